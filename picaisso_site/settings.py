@@ -1,0 +1,262 @@
+"""Settings of the site. Every knob is an environment variable (also read from ``.env``); the README lists them all."""
+
+import importlib.util
+import os
+import secrets
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import environ
+
+BASE_DIR = Path(__file__).resolve().parent.parent
+environ.Env.read_env(BASE_DIR / ".env")
+env = environ.FileAwareEnv()
+
+
+def _data_dir() -> Path:
+    folder = Path(env.str("PICAISSO_DATA_DIR", "data")).expanduser()
+    return folder if folder.is_absolute() else BASE_DIR / folder
+
+
+def _secret_key() -> str:
+    """The configured key, else the one kept in the data folder, made at the first start with mode 0600."""
+    if configured := env.str("PICAISSO_SECRET_KEY", ""):
+        return configured
+    path = DATA_DIR / "secret_key"
+    DATA_DIR.mkdir(parents=True, exist_ok=True)
+    try:
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        return path.read_text().strip()
+    with os.fdopen(handle, "w") as file:
+        key = secrets.token_urlsafe(64)
+        file.write(key)
+    return key
+
+
+def _databases() -> dict[str, dict[str, Any]]:
+    default = env.db("DATABASE_URL", f"sqlite:///{DATA_DIR / 'db.sqlite3'}")
+    if default["ENGINE"].endswith("sqlite3"):
+        # Immediate transactions queue behind each other; Django's default ones fail when two of them upgrade.
+        default["OPTIONS"] = {
+            "timeout": 20,
+            "transaction_mode": "IMMEDIATE",
+            "init_command": "PRAGMA journal_mode=WAL;PRAGMA synchronous=NORMAL;",
+        }
+    elif default["ENGINE"].endswith("mysql"):
+        default["OPTIONS"] = {
+            "charset": "utf8mb4",
+            "isolation_level": "read committed",
+            "connect_timeout": 10,
+        }
+        default["TEST"] = {"CHARSET": "utf8mb4"}
+        if MYSQL_DRIVER_MISSING:  # check picaisso.E003 then says how to mend it, instead of an import error
+            default["ENGINE"] = "django.db.backends.dummy"
+    default["CONN_MAX_AGE"] = 0  # a stage may last longer than the server keeps an idle connection
+    return {"default": default}
+
+
+# --- places -----------------------------------------------------------------------------------------------
+DATA_DIR = _data_dir()  # everything Picaisso writes
+WEIGHTS_DIR = env.str("PICAISSO_WEIGHTS_DIR", "")  # weight files, for machines without the download server
+WEIGHTS_URL = env.str("PICAISSO_WEIGHTS_URL", "")  # another server for the weight files; empty: torchvision's
+
+# --- site -------------------------------------------------------------------------------------------------
+SECRET_KEY = _secret_key()
+DEBUG = env.bool("PICAISSO_DEBUG", False)
+BASE_URL = env.str("PICAISSO_BASE_URL", "http://127.0.0.1:8000").rstrip("/")  # makes the links in mails
+ALLOWED_HOSTS = env.list(
+    "PICAISSO_ALLOWED_HOSTS",
+    default=["localhost", "127.0.0.1", "[::1]", urlsplit(BASE_URL).hostname or "localhost"],
+)
+CSRF_TRUSTED_ORIGINS = [f"{urlsplit(BASE_URL).scheme}://{urlsplit(BASE_URL).netloc}"]
+
+MYSQL_DRIVER_MISSING = env.str("DATABASE_URL", "").startswith("mysql") and importlib.util.find_spec("MySQLdb") is None
+DATABASES = _databases()
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+
+INSTALLED_APPS = [
+    "requests_app.apps.RequestsAppConfig",
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "whitenoise.runserver_nostatic",
+    "django.contrib.staticfiles",
+    "django_htmx",
+    "django_q",
+    "csp",
+]
+MIDDLEWARE = [
+    "django.middleware.security.SecurityMiddleware",
+    "whitenoise.middleware.WhiteNoiseMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+    "csp.middleware.CSPMiddleware",
+    "django_htmx.middleware.HtmxMiddleware",
+]
+ROOT_URLCONF = "picaisso_site.urls"
+WSGI_APPLICATION = "picaisso_site.wsgi.application"
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "DIRS": [BASE_DIR / "templates"],
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ]
+        },
+    }
+]
+AUTH_PASSWORD_VALIDATORS = [
+    {"NAME": f"django.contrib.auth.password_validation.{name}"}
+    for name in ("UserAttributeSimilarityValidator", "MinimumLengthValidator", "CommonPasswordValidator")
+]
+LANGUAGE_CODE = "en"
+TIME_ZONE = "UTC"
+USE_TZ = True
+
+# --- static files -----------------------------------------------------------------------------------------
+STATIC_URL = "static/"
+STATIC_ROOT = DATA_DIR / "static"
+STATICFILES_DIRS = [BASE_DIR / "static"]
+STORAGES = {
+    "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
+    "staticfiles": {
+        "BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"
+        if DEBUG
+        else "whitenoise.storage.CompressedManifestStaticFilesStorage"
+    },
+}
+WHITENOISE_USE_FINDERS = True
+WHITENOISE_MANIFEST_STRICT = False  # before the first collectstatic the plain names serve
+
+# --- security ---------------------------------------------------------------------------------------------
+_HTTPS = BASE_URL.startswith("https://")
+SECURE_SSL_REDIRECT = _HTTPS
+SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if env.bool("PICAISSO_BEHIND_PROXY", False) else None
+SECURE_HSTS_SECONDS = 31_536_000 if _HTTPS else 0
+SECURE_HSTS_INCLUDE_SUBDOMAINS = SECURE_HSTS_PRELOAD = _HTTPS
+SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = _HTTPS
+SECURE_REFERRER_POLICY = "same-origin"  # request pages send no-referrer themselves: their address is the permission
+X_FRAME_OPTIONS = "DENY"
+CONTENT_SECURITY_POLICY = {
+    "DIRECTIVES": {
+        "default-src": ["'self'"],
+        "img-src": ["'self'", "data:"],
+        "object-src": ["'none'"],
+        "base-uri": ["'none'"],
+        "frame-ancestors": ["'none'"],
+        "form-action": ["'self'"],
+    }
+}
+
+# --- mail -------------------------------------------------------------------------------------------------
+EMAIL_IN_FOLDER = not env.str("EMAIL_URL", "")
+MAIL_DIR = DATA_DIR / "mail"
+if EMAIL_IN_FOLDER:
+    EMAIL_BACKEND = "requests_app.mail.FolderBackend"
+else:
+    vars().update(env.email("EMAIL_URL"))
+EMAIL_TIMEOUT = 30  # seconds
+DEFAULT_FROM_EMAIL = env.str("PICAISSO_FROM_EMAIL", "Picaisso <picaisso@localhost>")
+MAIL_ATTACH_MB = env.float("PICAISSO_MAIL_ATTACH_MB", 15.0)
+CONFIRM_EMAIL = env.bool("PICAISSO_CONFIRM_EMAIL", True)
+
+# --- collecting -------------------------------------------------------------------------------------------
+SOURCES = env.list("PICAISSO_SOURCES", default=["openverse", "wikimedia", "bing"])
+SOURCE_URLS = {
+    name: url for name in ("openverse", "wikimedia", "bing") if (url := env.str(f"PICAISSO_{name.upper()}_URL", ""))
+}
+ROBOTS = env.str("PICAISSO_ROBOTS", "respect")
+CONTACT = env.str("PICAISSO_CONTACT", "")
+LOCALE = env.str("PICAISSO_LOCALE", "en-US")
+CHROME = env.str("PICAISSO_CHROME", "")
+CHROMEDRIVER = env.str("PICAISSO_CHROMEDRIVER", "")
+SELENIUM_REMOTE_URL = env.str("PICAISSO_SELENIUM_REMOTE_URL", "")
+ALLOWED_PRIVATE_HOSTS = env.list("PICAISSO_ALLOWED_PRIVATE_HOSTS", default=[])
+MIN_SIDE = env.int("PICAISSO_MIN_SIDE", 200)  # pixels
+MAX_SIDE = env.int("PICAISSO_MAX_SIDE", 1024)  # pixels
+MIN_IMAGES = env.int("PICAISSO_MIN_IMAGES", 20)  # usable pictures per class below which nothing is trained
+COLLECT_MINUTES = env.float("PICAISSO_COLLECT_MINUTES", 30)
+
+# --- training ---------------------------------------------------------------------------------------------
+BACKBONE = env.str("PICAISSO_BACKBONE", "resnet50")
+DEVICE = env.str("PICAISSO_DEVICE", "auto")
+TRAIN_MINUTES = env.float("PICAISSO_TRAIN_MINUTES", 120)
+
+# --- keeping ----------------------------------------------------------------------------------------------
+RETENTION_DAYS = env.int("PICAISSO_RETENTION_DAYS", 30)
+
+# --- how fast lost work is noticed (seconds) --------------------------------------------------------------
+LEASE_SECONDS = env.float("PICAISSO_LEASE_SECONDS", 120)
+BEAT_SECONDS = env.float("PICAISSO_BEAT_SECONDS", 15)
+REAP_SECONDS = env.float("PICAISSO_REAP_SECONDS", 60)
+STOP_SECONDS = env.float("PICAISSO_STOP_SECONDS", 30)
+
+# Set by `manage.py up` for what it starts; nobody configures them.
+CLUSTER_ID = env.str("PICAISSO_CLUSTER", "")
+TETHERED = env.bool("PICAISSO_TETHERED", False)
+
+# --- queue ------------------------------------------------------------------------------------------------
+CACHES = {
+    "default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"},
+    "qstat": {
+        "BACKEND": "django.core.cache.backends.filebased.FileBasedCache",
+        "LOCATION": DATA_DIR / "qstat",
+    },
+}
+# django-q2 is only the doorbell: Job rows are the record of work, so redelivery by the broker is switched off.
+# Each limit is the job's own plus five minutes: the beat loop keeps the job's limit, this is the backstop.
+Q_CLUSTER = {
+    "name": "picaisso",
+    "orm": "default",
+    "workers": 1,
+    "queue_limit": 1,
+    "bulk": 1,
+    "poll": 0.25,
+    "timeout": 900,
+    "retry": 86_400,
+    "max_attempts": 1,
+    "ack_failures": True,
+    "catch_up": False,
+    "save_limit": 500,
+    "recycle": 200,
+    "cache": "qstat",
+    "log_level": "WARNING",
+    "ALT_CLUSTERS": {
+        "collect": {
+            "workers": 2,
+            "timeout": int(COLLECT_MINUTES * 60) + 300,
+            "retry": 2 * 86_400,
+            "recycle": 20,
+        },
+        "train": {
+            "workers": 1,
+            "timeout": int(TRAIN_MINUTES * 60) + 300,
+            "retry": 7 * 86_400,
+            "recycle": 20,
+        },
+    },
+}
+
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {"plain": {"format": "%(asctime)s %(levelname)s %(name)s: %(message)s"}},
+    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "plain"}},
+    "root": {"handlers": ["stderr"], "level": "WARNING"},
+    "loggers": {
+        "requests_app": {"handlers": ["stderr"], "level": "INFO", "propagate": False},
+        "django-q": {"handlers": ["stderr"], "level": "WARNING", "propagate": False},
+    },
+}

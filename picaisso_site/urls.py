@@ -1,0 +1,11 @@
+"""Routes of the site: the admin and everything of requests_app."""
+
+from django.contrib import admin
+from django.urls import include, path
+
+urlpatterns = [path("admin/", admin.site.urls), path("", include("requests_app.urls"))]
+
+handler400 = "requests_app.views.bad_request"
+handler403 = "requests_app.views.permission_denied"
+handler404 = "requests_app.views.page_not_found"
+handler500 = "requests_app.views.server_error"

@@ -1,0 +1,18 @@
+"""The Django app: when it starts inside a process of ``manage.py up``, it ties that process to its parent."""
+
+from django.apps import AppConfig
+from django.conf import settings
+
+
+class RequestsAppConfig(AppConfig):
+    name = "requests_app"
+    verbose_name = "Requests"
+
+    def ready(self) -> None:
+        from picaisso_site import checks  # noqa: F401  (registers the system checks)
+
+        if settings.TETHERED:
+            from requests_app import processes
+
+            processes.die_with_parent()
+            processes.tether_forks()

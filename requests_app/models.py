@@ -1,0 +1,462 @@
+"""The tables of Picaisso: people's requests, what was found for them, and the work that is done.
+
+Allowed moves of a request (one UPDATE filtered on the old state plus one Event row, see ``ClassifierRequest.move``)::
+
+    unconfirmed ──▶ queued ──▶ running ──▶ delivered
+         │            │  ▲        │  └────▶ needs_attention ──▶ queued | cancelled
+         │            │  │        └───────▶ failed ───────────▶ queued
+         ▼            ▼  └── retry ── cancelled
+      expired     cancelled ◀── running
+    delivered, needs_attention, failed, cancelled ──▶ expired
+
+Moves of a job: ``queued ──▶ running ──▶ done | failed | cancelled`` and ``running ──▶ queued`` when its lease runs out.
+Everything a clock decides (waiting for a worker, stalled, percent) is computed, never stored.
+"""
+
+import base64
+import hashlib
+import hmac
+import secrets
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from django.conf import settings
+from django.db import models, transaction
+from django.db.models import F
+from django.urls import reverse
+from django.utils import timezone
+
+Row = dict[str, Any]
+
+
+class Status(models.TextChoices):
+    UNCONFIRMED = "unconfirmed"
+    QUEUED = "queued"
+    RUNNING = "running"
+    DELIVERED = "delivered"
+    NEEDS_ATTENTION = "needs_attention"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    EXPIRED = "expired"
+
+
+class License(models.TextChoices):
+    ANY = "any", "Any licence"
+    OPEN = "open", "Open licences only"
+
+
+class Backbone(models.TextChoices):
+    RESNET50 = "resnet50", "ResNet50 (the default)"
+    RESNET18 = "resnet18", "ResNet18 (smaller, faster)"
+    EFFICIENTNET_LITE0 = "efficientnet_lite0", "EfficientNet-Lite0 (smallest, always available)"
+
+
+ALLOWED_MOVES: dict[str, set[str]] = {
+    Status.UNCONFIRMED: {Status.QUEUED, Status.CANCELLED, Status.EXPIRED},
+    Status.QUEUED: {Status.RUNNING, Status.CANCELLED, Status.FAILED},
+    Status.RUNNING: {
+        Status.DELIVERED,
+        Status.NEEDS_ATTENTION,
+        Status.FAILED,
+        Status.CANCELLED,
+        Status.QUEUED,
+    },
+    Status.DELIVERED: {Status.QUEUED, Status.EXPIRED},
+    Status.NEEDS_ATTENTION: {Status.QUEUED, Status.CANCELLED, Status.EXPIRED},
+    Status.FAILED: {Status.QUEUED, Status.EXPIRED},
+    Status.CANCELLED: {Status.QUEUED, Status.EXPIRED},
+    Status.EXPIRED: set(),
+}
+
+
+def token_for(pk: int, link_version: int) -> str:
+    """The request's public id (32 characters): derived from the secret key, so that it need not be stored."""
+    message = f"request:{pk}:{link_version}".encode()
+    digest = hmac.new(settings.SECRET_KEY.encode(), message, hashlib.sha256).digest()
+    return base64.urlsafe_b64encode(digest).decode()[:32]
+
+
+def sha256_hex(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+class RequestQuerySet(models.QuerySet["ClassifierRequest"]):
+    def by_token(self, token: str) -> "ClassifierRequest | None":
+        """The request that this token opens, or None: looked up by its digest, so no token is compared in the clear."""
+        return self.filter(token_sha256=sha256_hex(token)).first()
+
+
+class ClassifierRequest(models.Model):
+    """One submission: classes, an e-mail address and options."""
+
+    email = models.EmailField(max_length=254)
+    status = models.CharField(max_length=20, choices=Status.choices, default=Status.UNCONFIRMED, db_index=True)
+    created = models.DateTimeField(default=timezone.now, db_index=True)
+    moved = models.DateTimeField(default=timezone.now, help_text="When the status last changed.")
+    link_version = models.PositiveIntegerField(default=1, help_text="A new version revokes older links.")
+    token_sha256 = models.CharField(max_length=64, unique=True, editable=False)
+    images_per_class = models.PositiveIntegerField(default=100)
+    license = models.CharField(max_length=8, choices=License.choices, default=License.ANY)
+    backbone = models.CharField(max_length=32, choices=Backbone.choices, default=Backbone.RESNET50)
+    sources = models.JSONField(default=list, blank=True, help_text="Ordered source names; empty: the site's.")
+    locale = models.CharField(max_length=16, default="en-US")
+    accept_fewer = models.BooleanField(default=False, help_text="Train even with fewer pictures than the minimum.")
+    error = models.JSONField(null=True, blank=True, help_text="stage, reason, remedy; null when all is well.")
+
+    objects = RequestQuerySet.as_manager()
+
+    class Meta:
+        ordering = ["-created"]
+        verbose_name = "request"
+
+    def __str__(self) -> str:
+        return f"Request {self.pk}: " + ", ".join(c.name for c in self.classes.all())
+
+    def get_absolute_url(self) -> str:
+        return reverse("request", args=[self.token])
+
+    @classmethod
+    @transaction.atomic
+    def create(cls, *, class_queries: list[tuple[str, str]], **fields: Any) -> "ClassifierRequest":
+        """Make a request with its classes: ``class_queries`` are (name, query) in the order of submission."""
+        # The token needs the primary key; until the second statement a random digest keeps the column unique.
+        request = cls.objects.create(**fields, token_sha256=secrets.token_hex(32))
+        request.token_sha256 = sha256_hex(request.token)
+        request.save(update_fields=["token_sha256"])
+        ImageClass.objects.bulk_create(
+            ImageClass(request=request, number=number, name=name, query=query or name)
+            for number, (name, query) in enumerate(class_queries, start=1)
+        )
+        Event.objects.create(request=request, old="", new=request.status, reason="submitted")
+        return request
+
+    @property
+    def token(self) -> str:
+        return token_for(self.pk, self.link_version)
+
+    @property
+    def url(self) -> str:
+        """The absolute address of the request's page."""
+        return settings.BASE_URL + self.get_absolute_url()
+
+    @property
+    def folder(self) -> Path:
+        """Everything on disk that belongs to this request."""
+        return Path(settings.DATA_DIR) / "requests" / str(self.pk)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether something is still going to happen without the person's help."""
+        return self.status in (Status.UNCONFIRMED, Status.QUEUED, Status.RUNNING)
+
+    def move(self, new: str, *, reason: str = "", actor: str = "", error: Row | None = None) -> bool:
+        """Move to ``new`` if the row is still in the state this object saw; False means someone else was faster."""
+        if new not in ALLOWED_MOVES[self.status]:
+            return False
+        old, now = self.status, timezone.now()
+        with transaction.atomic():
+            won = ClassifierRequest.objects.filter(pk=self.pk, status=old).update(status=new, moved=now, error=error)
+            if won:
+                Event.objects.create(request=self, old=old, new=new, reason=reason, actor=actor)
+                self.status, self.moved, self.error = new, now, error
+        return bool(won)
+
+
+class ImageClass(models.Model):
+    """One label of a request, with the query used to search for it and what the search gave."""
+
+    request = models.ForeignKey(ClassifierRequest, on_delete=models.CASCADE, related_name="classes")
+    number = models.PositiveSmallIntegerField(help_text="1-based, in the order of submission.")
+    name = models.CharField(max_length=64)
+    query = models.CharField(max_length=200)
+    found = models.PositiveIntegerField(default=0)
+    kept = models.PositiveIntegerField(default=0)
+    rejected = models.JSONField(default=dict, blank=True, help_text="reason: count")
+    outcomes = models.JSONField(
+        default=list, blank=True, help_text="One per source asked: name, outcome, found, message."
+    )
+
+    class Meta:
+        ordering = ["request", "number"]
+        verbose_name_plural = "image classes"
+        constraints = [models.UniqueConstraint(fields=["request", "number"], name="class_number_once_per_request")]
+
+    def __str__(self) -> str:
+        return self.name
+
+    @property
+    def class_id(self) -> str:
+        """The folder name of this class, made of nothing a person typed: ``c001``."""
+        return f"c{self.number:03d}"
+
+
+class ImageState(models.TextChoices):
+    KEPT = "kept"
+    REMOVED = "removed"
+    REJECTED = "rejected"
+
+
+class ImageUrl(models.Model):
+    """One candidate picture: where it was found, its licence, and its fate."""
+
+    image_class = models.ForeignKey(ImageClass, on_delete=models.CASCADE, related_name="images")
+    source = models.CharField(max_length=32)
+    query = models.CharField(max_length=200)
+    rank = models.PositiveIntegerField(default=0)
+    image_url = models.TextField()
+    url_sha256 = models.CharField(max_length=64, editable=False)
+    page_url = models.TextField(blank=True)
+    title = models.TextField(blank=True)
+    creator = models.TextField(blank=True)
+    license = models.CharField(max_length=64, blank=True)
+    license_version = models.CharField(max_length=16, blank=True)
+    license_url = models.TextField(blank=True)
+    license_basis = models.CharField(max_length=16, blank=True, help_text="per-item, filter or unknown")
+    attribution = models.TextField(blank=True)
+    state = models.CharField(max_length=10, choices=ImageState.choices)
+    reason = models.CharField(max_length=24, blank=True)
+    detail = models.TextField(blank=True)
+    file = models.CharField(max_length=64, blank=True, help_text="Path inside the collection folder.")
+    sha256 = models.CharField(max_length=64, blank=True, db_index=True)
+    source_sha256 = models.CharField(max_length=64, blank=True, db_index=True)
+    width = models.PositiveIntegerField(null=True)
+    height = models.PositiveIntegerField(null=True)
+    bytes = models.PositiveIntegerField(null=True)
+    mime = models.CharField(max_length=64, blank=True)
+    http_status = models.PositiveSmallIntegerField(null=True)
+    fetched_at = models.DateTimeField(null=True)
+    split = models.CharField(max_length=5, blank=True, help_text="train, val or test in the latest version")
+    group = models.IntegerField(null=True, help_text="near-duplicate group in the latest version")
+
+    class Meta:
+        ordering = ["image_class", "rank", "pk"]
+        constraints = [models.UniqueConstraint(fields=["image_class", "url_sha256"], name="url_once_per_class")]
+        indexes = [models.Index(fields=["image_class", "state"])]
+
+    def __str__(self) -> str:
+        return f"{self.source}: {self.image_url[:80]}"
+
+
+class DatasetVersion(models.Model):
+    """A frozen set of kept pictures with their split: the manifest of its run folder says which."""
+
+    request = models.ForeignKey(ClassifierRequest, on_delete=models.CASCADE, related_name="versions")
+    number = models.PositiveIntegerField()
+    created = models.DateTimeField(default=timezone.now)
+    images = models.PositiveIntegerField(default=0)
+    manifest_sha256 = models.CharField(max_length=64, blank=True, help_text="Set when training has frozen the split.")
+
+    class Meta:
+        ordering = ["request", "number"]
+        constraints = [models.UniqueConstraint(fields=["request", "number"], name="version_number_once_per_request")]
+
+    def __str__(self) -> str:
+        return f"Request {self.request_id}, version {self.number}"
+
+    @property
+    def folder(self) -> Path:
+        """The run folder (product.md section 7)."""
+        return self.request.folder / "runs" / str(self.number)
+
+
+class TrainingRun(models.Model):
+    """One training on one dataset version."""
+
+    version = models.OneToOneField(DatasetVersion, on_delete=models.CASCADE, related_name="run")
+    created = models.DateTimeField(default=timezone.now)
+    finished = models.DateTimeField(null=True)
+    backbone = models.CharField(max_length=32, help_text="The backbone really used.")
+    metrics = models.JSONField(null=True, blank=True)
+    seconds = models.JSONField(default=dict, blank=True, help_text="phase: seconds")
+    notices = models.JSONField(default=list, blank=True, help_text="Sentences the person must read.")
+
+    class Meta:
+        ordering = ["-created"]
+
+    def __str__(self) -> str:
+        return f"Training of {self.version}"
+
+
+class Kind(models.TextChoices):
+    DATASET = "dataset", "Dataset"
+    CROISSANT = "croissant", "Croissant metadata"
+    MODEL = "model", "Model"
+    REPORT = "report", "Report"
+
+
+class Artifact(models.Model):
+    """A delivered file."""
+
+    version = models.ForeignKey(DatasetVersion, on_delete=models.CASCADE, related_name="artifacts")
+    kind = models.CharField(max_length=12, choices=Kind.choices)
+    path = models.CharField(max_length=200, help_text="Relative to the data folder.")
+    bytes = models.PositiveBigIntegerField()
+    sha256 = models.CharField(max_length=64)
+    created = models.DateTimeField(default=timezone.now)
+
+    class Meta:
+        ordering = ["version", "kind"]
+        constraints = [models.UniqueConstraint(fields=["version", "kind"], name="artifact_kind_once_per_version")]
+
+    def __str__(self) -> str:
+        return f"{self.get_kind_display()} of {self.version}"
+
+    @property
+    def file(self) -> Path:
+        return Path(settings.DATA_DIR) / self.path
+
+    @property
+    def file_name(self) -> str:
+        return Path(self.path).name
+
+
+class JobState(models.TextChoices):
+    QUEUED = "queued"
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+class Job(models.Model):
+    """One run of one stage of one request. The queue only rings; this row is the record of work."""
+
+    request = models.ForeignKey(ClassifierRequest, on_delete=models.CASCADE, related_name="jobs")
+    stage = models.CharField(max_length=12)
+    queue = models.CharField(max_length=16)
+    state = models.CharField(max_length=10, choices=JobState.choices, default=JobState.QUEUED)
+    attempt = models.PositiveSmallIntegerField(default=0)
+    fence = models.PositiveIntegerField(
+        default=0, help_text="Grows with every claim; an older holder has lost the job."
+    )
+    owner = models.CharField(max_length=64, blank=True, help_text="The cluster that runs it.")
+    lease_until = models.DateTimeField(null=True)
+    cancel_requested = models.BooleanField(default=False)
+    progress = models.JSONField(default=dict, blank=True, help_text="done, total, message, eta_seconds")
+    error = models.TextField(blank=True)
+    created = models.DateTimeField(default=timezone.now)
+    started = models.DateTimeField(null=True)
+    finished = models.DateTimeField(null=True)
+
+    class Meta:
+        ordering = ["pk"]
+        indexes = [models.Index(fields=["queue", "state"]), models.Index(fields=["state", "lease_until"])]
+
+    def __str__(self) -> str:
+        return f"Job {self.pk}: {self.stage} of request {self.request_id}"
+
+    @property
+    def is_stalled(self) -> bool:
+        """Whether its worker has stopped reporting; the reaper will put it back."""
+        return self.state == JobState.RUNNING and self.lease_until is not None and self.lease_until < timezone.now()
+
+    @property
+    def ahead(self) -> int:
+        """How many jobs of the same queue come before this one; 0 once it runs."""
+        if self.state != JobState.QUEUED:
+            return 0
+        return Job.objects.filter(
+            queue=self.queue, state__in=(JobState.QUEUED, JobState.RUNNING), pk__lt=self.pk
+        ).count()
+
+    @property
+    def seconds(self) -> float | None:
+        """How long it took, or has taken so far; None before its start."""
+        if self.started is None:
+            return None
+        return ((self.finished or timezone.now()) - self.started).total_seconds()
+
+
+class Event(models.Model):
+    """One move of a request: who, when, why."""
+
+    request = models.ForeignKey(ClassifierRequest, on_delete=models.CASCADE, related_name="events")
+    at = models.DateTimeField(default=timezone.now)
+    old = models.CharField(max_length=20, blank=True)
+    new = models.CharField(max_length=20)
+    reason = models.TextField(blank=True)
+    actor = models.CharField(max_length=64, blank=True, help_text="job:<id>, person, admin name, or empty")
+
+    class Meta:
+        ordering = ["pk"]
+
+    def __str__(self) -> str:
+        return f"{self.old or 'nothing'} → {self.new}"
+
+
+class MailState(models.TextChoices):
+    WAITING = "waiting"
+    SENDING = "sending"
+    SENT = "sent"
+    GIVEN_UP = "given_up"
+
+
+class OutgoingMail(models.Model):
+    """One mail of the outbox, written in the transaction that makes it true; its body is emptied after sending."""
+
+    key = models.CharField(max_length=100, unique=True, help_text="Makes the mail, and its Message-ID, unique.")
+    request = models.ForeignKey(ClassifierRequest, on_delete=models.CASCADE, related_name="mails")
+    to = models.EmailField(max_length=254)
+    subject = models.CharField(max_length=200)
+    text = models.TextField(blank=True)
+    html = models.TextField(blank=True)
+    attachments = models.ManyToManyField(Artifact, blank=True)
+    state = models.CharField(max_length=10, choices=MailState.choices, default=MailState.WAITING, db_index=True)
+    attempts = models.PositiveSmallIntegerField(default=0)
+    not_before = models.DateTimeField(default=timezone.now)
+    created = models.DateTimeField(default=timezone.now)
+    sent = models.DateTimeField(null=True)
+    error = models.TextField(blank=True)
+
+    class Meta:
+        ordering = ["pk"]
+
+    def __str__(self) -> str:
+        return f"{self.subject} ({self.state})"
+
+
+class SourceHealth(models.Model):
+    """What the last question to a source gave, shared by all workers."""
+
+    name = models.CharField(max_length=32, unique=True)
+    outcome = models.CharField(max_length=20)
+    message = models.TextField(blank=True)
+    asked = models.DateTimeField(default=timezone.now)
+    failures = models.PositiveIntegerField(default=0, help_text="Failures in a row.")
+    closed_until = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        ordering = ["name"]
+        verbose_name_plural = "source health"
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.outcome}"
+
+    @classmethod
+    def record(cls, name: str, outcome: str, message: str) -> None:
+        """Remember an outcome; ``ok``, ``partial`` and ``no_results`` mean that the source works."""
+        works = outcome in ("ok", "partial", "no_results", "not_applicable")
+        row, _ = cls.objects.update_or_create(
+            name=name, defaults={"outcome": outcome, "message": message, "asked": timezone.now()}
+        )
+        cls.objects.filter(pk=row.pk).update(failures=0 if works else F("failures") + 1)
+
+
+class WorkerBeat(models.Model):
+    """The sign of life of one queue cluster, and the flag by which `up` asks it to put its work back."""
+
+    cluster = models.CharField(max_length=64, unique=True)
+    queue = models.CharField(max_length=16)
+    at = models.DateTimeField(default=timezone.now)
+    stop = models.BooleanField(default=False)
+
+    class Meta:
+        ordering = ["queue", "cluster"]
+
+    def __str__(self) -> str:
+        return f"{self.queue} at {self.at:%H:%M:%S}"
+
+    @property
+    def is_fresh(self) -> bool:
+        return timezone.now() - self.at < timedelta(seconds=max(180.0, 12 * settings.BEAT_SECONDS))

@@ -1,0 +1,626 @@
+"""The way of a request, from top to bottom: submission → URLs → pictures → dataset → model → delivery.
+
+One function per arrow, in order, then what may happen at any time: cancel, retry, fail, delete, expire. Every stage may
+be repeated: it looks at what is on disk, goes on from there, and ends with one transaction that holds its consequences.
+"""
+
+import json
+import logging
+import shutil
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, cast
+
+from django.conf import settings
+from django.core import signing
+from django.db import connection, transaction
+from django.db.models import Field
+from django.urls import reverse
+from django.utils import timezone
+from django.utils.dateparse import parse_datetime
+
+from requests_app import delivery, jobs, mail
+from requests_app.jobs import CancelRequested, Lease, StageFailed
+from requests_app.models import (
+    Artifact,
+    ClassifierRequest,
+    DatasetVersion,
+    ImageClass,
+    ImageState,
+    ImageUrl,
+    Job,
+    JobState,
+    Kind,
+    OutgoingMail,
+    SourceHealth,
+    Status,
+    TrainingRun,
+    sha256_hex,
+)
+from training import manifest
+from training.manifest import ClassLabel, ImageRow, RunConfig, RunError
+
+logger = logging.getLogger(__name__)
+
+CONFIRM_WITHIN = timedelta(hours=24)
+SEED = 0
+
+
+@dataclass(frozen=True)
+class Submission:
+    """What a person asks for; the form and the API have checked it."""
+
+    classes: tuple[tuple[str, str], ...]  # (name, query); an empty query means the name
+    email: str
+    images_per_class: int = 100
+    license: str = "any"
+    backbone: str = settings.BACKBONE
+    sources: tuple[str, ...] = ()
+    locale: str = settings.LOCALE
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One arrow: its queue, its own time limit, and the function that does it."""
+
+    name: str
+    queue: str
+    limit_seconds: float
+    run: Callable[[Lease], None]
+
+
+# --- submission -------------------------------------------------------------------------------------------
+
+
+@transaction.atomic
+def submit(submission: Submission) -> ClassifierRequest:
+    """Make the request; heavy work starts only when the address is confirmed (or need not be)."""
+    request = ClassifierRequest.create(
+        class_queries=list(submission.classes),
+        email=submission.email,
+        images_per_class=submission.images_per_class,
+        license=submission.license,
+        backbone=submission.backbone,
+        sources=list(submission.sources),
+        locale=submission.locale,
+    )
+    if settings.CONFIRM_EMAIL:
+        _mail(request, "confirm", f"request:{request.pk}:confirm", {"confirm_link": confirmation_link(request)})
+    else:
+        confirm(request)
+    return request
+
+
+def confirmation_link(request: ClassifierRequest) -> str:
+    """The absolute address that proves the person reads the mailbox; good for a day."""
+    signed = signing.TimestampSigner(salt="confirm").sign(f"{request.pk}-{request.link_version}")
+    return settings.BASE_URL + reverse("confirm", args=[signed])
+
+
+def request_of_confirmation(signed: str) -> ClassifierRequest | None:
+    """The request a confirmation link belongs to; None if it is forged, revoked or too old."""
+    try:
+        value = signing.TimestampSigner(salt="confirm").unsign(signed, max_age=CONFIRM_WITHIN)
+    except signing.BadSignature:
+        return None
+    pk, _, version = value.partition("-")
+    return ClassifierRequest.objects.filter(pk=pk, link_version=version).first()
+
+
+@transaction.atomic
+def confirm(request: ClassifierRequest) -> bool:
+    """Start the work; False if it was started (or ended) before."""
+    if not request.move(Status.QUEUED, reason="address confirmed", actor="person"):
+        return False
+    jobs.enqueue(request, COLLECT.name, COLLECT.queue)
+    return True
+
+
+# --- URLs and pictures ------------------------------------------------------------------------------------
+
+
+def collect(lease: Lease) -> None:
+    """Ask the sources, download, screen; then the pictures are a dataset version, or too few to be one."""
+    request = _begin(lease)
+    folder = request.folder / "collect"
+    _write_collect_config(request, folder)
+    intake = Intake(request, folder)
+    code = lease.run_child(
+        [sys.executable, "-m", "scraping", "collect", str(folder), "--json"], folder / "log.txt", intake.look
+    )
+    intake.look()
+    result = _result_of(folder, code)
+    intake.take_final(result)
+    lease.beat()
+    short = [c for c in request.classes.all() if c.kept < settings.MIN_IMAGES]
+    with lease.finishing():
+        if short and not request.accept_fewer:
+            _ask_for_help(request, short)
+        else:
+            version = _new_version(request)
+            logger.info("%s has %d pictures", version, version.images)
+            jobs.enqueue(request, TRAIN.name, TRAIN.queue)
+
+
+def _write_collect_config(request: ClassifierRequest, folder: Path) -> None:
+    """The effective configuration of a collection: complete, so that the same command works by hand."""
+    closed = SourceHealth.objects.filter(closed_until__gt=timezone.now())
+    config = {
+        "classes": [{"id": c.class_id, "name": c.name, "query": c.query} for c in request.classes.all()],
+        "limit": request.images_per_class,
+        "sources": request.sources or list(settings.SOURCES),
+        "license": request.license,
+        "locale": request.locale,
+        "min_side": settings.MIN_SIDE,
+        "max_side": settings.MAX_SIDE,
+        "closed_sources": {source.name: source.message for source in closed},
+        "source_urls": settings.SOURCE_URLS,
+        "contact": settings.CONTACT,
+        "robots": settings.ROBOTS,
+        "allowed_private_hosts": list(settings.ALLOWED_PRIVATE_HOSTS),
+        "chrome": settings.CHROME,
+        "chromedriver": settings.CHROMEDRIVER,
+        "selenium_remote_url": settings.SELENIUM_REMOTE_URL,
+        "deadline_seconds": settings.COLLECT_MINUTES * 60 * 0.9,
+    }
+    manifest.write_json(folder / "config.json", config)
+    _forget_failure(folder)
+
+
+class Intake:
+    """Carries what a running collection has decided into the database, a second's worth at a time."""
+
+    # fmt: off
+    COLUMNS = (
+        "source", "query", "rank", "page_url", "title", "creator", "license", "license_version", "license_url",
+        "license_basis", "attribution", "state", "reason", "detail", "file", "sha256", "source_sha256", "width",
+        "height", "bytes", "mime", "http_status",
+    )
+    # fmt: on
+
+    def __init__(self, request: ClassifierRequest, folder: Path) -> None:
+        self.folder = folder
+        self.classes = {c.class_id: c for c in request.classes.all()}
+        self.rows = JsonLines(folder / "images.jsonl")
+        self.steps = JsonLines(folder / "progress.jsonl")
+        self.progress: dict[str, Any] = {}
+
+    def look(self) -> dict[str, Any]:
+        """Take in what is new; returns the latest progress."""
+        self._store(self.rows.new())
+        for step in self.steps.new():
+            self.progress = step
+        return self.progress
+
+    def take_final(self, result: Mapping[str, Any]) -> None:
+        """Take in the finished collection: one row per candidate, counts per class, an outcome per source."""
+        self._store(JsonLines(self.folder / "images.jsonl").new())
+        for summary in result["classes"]:
+            image_class = self.classes[summary["id"]]
+            image_class.found, image_class.kept = summary["found"], summary["kept"]
+            image_class.rejected = summary["rejected"]
+            image_class.outcomes = [
+                {key: source.get(key) for key in ("name", "outcome", "found", "message")}
+                for source in result["sources"]
+                if source["class"] == summary["id"]
+            ]
+            image_class.save(update_fields=["found", "kept", "rejected", "outcomes"])
+        for source in result["sources"]:
+            SourceHealth.record(source["name"], source["outcome"], source["message"])
+
+    def _store(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        latest = {(row["class"], row["image_url"]): row for row in rows if row["class"] in self.classes}
+        images = [self._image(row) for row in latest.values()]
+        # MySQL finds the row by whichever unique key collides and refuses to be told which.
+        targeted = connection.features.supports_update_conflicts_with_target
+        ImageUrl.objects.bulk_create(
+            images,
+            batch_size=200,
+            update_conflicts=True,
+            update_fields=[*self.COLUMNS, "fetched_at"],
+            unique_fields=["image_class", "url_sha256"] if targeted else None,
+        )
+
+    def _image(self, row: Mapping[str, Any]) -> ImageUrl:
+        image = ImageUrl(
+            image_class=self.classes[row["class"]],
+            image_url=row["image_url"],
+            url_sha256=sha256_hex(row["image_url"]),
+            fetched_at=parse_datetime(row.get("fetched_at") or ""),
+        )
+        for column in self.COLUMNS:
+            setattr(image, column, _fitting(column, row.get(column)))
+        return image
+
+
+def _fitting(column: str, value: Any) -> Any:
+    """A value as its column takes it: what a source leaves out gets the default, what it overdoes is cut."""
+    field = cast("Field[Any, Any]", ImageUrl._meta.get_field(column))
+    if value is None and not field.null:
+        return field.get_default()
+    return value[: field.max_length] if isinstance(value, str) and field.max_length else value
+
+
+class JsonLines:
+    """Reads the complete lines that a growing file has gained since the last look."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.offset = path, 0
+
+    def new(self) -> Iterator[dict[str, Any]]:
+        if not self.path.exists():
+            return
+        with self.path.open("rb") as file:
+            if file.seek(0, 2) < self.offset:  # it was rewritten
+                self.offset = 0
+            file.seek(self.offset)
+            for line in file:
+                if not line.endswith(b"\n"):
+                    break
+                self.offset += len(line)
+                yield json.loads(line)
+
+
+def _ask_for_help(request: ClassifierRequest, short: list[ImageClass]) -> None:
+    """Too few pictures: nothing is trained on them until the person has decided."""
+    found = ", ".join(f"“{c.name}” {c.kept}" for c in short)
+    error = {
+        "stage": COLLECT.name,
+        "reason": f"Too few usable pictures were found ({found}; {settings.MIN_IMAGES} per class are needed).",
+        "remedy": "Try another wording, allow any licence, or go on with fewer pictures.",
+    }
+    if request.move(Status.NEEDS_ATTENTION, reason="too few pictures", error=error):
+        _mail(request, "needs_attention", f"request:{request.pk}:attention:{_moves(request)}", {"error": error})
+
+
+# --- dataset ----------------------------------------------------------------------------------------------
+
+
+def _new_version(request: ClassifierRequest) -> DatasetVersion:
+    """The next dataset version: every picture that is kept now. Training freezes its split."""
+    number = request.versions.count() + 1
+    kept = ImageUrl.objects.filter(image_class__request=request, state=ImageState.KEPT).count()
+    version = DatasetVersion.objects.create(request=request, number=number, images=kept)
+    TrainingRun.objects.create(version=version, backbone=request.backbone)
+    return version
+
+
+def _write_run(version: DatasetVersion) -> None:
+    """Make the run folder, once: afterwards its manifest is the version."""
+    _forget_failure(version.folder)
+    if (version.folder / "manifest.jsonl").exists():
+        return
+    request = version.request
+    kept = ImageUrl.objects.filter(image_class__request=request, state=ImageState.KEPT)
+    rows = [
+        ImageRow(
+            file=image.file,
+            class_id=image.image_class.class_id,
+            sha256=image.sha256,
+            source=image.source,
+            license=image.license,
+        )
+        for image in kept.select_related("image_class").order_by("image_class__number", "sha256")
+    ]
+    config = RunConfig(
+        classes=tuple(ClassLabel(c.class_id, c.name) for c in request.classes.all()),
+        backbone=request.backbone,
+        seed=SEED,
+        device=settings.DEVICE,
+        weights_dir=settings.WEIGHTS_DIR or None,
+        weights_cache=str(settings.DATA_DIR / "cache" / "weights"),
+        weights_url=settings.WEIGHTS_URL or None,
+    )
+    manifest.write_run(version.folder, config, rows, images_from=request.folder / "collect")
+
+
+# --- model ------------------------------------------------------------------------------------------------
+
+
+def train(lease: Lease) -> None:
+    """Split, train, measure and export, in a child process; its run folder explains itself."""
+    request = _begin(lease)
+    version = _latest(request)
+    folder = version.folder
+    try:
+        _write_run(version)
+    except RunError as error:
+        raise StageFailed(str(error), error.remedy, error.retry) from error
+    steps, progress = JsonLines(folder / "progress.jsonl"), dict[str, Any]()
+
+    def look() -> dict[str, Any]:
+        for step in steps.new():
+            progress.update(step)
+        return progress
+
+    code = lease.run_child([sys.executable, "-m", "training", "fit", str(folder), "--json"], folder / "log.txt", look)
+    result = _result_of(folder, code)
+    metrics = json.loads((folder / "metrics.json").read_text())
+    rows = manifest.read_manifest(folder)
+    lease.beat()
+    with lease.finishing():
+        _freeze(version, rows)
+        TrainingRun.objects.filter(version=version).update(
+            finished=timezone.now(),
+            backbone=metrics["backbone"],
+            metrics=metrics,
+            seconds=metrics["seconds"],
+            notices=result.get("notices", []),
+        )
+        jobs.enqueue(request, PACKAGE.name, PACKAGE.queue)
+
+
+def _freeze(version: DatasetVersion, rows: list[ImageRow]) -> None:
+    """Remember which picture went into which part, and that this manifest is the version."""
+    digest = sha256_hex((version.folder / "manifest.jsonl").read_text())
+    DatasetVersion.objects.filter(pk=version.pk).update(
+        manifest_sha256=digest, images=sum(row.split is not None for row in rows)
+    )
+    by_key = {(row.class_id, row.file): row for row in rows}
+    images = list(
+        ImageUrl.objects.filter(image_class__request=version.request, state=ImageState.KEPT).select_related(
+            "image_class"
+        )
+    )
+    for image in images:
+        row = by_key.get((image.image_class.class_id, image.file))
+        image.split, image.group = (row.split or "", row.group) if row else ("", None)
+    ImageUrl.objects.bulk_update(images, ["split", "group"], batch_size=200)
+
+
+# --- delivery ---------------------------------------------------------------------------------------------
+
+
+def package(lease: Lease) -> None:
+    """Build the files that are delivered."""
+    request = _begin(lease)
+    version = _latest(request)
+    folder = request.folder / "artifacts" / str(version.number)
+    rows = manifest.read_manifest(version.folder)
+    beat = Paced(lease)
+    made = {
+        Kind.DATASET: delivery.build_dataset(version, _pictures(version, rows), folder / "dataset.zip", beat),
+        Kind.MODEL: delivery.build_model(version, folder / "model.zip", beat),
+    }
+    with lease.finishing():
+        for kind, file in made.items():
+            Artifact.objects.update_or_create(
+                version=version,
+                kind=kind,
+                defaults={
+                    "path": str(file.path.relative_to(settings.DATA_DIR)),
+                    "bytes": file.bytes,
+                    "sha256": file.sha256,
+                },
+            )
+        jobs.enqueue(request, DELIVER.name, DELIVER.queue)
+
+
+def _pictures(version: DatasetVersion, rows: list[ImageRow]) -> list[delivery.Picture]:
+    """The manifest's pictures in a fixed order, each with its row of the database; those left out are not among them."""
+    kept = ImageUrl.objects.filter(image_class__request=version.request, state=ImageState.KEPT)
+    images = {(image.image_class.class_id, image.file): image for image in kept.select_related("image_class")}
+    parts = sorted((row.split, row.class_id, row.file, row.group) for row in rows if row.split is not None)
+    return [delivery.Picture(images[class_id, file], split, group) for split, class_id, file, group in parts]
+
+
+def deliver(lease: Lease) -> None:
+    """Say so: the request is delivered in the same transaction that puts the mail into the outbox."""
+    request = _begin(lease)
+    version = _latest(request)
+    artifacts = list(version.artifacts.all())
+    attached = mail.fit_into_a_mail(artifacts)
+    context = {"run": version.run, "attached": attached, "artifacts": [_offer(request, a) for a in artifacts]}
+    with lease.finishing():
+        if request.move(Status.DELIVERED, reason=f"version {version.number}", actor=f"job:{lease.job.pk}"):
+            key = f"request:{request.pk}:delivered:{version.number}"
+            _mail(request, "delivered", key, context, artifacts if attached else [])
+
+
+def _offer(request: ClassifierRequest, artifact: Artifact) -> dict[str, Any]:
+    """An artifact as the mail shows it."""
+    return {
+        "kind": artifact.kind,
+        "label": artifact.get_kind_display(),
+        "file_name": artifact.file_name,
+        "bytes": artifact.bytes,
+        "sha256": artifact.sha256,
+        "url": settings.BASE_URL + reverse("download", args=[request.token, artifact.kind]),
+    }
+
+
+class Paced:
+    """Calls a lease's beat at most once a second, however often it is called itself."""
+
+    def __init__(self, lease: Lease) -> None:
+        self.lease, self.last = lease, timezone.now()
+
+    def __call__(self) -> None:
+        if (timezone.now() - self.last).total_seconds() >= jobs.WATCH_SECONDS:
+            self.lease.beat()
+            self.last = timezone.now()
+
+
+# --- what all stages share --------------------------------------------------------------------------------
+
+COLLECT = Stage("collect", "collect", settings.COLLECT_MINUTES * 60, collect)
+TRAIN = Stage("train", "train", settings.TRAIN_MINUTES * 60, train)
+PACKAGE = Stage("package", "train", 1800, package)
+DELIVER = Stage("deliver", "picaisso", 300, deliver)
+STAGES = (COLLECT, TRAIN, PACKAGE, DELIVER)
+_BY_NAME = {stage.name: stage for stage in STAGES}
+
+
+def run_stage(lease: Lease) -> None:
+    """Run the stage that the job names, within that stage's own limit."""
+    stage = _BY_NAME[lease.job.stage]
+    lease.limit_seconds = stage.limit_seconds
+    stage.run(lease)
+
+
+def _begin(lease: Lease) -> ClassifierRequest:
+    """The job's request, now running; a request that a person has ended meanwhile ends the job."""
+    request = ClassifierRequest.objects.get(pk=lease.job.request_id)
+    if request.status == Status.QUEUED:
+        request.move(Status.RUNNING, reason=lease.job.stage, actor=f"job:{lease.job.pk}")
+    if request.status != Status.RUNNING:
+        raise CancelRequested
+    _check_disk(request.folder)
+    return request
+
+
+def _check_disk(folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    if shutil.disk_usage(folder).free < 200e6:
+        raise StageFailed("The server's disk is full.", "Retry later; the operator has to make room.", retry=True)
+
+
+def _result_of(folder: Path, code: int) -> dict[str, Any]:
+    """What a library's child wrote as its last word.
+
+    :raises StageFailed: it says that it failed, in its own words
+    :raises RuntimeError: it ended without a word, so that the job is tried again
+    """
+    result = manifest.read_result(folder)
+    if result is None:
+        raise RuntimeError(f"the child ended with code {code} and left no result; see {folder / 'log.txt'}")
+    if not result["ok"]:
+        error = result["error"]
+        raise StageFailed(error["reason"], error.get("remedy", ""), error.get("retry", False))
+    return result
+
+
+def _forget_failure(folder: Path) -> None:
+    """Remove the last word of a failed try, so that the next one begins; a good result stays."""
+    result = manifest.read_result(folder)
+    if result is not None and not result["ok"]:
+        (folder / "result.json").unlink()
+
+
+def _latest(request: ClassifierRequest) -> DatasetVersion:
+    return DatasetVersion.objects.select_related("request", "run").filter(request=request).latest("number")
+
+
+def _moves(request: ClassifierRequest) -> int:
+    return request.events.count()
+
+
+def _mail(
+    request: ClassifierRequest, template: str, key: str, context: dict[str, Any], attachments: Iterable[Artifact] = ()
+) -> OutgoingMail:
+    row = mail.put(request, template, key, context, list(attachments))
+    jobs.ring(DELIVER.queue, "send_mail")
+    return row
+
+
+# --- at any time ------------------------------------------------------------------------------------------
+
+
+@transaction.atomic
+def cancel(request: ClassifierRequest, actor: str = "person") -> bool:
+    """End all work on the request; what was collected stays, so that a retry goes on from it."""
+    if not request.move(Status.CANCELLED, reason="cancelled", actor=actor):
+        return False
+    open_jobs = Job.objects.filter(request=request)
+    open_jobs.filter(state=JobState.QUEUED).update(state=JobState.CANCELLED, finished=timezone.now())
+    open_jobs.filter(state=JobState.RUNNING).update(cancel_requested=True)
+    return True
+
+
+@transaction.atomic
+def retry(
+    request: ClassifierRequest,
+    *,
+    images_per_class: int | None = None,
+    accept_fewer: bool = False,
+    class_queries: dict[int, str] | None = None,
+    actor: str = "person",
+) -> bool:
+    """Go on after a failure, a cancel or too few pictures; False in any other state.
+
+    :param class_queries: class number -> new wording; the pictures of that class's old wording are dropped
+    """
+    if request.status not in (Status.FAILED, Status.CANCELLED, Status.NEEDS_ATTENTION):
+        return False
+    stage = _stage_to_repeat(request)
+    asks_again = request.status == Status.NEEDS_ATTENTION and not accept_fewer
+    if images_per_class is not None and images_per_class != request.images_per_class:
+        request.images_per_class, asks_again = images_per_class, True
+    request.accept_fewer = accept_fewer or request.accept_fewer
+    request.save(update_fields=["images_per_class", "accept_fewer"])
+    for number, query in (class_queries or {}).items():
+        asks_again |= _reword(request, number, query)
+    if asks_again:
+        stage = COLLECT
+        (request.folder / "collect" / "result.json").unlink(missing_ok=True)
+    if not request.move(Status.QUEUED, reason="retry", actor=actor):
+        return False
+    jobs.enqueue(request, stage.name, stage.queue)
+    return True
+
+
+def _stage_to_repeat(request: ClassifierRequest) -> Stage:
+    last = request.jobs.last()
+    return _BY_NAME[last.stage] if last else COLLECT
+
+
+def _reword(request: ClassifierRequest, number: int, query: str) -> bool:
+    """Give a class another query and drop what the old one found; False if it is the same."""
+    image_class = request.classes.filter(number=number).exclude(query=query).first()
+    if image_class is None:
+        return False
+    image_class.query = query
+    image_class.save(update_fields=["query"])
+    image_class.images.all().delete()
+    path = request.folder / "collect" / "images.jsonl"
+    rows = [row for row in JsonLines(path).new() if row["class"] != image_class.class_id]
+    manifest.write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    return True
+
+
+def failed(job: Job, failure: StageFailed) -> None:
+    """A job ended badly: say what happened and what helps, on the page and in one mail."""
+    request = ClassifierRequest.objects.get(pk=job.request_id)
+    error = {"stage": job.stage, "reason": failure.reason, "remedy": failure.remedy}
+    if request.move(Status.FAILED, reason=failure.reason, actor=f"job:{job.pk}", error=error):
+        _mail(request, "failed", f"job:{job.pk}:failed", {"error": error})
+
+
+HANDLERS = jobs.Handlers(run=run_stage, failed=failed)
+
+
+def delete(request: ClassifierRequest, reason: str = "deleted by its owner") -> None:
+    """Delete pictures, files and the address; the row stays, so that its link can say that it is gone."""
+    cancel(request)
+    with transaction.atomic():
+        if not request.move(Status.EXPIRED, reason=reason):
+            return
+        mail.forget(request)
+        ClassifierRequest.objects.filter(pk=request.pk).update(email="")
+        OutgoingMail.objects.filter(request=request).update(to="")
+        request.versions.all().delete()
+        ImageUrl.objects.filter(image_class__request=request).delete()
+    _remove_folder(request)
+
+
+def _remove_folder(request: ClassifierRequest) -> None:
+    """Remove the files unless a child that is being stopped may still write; `expire` comes by again."""
+    if not request.jobs.filter(state=JobState.RUNNING).exists():
+        shutil.rmtree(request.folder, ignore_errors=True)
+
+
+def expire() -> None:
+    """Delete what is past its time, and the files that a deletion had to leave."""
+    now = timezone.now()
+    kept_until = now - timedelta(days=settings.RETENTION_DAYS)
+    ended = (Status.DELIVERED, Status.NEEDS_ATTENTION, Status.FAILED, Status.CANCELLED)
+    for request in ClassifierRequest.objects.filter(status__in=ended, moved__lt=kept_until):
+        delete(request, reason=f"{settings.RETENTION_DAYS} days old")
+    unconfirmed = ClassifierRequest.objects.filter(status=Status.UNCONFIRMED, created__lt=now - 2 * CONFIRM_WITHIN)
+    unconfirmed.delete()
+    for request in ClassifierRequest.objects.filter(status=Status.EXPIRED):
+        if request.folder.exists():
+            _remove_folder(request)

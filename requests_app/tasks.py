@@ -1,0 +1,32 @@
+"""Entry points for django-q2: a key in, one function, done."""
+
+from django.conf import settings
+from django.utils import timezone
+
+from requests_app import jobs, mail, pipeline
+from requests_app.models import WorkerBeat
+
+
+def drain(queue: str) -> None:
+    """Run the oldest waiting job of the queue."""
+    jobs.drain(queue, pipeline.HANDLERS)
+
+
+def reap(queue: str) -> None:
+    """Put back lost work."""
+    jobs.reap(pipeline.HANDLERS)
+
+
+def send_mail(queue: str) -> None:
+    """Send what waits in the outbox."""
+    mail.send_waiting()
+
+
+def prune(queue: str) -> None:
+    """Delete what is past its time."""
+    pipeline.expire()
+
+
+def beat(queue: str) -> None:
+    """Show that this cluster still runs what it is given."""
+    WorkerBeat.objects.filter(cluster=settings.CLUSTER_ID).update(at=timezone.now())

@@ -1,0 +1,352 @@
+"""The run folder: what goes in, how it is split, what comes out. No torch here: the site's pipeline imports this module.
+
+In: `config.json`, `manifest.jsonl`, `images/`. Out: `progress.jsonl`, `checkpoints/`, `model/`, `metrics.json` and, last of
+all, `result.json`. Every file is written beside its name, flushed and renamed, so one that exists is complete.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import shutil
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, cast
+
+Part = Literal["train", "val", "test"]
+
+PARTS: tuple[Part, ...] = ("train", "val", "test")
+MINIMUM_PER_PART = 3  # pictures of a class in each part: fewer say nothing about it
+MINIMUM_PER_CLASS = MINIMUM_PER_PART * len(PARTS)  # different pictures a class needs at least
+HELD_OUT_SHARE = 0.15  # of a class's pictures, for val and for test each
+STAGES = ("features", "split", "train", "evaluate", "export")
+
+_PROTECTION: tuple[Part, ...] = ("test", "val", "train")  # whose claim on a group of near copies is the stronger
+
+
+class RunError(Exception):
+    """A run that cannot go on, in words for the person who asked for it."""
+
+    def __init__(self, stage: str, reason: str, remedy: str, retry: bool) -> None:
+        super().__init__(reason)
+        self.stage = stage
+        self.reason = reason
+        self.remedy = remedy
+        self.retry = retry
+
+    def as_json(self) -> dict[str, Any]:
+        """The `error` object of `result.json`."""
+        return {"stage": self.stage, "reason": self.reason, "remedy": self.remedy, "retry": self.retry}
+
+
+@dataclass(frozen=True)
+class ClassLabel:
+    """One label: `id` names files and folders, `name` is what people read."""
+
+    id: str
+    name: str
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """`config.json`. None means: not said, so the flag, the environment or the default decides."""
+
+    classes: tuple[ClassLabel, ...]
+    """In the order of submission, which is the model's output order."""
+    backbone: str | None = None
+    """resnet50, resnet18 or efficientnet_lite0."""
+    seed: int | None = None
+    device: str | None = None
+    """auto, cpu or cuda."""
+    time_budget_seconds: float | None = None
+    """How long training may take, apart from reading the pictures and exporting."""
+    weights: str | None = None
+    """pretrained; random makes a model that is not for use, for timing alone."""
+    weights_dir: str | None = None
+    """Folder where weight files are looked for first."""
+    weights_cache: str | None = None
+    """Folder where downloaded weights are kept."""
+    weights_url: str | None = None
+    """Where weight files are downloaded from."""
+    threads: int | None = None
+    """Processor threads to compute with; 0 means one per processor that this process may use."""
+
+    def as_json(self) -> dict[str, Any]:
+        """What `config.json` holds: everything that has been said."""
+        said = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        said["classes"] = [{"id": label.id, "name": label.name} for label in self.classes]
+        return {name: value for name, value in said.items() if value is not None}
+
+    def completed_by(self, values: Mapping[str, Any]) -> RunConfig:
+        """This configuration with the given values where it says nothing."""
+        unsaid = {name: value for name, value in values.items() if getattr(self, name) is None}
+        return dataclasses.replace(self, **unsaid)
+
+
+@dataclass(frozen=True)
+class ImageRow:
+    """One line of `manifest.jsonl`."""
+
+    file: str
+    """Relative to the run folder: images/<sha256[:16]>.jpg."""
+    class_id: str
+    sha256: str
+    """Of the file's bytes."""
+    source: str = ""
+    license: str = ""
+    split: Part | None = None
+    """None before training has split; afterwards None means left out."""
+    group: int | None = None
+    """Near copies share one."""
+
+    def as_json(self) -> dict[str, Any]:
+        """The line's object."""
+        row = dataclasses.asdict(self)
+        return {"file": row.pop("file"), "class": row.pop("class_id"), **row}
+
+
+def write_run(run_dir: Path, config: RunConfig, rows: Sequence[ImageRow], images_from: Path) -> None:
+    """Make a run folder. `images_from / row.file` is linked in, or copied where linking fails. Can be repeated."""
+    check_manifest(config, rows)
+    for row in rows:
+        _bring(images_from / row.file, run_dir / row.file)
+    write_config(run_dir, config)
+    write_manifest(run_dir, rows)
+
+
+def write_config(run_dir: Path, config: RunConfig) -> None:
+    """Write `config.json`."""
+    write_json(run_dir / "config.json", config.as_json())
+
+
+def write_manifest(run_dir: Path, rows: Iterable[ImageRow]) -> None:
+    """Write `manifest.jsonl`."""
+    write_text(run_dir / "manifest.jsonl", "".join(_line(row.as_json()) for row in rows))
+
+
+def read_config(run_dir: Path) -> RunConfig:
+    """Read and check `config.json`; raises RunError with what is wrong in it."""
+    values = _read_json(run_dir / "config.json")
+    known = {field.name for field in dataclasses.fields(RunConfig)}
+    unknown = sorted(set(values) - known)
+    if unknown:
+        raise _unusable(f"config.json has the unknown key “{unknown[0]}”")
+    try:
+        labels = tuple(ClassLabel(str(label["id"]), str(label["name"])) for label in values.pop("classes"))
+    except (KeyError, TypeError) as error:
+        raise _unusable("config.json must list its classes, each with id and name") from error
+    return RunConfig(classes=labels, **values)
+
+
+def read_manifest(run_dir: Path) -> list[ImageRow]:
+    """Read `manifest.jsonl`; raises RunError naming the first line that cannot be used."""
+    path = run_dir / "manifest.jsonl"
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        raise _unusable("the run folder has no readable manifest.jsonl") from error
+    return [_row(number, line) for number, line in enumerate(lines, 1) if line.strip()]
+
+
+def read_result(run_dir: Path) -> dict[str, Any] | None:
+    """`result.json`, or None while the run has not ended."""
+    path = run_dir / "result.json"
+    return cast(dict[str, Any], json.loads(path.read_text(encoding="utf-8"))) if path.exists() else None
+
+
+def check_manifest(config: RunConfig, rows: Sequence[ImageRow]) -> None:
+    """Refuse what no training could use: fewer than two classes, pictures of unknown classes, a picture twice."""
+    ids = [label.id for label in config.classes]
+    names = [label.name for label in config.classes]
+    if len(ids) < 2:
+        raise RunError(
+            "split",
+            "A classifier needs at least two classes.",
+            "Add another class and start again.",
+            retry=False,
+        )
+    if len(set(ids)) < len(ids) or len(set(names)) < len(names):
+        raise _unusable("two classes have the same id or the same name")
+    for row in rows:
+        if row.class_id not in ids:
+            raise _unusable(f"{row.file} belongs to the unknown class “{row.class_id}”")
+    twice = [file for file, count in Counter(row.file for row in rows).items() if count > 1]
+    if twice:
+        raise _unusable(f"{twice[0]} stands in manifest.jsonl twice")
+
+
+def split_rows(config: RunConfig, rows: Sequence[ImageRow]) -> list[ImageRow]:
+    """The rows with `split` filled in: 70/15/15 by class, a group of near copies never in two parts.
+
+    Groups are taken in the order of sha256(seed + smallest content hash) and fill each class's test part, then val, then
+    train. Rows that have a part keep it, and then new pictures go to train and val only; one that is a near copy of a
+    test picture is left out (None), and so is the less protected side of a group found across parts. Rows without a
+    group (unreadable pictures) are left out. Raises RunError where a class has too few pictures.
+    """
+    groups: dict[int, list[int]] = defaultdict(list)
+    for index, row in enumerate(rows):
+        if row.group is not None:
+            groups[row.group].append(index)
+    parts: list[Part | None] = [None] * len(rows)
+    free: list[list[int]] = []
+    for members in groups.values():
+        if any(rows[index].split for index in members):
+            _keep_known(rows, members, parts)
+        else:
+            free.append(members)
+    free.sort(key=lambda members: _place_in_order(config.seed or 0, [rows[i].sha256 for i in members]))
+    filling = _Filling(rows, parts)
+    filling.take(free)
+    _check_enough(config, rows, parts)
+    return [dataclasses.replace(row, split=part) for row, part in zip(rows, parts, strict=True)]
+
+
+class _Filling:
+    """How full the parts of each class are, and which groups go where."""
+
+    def __init__(self, rows: Sequence[ImageRow], parts: list[Part | None]) -> None:
+        self.rows, self.parts = rows, parts
+        self.have: dict[Part, Counter[str]] = {part: Counter() for part in PARTS}
+        for row, part in zip(rows, parts, strict=True):
+            if part:
+                self.have[part][row.class_id] += 1
+        usable = Counter(row.class_id for row in rows if row.group is not None)
+        share = {name: max(MINIMUM_PER_PART, int(HELD_OUT_SHARE * n + 0.5)) for name, n in usable.items()}
+        enough = {name for name, n in self.have["test"].items() if n >= MINIMUM_PER_PART}
+        self.wanted: dict[Part, dict[str, int]] = {
+            "val": share,
+            "test": {name: 0 if name in enough else n for name, n in share.items()},
+        }
+
+    def take(self, groups: Sequence[list[int]]) -> None:
+        """Give every group a part, then mend the classes whose large groups left a part short."""
+        in_train: list[list[int]] = []
+        for members in groups:
+            part = next((p for p in ("test", "val") if self._fits(cast(Part, p), members)), "train")
+            self._put(members, cast(Part, part))
+            if part == "train":
+                in_train.append(members)
+        for part in ("test", "val"):
+            self._mend(cast(Part, part), sorted(in_train, key=len))
+
+    def _fits(self, part: Part, members: list[int]) -> bool:
+        for name, count in self._counts(members).items():
+            have, wanted = self.have[part][name], self.wanted[part][name]
+            if count > wanted or (have >= MINIMUM_PER_PART and have + count > wanted):
+                return False
+        return True
+
+    def _mend(self, part: Part, candidates: Sequence[list[int]]) -> None:
+        for members in candidates:
+            counts = self._counts(members)
+            short = any(
+                self.wanted[part][name] and self.have[part][name] < MINIMUM_PER_PART for name in counts
+            )
+            spare = all(self.have["train"][name] - n >= MINIMUM_PER_PART for name, n in counts.items())
+            if short and spare and self.parts[members[0]] == "train":
+                self._put(members, part)
+
+    def _put(self, members: list[int], part: Part) -> None:
+        for index in members:
+            before = self.parts[index]
+            if before:
+                self.have[before][self.rows[index].class_id] -= 1
+            self.parts[index] = part
+            self.have[part][self.rows[index].class_id] += 1
+
+    def _counts(self, members: list[int]) -> Counter[str]:
+        return Counter(self.rows[index].class_id for index in members)
+
+
+def _keep_known(rows: Sequence[ImageRow], members: list[int], parts: list[Part | None]) -> None:
+    """The group's most protected known part wins; its new pictures join it, but never test."""
+    strongest = next(part for part in _PROTECTION if any(rows[index].split == part for index in members))
+    for index in members:
+        known = rows[index].split
+        if known == strongest or (known is None and strongest != "test"):
+            parts[index] = strongest
+
+
+def _place_in_order(seed: int, hashes: Sequence[str]) -> str:
+    return hashlib.sha256(f"{seed}{min(hashes)}".encode()).hexdigest()
+
+
+def _check_enough(config: RunConfig, rows: Sequence[ImageRow], parts: Sequence[Part | None]) -> None:
+    have = Counter((row.class_id, part) for row, part in zip(rows, parts, strict=True) if part)
+    for label in config.classes:
+        if all(have[label.id, part] >= MINIMUM_PER_PART for part in PARTS):
+            continue
+        usable = [row for row in rows if row.class_id == label.id and row.group is not None]
+        distinct = len({row.group for row in usable})
+        copies = f", of which {distinct} are no copies of each other" if distinct < len(usable) else ""
+        pictures = "picture" if len(usable) == 1 else "pictures"
+        raise RunError(
+            "split",
+            f"The class “{label.name}” has {len(usable)} usable {pictures}{copies}; that is too few to train and to test on.",
+            f"Give each class at least {MINIMUM_PER_CLASS} different pictures (100 make a good start), or leave the class out.",
+            retry=False,
+        )
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON readably, atomically; text is kept as it is, not escaped."""
+    write_text(path, json.dumps(value, ensure_ascii=False, indent=2) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file atomically: beside its name, flushed to the disk, renamed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with beside.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    beside.replace(path)
+
+
+def _bring(source: Path, target: Path) -> None:
+    if target.exists():
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        os.link(source, target)
+    except OSError:
+        beside = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+        shutil.copyfile(source, beside)
+        beside.replace(target)
+
+
+def _line(value: Mapping[str, Any]) -> str:
+    return json.dumps(value, ensure_ascii=False) + "\n"
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise _unusable(f"the run folder has no readable {path.name}") from error
+    if not isinstance(value, dict):
+        raise _unusable(f"{path.name} must hold one JSON object")
+    return value
+
+
+def _row(number: int, line: str) -> ImageRow:
+    try:
+        values = json.loads(line)
+        row = ImageRow(class_id=values.pop("class"), **values)
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise _unusable(f"line {number} of manifest.jsonl is not a picture's row") from error
+    if row.split not in (None, *PARTS):
+        raise _unusable(f"line {number} of manifest.jsonl has the unknown split “{row.split}”")
+    if Path(row.file).is_absolute() or ".." in Path(row.file).parts:
+        raise _unusable(f"line {number} of manifest.jsonl points outside the run folder")
+    return row
+
+
+def _unusable(what: str) -> RunError:
+    sentence = what[0].upper() + what[1:] + "."
+    return RunError("split", sentence, "Make the run folder again.", retry=False)
