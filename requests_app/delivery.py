@@ -165,7 +165,19 @@ def _csv(columns: Sequence[str], rows: Iterable[dict[str, object]]) -> bytes:
 
 
 def _attribution(pictures: Sequence[Picture]) -> bytes:
-    return render_to_string("delivery/ATTRIBUTION.md", {"pictures": pictures}).encode()
+    """One line per picture: title and author, licence, and where it was found."""
+    lines = (f"- `{p.file_name}`: {credit(p.image)}\n" for p in pictures)
+    return (render_to_string("delivery/ATTRIBUTION.md") + "".join(lines)).encode()
+
+
+def credit(image: ImageUrl) -> str:
+    """The sentence that names a picture's author and licence, on one line whatever its source wrote."""
+    by = f" by {image.creator}" if image.creator else ""
+    work = image.attribution or f"“{image.title or 'untitled'}”{by}"
+    license_name = " ".join(filter(None, (image.license or "unknown", image.license_version)))
+    license_link = f" <{image.license_url}>" if image.license_url else ""
+    found = f"found by {image.source} at <{image.page_url or image.image_url}>"
+    return " ".join(f"{work} Licence: {license_name}{license_link} ({image.license_basis}), {found}".split())
 
 
 def _dataset_card(

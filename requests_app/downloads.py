@@ -37,8 +37,7 @@ def send_file(http: HttpRequest, path: Path, *, name: str, sha256: str) -> HttpR
         return _with_headers(HttpResponse(status=304), etag)
     span = asked_span(http.headers.get("Range", ""), size) if _may_resume(http, etag) else None
     if span is not None and not span.length:
-        response = HttpResponse(status=416, headers={"Content-Range": f"bytes */{size}"})
-        return _with_headers(response, etag)
+        return _with_headers(HttpResponse(status=416, headers={"Content-Range": f"bytes */{size}"}), etag)
     response = _body(http, path, span or Span(0, size - 1), status=206 if span else 200)
     if span is not None:
         response.headers["Content-Range"] = f"bytes {span.first}-{span.last}/{size}"

@@ -180,7 +180,6 @@ class SubmissionForm(forms.Form):
     """The form of the first page. Field names are public: classes and queries (repeated), email, and the options."""
 
     use_required_attribute = False
-    template_name = "home.html"
     optional = ("images_per_class", "license", "backbone")
 
     email = AddressField(
@@ -227,7 +226,7 @@ class SubmissionForm(forms.Form):
             return []
         names = [row.problems[0] for row in self.rows if row.name_error]
         fields = [
-            (self[name].id_for_label, str(self[name].label), self.errors[name][0])
+            (self[name].id_for_label, str(self[name].label), str(self.errors[name][0]))
             for name in ("email", *self.optional)
             if name in self.errors
         ]
@@ -248,6 +247,11 @@ class SubmissionForm(forms.Form):
         usual = {"images_per_class": DEFAULT_IMAGES, "license": License.ANY, "backbone": settings.BACKBONE}
         chosen = any(str(self[name].value() or value) != str(value) for name, value in usual.items())
         return chosen or any(row.query for row in self.rows)
+
+    @property
+    def blank_row(self) -> ClassRow:
+        """What "add a class" copies."""
+        return ClassRow(FEWEST_CLASSES)
 
     @property
     def may_add(self) -> bool:

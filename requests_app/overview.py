@@ -200,7 +200,7 @@ def may_retry(request: ClassifierRequest) -> bool:
 
 
 def current_jobs(jobs: Sequence[Job]) -> dict[str, Job]:
-    """The latest job of each stage, in the order of the stages; one that came before a repeated earlier stage is past."""
+    """The latest job of each stage, in order; one from before a repeated earlier stage is past."""
     current: dict[str, Job] = {}
     newest = 0
     for stage in pipeline.STAGES:

@@ -3,13 +3,13 @@
 import hashlib
 from collections.abc import Callable
 from functools import wraps
-from typing import Concatenate, ParamSpec
+from typing import Any
 
 from django.conf import settings
 from django.contrib import messages
 from django.http import FileResponse, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.http.response import HttpResponseBase
-from django.shortcuts import get_object_or_404, redirect, render
+from django.shortcuts import redirect, render
 from django.template.loader import render_to_string
 from django.templatetags.static import static
 from django.utils.http import parse_etags
@@ -29,29 +29,27 @@ PRIVATE = {
     "Referrer-Policy": "no-referrer",
 }
 
-P = ParamSpec("P")
-Page = Callable[Concatenate[HttpRequest, ClassifierRequest, P], HttpResponseBase]
-Routed = Callable[Concatenate[HttpRequest, str, P], HttpResponseBase]
+View = Callable[..., HttpResponseBase]
 
 
 # --- the gate ---------------------------------------------------------------------------------------------
 
 
-def holds_link(view: Page[P]) -> Routed[P]:
+def holds_link(view: View) -> View:
     """Whoever knows the token may; a stranger gets the 404 page, and a link whose request is gone a 410.
 
     The address is the permission, so nothing below it is kept by caches, found by search engines or named to others.
     """
 
     @wraps(view)
-    def gated(http: HttpRequest, token: str, /, *args: P.args, **kwargs: P.kwargs) -> HttpResponseBase:
+    def gated(http: HttpRequest, token: str, **place: Any) -> HttpResponseBase:
         request = ClassifierRequest.objects.by_token(token)
         if request is None:
             response: HttpResponseBase = page_not_found(http)
         elif request.status == Status.EXPIRED:
             response = gone(http)
         else:
-            response = view(http, request, *args, **kwargs)
+            response = view(http, request, **place)
         return _private(response)
 
     return gated
@@ -102,7 +100,7 @@ def confirm(http: HttpRequest, signed: str) -> HttpResponseBase:
     if http.method == "POST":
         pipeline.confirm(request)
         return _private(_see(request))
-    return _private(render(http, "confirm.html", {"request_": request, "used": request.status != Status.UNCONFIRMED}))
+    return _private(render(http, "confirm.html", {"classifier": request, "used": request.status != Status.UNCONFIRMED}))
 
 
 # --- a request --------------------------------------------------------------------------------------------
@@ -121,7 +119,7 @@ def _request_page(http: HttpRequest, request: ClassifierRequest, form: RetryForm
 
 def _page_context(request: ClassifierRequest, shown: Overview, form: RetryForm) -> dict[str, object]:
     # Not "request": templates know the HTTP request by that name.
-    return {"request_": request, "token": request.token, "overview": shown, "retry_form": form}
+    return {"classifier": request, "token": request.token, "overview": shown, "retry_form": form}
 
 
 @holds_link
@@ -165,7 +163,7 @@ def retry(http: HttpRequest, request: ClassifierRequest) -> HttpResponse:
 def delete(http: HttpRequest, request: ClassifierRequest) -> HttpResponse:
     """Ask, then delete everything of the request."""
     if http.method != "POST":
-        return render(http, "delete.html", {"request_": request})
+        return render(http, "delete.html", {"classifier": request})
     pipeline.delete(request)
     messages.success(http, "Everything of this request has been deleted: pictures, model, files and your address.")
     return HttpResponseRedirect("/", status=303)

@@ -61,7 +61,7 @@ def duration(seconds: float) -> str:
 
 
 def time_left(seconds: float) -> str:
-    """An estimate, rounded as coarsely as it deserves: ``less than a minute``, ``about 4 minutes``, ``about 2 hours``."""
+    """An estimate, as coarse as it deserves: ``less than a minute``, ``about 4 minutes``, ``about 2 hours``."""
     if seconds < 50:
         return "less than a minute"
     if seconds < 90 * 60:

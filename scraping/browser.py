@@ -65,6 +65,7 @@ class Browser:
     def __init__(self, settings: BrowserSettings) -> None:
         self._settings = settings
         self._running: _Running | None = None
+        self._killed = False
 
     def __enter__(self) -> Self:
         return self
@@ -86,6 +87,8 @@ class Browser:
                 if isinstance(error, TimeoutException) or self._answers():
                     raise
                 self.quit()
+                if self._killed:
+                    raise BrowserUnavailable("The browser was stopped.") from error
                 if attempt == 2:
                     raise BrowserUnavailable("The browser broke off twice.") from error
         raise AssertionError("not reached")
@@ -97,14 +100,18 @@ class Browser:
             running.end()
 
     def kill(self) -> None:
-        """End it at once, from another thread: the call that is under way then fails."""
+        """End it for good, from another thread: the call that is under way then fails."""
+        self._killed = True
         running = self._running
         if running is not None:
             running.kill()
 
     def _driver(self) -> Remote:
-        if self._running is None:
+        if self._running is None and not self._killed:
             self._running = _start(self._settings)
+        if self._killed or self._running is None:
+            self.quit()
+            raise BrowserUnavailable("The browser was stopped.")
         return self._running.driver
 
     def _answers(self) -> bool:

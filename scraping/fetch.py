@@ -15,7 +15,7 @@ import re
 import socket
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -24,7 +24,7 @@ from typing import Any, Self
 
 import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
-from multidict import CIMultiDict, CIMultiDictProxy
+from multidict import CIMultiDictProxy
 from yarl import URL
 
 from scraping import __version__
@@ -267,19 +267,29 @@ class GuardedResolver(AbstractResolver):
         """Nothing to release."""
 
 
+@dataclass
+class _Host:
+    turn: asyncio.Semaphore
+    waiting: int = 0
+
+
 @dataclass(frozen=True)
 class _Redirect:
     location: URL
 
 
 class Fetcher:
-    """An HTTP session behind the guard. Use as `async with Fetcher(settings) as fetcher`."""
+    """An HTTP session behind the guard. Use as `async with Fetcher(settings) as fetcher`.
 
-    def __init__(self, settings: FetchSettings) -> None:
+    `before_request`, when given, is awaited when a request has its turn; a caller can hold it back there.
+    """
+
+    def __init__(self, settings: FetchSettings, before_request: Callable[[], Awaitable[None]] | None = None) -> None:
         self._settings = settings
+        self._before_request = before_request
         self._rule = AddressRule(settings.allowed_private_hosts)
         self._all_hosts = asyncio.Semaphore(settings.connections)
-        self._hosts: dict[str, asyncio.Semaphore] = {}
+        self._hosts: dict[str, _Host] = {}
         self._session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> Self:
@@ -330,6 +340,8 @@ class Fetcher:
             if refusal := self._rule.url_refusal(url):
                 return FetchFailure("refused_address", refusal)
             async with self._slot(url):
+                if self._before_request is not None:
+                    await self._before_request()
                 started = time.monotonic()
                 async with asyncio.timeout(max(remaining, 0.001)):
                     answer = await self._ask(url, headers)
@@ -352,9 +364,15 @@ class Fetcher:
             async with self._all_hosts:
                 yield
             return
-        turn = self._hosts.setdefault(host, asyncio.Semaphore(self._settings.per_host))
-        async with turn, self._all_hosts:
-            yield
+        place = self._hosts.setdefault(host, _Host(asyncio.Semaphore(self._settings.per_host)))
+        place.waiting += 1
+        try:
+            async with place.turn, self._all_hosts:
+                yield
+        finally:
+            place.waiting -= 1
+            if not place.waiting:  # else the table would grow with every host ever asked
+                del self._hosts[host]
 
     async def _ask(self, url: URL, headers: Mapping[str, str]) -> Fetched | FetchFailure | _Redirect:
         assert self._session is not None
@@ -424,6 +442,3 @@ def fetch_json(url: str, parameters: Mapping[str, str], settings: FetchSettings)
         return JsonReply(json.loads(answer.body), answer.headers)
     except (ValueError, RecursionError):
         return FetchFailure("not_json", "the answer is not JSON", answer.status)
-
-
-NO_HEADERS: CIMultiDictProxy[str] = CIMultiDictProxy(CIMultiDict())

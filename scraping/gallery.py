@@ -10,7 +10,7 @@ import html
 import json
 import mimetypes
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -301,7 +301,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body)
 
-    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 (the standard library's name)
+    def log_message(self, format: str, *args: Any) -> None:
         """Stay quiet: the terminal belongs to whoever started the site."""
 
 
@@ -310,6 +310,3 @@ def serve(folder: Path, host: str, port: int) -> None:
     with GalleryServer(folder, host, port) as server:
         print(f"gallery: {server.url}", flush=True)
         server.serve_forever()
-
-
-__all__: Sequence[str] = ("Collection", "GalleryServer", "serve", "word_forms")

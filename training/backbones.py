@@ -60,9 +60,7 @@ class LoadedBackbone:
     """A sentence for the user when it is not what was asked for."""
 
 
-def load_backbone(
-    name: str, weights: Weights, places: WeightPlaces, report: Report | None = None
-) -> LoadedBackbone:
+def load_backbone(name: str, weights: Weights, places: WeightPlaces, report: Report | None = None) -> LoadedBackbone:
     """The wanted backbone with its weights, or the bundled one with a notice when they cannot be had."""
     wanted = BACKBONES[name]
     if weights == "random":
@@ -80,23 +78,22 @@ def load_backbone(
         return LoadedBackbone(bundled, _pretrained(bundled, places, report), bundled.weights, notice)
 
 
-def delivered_state(
-    backbone: Backbone, body: Mapping[str, Tensor], weight: Tensor, bias: Tensor
-) -> dict[str, Tensor]:
+def delivered_state(backbone: Backbone, body: Mapping[str, Tensor], weight: Tensor, bias: Tensor) -> dict[str, Tensor]:
     """The state_dict as torchvision or timm name it: the body, then the classifier [classes, d] and [classes]."""
     state = {backbone.delivered_name(name): tensor for name, tensor in body.items()}
     return state | {f"{backbone.classifier}.weight": weight, f"{backbone.classifier}.bias": bias}
 
 
-def body_state(backbone: Backbone, delivered: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def load_body(backbone: Backbone, delivered: Mapping[str, Tensor]) -> nn.Module:
     """The inverse of `delivered_state` for the body; raises KeyError where a tensor is missing."""
-    return {name: delivered[backbone.delivered_name(name)] for name in backbone.build().state_dict()}
+    network = backbone.build()
+    state = {name: delivered[backbone.delivered_name(name)] for name in network.state_dict()}
+    network.load_state_dict(state, strict=True)
+    return network
 
 
 def _pretrained(backbone: Backbone, places: WeightPlaces, report: Report | None) -> nn.Module:
-    path = (
-        find_weights(backbone.weights_file, places, report) if backbone.weights_file else _bundled_weights()
-    )
+    path = find_weights(backbone.weights_file, places, report) if backbone.weights_file else _bundled_weights()
     network = backbone.build()
     state = torch.load(path, map_location="cpu", weights_only=True)
     network.load_state_dict({name: state[name] for name in network.state_dict()}, strict=True)
@@ -110,7 +107,7 @@ def _bundled_weights() -> Path:
 
 
 def _build_resnet(depth: Literal[18, 50]) -> nn.Module:
-    from torchvision.models import resnet18, resnet50
+    from torchvision.models import resnet18, resnet50  # type: ignore[import-untyped]
 
     network = resnet18() if depth == 18 else resnet50()
     network.fc = cast(Any, nn.Identity())

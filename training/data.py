@@ -1,4 +1,4 @@
-"""Pictures from files: decoded to upright RGB on white, and a folder of class folders made into a run folder. No torch."""
+"""Pictures from files: decoded to upright RGB on white; a folder of class folders as a run folder. No torch."""
 
 from __future__ import annotations
 

@@ -83,17 +83,16 @@ def calibration_error(probabilities: Floats, labels: Labels) -> float | None:
 def suspected_labels(probabilities: Floats, labels: Labels) -> NDArray[np.bool_]:
     """Which pictures [n] probably have a wrong label, by out-of-sample probabilities [n, classes].
 
-    Confident learning (Northcutt, Jiang and Chuang 2021): a class is claimed for a picture when its probability reaches the
-    mean that pictures labelled so have; a picture whose strongest claim is by another class than its label's is suspected.
+    Confident learning (Northcutt, Jiang and Chuang 2021): a class is claimed for a picture when its probability
+    reaches the mean that pictures labelled so have; a picture is suspected when its strongest claim is by another
+    class, and that is likelier than its label's.
     """
     classes = probabilities.shape[1]
-    usual = np.array(
-        [probabilities[labels == c, c].mean() if (labels == c).any() else np.inf for c in range(classes)]
-    )
+    usual = np.array([probabilities[labels == c, c].mean() if (labels == c).any() else np.inf for c in range(classes)])
     claims = np.where(probabilities >= usual, probabilities, -np.inf)
     strongest = claims.argmax(axis=1)
-    claimed = np.isfinite(claims.max(axis=1))
-    result: NDArray[np.bool_] = claimed & (strongest != labels)
+    own = probabilities[np.arange(len(labels)), labels]
+    result: NDArray[np.bool_] = (strongest != labels) & (claims.max(axis=1) > own)
     return result
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,40 +56,45 @@ def extract(
     """
     folder = cache / f"{network.backbone.name}-{_body_digest(network)}-{PREPROCESSING}"
     folder.mkdir(parents=True, exist_ok=True)
-    starts = range(0, len(rows), _BATCH)
-    kept: list[int] = []
-    vectors: list[NDArray[np.float32]] = []
-    prints: list[Fingerprint] = []
-    broken: dict[str, str] = {}
-    with ThreadPoolExecutor(max_workers=2) as reader:
-        coming = _submit(reader, rows[:_BATCH], run_dir, folder)
-        for start in starts:
-            batch, reading = rows[start : start + _BATCH], coming
-            coming = _submit(reader, rows[start + _BATCH : start + 2 * _BATCH], run_dir, folder)
-            cached = _cached(folder, batch) if reading is None else None
-            result = cached or _compute(network, batch, [f.result() for f in reading or []], folder)
-            for offset, (vector, known, reason) in enumerate(result):
-                if vector is None or known is None:
-                    broken[batch[offset].file] = reason
-                else:
-                    kept.append(start + offset)
-                    vectors.append(vector)
-                    prints.append(known)
-            report(start + len(batch), len(rows))
-    matrix = np.stack(vectors) if vectors else np.empty((0, network.backbone.dimension), np.float32)
-    return PictureFeatures(kept, matrix, prints, broken)
+    results: list[_Result] = []
+    for batch in _in_batches(network, rows, run_dir, folder):
+        results += batch
+        report(len(results), len(rows))
+    vectors = [vector for vector, _, _ in results if vector is not None]
+    return PictureFeatures(
+        rows=[place for place, (vector, _, _) in enumerate(results) if vector is not None],
+        embeddings=np.stack(vectors) if vectors else np.empty((0, network.backbone.dimension), np.float32),
+        fingerprints=[known for _, known, _ in results if known is not None],
+        broken={row.file: reason for row, (_, _, reason) in zip(rows, results, strict=True) if reason},
+    )
 
 
 _Result = tuple[NDArray[np.float32] | None, Fingerprint | None, str]
+"""Embedding and fingerprint of a picture, or the reason why it has none."""
+
+
+def _in_batches(
+    network: PictureNetwork, rows: Sequence[ImageRow], run_dir: Path, folder: Path
+) -> Iterator[list[_Result]]:
+    """Results batch by batch, each decoded while the one before is computed."""
+    batches = [rows[start : start + _BATCH] for start in range(0, len(rows), _BATCH)]
+    with ThreadPoolExecutor(max_workers=2) as reader:
+        coming = [_submit(reader, batch, run_dir, folder) for batch in batches[:1]]
+        for number, batch in enumerate(batches):
+            reading = coming.pop()
+            coming = [_submit(reader, following, run_dir, folder) for following in batches[number + 1 : number + 2]]
+            if isinstance(reading[0], Future):
+                decoded = [future.result() for future in reading]
+                yield _compute(network, batch, decoded, folder)
+            else:
+                yield reading
 
 
 def _submit(
     reader: ThreadPoolExecutor, batch: Sequence[ImageRow], run_dir: Path, folder: Path
-) -> list[Future[_Decoded]] | None:
-    """Start decoding a batch beside the computing of the one before; None when the cache has it."""
-    if _cached(folder, batch):
-        return None
-    return [reader.submit(_decode, run_dir / row.file, row.sha256) for row in batch]
+) -> list[Future[_Decoded]] | list[_Result]:
+    """The results of a batch if the cache has them all, else its pictures being decoded."""
+    return _cached(folder, batch) or [reader.submit(_decode, run_dir / row.file, row.sha256) for row in batch]
 
 
 def _decode(path: Path, sha256: str) -> _Decoded:

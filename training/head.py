@@ -1,4 +1,4 @@
-"""The linear head: logistic regression on cached embeddings, its strength and temperature chosen by cross-validation."""
+"""The linear head: logistic regression on embeddings, its strength and temperature cross-validated."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def find_temperature(logits: Floats, labels: Labels) -> float:
     Minimises the log loss, with targets smoothed by one imagined miss so that faultless predictions do not become
     certainties. With fewer than 100 predictions the answer is 1 unless the loss falls by more than 2 %.
     """
-    from scipy.optimize import minimize_scalar
+    from scipy.optimize import minimize_scalar  # type: ignore[import-untyped]
 
     miss = 1 / (len(labels) + 2)
 
@@ -122,9 +122,7 @@ def _folds(labels: Labels, groups: Sequence[int], seed: int) -> list[tuple[Label
         return list(folds.split(np.zeros(len(labels)), labels, numbers))
 
 
-def _path(
-    embeddings: NDArray[np.float32], labels: Labels, classes: int, strengths: Sequence[float]
-) -> Any:
+def _path(embeddings: NDArray[np.float32], labels: Labels, classes: int, strengths: Sequence[float]) -> Any:
     """Yield a head for each strength in rising order, each fit starting where the one before ended."""
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression

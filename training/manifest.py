@@ -1,7 +1,7 @@
-"""The run folder: what goes in, how it is split, what comes out. No torch here: the site's pipeline imports this module.
+"""The run folder: what goes in, how it is split, what comes out. No torch: the site's pipeline imports this.
 
-In: `config.json`, `manifest.jsonl`, `images/`. Out: `progress.jsonl`, `checkpoints/`, `model/`, `metrics.json` and, last of
-all, `result.json`. Every file is written beside its name, flushed and renamed, so one that exists is complete.
+In: `config.json`, `manifest.jsonl`, `images/`. Out: `progress.jsonl`, `checkpoints/`, `model/`, `metrics.json` and,
+last of all, `result.json`. Every file is written beside its name, flushed and renamed, so one that exists is complete.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ MINIMUM_PER_CLASS = MINIMUM_PER_PART * len(PARTS)  # different pictures a class 
 HELD_OUT_SHARE = 0.15  # of a class's pictures, for val and for test each
 STAGES = ("features", "split", "train", "evaluate", "export")
 
+_HELD_OUT: tuple[Part, ...] = ("test", "val")  # in the order in which they are filled
 _PROTECTION: tuple[Part, ...] = ("test", "val", "train")  # whose claim on a group of near copies is the stronger
 
 
@@ -41,6 +42,10 @@ class RunError(Exception):
     def as_json(self) -> dict[str, Any]:
         """The `error` object of `result.json`."""
         return {"stage": self.stage, "reason": self.reason, "remedy": self.remedy, "retry": self.retry}
+
+
+class Stopped(BaseException):
+    """The run was asked to stop. Not an Exception: nothing on the way may swallow it."""
 
 
 @dataclass(frozen=True)
@@ -158,13 +163,19 @@ def read_result(run_dir: Path) -> dict[str, Any] | None:
     return cast(dict[str, Any], json.loads(path.read_text(encoding="utf-8"))) if path.exists() else None
 
 
+def stopped_result(stage: str) -> dict[str, Any]:
+    """`result.json` of a run that was asked to stop."""
+    remedy = "Start it again: it goes on where it was."
+    return {"ok": False, "error": RunError(stage, "The training was stopped.", remedy, retry=True).as_json()}
+
+
 def check_manifest(config: RunConfig, rows: Sequence[ImageRow]) -> None:
     """Refuse what no training could use: fewer than two classes, pictures of unknown classes, a picture twice."""
     ids = [label.id for label in config.classes]
     names = [label.name for label in config.classes]
     if len(ids) < 2:
         raise RunError(
-            "split",
+            "features",
             "A classifier needs at least two classes.",
             "Add another class and start again.",
             retry=False,
@@ -182,10 +193,10 @@ def check_manifest(config: RunConfig, rows: Sequence[ImageRow]) -> None:
 def split_rows(config: RunConfig, rows: Sequence[ImageRow]) -> list[ImageRow]:
     """The rows with `split` filled in: 70/15/15 by class, a group of near copies never in two parts.
 
-    Groups are taken in the order of sha256(seed + smallest content hash) and fill each class's test part, then val, then
-    train. Rows that have a part keep it, and then new pictures go to train and val only; one that is a near copy of a
-    test picture is left out (None), and so is the less protected side of a group found across parts. Rows without a
-    group (unreadable pictures) are left out. Raises RunError where a class has too few pictures.
+    Groups are taken in the order of sha256(seed + smallest content hash) and fill each class's test part, then val,
+    then train. Rows that have a part keep it, and then new pictures go to train and val only; one that is a near copy
+    of a test picture is left out (None), and so is the less protected side of a group found across parts. Rows
+    without a group (unreadable pictures) are left out. Raises RunError where a class has too few pictures.
     """
     groups: dict[int, list[int]] = defaultdict(list)
     for index, row in enumerate(rows):
@@ -226,12 +237,12 @@ class _Filling:
         """Give every group a part, then mend the classes whose large groups left a part short."""
         in_train: list[list[int]] = []
         for members in groups:
-            part = next((p for p in ("test", "val") if self._fits(cast(Part, p), members)), "train")
-            self._put(members, cast(Part, part))
+            part: Part = next((p for p in _HELD_OUT if self._fits(p, members)), "train")
+            self._put(members, part)
             if part == "train":
                 in_train.append(members)
-        for part in ("test", "val"):
-            self._mend(cast(Part, part), sorted(in_train, key=len))
+        for part in _HELD_OUT:
+            self._mend(part, sorted(in_train, key=len))
 
     def _fits(self, part: Part, members: list[int]) -> bool:
         for name, count in self._counts(members).items():
@@ -243,9 +254,7 @@ class _Filling:
     def _mend(self, part: Part, candidates: Sequence[list[int]]) -> None:
         for members in candidates:
             counts = self._counts(members)
-            short = any(
-                self.wanted[part][name] and self.have[part][name] < MINIMUM_PER_PART for name in counts
-            )
+            short = any(self.wanted[part][name] and self.have[part][name] < MINIMUM_PER_PART for name in counts)
             spare = all(self.have["train"][name] - n >= MINIMUM_PER_PART for name, n in counts.items())
             if short and spare and self.parts[members[0]] == "train":
                 self._put(members, part)
@@ -286,8 +295,8 @@ def _check_enough(config: RunConfig, rows: Sequence[ImageRow], parts: Sequence[P
         pictures = "picture" if len(usable) == 1 else "pictures"
         raise RunError(
             "split",
-            f"The class “{label.name}” has {len(usable)} usable {pictures}{copies}; that is too few to train and to test on.",
-            f"Give each class at least {MINIMUM_PER_CLASS} different pictures (100 make a good start), or leave the class out.",
+            f"The class “{label.name}” has {len(usable)} usable {pictures}{copies}; too few to train and test on.",
+            f"Give each class at least {MINIMUM_PER_CLASS} different pictures (100 are a good start), or leave it out.",
             retry=False,
         )
 
@@ -349,4 +358,4 @@ def _row(number: int, line: str) -> ImageRow:
 
 def _unusable(what: str) -> RunError:
     sentence = what[0].upper() + what[1:] + "."
-    return RunError("split", sentence, "Make the run folder again.", retry=False)
+    return RunError("features", sentence, "Make the run folder again.", retry=False)

@@ -18,7 +18,7 @@ HASH_DISTANCE = 10  # bits of 64 that two copies may differ in to be proposed
 THUMBNAIL_CORRELATION = 0.9  # at least this, in one of the three views, verifies a proposal
 EMBEDDING_COSINE = 0.9  # embeddings this close count without a proposal
 PROPOSED_COSINE = 0.8  # embeddings this close count for a proposed pair
-CENTRED_COSINE = 0.6  # what must be left of either when the average picture of the set is taken away
+CENTRED_COSINE = 0.8  # what must be left of either when the average picture of the set is taken away
 
 _SIDE = 16  # thumbnail side in pixels
 _VIEWS = 3  # whole, without a uniform border, without the top and bottom bands
@@ -105,9 +105,7 @@ class CopyIndex:
         best_key, best = None, THUMBNAIL_CORRELATION
         views = _views_of(fingerprint)
         for query_hash, query in ((fingerprint.hash, views), (fingerprint.mirror_hash, views[:, :, ::-1])):
-            near = np.flatnonzero(
-                np.bitwise_count(self._hashes[:count] ^ np.uint64(query_hash)) <= HASH_DISTANCE
-            )
+            near = np.flatnonzero(np.bitwise_count(self._hashes[:count] ^ np.uint64(query_hash)) <= HASH_DISTANCE)
             if not len(near):
                 continue
             agreement = _correlations(query, self._views[near])
@@ -117,9 +115,7 @@ class CopyIndex:
         return best_key
 
 
-def near_copy_groups(
-    fingerprints: Sequence[Fingerprint], embeddings: NDArray[np.float32] | None = None
-) -> list[int]:
+def near_copy_groups(fingerprints: Sequence[Fingerprint], embeddings: NDArray[np.float32] | None = None) -> list[int]:
     """Group number of every picture, numbered by first appearance: pictures linked by near copies share one.
 
     `embeddings` [n, d], when given, add the pairs that crops and frames hide from the hash.
@@ -155,9 +151,7 @@ def near_copy_pairs(
             by_embedding = alike & (centred[rows] @ centred.T >= CENTRED_COSINE)
         for row, other in zip(*np.nonzero(likely | by_embedding), strict=True):
             one = start + int(row)
-            if one < other and (
-                by_embedding[row, other] or _verified(fingerprints[one], fingerprints[int(other)])
-            ):
+            if one < other and (by_embedding[row, other] or _verified(fingerprints[one], fingerprints[int(other)])):
                 yield one, int(other)
 
 
@@ -198,14 +192,12 @@ def _views_of(fingerprint: Fingerprint) -> Thumbnails:
 
 
 def _correlations(views: Thumbnails, others: Thumbnails) -> NDArray[np.float32]:
-    """Best correlation over the views of one picture [3, 16, 16, 3] with each of many [n, 3, 16, 16, 3]: float32 [n]."""
+    """float32 [n]: best correlation over the views of one picture [3, 16, 16, 3] with each of [n, 3, 16, 16, 3]."""
     one = views.reshape(_VIEWS, -1).astype(np.float32)
     many = others.reshape(len(others), _VIEWS, -1).astype(np.float32)
     one_mean, many_mean = one.mean(axis=1), many.mean(axis=2)
     one_spread, many_spread = one.std(axis=1), many.std(axis=2)
-    product = (
-        np.einsum("vk,nvk->nv", one - one_mean[:, None], many - many_mean[..., None]) / one.shape[1]
-    )
+    product = np.einsum("vk,nvk->nv", one - one_mean[:, None], many - many_mean[..., None]) / one.shape[1]
     correlation = product / np.maximum(one_spread * many_spread, 1e-6)
     both_flat = (one_spread < _FLAT) & (many_spread < _FLAT)
     any_flat = (one_spread < _FLAT) | (many_spread < _FLAT)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
-from training.backbones import BACKBONES, CROP, Backbone, body_state, delivered_state
+from training.backbones import BACKBONES, CROP, Backbone, delivered_state, load_body
 
 PREPROCESSING = 1  # raised whenever `prepare` gives other numbers, so that cached embeddings are made anew
 
@@ -37,7 +37,7 @@ class PictureNetwork(nn.Module):
         computed, so a picture of 3 x 9,000 pixels costs no more than others.
         """
         height, width = image.shape[0], image.shape[1]
-        step = torch.sym_min(height, width) / self.backbone.resize
+        step = cast(float, torch.sym_min(height, width) / self.backbone.resize)
         rows = _sampling(height, step, image.device) @ image.to(torch.float32).reshape(height, width * 3)
         across = rows.reshape(CROP, width, 3).permute(2, 0, 1)
         crop = across @ _sampling(width, step, image.device).T
@@ -52,7 +52,10 @@ class PictureNetwork(nn.Module):
         return self.feature_map(pictures).mean((2, 3))
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """uint8 [height, width, 3] to probabilities [1, classes], embedding [1, d], class activation maps [1, classes, 7, 7]."""
+        """uint8 [height, width, 3] to probabilities [1, classes], embedding [1, d] and maps [1, classes, 7, 7].
+
+        The maps are class activation maps: the classifier's weights on the last feature map.
+        """
         features = self.feature_map(self.prepare(image)[None])
         embedding = features.mean((2, 3))
         probabilities = torch.softmax(self.head(embedding) / self.temperature, dim=1)
@@ -76,9 +79,7 @@ class PictureNetwork(nn.Module):
 def from_delivered(config: dict[str, Any], state: dict[str, Tensor]) -> PictureNetwork:
     """The network again from a model folder's `config.json` and state_dict."""
     backbone = BACKBONES[config["backbone"]]
-    body = backbone.build()
-    body.load_state_dict(body_state(backbone, state), strict=True)
-    network = PictureNetwork(backbone, body, config["num_classes"])
+    network = PictureNetwork(backbone, load_body(backbone, state), config["num_classes"])
     weight, bias = state[f"{backbone.classifier}.weight"], state[f"{backbone.classifier}.bias"]
     network.set_head(weight, bias, config["temperature"])
     return network

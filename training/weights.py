@@ -71,6 +71,7 @@ def _download(url: str, target: Path, report: Report | None) -> Path:
     if urllib.parse.urlsplit(url).scheme not in ("http", "https"):
         raise WeightsUnavailableError("the download URL is neither http nor https")
     target.parent.mkdir(parents=True, exist_ok=True)
+    _remove_abandoned(target)
     beside = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
         digest = _receive(url, beside, report)
@@ -84,6 +85,13 @@ def _download(url: str, target: Path, report: Report | None) -> Path:
     finally:
         beside.unlink(missing_ok=True)
     return target
+
+
+def _remove_abandoned(target: Path) -> None:
+    """Half a download whose process was killed; one that still grows belongs to another run."""
+    for half in target.parent.glob(f".{target.name}.*.tmp"):
+        if time.time() - half.stat().st_mtime > _DEADLINE_SECONDS:
+            half.unlink(missing_ok=True)
 
 
 def _receive(url: str, path: Path, report: Report | None) -> str:

@@ -1,17 +1,25 @@
 """What a source is: words in, candidates and a typed outcome out.
 
-A source never answers with silence: whatever happens to it is one of ten outcomes with a sentence for the user, and what
-it found before is kept. Parsers are pure functions over text; input and output around them are thin.
+A source never answers with silence: whatever happens to it is one of ten outcomes with a sentence for the user, and
+what it found before is kept. Parsers are pure functions over text; input and output around them are thin.
 """
 
+import re
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Protocol
+from typing import TYPE_CHECKING
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
-from scraping.browser import Browser
 from scraping.fetch import FetchFailure, JsonReply
+
+if TYPE_CHECKING:  # what only needs candidates need not load Selenium
+    from scraping.browser import Browser
+
+DEFAULT_WAIT_SECONDS = 180.0
+TRACKING = re.compile(r"utm_\w+|fbclid|gclid|msclkid|mc_[ce]id|igshid|yclid", re.IGNORECASE)
 
 
 class Outcome(StrEnum):
@@ -31,7 +39,7 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True)
 class Candidate:
-    """One picture that a source names. `licence_basis` is `per-item`, `filter` or `unknown`."""
+    """One picture that a source names. `license_basis` is `per-item`, `filter` or `unknown`."""
 
     image_url: str
     source: str
@@ -45,28 +53,27 @@ class Candidate:
     mime: str = ""
     creator: str = ""
     creator_url: str = ""
-    licence: str = ""
-    licence_version: str = ""
-    licence_url: str = ""
-    licence_basis: str = "unknown"
+    license: str = ""
+    license_version: str = ""
+    license_url: str = ""
+    license_basis: str = "unknown"
     attribution: str = ""
 
 
 @dataclass
 class SearchStats:
-    """What a search did: for the log and for tests. `ended_by` names the rule that stopped it."""
+    """What a search did, for the log and for tests. `ended_by` names the rule that stopped it."""
 
     pages: int = 0
     rounds: int = 0
     seen: int = 0
     dropped: int = 0
-    elapsed: float = 0.0
     ended_by: str = ""
 
 
 @dataclass(frozen=True)
 class SearchResult:
-    """The end of a search. `message` is the user's sentence, `detail` the operator's; `retry_after` in seconds."""
+    """The end of a search: the user's sentence in `message`, the operator's in `detail`."""
 
     outcome: Outcome
     candidates: tuple[Candidate, ...] = ()
@@ -78,12 +85,13 @@ class SearchResult:
 
 @dataclass(frozen=True)
 class SearchOptions:
-    """What the user chose. `licence` is `any` or `open`; `robots` is `respect` or `operator`."""
+    """What was chosen. `license` is `any` or `open`; `robots` is `respect` or `operator`; `max_side` in pixels."""
 
     locale: str = "en-US"
-    licence: str = "any"
+    license: str = "any"
     robots: str = "respect"
     contact: str = ""
+    max_side: int = 1024
 
 
 @dataclass(frozen=True)
@@ -100,32 +108,29 @@ class Query:
         return max(0.0, self.deadline - time.monotonic())
 
 
-class JsonGetter(Protocol):
-    """Asks a JSON API through the guarded fetch."""
-
-    def __call__(self, url: str, parameters: Mapping[str, str]) -> JsonReply | FetchFailure:
-        """Return the parsed answer or why there is none."""
-        ...
-
-
 @dataclass(frozen=True)
 class SourceTools:
-    """The outside world as a source sees it: its base URL, the guarded fetch, a browser, and the clock.
+    """The outside world as a source sees it.
 
-    `browser` makes a browser limited to the given hosts. `pause` waits the given seconds; it is shortened to nothing
-    for hosts of one's own. `fetch_text` returns a small text file, such as robots rules.
+    `get_json` and `fetch_text` go through the guarded fetch. `browser` gives a browser limited to the given hosts; it
+    belongs to the caller. `pace` waits until the given seconds have passed since this source was last asked, and
+    not at all for hosts of one's own. `wait` simply waits.
     """
 
     base_url: str
-    get_json: JsonGetter
+    get_json: Callable[[str, Mapping[str, str]], JsonReply | FetchFailure]
     fetch_text: Callable[[str], str | FetchFailure]
-    browser: Callable[[tuple[str, ...]], Browser]
-    pause: Callable[[float], None]
-    user_agent: str
+    browser: Callable[[tuple[str, ...]], "Browser"]
+    pace: Callable[[float], None]
+    wait: Callable[[float], None]
 
 
-class Source(Protocol):
-    """One place that pictures come from."""
+class Source(ABC):
+    """One place that pictures come from.
+
+    `kind` is `api` or `browser`; sources of one `provider_family` show the same pictures; `needs` holds what the
+    operator must provide (`key`, `contact`, `browser`); `min_interval_s` is the pace in seconds between questions.
+    """
 
     name: str
     label: str
@@ -134,41 +139,66 @@ class Source(Protocol):
     default_url: str
     needs: frozenset[str]
     supports: frozenset[str]
+    default_enabled: bool
     min_interval_s: float
 
+    @abstractmethod
     def search(self, query: Query, tools: SourceTools) -> SearchResult:
         """Find candidates. Never raises for what the source does; every end is an Outcome."""
-        ...
 
 
-def finished(source: Source, query: Query, candidates: tuple[Candidate, ...], stats: SearchStats) -> SearchResult:
+def finished(source: Source, query: Query, found: tuple[Candidate, ...], stats: SearchStats) -> SearchResult:
     """The result of a search that ended by itself: OK, PARTIAL or NO_RESULTS by the number found."""
-    found = candidates[: query.limit]
+    found = found[: query.limit]
     if len(found) >= query.limit:
         return SearchResult(Outcome.OK, found, f"{len(found)} from {source.label}.", stats=stats)
     if found:
         return SearchResult(Outcome.PARTIAL, found, f"{source.label} had only {len(found)}.", stats=stats)
-    return SearchResult(Outcome.NO_RESULTS, (), f"{source.label} found nothing for “{query.words}”.", stats=stats)
+    message = f"{source.label} found nothing for “{query.words}”."
+    return SearchResult(Outcome.NO_RESULTS, (), message, stats=stats)
 
 
-def failed(
-    source: Source, failure: FetchFailure, candidates: tuple[Candidate, ...], stats: SearchStats
+def rate_limited(
+    source: Source, found: tuple[Candidate, ...], stats: SearchStats, retry_after: float | None, detail: str = ""
 ) -> SearchResult:
+    """The result of a search that the source asked to interrupt."""
+    wait = DEFAULT_WAIT_SECONDS if retry_after is None else retry_after
+    message = f"{source.label} asks us to wait {max(1, round(wait))} seconds."
+    return SearchResult(Outcome.RATE_LIMITED, found, message, detail, stats, wait)
+
+
+def changed(source: Source, found: tuple[Candidate, ...], stats: SearchStats, detail: str) -> SearchResult:
+    """The result of a search whose answer this program no longer understands."""
+    message = f"{source.label} changed its pages; this source needs an update."
+    return SearchResult(Outcome.LAYOUT_CHANGED, found, message, detail, stats)
+
+
+def failed(source: Source, failure: FetchFailure, found: tuple[Candidate, ...], stats: SearchStats) -> SearchResult:
     """The result of a search that an HTTP failure ended; what was found before is kept."""
     if failure.status == 429:
-        wait = failure.retry_after if failure.retry_after is not None else DEFAULT_WAIT_SECONDS
-        message = f"{source.label} asks us to wait {round(wait)} seconds."
-        return SearchResult(Outcome.RATE_LIMITED, candidates, message, failure.detail, stats, wait)
+        return rate_limited(source, found, stats, failure.retry_after, failure.detail)
     if failure.status in (401, 403):
         message = f"{source.label} refused our requests."
-        return SearchResult(Outcome.BLOCKED, candidates, message, failure.detail, stats)
+        return SearchResult(Outcome.BLOCKED, found, message, failure.detail, stats)
     if failure.status in (400, 404) or failure.reason == "not_json":
-        message = f"{source.label} changed its interface; this source needs an update."
-        return SearchResult(Outcome.LAYOUT_CHANGED, candidates, message, failure.detail, stats)
+        return changed(source, found, stats, failure.detail)
     outcome = Outcome.TIMEOUT if failure.detail == "deadline" else Outcome.NETWORK
-    return SearchResult(outcome, candidates, f"{source.label} did not answer.", failure.detail, stats, None)
+    return SearchResult(outcome, found, f"{source.label} did not answer.", failure.detail, stats)
 
 
-DEFAULT_WAIT_SECONDS = 180.0
-
-JsonObject = dict[str, Any]
+def normalised_url(url: str) -> str:
+    """The form under which two spellings of one address are equal: for comparing, never for fetching."""
+    try:
+        parts = urlsplit(url.strip())
+        port = parts.port
+    except ValueError:
+        return url.strip()
+    host = (parts.hostname or "").lower()
+    host = f"[{host}]" if ":" in host else host
+    scheme = parts.scheme.lower()
+    if port is not None and port != {"http": 80, "https": 443}.get(scheme):
+        host = f"{host}:{port}"
+    pairs = parse_qsl(parts.query, keep_blank_values=True)
+    kept = [(name, value) for name, value in pairs if not TRACKING.fullmatch(name)]
+    query = parts.query if len(kept) == len(pairs) else urlencode(kept)
+    return urlunsplit((scheme, host, parts.path or "/", query, ""))

@@ -12,7 +12,21 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 REQUIREMENTS = ("requirements.txt", "requirements-dev.txt", "requirements-mysql.txt")
-BASIC_PROGRAMS = ("bash", "env", "dirname", "sleep", "tail", "tr", "sed", "cat", "mkdir", "mv", "rm", "readlink", "flock")
+BASIC_PROGRAMS = (
+    "bash",
+    "env",
+    "dirname",
+    "sleep",
+    "tail",
+    "tr",
+    "sed",
+    "cat",
+    "mkdir",
+    "mv",
+    "rm",
+    "readlink",
+    "flock",
+)
 # A stand-in for the browser programs: the set-up only looks whether they are there.
 BROWSER_PROGRAMS = ("chromium", "chromedriver")
 
@@ -119,7 +133,9 @@ def test_two_at_once_wait_for_each_other(copy, machine_without_apt):
     environment = machine_without_apt(*BROWSER_PROGRAMS)
     command = [shutil.which("bash"), "scripts/setup"]
     both = [
-        subprocess.Popen(command, cwd=copy, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        subprocess.Popen(
+            command, cwd=copy, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
         for _ in range(2)
     ]
     outputs = [process.communicate(timeout=120)[0] for process in both]
@@ -143,7 +159,7 @@ def processes_working_in(folder):
     found = []
     for entry in Path("/proc").iterdir():
         try:
-            if entry.name.isdigit() and Path(os.readlink(entry / "cwd")) == folder:
+            if entry.name.isdigit() and (entry / "cwd").readlink() == folder:
                 found.append(entry.name)
         except OSError:
             continue

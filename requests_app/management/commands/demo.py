@@ -402,7 +402,7 @@ class StageDisplay:
         if (job.stage, job.state) in self._said or job.state == JobState.QUEUED:
             return
         self._said.add((job.stage, job.state))
-        ending = f"in {job.seconds:.1f} s" if job.finished else ""
+        ending = "" if job.state == JobState.RUNNING else f"in {job.seconds or 0:.1f} s"
         self.console.print(f"{job.stage}: {job.state} {ending}".rstrip())
 
 
@@ -471,11 +471,11 @@ def predict(model: Path, picture: Path) -> dict[str, float]:
 
 
 def read_probabilities(output: str) -> dict[str, float]:
-    """class -> probability from what ``predict.py`` prints."""
-    found = re.findall(r"^\s*(\S.*?)[:\s]\s*([01]\.\d+)\s*$", output, re.MULTILINE)
+    """class -> probability from what ``predict.py`` prints for one picture: lines such as ``  97.3%  mammal``."""
+    found = re.findall(r"^ +(\d+\.\d)%  (.+)$", output, re.MULTILINE)
     if not found:
         raise DemoFailed("The delivered predict.py printed no probabilities.")
-    return {name: float(share) for name, share in found}
+    return {name: float(percent) / 100 for percent, name in found}
 
 
 def gather(visitor: Visitor, request: ClassifierRequest, plan: Plan) -> Outcome:

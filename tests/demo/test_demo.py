@@ -1,0 +1,276 @@
+"""``manage.py demo``: its parts, and what it leaves behind when it is refused, stopped or killed.
+
+The demo from its form to its delivery is not repeated here: ``make demo`` runs it, and CI runs that.
+"""
+
+import fcntl
+import io
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from datetime import timedelta
+from email.message import EmailMessage
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from urllib.parse import parse_qsl
+
+import pytest
+from django.utils import timezone
+from PIL import Image
+from rich.console import Console
+
+from requests_app.management.commands import demo
+from requests_app.models import ClassifierRequest, Event, Job, Status
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def command(*arguments):
+    return [sys.executable, str(ROOT / "manage.py"), "demo", *arguments]
+
+
+@pytest.fixture
+def environment(tmp_path):
+    """A data folder of the test's own for the command's first half; its second half has the demo's folder."""
+    return {**os.environ, "PICAISSO_DATA_DIR": str(tmp_path / "data")}
+
+
+def run_demo(environment, *arguments):
+    return subprocess.run(command(*arguments), env=environment, cwd=ROOT, capture_output=True, text=True, timeout=120)
+
+
+# --- refusals -----------------------------------------------------------------------------------------------
+
+
+def test_without_photographs_it_says_where_to_get_them(environment, tmp_path):
+    result = run_demo(environment, "--photographs", str(tmp_path / "nowhere"))
+    assert result.returncode == 1
+    assert "tuxpaint-stamps-default" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_a_second_demo_in_the_same_folder_is_refused(environment, tmp_path):
+    with (tmp_path / "site.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        result = run_demo(environment, "--folder", str(tmp_path / "site"), "--photographs", str(tmp_path))
+    assert result.returncode == 1
+    assert "Another demo is running" in result.stderr
+    assert not (tmp_path / "site").exists()
+
+
+def test_what_a_person_configured_for_the_site_does_not_reach_the_demo(monkeypatch, tmp_path):
+    for name in ("EMAIL_URL", "PICAISSO_SOURCES", "DATABASE_URL_FILE", "PICAISSO_CHROME"):
+        monkeypatch.setenv(name, "something")
+    environment = demo.clean_environment() | demo.own_settings(tmp_path)
+    assert environment["EMAIL_URL"] == ""
+    assert environment["DATABASE_URL"].startswith(f"sqlite:///{tmp_path}")
+    assert "PICAISSO_SOURCES" not in environment and "DATABASE_URL_FILE" not in environment
+    assert environment["PICAISSO_CHROME"] == "something"
+
+
+# --- leaving nothing behind ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def photographs(tmp_path):
+    """Two folders of pictures, so that the gallery starts; the demo is stopped before it asks for them."""
+    for name in ("mammals", "plants"):
+        folder = tmp_path / "photographs" / name
+        folder.mkdir(parents=True)
+        Image.new("RGB", (80, 80), "white").save(folder / "one.png")
+    return tmp_path / "photographs"
+
+
+@pytest.fixture
+def running_demo(environment, tmp_path, photographs):
+    """A demo whose site answers and whose request is confirmed, with its folder."""
+    folder = tmp_path / "site"
+    process = subprocess.Popen(
+        command("--folder", str(folder), "--photographs", str(photographs), "--limit", "120"),
+        env=environment,
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        for line in process.stdout:
+            if line.startswith("mail"):
+                break
+        assert processes_of(folder), process.communicate()[1]
+        yield process, folder
+    finally:
+        process.kill()
+        process.communicate()
+
+
+@pytest.mark.system
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_stopped_or_killed_in_the_middle_it_leaves_no_process(running_demo, number):
+    process, folder = running_demo
+    process.send_signal(number)
+    assert process.wait(60) != 0
+    until = time.monotonic() + 20
+    while left := processes_of(folder):
+        assert time.monotonic() < until, left
+        time.sleep(0.1)
+
+
+def processes_of(folder):
+    """pid -> command line of the processes whose environment names the demo's folder."""
+    found = {}
+    for entry in Path("/proc").iterdir():
+        try:
+            if entry.name.isdigit() and f"PICAISSO_DATA_DIR={folder}\0".encode() in (entry / "environ").read_bytes():
+                found[entry.name] = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+        except OSError:
+            continue
+    return found
+
+
+def test_a_process_that_ends_by_itself_is_named_with_its_code(tmp_path):
+    processes = demo.Processes(tmp_path)
+    processes.start("gallery", ["-c", "import sys; print('no photographs'); sys.exit(3)"], {})
+    clock = demo.Clock(30)
+    with pytest.raises(demo.DemoFailed, match="The gallery ended by itself with exit code 3"):
+        for _ in clock.waiting(30, "nothing", processes):
+            pass
+    assert "no photographs" in processes.tails()
+
+
+def test_waiting_ends_when_the_time_of_the_whole_demo_is_over(tmp_path):
+    with pytest.raises(demo.DemoFailed, match="Gave up waiting for the mail"):
+        for _ in demo.Clock(0.1).waiting(60, "the mail", demo.Processes(tmp_path)):
+            pass
+
+
+def test_a_process_that_ignores_the_polite_signal_is_ended_by_force(tmp_path, monkeypatch, settings):
+    settings.STOP_SECONDS = 0.2
+    monkeypatch.setattr(demo, "KILL_GRACE_SECONDS", 0.2)
+    processes = demo.Processes(tmp_path)
+    stubborn = "import signal, time; signal.signal(15, signal.SIG_IGN); print('ready', flush=True); time.sleep(60)"
+    processes.start("site", ["-c", stubborn], {})
+    for _ in demo.Clock(20).waiting(20, "the process", processes):
+        if "ready" in processes.log("site").read_text():
+            break
+    processes.stop()
+    processes.check()  # nothing is left to be checked
+
+
+# --- the visitor --------------------------------------------------------------------------------------------
+
+FORM = '<form method="post"><input type="hidden" name="csrfmiddlewaretoken" value="a&amp;b"><input name="email"></form>'
+
+
+class FormSite(BaseHTTPRequestHandler):
+    """A page with a form that demands its cookie and its hidden field, and leads on."""
+
+    def do_GET(self):
+        self.send_response(200)
+        self.send_header("Set-Cookie", "csrftoken=cookie; Path=/")
+        self.end_headers()
+        self.wfile.write(FORM.encode())
+
+    def do_POST(self):
+        fields = parse_qsl(self.rfile.read(int(self.headers["Content-Length"])).decode())
+        self.server.posted.append(fields)
+        good = ("csrfmiddlewaretoken", "a&b") in fields and "csrftoken=cookie" in self.headers.get("Cookie", "")
+        self.send_response(303 if good and ("classes", "plant") in fields else 400)
+        self.send_header("Location", "/r/token/")
+        self.end_headers()
+
+    def log_message(self, *arguments):
+        pass
+
+
+@pytest.fixture
+def form_site():
+    with ThreadingHTTPServer(("127.0.0.1", 0), FormSite) as server:
+        server.posted = []
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield server, f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def test_the_visitor_sends_the_form_with_its_hidden_field_and_cookie_and_follows(form_site):
+    server, url = form_site
+    led_to = demo.Visitor(url).send_form("/", [("classes", "mammal"), ("classes", "plant")])
+    assert led_to == f"{url}/r/token/"
+    assert [value for name, value in server.posted[0] if name == "classes"] == ["mammal", "plant"]
+
+
+def test_a_form_that_is_refused_ends_the_demo_with_a_sentence(form_site):
+    with pytest.raises(demo.DemoFailed, match="answered 400 to the form"):
+        demo.Visitor(form_site[1]).send_form("/", [("classes", "mammal")])
+
+
+def test_a_link_is_found_in_a_mail_whose_lines_were_wrapped_for_transport(tmp_path):
+    link = "http://127.0.0.1:8000/confirm/" + "x" * 90 + ":1wabc:signature/"
+    mail = EmailMessage()
+    mail.set_content(f"Please open\n\n{link}\n\nThank you.", cte="quoted-printable")
+    mail.add_alternative("<p>html</p>", subtype="html")
+    (tmp_path / "one.eml").write_bytes(mail.as_bytes())
+    assert demo.find_link(tmp_path, r"http://127\.0\.0\.1:8000/confirm/\S+") == link
+    assert demo.find_link(tmp_path, r"http://elsewhere/\S+") is None
+
+
+# --- what it shows ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def delivered_request(db):
+    start = timezone.now()
+    request = ClassifierRequest.create(class_queries=[("mammal", ""), ("plant", "")], email="a@example.org")
+    ClassifierRequest.objects.filter(pk=request.pk).update(created=start, status=Status.DELIVERED)
+    for seconds, status in ((2, Status.QUEUED), (3, Status.RUNNING), (20, Status.DELIVERED)):
+        Event.objects.create(request=request, new=status, at=start + timedelta(seconds=seconds))
+    for stage, first, last in (("collect", 3, 10), ("train", 11, 19)):
+        times = {"started": start + timedelta(seconds=first), "finished": start + timedelta(seconds=last)}
+        Job.objects.create(request=request, stage=stage, queue="train", state="done", **times)
+    request.refresh_from_db()
+    return request
+
+
+def test_the_seconds_of_the_stages_and_of_the_waiting_add_up_to_the_total(delivered_request):
+    seconds = demo.stage_seconds(delivered_request)
+    assert seconds == pytest.approx({"confirm": 2, "collect": 7, "train": 8, "waiting": 3, "total": 20})
+
+
+def test_without_a_terminal_each_stage_says_once_that_it_runs_and_once_that_it_is_done(delivered_request):
+    output = io.StringIO()
+    display = demo.StageDisplay(Console(file=output, force_terminal=False))
+    collect = delivered_request.jobs.first()
+    with display.showing():
+        for state in ("queued", "running", "running", "done", "done"):
+            collect.state = state
+            display.update([collect])
+    assert output.getvalue() == "collect: running\ncollect: done in 7.0 s\n"
+
+
+def test_on_a_terminal_the_bar_of_a_stage_reaches_its_end(delivered_request):
+    output = io.StringIO()
+    display = demo.StageDisplay(Console(file=output, force_terminal=True, width=120))
+    collect = delivered_request.jobs.first()
+    with display.showing():
+        collect.state, collect.progress = "running", {"done": 3, "total": 76, "message": "asking Bing"}
+        display.update([collect])
+        assert display.bars.tasks[0].completed == 3
+        assert display.bars.tasks[0].total == 76
+        collect.state = "done"
+        display.update([collect])
+        assert display.bars.tasks[0].finished
+    assert "done in 7.0 s" in output.getvalue()
+
+
+def test_the_probabilities_that_predict_py_prints_are_read_back():
+    printed = "some/picture.jpg\n   97.3%  sea lion\n    2.7%  plant\n"
+    assert demo.read_probabilities(printed) == pytest.approx({"sea lion": 0.973, "plant": 0.027})
+
+
+def test_output_without_probabilities_ends_the_demo():
+    with pytest.raises(demo.DemoFailed, match="printed no probabilities"):
+        demo.read_probabilities("nothing\n")

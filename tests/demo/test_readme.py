@@ -1,0 +1,73 @@
+"""The README's promises that a program can check."""
+
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+README = (ROOT / "README.md").read_text()
+READERS = ("picaisso_site/settings.py", "scraping/__main__.py", "training/__main__.py")
+SOURCES = ("openverse", "wikimedia", "bing")
+SET_BY_UP = {"PICAISSO_CLUSTER", "PICAISSO_TETHERED"}
+NAME = r"PICAISSO_[A-Z_]*[A-Z]|DATABASE_URL|EMAIL_URL"
+
+
+def names_read(path):
+    """The settings a module reads: names in quotes, the per-source ones written out."""
+    text = (ROOT / path).read_text()
+    found = set(re.findall(rf'"({NAME})"', text))
+    if re.search(r'f"PICAISSO_\{[^}]*upper\(\)\}_URL"', text):
+        found |= {f"PICAISSO_{source.upper()}_URL" for source in SOURCES}
+    return found
+
+
+def names_in_the_table():
+    return set(re.findall(rf"^\| `({NAME})` \|", README, re.MULTILINE))
+
+
+def test_every_setting_that_is_read_stands_in_the_table():
+    read = set().union(*(names_read(path) for path in READERS))
+    assert {"PICAISSO_DATA_DIR", "PICAISSO_BING_URL", "DATABASE_URL"} <= read
+    assert read - SET_BY_UP - names_in_the_table() == set()
+
+
+def test_every_setting_in_the_table_is_read():
+    read = set().union(*(names_read(path) for path in READERS))
+    assert names_in_the_table() - read == set()
+
+
+def test_every_row_of_the_table_has_a_default_and_a_meaning():
+    rows = [line for line in README.splitlines() if re.match(rf"\| `({NAME})` \|", line)]
+    for row in rows:
+        cells = [cell.strip() for cell in row.strip("|").split("|")]
+        assert len(cells) == 3 and all(cells), row
+
+
+def test_every_make_target_that_the_readme_names_exists():
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    named = set(re.findall(r"(?:`|^    )make ([a-z]+)", README, re.MULTILINE))
+    assert named and named <= targets
+
+
+@pytest.mark.parametrize("link", re.findall(r"\]\(([^)#]+)\)", README))
+def test_every_local_link_of_the_readme_leads_somewhere(link):
+    assert "://" in link or (ROOT / link).is_file()
+
+
+def test_the_picture_is_small_enough_to_load_at_once():
+    assert (ROOT / "docs" / "result.png").stat().st_size < 300_000
+
+
+def test_every_runtime_dependency_is_in_the_licence_table():
+    listed = (ROOT / "requirements.txt").read_text() + (ROOT / "requirements-mysql.txt").read_text()
+    packages = re.findall(r"^([A-Za-z0-9-]+)[^#\n]*==", listed, re.MULTILINE)
+    table = README.split("## Licences")[1].split("## ")[0]
+    assert len(packages) > 20
+    assert [name for name in packages if not re.search(rf"\b{re.escape(name)}\b", table)] == []
+
+
+def test_the_changelog_starts_with_the_version_that_is_installed():
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    assert re.search(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)[1] == version

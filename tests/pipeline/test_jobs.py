@@ -1,0 +1,271 @@
+"""The job pattern with a real database: one holder at a time, whatever happens to the others."""
+
+import os
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from datetime import timedelta
+
+import pytest
+from django.db import connection, connections, transaction
+from django.utils import timezone
+from django_q.models import OrmQ
+
+from requests_app import jobs, processes
+from requests_app.models import ClassifierRequest, Job, JobState, WorkerBeat
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+def handlers(run, failures=None):
+    kept = [] if failures is None else failures
+    return jobs.Handlers(run=run, failed=lambda job, failure: kept.append((job.pk, failure.reason)))
+
+
+def let_the_lease_run_out(job):
+    Job.objects.filter(pk=job.pk).update(lease_until=timezone.now() - timedelta(seconds=1))
+
+
+def test_a_job_and_its_ring_exist_only_if_the_transaction_commits(confirmed):
+    OrmQ.objects.all().delete()
+    before = Job.objects.count()
+    with pytest.raises(RuntimeError), transaction.atomic():
+        jobs.enqueue(confirmed, "train", "train")
+        raise RuntimeError
+    assert Job.objects.count() == before
+    assert not OrmQ.objects.exists()
+    jobs.enqueue(confirmed, "train", "train")
+    assert OrmQ.objects.filter(key="train").count() == 1
+
+
+def test_five_rings_run_a_job_once(confirmed):
+    ran = []
+
+    def run(lease):
+        ran.append(lease.job.pk)
+        with lease.finishing():
+            pass
+
+    for _ in range(5):
+        jobs.drain("collect", handlers(run))
+    assert len(ran) == 1
+    assert confirmed.jobs.get().state == JobState.DONE
+
+
+def test_a_drain_runs_one_job_and_rings_for_the_next(confirmed):
+    other = ClassifierRequest.create(class_queries=[("a", ""), ("b", "")], email="b@example.org", status="queued")
+    jobs.enqueue(other, "collect", "collect")
+    OrmQ.objects.all().delete()
+    ran = []
+
+    def run(lease):
+        ran.append(lease.job.request_id)
+        with lease.finishing():
+            pass
+
+    jobs.drain("collect", handlers(run))
+    assert ran == [confirmed.pk]
+    assert OrmQ.objects.filter(key="collect").count() == 1
+
+
+def test_two_jobs_of_one_request_never_run_side_by_side(confirmed):
+    first = jobs.claim("collect")
+    second = jobs.enqueue(confirmed, "collect", "collect")
+    assert jobs.claim("collect") is None
+    with first.finishing():
+        pass
+    assert jobs.claim("collect").job.pk == second.pk
+
+
+def test_of_many_claimers_one_wins(confirmed):
+    winners, barrier = [], threading.Barrier(6)
+
+    def compete():
+        try:
+            barrier.wait()
+            lease = jobs.claim("collect")
+            if lease:
+                winners.append(lease.job.fence)
+        finally:
+            connections.close_all()
+
+    threads = [threading.Thread(target=compete) for _ in range(6)]
+    [t.start() for t in threads]
+    [t.join() for t in threads]
+    assert winners == [1]
+
+
+def test_a_lost_job_is_put_back_with_a_new_fence_and_its_late_result_is_dropped(confirmed):
+    lost = jobs.claim("collect")
+    let_the_lease_run_out(lost.job)
+    jobs.reap(handlers(lambda lease: None))
+    second = jobs.claim("collect")
+    assert second.job.pk == lost.job.pk and second.job.fence > lost.job.fence
+    with pytest.raises(jobs.LeaseLost):
+        lost.beat()
+    with pytest.raises(jobs.LeaseLost), lost.finishing():
+        raise AssertionError("the body of a lost job's transaction must not run")
+    with second.finishing():
+        pass
+    assert confirmed.jobs.get().state == JobState.DONE
+
+
+def test_a_job_that_kills_every_worker_fails_after_three_attempts(confirmed):
+    failures = []
+    for _ in range(3):
+        let_the_lease_run_out(jobs.claim("collect").job)
+        jobs.reap(handlers(lambda lease: None, failures))
+    job = confirmed.jobs.get()
+    assert (job.state, job.attempt) == (JobState.FAILED, 3)
+    assert len(failures) == 1
+    assert jobs.claim("collect") is None
+
+
+@pytest.mark.parametrize("error", [ValueError("boom"), SystemExit(3)], ids=["exception", "exit"])
+def test_an_unexpected_end_is_tried_again_and_the_third_is_final(confirmed, error):
+    failures = []
+
+    def run(lease):
+        raise error
+
+    for _ in range(4):
+        try:
+            jobs.drain("collect", handlers(run, failures))
+        except SystemExit:
+            assert isinstance(error, SystemExit)
+    job = confirmed.jobs.get()
+    assert (job.state, job.attempt) == (JobState.FAILED, 3)
+    assert failures == [(job.pk, jobs.UNEXPECTED.reason)]
+
+
+def test_a_stage_that_refuses_fails_at_once_and_says_why(confirmed):
+    failures = []
+
+    def run(lease):
+        raise jobs.StageFailed("No browser.", "Install one.")
+
+    jobs.drain("collect", handlers(run, failures))
+    job = confirmed.jobs.get()
+    assert (job.state, job.error) == (JobState.FAILED, "No browser.")
+    assert failures == [(job.pk, "No browser.")]
+
+
+def test_a_stopping_cluster_puts_its_job_back_without_counting_the_attempt(confirmed, settings):
+    settings.CLUSTER_ID = "collect-1"
+    WorkerBeat.objects.create(cluster="collect-1", queue="collect")
+
+    def run(lease):
+        WorkerBeat.objects.update(stop=True)
+        lease.beat()
+
+    jobs.drain("collect", handlers(run))
+    job = confirmed.jobs.get()
+    assert (job.state, job.attempt) == (JobState.QUEUED, 0)
+    jobs.drain("collect", handlers(lambda lease: pytest.fail("a stopping cluster must not claim")))
+
+
+def test_a_cancelled_job_ends_and_its_child_with_it(confirmed, data_dir):
+    def run(lease):
+        Job.objects.update(cancel_requested=True)
+        lease.run_child([sys.executable, "-c", "import time; time.sleep(60)"], data_dir / "log.txt", dict)
+
+    started = time.monotonic()
+    jobs.drain("collect", handlers(run))
+    assert confirmed.jobs.get().state == JobState.CANCELLED
+    assert time.monotonic() - started < 10
+    assert processes.marked(str(data_dir)) == {}
+
+
+def test_a_job_over_its_limit_is_ended_with_its_whole_tree(confirmed, data_dir):
+    script = (
+        "import subprocess, sys, time, signal; signal.signal(signal.SIGTERM, signal.SIG_IGN);"
+        "subprocess.Popen(['setsid', 'sleep', '60']); time.sleep(60)"
+    )
+
+    def run(lease):
+        lease.limit_seconds = 0.5
+        lease.run_child([sys.executable, "-c", script], data_dir / "log.txt", dict)
+
+    jobs.drain("collect", handlers(run))
+    assert "longer than its limit" in confirmed.jobs.get().error
+    assert processes.marked(str(data_dir)) == {}
+
+
+def test_a_child_that_outlived_its_holder_is_swept_by_the_next_claim(confirmed, data_dir):
+    lost = jobs.claim("collect")
+    log = data_dir / "log.txt"
+    keeper = processes.start_kept(["sleep", "60"], lost.marker, {"PATH": "/usr/bin:/bin"}, log)
+    stranger = processes.Marker("/elsewhere", lost.job.pk, lost.job.fence)
+    other = processes.start_kept(["sleep", "60"], stranger, {"PATH": "/usr/bin:/bin"}, log)
+    try:
+        let_the_lease_run_out(lost.job)
+        jobs.reap(handlers(lambda lease: None))
+        assert keeper.wait(10) != 0
+        assert processes.marked(str(data_dir)) == {}
+        assert other.poll() is None, "another installation's child must be left alone"
+    finally:
+        processes.stop_kept(other, stranger)
+
+
+def test_a_forgotten_job_is_rung_again(confirmed, settings):
+    OrmQ.objects.all().delete()
+    Job.objects.update(created=timezone.now() - timedelta(seconds=settings.LEASE_SECONDS + 1))
+    jobs.reap(handlers(lambda lease: None))
+    jobs.reap(handlers(lambda lease: None))
+    assert OrmQ.objects.filter(key="collect").count() == 1
+
+
+def test_a_childs_exit_code_and_progress_come_through(confirmed, data_dir):
+    seen = []
+
+    def run(lease):
+        code = lease.run_child(
+            [sys.executable, "-c", "import time, sys; time.sleep(1.5); sys.exit(7)"],
+            data_dir / "log.txt",
+            lambda: {"done": 3, "total": 9},
+        )
+        seen.append((code, Job.objects.get().progress))
+        with lease.finishing():
+            pass
+
+    jobs.drain("collect", handlers(run))
+    assert seen == [(7, {"done": 3, "total": 9})]
+
+
+WRITER = """
+import django; django.setup()
+from django.db import transaction
+from requests_app.models import Job
+for _ in range(100):
+    with transaction.atomic():
+        job = Job.objects.get()
+        job.fence += 1
+        job.save(update_fields=["fence"])
+"""
+
+
+def test_writers_of_several_processes_neither_lock_each_other_out_nor_lose_updates(confirmed, tmp_path):
+    path = tmp_path / "copy.sqlite3"
+    with connection.cursor() as cursor:
+        cursor.execute("VACUUM INTO %s", [str(path)])
+    sqlite3.connect(path).execute("PRAGMA journal_mode=WAL")  # as the first connection of `up` leaves it
+    environment = {
+        **os.environ,
+        "DJANGO_SETTINGS_MODULE": "picaisso_site.settings",
+        "DATABASE_URL": f"sqlite:///{path}",
+        "PICAISSO_DATA_DIR": str(tmp_path),
+    }
+    writers = [
+        subprocess.Popen([sys.executable, "-c", WRITER], cwd=processes.PROJECT, env=environment) for _ in range(4)
+    ]
+    assert [writer.wait(60) for writer in writers] == [0, 0, 0, 0]
+    assert sqlite3.connect(path).execute("SELECT fence FROM requests_app_job").fetchone() == (400,)
+
+
+def test_the_keeper_refuses_unknown_words():
+    command = [sys.executable, "-m", "requests_app.processes", "hold", "sleep", "1"]
+    answer = subprocess.run(command, cwd=processes.PROJECT, capture_output=True, text=True, check=False)
+    assert answer.returncode == 2
+    assert answer.stderr.startswith("usage:")

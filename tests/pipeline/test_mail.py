@@ -1,0 +1,65 @@
+"""The outbox against a real SMTP server: nothing lost, nothing sent twice that the receiver could notice."""
+
+from datetime import timedelta
+from email import message_from_bytes, policy
+from pathlib import Path
+
+import pytest
+from django.utils import timezone
+
+from requests_app import mail, pipeline
+from requests_app.models import MailState, OutgoingMail
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+@pytest.fixture
+def smtp(smtpd, settings):
+    settings.EMAIL_BACKEND = "django.core.mail.backends.smtp.EmailBackend"
+    settings.EMAIL_HOST, settings.EMAIL_PORT = smtpd.hostname, smtpd.port
+    return smtpd
+
+
+def test_a_mail_is_sent_once_with_text_and_html_and_its_body_is_then_emptied(submitted, smtp):
+    assert mail.send_waiting() == 1
+    assert mail.send_waiting() == 0
+    (message,) = smtp.messages
+    assert message["Message-ID"] == f"<request.{submitted.pk}.confirm@localhost>"
+    assert message["Auto-Submitted"] == "auto-generated"
+    assert message["To"] == "ada@example.org"
+    link = pipeline.confirmation_link(submitted)
+    bodies = [part.get_payload(decode=True).decode() for part in message.walk() if not part.is_multipart()]
+    assert len(bodies) == 2 and all(link in body for body in bodies)
+    row = OutgoingMail.objects.get()
+    assert (row.state, row.text, row.html) == (MailState.SENT, "", "")
+
+
+def test_a_server_that_is_down_loses_nothing(submitted, settings):
+    settings.EMAIL_BACKEND = "django.core.mail.backends.smtp.EmailBackend"
+    settings.EMAIL_HOST, settings.EMAIL_PORT = "127.0.0.1", 9
+    assert mail.send_waiting() == 0
+    row = OutgoingMail.objects.get()
+    assert (row.state, row.attempts) == (MailState.WAITING, 1)
+    assert row.error and row.not_before > timezone.now()
+    OutgoingMail.objects.update(created=timezone.now() - mail.GIVE_UP_AFTER, not_before=timezone.now())
+    mail.send_waiting()
+    assert OutgoingMail.objects.get().state == MailState.GIVEN_UP
+
+
+def test_a_sender_that_died_is_replaced_and_the_message_keeps_its_id(submitted, smtp):
+    mail.send_waiting()
+    OutgoingMail.objects.update(
+        state=MailState.SENDING, text="again", not_before=timezone.now() - mail.SENDING_LIMIT - timedelta(seconds=1)
+    )
+    mail.send_waiting()
+    first, second = smtp.messages
+    assert first["Message-ID"] == second["Message-ID"]
+
+
+def test_without_a_server_mails_are_files_that_a_mail_program_opens(submitted, settings):
+    settings.EMAIL_BACKEND = "requests_app.mail.FolderBackend"
+    assert mail.send_waiting() == 1
+    (file,) = Path(settings.MAIL_DIR).glob("*.eml")
+    message = message_from_bytes(file.read_bytes(), policy=policy.default)
+    assert pipeline.confirmation_link(submitted) in message.get_body(("plain",)).get_content()
+    assert message.get_body(("html",)) is not None

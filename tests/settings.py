@@ -1,0 +1,19 @@
+"""The site's settings for tests: a data folder of their own, and nothing taken from the machine's environment."""
+
+import os
+import shutil
+import tempfile
+from atexit import register
+
+_PREFIX = ("PICAISSO_", "DATABASE_URL", "EMAIL_URL")
+for _name in [name for name in os.environ if name.startswith(_PREFIX)]:
+    del os.environ[_name]
+_folder = tempfile.mkdtemp(prefix="picaisso-tests-")
+register(shutil.rmtree, _folder, ignore_errors=True)
+os.environ["PICAISSO_DATA_DIR"] = _folder
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+
+from picaisso_site.settings import *  # noqa: E402, F403
+
+PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
+del os.environ["PICAISSO_DATA_DIR"]  # programs that tests start choose their own

@@ -1,0 +1,233 @@
+"""`python -m training fit|predict`: the training library from a terminal, without Django and without a database."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import dataclasses
+import json
+import logging
+import os
+import signal
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from training.data import import_folder, write_left_out
+from training.manifest import (
+    STAGES,
+    RunConfig,
+    RunError,
+    Stopped,
+    read_config,
+    read_result,
+    stopped_result,
+    write_config,
+    write_json,
+    write_manifest,
+)
+from training.predict import ModelError, open_model, pictures_at
+
+DONE, FAILED, WRONG_USAGE = 0, 1, 2
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code."""
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    logging.basicConfig(level=logging.WARNING, format="%(name)s: %(message)s")
+    environment = {**_dotenv(Path(".env")), **os.environ}
+    try:
+        return int(options.command(options, environment))
+    except RunError as error:
+        print(f"{error.reason} {error.remedy}", file=sys.stderr)
+    except ModelError as error:
+        print(error, file=sys.stderr)
+    except Stopped:
+        print("The training was stopped; started again, it goes on where it was.", file=sys.stderr)
+    return FAILED
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m training", description=__doc__)
+    commands = parser.add_subparsers(required=True, metavar="fit|predict")
+    fit = commands.add_parser("fit", help="train what a run folder describes, or a folder of pictures")
+    fit.set_defaults(command=_fit, parser=fit)
+    fit.add_argument("run_dir", nargs="?", type=Path, metavar="RUN_DIR", help="a run folder")
+    fit.add_argument("--images", type=Path, metavar="FOLDER", help="a folder with one sub-folder per class")
+    fit.add_argument("--out", type=Path, metavar="RUN_DIR", help="the run folder to make from --images")
+    fit.add_argument("--backbone", help="resnet50 (default), resnet18 or efficientnet_lite0")
+    fit.add_argument("--device", choices=("auto", "cpu", "cuda"))
+    fit.add_argument("--seed", type=int, help="of split and folds, default 0")
+    fit.add_argument("--time-budget", type=_positive, metavar="SECONDS", dest="time_budget_seconds")
+    fit.add_argument("--weights-dir", metavar="FOLDER", help="where weight files are looked for first")
+    fit.add_argument("--weights-url", metavar="URL", help="where weight files are downloaded from")
+    fit.add_argument("--threads", type=int, help="processor threads, 0 for all that may be used")
+    fit.add_argument("--weights", choices=("pretrained", "random"), help=argparse.SUPPRESS)
+    fit.add_argument("--json", action="store_true", help="JSON lines instead of progress bars")
+    predict = commands.add_parser("predict", help="classify pictures with a delivered model")
+    predict.set_defaults(command=_predict, parser=predict)
+    predict.add_argument("model", type=Path, metavar="MODEL", help="a run folder, a model folder or its zip")
+    predict.add_argument("pictures", nargs="+", metavar="IMAGE_OR_URL", help="files, folders or URLs")
+    predict.add_argument("--device", choices=("auto", "cpu", "cuda"))
+    predict.add_argument("--json", action="store_true", help="a JSON line per picture")
+    return parser
+
+
+def _positive(text: str) -> float:
+    value = float(text)
+    if not value > 0:
+        raise argparse.ArgumentTypeError("must be more than 0")
+    return value
+
+
+def _fit(options: argparse.Namespace, environment: Mapping[str, str]) -> int:
+    folder = _run_folder(options)
+    signal.signal(signal.SIGTERM, _stop)
+    console = Console(stderr=True)
+    with _ends_kept(folder):
+        if options.images and not (folder / "manifest.jsonl").exists():
+            _import(options.images, folder, console, options.json)
+        config = _configuration(read_config(folder), options, environment)
+        with _progress(console, options.json) as listen:
+            from training.fit import fit  # torch takes seconds to load, so only where it is needed
+
+            result = fit(folder, config, listen)
+    if not result["ok"]:
+        print(f"{result['error']['reason']} {result['error']['remedy']}", file=sys.stderr)
+        return FAILED
+    _show_result(folder, result, options.json)
+    return DONE
+
+
+def _run_folder(options: argparse.Namespace) -> Path:
+    """The folder to train in; ends the program with wrong usage where the arguments name none or two."""
+    if bool(options.run_dir) == bool(options.images) or bool(options.images) != bool(options.out):
+        options.parser.error("give either RUN_DIR, or --images FOLDER and --out RUN_DIR")
+    return Path(options.out or options.run_dir)
+
+
+def _stop(number: int, frame: object) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    raise Stopped
+
+
+@contextlib.contextmanager
+def _ends_kept(folder: Path) -> Iterator[None]:
+    """A run that is refused or stopped outside its stages leaves a result.json too, unless it is done already."""
+    try:
+        yield
+    except (RunError, Stopped) as end:
+        result = {"ok": False, "error": end.as_json()} if isinstance(end, RunError) else stopped_result(STAGES[0])
+        if folder.is_dir() and not (read_result(folder) or {"ok": False})["ok"]:
+            write_json(folder / "result.json", result)
+        raise
+
+
+def _import(images: Path, folder: Path, console: Console, as_json: bool) -> None:
+    """Make the run folder; the manifest comes last, so that an import that died is made again."""
+    if not images.is_dir():
+        raise RunError("features", f"{images} is no folder.", "Give the folder that holds the classes.", retry=False)
+    classes, rows, left_out = import_folder(images, folder)
+    write_config(folder, RunConfig(classes=classes))
+    write_left_out(folder, left_out)
+    write_manifest(folder, rows)
+    if left_out and as_json:
+        print(json.dumps({"left_out": {item.file: item.reason for item in left_out}}, ensure_ascii=False))
+    elif left_out:
+        console.print(f"Left out {len(left_out)} files; see {folder / 'left_out.csv'}:")
+        for item in left_out[:10]:
+            console.print(f"  {item.file}: {item.reason}", markup=False, highlight=False)
+
+
+def _configuration(config: RunConfig, options: argparse.Namespace, environment: Mapping[str, str]) -> RunConfig:
+    """A flag wins over the run folder, the run folder over the environment."""
+    names = [field.name for field in dataclasses.fields(RunConfig) if field.name != "classes"]
+    flags = {name: getattr(options, name, None) for name in names}
+    chosen = dataclasses.replace(config, **{name: v for name, v in flags.items() if v is not None})
+    said = {
+        "backbone": environment.get("PICAISSO_BACKBONE"),
+        "device": environment.get("PICAISSO_DEVICE"),
+        "weights_dir": environment.get("PICAISSO_WEIGHTS_DIR"),
+        "weights_url": environment.get("PICAISSO_WEIGHTS_URL"),
+        "weights_cache": str(Path(environment.get("PICAISSO_DATA_DIR") or "data") / "weights"),
+    }
+    return chosen.completed_by({name: value for name, value in said.items() if value})
+
+
+@contextlib.contextmanager
+def _progress(console: Console, as_json: bool) -> Iterator[Any]:
+    """A listener for progress rows: JSON lines, bars on a terminal, or a line per stage elsewhere."""
+    if as_json:
+        yield lambda row: print(json.dumps(row, ensure_ascii=False), flush=True)
+        return
+    columns = (TextColumn("{task.description:<40}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console) as bars:
+        tasks: dict[str, Any] = {}
+
+        def listen(row: Mapping[str, Any]) -> None:
+            stage = row["stage"]
+            if stage not in tasks:
+                tasks[stage] = bars.add_task(row["message"] or stage, total=None)
+            bars.update(tasks[stage], completed=row["done"], total=row["total"] or None)
+
+        yield listen
+
+
+def _show_result(folder: Path, result: Mapping[str, Any], as_json: bool) -> None:
+    metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+    if as_json:
+        figures = {name: metrics[name] for name in ("accuracy", "interval", "macro_f1", "majority_baseline")}
+        print(json.dumps({**result, **figures, "model": str(folder / "model")}, ensure_ascii=False))
+        return
+    console = Console()
+    for notice in result["notices"]:
+        console.print(notice, style="yellow", markup=False)
+    low, high = metrics["interval"]
+    table = Table(show_header=False, box=None)
+    table.add_row("Test accuracy", f"{metrics['accuracy']:.1%} (95 % interval {low:.1%} to {high:.1%})")
+    table.add_row("Largest class alone", f"{metrics['majority_baseline']:.1%}")
+    if not metrics["better_than_chance"]:
+        table.add_row("Verdict", "no better than guessing: the classes could not be told apart")
+    table.add_row("Pictures", ", ".join(f"{count} {part}" for part, count in metrics["split"].items()))
+    table.add_row("Seconds", ", ".join(f"{stage} {value:.1f}" for stage, value in result["seconds"].items()))
+    table.add_row("Model", str(folder / "model"))
+    console.print(table)
+
+
+def _predict(options: argparse.Namespace, environment: Mapping[str, str]) -> int:
+    device = options.device or environment.get("PICAISSO_DEVICE", "cpu")
+    model = open_model(options.model, "cuda" if device == "cuda" else "cpu")
+    table = Table("picture", "answer", *model.classes)
+    failed = 0
+    for name, picture, reason in (found for place in options.pictures for found in pictures_at(place)):
+        if picture is None:
+            failed += 1
+            print(f"{name}: {reason}", file=sys.stderr)
+            continue
+        prediction = model.predict(picture)
+        if options.json:
+            print(json.dumps({"picture": name, **prediction.as_json()}, ensure_ascii=False))
+        label = prediction.label if prediction.known else "none of these"
+        table.add_row(name, label, *(f"{p:.1%}" for p in prediction.probabilities.values()))
+    if table.row_count and not options.json:
+        Console().print(table)
+    return FAILED if failed else DONE
+
+
+def _dotenv(path: Path) -> dict[str, str]:
+    """NAME=value lines of a .env file; quotes around a value are taken off."""
+    if not path.is_file():
+        return {}
+    pairs = (line.removeprefix("export ").split("=", 1) for line in path.read_text(encoding="utf-8").splitlines())
+    named = ((pair[0].strip(), pair[1].strip()) for pair in pairs if len(pair) == 2)
+    return {name: value.strip("\"'") for name, value in named if name and not name.startswith("#")}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,185 @@
+"""Predictions by a delivered model: ONNX Runtime on the CPU, torch only where a GPU is asked for."""
+
+from __future__ import annotations
+
+import io
+import json
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from training.data import BrokenPictureError, as_array, read_picture
+
+_PICTURE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif"}
+_URL_SECONDS = 20.0
+_URL_BYTES = 30_000_000
+
+
+class ModelError(Exception):
+    """A model that cannot be opened; the message is a sentence for the user."""
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What the network says about one picture."""
+
+    probabilities: NDArray[np.float32]
+    """[classes], in output order."""
+    novelty: float | None
+    """None for models that do not measure it."""
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The answer for one picture."""
+
+    label: str
+    known: bool
+    """False when the picture looks like none of the classes."""
+    probabilities: dict[str, float]
+    """Class name to probability, in output order; they sum to 1."""
+    elapsed_ms: float
+
+    def as_json(self) -> dict[str, Any]:
+        """As the API and `--json` give it."""
+        return {
+            "label": self.label,
+            "known": self.known,
+            "probabilities": self.probabilities,
+            "elapsed_ms": round(self.elapsed_ms, 1),
+        }
+
+
+class _Runner(Protocol):
+    def __call__(self, image: NDArray[np.uint8]) -> Outputs: ...
+
+
+@dataclass(frozen=True)
+class Model:
+    """An opened model; may be used from several threads."""
+
+    classes: tuple[str, ...]
+    reject: float | None
+    """Novelty above which a picture counts as none of the classes."""
+    run: _Runner
+    """uint8 [height, width, 3] to Outputs."""
+
+    def predict(self, picture: Image.Image) -> Prediction:
+        """Classify a decoded picture (see `read_picture` for files and bytes)."""
+        started = time.perf_counter()
+        outputs = self.run(as_array(picture.convert("RGB")))
+        values = [float(p) for p in outputs.probabilities]
+        stranger = self.reject is not None and outputs.novelty is not None and outputs.novelty > self.reject
+        return Prediction(
+            label=self.classes[int(np.argmax(values))],
+            known=not stranger,
+            probabilities=dict(zip(self.classes, values, strict=True)),
+            elapsed_ms=(time.perf_counter() - started) * 1000,
+        )
+
+
+def open_model(place: Path, device: str = "cpu", threads: int = 0) -> Model:
+    """Open a run folder, a model folder or a model zip. `threads` 0 leaves the number to the runtime.
+
+    Raises ModelError when there is no usable model, or no GPU where one is asked for.
+    """
+    read = _reader(place)
+    if device == "cuda":
+        return _open_torch(read)
+    return _open_onnx(read("model.onnx"), threads)
+
+
+def pictures_at(place: str) -> Iterator[tuple[str, Image.Image | None, str]]:
+    """(name, picture, "") for a file, a URL or each picture of a folder; (name, None, reason) where unreadable."""
+    if urllib.parse.urlsplit(place).scheme in ("http", "https"):
+        yield _read(place, lambda: _fetch(place))
+        return
+    path = Path(place)
+    files = sorted(p for p in path.rglob("*") if p.suffix.lower() in _PICTURE_SUFFIXES) if path.is_dir() else [path]
+    for file in files:
+        yield _read(str(file), file.read_bytes)
+
+
+def _read(name: str, load: Any) -> tuple[str, Image.Image | None, str]:
+    try:
+        return name, read_picture(load()), ""
+    except BrokenPictureError as error:
+        return name, None, str(error)
+    except urllib.error.HTTPError as error:
+        return name, None, f"the server answered {error.code}"
+    except (OSError, ValueError) as error:
+        return name, None, f"cannot be read ({error})"
+
+
+def _fetch(url: str) -> bytes:
+    request = urllib.request.Request(url, headers={"User-Agent": "Picaisso", "Accept": "image/*"})
+    with urllib.request.urlopen(request, timeout=_URL_SECONDS) as answer:
+        data: bytes = answer.read(_URL_BYTES + 1)
+    if len(data) > _URL_BYTES:
+        raise BrokenPictureError("larger than 30 MB")
+    return data
+
+
+def _reader(place: Path) -> Any:
+    """A function from a file name of the model folder to its bytes."""
+    if place.is_file() and zipfile.is_zipfile(place):
+        return lambda name: _from_zip(place, name)
+    folder = place / "model" if (place / "model").is_dir() else place
+    if not (folder / "model.onnx").is_file():
+        raise ModelError(f"{place} is neither a finished run folder nor a model folder or zip.")
+    return lambda name: (folder / name).read_bytes()
+
+
+def _from_zip(place: Path, name: str) -> bytes:
+    """The file of that name, at the top of the zip or in its one folder."""
+    with zipfile.ZipFile(place) as archive:
+        found = [entry for entry in archive.namelist() if entry.rsplit("/", 1)[-1] == name]
+        if not found:
+            raise ModelError(f"{place} is not a model zip: it has no {name}.")
+        return archive.read(min(found, key=len))
+
+
+def _open_onnx(data: bytes, threads: int) -> Model:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+    metadata = session.get_modelmeta().custom_metadata_map
+    names = [output.name for output in session.get_outputs()]
+    wanted = [name for name in ("probabilities", "novelty") if name in names]
+
+    def run(image: NDArray[np.uint8]) -> Outputs:
+        found = session.run(wanted, {"image": image})
+        return Outputs(found[0][0], float(found[1][0]) if len(found) > 1 else None)
+
+    return Model(tuple(json.loads(metadata["classes"])), json.loads(metadata.get("reject", "null")), run)
+
+
+def _open_torch(read: Any) -> Model:
+    import torch
+    from safetensors.torch import load
+
+    from training.network import from_delivered
+
+    if not torch.cuda.is_available():
+        raise ModelError("This machine has no GPU that torch can use; leave out --device cuda.")
+    config = json.loads(io.BytesIO(read("config.json")).read())
+    network = from_delivered(config, load(read("model.safetensors"))).to("cuda")
+
+    def run(image: NDArray[np.uint8]) -> Outputs:
+        with torch.inference_mode():
+            probabilities = network(torch.from_numpy(image).to("cuda"))[0][0]
+        return Outputs(probabilities.float().cpu().numpy(), None)
+
+    return Model(tuple(config["label_names"]), config["reject"], run)
