@@ -14,6 +14,7 @@ from django.template.defaultfilters import filesizeformat
 from django.urls import reverse
 from django.utils import timezone
 from django.utils.html import format_html
+from django.utils.text import Truncator
 from django_q.models import Failure, OrmQ, Schedule, Success
 
 from requests_app import pipeline, wording
@@ -173,8 +174,8 @@ class ImageClassAdmin(RecordAdmin):
 
 @admin.register(ImageUrl)
 class ImageUrlAdmin(RecordAdmin):
-    list_display = ("picture", "class_link", "source", "state", "reason", "license", "split", "image_url", "fetched_at")
-    list_display_links = ("image_url",)
+    list_display = ("picture", "class_link", "source", "state", "reason", "license", "split", "address", "fetched_at")
+    list_display_links = ("address",)
     list_filter = ("state", "reason", "source", "license", "license_basis", "split")
     search_fields = ("image_url", "page_url", "title", "creator", "=sha256", "image_class__name")
     date_hierarchy = "fetched_at"
@@ -187,6 +188,10 @@ class ImageUrlAdmin(RecordAdmin):
             return "–"
         url = reverse("thumbnail", args=[row.image_class.request.token, row.pk])
         return format_html('<img src="{}" alt="" width="56" height="56" class="picture" loading="lazy">', url)
+
+    @admin.display(description="Address", ordering="image_url")
+    def address(self, row: ImageUrl) -> str:
+        return Truncator(row.image_url).chars(60)
 
     @admin.display(description="Class", ordering="image_class")
     def class_link(self, row: ImageUrl) -> str:

@@ -379,10 +379,10 @@ def _facts(run: TrainingRun, metrics: dict[str, Any]) -> tuple[tuple[str, str], 
     spent = sum(value for value in run.seconds.values() if isinstance(value, int | float))
     facts = [
         ("Pictures", f"{split['train']} to train, {split['val']} to check, {split['test']} to test"),
-        ("Network", f"{run.backbone}, pretrained on ImageNet"),
-        ("Trained on", str(metrics.get("device", ""))),
+        ("Network", f"{wording.NETWORKS.get(run.backbone, run.backbone)}, pretrained on ImageNet"),
+        ("Trained on", wording.DEVICES.get(metrics["device"], str(metrics["device"]))),
         ("Training took", wording.duration(spent) if spent else ""),
-        ("Seed", str(metrics.get("seed", ""))),
+        ("Seed", str(metrics["seed"])),
         ("Finished", f"{timezone.localtime(run.finished):%d %B %Y, %H:%M} UTC" if run.finished else ""),
     ]
     return tuple((name, value) for name, value in facts if value)

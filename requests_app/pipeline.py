@@ -6,6 +6,7 @@ be repeated: it looks at what is on disk, goes on from there, and ends with one 
 
 import json
 import logging
+import os
 import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -88,7 +89,10 @@ def submit(submission: Submission) -> ClassifierRequest:
         locale=submission.locale,
     )
     if settings.CONFIRM_EMAIL:
-        _mail(request, "confirm", f"request:{request.pk}:confirm", {"confirm_link": confirmation_link(request)})
+        link = confirmation_link(request)
+        _mail(request, "confirm", f"request:{request.pk}:confirm", {"confirm_link": link})
+        if settings.DEBUG and settings.EMAIL_IN_FOLDER:
+            logger.info("request %d is confirmed at %s", request.pk, link)
     else:
         confirm(request)
     return request
@@ -245,17 +249,17 @@ def _fitting(column: str, value: Any) -> Any:
 
 
 class JsonLines:
-    """Reads the complete lines that a growing file has gained since the last look."""
+    """Reads the complete lines that a growing file has gained since the last look; one that was replaced, all of it."""
 
     def __init__(self, path: Path) -> None:
-        self.path, self.offset = path, 0
+        self.path, self.offset, self.inode = path, 0, 0
 
     def new(self) -> Iterator[dict[str, Any]]:
         if not self.path.exists():
             return
         with self.path.open("rb") as file:
-            if file.seek(0, 2) < self.offset:  # it was rewritten
-                self.offset = 0
+            if (inode := os.fstat(file.fileno()).st_ino) != self.inode:
+                self.offset, self.inode = 0, inode
             file.seek(self.offset)
             for line in file:
                 if not line.endswith(b"\n"):
@@ -400,7 +404,7 @@ def package(lease: Lease) -> None:
 
 
 def _pictures(version: DatasetVersion, rows: list[ImageRow]) -> list[delivery.Picture]:
-    """The manifest's pictures in a fixed order, each with its row of the database; those left out are not among them."""
+    """The manifest's pictures in a fixed order, each with its row of the database, without those left out."""
     kept = ImageUrl.objects.filter(image_class__request=version.request, state=ImageState.KEPT)
     images = {(image.image_class.class_id, image.file): image for image in kept.select_related("image_class")}
     parts = sorted((row.split, row.class_id, row.file, row.group) for row in rows if row.split is not None)

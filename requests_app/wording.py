@@ -23,6 +23,10 @@ REASONS: dict[str, tuple[str, str]] = {
 
 SOURCES = {"bing": "Bing", "openverse": "Openverse", "wikimedia": "Wikimedia Commons"}
 
+NETWORKS = {"resnet50": "ResNet50", "resnet18": "ResNet18", "efficientnet_lite0": "EfficientNet-Lite0"}
+
+DEVICES = {"cpu": "processor (CPU)", "cuda": "graphics card (GPU)", "mps": "graphics card (GPU)"}
+
 OUTCOMES = {
     "ok": "answered",
     "partial": "answered in part",

@@ -60,9 +60,10 @@ class LoadedBackbone:
     """A sentence for the user when it is not what was asked for."""
 
 
-def load_backbone(name: str, weights: Weights, places: WeightPlaces, report: Report | None = None) -> LoadedBackbone:
+def load_backbone(
+    wanted: Backbone, weights: Weights, places: WeightPlaces, report: Report | None = None
+) -> LoadedBackbone:
     """The wanted backbone with its weights, or the bundled one with a notice when they cannot be had."""
-    wanted = BACKBONES[name]
     if weights == "random":
         notice = "The network has random weights: this model is for timing alone and not for use."
         torch.manual_seed(0)

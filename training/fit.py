@@ -200,9 +200,8 @@ def _choose_backbone(run: _Run) -> LoadedBackbone:
     wanted, weights = str(run.config.backbone), cast(Any, run.config.weights)
     earlier = json.loads(note.read_text(encoding="utf-8")) if note.exists() else None
     same = earlier is not None and earlier["wanted"] == [wanted, weights]
-    loaded = load_backbone(
-        earlier["used"] if same and earlier else wanted, weights, _weight_places(run), _in_megabytes(run)
-    )
+    name = earlier["used"] if same and earlier else wanted
+    loaded = load_backbone(BACKBONES[name], weights, _weight_places(run), _in_megabytes(run))
     if same and earlier and earlier["used"] == loaded.backbone.name:
         loaded = dataclasses.replace(loaded, notice=earlier["notice"])
     choice = {"wanted": [wanted, weights], "used": loaded.backbone.name, "notice": loaded.notice}

@@ -35,7 +35,8 @@ def command(*arguments):
 @pytest.fixture
 def environment(tmp_path):
     """A data folder of the test's own for the command's first half; its second half has the demo's folder."""
-    return {**os.environ, "PICAISSO_DATA_DIR": str(tmp_path / "data")}
+    ours = {name: value for name, value in os.environ.items() if name != "DJANGO_SETTINGS_MODULE"}
+    return {**ours, "PICAISSO_DATA_DIR": str(tmp_path / "data")}
 
 
 def run_demo(environment, *arguments):

@@ -335,3 +335,17 @@ def test_an_address_never_confirmed_is_forgotten_after_two_days(submitted):
     ClassifierRequest.objects.update(created=timezone.now() - timedelta(days=2, seconds=1))
     pipeline.expire()
     assert not ClassifierRequest.objects.exists()
+
+
+def test_lines_are_read_once_whole_and_again_when_the_file_is_replaced(tmp_path):
+    path = tmp_path / "lines.jsonl"
+    reader = pipeline.JsonLines(path)
+    assert list(reader.new()) == []
+    path.write_text('{"a": 1}\n{"a": 2}\n{"a"')
+    assert list(reader.new()) == [{"a": 1}, {"a": 2}]
+    with path.open("a") as file:
+        file.write(": 3}\n")
+    assert list(reader.new()) == [{"a": 3}]
+    (tmp_path / "new").write_text('{"a": "longer than before"}\n{"a": 5}\n')
+    (tmp_path / "new").replace(path)
+    assert list(reader.new()) == [{"a": "longer than before"}, {"a": 5}]

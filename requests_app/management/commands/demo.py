@@ -502,7 +502,7 @@ def gather(visitor: Visitor, request: ClassifierRequest, plan: Plan) -> Outcome:
         dataset=dataset,
         model=model,
         mail=str(mails[-1]),
-        page=request.url,
+        page=visitor.base_url + request.get_absolute_url(),
         folder=str(plan.folder),
         request_folder=str(request.folder),
         picture=str(picture),

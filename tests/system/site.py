@@ -1,0 +1,200 @@
+"""The whole product as a person and an operator see it: processes, pages, mails. Nothing of it is imported."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from requests_app.management.commands.demo import Visitor
+from requests_app.processes import PROJECT, environment_of, parents, running_pids
+from tests.system.mariadb import free_port
+
+PHOTOGRAPHS = Path("/usr/share/tuxpaint/stamps")
+CLASSES = ("mammal", "plant")
+# Lost work is noticed within seconds instead of minutes.
+SHORT_TIMES = {
+    "PICAISSO_LEASE_SECONDS": "8",
+    "PICAISSO_BEAT_SECONDS": "3",
+    "PICAISSO_REAP_SECONDS": "2",
+    "PICAISSO_STOP_SECONDS": "15",
+}
+
+
+@dataclass(frozen=True)
+class Proc:
+    """A running process of a site."""
+
+    pid: int
+    parent: int
+    command: str
+    environment: dict[str, str]
+
+    def kill(self) -> None:
+        os.kill(self.pid, signal.SIGKILL)
+
+
+@dataclass
+class Site:
+    """A data folder with a gallery, a mail server's address, and `up`."""
+
+    folder: Path
+    smtp_port: int
+    database_url: str = ""
+    port: int = field(default_factory=free_port)
+    up: subprocess.Popen[bytes] | None = None
+    gallery: subprocess.Popen[str] | None = None
+    gallery_url: str = ""
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def log(self) -> Path:
+        return self.folder / "up.log"
+
+    def environment(self) -> dict[str, str]:
+        own = {name: value for name, value in os.environ.items() if not name.startswith(("PICAISSO_", "DJANGO_"))}
+        own |= SHORT_TIMES
+        own |= {
+            "PICAISSO_DATA_DIR": str(self.folder / "data"),
+            "PICAISSO_BASE_URL": self.url,
+            "PICAISSO_SOURCES": "bing",
+            "PICAISSO_BING_URL": self.gallery_url,
+            "PICAISSO_ALLOWED_PRIVATE_HOSTS": urlsplit(self.gallery_url).netloc,
+            "PICAISSO_MIN_SIDE": "64",
+            "PICAISSO_BACKBONE": "efficientnet_lite0",
+            "EMAIL_URL": f"smtp://127.0.0.1:{self.smtp_port}",
+        }
+        return own | ({"DATABASE_URL": self.database_url} if self.database_url else {})
+
+    # --- starting and stopping ----------------------------------------------------------------------------
+
+    def start_gallery(self) -> None:
+        command = [sys.executable, "-m", "scraping", "gallery", str(PHOTOGRAPHS), "--port", "0"]
+        self.gallery = subprocess.Popen(command, cwd=PROJECT, stdout=subprocess.PIPE, text=True)
+        assert self.gallery.stdout is not None
+        self.gallery_url = self.gallery.stdout.readline().split()[1]
+
+    def start(self) -> None:
+        """Start `up` and wait for the front page."""
+        with self.log.open("ab") as log:
+            self.up = subprocess.Popen(
+                [sys.executable, "manage.py", "up", "--port", str(self.port)],
+                cwd=PROJECT,
+                env=self.environment(),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        self.wait("the front page", lambda: self.page("/") is not None, 60)
+
+    def stop(self) -> int:
+        """Ask `up` to stop; returns its exit code."""
+        assert self.up is not None
+        self.up.terminate()
+        return self.up.wait(40)
+
+    def end(self) -> None:
+        """Leave nothing running, whatever a test has done."""
+        if self.up is not None and self.up.poll() is None:
+            self.up.kill()
+            self.up.wait()
+        for process in self.processes():
+            process.kill()
+        if self.gallery is not None:
+            self.gallery.kill()
+            self.gallery.wait()
+
+    # --- looking ------------------------------------------------------------------------------------------
+
+    def processes(self) -> list[Proc]:
+        """Everything that runs for this site: known by the data folder in its environment or on its command line."""
+        home, parent_of, found = str(self.folder / "data"), parents(), []
+        for pid in running_pids():
+            if pid not in parent_of or (self.gallery is not None and pid == self.gallery.pid):
+                continue
+            environment = environment_of(pid)
+            try:
+                command = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            except OSError:
+                continue
+            if environment.get("PICAISSO_DATA_DIR") == home or home in command:
+                found.append(Proc(pid, parent_of[pid], command, environment))
+        return found
+
+    def find(self, is_it: Callable[[Proc], bool]) -> list[Proc]:
+        return sorted((p for p in self.processes() if is_it(p)), key=lambda p: p.pid)
+
+    def wait_for(self, what: str, is_it: Callable[[Proc], bool], seconds: float = 60) -> list[Proc]:
+        self.wait(what, lambda: bool(self.find(is_it)), seconds)
+        return self.find(is_it)
+
+    def wait(self, what: str, holds: Callable[[], bool], seconds: float) -> None:
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            if holds():
+                return
+            time.sleep(0.05)
+        raise AssertionError(f"{what} did not come within {seconds} seconds; the log ends:\n{self.tail()}")
+
+    def tail(self) -> str:
+        return "\n".join(self.log.read_text(errors="replace").splitlines()[-40:])
+
+    # --- a person -----------------------------------------------------------------------------------------
+
+    def page(self, path: str) -> str | None:
+        """A page's text; None while nobody answers."""
+        try:
+            return Visitor(self.url).page(path)
+        except (urllib.error.URLError, ConnectionError, TimeoutError):
+            return None
+
+    def submit(self, images: int) -> str:
+        """Send the form; returns the path of the request's page."""
+        fields = [("classes", name) for name in CLASSES]
+        fields += [("email", "ada@example.org"), ("images_per_class", str(images)), ("license", "any")]
+        fields += [("backbone", "efficientnet_lite0")]
+        return urlsplit(Visitor(self.url).send_form("/", fields)).path
+
+    def confirm(self, smtpd) -> None:
+        """Open the link of the confirmation mail and press its button."""
+        self.wait("the confirmation mail", lambda: bool(links(smtpd.messages)), 30)
+        Visitor(self.url).send_form(links(smtpd.messages)[0])
+
+
+def links(mails: list) -> list[str]:
+    return [link for mail in mails for link in re.findall(r"http://\S+/confirm/[^\s\"<]+", text_of(mail))]
+
+
+def text_of(mail) -> str:
+    parts = [part for part in mail.walk() if part.get_content_type() == "text/plain"]
+    return parts[0].get_payload(decode=True).decode()
+
+
+def result_of(folder: Path) -> dict:
+    (result,) = folder.glob("data/requests/*/runs/*/metrics.json")
+    return json.loads(result.read_text())
+
+
+@contextmanager
+def running_site(folder: Path, smtp_port: int, database_url: str = "") -> Iterator[Site]:
+    """A site that is up; afterwards nothing of it is."""
+    folder.mkdir(parents=True, exist_ok=True)
+    site = Site(folder, smtp_port, database_url)
+    try:
+        site.start_gallery()
+        site.start()
+        yield site
+    finally:
+        site.end()

@@ -1,0 +1,186 @@
+"""A whole request survives kill -9 of any one process: delivered, once, with one mail, and nothing left over."""
+
+import hashlib
+import shutil
+import time
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from tests.system.site import PHOTOGRAPHS, Proc, Site, result_of, running_site, text_of
+
+IMAGES = 20  # per class: the fewest that are trained on
+missing = [
+    name
+    for name, there in {
+        "chromium": shutil.which("chromium"),
+        "chromedriver": shutil.which("chromedriver"),
+        "the photographs of tuxpaint-stamps-default": PHOTOGRAPHS.is_dir(),
+    }.items()
+    if not there
+]
+pytestmark = [
+    pytest.mark.system,
+    pytest.mark.browser,
+    pytest.mark.timeout(240),
+    pytest.mark.skipif(bool(missing), reason=f"needs {', '.join(missing)}"),
+]
+
+
+@pytest.fixture
+def site(tmp_path: Path, smtpd):
+    with running_site(tmp_path / "site", smtpd.port) as running:
+        yield running
+
+
+def is_chromium(process: Proc) -> bool:
+    return "/chromium" in process.command.split(" ")[0] and "--type=" not in process.command
+
+
+def is_driver(process: Proc) -> bool:
+    return "chromedriver" in process.command.split(" ")[0]
+
+
+def is_collector(process: Proc) -> bool:
+    return "-m scraping collect" in process.command and "requests_app.processes" not in process.command
+
+
+def is_trainer(process: Proc) -> bool:
+    return "-m training fit" in process.command and "requests_app.processes" not in process.command
+
+
+def is_keeper(process: Proc) -> bool:
+    return "requests_app.processes keep" in process.command
+
+
+def is_main_of(queue: str, site: Site):
+    up = site.up.pid
+    return lambda p: p.parent == up and p.environment.get("Q_CLUSTER_NAME") == queue
+
+
+def kill_web(site: Site) -> None:
+    site.wait_for("the collector", is_collector)
+    site.find(lambda p: "gunicorn" in p.command and p.parent == site.up.pid)[0].kill()
+
+
+def kill_cluster_main(site: Site) -> None:
+    site.wait_for("Chromium", is_chromium)
+    site.find(is_main_of("collect", site))[0].kill()
+
+
+def kill_worker(site: Site) -> None:
+    site.wait_for("Chromium", is_chromium)
+    keeper = site.find(is_keeper)[0]
+    site.find(lambda p: p.pid == keeper.parent)[0].kill()
+
+
+def kill_keeper(site: Site) -> None:
+    site.wait_for("Chromium", is_chromium)
+    site.find(is_keeper)[0].kill()
+
+
+def kill_idle_worker(site: Site) -> None:
+    """The first process that a cluster's sentinel forks is its worker; idle, it holds the lock of the queue."""
+    site.wait_for("the collector", is_collector)
+    main = site.find(is_main_of("train", site))[0]
+    sentinel = site.find(lambda p: p.parent == main.pid)[0]
+    site.find(lambda p: p.parent == sentinel.pid)[0].kill()
+
+
+def kill_trainer(site: Site) -> None:
+    site.wait_for("the trainer", is_trainer)
+    time.sleep(1.5)  # into its imports or its work
+    site.find(is_trainer)[0].kill()
+
+
+def kill_driver(site: Site) -> None:
+    site.wait_for("Chromium", is_chromium)
+    site.find(is_driver)[0].kill()
+
+
+def kill_chromium(site: Site) -> None:
+    site.wait_for("Chromium", is_chromium)[0].kill()
+
+
+def kill_up(site: Site) -> None:
+    site.wait_for("Chromium", is_chromium)
+    site.up.kill()
+    site.up.wait()
+    site.wait("the end of everything", lambda: site.processes() == [], 10)
+    site.start()
+
+
+VICTIMS = [
+    kill_web,
+    kill_cluster_main,
+    kill_worker,
+    kill_keeper,
+    kill_idle_worker,
+    kill_trainer,
+    kill_driver,
+    kill_chromium,
+    kill_up,
+]
+
+
+def follow_to_delivery(site: Site, path: str, smtpd) -> None:
+    def delivered() -> bool:
+        return any("/download/model/" in text_of(mail) for mail in smtpd.messages)
+
+    site.wait("the delivery", delivered, 150)
+    page = site.page(path)
+    assert page is not None and f"{path}download/dataset/" in page
+
+
+def check_delivered_once(site: Site, path: str, smtpd) -> None:
+    time.sleep(3)  # time enough for a second mail, were there one
+    assert len(smtpd.messages) == 2, "one mail to confirm, one with the result"
+    metrics = result_of(site.folder)
+    assert metrics["interval"][0] <= metrics["accuracy"] <= metrics["interval"][1]
+    (dataset,) = site.folder.glob("data/requests/*/artifacts/1/dataset.zip")
+    with zipfile.ZipFile(dataset) as archive:
+        pictures = [name for name in archive.namelist() if name.endswith(".jpg")]
+        assert len(pictures) == len(set(pictures)) == 2 * IMAGES
+        for line in archive.read("SHA256SUMS").decode().splitlines():
+            digest, _, name = line.partition("  ")
+            assert hashlib.sha256(archive.read(name)).hexdigest() == digest
+
+
+def check_nothing_left(site: Site) -> None:
+    assert site.stop() == 0
+    left = [process.command for process in site.processes()]
+    assert left == []
+
+
+@pytest.mark.parametrize("strike", VICTIMS, ids=lambda strike: strike.__name__)
+def test_a_request_survives(strike, site, smtpd):
+    path = site.submit(IMAGES)
+    site.confirm(smtpd)
+    strike(site)
+    follow_to_delivery(site, path, smtpd)
+    check_delivered_once(site, path, smtpd)
+    check_nothing_left(site)
+
+
+def test_a_stop_in_the_middle_puts_the_work_back_and_the_next_start_goes_on(site, smtpd):
+    path = site.submit(IMAGES)
+    site.confirm(smtpd)
+    site.wait_for("Chromium", is_chromium)
+    check_nothing_left(site)
+    site.start()
+    follow_to_delivery(site, path, smtpd)
+    check_delivered_once(site, path, smtpd)
+    check_nothing_left(site)
+
+
+def test_a_second_up_in_the_same_folder_is_refused(site):
+    import subprocess
+    import sys
+
+    from requests_app.processes import PROJECT
+
+    command = [sys.executable, "manage.py", "up", "--only", "collect"]
+    answer = subprocess.run(command, cwd=PROJECT, env=site.environment(), capture_output=True, text=True, check=False)
+    assert answer.returncode == 1
+    assert "already running" in answer.stderr

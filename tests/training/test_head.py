@@ -1,0 +1,143 @@
+import numpy as np
+import pytest
+from scipy.stats import binomtest
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import balanced_accuracy_score, f1_score, precision_score
+from sklearn.preprocessing import StandardScaler
+
+from training.evaluate import calibration_error, chance_of_as_many, measure, suspected_labels, wilson
+from training.head import FittedHead, find_temperature, fit_head, log_loss, softmax
+
+
+def clouds(size: int, classes: int, distance: float, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Embeddings [n, 32] around one centre per class, and their labels."""
+    random = np.random.default_rng(seed)
+    labels = np.arange(size) % classes
+    centres = random.standard_normal((classes, 32)) * distance
+    return (centres[labels] + random.standard_normal((size, 32))).astype(np.float32), labels
+
+
+def fitted(embeddings: np.ndarray, labels: np.ndarray, classes: int, seed: int = 0) -> FittedHead:
+    return fit_head(embeddings, labels, list(range(len(labels))), classes, seed, lambda done, total: None)
+
+
+@pytest.mark.parametrize("classes", [2, 4])
+def test_the_folded_head_answers_as_logistic_regression_on_standardised_embeddings(classes: int) -> None:
+    embeddings, labels = clouds(120, classes, 0.5)
+    embeddings[:, 7] = 3.0  # a feature that never changes
+    ours = fitted(embeddings, labels, classes)
+    standardised = StandardScaler().fit(embeddings)
+    oracle = LogisticRegression(C=ours.strength, max_iter=2000).fit(standardised.transform(embeddings), labels)
+    expected = oracle.predict_proba(standardised.transform(embeddings))
+    assert np.abs(softmax(ours.head.logits(embeddings)) - expected).max() < 1e-3
+
+
+def test_out_of_fold_predictions_know_nothing_of_their_own_labels() -> None:
+    embeddings, labels = clouds(100, 2, 0.0)
+    out_of_fold = fitted(embeddings, labels, 2).out_of_fold
+    hits = (out_of_fold.argmax(axis=1) == labels).mean()
+    assert 0.3 < hits < 0.7
+
+
+def test_near_copies_of_a_picture_never_vote_on_it() -> None:
+    embeddings, labels = clouds(60, 2, 0.0)
+    doubled, twice = np.repeat(embeddings, 2, axis=0), np.repeat(labels, 2)
+    groups = [int(n) for n in np.repeat(np.arange(60), 2)]
+    apart = fit_head(doubled, twice, groups, 2, 0, lambda done, total: None)
+    assert (apart.out_of_fold.argmax(axis=1) == twice).mean() < 0.7
+    mixed = fitted(doubled, twice, 2)
+    strongest = LogisticRegression(C=1.0).fit(doubled, twice)
+    assert strongest.score(doubled, twice) > 0.8
+    assert log_loss(apart.out_of_fold, twice) >= log_loss(mixed.out_of_fold, twice)
+
+
+def test_the_same_pictures_and_seed_give_the_same_head() -> None:
+    embeddings, labels = clouds(90, 3, 0.4)
+    one, other = fitted(embeddings, labels, 3, seed=5), fitted(embeddings, labels, 3, seed=5)
+    assert np.array_equal(one.head.weight, other.head.weight)
+    assert np.array_equal(one.out_of_fold, other.out_of_fold)
+    assert one.temperature == other.temperature
+
+
+def test_the_temperature_undoes_exaggeration() -> None:
+    random = np.random.default_rng(0)
+    logits = random.standard_normal((4000, 3)) * 2
+    labels = np.array([random.choice(3, p=row) for row in softmax(logits)])
+    assert find_temperature(logits * 3, labels) == pytest.approx(3, rel=0.08)
+    assert find_temperature(logits, labels) == pytest.approx(1, rel=0.08)
+
+
+def test_few_predictions_change_the_temperature_only_where_it_pays() -> None:
+    random = np.random.default_rng(1)
+    logits = random.standard_normal((80, 2)) * 2
+    labels = np.array([random.choice(2, p=row) for row in softmax(logits)])
+    assert find_temperature(logits, labels) == 1.0
+    assert find_temperature(logits * 4, labels) > 2
+
+
+def test_faultless_predictions_do_not_become_certainties() -> None:
+    labels = np.arange(40) % 2
+    logits = np.where(np.eye(2)[labels] > 0, 1.0, -1.0)
+    sure = softmax(logits / find_temperature(logits, labels)).max()
+    assert 0.9 < sure < 0.995
+
+
+@pytest.mark.parametrize(
+    ("hits", "trials", "low", "high"),
+    [(8, 10, 0.4902, 0.9433), (12, 12, 0.7575, 1.0), (0, 10, 0.0, 0.2775), (50, 100, 0.4038, 0.5962)],
+)
+def test_wilson_intervals_are_the_known_ones(hits: int, trials: int, low: float, high: float) -> None:
+    assert wilson(hits, trials) == pytest.approx((low, high), abs=5e-5)
+    oracle = binomtest(hits, trials).proportion_ci(method="wilson")
+    assert wilson(hits, trials) == pytest.approx((oracle.low, oracle.high), abs=1e-12)
+
+
+@pytest.mark.parametrize(("hits", "trials", "rate"), [(12, 12, 0.5), (9, 12, 0.5), (0, 5, 0.2), (300, 500, 0.55)])
+def test_the_chance_of_guessing_as_well_is_exact(hits: int, trials: int, rate: float) -> None:
+    assert chance_of_as_many(hits, trials, rate) == pytest.approx(
+        binomtest(hits, trials, rate, alternative="greater").pvalue
+    )
+
+
+def test_metrics_agree_with_scikit_learn() -> None:
+    random = np.random.default_rng(2)
+    labels = random.choice(3, size=150, p=[0.6, 0.3, 0.1])
+    logits = random.standard_normal((150, 3)) + 1.5 * np.eye(3)[labels]
+    metrics = measure(logits, labels, ["a", "b", "c"], temperature=1.5)
+    predicted = logits.argmax(axis=1)
+    assert metrics["balanced_accuracy"] == pytest.approx(balanced_accuracy_score(labels, predicted))
+    assert metrics["macro_f1"] == pytest.approx(f1_score(labels, predicted, average="macro"))
+    precision = precision_score(labels, predicted, average=None)
+    assert [row["precision"] for row in metrics["per_class"].values()] == pytest.approx(list(precision))
+    assert metrics["majority_baseline"] == np.bincount(labels).max() / 150
+    matrix = np.array(metrics["confusion"]["matrix"])
+    assert matrix.sum(axis=1).tolist() == np.bincount(labels).tolist()
+    assert matrix[0, 1] == ((labels == 0) & (predicted == 1)).sum()
+    assert metrics["better_than_chance"] is True
+    assert metrics["ece_before"] is not None and metrics["ece_after"] != metrics["ece_before"]
+
+
+def test_a_model_that_always_names_the_largest_class_is_no_better_than_chance() -> None:
+    labels = np.array([0] * 15 + [1] * 5)
+    logits = np.tile([1.0, 0.0], (20, 1))
+    metrics = measure(logits, labels, ["a", "b"], 1.0)
+    assert metrics["better_than_chance"] is False
+    assert metrics["accuracy"] == metrics["majority_baseline"] == 0.75
+    assert metrics["per_class"]["b"] == {"precision": 0.0, "recall": 0.0, "support": 5}
+
+
+def test_the_calibration_error_is_the_gap_between_sureness_and_hits() -> None:
+    probabilities = np.tile([0.9, 0.1], (200, 1))
+    labels = np.array([0] * 120 + [1] * 80)
+    assert calibration_error(probabilities, labels) == pytest.approx(0.3)
+    assert calibration_error(probabilities[:99], labels[:99]) is None
+
+
+def test_swapped_labels_are_suspected_and_right_ones_are_not() -> None:
+    embeddings, labels = clouds(200, 2, 1.0)
+    swapped = labels.copy()
+    swapped[:20] = 1 - swapped[:20]
+    head = fitted(embeddings, swapped, 2)
+    suspects = suspected_labels(softmax(head.out_of_fold / head.temperature), swapped)
+    assert suspects[:20].sum() >= 18
+    assert suspects[20:].sum() <= 5

@@ -1,0 +1,154 @@
+import io
+from collections.abc import Callable
+
+import imagehash
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image, ImageDraw, ImageOps
+
+from tests.training.conftest import on_white, stamps
+from training.nearcopies import (
+    HASH_DISTANCE,
+    CopyIndex,
+    difference_hash,
+    fingerprint,
+    groups_of_pairs,
+    near_copy_groups,
+    near_copy_pairs,
+)
+
+
+def scene(seed: int, width: int = 320, height: int = 240) -> Image.Image:
+    """A picture with structure at several scales, different for every seed."""
+    random = np.random.default_rng(seed)
+    coarse = Image.fromarray(random.integers(0, 256, (6, 8, 3), dtype=np.uint8)).resize((width, height))
+    draw = ImageDraw.Draw(coarse)
+    for _ in range(12):
+        x, y = int(random.integers(0, width)), int(random.integers(0, height))
+        colour = tuple(int(c) for c in random.integers(0, 256, 3))
+        draw.ellipse((x, y, x + int(random.integers(10, 80)), y + int(random.integers(10, 80))), fill=colour)
+    return coarse
+
+
+def recompressed(picture: Image.Image) -> Image.Image:
+    stream = io.BytesIO()
+    picture.save(stream, "JPEG", quality=25)
+    return Image.open(stream).convert("RGB")
+
+
+def captioned(picture: Image.Image) -> Image.Image:
+    copy = picture.copy()
+    ImageDraw.Draw(copy).rectangle((0, int(copy.height * 0.88), copy.width, copy.height), fill=(20, 20, 20))
+    return copy
+
+
+COPIES: dict[str, Callable[[Image.Image], Image.Image]] = {
+    "half size": lambda p: p.resize((p.width // 2, p.height // 2)),
+    "stretched": lambda p: p.resize((p.width, p.height * 3 // 4)),
+    "recompressed": recompressed,
+    "mirrored": ImageOps.mirror,
+    "captioned": captioned,
+}
+
+
+def test_the_hash_agrees_with_image_hash() -> None:
+    pictures = [scene(seed) for seed in range(20)] + [on_white(path) for path in stamps("vehicles")[:20]]
+    assert [difference_hash(p) for p in pictures] == [int(str(imagehash.dhash(p)), 16) for p in pictures]
+
+
+@pytest.mark.parametrize("name", COPIES)
+def test_a_copy_is_found_under_the_key_of_its_original(name: str) -> None:
+    index = CopyIndex()
+    for seed in range(30):
+        index.add(f"picture {seed}", fingerprint(scene(seed)))
+    found = [index.find(fingerprint(COPIES[name](scene(seed)))) for seed in range(30)]
+    assert found == [f"picture {seed}" for seed in range(30)]
+
+
+def test_different_pictures_are_no_copies() -> None:
+    assert not list(near_copy_pairs([fingerprint(scene(seed)) for seed in range(100)]))
+
+
+def test_cut_outs_on_white_whose_hashes_are_close_are_not_merged() -> None:
+    folders = ("animals", "plants", "food", "vehicles", "household", "hobbies", "sports", "clothes", "town")
+    paths = stamps(*folders)
+    prints = [fingerprint(on_white(path)) for path in paths]
+    hashes = [known.hash for known in prints]
+    proposed = sum((one ^ other).bit_count() <= HASH_DISTANCE for i, one in enumerate(hashes) for other in hashes[:i])
+    verified = {frozenset((paths[one].stem, paths[other].stem)) for one, other in near_copy_pairs(prints)}
+    assert frozenset(("dumper", "dumper_mirror")) in verified
+    assert not verified & {frozenset(pair) for pair in DIFFERENT}
+    assert len(verified) <= 9 < 25 <= proposed
+
+
+DIFFERENT = (("hammer", "wrench"), ("blackbird", "rainbow-lorikeet"), ("guitar2", "hospital"), ("greenflag", "redflag"))
+
+
+def test_copies_of_cut_outs_on_white_are_found() -> None:
+    pictures = [on_white(path) for path in stamps("animals/mammals")[:30]]
+    index = CopyIndex()
+    for number, picture in enumerate(pictures):
+        index.add(str(number), fingerprint(picture))
+    for name in ("half size", "recompressed", "mirrored"):
+        found = [index.find(fingerprint(COPIES[name](picture))) for picture in pictures]
+        assert found == [str(number) for number in range(30)], name
+
+
+def test_plain_pictures_are_copies_only_when_their_colours_agree() -> None:
+    index = CopyIndex()
+    index.add("red", fingerprint(Image.new("RGB", (50, 40), (200, 0, 0))))
+    assert index.find(fingerprint(Image.new("RGB", (80, 80), (202, 1, 0)))) == "red"
+    assert index.find(fingerprint(Image.new("RGB", (80, 80), (250, 250, 250)))) is None
+    assert index.find(fingerprint(Image.new("RGB", (1, 1), (0, 0, 0)))) is None
+
+
+def test_a_discarded_picture_is_not_found_and_the_others_still_are() -> None:
+    index = CopyIndex()
+    prints = {str(seed): fingerprint(scene(seed)) for seed in range(200)}
+    for key, known in prints.items():
+        index.add(key, known)
+    for key in list(prints)[:150]:
+        index.discard(key)
+        index.discard(key)
+    assert len(index) == 50
+    assert [index.find(known) for known in prints.values()] == [None] * 150 + list(prints)[150:]
+
+
+def test_a_key_added_again_stands_for_the_new_picture() -> None:
+    index = CopyIndex()
+    index.add("key", fingerprint(scene(1)))
+    index.add("key", fingerprint(scene(2)))
+    assert index.find(fingerprint(scene(1))) is None
+    assert index.find(fingerprint(scene(2))) == "key"
+    assert len(index) == 1
+
+
+def test_embeddings_join_what_the_hash_cannot_see() -> None:
+    prints = [fingerprint(scene(seed)) for seed in range(6)]
+    random = np.random.default_rng(0)
+    embeddings = random.standard_normal((6, 64), dtype=np.float32)
+    embeddings[4] = embeddings[1] * 3 + 0.01 * random.standard_normal(64, dtype=np.float32)
+    assert near_copy_groups(prints) == [0, 1, 2, 3, 4, 5]
+    assert near_copy_groups(prints, embeddings) == [0, 1, 2, 3, 1, 4]
+
+
+def test_embeddings_that_are_all_alike_join_nothing() -> None:
+    random = np.random.default_rng(0)
+    embeddings = 10 + random.random((40, 64), dtype=np.float32)
+    unit = embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)
+    assert (unit @ unit.T).min() > 0.99
+    assert near_copy_groups([fingerprint(scene(seed)) for seed in range(40)], embeddings) == list(range(40))
+
+
+@given(st.lists(st.tuples(st.integers(0, 11), st.integers(0, 11)), max_size=20))
+def test_pictures_share_a_group_exactly_when_a_chain_of_pairs_links_them(pairs: list[tuple[int, int]]) -> None:
+    groups = groups_of_pairs(12, pairs)
+    linked = np.eye(12, dtype=bool)
+    for one, other in pairs:
+        linked[one, other] = linked[other, one] = True
+    for _ in range(4):
+        linked = (linked.astype(int) @ linked.astype(int)) > 0
+    assert (np.equal.outer(groups, groups) == linked).all()
+    assert list(dict.fromkeys(groups)) == list(range(max(groups) + 1))
