@@ -19,6 +19,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from rich.console import Console
 from rich.table import Table
@@ -97,7 +98,7 @@ def package_alone(outcome: Mapping[str, Any], scratch: Path) -> float:
     """Seconds of packing both zips again, measured inside a process that has already loaded everything."""
     database = {
         "PICAISSO_DATA_DIR": outcome["folder"],
-        "DATABASE_URL": f"sqlite:///{Path(outcome['folder'], 'db.sqlite3')}",
+        "DATABASE_URL": "sqlite:///" + quote(str(Path(outcome["folder"], "db.sqlite3"))),
     }
     return float(run("-m", "benchmarks.request_stages", "--package-into", str(scratch), environment=database))
 
@@ -133,9 +134,9 @@ def one_round(images: int) -> tuple[Seconds, Seconds, dict[str, int]]:
         return outcome["seconds"], alone, outcome["kept"]
 
 
-def table(whole: Seconds, alone: Seconds, title: str) -> Table:
+def table(whole: Seconds, alone: Seconds) -> Table:
     """The one table: a row for each stage, then total, sum and ratio."""
-    result = Table(title=title)
+    result = Table()
     for heading in ("stage", "in the request", "alone", "ratio"):
         result.add_column(heading, justify="left" if heading == "stage" else "right")
     for stage, seconds in whole.items():
@@ -165,7 +166,9 @@ def main() -> None:
     rounds = [one_round(options.images) for _ in range(options.rounds)]
     kept = ", ".join(f"{name} {count}" for name, count in rounds[0][2].items())
     title = f"a request of {kept} pictures, medians of {options.rounds}, {os.cpu_count()} cores"
-    Console(width=100).print(table(medians([r[0] for r in rounds]), medians([r[1] for r in rounds]), title))
+    console = Console(width=100)
+    console.print(title, highlight=False)
+    console.print(table(medians([r[0] for r in rounds]), medians([r[1] for r in rounds])))
 
 
 if __name__ == "__main__":

@@ -305,12 +305,13 @@ def _class_line(request: ClassifierRequest, image_class: ImageClass, kept: dict[
         found=image_class.found,
         kept=sum(kept.values()),
         rejected=wording.rejections(image_class.rejected),
-        sources=_source_lines(image_class, kept),
+        sources=_source_lines(image_class, kept, full=sum(kept.values()) >= request.images_per_class),
         thumbnails=tuple(newest.values_list("pk", flat=True)),
     )
 
 
-def _source_lines(image_class: ImageClass, kept: dict[str, int]) -> tuple[SourceLine, ...]:
+def _source_lines(image_class: ImageClass, kept: dict[str, int], *, full: bool) -> tuple[SourceLine, ...]:
+    """A line per source; one that gave less than asked matters only where the class is not full."""
     outcomes = {row["name"]: row for row in image_class.outcomes}
     return tuple(
         SourceLine(
@@ -318,7 +319,7 @@ def _source_lines(image_class: ImageClass, kept: dict[str, int]) -> tuple[Source
             kept=kept.get(name, 0),
             outcome=wording.outcome(outcomes[name]["outcome"]) if name in outcomes else "",
             message=outcomes.get(name, {}).get("message") or "",
-            good=name not in outcomes or outcomes[name]["outcome"] in GOOD_OUTCOMES,
+            good=full or name not in outcomes or outcomes[name]["outcome"] in GOOD_OUTCOMES,
         )
         for name in dict.fromkeys([*outcomes, *sorted(kept)])
     )

@@ -4,7 +4,7 @@ import os
 import tempfile
 from pathlib import Path, PurePosixPath
 
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from requests_app.models import ImageUrl
 
@@ -13,7 +13,7 @@ QUALITY = 80
 
 
 def thumbnail(image: ImageUrl) -> Path | None:
-    """The small JPEG of a kept picture; None when the picture is not on disk (any more)."""
+    """The small JPEG of a kept picture; None when there is no such picture on disk (any more)."""
     folder = image.image_class.request.folder
     small = folder / "thumbnails" / f"{image.pk}.jpg"
     if small.is_file():
@@ -22,7 +22,7 @@ def thumbnail(image: ImageUrl) -> Path | None:
     picture = folder / "collect" / "images" / PurePosixPath(image.file).name
     try:
         return _shrink(picture, small)
-    except (FileNotFoundError, IsADirectoryError):
+    except (FileNotFoundError, IsADirectoryError, UnidentifiedImageError):
         return None
 
 

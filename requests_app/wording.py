@@ -55,6 +55,8 @@ def interval(bounds: tuple[float, float] | list[float]) -> str:
 def duration(seconds: float) -> str:
     """Seconds as a person says them: ``12 s``, ``3 min 20 s``, ``1 h 5 min``."""
     whole = max(0, round(seconds))
+    if whole == 0:
+        return "under 1 s"
     if whole < 60:
         return f"{whole} s"
     minutes, rest = divmod(whole, 60)

@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import contextlib
 import json
 import logging
 import os
@@ -295,10 +296,8 @@ def _gallery(given: argparse.Namespace) -> int:
     if not given.folder.is_dir():
         print(f"{given.folder} is no folder.", file=sys.stderr)
         return FAILED
-    try:
+    with contextlib.suppress(KeyboardInterrupt):
         serve(given.folder, given.host, given.port)
-    except KeyboardInterrupt:
-        pass
     return DONE
 
 

@@ -23,6 +23,7 @@ from typing import IO, Self, TypeVar
 from selenium.common.exceptions import TimeoutException, WebDriverException
 from selenium.webdriver import ChromeOptions, Remote
 from selenium.webdriver.chrome.service import Service
+from selenium.webdriver.common.proxy import Proxy, ProxyType
 from selenium.webdriver.remote.client_config import ClientConfig
 from urllib3.exceptions import HTTPError
 
@@ -167,7 +168,8 @@ def _start(settings: BrowserSettings) -> _Running:
 
 
 def _connect(url: str, options: ChromeOptions, service: Service | None, profile: Path | None) -> _Running:
-    client = ClientConfig(remote_server_addr=url, timeout=ANSWER_SECONDS)
+    direct = Proxy({"proxyType": ProxyType.DIRECT})  # a proxy variable is not meant for the driver next door
+    client = ClientConfig(remote_server_addr=url, timeout=ANSWER_SECONDS, proxy=direct)
     try:
         driver = Remote(command_executor=url, options=options, client_config=client)
     except (WebDriverException, HTTPError, OSError) as error:
@@ -204,7 +206,6 @@ def _start_service(driver: str, output: IO[bytes]) -> Service:
 def _options(settings: BrowserSettings, profile: Path | None) -> ChromeOptions:
     options = ChromeOptions()
     options.page_load_strategy = "eager"
-    options.ignore_local_proxy_environment_variables()
     for argument in _arguments(settings, profile):
         options.add_argument(argument)
     return options

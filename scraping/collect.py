@@ -161,13 +161,13 @@ async def _collect(
 async def _unless_stopped(work: Any, stop: threading.Event) -> None:
     """Await the work, but cancel it and raise Interrupted as soon as `stop` is set."""
     task = asyncio.ensure_future(work)
-    while not task.done():
-        if stop.is_set():
-            task.cancel()
-            with contextlib.suppress(asyncio.CancelledError, Exception):
-                await task
-            raise Interrupted
+    while not task.done() and not stop.is_set():
         await asyncio.wait([task], timeout=STOP_POLL_SECONDS)
+    if stop.is_set():
+        task.cancel()
+        await asyncio.wait([task])
+        if task.cancelled() or task.exception() is not None:
+            raise Interrupted
     task.result()
 
 

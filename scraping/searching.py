@@ -94,18 +94,22 @@ class Searcher:
         def ask() -> SearchResult:
             if place.ended is not None:
                 return replace(place.ended, candidates=())
-            try:
-                return REGISTRY[name].search(query, self._tools(name, place))
-            except Stopped:
-                raise
-            except Exception as error:  # an adapter that stumbles must not end the collection
-                logger.exception("source %s failed", name)
-                return changed(REGISTRY[name], (), SearchStats(), f"{type(error).__name__}: {error}")
+            result = self._ask(name, query, place)
+            if result.outcome in ENDS_THE_SOURCE:
+                place.ended = result
+            return result
 
         result: SearchResult = await place.thread.run(ask)
-        if result.outcome in ENDS_THE_SOURCE:
-            place.ended = result
         return result
+
+    def _ask(self, name: str, query: Query, place: _Place) -> SearchResult:
+        try:
+            return REGISTRY[name].search(query, self._tools(name, place))
+        except Stopped:
+            raise
+        except Exception as error:  # an adapter that stumbles must not end the collection
+            logger.exception("source %s failed", name)
+            return changed(REGISTRY[name], (), SearchStats(), f"{type(error).__name__}: {error}")
 
     def close(self) -> None:
         """End all browsers and threads; at once when the collection was stopped."""

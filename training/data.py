@@ -21,7 +21,7 @@ JPEG_QUALITY = 90
 
 _MINIMUM_SIDE = 16  # pixels; smaller pictures show nothing that could be learned
 _PIXEL_LIMIT = 100_000_000
-_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "MPO")
+_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
 
 
 class BrokenPictureError(Exception):

@@ -222,12 +222,12 @@ def _close(rows: NDArray[np.uint64], hashes: NDArray[np.uint64]) -> NDArray[np.b
 
 
 def _directions(embeddings: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Unit vectors of the embeddings as they are, and with the mean of the set taken away.
+    """Unit vectors of the embeddings as they are, and with the mean direction of the set taken away.
 
     In a set where everything looks alike, plain cosines are all high; the centred ones still tell copies apart.
     """
-    centred = embeddings - embeddings.mean(axis=0)
-    return _unit(embeddings), _unit(centred)
+    raw = _unit(embeddings)
+    return raw, _unit(raw - raw.mean(axis=0))
 
 
 def _unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -95,8 +95,7 @@ def kill_trainer(site: Site) -> None:
 
 
 def kill_driver(site: Site) -> None:
-    site.wait_for("Chromium", is_chromium)
-    site.find(is_driver)[0].kill()
+    site.wait_for("the driver", is_driver)[0].kill()
 
 
 def kill_chromium(site: Site) -> None:

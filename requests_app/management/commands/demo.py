@@ -121,7 +121,7 @@ def own_settings(folder: Path) -> dict[str, str]:
     """Settings that keep the demo inside its folder. Set, not only dropped: a ``.env`` file would fill the gaps."""
     return {
         "PICAISSO_DATA_DIR": str(folder),
-        "DATABASE_URL": f"sqlite:///{folder / 'db.sqlite3'}",
+        "DATABASE_URL": "sqlite:///" + urllib.parse.quote(str(folder / "db.sqlite3")),
         "EMAIL_URL": "",
         "PICAISSO_SECRET_KEY": "",
         "PICAISSO_DEBUG": "0",
@@ -219,7 +219,7 @@ class Processes:
     def tails(self) -> str:
         """The last lines of every log, for a failure's message."""
         parts = []
-        for log in sorted(self.folder.glob("*.log")):
+        for log in [*sorted(self.folder.glob("*.log")), *sorted(self.folder.glob("requests/**/log.txt"))]:
             lines = log.read_text(errors="replace").splitlines()[-LOG_TAIL_LINES:]
             parts.append("\n".join([f"--- the end of {log}", *lines]))
         return "\n".join(parts)
@@ -534,6 +534,11 @@ def describe(outcome: Outcome) -> Iterator[str]:
     yield f"            which is: {outcome.truth} (so the model is {verdict})"
 
 
+def say(console: Console, line: str) -> None:
+    """Print a line as it is: paths and links stay in one piece however narrow the terminal."""
+    console.print(line, markup=False, soft_wrap=True)
+
+
 # --- the command --------------------------------------------------------------------------------------------
 
 
@@ -541,13 +546,13 @@ def run(plan: Plan, console: Console, processes: Processes) -> Outcome:
     """The whole demo, from an empty folder to the outcome; the processes go on running."""
     clock = Clock(plan.limit_seconds)
     gallery_url = start_gallery(plan, processes, clock)
-    console.print(f"gallery     {gallery_url}, the photographs of {plan.photographs}")
+    say(console, f"gallery     {gallery_url}, the photographs of {plan.photographs}")
     visitor = Visitor(start_site(plan, gallery_url, processes, clock))
-    console.print(f"site        {visitor.base_url}, log in {processes.log('site')}")
+    say(console, f"site        {visitor.base_url}, log in {processes.log('site')}")
     request = submit(visitor, plan)
-    console.print(f"form        sent: {', '.join(plan.classes)}, {plan.images_per_class} pictures each")
+    say(console, f"form        sent: {', '.join(plan.classes)}, {plan.images_per_class} pictures each")
     confirm(visitor, clock, processes)
-    console.print("mail        arrived, its link was opened and confirmed")
+    say(console, "mail        arrived, its link was opened and confirmed")
     with StageDisplay(console).showing() as display:
         follow(request, display, clock, processes)
     return gather(visitor, request, plan)
@@ -599,7 +604,7 @@ class Command(BaseCommand):
             backbone=options["backbone"],
             limit_seconds=options["limit"],
         )
-        console = Console(quiet=options["json"], soft_wrap=True, highlight=False)
+        console = Console(quiet=options["json"], highlight=False)
         signal.signal(signal.SIGTERM, lambda signum, frame: sys.exit(128 + signum))
         with ExitStack() as stack:
             processes = Processes(plan.folder)
@@ -622,7 +627,7 @@ class Command(BaseCommand):
         if options["json"]:
             self.stdout.write(json.dumps(asdict(outcome)))
         for line in describe(outcome):
-            console.print(line, markup=False)
+            say(console, line)
         if outcome.interval[0] <= outcome.majority_baseline:
             raise DemoFailed("The demo failed: the model is not clearly better than always naming the largest class.")
 

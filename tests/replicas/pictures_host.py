@@ -1,0 +1,133 @@
+"""A picture host that behaves, and on request misbehaves in every way that a stranger's server can."""
+
+import contextlib
+import gzip
+import time
+from http.server import BaseHTTPRequestHandler
+
+from tests.replicas.pictures import encoded, jpeg, picture
+from tests.replicas.server import Replica, Request, Response
+
+PICTURE = "image/jpeg"
+
+
+class PictureHost(Replica):
+    """`/pic/<seed>.jpg` is always good. `delay` in seconds holds every good answer back.
+
+    `/redirect?to=URL`, `/loop`, `/hops/<n>` redirect; `/endless`, `/drip`, `/short`, `/huge`, `/gzip` lie about or
+    never finish their bodies; `/html`, `/empty`, `/gone`, `/forbidden`, `/nothing`, `/busy` are no pictures; `/noai`,
+    `/otherbot`, `/ourbot`, `/hotlink` set conditions.
+    """
+
+    def __init__(self, delay: float = 0.0) -> None:
+        super().__init__()
+        self.delay = delay
+        self.files: dict[str, bytes] = {}
+
+    def add(self, path: str, body: bytes) -> str:
+        """Serve these bytes at a path as image/jpeg, whatever they are; returns the address."""
+        self.files[path] = body
+        return self.url + path
+
+    def picture_url(self, seed: int) -> str:
+        return f"{self.url}/pic/{seed}.jpg"
+
+    def answer(self, request: Request, handler: BaseHTTPRequestHandler) -> None:
+        misbehave = {"/endless": _endless, "/drip": _drip, "/short": _short, "/huge": _huge}.get(request.path)
+        if misbehave is None:
+            super().answer(request, handler)
+            return
+        handler.close_connection = True
+        with contextlib.suppress(OSError):  # the client had enough
+            misbehave(handler)
+
+    def respond(self, request: Request) -> Response:
+        if request.path in self.files:
+            return Response(self.files[request.path], PICTURE)
+        first = "/" + request.path.split("/")[1]
+        return getattr(self, "_" + first[1:].replace("-", "_"), self._gone)(request)
+
+    def _pic(self, request: Request) -> Response:
+        time.sleep(self.delay)
+        return Response(jpeg(int(request.path.split("/")[2].partition(".")[0])), PICTURE)
+
+    def _redirect(self, request: Request) -> Response:
+        return Response(status=302, headers={"Location": request.query["to"]})
+
+    def _loop(self, request: Request) -> Response:
+        return Response(status=301, headers={"Location": "/loop"})
+
+    def _hops(self, request: Request) -> Response:
+        left = int(request.path.split("/")[2])
+        target = f"/hops/{left - 1}" if left else "/pic/1.jpg"
+        return Response(status=307, headers={"Location": target})
+
+    def _html(self, request: Request) -> Response:
+        return Response(b"<!doctype html><title>Not found</title><p>Sorry", PICTURE)
+
+    def _empty(self, request: Request) -> Response:
+        return Response(b"", PICTURE)
+
+    def _gone(self, request: Request) -> Response:
+        return Response(b"no", "text/plain", 404)
+
+    def _forbidden(self, request: Request) -> Response:
+        return Response(b"no", "text/plain", 403)
+
+    def _nothing(self, request: Request) -> Response:
+        return Response(status=204)
+
+    def _busy(self, request: Request) -> Response:
+        return Response(b"later", "text/plain", 429, {"Retry-After": "17"})
+
+    def _gzip(self, request: Request) -> Response:
+        bomb = gzip.compress(b"\0" * (8 << 20))
+        return Response(bomb, PICTURE, headers={"Content-Encoding": "gzip"})
+
+    def _noai(self, request: Request) -> Response:
+        return Response(jpeg(2), PICTURE, headers={"X-Robots-Tag": "noarchive, noai"})
+
+    def _otherbot(self, request: Request) -> Response:
+        return Response(jpeg(3), PICTURE, headers={"X-Robots-Tag": "otherbot: noai, noindex"})
+
+    def _ourbot(self, request: Request) -> Response:
+        return Response(jpeg(4), PICTURE, headers={"X-Robots-Tag": "picaisso: noimageai"})
+
+    def _hotlink(self, request: Request) -> Response:
+        allowed = request.headers.get("Referer", "").startswith("https://pages.example/")
+        return Response(jpeg(5), PICTURE) if allowed else Response(b"no", "text/plain", 403)
+
+    def _png(self, request: Request) -> Response:
+        return Response(encoded(picture(6), "PNG"), "image/png")
+
+
+def _start(handler: BaseHTTPRequestHandler, length: int | None) -> None:
+    handler.send_response(200)
+    handler.send_header("Content-Type", PICTURE)
+    handler.send_header("Connection", "close")
+    if length is not None:
+        handler.send_header("Content-Length", str(length))
+    handler.end_headers()
+
+
+def _endless(handler: BaseHTTPRequestHandler) -> None:
+    _start(handler, None)
+    while True:
+        handler.wfile.write(b"x" * 65536)
+
+
+def _drip(handler: BaseHTTPRequestHandler) -> None:
+    _start(handler, 100_000)
+    while True:
+        handler.wfile.write(b"x")
+        time.sleep(0.05)
+
+
+def _short(handler: BaseHTTPRequestHandler) -> None:
+    _start(handler, 100_000)
+    handler.wfile.write(jpeg(1)[:500])
+
+
+def _huge(handler: BaseHTTPRequestHandler) -> None:
+    _start(handler, 10 << 30)
+    handler.wfile.write(b"x" * 65536)

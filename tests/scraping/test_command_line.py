@@ -1,0 +1,147 @@
+"""The commands as a person or a program types them: exit codes, where values come from, JSON lines."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from scraping.__main__ import environment_values, read_dotenv
+from scraping.config import CollectConfig, ConfigError
+from tests.replicas.openverse import OpenverseReplica
+from tests.replicas.pictures_host import PictureHost
+from tests.scraping.conftest import environment
+
+
+def run(*arguments: str, cwd: Path, **variables: str) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", "scraping", *arguments]
+    return subprocess.run(
+        command, cwd=cwd, env=environment(**variables), capture_output=True, text=True, timeout=60, check=False
+    )
+
+
+def test_names_become_a_folder_with_its_configuration_and_result(tmp_path):
+    with PictureHost() as host, OpenverseReplica(host.url + "/pic/{}.jpg") as site:
+        (tmp_path / ".env").write_text(
+            f"# local\nexport PICAISSO_OPENVERSE_URL='{site.url}'\nPICAISSO_MIN_SIDE=64\nPICAISSO_MAX_SIDE=512\n"
+        )
+        done = run(
+            *("collect", "corgi", "shiba inu few", "--limit", "3", "--out", "found", "--source", "openverse", "--json"),
+            cwd=tmp_path,
+            PICAISSO_ALLOWED_PRIVATE_HOSTS=f"{site.host}, {host.host}",
+            PICAISSO_MAX_SIDE="300",
+        )
+        assert done.returncode == 0, done.stderr
+        config = json.loads((tmp_path / "found" / "config.json").read_text())
+        assert [entry["id"] for entry in config["classes"]] == ["c001", "c002"]
+        assert config["classes"][1]["query"] == "shiba inu few"
+        assert (config["min_side"], config["max_side"], config["limit"]) == (64, 300, 3)
+        lines = [json.loads(line) for line in done.stdout.splitlines()]
+        assert lines[0]["stage"] == "collect"
+        assert lines[-1] == json.loads((tmp_path / "found" / "result.json").read_text())
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["collect"],
+        ["collect", "one", "two"],
+        ["collect", "no-such-folder"],
+        ["collect", "x", "--out", "o", "--source", "altavista"],
+        ["collect", "x", "--out", "o", "--source-url", "nonsense"],
+        ["collect", "x", "--out", "o", "--limit", "many"],
+        ["download", "list.txt"],
+        ["unknown"],
+    ],
+)
+def test_wrong_usage_ends_with_two(tmp_path, arguments):
+    done = run(*arguments, cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr
+    assert not (tmp_path / "o").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "variables", "word"),
+    [
+        (["collect", "."], {}, "config.json"),
+        (["collect", "x", "--out", "o"], {"PICAISSO_SOURCES": "altavista"}, "altavista"),
+        (["collect", "x", "--out", "o"], {"PICAISSO_MIN_SIDE": "big"}, "PICAISSO_MIN_SIDE"),
+        (["collect", "x", "--out", "o", "--limit", "0"], {}, "range"),
+        (["download", "no-list.txt", "--out", "o"], {}, "no-list.txt"),
+        (["gallery", "no-folder"], {}, "no-folder"),
+    ],
+)
+def test_what_is_refused_ends_with_one_and_one_sentence(tmp_path, arguments, variables, word):
+    done = run(*arguments, cwd=tmp_path, **variables)
+    assert done.returncode == 1
+    assert word in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["collect", "--help"], ["download", "--help"], ["gallery", "--help"]]
+)
+def test_help_is_there(tmp_path, arguments):
+    done = run(*arguments, cwd=tmp_path)
+    assert done.returncode == 0
+    assert "usage: python -m scraping" in done.stdout
+
+
+def test_the_environment_sets_what_it_names_and_nothing_else():
+    values = environment_values(
+        {
+            "PICAISSO_SOURCES": "bing, openverse",
+            "PICAISSO_COLLECT_MINUTES": "2",
+            "PICAISSO_BING_URL": "http://127.0.0.1:1",
+            "PICAISSO_LOCALE": "",
+            "HOME": "/",
+        }
+    )
+    expected = {
+        "sources": ["bing", "openverse"],
+        "deadline_seconds": 120.0,
+        "source_urls": {"bing": "http://127.0.0.1:1"},
+    }
+    assert values == expected
+
+
+def test_a_dotenv_file_is_read_as_usual(tmp_path):
+    (tmp_path / ".env").write_text("A=1\n#B=2\nexport C=\"x y\"\nD='it=s'\nbroken\n E = f \n")
+    assert read_dotenv(tmp_path / ".env") == {"A": "1", "C": "x y", "D": "it=s", "E": "f"}
+    assert read_dotenv(tmp_path / "none") == {}
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {},
+        {"classes": []},
+        {"classes": [{"id": "c001", "name": "x"}]},
+        {"classes": [{"id": "../x", "name": "x", "query": "x"}]},
+        {"classes": [{"id": "c001", "name": "x", "query": "x"}] * 2},
+        {"classes": [{"id": "c001", "name": "x", "query": " "}]},
+        {"classes": [{"id": "c001", "name": "x", "query": "x"}], "robots": "ignore"},
+        {"classes": [{"id": "c001", "name": "x", "query": "x"}], "license": "free"},
+        {"classes": [{"id": "c001", "name": "x", "query": "x"}], "limit": "ten"},
+        {"classes": [{"id": "c001", "name": "x", "query": "x"}], "limt": 10},
+    ],
+)
+def test_a_configuration_that_makes_no_sense_is_refused_in_a_sentence(values):
+    with pytest.raises(ConfigError) as caught:
+        CollectConfig.of(values)
+    assert str(caught.value).endswith(".")
+
+
+def test_neither_django_nor_torch_is_loaded(tmp_path):
+    code = (
+        "import sys, scraping.__main__, scraping.collect, scraping.gallery;"
+        "print(sorted({name.partition('.')[0] for name in sys.modules} & {'django', 'torch', 'torchvision', 'sklearn'}))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment(), cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "[]"

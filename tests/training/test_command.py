@@ -1,0 +1,177 @@
+"""The commands as a person runs them, in processes of their own."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+from typing import IO
+
+import pytest
+from PIL import Image
+
+from tests.training.conftest import LoopbackServer
+from tests.training.test_fit import measured, read
+from training.manifest import read_manifest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def environment(home: Path, **more: str) -> dict[str, str]:
+    """Without CI, under which ONNX Runtime keeps quiet anyway, and with a home that shows what is written there."""
+    kept = {name: value for name, value in os.environ.items() if name != "CI" and "PICAISSO" not in name}
+    return {**kept, "HOME": str(home), "XDG_CACHE_HOME": str(home / ".cache"), "PYTHONPATH": str(ROOT), **more}
+
+
+def run(*arguments: object, home: Path, **more: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, *map(str, arguments)]
+    return subprocess.run(command, env=environment(home, **more), cwd=home, capture_output=True, text=True, timeout=120)
+
+
+def start(folder: Path, home: Path) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "training", "fit", str(folder), "--json"]
+    return subprocess.Popen(
+        command, env=environment(home), cwd=home, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+def wait_for(stream: IO[str] | None, stage: str, done: int) -> None:
+    assert stream is not None
+    for line in stream:
+        row = json.loads(line)
+        if row["stage"] == stage and row["done"] >= done:
+            return
+    raise AssertionError(f"the run ended before stage {stage}")
+
+
+@pytest.mark.parametrize(
+    "module", ["training", "training.manifest", "training.nearcopies", "training.predict", "training.__main__"]
+)
+def test_these_modules_load_neither_torch_nor_django(module: str, tmp_path: Path) -> None:
+    code = f"import sys, {module}; print([m for m in ('torch', 'django', 'sklearn', 'onnx') if m in sys.modules])"
+    assert run("-c", code, home=tmp_path).stdout.strip() == "[]"
+
+
+def test_a_run_that_is_stopped_and_killed_goes_on_and_ends_the_same(
+    trained_run: Path, untrained_run: Path, tmp_path: Path
+) -> None:
+    process = start(untrained_run, tmp_path)
+    wait_for(process.stdout, "features", 16)
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode == 1 and "stopped" in errors and "Traceback" not in errors
+    assert read(untrained_run / "result.json")["error"]["retry"] is True
+    for stage, done in (("features", 32), ("export", 2)):
+        process = start(untrained_run, tmp_path)
+        wait_for(process.stdout, stage, done)
+        process.kill()
+        process.communicate(timeout=30)
+        assert not (untrained_run / "result.json").exists()
+        assert not (untrained_run / "model").exists()
+    process = start(untrained_run, tmp_path)
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 0 and json.loads(output.splitlines()[-1])["ok"] is True
+    assert measured(untrained_run) == measured(trained_run)
+    assert read_manifest(untrained_run) == read_manifest(trained_run)
+    assert not [path for path in untrained_run.iterdir() if path.name.startswith(".")]
+
+
+def test_a_folder_of_pictures_is_refused_with_one_sentence_when_a_class_is_too_small(
+    photographs: Path, tmp_path: Path
+) -> None:
+    few = tmp_path / "few"
+    for name, count in (("mammal", 12), ("plant", 2)):
+        (few / name).mkdir(parents=True)
+        for path in sorted((photographs / name).iterdir())[:count]:
+            shutil.copy(path, few / name)
+    (few / "mammal" / "broken.jpg").write_bytes(b"broken")
+    ended = run(
+        "-m", "training", "fit", "--images", few, "--out", tmp_path / "run", "--json",
+        home=tmp_path, PICAISSO_BACKBONE="efficientnet_lite0",
+    )  # fmt: skip
+    assert ended.returncode == 1
+    assert ended.stderr.strip().splitlines()[-1].startswith("The class “plant” has 2 usable pictures")
+    assert json.loads(ended.stdout.splitlines()[0]) == {
+        "left_out": {"mammal/broken.jpg": "not a picture that can be read"}
+    }
+    assert "mammal/broken.jpg" in (tmp_path / "run" / "left_out.csv").read_text()
+    assert read(tmp_path / "run" / "result.json")["error"]["stage"] == "split"
+    assert read(tmp_path / "run" / "config.json")["backbone"] == "efficientnet_lite0"
+
+
+@pytest.mark.parametrize("arguments", [(), ("fit",), ("fit", "a", "--images", "b"), ("fit", "a", "--seed", "x")])
+def test_wrong_usage_exits_with_2(arguments: tuple[str, ...], tmp_path: Path) -> None:
+    ended = run("-m", "training", *arguments, home=tmp_path)
+    assert ended.returncode == 2 and "usage: python -m training" in ended.stderr
+
+
+def test_a_folder_that_is_no_run_folder_is_refused(tmp_path: Path) -> None:
+    ended = run("-m", "training", "fit", tmp_path / "nothing", home=tmp_path)
+    assert ended.returncode == 1
+    assert "The run folder has no readable config.json." in ended.stderr
+
+
+def test_the_delivered_predict_proves_itself_without_picaisso(trained_run: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(trained_run / "model", tmp_path / "unzipped")
+    command = [sys.executable, "-I", str(folder / "predict.py")]
+    home = tmp_path / "home"
+    home.mkdir()
+    check = subprocess.run([*command, "--check"], env=environment(home), capture_output=True, text=True)
+    assert check.returncode == 0, check.stderr
+    assert check.stdout.startswith("6 pictures") and check.stdout.strip().endswith("same")
+    assert not list(home.rglob("*")), "ONNX Runtime wrote usage data"
+    row = next(row for row in read_manifest(trained_run) if row.split == "test" and row.class_id == "c002")
+    answer = subprocess.run(
+        [*command, str(trained_run / row.file)], env=environment(home), capture_output=True, text=True
+    )
+    assert answer.stdout.splitlines()[1].endswith("%  plant")
+    reference = read(folder / "reference_predictions.json")
+    reference[0]["probabilities"][0] += 0.01
+    (folder / "reference_predictions.json").write_text(json.dumps(reference))
+    check = subprocess.run([*command, "--check"], env=environment(home), capture_output=True, text=True)
+    assert check.returncode == 1 and "DIFFERENT" in check.stdout
+
+
+def test_predict_reads_run_folders_model_folders_and_zips_and_files_folders_and_urls(
+    trained_run: Path, tmp_path: Path, server: LoopbackServer
+) -> None:
+    with zipfile.ZipFile(tmp_path / "model.zip", "w") as archive:
+        for path in (trained_run / "model").iterdir():
+            archive.write(path, path.name)
+    picture = trained_run / next(r.file for r in read_manifest(trained_run) if r.class_id == "c001")
+    server.files["/a%20picture"] = picture.read_bytes()
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    Image.open(picture).save(folder / "one.png")
+    (folder / "two.jpg").write_bytes(picture.read_bytes())
+    answers = []
+    for model, place in (
+        (trained_run, picture),
+        (trained_run / "model", folder),
+        (tmp_path / "model.zip", f"{server.url}/a%20picture"),
+    ):
+        ended = run("-m", "training", "predict", model, place, "--json", home=tmp_path)
+        assert ended.returncode == 0, ended.stderr
+        answers += [json.loads(line) for line in ended.stdout.splitlines()]
+    assert len(answers) == 4
+    assert all(answer["label"] == "mammal" and answer["known"] for answer in answers)
+    assert all(abs(sum(answer["probabilities"].values()) - 1) < 1e-4 for answer in answers)
+    assert len({round(answer["probabilities"]["mammal"], 4) for answer in answers}) == 1
+
+
+def test_predict_names_what_it_cannot_read_and_goes_on(trained_run: Path, tmp_path: Path) -> None:
+    good = trained_run / read_manifest(trained_run)[0].file
+    (tmp_path / "bad.jpg").write_bytes(b"bad")
+    ended = run("-m", "training", "predict", trained_run, tmp_path / "bad.jpg", "none.jpg", good, home=tmp_path)
+    assert ended.returncode == 1
+    assert "bad.jpg: not a picture that can be read" in ended.stderr and "none.jpg" in ended.stderr
+    assert "mammal" in ended.stdout
+
+
+def test_predict_without_a_model_says_so(tmp_path: Path) -> None:
+    ended = run("-m", "training", "predict", tmp_path, "a.jpg", home=tmp_path)
+    assert ended.returncode == 1
+    assert "is neither a finished run folder nor a model folder or zip" in ended.stderr

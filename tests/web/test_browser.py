@@ -1,0 +1,201 @@
+"""The pages in a real Chromium: what only a browser can get wrong."""
+
+import shutil
+import time
+from collections.abc import Iterator
+
+import pytest
+from selenium import webdriver
+from selenium.common.exceptions import NoSuchElementException, StaleElementReferenceException
+from selenium.webdriver.chrome.service import Service
+from selenium.webdriver.common.by import By
+from selenium.webdriver.support.ui import WebDriverWait
+
+from requests_app import pipeline
+from requests_app.models import ClassifierRequest, Status
+from tests.web.conftest import delivered, keep_picture, running
+
+CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="Chromium and its driver are not installed"),
+]
+FLAGS = [
+    "--headless=new",
+    "--no-sandbox",
+    "--disable-dev-shm-usage",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--no-first-run",
+    "--disable-sync",
+    "--no-proxy-server",
+]
+
+
+@pytest.fixture
+def address(transactional_db, live_server, settings) -> str:
+    """The running site; mails' links lead to it."""
+    settings.BASE_URL = live_server.url
+    settings.CSRF_TRUSTED_ORIGINS = []
+    return live_server.url
+
+
+def open_browser(*, scripts: bool) -> webdriver.Chrome:
+    options = webdriver.ChromeOptions()
+    options.binary_location = CHROMIUM or ""
+    for flag in FLAGS:
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    if not scripts:
+        options.add_experimental_option("prefs", {"profile.managed_default_content_settings.javascript": 2})
+    return webdriver.Chrome(options=options, service=Service(DRIVER))
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[webdriver.Chrome]:
+    driver = open_browser(scripts=True)
+    yield driver
+    driver.quit()
+
+
+@pytest.fixture
+def browser(chromium) -> Iterator[webdriver.Chrome]:
+    """A page must not make the browser complain: a blocked script, a missing file, an error of ours."""
+    chromium.get_log("browser")
+    yield chromium
+    complaints = [entry["message"] for entry in chromium.get_log("browser") if "favicon" not in entry["message"]]
+    assert complaints == []
+
+
+def wait(driver: webdriver.Chrome, condition, seconds: float = 10) -> None:
+    """Until the condition holds; a page that is just being replaced is asked again."""
+    replaced = (NoSuchElementException, StaleElementReferenceException)
+    WebDriverWait(driver, seconds, poll_frequency=0.1, ignored_exceptions=replaced).until(condition)
+
+
+def fill(driver: webdriver.Chrome, *names: str) -> None:
+    for field, name in zip(driver.find_elements(By.NAME, "classes"), names, strict=False):
+        field.send_keys(name)
+    driver.find_element(By.NAME, "email").send_keys("ada@example.org")
+
+
+def heading(driver: webdriver.Chrome) -> str:
+    return driver.find_element(By.TAG_NAME, "h1").text
+
+
+def press(driver: webdriver.Chrome, words: str) -> None:
+    path = f"//main//*[self::button or self::a][not(@aria-hidden)][normalize-space(.)='{words}']"
+    wait(driver, lambda d: d.find_element(By.XPATH, path).click() or True)
+
+
+def test_three_classes_from_the_form_to_the_queue_and_away_again(browser, address):
+    """Also shows that our own forms are accepted, although the pages tell other sites nothing of their address."""
+    browser.get(address)
+    press(browser, "+ Add a class")
+    assert browser.switch_to.active_element.get_attribute("id") == "id_classes_2"
+    fill(browser, "cat", "dog", "owl")
+    press(browser, "Make my classifier")
+    wait(browser, lambda d: "/r/" in d.current_url)
+    request = ClassifierRequest.objects.get()
+    assert [c.name for c in request.classes.all()] == ["cat", "dog", "owl"]
+
+    browser.get(pipeline.confirmation_link(request))
+    press(browser, "Yes, start")
+    wait(browser, lambda d: heading(d) == "Waiting in the queue")
+    press(browser, "Cancel")
+    wait(browser, lambda d: heading(d) == "Cancelled")
+    press(browser, "Try again")
+    wait(browser, lambda d: heading(d) == "Waiting in the queue")
+    press(browser, "Delete everything …")
+    press(browser, "Delete everything")
+    wait(browser, lambda d: d.current_url == f"{address}/")
+    request.refresh_from_db()
+    assert request.status == Status.EXPIRED
+
+
+def test_rows_that_are_added_and_removed_keep_classes_and_queries_together(browser, address):
+    browser.get(address)
+    for _ in range(2):
+        press(browser, "+ Add a class")
+    fill(browser, "cat", "dog", "owl", "bee")
+    browser.find_element(By.CSS_SELECTOR, "details.options > summary").click()
+    for field, query in zip(browser.find_elements(By.NAME, "queries"), ["", "", "owl bird", "bee insect"], strict=True):
+        field.send_keys(query)
+    browser.find_elements(By.CSS_SELECTOR, "[data-remove]")[0].click()
+    press(browser, "Make my classifier")
+    wait(browser, lambda d: "/r/" in d.current_url)
+    rows = [(c.name, c.query) for c in ClassifierRequest.objects.get().classes.all()]
+    assert rows == [("cat", "cat"), ("dog", "dog"), ("bee", "bee insect")]
+
+
+def test_the_page_follows_the_work_to_its_end_by_itself(browser, address):
+    request = running()
+    browser.get(request.url)
+    assert heading(browser) == "Collecting pictures"
+    assert browser.find_elements(By.CSS_SELECTOR, ".thumbs img") == []
+    keep_picture(request.classes.first(), 1)
+    wait(browser, lambda d: d.find_elements(By.CSS_SELECTOR, ".thumbs img"))
+    shown = "return document.querySelector('.thumbs img').naturalWidth"
+    wait(browser, lambda d: d.execute_script(shown) == 256)
+    request.refresh_from_db()
+    error = {"stage": "collect", "reason": "The disk is full.", "remedy": "Retry later."}
+    assert request.move(Status.FAILED, error=error)
+    wait(browser, lambda d: heading(d) == "This did not work")
+    assert browser.title == "This did not work · Picaisso"
+    assert browser.find_element(By.ID, "spoken").get_attribute("textContent") == "This did not work"
+    assert not browser.find_elements(By.CSS_SELECTOR, "[hx-get]")
+
+
+def test_polls_without_news_change_nothing_on_the_page(browser, address):
+    browser.get(running().url)
+    ClassifierRequest.objects.get().jobs.update(started=None)
+    time.sleep(2.5)
+    mark = "document.getElementById('progress').dataset.seen = 'yes'"
+    browser.execute_script(mark)
+    time.sleep(4.5)
+    assert browser.execute_script("return document.getElementById('progress').dataset.seen") == "yes"
+    polls = "return performance.getEntriesByType('resource').filter(e => e.name.endsWith('/progress/')).length"
+    assert browser.execute_script(polls) >= 2
+
+
+def test_the_file_that_the_browser_saves_is_the_file(browser, address, tmp_path):
+    request = delivered()
+    browser.execute_cdp_cmd("Browser.setDownloadBehavior", {"behavior": "allow", "downloadPath": str(tmp_path / "got")})
+    browser.get(request.url)
+    browser.find_element(By.CSS_SELECTOR, ".downloads a").click()
+    saved = tmp_path / "got" / "picaisso-model.zip"
+    wait(browser, lambda _: saved.exists())
+    assert saved.read_bytes() == request.versions.get().artifacts.get(kind="model").file.read_bytes()
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_nothing_is_wider_than_the_screen(browser, address, width):
+    long_name = "a-name-without-any-space-that-goes-on-until-sixty-four-characters"[:64]
+    request = delivered(long_name, "dog", *[f"class {n}" for n in range(8)])
+    metrics = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 600}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+    try:
+        for place in (address, request.url, request.url + "delete/"):
+            browser.get(place)
+            assert browser.execute_script("return document.documentElement.scrollWidth") <= width, place
+    finally:
+        browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
+def test_everything_works_without_scripts(address):
+    driver = open_browser(scripts=False)
+    try:
+        driver.get(address)
+        fill(driver, "cat", "dog")
+        press(driver, "+ Add a class")
+        wait(driver, lambda d: len(d.find_elements(By.NAME, "classes")) == 3)
+        driver.find_elements(By.NAME, "classes")[2].send_keys("owl\n")  # Return sends the form, and adds no row
+        wait(driver, lambda d: "/r/" in d.current_url)
+        request = ClassifierRequest.objects.get()
+        assert request.classes.count() == 3
+        pipeline.confirm(request)
+        wait(driver, lambda d: heading(d) == "Waiting in the queue", seconds=12)  # the page reloads itself
+        press(driver, "Cancel")
+        wait(driver, lambda d: heading(d) == "Cancelled")
+    finally:
+        driver.quit()

@@ -1,0 +1,138 @@
+"""The download links: who gets the files, in one piece or resumed."""
+
+import hashlib
+
+import pytest
+
+from requests_app.models import DatasetVersion
+from tests.web.conftest import MODEL_ZIP, add_artifact, delivered, running
+
+SIZE = len(MODEL_ZIP)
+
+
+@pytest.fixture
+def link(db) -> str:
+    return f"{delivered().get_absolute_url()}download/model/"
+
+
+def body(response) -> bytes:
+    return b"".join(response.streaming_content) if response.streaming else response.content
+
+
+def test_a_file_comes_whole_with_its_name_length_and_checksum(client, link):
+    response = client.get(link)
+    assert response.status_code == 200
+    assert body(response) == MODEL_ZIP
+    assert response.headers["Content-Length"] == str(SIZE)
+    assert response.headers["Content-Disposition"] == 'attachment; filename="picaisso-model.zip"'
+    assert response.headers["Content-Type"] == "application/zip"
+    assert response.headers["ETag"] == f'"{hashlib.sha256(MODEL_ZIP).hexdigest()}"'
+    assert response.headers["Accept-Ranges"] == "bytes"
+    assert response.headers["Cache-Control"] == "private, no-store"
+    assert response.headers["X-Robots-Tag"] == "noindex, nofollow"
+    assert response.headers["Referrer-Policy"] == "no-referrer"
+
+
+RANGES = {
+    "bytes=0-0": (0, 0),
+    "bytes=100-": (100, SIZE - 1),
+    "bytes=100-199": (100, 199),
+    "bytes=2000-99999": (2000, SIZE - 1),
+    "bytes=-10": (SIZE - 10, SIZE - 1),
+    "bytes=-99999": (0, SIZE - 1),
+}
+
+
+@pytest.mark.parametrize("asked", RANGES)
+def test_a_part_is_exactly_the_part_that_was_asked_for(client, link, asked):
+    first, last = RANGES[asked]
+    response = client.get(link, headers={"Range": asked})
+    assert response.status_code == 206
+    assert body(response) == MODEL_ZIP[first : last + 1]
+    assert response.headers["Content-Range"] == f"bytes {first}-{last}/{SIZE}"
+    assert response.headers["Content-Length"] == str(last - first + 1)
+
+
+@pytest.mark.parametrize("asked", [f"bytes={SIZE}-", "bytes=999999-1000000", "bytes=-0"])
+def test_a_part_outside_the_file_cannot_be_had(client, link, asked):
+    response = client.get(link, headers={"Range": asked})
+    assert response.status_code == 416
+    assert response.headers["Content-Range"] == f"bytes */{SIZE}"
+    assert body(response) == b""
+
+
+@pytest.mark.parametrize("asked", ["bytes=5-2", "bytes=a-b", "bytes=-", "lines=1-2", "bytes=0-1,5-6", "", "bytes=٣-"])
+def test_what_is_no_single_range_gets_the_whole_file(client, link, asked):
+    response = client.get(link, headers={"Range": asked})
+    assert response.status_code == 200
+    assert body(response) == MODEL_ZIP
+
+
+def test_an_interrupted_download_goes_on_to_the_same_file(client, link):
+    whole = client.get(link)
+    part = b"".join(whole.streaming_content)[:777]
+    headers = {"Range": f"bytes={len(part)}-", "If-Range": whole.headers["ETag"]}
+    rest = client.get(link, headers=headers)
+    assert rest.status_code == 206
+    assert part + body(rest) == MODEL_ZIP
+
+
+def test_a_part_of_an_older_file_is_not_mixed_with_the_new_one(client, link):
+    response = client.get(link, headers={"Range": "bytes=100-", "If-Range": '"another"'})
+    assert response.status_code == 200
+    assert body(response) == MODEL_ZIP
+
+
+def test_head_tells_all_and_sends_nothing(client, link):
+    response = client.head(link, headers={"Range": "bytes=0-9"})
+    assert response.status_code == 200
+    assert response.headers["Content-Length"] == str(SIZE)
+    assert body(response) == b""
+
+
+def test_who_has_the_file_is_told_so(client, link):
+    etag = client.head(link).headers["ETag"]
+    response = client.get(link, headers={"If-None-Match": f'"other", {etag}'})
+    assert (response.status_code, body(response)) == (304, b"")
+
+
+def test_the_latest_version_is_served(client):
+    request = delivered()
+    newer = DatasetVersion.objects.create(request=request, number=2)
+    add_artifact(newer, "model", b"newer")
+    assert body(client.get(f"{request.get_absolute_url()}download/model/")) == b"newer"
+    assert body(client.get(f"{request.get_absolute_url()}download/dataset/")).startswith(b"PK")
+
+
+@pytest.mark.parametrize("kind", ["croissant", "secret_key", "MODEL"])
+def test_a_kind_that_was_not_made_is_a_404(client, kind):
+    assert client.get(f"{delivered().get_absolute_url()}download/{kind}/").status_code == 404
+
+
+def test_nothing_can_be_downloaded_before_it_is_there(client):
+    assert client.get(f"{running().get_absolute_url()}download/model/").status_code == 404
+
+
+def test_another_requests_token_opens_only_its_own_files(client):
+    mine, other = delivered(), running()
+    assert mine.versions.get().artifacts.exists()
+    assert client.get(f"{other.get_absolute_url()}download/model/").status_code == 404
+
+
+def test_a_file_that_has_left_the_disk_is_a_404(client, site):
+    request = delivered()
+    request.versions.get().artifacts.get(kind="model").file.unlink()
+    assert client.get(f"{request.get_absolute_url()}download/model/").status_code == 404
+
+
+def test_an_empty_file_is_sent_as_it_is(client):
+    request = delivered()
+    version = DatasetVersion.objects.create(request=request, number=2)
+    add_artifact(version, "model", b"")
+    response = client.get(f"{request.get_absolute_url()}download/model/")
+    assert (response.status_code, body(response)) == (200, b"")
+    assert response.headers["Content-Length"] == "0"
+
+
+def test_sending_to_a_download_link_is_refused(client, link):
+    assert client.post(link).status_code == 405

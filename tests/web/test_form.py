@@ -1,0 +1,179 @@
+"""The first page: what is typed, what is answered beside which field, and what comes of it."""
+
+import re
+import unicodedata
+
+import pytest
+
+from requests_app.models import ClassifierRequest, OutgoingMail
+from tests.web.conftest import post
+
+GOOD = {"classes": ["corgi", "shiba inu"], "email": "ada@example.org"}
+OPTIONS = {"queries": ["", ""], "images_per_class": "100", "license": "any", "backbone": "resnet50"}
+
+
+def complaints(page: str) -> dict[str, str]:
+    """field id -> the sentence that stands beside it."""
+    found = re.findall(r'<p class="complaint" id="(\w+)_error">(.*?)</p>', page, re.DOTALL)
+    return {field: sentence.strip() for field, sentence in found}
+
+
+def test_the_page_is_there(client):
+    response = client.get("/")
+    assert response.status_code == 200
+    assert response.content.count(b'name="classes"') == 3  # two rows, and the one that "add a class" copies
+    assert b"autofocus" not in response.content
+
+
+def test_a_good_form_makes_a_request_and_goes_to_its_page(holder):
+    response = post(holder, "/", **GOOD, **OPTIONS)
+    request = ClassifierRequest.objects.get()
+    assert (response.status_code, response.headers["Location"]) == (303, f"/r/{request.token}/")
+    assert [(c.name, c.query) for c in request.classes.all()] == [("corgi", "corgi"), ("shiba inu", "shiba inu")]
+    assert (request.email, request.images_per_class, request.license) == ("ada@example.org", 100, "any")
+    assert request.status == "unconfirmed"
+    assert OutgoingMail.objects.get().to == "ada@example.org"
+
+
+def test_the_options_are_optional_for_programs(holder):
+    assert post(holder, "/", **GOOD).status_code == 303
+
+
+def test_every_option_arrives(holder):
+    options = {"queries": ["", "shiba inu dog"], "images_per_class": "38", "license": "open", "backbone": "resnet18"}
+    assert post(holder, "/", **{**GOOD, **options}).status_code == 303
+    request = ClassifierRequest.objects.get()
+    assert (request.images_per_class, request.license, request.backbone) == (38, "open", "resnet18")
+    assert [c.query for c in request.classes.all()] == ["corgi", "shiba inu dog"]
+
+
+def test_empty_extra_rows_are_ignored(holder):
+    assert post(holder, "/", **{**GOOD, "classes": ["", "corgi", "  ", "shiba inu", ""]}).status_code == 303
+    assert [c.name for c in ClassifierRequest.objects.get().classes.all()] == ["corgi", "shiba inu"]
+
+
+def test_names_are_kept_in_normal_form_c_without_outer_spaces(holder):
+    post(holder, "/", classes=[" cafe\u0301 ", "狗", "🐶🏽"], email="ada@example.org")
+    names = [c.name for c in ClassifierRequest.objects.get().classes.all()]
+    assert names == ["café", "狗", "🐶🏽"]
+    assert all(unicodedata.is_normalized("NFC", name) for name in names)
+
+
+BAD = {
+    "no class": ({"classes": ["", ""]}, "id_classes_0", "Name this class"),
+    "one class only": ({"classes": ["corgi", ""]}, "id_classes_1", "second class"),
+    "one class, no empty row": ({"classes": ["corgi"]}, "id_classes_1", "second class"),
+    "equal": ({"classes": ["corgi", "corgi"]}, "id_classes_1", "same as class 1"),
+    "equal but for case and spaces": ({"classes": ["Cat", " cat "]}, "id_classes_1", "same as class 1"),
+    "equal after folding": ({"classes": ["Straße", "STRASSE"]}, "id_classes_1", "same as class 1"),
+    "equal after composing": ({"classes": ["é", "e\u0301"]}, "id_classes_1", "same as class 1"),
+    "equal, not neighbours": ({"classes": ["a", "b", "A"]}, "id_classes_2", "same as class 1"),
+    "65 characters": ({"classes": ["corgi", "x" * 65]}, "id_classes_1", "At most 64"),
+    "NUL": ({"classes": ["corgi", "a\0b"]}, "id_classes_1", "control characters"),
+    "line break": ({"classes": ["corgi", "a\nb"]}, "id_classes_1", "control characters"),
+    "escape": ({"classes": ["corgi", "a\x1b[0m"]}, "id_classes_1", "control characters"),
+    "turned reading direction": ({"classes": ["corgi", "abc\u202egnp"]}, "id_classes_1", "reading direction"),
+    "isolate": ({"classes": ["corgi", "\u2066abc"]}, "id_classes_1", "reading direction"),
+    "nothing visible": ({"classes": ["corgi", "\u200b\u200d"]}, "id_classes_1", "no visible character"),
+    "eleven": ({"classes": [str(i) for i in range(11)]}, "id_classes_10", "At most 10"),
+    "query without a name": ({"classes": ["a", "b", ""], "queries": ["", "", "c"]}, "id_classes_2", "Name this"),
+    "long query": ({"queries": ["", "q" * 201]}, "id_queries_1", "At most 200"),
+    "query with a tab": ({"queries": ["a\tb", ""]}, "id_queries_0", "control characters"),
+    "no address": ({"email": ""}, "id_email", "Type the address"),
+    "not an address": ({"email": "ada"}, "id_email", "not an e-mail address"),
+    "localhost": ({"email": "a@localhost"}, "id_email", "not an e-mail address"),
+    "domain without a dot": ({"email": "a@intranet"}, "id_email", "not an e-mail address"),
+    "literal address": ({"email": "a@[127.0.0.1]"}, "id_email", "not an e-mail address"),
+    "255 characters": ({"email": "a@" + "b" * 60 + ".example" * 25 + ".org"}, "id_email", "at most 254"),
+    "two addresses": ({"email": "a@example.org, b@example.org"}, "id_email", "One address only"),
+    "two addresses, no comma": ({"email": "a@example.org b@example.org"}, "id_email", "One address only"),
+    "name and address": ({"email": "Ada <ada@example.org>"}, "id_email", "not an e-mail address"),
+    "quoted name": ({"email": '"a,b"@example.org'}, "id_email", "not an e-mail address"),
+    "header injection": ({"email": "a@example.org\r\nBcc: b@example.org"}, "id_email", "not an e-mail address"),
+    "line break at the end": ({"email": "a@example.org\r\n"}, "id_email", "not an e-mail address"),
+    "NUL in the address": ({"email": "a\0@example.org"}, "id_email", "not an e-mail address"),
+    "too few pictures": ({"images_per_class": "19"}, "id_images_per_class", "20 to 500"),
+    "too many pictures": ({"images_per_class": "501"}, "id_images_per_class", "20 to 500"),
+    "half a picture": ({"images_per_class": "30.5"}, "id_images_per_class", "20 to 500"),
+    "no number": ({"images_per_class": "many"}, "id_images_per_class", "20 to 500"),
+    "unknown licence": ({"license": "stolen"}, "id_license", "licences offered"),
+    "unknown network": ({"backbone": "gpt"}, "id_backbone", "networks offered"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_is_answered_beside_its_field(holder, case):
+    fields, field, sentence = BAD[case]
+    response = post(holder, "/", **{**GOOD, **OPTIONS, **fields})
+    page = response.content.decode()
+    assert response.status_code == 400
+    assert sentence in complaints(page)[field]
+    control = re.search(rf'<(input|select)[^>]*id="{field}"[^>]*>', page).group(0)
+    assert 'aria-invalid="true"' in control
+    assert f"{field}_error" in control  # aria-describedby names the complaint
+    assert not ClassifierRequest.objects.exists()
+    assert not OutgoingMail.objects.exists()
+
+
+def test_everything_typed_is_kept(holder):
+    fields = {"classes": ["corgi", "<b>&", "cat"], "queries": ["dog", "", "x"], "email": "no", "images_per_class": "7"}
+    page = post(holder, "/", **fields, license="open", backbone="resnet18").content.decode()
+    assert re.findall(r'name="classes"[^>]*value="(.*?)"', page) == ["corgi", "&lt;b&gt;&amp;", "cat", ""]
+    assert re.findall(r'name="queries"[^>]*value="(.*?)"', page) == ["dog", "", "x", ""]
+    assert 'value="no"' in page
+    assert 'value="7"' in page
+    assert '<option value="open" selected>' in page
+    assert '<option value="resnet18" selected>' in page
+
+
+def test_the_first_complaint_has_the_focus_and_a_summary_names_all(holder):
+    page = post(holder, "/", classes=["a", "a"], email="no", images_per_class="7").content.decode()
+    assert page.count("autofocus") == 1
+    assert "autofocus" in re.search(r'<input[^>]*id="id_classes_1"[^>]*>', page).group(0)
+    summary = re.search(r'role="alert".*?</div>', page, re.DOTALL).group(0)
+    assert re.findall(r'href="#(\w+)"', summary) == ["id_classes_1", "id_email", "id_images_per_class"]
+    assert "<details" in page
+    assert re.search(r'<details class="options" open>', page)  # the field in question can be seen
+
+
+def test_the_address_has_the_focus_when_only_it_is_wrong(holder):
+    page = post(holder, "/", **{**GOOD, "email": "no"}).content.decode()
+    assert "autofocus" in re.search(r'<input[^>]*id="id_email"[^>]*>', page).group(0)
+
+
+def test_a_class_is_added_without_scripts(holder):
+    response = post(holder, "/", **{**GOOD, **OPTIONS, "license": "open"}, add="1")
+    page = response.content.decode()
+    assert response.status_code == 200
+    assert re.findall(r'name="classes" id="(\w+)" value="(.*?)"', page)[:3] == [
+        ("id_classes_0", "corgi"),
+        ("id_classes_1", "shiba inu"),
+        ("id_classes_2", ""),
+    ]
+    assert "autofocus" in re.search(r'<input[^>]*id="id_classes_2"[^>]*>', page).group(0)
+    assert 'value="ada@example.org"' in page
+    assert '<option value="open" selected>' in page
+    assert complaints(page) == {}
+
+
+def test_a_class_is_removed_without_scripts(holder):
+    page = post(holder, "/", classes=["a", "b", "c", "d"], queries=["", "", "x", "y"], remove="2").content.decode()
+    assert re.findall(r'name="classes"[^>]*value="(.*?)"', page)[:3] == ["a", "b", "d"]
+    assert re.findall(r'name="queries"[^>]*value="(.*?)"', page)[:3] == ["", "", "y"]
+
+
+def test_not_more_than_ten_rows_are_offered(holder):
+    page = post(holder, "/", classes=[str(i) for i in range(10)], add="1").content.decode()
+    assert page.count('name="classes"') == 11  # ten and the template
+    assert re.search(r"<button[^>]*data-add disabled>", page)
+
+
+def test_a_form_without_the_token_of_its_page_does_nothing(holder):
+    response = holder.post("/", GOOD)
+    assert response.status_code == 403
+    assert b"Please send it again" in response.content
+    assert not ClassifierRequest.objects.exists()
+
+
+def test_other_methods_are_refused(client):
+    assert client.put("/").status_code == 405

@@ -1,0 +1,109 @@
+"""The mails' words: rendered by the outbox itself, from the templates that lie beside each other."""
+
+import re
+
+import pytest
+
+from requests_app import mail, pipeline
+from requests_app.models import ClassifierRequest, OutgoingMail
+from tests.web.conftest import delivered, stopped, submitted
+
+SECRET = "a name nobody should read in a subject"
+
+
+def delivered_mail(request: ClassifierRequest, *, attached: bool) -> OutgoingMail:
+    version = request.versions.get()
+    artifacts = list(version.artifacts.all())
+    offers = [
+        {
+            "kind": a.kind,
+            "label": a.get_kind_display(),
+            "file_name": a.file_name,
+            "bytes": a.bytes,
+            "sha256": a.sha256,
+            "url": f"{request.url}download/{a.kind}/",
+        }
+        for a in artifacts
+    ]
+    context = {"run": version.run, "artifacts": offers, "attached": attached}
+    return mail.put(request, "delivered", f"delivered:{attached}", context)
+
+
+def mails(name: str = SECRET) -> list[OutgoingMail]:
+    """One of each kind."""
+    submitted(name, "dog")
+    confirm = OutgoingMail.objects.get()
+    error = {"stage": "collect", "reason": "Too few pictures & more.", "remedy": "Try another wording."}
+    stuck = stopped("needs_attention")
+    return [
+        confirm,
+        delivered_mail(delivered(name, "dog"), attached=False),
+        mail.put(stuck, "needs_attention", "attention", {"error": error}),
+        mail.put(stuck, "failed", "failed", {"error": error}),
+    ]
+
+
+def test_subjects_are_one_line_and_name_no_class():
+    subjects = [row.subject for row in mails()]
+    assert len(set(subjects)) == 4
+    assert all(subject and "\n" not in subject and SECRET not in subject for subject in subjects)
+
+
+def test_both_forms_carry_the_link_and_nothing_unfinished():
+    for row in mails():
+        link = pipeline.confirmation_link(row.request) if "confirm" in row.subject else row.request.url
+        assert link in row.text
+        assert f'href="{link}"' in row.html
+        for text in (row.text, row.html):
+            assert not re.search(r"\{[{%#]|[%#}]\}|None|Traceback", text)
+
+
+def test_names_are_plain_in_text_and_escaped_in_html():
+    for row in mails("<script>alert(1)</script> & co")[:2]:
+        assert "<script>alert(1)</script> & co" in row.text
+        assert "&lt;script&gt;alert(1)&lt;/script&gt; &amp; co" in row.html
+        assert "<script" not in row.html
+
+
+def test_the_html_brings_everything_along_and_asks_nobody():
+    for row in mails():
+        assert not re.search(r"<(img|link|script|style)\b|url\(", row.html)
+        assert row.html.lstrip().startswith("<!doctype html>")
+
+
+@pytest.mark.parametrize("form", ["text", "html"])
+def test_the_result_mail_has_one_number_its_interval_and_the_verdict(form):
+    row = delivered_mail(delivered(), attached=False)
+    text = " ".join(re.sub(r"<[^>]*>", " ", getattr(row, form)).split())
+    assert "90 %" in text
+    assert "95 % interval: 80 % to 97 %" in text
+    assert "It tells the classes apart: right on 90 % of 20 test pictures" in text
+    assert "The bundled backbone was used." in text
+    assert "found 20, kept 2; left out: 9 duplicates, 5 unreachable, 1 too small" in text
+    assert "attached" not in text
+
+
+def test_the_result_mail_has_two_buttons_and_every_file_with_its_checksum():
+    request = delivered()
+    row = delivered_mail(request, attached=True)
+    assert "See the result" in row.html
+    assert "Download the model" in row.html
+    assert "also attached" in row.html
+    assert "also attached" in row.text
+    for artifact in request.versions.get().artifacts.all():
+        assert artifact.sha256 in row.html
+        assert artifact.sha256 in row.text
+        assert f"{request.url}download/{artifact.kind}/" in row.text
+
+
+def test_a_model_that_learned_nothing_is_called_so_in_the_mail():
+    row = delivered_mail(delivered(better=False), attached=False)
+    assert "This model is no better than guessing" in row.text
+    assert max(map(len, row.text.splitlines())) <= 130  # long lines break badly in mail programs
+    assert "This model is no better than guessing" in row.html
+
+
+def test_a_stop_is_told_with_reason_and_remedy():
+    for row in mails()[2:]:
+        assert "Too few pictures & more.\nTry another wording." in row.text
+        assert "Too few pictures &amp; more." in row.html

@@ -1,0 +1,471 @@
+"""A request's pages: who may see them, what they show in every state, and how they stay up to date."""
+
+import io
+import re
+from datetime import timedelta
+
+import pytest
+from django.core import signing
+from django.utils import timezone
+from PIL import Image
+
+from requests_app import pipeline
+from requests_app.models import ClassifierRequest, ImageUrl, Job, JobState, Status, WorkerBeat
+from tests.web.conftest import delivered, keep_picture, post, running, stopped, submitted
+
+STRANGER = "A" * 32
+
+
+def page_of(client, request: ClassifierRequest) -> str:
+    response = client.get(request.get_absolute_url())
+    assert response.status_code == 200
+    return response.content.decode()
+
+
+def words(page: str) -> str:
+    """The text of a page as one line."""
+    return " ".join(re.sub(r"<[^>]*>", " ", page).split())
+
+
+# --- the gate ---------------------------------------------------------------------------------------------
+
+PLACES = ["", "progress/", "delete/", "images/1.jpg", "download/model/", "download/dataset/"]
+ACTIONS = ["cancel/", "retry/", "delete/"]
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_a_stranger_gets_the_same_404_everywhere(client, place):
+    delivered()
+    plain = client.get("/nothing/here/").content
+    response = client.get(f"/r/{STRANGER}/{place}")
+    assert response.status_code == 404
+    assert response.content == plain
+
+
+@pytest.mark.parametrize("action", ACTIONS)
+def test_a_stranger_can_do_nothing(holder, action):
+    delivered()
+    assert post(holder, f"/r/{STRANGER}/{action}").status_code == 404
+    assert ClassifierRequest.objects.get().status == Status.DELIVERED
+
+
+def test_one_wrong_character_makes_a_stranger(client):
+    token = delivered().token
+    wrong = token[:-1] + ("A" if token[-1] != "A" else "B")
+    assert client.get(f"/r/{wrong}/").status_code == 404
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_what_was_deleted_is_gone(client, place):
+    request = delivered()
+    address = request.get_absolute_url()
+    pipeline.delete(request)
+    response = client.get(address + place)
+    assert response.status_code == 410
+    assert b"This request is gone" in response.content
+
+
+@pytest.mark.parametrize("action", ACTIONS)
+def test_nothing_can_be_done_with_what_is_gone(holder, action):
+    request = delivered()
+    pipeline.delete(request)
+    assert post(holder, f"{request.get_absolute_url()}{action}").status_code == 410
+
+
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("who", ["holder", "stranger"])
+def test_nothing_below_a_token_is_indexed_or_named_to_others(client, place, who):
+    request = delivered()
+    pk = ImageUrl.objects.values_list("pk", flat=True)[0]
+    token = request.token if who == "holder" else STRANGER
+    response = client.get(f"/r/{token}/{place}".replace("images/1", f"images/{pk}"))
+    assert response.headers["X-Robots-Tag"] == "noindex, nofollow"
+    assert response.headers["Referrer-Policy"] == "no-referrer"
+    assert response.headers["Cache-Control"].startswith("private")
+    assert "no-store" in response.headers["Cache-Control"] or "images" in place
+
+
+def test_the_policy_against_foreign_scripts_is_on_every_page(client):
+    request = running()
+    for path in ("/", request.get_absolute_url(), f"/r/{STRANGER}/", "/admin/login/"):
+        policy = client.get(path).headers["Content-Security-Policy"]
+        assert "default-src 'self'" in policy
+        assert "unsafe" not in policy
+
+
+@pytest.mark.parametrize("make", [submitted, running, delivered, lambda: stopped("needs_attention")])
+def test_no_page_has_scripts_or_styles_inside(client, make):
+    page = page_of(client, make())
+    assert not re.search(r"<style|\sstyle=|\son\w+=|javascript:", page)
+    assert all("src=" in tag for tag in re.findall(r"<script[^>]*>", page))
+    assert not re.search(r'(?:src|href)="(?:https?:)?//', page)  # nothing from a third party
+
+
+def test_a_class_name_is_text_on_every_page(client):
+    name = "<script>alert(1)</script>"
+    for request in (submitted(name, "dog"), running(name, "dog"), delivered(name, "{{ 7|add:7 }}")):
+        for place in ("", "progress/", "delete/"):
+            page = client.get(request.get_absolute_url() + place).content.decode()
+            assert "<script>alert" not in page
+            assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
+    assert "{{ 7|add:7 }}" in page
+
+
+# --- confirming -------------------------------------------------------------------------------------------
+
+
+def confirm_path(request: ClassifierRequest) -> str:
+    return pipeline.confirmation_link(request).split("8000", 1)[1]
+
+
+def test_looking_at_the_confirmation_link_starts_nothing(client):
+    request = submitted()
+    response = client.get(confirm_path(request))
+    assert response.status_code == 200
+    assert b"Yes, start" in response.content
+    request.refresh_from_db()
+    assert (request.status, request.jobs.count()) == (Status.UNCONFIRMED, 0)
+
+
+def test_pressing_the_button_starts_the_work_and_shows_the_request(holder):
+    request = submitted()
+    response = post(holder, confirm_path(request))
+    request.refresh_from_db()
+    assert (response.status_code, response.headers["Location"]) == (303, request.get_absolute_url())
+    assert (request.status, request.jobs.count()) == (Status.QUEUED, 1)
+
+
+def test_pressing_it_twice_starts_one_piece_of_work(holder):
+    request = submitted()
+    assert [post(holder, confirm_path(request)).status_code for _ in range(2)] == [303, 303]
+    assert Job.objects.count() == 1
+    assert b"Already confirmed" in holder.get(confirm_path(request)).content
+
+
+def test_a_forged_link_is_answered_in_plain_words(holder):
+    request = submitted()
+    forged = confirm_path(request)[:-5] + "AAAA/"
+    for response in (holder.get(forged), post(holder, forged), holder.get("/confirm/anything/")):
+        assert response.status_code == 404
+        assert b"This link does not work" in response.content
+    request.refresh_from_db()
+    assert request.status == Status.UNCONFIRMED
+
+
+def test_a_link_older_than_a_day_does_not_work(client, monkeypatch):
+    request = submitted()
+    day_ago = timezone.now().timestamp() - 86_500
+    monkeypatch.setattr(signing.time, "time", lambda: day_ago)
+    old = confirm_path(request)
+    monkeypatch.undo()
+    assert client.get(old).status_code == 404
+
+
+def test_the_confirmation_of_what_is_gone_is_gone(client):
+    request = submitted()
+    path = confirm_path(request)
+    pipeline.delete(request)
+    assert client.get(path).status_code == 410
+
+
+def test_the_link_is_shown_only_where_mails_are_files_and_debugging_is_on(client, settings):
+    request = submitted()
+    assert "/confirm/" not in page_of(client, request)
+    settings.DEBUG = True
+    assert "/confirm/" in page_of(client, request)
+    settings.EMAIL_IN_FOLDER = False
+    assert "/confirm/" not in page_of(client, request)
+
+
+# --- progress ---------------------------------------------------------------------------------------------
+
+
+def test_a_running_request_shows_counts_time_left_and_pictures(client):
+    request = running()
+    cat = request.classes.first()
+    picture = keep_picture(cat, 1)
+    keep_picture(cat, 2, source="openverse")
+    page = page_of(client, request)
+    text = words(page)
+    assert "Collecting pictures" in text
+    assert "25 %, about 2 minutes left" in text
+    assert "Bing: 1 kept" in text
+    assert "Openverse: 1 kept" in text
+    assert "2 of 40" in text
+    assert f"/images/{picture.pk}.jpg" in page
+    assert re.search(r'class="stage running" aria-current="step".*?Collect pictures.*?1 min 15 s', page, re.DOTALL)
+
+
+def test_a_waiting_request_says_what_it_waits_for(client):
+    first = submitted()
+    pipeline.confirm(first)
+    second = submitted()
+    pipeline.confirm(second)
+    assert "No worker is running" in page_of(client, second)
+    beat = WorkerBeat.objects.create(cluster="c", queue="collect")
+    assert "It is next." in page_of(client, first)
+    assert "1 other piece of work before this one" in page_of(client, second)
+    WorkerBeat.objects.filter(pk=beat.pk).update(at=timezone.now() - timedelta(hours=1))
+    assert "No worker is running" in page_of(client, second)
+
+
+def test_a_silent_worker_is_told(client):
+    request = running()
+    request.jobs.update(lease_until=timezone.now() - timedelta(seconds=5))
+    assert "The worker has stopped answering" in page_of(client, request)
+
+
+def test_the_polled_part_is_the_same_as_the_first(client):
+    request = running()
+    keep_picture(request.classes.first(), 1)
+    request.jobs.update(started=None)  # so that no second passes between the two
+
+    def without_tokens(text: str) -> str:
+        return re.sub(r'value="\w{64}"', "", text)
+
+    page, part = page_of(client, request), client.get(f"{request.get_absolute_url()}progress/").content.decode()
+    assert without_tokens(part).strip() in without_tokens(page)
+    assert "<html" not in part
+
+
+def test_a_poll_without_news_is_not_answered_again(client):
+    request = submitted()
+    path = f"{request.get_absolute_url()}progress/"
+    first = client.get(path)
+    assert first.status_code == 200
+    again = client.get(path, headers={"If-None-Match": first.headers["ETag"]})
+    assert (again.status_code, again.content) == (304, b"")
+    pipeline.confirm(request)
+    assert client.get(path, headers={"If-None-Match": first.headers["ETag"]}).status_code == 200
+
+
+def test_the_poll_that_finds_the_end_stops_the_polling(client):
+    for request in (delivered(), stopped("failed"), stopped("needs_attention")):
+        response = client.get(f"{request.get_absolute_url()}progress/", headers={"HX-Request": "true"})
+        assert response.status_code == 286
+        assert b"hx-get" not in response.content
+
+
+def test_a_poller_gets_a_fragment_when_the_request_is_deleted_meanwhile(client):
+    request = running()
+    pipeline.delete(request)
+    response = client.get(f"{request.get_absolute_url()}progress/", headers={"HX-Request": "true"})
+    assert response.status_code == 410
+    assert response.content.lstrip().startswith(b"<section")
+    assert b'id="progress"' in response.content
+    assert b"<html" not in response.content
+
+
+def test_without_scripts_the_page_refreshes_itself_while_it_is_open(client):
+    refresh = '<noscript><meta http-equiv="refresh"'
+    assert refresh in page_of(client, running())
+    assert refresh not in page_of(client, delivered())
+
+
+def test_a_page_costs_the_same_few_queries_however_many_pictures(client, django_assert_max_num_queries):
+    request = running()
+    for number in range(30):
+        keep_picture(request.classes.first(), number)
+    with django_assert_max_num_queries(12):
+        page_of(client, request)
+
+
+# --- the result -------------------------------------------------------------------------------------------
+
+
+def test_a_delivered_request_shows_what_was_measured(client):
+    text = words(page_of(client, delivered()))
+    assert "Your classifier is ready" in text
+    assert "90 % 95 % interval: 80 % to 97 %" in text
+    assert "It tells the classes apart: right on 90 % of 20 test pictures" in text
+    assert "always naming the most frequent class would be right on 50 %" in text
+    assert "The bundled backbone was used." in text
+    assert "cat 90 % 90 % 10" in text
+    assert "56 to train, 12 to check, 20 to test" in text
+    assert "EfficientNet-Lite0" in text
+
+
+def test_it_says_what_was_asked_found_kept_and_left_out(client):
+    text = words(page_of(client, delivered()))
+    assert "Asked for 40, found 20, kept 2. Left out: 9 duplicates, 5 unreachable, 1 too small." in text
+    assert "Bing asked for a human check." in text
+
+
+def test_the_matrix_has_every_count_with_its_meaning(client):
+    page = page_of(client, delivered("cat", "dog", "owl"))
+    cells = re.findall(r'<td class="(right|wrong) heat-\d+" title="(.*?)">(\d+)</td>', page)
+    assert len(cells) == 9
+    assert ("right", "9 pictures of owl called owl", "9") in cells
+    assert ("wrong", "1 picture of owl called cat", "1") in cells
+
+
+def test_a_model_that_learned_nothing_is_called_so(client):
+    assert "This model is no better than guessing" in page_of(client, delivered(better=False))
+
+
+def test_the_files_stand_there_with_size_and_checksum(client):
+    request = delivered()
+    page = page_of(client, request)
+    for artifact in request.versions.get().artifacts.all():
+        assert f"{request.get_absolute_url()}download/{artifact.kind}/" in page
+        assert artifact.sha256 in page
+    assert "2.0\xa0KB" in page
+
+
+def test_it_says_until_when_everything_is_kept(client, settings):
+    settings.RETENTION_DAYS = 7
+    day = timezone.now() + timedelta(days=7)
+    assert f"Kept until {day.day} {day:%B %Y}" in words(page_of(client, delivered()))
+
+
+def test_a_stop_is_told_with_its_reason_and_remedy(client):
+    for status, title in (("failed", "This did not work"), ("needs_attention", "Your help is needed")):
+        text = words(page_of(client, stopped(status)))
+        assert title in text
+        assert "Only 3 pictures of “dog”. Try another wording." in text
+        assert "Try again" in text
+
+
+def test_stages_from_before_a_repeated_collection_are_not_shown_as_done(client):
+    request = delivered()
+    ClassifierRequest.objects.filter(pk=request.pk).update(status=Status.RUNNING)
+    Job.objects.create(request=request, stage="collect", queue="collect", state="running", started=timezone.now())
+    page = page_of(client, request)
+    assert re.findall(r'<li class="stage (\w+)"', page) == ["done", "running", "waiting", "waiting", "waiting"]
+
+
+# --- cancel, retry, delete --------------------------------------------------------------------------------
+
+
+def test_cancel_stops_the_work(holder):
+    request = running()
+    response = post(holder, f"{request.get_absolute_url()}cancel/")
+    assert (response.status_code, response.headers["Location"]) == (303, request.get_absolute_url())
+    request.refresh_from_db()
+    assert request.status == Status.CANCELLED
+    assert request.jobs.get().cancel_requested
+
+
+def test_what_is_finished_cannot_be_cancelled(holder):
+    request = delivered()
+    post(holder, f"{request.get_absolute_url()}cancel/")
+    assert "nothing left to cancel" in page_of(holder, request)
+    request.refresh_from_db()
+    assert request.status == Status.DELIVERED
+
+
+@pytest.mark.parametrize("action", ["cancel/", "retry/"])
+def test_looking_does_nothing(client, action):
+    request = running()
+    assert client.get(f"{request.get_absolute_url()}{action}").status_code == 405
+
+
+@pytest.mark.parametrize("action", ACTIONS)
+def test_a_foreign_page_can_do_nothing(holder, action):
+    request = running()
+    assert holder.post(f"{request.get_absolute_url()}{action}").status_code == 403
+    request.refresh_from_db()
+    assert request.status == Status.RUNNING
+
+
+def test_a_failed_request_starts_again(holder):
+    request = stopped("failed")
+    assert post(holder, f"{request.get_absolute_url()}retry/").status_code == 303
+    request.refresh_from_db()
+    assert request.status == Status.QUEUED
+    assert request.jobs.filter(state=JobState.QUEUED).count() == 1
+
+
+def test_a_retry_takes_other_words_fewer_pictures_and_what_is_there(holder):
+    request = stopped("needs_attention")
+    fields = {"queries": ["cat", "dog animal"], "images_per_class": "25", "accept_fewer": "on"}
+    assert post(holder, f"{request.get_absolute_url()}retry/", **fields).status_code == 303
+    request.refresh_from_db()
+    assert [c.query for c in request.classes.all()] == ["cat", "dog animal"]
+    assert (request.images_per_class, request.accept_fewer, request.status) == (25, True, Status.QUEUED)
+
+
+def test_a_bad_retry_is_answered_beside_its_field(holder):
+    request = stopped("needs_attention")
+    fields = {"queries": ["cat", "d\0g"], "images_per_class": "5"}
+    response = post(holder, f"{request.get_absolute_url()}retry/", **fields)
+    page = response.content.decode()
+    assert response.status_code == 400
+    assert "control characters" in re.search(r'id="id_queries_1_error">(.*?)<', page).group(1)
+    assert "20 to 500" in re.search(r'id="id_images_per_class_error">(.*?)<', page).group(1)
+    request.refresh_from_db()
+    assert request.status == Status.NEEDS_ATTENTION
+
+
+def test_a_retry_never_goes_round_the_confirmation_of_the_address(holder):
+    request = submitted()
+    post(holder, f"{request.get_absolute_url()}cancel/")
+    assert "Try again" not in page_of(holder, request)
+    post(holder, f"{request.get_absolute_url()}retry/")
+    request.refresh_from_db()
+    assert (request.status, request.jobs.count()) == (Status.CANCELLED, 0)
+
+
+def test_deleting_asks_first_and_then_removes_everything(holder):
+    request = delivered()
+    path = f"{request.get_absolute_url()}delete/"
+    assert "Delete everything?" in holder.get(path).content.decode()
+    assert request.folder.exists()
+    response = post(holder, path)
+    assert (response.status_code, response.headers["Location"]) == (303, "/")
+    assert b"Everything of this request has been deleted" in holder.get("/").content
+    assert not request.folder.exists()
+    assert not ImageUrl.objects.exists()
+    request.refresh_from_db()
+    assert request.email == ""
+
+
+# --- thumbnails -------------------------------------------------------------------------------------------
+
+
+def thumbnail_path(request: ClassifierRequest, image: ImageUrl) -> str:
+    return f"{request.get_absolute_url()}images/{image.pk}.jpg"
+
+
+def test_a_thumbnail_is_small_made_once_and_kept(client):
+    request = running()
+    image = keep_picture(request.classes.first(), 1)
+    response = client.get(thumbnail_path(request, image))
+    content = b"".join(response.streaming_content)
+    assert response.headers["Content-Type"] == "image/jpeg"
+    assert Image.open(io.BytesIO(content)).size == (256, 128)
+    kept = list((request.folder / "thumbnails").iterdir())
+    assert [file.name for file in kept] == [f"{image.pk}.jpg"]
+    (request.folder / "collect" / image.file).unlink()
+    assert b"".join(client.get(thumbnail_path(request, image)).streaming_content) == content
+
+
+def test_only_kept_pictures_of_this_very_request_are_shown(client):
+    request, other = running(), running()
+    image, foreign = keep_picture(request.classes.first(), 1), keep_picture(other.classes.first(), 2)
+    assert client.get(thumbnail_path(request, foreign)).status_code == 404
+    ImageUrl.objects.filter(pk=image.pk).update(state="rejected")
+    assert client.get(thumbnail_path(request, image)).status_code == 404
+
+
+def test_a_picture_that_is_not_on_disk_is_a_404(client):
+    request = running()
+    image = keep_picture(request.classes.first(), 1)
+    (request.folder / "collect" / image.file).unlink()
+    assert client.get(thumbnail_path(request, image)).status_code == 404
+
+
+def test_a_broken_picture_is_a_404(client):
+    request = running()
+    image = keep_picture(request.classes.first(), 1)
+    (request.folder / "collect" / image.file).write_bytes(b"not a picture")
+    assert client.get(thumbnail_path(request, image)).status_code == 404
+
+
+@pytest.mark.parametrize("file", ["../../secret_key", "/etc/passwd", "", "images"])
+def test_a_thumbnail_never_leaves_the_collection(client, site, file):
+    request = running()
+    image = keep_picture(request.classes.first(), 1)
+    Image.new("RGB", (10, 10)).save(site / "secret_key", "JPEG")
+    ImageUrl.objects.filter(pk=image.pk).update(file=file)
+    assert client.get(thumbnail_path(request, image)).status_code == 404

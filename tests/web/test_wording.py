@@ -1,0 +1,98 @@
+"""Numbers and codes in words."""
+
+import pytest
+
+from requests_app import wording
+
+
+@pytest.mark.parametrize(
+    ("share", "said"), [(0, "0 %"), (1, "100 %"), (0.942, "94.2 %"), (0.9995, "100 %"), (0.5004, "50 %"), (0.05, "5 %")]
+)
+def test_a_share_is_said_with_at_most_one_decimal(share, said):
+    assert wording.percent(share) == said
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [
+        (0.2, "under 1 s"),
+        (-3, "under 1 s"),
+        (12, "12 s"),
+        (60, "1 min"),
+        (200, "3 min 20 s"),
+        (3600, "1 h"),
+        (3900, "1 h 5 min"),
+    ],
+)
+def test_a_duration_is_said_as_people_say_it(seconds, said):
+    assert wording.duration(seconds) == said
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [(3, "less than a minute"), (61, "about 1 minute"), (250, "about 4 minutes"), (7200, "about 2 hours")],
+)
+def test_an_estimate_is_as_coarse_as_it_deserves(seconds, said):
+    assert wording.time_left(seconds) == said
+
+
+def test_reasons_are_counted_the_largest_first():
+    counts = {"too_small": 3, "duplicate": 9, "unreachable": 1, "license": 0, "something_new": 2}
+    assert wording.rejections(counts) == "9 duplicates, 3 too small, 2 something new, 1 unreachable"
+    assert wording.rejections({"duplicate": 1}) == "1 duplicate"
+    assert wording.rejections({}) == ""
+
+
+def test_every_reason_and_outcome_of_the_contract_has_words():
+    reasons = [
+        "unreachable",
+        "refused_address",
+        "http_error",
+        "too_large",
+        "not_a_picture",
+        "too_small",
+        "bad_shape",
+        "duplicate",
+        "near_duplicate",
+        "in_two_classes",
+        "opted_out",
+        "license",
+        "taken_down",
+        "over_quota",
+    ]
+    outcomes = [
+        "ok",
+        "partial",
+        "no_results",
+        "not_applicable",
+        "blocked",
+        "rate_limited",
+        "layout_changed",
+        "timeout",
+        "network",
+        "unavailable",
+    ]
+    assert set(wording.REASONS) == set(reasons)
+    assert set(wording.OUTCOMES) == set(outcomes)
+
+
+def figures(**changes) -> dict:
+    usual = {"accuracy": 0.9, "majority_baseline": 0.5, "better_than_chance": True, "split": {"test": 60}}
+    return {**usual, **changes}
+
+
+def test_the_verdict_says_how_often_it_was_right_and_what_guessing_gives():
+    said = wording.verdict(figures())
+    assert said == (
+        "It tells the classes apart: right on 90 % of 60 test pictures that it had never seen, "
+        "where always naming the most frequent class would be right on 50 %."
+    )
+
+
+def test_the_verdict_warns_of_few_test_pictures():
+    assert "With so few test pictures" in wording.verdict(figures(split={"test": 12}))
+
+
+def test_the_verdict_admits_a_model_that_learned_nothing():
+    said = wording.verdict(figures(accuracy=0.52, better_than_chance=False))
+    assert said.startswith("This model is no better than guessing.")
