@@ -129,7 +129,7 @@ SILENCED_SYSTEM_CHECKS = ["models.W037"]  # a conditional index of the queue tha
 
 # --- static files -----------------------------------------------------------------------------------------
 STATIC_URL = "static/"
-STATIC_ROOT = DATA_DIR / "static"
+STATIC_ROOT = DATA_DIR / "static"  # filled by `manage.py up`
 STATICFILES_DIRS = [BASE_DIR / "static"]
 STORAGES = {
     "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
@@ -140,7 +140,6 @@ STORAGES = {
     },
 }
 WHITENOISE_USE_FINDERS = True
-WHITENOISE_MANIFEST_STRICT = False  # before the first collectstatic the plain names serve
 
 # --- security ---------------------------------------------------------------------------------------------
 _HTTPS = BASE_URL.startswith("https://")

@@ -288,6 +288,7 @@ class RetryForm(forms.Form):
     use_required_attribute = False
 
     images_per_class = images_field()
+    license = forms.ChoiceField(label="Licence", choices=License.choices, required=False)
     accept_fewer = forms.BooleanField(
         label="Train with the pictures that were found, even if they are few",
         required=False,
@@ -295,7 +296,7 @@ class RetryForm(forms.Form):
     )
 
     def __init__(self, request: ClassifierRequest, data: MultiValueDict[str, str] | None = None) -> None:
-        super().__init__(data, initial={"images_per_class": request.images_per_class})
+        super().__init__(data, initial={"images_per_class": request.images_per_class, "license": request.license})
         self.classes = list(request.classes.all())
         typed = [row.query for row in typed_rows(data, 0)] if data is not None else []
         typed += [image_class.query for image_class in self.classes[len(typed) :]]
@@ -320,6 +321,7 @@ class RetryForm(forms.Form):
         }
         return {
             "images_per_class": self.cleaned_data["images_per_class"],
+            "license": self.cleaned_data["license"] or None,
             "accept_fewer": self.cleaned_data["accept_fewer"],
             "class_queries": queries or None,
         }

@@ -539,22 +539,25 @@ def retry(
     request: ClassifierRequest,
     *,
     images_per_class: int | None = None,
+    license: str | None = None,
     accept_fewer: bool = False,
     class_queries: dict[int, str] | None = None,
     actor: str = "person",
 ) -> bool:
-    """Go on after a failure, a cancel or too few pictures; False in any other state.
+    """Go on after a failure, a cancel or too few pictures; False in any other state, or without a confirmed address.
 
     :param class_queries: class number -> new wording; the pictures of that class's old wording are dropped
     """
-    if request.status not in (Status.FAILED, Status.CANCELLED, Status.NEEDS_ATTENTION):
+    if request.status not in (Status.FAILED, Status.CANCELLED, Status.NEEDS_ATTENTION) or not request.jobs.exists():
         return False
     stage = _stage_to_repeat(request)
     asks_again = request.status == Status.NEEDS_ATTENTION and not accept_fewer
     if images_per_class is not None and images_per_class != request.images_per_class:
         request.images_per_class, asks_again = images_per_class, True
+    if license is not None and license != request.license:
+        request.license, asks_again = license, True
     request.accept_fewer = accept_fewer or request.accept_fewer
-    request.save(update_fields=["images_per_class", "accept_fewer"])
+    request.save(update_fields=["images_per_class", "license", "accept_fewer"])
     for number, query in (class_queries or {}).items():
         asks_again |= _reword(request, number, query)
     if asks_again:
@@ -567,8 +570,7 @@ def retry(
 
 
 def _stage_to_repeat(request: ClassifierRequest) -> Stage:
-    last = request.jobs.last()
-    return _BY_NAME[last.stage] if last else COLLECT
+    return _BY_NAME[request.jobs.latest("pk").stage]
 
 
 def _reword(request: ClassifierRequest, number: int, query: str) -> bool:

@@ -15,5 +15,9 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 from picaisso_site.settings import *  # noqa: E402, F403
 
+STATIC_ROOT.mkdir()  # noqa: F405
+STORAGES["staticfiles"] = {  # noqa: F405  (nothing is collected in tests)
+    "BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"
+}
 PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
 del os.environ["PICAISSO_DATA_DIR"]  # programs that tests start choose their own

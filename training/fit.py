@@ -6,6 +6,7 @@ import dataclasses
 import json
 import logging
 import os
+import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -120,9 +121,9 @@ def fit(folder: Path, config: RunConfig, listen: Listener = no_listener) -> dict
     result = read_result(folder)
     if result and result["ok"]:
         return result
-    _tidy(folder)
     run = _Run(folder, config.completed_by(DEFAULTS), listen)
     try:
+        _tidy(folder)
         _run_stages(run)
         result = {"ok": True, "seconds": run.seconds, "notices": run.notices}
     except RunError as error:
@@ -142,7 +143,10 @@ def _tidy(folder: Path) -> None:
     """Remove what an earlier attempt left: its refusal, and files that it died over."""
     (folder / "result.json").unlink(missing_ok=True)
     for half_written in (*folder.glob(".*.tmp"), *folder.glob("checkpoints/**/.*.tmp")):
-        half_written.unlink()
+        if half_written.is_dir():
+            shutil.rmtree(half_written)
+        else:
+            half_written.unlink()
 
 
 def _run_stages(run: _Run) -> None:

@@ -92,7 +92,8 @@ def test_the_token_is_derived_and_only_its_digest_is_stored(submitted):
     assert len(token) == 32
     assert ClassifierRequest.objects.by_token(token) == submitted
     assert token not in json.dumps(list(ClassifierRequest.objects.values()), default=str)
-    assert ClassifierRequest.objects.by_token(token[:-1] + "_") != submitted
+    other_end = "A" if token[-1] != "A" else "B"
+    assert ClassifierRequest.objects.by_token(token[:-1] + other_end) is None
 
 
 def test_a_move_is_won_once_and_leaves_a_row(confirmed):
@@ -301,6 +302,24 @@ def test_a_cancelled_request_can_be_taken_up_again(collected):
     assert pipeline.retry(collected)
     assert collected.status == Status.QUEUED
     assert Job.objects.filter(state=JobState.QUEUED).get().stage == "train"
+
+
+def test_a_request_cancelled_before_its_address_was_confirmed_cannot_be_taken_up(submitted):
+    assert pipeline.cancel(submitted)
+    assert not pipeline.retry(submitted)
+    assert not Job.objects.exists()
+
+
+def test_a_person_may_change_the_licence_when_too_few_pictures_were_found(confirmed):
+    ClassifierRequest.objects.update(license="open")
+    write_collection(confirmed, 7)
+    drain("collect")
+    confirmed.refresh_from_db()
+    assert pipeline.retry(confirmed, license="any")
+    assert Job.objects.latest("pk").stage == "collect"
+    assert not (confirmed.folder / "collect" / "result.json").exists()
+    confirmed.refresh_from_db()
+    assert confirmed.license == "any"
 
 
 def test_a_request_in_work_cannot_be_retried(collected):

@@ -32,7 +32,7 @@ def test_every_address_ends_as_a_file_or_a_reason(tmp_path):
             "/pic/1.jpg": None,
             "/otherbot": None,
             "/png/x": None,
-            "/hops/2": "duplicate",  # leads to /pic/1.jpg
+            "/hops/2": "duplicate",  # leads to /pic/1.jpg; whichever comes second
             "/html": "not_a_picture",
             "/empty": "not_a_picture",
             "/gzip": "not_a_picture",
@@ -48,6 +48,8 @@ def test_every_address_ends_as_a_file_or_a_reason(tmp_path):
         urls = [host.url + path for path in expected]
         summary = asyncio.run(download_list(urls, tmp_path, settings(host)))
         found = {url.removeprefix(host.url): row["reason"] for url, row in rows(tmp_path).items()}
+        if found["/hops/2"] is None:
+            found["/hops/2"], found["/pic/1.jpg"] = found["/pic/1.jpg"], None
         assert found == expected
         assert (summary.total, summary.kept) == (15, 3)
         for row in rows(tmp_path).values():
