@@ -48,7 +48,12 @@ class CancelRequested(Exception):
 
 
 class StageFailed(Exception):
-    """A stage cannot go on. ``reason`` and ``remedy`` are sentences that a person reads."""
+    """A stage cannot go on.
+
+    :param reason: what happened, a sentence that a person reads
+    :param remedy: what that person can do about it
+    :param retry: whether trying again at once may help; then that happens, up to the last attempt
+    """
 
     def __init__(self, reason: str, remedy: str = "", retry: bool = False) -> None:
         super().__init__(reason)
@@ -102,9 +107,7 @@ class Lease:
         if time.monotonic() - self.started > self.limit_seconds:
             minutes = self.limit_seconds / 60
             raise StageFailed(
-                f"This stage took longer than its limit of {minutes:g} minutes.",
-                "Try fewer pictures, or retry.",
-                retry=True,
+                f"This stage took longer than its limit of {minutes:g} minutes.", "Try fewer pictures, or retry."
             )
 
     @contextmanager
@@ -220,7 +223,10 @@ def drain(queue: str, handlers: Handlers) -> None:
     except CancelRequested:
         _end(lease, JobState.CANCELLED)
     except StageFailed as failure:
-        _fail(lease, handlers, failure)
+        if failure.retry and job.attempt < MAX_ATTEMPTS:
+            lease.put_back(counted=True)
+        else:
+            _fail(lease, handlers, failure)
     except BaseException as error:  # a stage boundary; the queue's own time-out arrives as a SystemExit
         logger.exception("%s stopped unexpectedly", job)
         if job.attempt >= MAX_ATTEMPTS:

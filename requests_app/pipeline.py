@@ -479,7 +479,7 @@ def _begin(lease: Lease) -> ClassifierRequest:
 def _check_disk(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     if shutil.disk_usage(folder).free < 200e6:
-        raise StageFailed("The server's disk is full.", "Retry later; the operator has to make room.", retry=True)
+        raise StageFailed("The server's disk is full.", "Retry later; the operator has to make room.")
 
 
 def _result_of(folder: Path, code: int) -> dict[str, Any]:

@@ -46,9 +46,8 @@ SPARE_DOWNLOADS = 2
 CONNECTIONS = 64
 STOP_POLL_SECONDS = 0.2
 PROGRESS_SECONDS = 0.5
-KEPT_OUTCOMES = frozenset(
-    {Outcome.OK, Outcome.PARTIAL, Outcome.NO_RESULTS, Outcome.NOT_APPLICABLE, Outcome.LAYOUT_CHANGED}
-)
+SEARCH_SHARE = 0.9  # of the time; what is left is for downloading what was found last
+KEPT_OUTCOMES = frozenset({Outcome.OK, Outcome.PARTIAL, Outcome.NO_RESULTS})
 
 
 class Interrupted(Exception):
@@ -72,11 +71,17 @@ OnProgress = Callable[[Progress], None]
 
 @dataclass
 class ClassState:
-    """What is known of one class while its quota is being filled."""
+    """What is known of one class while its quota is being filled.
+
+    `sources` are still to be asked, `asked` holds for how many candidates each was asked so far, and `again` those that
+    had as many as they were asked for, so may have more.
+    """
 
     config: ClassConfig
     limit: int
     sources: deque[str]
+    asked: dict[str, int] = field(default_factory=dict)
+    again: deque[str] = field(default_factory=deque)
     queue: deque[Candidate] = field(default_factory=deque)
     known: set[str] = field(default_factory=set)
     kept: int = 0
@@ -85,6 +90,13 @@ class ClassState:
     def missing(self) -> int:
         """Pictures still wanted."""
         return max(0, self.limit - self.kept)
+
+    def is_new(self, candidate: Candidate) -> bool:
+        """Whether this address was not known yet; now it is."""
+        key = normalised_url(candidate.image_url)
+        new = key not in self.known
+        self.known.add(key)
+        return new
 
 
 @dataclass
@@ -103,6 +115,11 @@ class Identities:
         key = f"{class_id}/{sha256}"
         self.exact[sha256] = key
         self.index.add(key, marks)
+
+    def withdraw(self, class_id: str, sha256: str) -> None:
+        """Mark a picture as one that belongs to no class."""
+        key = self.exact.setdefault(sha256, f"{class_id}/{sha256}")
+        self.withdrawn.add(key)
 
     def copy_of(self, picture: Picture) -> tuple[str, bool] | None:
         """Key of the known picture that this is a copy of, and whether it is exactly the same."""
@@ -190,7 +207,7 @@ class _Collection:
         self._searcher = searcher
         self._on_progress = on_progress
         self._started = time.monotonic()
-        self._deadline = self._started + config.deadline_seconds
+        self._search_deadline = self._started + config.deadline_seconds * SEARCH_SHARE
         self._reported = 0.0
         self._identities = Identities()
         self._searches = _SearchLog(folder / "searches.jsonl")
@@ -232,17 +249,21 @@ class _Collection:
             state = self._classes.get(row["class"])
             marks = _stored_marks(self._folder, row) if row["state"] == "kept" else None
             unfinished = row["state"] == "kept" and marks is None
-            if state is None or unfinished or row["reason"] == "over_quota":
+            if state is None or unfinished:
                 self._log.forget(key)
                 continue
+            if row["reason"] == "over_quota":  # never fetched, so it may still be
+                continue
             state.known.add(normalised_url(row["image_url"]))
+            if row["reason"] == "in_two_classes" and row["sha256"]:
+                self._identities.withdraw(row["class"], row["sha256"])
             if marks is not None:
                 state.kept += 1
                 self._identities.add(row["class"], row["sha256"], marks)
         _remove_strays(self._folder, self._log)
 
     def _can_grow(self, state: ClassState) -> bool:
-        return bool(state.missing and (state.queue or state.sources))
+        return bool(state.missing and (state.queue or state.sources or state.again))
 
     async def _fill(self, state: ClassState) -> None:
         while state.missing:
@@ -250,17 +271,32 @@ class _Collection:
                 await self._download(state)
             elif state.sources:
                 await self._search(state, state.sources.popleft())
+            elif state.again:
+                state.sources, state.again = state.again, deque()
             else:
                 return
 
     async def _search(self, state: ClassState, source: str) -> None:
-        wanted = math.ceil(state.missing * OVER_ASK)
+        wanted = state.asked.get(source, 0) + math.ceil(state.missing * OVER_ASK)
+        state.asked[source] = wanted
         class_id = state.config.id
         result = self._searches.earlier(class_id, source, wanted)
         if result is None:
             self._report(f"{state.config.name}: asking {REGISTRY[source].label}")
-            result = await self._searcher.search(source, state.config.query, wanted, self._deadline)
+            unfinished = f"The time ran out while {REGISTRY[source].label} was asked."
+            if (source, class_id) not in self._outcomes:
+                self._note(class_id, source, SearchResult(Outcome.TIMEOUT, message=unfinished))
+            result = await self._searcher.search(source, state.config.query, wanted, self._search_deadline)
             self._searches.keep(class_id, source, wanted, result)
+        self._note(class_id, source, result)
+        new = [candidate for candidate in result.candidates if state.is_new(candidate)]
+        state.queue.extend(new)
+        if new and result.outcome is Outcome.OK:
+            state.again.append(source)
+        self._report(f"{state.config.name}: {result.message}")
+
+    def _note(self, class_id: str, source: str, result: SearchResult) -> None:
+        """Remember how a source did for a class; the last word counts."""
         self._outcomes[source, class_id] = {
             "name": source,
             "class": class_id,
@@ -269,12 +305,6 @@ class _Collection:
             "message": result.message,
             "retry_after": result.retry_after,
         }
-        for candidate in result.candidates:
-            key = normalised_url(candidate.image_url)
-            if key not in state.known:
-                state.known.add(key)
-                state.queue.append(candidate)
-        self._report(f"{state.config.name}: {result.message}")
 
     async def _download(self, state: ClassState) -> None:
         """Download from the queue until the quota is met or the queue is empty; decide in the order of rank."""
@@ -332,8 +362,8 @@ class _Collection:
         """Take back a picture that turned out to belong to two classes."""
         if key in self._identities.withdrawn:
             return
-        self._identities.withdrawn.add(key)
         class_id, _, sha256 = key.partition("/")
+        self._identities.withdraw(class_id, sha256)
         for row in list(self._log.rows.values()):
             if row["class"] == class_id and row["sha256"] == sha256 and row["state"] == "kept":
                 self._log.append(rejected(row, "in_two_classes"))

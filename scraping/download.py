@@ -124,7 +124,11 @@ def _not_fetched(failure: FetchFailure) -> Attempt:
 
 def attempt_row(row: Row, attempt: Attempt) -> Row:
     """A candidate's row with what its download brought."""
-    row = row | {"http_status": attempt.http_status, "bytes": attempt.received, "fetched_at": attempt.fetched_at}
+    row = row | {
+        "http_status": attempt.http_status,
+        "bytes": attempt.received,
+        "fetched_at": attempt.fetched_at or None,
+    }
     picture = attempt.picture
     if picture is None:
         return rejected(row, attempt.reason or "unreachable", attempt.detail)

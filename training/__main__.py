@@ -88,7 +88,8 @@ def _positive(text: str) -> float:
 
 def _fit(options: argparse.Namespace, environment: Mapping[str, str]) -> int:
     folder = _run_folder(options)
-    signal.signal(signal.SIGTERM, _stop)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _stop)
     console = Console(stderr=True)
     with _ends_kept(folder):
         if options.images and not (folder / "manifest.jsonl").exists():
@@ -113,7 +114,7 @@ def _run_folder(options: argparse.Namespace) -> Path:
 
 
 def _stop(number: int, frame: object) -> None:
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(number, signal.SIG_IGN)
     raise Stopped
 
 
@@ -155,7 +156,7 @@ def _configuration(config: RunConfig, options: argparse.Namespace, environment: 
         "device": environment.get("PICAISSO_DEVICE"),
         "weights_dir": environment.get("PICAISSO_WEIGHTS_DIR"),
         "weights_url": environment.get("PICAISSO_WEIGHTS_URL"),
-        "weights_cache": str(Path(environment.get("PICAISSO_DATA_DIR") or "data") / "weights"),
+        "weights_cache": str(Path(environment.get("PICAISSO_DATA_DIR") or "data") / "cache" / "weights"),
     }
     return chosen.completed_by({name: value for name, value in said.items() if value})
 
@@ -174,7 +175,8 @@ def _progress(console: Console, as_json: bool) -> Iterator[Any]:
             stage = row["stage"]
             if stage not in tasks:
                 tasks[stage] = bars.add_task(row["message"] or stage, total=None)
-            bars.update(tasks[stage], completed=row["done"], total=row["total"] or None)
+            total, message = row["total"] or None, row["message"] or stage
+            bars.update(tasks[stage], description=message, completed=row["done"], total=total)
 
         yield listen
 

@@ -20,7 +20,7 @@ MAX_SIDE = 1024  # pixels of the longer side of a picture brought into a run fol
 JPEG_QUALITY = 90
 
 _MINIMUM_SIDE = 16  # pixels; smaller pictures show nothing that could be learned
-_PIXEL_LIMIT = 100_000_000
+_PIXEL_LIMIT = 50_000_000  # 600 MB while such a picture is resized
 _FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
 
 

@@ -114,8 +114,8 @@ def probabilities_of(network: PictureNetwork, picture: NDArray[np.uint8]) -> NDA
 
 
 def _portable(config: RunConfig) -> dict[str, Any]:
-    """The run's values without the folders of the machine that ran it."""
-    local = {"weights_dir", "weights_cache"}
+    """The run's values without the places of the machine that ran it."""
+    local = {"weights_dir", "weights_cache", "weights_url"}
     return {name: value for name, value in config.as_json().items() if name not in local}
 
 
@@ -210,11 +210,8 @@ def _write_checksums(folder: Path) -> None:
 def _flush(folder: Path) -> None:
     """Have every file of the folder on the disk before the folder gets its name."""
     for path in folder.iterdir():
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        with path.open("rb+") as file:  # some systems flush only files that are open for writing
+            os.fsync(file.fileno())
 
 
 def with_seconds(trained: Trained, seconds: Mapping[str, float]) -> Trained:

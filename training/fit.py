@@ -51,7 +51,7 @@ DEFAULTS: Mapping[str, Any] = {
     "time_budget_seconds": 600.0,
     "weights": "pretrained",
     "weights_dir": "",
-    "weights_cache": "data/weights",
+    "weights_cache": "data/cache/weights",
     "weights_url": DOWNLOAD_URL,
     "threads": 0,
 }
@@ -155,6 +155,7 @@ def _run_stages(run: _Run) -> None:
     with run.during("features", "Looking at the pictures"):
         loaded = _choose_backbone(run)
         network = _network(run, loaded)
+        run.message = "Looking at the pictures"  # it may have been a download's
         features = extract(network, rows, run.folder, run.folder / "checkpoints" / "features", run.report)
         _note_broken(run, features)
     with run.during("split", "Grouping near copies and splitting"):

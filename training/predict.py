@@ -20,6 +20,17 @@ from PIL import Image
 
 from training.data import BrokenPictureError, as_array, read_picture
 
+__all__ = [
+    "BrokenPictureError",
+    "Model",
+    "ModelError",
+    "Outputs",
+    "Prediction",
+    "open_model",
+    "pictures_at",
+    "read_picture",
+]
+
 _PICTURE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif"}
 _URL_SECONDS = 20.0
 _URL_BYTES = 30_000_000

@@ -152,6 +152,19 @@ def test_a_stage_that_refuses_fails_at_once_and_says_why(confirmed):
     assert failures == [(job.pk, "No browser.")]
 
 
+def test_a_stage_that_may_succeed_next_time_is_tried_three_times(confirmed):
+    attempts, failures = [], []
+
+    def run(lease):
+        attempts.append(lease.job.attempt)
+        raise jobs.StageFailed("The trainer was stopped.", retry=True)
+
+    for _ in range(4):
+        jobs.drain("collect", handlers(run, failures))
+    assert attempts == [1, 2, 3]
+    assert len(failures) == 1
+
+
 def test_a_stopping_cluster_puts_its_job_back_without_counting_the_attempt(confirmed, settings):
     settings.CLUSTER_ID = "collect-1"
     WorkerBeat.objects.create(cluster="collect-1", queue="collect")

@@ -108,6 +108,16 @@ def test_wrong_usage_exits_with_2(arguments: tuple[str, ...], tmp_path: Path) ->
     assert ended.returncode == 2 and "usage: python -m training" in ended.stderr
 
 
+def test_settings_come_from_the_env_file_and_the_environment_wins(untrained_run: Path, tmp_path: Path) -> None:
+    config = read(untrained_run / "config.json")
+    del config["backbone"]
+    (untrained_run / "config.json").write_text(json.dumps(config))
+    (tmp_path / ".env").write_text('# mine\nPICAISSO_BACKBONE="from the file"\n')
+    for more, words in (({}, "“from the file” is not"), ({"PICAISSO_BACKBONE": "set"}, "“set” is not")):
+        ended = run("-m", "training", "fit", untrained_run, home=tmp_path, **more)
+        assert ended.returncode == 1 and words in ended.stderr
+
+
 def test_a_folder_that_is_no_run_folder_is_refused(tmp_path: Path) -> None:
     ended = run("-m", "training", "fit", tmp_path / "nothing", home=tmp_path)
     assert ended.returncode == 1

@@ -51,6 +51,16 @@ def test_near_copies_of_a_picture_never_vote_on_it() -> None:
     assert log_loss(apart.out_of_fold, twice) >= log_loss(mixed.out_of_fold, twice)
 
 
+def test_five_classes_with_ten_to_one_imbalance_all_get_a_say() -> None:
+    random = np.random.default_rng(0)
+    labels = np.repeat(np.arange(5), [60, 30, 15, 8, 6])
+    embeddings = (4 * np.eye(5, 32)[labels] + random.standard_normal((len(labels), 32))).astype(np.float32)
+    result = fitted(embeddings, labels, 5)
+    hits = result.out_of_fold.argmax(axis=1) == labels
+    assert [bool(hits[labels == label].mean() > 0.5) for label in range(5)] == [True] * 5
+    assert np.isfinite(result.out_of_fold).all() and 0.1 < result.temperature < 10
+
+
 def test_the_same_pictures_and_seed_give_the_same_head() -> None:
     embeddings, labels = clouds(90, 3, 0.4)
     one, other = fitted(embeddings, labels, 3, seed=5), fitted(embeddings, labels, 3, seed=5)
