@@ -99,10 +99,10 @@ class Site:
             )
         self.wait("the front page", lambda: self.page("/") is not None, 60)
 
-    def stop(self) -> int:
+    def stop(self, sig: int = signal.SIGTERM) -> int:
         """Ask `up` to stop; returns its exit code."""
         assert self.up is not None
-        self.up.terminate()
+        self.up.send_signal(sig)
         return self.up.wait(40)
 
     def end(self) -> None:

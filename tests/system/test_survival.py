@@ -2,12 +2,16 @@
 
 import hashlib
 import shutil
+import signal
+import subprocess
+import sys
 import time
 import zipfile
 from pathlib import Path
 
 import pytest
 
+from requests_app.processes import PROJECT
 from tests.system.site import PHOTOGRAPHS, Proc, Site, result_of, running_site, text_of
 
 IMAGES = 20  # per class: the fewest that are trained on
@@ -146,8 +150,8 @@ def check_delivered_once(site: Site, path: str, smtpd) -> None:
             assert hashlib.sha256(archive.read(name)).hexdigest() == digest
 
 
-def check_nothing_left(site: Site) -> None:
-    assert site.stop() == 0
+def check_nothing_left(site: Site, sig: int = signal.SIGTERM) -> None:
+    assert site.stop(sig) == 0
     left = [process.command for process in site.processes()]
     assert left == []
 
@@ -166,7 +170,7 @@ def test_a_stop_in_the_middle_puts_the_work_back_and_the_next_start_goes_on(site
     path = site.submit(IMAGES)
     site.confirm(smtpd)
     site.wait_for("Chromium", is_chromium)
-    check_nothing_left(site)
+    check_nothing_left(site, signal.SIGINT)  # as Ctrl-C does
     site.start()
     follow_to_delivery(site, path, smtpd)
     check_delivered_once(site, path, smtpd)
@@ -174,11 +178,6 @@ def test_a_stop_in_the_middle_puts_the_work_back_and_the_next_start_goes_on(site
 
 
 def test_a_second_up_in_the_same_folder_is_refused(site):
-    import subprocess
-    import sys
-
-    from requests_app.processes import PROJECT
-
     command = [sys.executable, "manage.py", "up", "--only", "collect"]
     answer = subprocess.run(command, cwd=PROJECT, env=site.environment(), capture_output=True, text=True, check=False)
     assert answer.returncode == 1
