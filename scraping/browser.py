@@ -34,6 +34,7 @@ SCRIPT_SECONDS = 20
 ANSWER_SECONDS = 60  # longer than the two above, so that the driver's own time-outs come first
 PROFILE_PREFIX = "picaisso-chrome-"
 START_SECONDS = 20
+STARTS = 2  # a browser that ends while it starts (killed, out of memory) is started once more
 CLOSED_PORT = 9  # discard: nothing listens there, so what is not allowed goes nowhere
 PR_SET_PDEATHSIG = 1
 LOG_TAIL_BYTES = 2000
@@ -43,6 +44,10 @@ T = TypeVar("T")
 
 class BrowserUnavailable(Exception):
     """No browser can be had; the text is a sentence for the user."""
+
+
+class _NotStarted(BrowserUnavailable):
+    """The programs are there, but did not come up this time."""
 
 
 @dataclass(frozen=True)
@@ -109,11 +114,17 @@ class Browser:
 
     def _driver(self) -> Remote:
         if self._running is None and not self._killed:
-            self._running = _start(self._settings)
+            self._running = self._start()
         if self._killed or self._running is None:
             self.quit()
             raise BrowserUnavailable("The browser was stopped.")
         return self._running.driver
+
+    def _start(self) -> "_Running":
+        for _ in range(STARTS - 1):
+            with contextlib.suppress(_NotStarted):
+                return _start(self._settings)
+        return _start(self._settings)
 
     def _answers(self) -> bool:
         """Whether the browser still executes anything; a lost one is told from a page's error by asking."""
@@ -164,18 +175,20 @@ def _start(settings: BrowserSettings) -> _Running:
     except BrowserUnavailable as error:
         tail = log.read_bytes()[-LOG_TAIL_BYTES:].decode(errors="replace").strip().splitlines()
         shutil.rmtree(profile, ignore_errors=True)
-        raise BrowserUnavailable(f"{error}{' ' + tail[-1] if tail else ''}") from error
+        raise _NotStarted(f"{error}{' ' + tail[-1] if tail else ''}") from error
 
 
 def _connect(url: str, options: ChromeOptions, service: Service | None, profile: Path | None) -> _Running:
     direct = Proxy({"proxyType": ProxyType.DIRECT})  # a proxy variable is not meant for the driver next door
-    client = ClientConfig(remote_server_addr=url, timeout=ANSWER_SECONDS, proxy=direct)
+    # A driver whose browser was killed waits long for it; a Grid has good reasons to wait for a free one.
+    client = ClientConfig(remote_server_addr=url, timeout=START_SECONDS if service else ANSWER_SECONDS, proxy=direct)
     try:
         driver = Remote(command_executor=url, options=options, client_config=client)
     except (WebDriverException, HTTPError, OSError) as error:
         if service is not None:
             _kill_session(service.process)
-        raise BrowserUnavailable(f"The browser cannot start: {_first_line(error)}") from error
+        raise _NotStarted(f"The browser cannot start: {_first_line(error)}") from error
+    client.timeout = ANSWER_SECONDS
     driver.set_page_load_timeout(PAGE_LOAD_SECONDS)
     driver.set_script_timeout(SCRIPT_SECONDS)
     return _Running(driver, service, profile)
@@ -199,7 +212,7 @@ def _start_service(driver: str, output: IO[bytes]) -> Service:
     try:
         service.start()
     except (WebDriverException, OSError) as error:
-        raise BrowserUnavailable(f"The browser's driver cannot start: {_first_line(error)}") from error
+        raise _NotStarted(f"The browser's driver cannot start: {_first_line(error)}") from error
     return service
 
 
@@ -247,10 +260,10 @@ def _check_runs(chrome: str) -> None:
     try:
         done = subprocess.run([chrome, "--version"], capture_output=True, timeout=START_SECONDS, check=False)
     except (OSError, subprocess.TimeoutExpired) as error:
-        raise BrowserUnavailable(f"The browser cannot start: {_first_line(error)}") from error
+        raise _NotStarted(f"The browser cannot start: {_first_line(error)}") from error
     if done.returncode != 0 or not done.stdout.strip():
         complaint = done.stderr.decode(errors="replace").strip().splitlines()
-        raise BrowserUnavailable(f"The browser cannot start: {complaint[-1] if complaint else 'it ends at once'}.")
+        raise _NotStarted(f"The browser cannot start: {complaint[-1] if complaint else 'it ends at once'}.")
 
 
 def _first_line(error: BaseException) -> str:
