@@ -12,8 +12,6 @@ from django.apps import AppConfig
 from django.conf import settings
 from django.core.checks import CheckMessage, Error, Tags, Warning, register
 
-KNOWN_SOURCES = ("openverse", "wikimedia", "bing")
-
 
 @register("picaisso")
 def data_folder_is_writable(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:
@@ -40,12 +38,12 @@ def values_are_known(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> 
     from requests_app.models import Backbone
 
     found: list[CheckMessage] = []
-    unknown = [name for name in settings.SOURCES if name not in KNOWN_SOURCES]
+    unknown = [name for name in settings.SOURCES if name not in settings.KNOWN_SOURCES]
     if unknown or not settings.SOURCES:
         found.append(
             Error(
                 f"PICAISSO_SOURCES names no such source: {', '.join(unknown) or '(empty)'}.",
-                hint=f"Known are {', '.join(KNOWN_SOURCES)}.",
+                hint=f"Known are {', '.join(settings.KNOWN_SOURCES)}.",
                 id="picaisso.E002",
             )
         )
@@ -86,7 +84,7 @@ def _major_version(program: str) -> str:
 @register("picaisso", Tags.compatibility)
 def browser_is_there(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:
     """W001: browser or driver missing. Only a warning: the API sources work without it."""
-    if "bing" not in settings.SOURCES or settings.SELENIUM_REMOTE_URL:
+    if not {"bing", "google"} & set(settings.SOURCES) or settings.SELENIUM_REMOTE_URL:
         return []
     chrome = settings.CHROME or shutil.which("chromium") or shutil.which("google-chrome") or ""
     driver = settings.CHROMEDRIVER or shutil.which("chromedriver") or ""
@@ -96,7 +94,7 @@ def browser_is_there(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> 
         Warning(
             "No browser for the browser sources: Chromium or its driver was not found.",
             hint="apt-get install chromium chromium-driver, or set PICAISSO_CHROME and PICAISSO_CHROMEDRIVER, "
-            "or PICAISSO_SELENIUM_REMOTE_URL, or leave bing out of PICAISSO_SOURCES.",
+            "or PICAISSO_SELENIUM_REMOTE_URL, or leave bing and google out of PICAISSO_SOURCES.",
             id="picaisso.W001",
         )
     ]

@@ -20,6 +20,7 @@ from django_q.models import Failure, OrmQ, Schedule, Success
 from requests_app import pipeline, wording
 from requests_app.models import (
     Artifact,
+    BrowserTurn,
     ClassifierRequest,
     DatasetVersion,
     Event,
@@ -30,6 +31,7 @@ from requests_app.models import (
     MailState,
     OutgoingMail,
     SourceHealth,
+    TakenDown,
     TrainingRun,
     WorkerBeat,
 )
@@ -359,8 +361,21 @@ class SourceHealthAdmin(RecordAdmin):
 
     @admin.action(description="Open the selected sources again", permissions=["operate"])
     def reopen(self, http: HttpRequest, rows: QuerySet[SourceHealth]) -> None:
-        number = rows.update(closed_until=None)
+        number = rows.update(closed_until=None, trial_job=None, failures=0)
         self.message_user(http, f"{wording.counted(number, 'source')} opened again.", messages.SUCCESS)
+
+
+@admin.register(BrowserTurn)
+class BrowserTurnAdmin(RecordAdmin):
+    list_display = ("name", "job", "fence", "until")
+
+
+@admin.register(TakenDown)
+class TakenDownAdmin(RecordAdmin):
+    list_display = ("what", "digest", "reason", "at")
+    list_filter = ("what",)
+    search_fields = ("digest", "reason")
+    date_hierarchy = "at"
 
 
 @admin.register(WorkerBeat)

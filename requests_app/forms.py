@@ -11,6 +11,7 @@ from django.core.exceptions import ValidationError
 from django.core.validators import EmailValidator
 from django.utils.datastructures import MultiValueDict
 
+from requests_app import wording
 from requests_app.models import Backbone, ClassifierRequest, License
 from requests_app.pipeline import Submission
 
@@ -289,6 +290,12 @@ class RetryForm(forms.Form):
 
     images_per_class = images_field()
     license = forms.ChoiceField(label="Licence", choices=License.choices, required=False)
+    sources = forms.MultipleChoiceField(
+        label="Sources",
+        choices=[(name, wording.SOURCES[name]) for name in settings.KNOWN_SOURCES],
+        required=False,
+        widget=forms.CheckboxSelectMultiple(attrs={"class": "check"}),
+    )
     accept_fewer = forms.BooleanField(
         label="Train with the pictures that were found, even if they are few",
         required=False,
@@ -296,7 +303,12 @@ class RetryForm(forms.Form):
     )
 
     def __init__(self, request: ClassifierRequest, data: MultiValueDict[str, str] | None = None) -> None:
-        super().__init__(data, initial={"images_per_class": request.images_per_class, "license": request.license})
+        initial = {
+            "images_per_class": request.images_per_class,
+            "license": request.license,
+            "sources": request.sources or settings.SOURCES,
+        }
+        super().__init__(data, initial=initial)
         self.classes = list(request.classes.all())
         typed = [row.query for row in typed_rows(data, 0)] if data is not None else []
         typed += [image_class.query for image_class in self.classes[len(typed) :]]
@@ -312,6 +324,12 @@ class RetryForm(forms.Form):
                 self.add_error(None, row.query_error)
         return self.cleaned_data
 
+    @staticmethod
+    def _in_order(names: list[str]) -> list[str] | None:
+        """The chosen sources, those of the site first and in its order; None where nothing was chosen."""
+        order = [*settings.SOURCES, *(name for name in settings.KNOWN_SOURCES if name not in settings.SOURCES)]
+        return [name for name in order if name in names] or None
+
     def changes(self) -> dict[str, Any]:
         """Keyword arguments for ``pipeline.retry``: only what differs from before."""
         queries = {
@@ -322,6 +340,7 @@ class RetryForm(forms.Form):
         return {
             "images_per_class": self.cleaned_data["images_per_class"],
             "license": self.cleaned_data["license"] or None,
+            "sources": self._in_order(self.cleaned_data["sources"]),
             "accept_fewer": self.cleaned_data["accept_fewer"],
             "class_queries": queries or None,
         }

@@ -17,13 +17,12 @@ import base64
 import hashlib
 import hmac
 import secrets
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 from django.conf import settings
 from django.db import models, transaction
-from django.db.models import F
 from django.urls import reverse
 from django.utils import timezone
 
@@ -417,14 +416,24 @@ class OutgoingMail(models.Model):
 
 
 class SourceHealth(models.Model):
-    """What the last question to a source gave, shared by all workers."""
+    """The circuit breaker of one source, shared by all workers.
+
+    Closed means that the source is not asked until ``closed_until``. After that one collection may try it (half-open):
+    if it works the breaker forgets, if not it stays closed twice as long as before, a day at most.
+    """
+
+    LONGEST_SECONDS = 86_400.0
+    TRIAL_SECONDS = 1800.0  # a trial that reports nothing within this time is given to another collection
+    WORKS = ("ok", "partial", "no_results")
 
     name = models.CharField(max_length=32, unique=True)
     outcome = models.CharField(max_length=20)
     message = models.TextField(blank=True)
+    evidence = models.CharField(max_length=200, blank=True, help_text="Saved page, relative to the data folder.")
     asked = models.DateTimeField(default=timezone.now)
     failures = models.PositiveIntegerField(default=0, help_text="Failures in a row.")
     closed_until = models.DateTimeField(null=True, blank=True)
+    trial_job = models.BigIntegerField(null=True, blank=True, help_text="The job that may try a closed source.")
 
     class Meta:
         ordering = ["name"]
@@ -433,14 +442,92 @@ class SourceHealth(models.Model):
     def __str__(self) -> str:
         return f"{self.name}: {self.outcome}"
 
+    @property
+    def is_closed(self) -> bool:
+        return self.closed_until is not None and self.closed_until > timezone.now()
+
     @classmethod
-    def record(cls, name: str, outcome: str, message: str) -> None:
-        """Remember an outcome; ``ok``, ``partial`` and ``no_results`` mean that the source works."""
-        works = outcome in ("ok", "partial", "no_results", "not_applicable")
-        row, _ = cls.objects.update_or_create(
-            name=name, defaults={"outcome": outcome, "message": message, "asked": timezone.now()}
-        )
-        cls.objects.filter(pk=row.pk).update(failures=0 if works else F("failures") + 1)
+    def closed_for(cls, job_id: int) -> dict[str, str]:
+        """name -> sentence of the sources that this job must not ask; takes the trial of those whose time is over."""
+        closed = {}
+        for row in cls.objects.exclude(closed_until=None):
+            if row.is_closed and row.trial_job != job_id:
+                until = f"{row.closed_until:%Y-%m-%d %H:%M} UTC"
+                closed[row.name] = f"{row.message} It is not asked again before {until}."
+            elif not row.is_closed and not row._take_trial(job_id):
+                closed[row.name] = f"{row.message} Another request is trying it again at this moment."
+        return closed
+
+    def _take_trial(self, job_id: int) -> bool:
+        until = timezone.now() + timedelta(seconds=self.TRIAL_SECONDS)
+        unchanged = SourceHealth.objects.filter(pk=self.pk, closed_until=self.closed_until, trial_job=self.trial_job)
+        return unchanged.update(closed_until=until, trial_job=job_id) == 1
+
+    @classmethod
+    def record(
+        cls, name: str, outcome: str, message: str, *, cool_down_seconds: float | None = None, evidence: str = ""
+    ) -> None:
+        """Remember what a source answered. One that was not applicable says nothing about its health."""
+        if outcome == "not_applicable":
+            return
+        row, _ = cls.objects.get_or_create(name=name, defaults={"outcome": outcome})
+        row.outcome, row.message, row.evidence, row.asked = outcome, message, evidence, timezone.now()
+        row.trial_job = row.closed_until = None
+        if outcome in cls.WORKS:
+            row.failures = 0
+        else:
+            row.failures += 1
+            if cool_down_seconds:
+                pause = min(cls.LONGEST_SECONDS, cool_down_seconds * 2 ** min(row.failures - 1, 20))
+                row.closed_until = row.asked + timedelta(seconds=pause)
+        row.save()
+
+
+class BrowserTurn(models.Model):
+    """Whose turn it is to use the browser: one job at a time per installation, by a lease like a job's own."""
+
+    name = models.CharField(max_length=16, unique=True, default="browser")
+    job = models.BigIntegerField(null=True)
+    fence = models.PositiveIntegerField(default=0)
+    until = models.DateTimeField(default=timezone.now)
+
+    class Meta:
+        ordering = ["name"]
+
+    def __str__(self) -> str:
+        return f"{self.name}: job {self.job}"
+
+    @classmethod
+    def take(cls, job: int, fence: int, until: datetime) -> bool:
+        """Take or renew the turn; False while another living job has it."""
+        cls.objects.get_or_create(name="browser")
+        mine_or_free = models.Q(job=job, fence=fence) | models.Q(job=None) | models.Q(until__lt=timezone.now())
+        return cls.objects.filter(mine_or_free).update(job=job, fence=fence, until=until) == 1
+
+    @classmethod
+    def give_back(cls, job: int, fence: int) -> None:
+        cls.objects.filter(job=job, fence=fence).update(job=None)
+
+
+class TakenDown(models.Model):
+    """A picture that must not come back: by the digest of its normalised address, or of its bytes."""
+
+    class What(models.TextChoices):
+        URL = "url", "Address"
+        SHA256 = "sha256", "Content"
+
+    what = models.CharField(max_length=8, choices=What.choices)
+    digest = models.CharField(max_length=64)
+    reason = models.TextField(blank=True)
+    at = models.DateTimeField(default=timezone.now)
+
+    class Meta:
+        ordering = ["-at"]
+        verbose_name_plural = "taken down"
+        constraints = [models.UniqueConstraint(fields=["what", "digest"], name="taken_down_once")]
+
+    def __str__(self) -> str:
+        return f"{self.get_what_display()} {self.digest[:16]}"
 
 
 class WorkerBeat(models.Model):

@@ -18,7 +18,7 @@ from typing import Any, cast
 from django.conf import settings
 from django.core import signing
 from django.db import connection, transaction
-from django.db.models import Field
+from django.db.models import Field, Q
 from django.urls import reverse
 from django.utils import timezone
 from django.utils.dateparse import parse_datetime
@@ -27,17 +27,21 @@ from requests_app import delivery, jobs, mail
 from requests_app.jobs import CancelRequested, Lease, StageFailed
 from requests_app.models import (
     Artifact,
+    BrowserTurn,
     ClassifierRequest,
     DatasetVersion,
+    Event,
     ImageClass,
     ImageState,
     ImageUrl,
     Job,
     JobState,
     Kind,
+    License,
     OutgoingMail,
     SourceHealth,
     Status,
+    TakenDown,
     TrainingRun,
     sha256_hex,
 )
@@ -130,12 +134,20 @@ def collect(lease: Lease) -> None:
     """Ask the sources, download, screen; then the pictures are a dataset version, or too few to be one."""
     request = _begin(lease)
     folder = request.folder / "collect"
-    _write_collect_config(request, folder)
-    intake = Intake(request, folder)
-    code = lease.run_child(
-        [sys.executable, "-m", "scraping", "collect", str(folder), "--json"], folder / "log.txt", intake.look
-    )
-    intake.look()
+    _write_collect_config(request, folder, lease.job)
+    intake, door = Intake(request, folder), BrowserDoor(lease, folder)
+
+    def look() -> dict[str, Any]:
+        waits = door.look()
+        progress = intake.look()
+        return {**progress, "message": "Waiting for the browser: another request uses it."} if waits else progress
+
+    try:
+        code = lease.run_child(
+            [sys.executable, "-m", "scraping", "collect", str(folder), "--json"], folder / "log.txt", look
+        )
+    finally:
+        door.close()
     result = _result_of(folder, code)
     intake.take_final(result)
     lease.beat()
@@ -149,18 +161,30 @@ def collect(lease: Lease) -> None:
             jobs.enqueue(request, TRAIN.name, TRAIN.queue)
 
 
-def _write_collect_config(request: ClassifierRequest, folder: Path) -> None:
-    """The effective configuration of a collection: complete, so that the same command works by hand."""
-    closed = SourceHealth.objects.filter(closed_until__gt=timezone.now())
+def _write_collect_config(request: ClassifierRequest, folder: Path, job: Job) -> None:
+    """The effective configuration of a collection: complete but for secrets, so that the command works by hand."""
     config = {
         "classes": [{"id": c.class_id, "name": c.name, "query": c.query} for c in request.classes.all()],
         "limit": request.images_per_class,
+        "minimum": settings.MIN_IMAGES,
         "sources": request.sources or list(settings.SOURCES),
         "license": request.license,
         "locale": request.locale,
         "min_side": settings.MIN_SIDE,
         "max_side": settings.MAX_SIDE,
-        "closed_sources": {source.name: source.message for source in closed},
+        "closed_sources": SourceHealth.closed_for(job.pk),
+        "taken_down": taken_down(),
+        **_source_config(),
+        "browser_turns": True,
+        "deadline_seconds": settings.COLLECT_MINUTES * 60 * 0.9,
+    }
+    manifest.write_json(folder / "config.json", config)
+    _forget_failure(folder)
+
+
+def _source_config() -> dict[str, Any]:
+    """How sources are reached: what a collection and a check of the sources have in common."""
+    return {
         "source_urls": settings.SOURCE_URLS,
         "contact": settings.CONTACT,
         "robots": settings.ROBOTS,
@@ -168,10 +192,16 @@ def _write_collect_config(request: ClassifierRequest, folder: Path) -> None:
         "chrome": settings.CHROME,
         "chromedriver": settings.CHROMEDRIVER,
         "selenium_remote_url": settings.SELENIUM_REMOTE_URL,
-        "deadline_seconds": settings.COLLECT_MINUTES * 60 * 0.9,
     }
-    manifest.write_json(folder / "config.json", config)
-    _forget_failure(folder)
+
+
+def taken_down() -> dict[str, list[str]]:
+    """What must be kept out, as a collection's ``config.json`` takes it."""
+    rows = TakenDown.objects.values_list("what", "digest")
+    return {
+        "urls": [digest for what, digest in rows if what == TakenDown.What.URL],
+        "hashes": [digest for what, digest in rows if what == TakenDown.What.SHA256],
+    }
 
 
 class Intake:
@@ -207,13 +237,12 @@ class Intake:
             image_class.found, image_class.kept = summary["found"], summary["kept"]
             image_class.rejected = summary["rejected"]
             image_class.outcomes = [
-                {key: source.get(key) for key in ("name", "outcome", "found", "message")}
+                {key: source.get(key) for key in ("name", "outcome", "found", "kept", "message")}
                 for source in result["sources"]
                 if source["class"] == summary["id"]
             ]
             image_class.save(update_fields=["found", "kept", "rejected", "outcomes"])
-        for source in result["sources"]:
-            SourceHealth.record(source["name"], source["outcome"], source["message"])
+        record_health(result["sources"], self.folder)
 
     def _store(self, rows: Iterable[Mapping[str, Any]]) -> None:
         latest = {(row["class"], row["image_url"]): row for row in rows if row["class"] in self.classes}
@@ -238,6 +267,50 @@ class Intake:
         for column in self.COLUMNS:
             setattr(image, column, _fitting(column, row.get(column)))
         return image
+
+
+def record_health(sources: Iterable[Mapping[str, Any]], folder: Path | None = None) -> None:
+    """Tell the breakers what each source said last in this run, whichever class it was asked for."""
+    last_words = {source["name"]: source for source in sources if source["outcome"] != "not_applicable"}
+    for name, source in last_words.items():
+        evidence = source.get("evidence")
+        SourceHealth.record(
+            name,
+            source["outcome"],
+            source["message"],
+            cool_down_seconds=source.get("cool_down_seconds"),
+            evidence=str((folder / evidence).relative_to(settings.DATA_DIR)) if folder and evidence else "",
+        )
+
+
+class BrowserDoor:
+    """Lets one collection of the whole installation at a time use the browser.
+
+    The child asks by a file, ``browser.wanted``, and begins when ``browser.granted`` lies beside it; it removes both
+    when it is done. The turn itself is a row with a lease, so that a killed holder does not keep it.
+    """
+
+    def __init__(self, lease: Lease, folder: Path) -> None:
+        self.job, self.holds = lease.job, False
+        self.wanted, self.granted = folder / "browser.wanted", folder / "browser.granted"
+        for file in (self.wanted, self.granted):
+            file.unlink(missing_ok=True)
+
+    def look(self) -> bool:
+        """Grant or renew the turn, or give it back; returns whether the child has to wait for it."""
+        if not self.wanted.exists():
+            self.close()
+            return False
+        if not BrowserTurn.take(self.job.pk, self.job.fence, jobs.lease_end()):
+            return True
+        self.holds = True
+        self.granted.touch()
+        return False
+
+    def close(self) -> None:
+        if self.holds:
+            BrowserTurn.give_back(self.job.pk, self.job.fence)
+            self.holds = False
 
 
 def _fitting(column: str, value: Any) -> Any:
@@ -274,10 +347,19 @@ def _ask_for_help(request: ClassifierRequest, short: list[ImageClass]) -> None:
     error = {
         "stage": COLLECT.name,
         "reason": f"Too few usable pictures were found ({found}; {settings.MIN_IMAGES} per class are needed).",
-        "remedy": "Try another wording, allow any licence, or go on with fewer pictures.",
+        "remedy": _remedy_for_too_few(request),
     }
     if request.move(Status.NEEDS_ATTENTION, reason="too few pictures", error=error):
         _mail(request, "needs_attention", f"request:{request.pk}:attention:{_moves(request)}", {"error": error})
+
+
+def _remedy_for_too_few(request: ClassifierRequest) -> str:
+    ways = ["try another wording", "go on with fewer pictures"]
+    if request.license == License.OPEN:
+        ways.insert(1, "allow any licence")
+    if len(request.sources or settings.SOURCES) < len(settings.KNOWN_SOURCES):
+        ways.insert(-1, "ask more sources")
+    return f"{', '.join(ways[:-1])} or {ways[-1]}.".capitalize()
 
 
 # --- dataset ----------------------------------------------------------------------------------------------
@@ -540,6 +622,7 @@ def retry(
     *,
     images_per_class: int | None = None,
     license: str | None = None,
+    sources: list[str] | None = None,
     accept_fewer: bool = False,
     class_queries: dict[int, str] | None = None,
     actor: str = "person",
@@ -556,8 +639,10 @@ def retry(
         request.images_per_class, asks_again = images_per_class, True
     if license is not None and license != request.license:
         request.license, asks_again = license, True
+    if sources is not None and sources != (request.sources or list(settings.SOURCES)):
+        request.sources, asks_again = sources, True
     request.accept_fewer = accept_fewer or request.accept_fewer
-    request.save(update_fields=["images_per_class", "license", "accept_fewer"])
+    request.save(update_fields=["images_per_class", "license", "sources", "accept_fewer"])
     for number, query in (class_queries or {}).items():
         asks_again |= _reword(request, number, query)
     if asks_again:
@@ -616,6 +701,61 @@ def _remove_folder(request: ClassifierRequest) -> None:
     """Remove the files unless a child that is being stopped may still write; `expire` comes by again."""
     if not request.jobs.filter(state=JobState.RUNNING).exists():
         shutil.rmtree(request.folder, ignore_errors=True)
+
+
+def take_down(*, url: str = "", sha256: str = "", reason: str = "") -> int:
+    """Remove a picture everywhere and keep it out for good; returns how many candidates it was.
+
+    :param url: its address, however it is spelt
+    :param sha256: the digest of its bytes, as received or as delivered
+    """
+    from scraping.sources.contract import normalised_url  # not at the top: the web process needs no sources
+
+    images = ImageUrl.objects.select_related("image_class__request")
+    if url:
+        digest = sha256_hex(normalised_url(url))
+        found = [image for image in images.iterator() if sha256_hex(normalised_url(image.image_url)) == digest]
+    else:
+        digest = sha256
+        found = list(images.filter(Q(sha256=sha256) | Q(source_sha256=sha256)))
+    what = TakenDown.What.URL if url else TakenDown.What.SHA256
+    TakenDown.objects.get_or_create(what=what, digest=digest, defaults={"reason": reason})
+    # The same picture under another address is the same picture.
+    contents = {image.sha256 for image in found if image.sha256}
+    found += [image for image in images.filter(sha256__in=contents) if image not in found]
+    for content in contents:
+        TakenDown.objects.get_or_create(what=TakenDown.What.SHA256, digest=content, defaults={"reason": reason})
+    for request in {image.image_class.request for image in found}:
+        _remove_pictures(request, [image for image in found if image.image_class.request_id == request.pk])
+    return len(found)
+
+
+def _remove_pictures(request: ClassifierRequest, images: list[ImageUrl]) -> None:
+    """Take pictures out of a request: rows, files, frozen manifests, and the datasets built from them."""
+    files = {image.file for image in images if image.file}
+    ImageUrl.objects.filter(pk__in=[image.pk for image in images]).update(
+        state=ImageState.REJECTED, reason="taken_down", file="", split=""
+    )
+    for file in files:
+        for folder in (request.folder / "collect", *request.folder.glob("runs/*")):
+            (folder / file).unlink(missing_ok=True)
+    for image in images:
+        (request.folder / "thumbnails" / f"{image.pk}.jpg").unlink(missing_ok=True)
+    for version in request.versions.all():
+        _rebuild_without(version, files)
+    Event.objects.create(request=request, old=request.status, new=request.status, reason="a picture was taken down")
+
+
+def _rebuild_without(version: DatasetVersion, files: set[str]) -> None:
+    if not (version.folder / "manifest.jsonl").exists():
+        return
+    rows = [row for row in manifest.read_manifest(version.folder) if row.file not in files]
+    manifest.write_manifest(version.folder, rows)
+    artifact = version.artifacts.filter(kind=Kind.DATASET).first()
+    if artifact is not None:
+        _freeze(version, rows)
+        made = delivery.build_dataset(version, _pictures(version, rows), artifact.file, lambda: None)
+        Artifact.objects.filter(pk=artifact.pk).update(bytes=made.bytes, sha256=made.sha256)
 
 
 def expire() -> None:

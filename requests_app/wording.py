@@ -21,7 +21,18 @@ REASONS: dict[str, tuple[str, str]] = {
     "over_quota": ("more than needed", "more than needed"),
 }
 
-SOURCES = {"bing": "Bing", "openverse": "Openverse", "wikimedia": "Wikimedia Commons"}
+SOURCES = {
+    "openverse": "Openverse",
+    "wikimedia": "Wikimedia Commons",
+    "inaturalist": "iNaturalist",
+    "gbif": "GBIF",
+    "bing": "Bing",
+    "nasa": "NASA",
+    "met": "The Met",
+    "artic": "Art Institute of Chicago",
+    "pixabay": "Pixabay",
+    "google": "Google Images",
+}
 
 NETWORKS = {"resnet50": "ResNet50", "resnet18": "ResNet18", "efficientnet_lite0": "EfficientNet-Lite0"}
 

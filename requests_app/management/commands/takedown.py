@@ -1,0 +1,27 @@
+"""``manage.py takedown``: removes a picture everywhere and keeps it out for good."""
+
+import argparse
+import re
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError
+
+from requests_app import pipeline
+
+
+class Command(BaseCommand):
+    help = "Removes a picture by its address or sha256 from every request and dataset, and keeps it out for good."
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        parser.add_argument("picture", help="the picture's http(s) address, or the sha256 of its bytes (64 digits)")
+        parser.add_argument("--reason", default="", help="why, for the record")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        picture = options["picture"].strip()
+        if re.fullmatch(r"https?://\S+", picture):
+            number = pipeline.take_down(url=picture, reason=options["reason"])
+        elif re.fullmatch(r"[0-9a-fA-F]{64}", picture):
+            number = pipeline.take_down(sha256=picture.lower(), reason=options["reason"])
+        else:
+            raise CommandError("Give an http(s) address or a sha256 of 64 hexadecimal digits.")
+        self.stdout.write(f"Taken down: it was found {number} times here, and will not be taken again.")
