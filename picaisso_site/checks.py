@@ -71,6 +71,14 @@ def database_driver_is_there(app_configs: Sequence[AppConfig] | None, **kwargs: 
     ]
 
 
+def _programs() -> tuple[str, str]:
+    """Browser and driver as configured or found; '' for one that is not there."""
+    browsers = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
+    drivers = ("chromedriver", "chromium.chromedriver")
+    found = [next(filter(None, map(shutil.which, names)), "") for names in (browsers, drivers)]
+    return settings.CHROME or found[0], settings.CHROMEDRIVER or found[1]
+
+
 def _major_version(program: str) -> str:
     """The first number of ``PROGRAM --version``, '' if it does not answer."""
     try:
@@ -86,8 +94,7 @@ def browser_is_there(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> 
     """W001: browser or driver missing. Only a warning: the API sources work without it."""
     if not {"bing", "google"} & set(settings.SOURCES) or settings.SELENIUM_REMOTE_URL:
         return []
-    chrome = settings.CHROME or shutil.which("chromium") or shutil.which("google-chrome") or ""
-    driver = settings.CHROMEDRIVER or shutil.which("chromedriver") or ""
+    chrome, driver = _programs()
     if chrome and driver and Path(chrome).exists() and Path(driver).exists():
         return []
     return [
@@ -103,8 +110,7 @@ def browser_is_there(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> 
 @register("picaisso", deploy=True)
 def driver_matches_browser(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:
     """W002: only under --deploy, because it starts both programs."""
-    chrome = settings.CHROME or shutil.which("chromium") or ""
-    driver = settings.CHROMEDRIVER or shutil.which("chromedriver") or ""
+    chrome, driver = _programs()
     versions = _major_version(chrome) if chrome else "", _major_version(driver) if driver else ""
     if all(versions) and versions[0] != versions[1]:
         return [

@@ -36,7 +36,8 @@ def _secret_key() -> str:
 
 
 def _databases() -> dict[str, dict[str, Any]]:
-    default = env.db("DATABASE_URL", f"sqlite:///{DATA_DIR / 'db.sqlite3'}")
+    own = {"ENGINE": "django.db.backends.sqlite3", "NAME": DATA_DIR / "db.sqlite3"}
+    default = env.db("DATABASE_URL") if env.str("DATABASE_URL", "") else own
     if default["ENGINE"].endswith("sqlite3"):
         # Immediate transactions queue behind each other; Django's default ones fail when two of them upgrade.
         default["OPTIONS"] = {

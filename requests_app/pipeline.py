@@ -433,7 +433,7 @@ def train(lease: Lease) -> None:
             finished=timezone.now(),
             backbone=metrics["backbone"],
             metrics=metrics,
-            seconds=metrics["seconds"],
+            seconds=result["seconds"],
             notices=result.get("notices", []),
         )
         jobs.enqueue(request, PACKAGE.name, PACKAGE.queue)

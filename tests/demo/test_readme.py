@@ -5,11 +5,11 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from django.conf import settings
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text()
 READERS = ("picaisso_site/settings.py", "scraping/__main__.py", "training/__main__.py")
-SOURCES = ("openverse", "wikimedia", "bing")
 SET_BY_UP = {"PICAISSO_CLUSTER", "PICAISSO_TETHERED"}
 NAME = r"PICAISSO_[A-Z_]*[A-Z]|DATABASE_URL|EMAIL_URL"
 
@@ -19,7 +19,7 @@ def names_read(path):
     text = (ROOT / path).read_text()
     found = set(re.findall(rf'"({NAME})"', text))
     if re.search(r'f"PICAISSO_\{[^}]*upper\(\)\}_URL"', text):
-        found |= {f"PICAISSO_{source.upper()}_URL" for source in SOURCES}
+        found |= {f"PICAISSO_{source.upper()}_URL" for source in settings.KNOWN_SOURCES}
     return found
 
 

@@ -245,6 +245,8 @@ class Command(BaseCommand):
             call_command("migrate", interactive=False, verbosity=0)
         if WEB in names and not settings.DEBUG:
             call_command("collectstatic", interactive=False, verbosity=0)
+        if WEB in names:
+            self.stdout.write(f"Picaisso is at http://{options['host']}:{options['port']}/ (Ctrl-C stops it).")
         Supervisor([self._part(name, options["host"], options["port"]) for name in names]).run()
         for lock in locks:
             lock.close()
