@@ -1,8 +1,10 @@
 """Settings of the site. Every knob is an environment variable (also read from ``.env``); the README lists them all."""
 
+import contextlib
 import importlib.util
 import os
 import secrets
+import tempfile
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -10,7 +12,7 @@ from urllib.parse import urlsplit
 import environ
 
 BASE_DIR = Path(__file__).resolve().parent.parent
-environ.Env.read_env(BASE_DIR / ".env")
+environ.Env.read_env(os.environ.get("PICAISSO_ENV_FILE", BASE_DIR / ".env"))
 env = environ.FileAwareEnv()
 
 
@@ -24,19 +26,21 @@ def _secret_key() -> str:
     if configured := env.str("PICAISSO_SECRET_KEY", ""):
         return configured
     path = DATA_DIR / "secret_key"
-    DATA_DIR.mkdir(parents=True, exist_ok=True)
-    try:
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError:
-        return path.read_text().strip()
-    with os.fdopen(handle, "w") as file:
-        key = secrets.token_urlsafe(64)
-        file.write(key)
-    return key
+    if path.exists() and (kept := path.read_text().strip()):
+        return kept
+    DATA_DIR.mkdir(parents=True, exist_ok=True, mode=0o700)  # addresses and links that are keys lie in there
+    path.unlink(missing_ok=True)
+    with tempfile.NamedTemporaryFile("w", dir=DATA_DIR, prefix="secret_key.") as file:  # mode 0600
+        file.write(secrets.token_urlsafe(64))
+        file.flush()
+        os.fsync(file.fileno())
+        with contextlib.suppress(FileExistsError):  # of processes that start together, the first one's key counts
+            os.link(file.name, path)
+    return path.read_text().strip()
 
 
 def _databases() -> dict[str, dict[str, Any]]:
-    own = {"ENGINE": "django.db.backends.sqlite3", "NAME": DATA_DIR / "db.sqlite3"}
+    own: dict[str, Any] = {"ENGINE": "django.db.backends.sqlite3", "NAME": DATA_DIR / "db.sqlite3"}
     default = env.db("DATABASE_URL") if env.str("DATABASE_URL", "") else own
     if default["ENGINE"].endswith("sqlite3"):
         # Immediate transactions queue behind each other; Django's default ones fail when two of them upgrade.

@@ -6,6 +6,7 @@ Rows are records of the system, so nothing is added or edited by hand.
 from typing import Any, cast
 
 import django_q.admin  # noqa: F401  (registers its models, so that they can be unregistered below)
+from django.conf import settings
 from django.contrib import admin, messages
 from django.contrib.auth.models import AbstractBaseUser
 from django.db.models import Count, Model, QuerySet
@@ -31,6 +32,7 @@ from requests_app.models import (
     MailState,
     OutgoingMail,
     SourceHealth,
+    Status,
     TakenDown,
     TrainingRun,
     WorkerBeat,
@@ -137,24 +139,27 @@ class ClassifierRequestAdmin(RecordAdmin):
     @admin.action(description="Cancel the selected requests", permissions=["operate"])
     def cancel_selected(self, http: HttpRequest, rows: QuerySet[ClassifierRequest]) -> None:
         done = [row for row in rows if pipeline.cancel(row, actor=acting(http))]
-        self._report(http, done, "cancelled")
+        self._report(http, done, "cancelled", of=len(rows))
 
     @admin.action(description="Start the selected requests again", permissions=["operate"])
     def retry_selected(self, http: HttpRequest, rows: QuerySet[ClassifierRequest]) -> None:
         started = [row for row in rows if row.jobs.exists() and pipeline.retry(row, actor=acting(http))]
-        self._report(http, started, "started again")
+        self._report(http, started, "started again", of=len(rows))
 
     @admin.action(description="Delete the selected requests' pictures, files and address", permissions=["operate"])
     def delete_everything(self, http: HttpRequest, rows: QuerySet[ClassifierRequest]) -> None:
-        chosen = list(rows)
-        for row in chosen:
-            pipeline.delete(row, reason=f"deleted by {acting(http)}")
-        self._report(http, chosen, "deleted")
+        deleted = [row for row in rows if pipeline.delete(row, reason=f"deleted by {acting(http)}")]
+        self._report(http, deleted, "deleted", of=len(rows))
 
-    def _report(self, http: HttpRequest, rows: list[ClassifierRequest], what: str) -> None:
+    def _report(self, http: HttpRequest, rows: list[ClassifierRequest], what: str, of: int) -> None:
+        """Log what was done, and say so; what could not be done is said too."""
         for row in rows:
             self.log_change(http, row, f"{what} in the dashboard")
-        self.message_user(http, f"{wording.counted(len(rows), 'request')} {what}.", messages.SUCCESS)
+        if rows:
+            self.message_user(http, f"{wording.counted(len(rows), 'request')} {what}.", messages.SUCCESS)
+        if left := of - len(rows):
+            sentence = f"{wording.counted(left, 'request')} could not be {what}."
+            self.message_user(http, sentence, messages.WARNING)
 
 
 @admin.register(ImageClass)
@@ -357,7 +362,7 @@ class SourceHealthAdmin(RecordAdmin):
 
     @admin.display(description="Open", boolean=True)
     def open_now(self, row: SourceHealth) -> bool:
-        return row.closed_until is None or row.closed_until < timezone.now()
+        return not row.is_closed
 
     @admin.action(description="Open the selected sources again", permissions=["operate"])
     def reopen(self, http: HttpRequest, rows: QuerySet[SourceHealth]) -> None:
@@ -368,6 +373,7 @@ class SourceHealthAdmin(RecordAdmin):
 @admin.register(BrowserTurn)
 class BrowserTurnAdmin(RecordAdmin):
     list_display = ("name", "job", "fence", "until")
+    search_fields = ("name", "=job")
 
 
 @admin.register(TakenDown)
@@ -390,13 +396,27 @@ class WorkerBeatAdmin(RecordAdmin):
         return row.is_fresh
 
 
+def source_lines() -> list[tuple[str, str, SourceHealth | None]]:
+    """(title, outcome in words, health) of each source in use, in the order of asking, then of others once asked."""
+    healths = {health.name: health for health in SourceHealth.objects.all()}
+    names = dict.fromkeys([*settings.SOURCES, *healths])
+    return [
+        (
+            wording.source_title(name),
+            wording.outcome(healths[name].outcome) if name in healths else "not asked yet",
+            healths.get(name),
+        )
+        for name in names
+    ]
+
+
 def dashboard() -> dict[str, Any]:
     """What the first page of the dashboard shows above the tables."""
     by_status = dict(ClassifierRequest.objects.order_by().values_list("status").annotate(Count("pk")))
     return {
-        "requests": sorted(by_status.items()),
+        "requests": [(code, label, by_status[code]) for code, label in Status.choices if code in by_status],
         "jobs": Job.objects.filter(state__in=("queued", "running")).select_related("request")[:20],
         "beats": WorkerBeat.objects.all(),
-        "sources": SourceHealth.objects.all(),
+        "sources": source_lines(),
         "mails": OutgoingMail.objects.exclude(state=MailState.SENT).count(),
     }

@@ -9,6 +9,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -180,6 +181,11 @@ def credit(image: ImageUrl) -> str:
     return " ".join(f"{work} Licence: {license_name}{license_link} ({image.license_basis}), {found}".split())
 
 
+def _cell(text: str) -> str:
+    """Text as a cell of a Markdown table shows it literally."""
+    return re.sub(r"([\\`*_\[\]<>|#~])", r"\\\1", " ".join(text.split()))
+
+
 def _dataset_card(
     request: ClassifierRequest, version: DatasetVersion, classes: Sequence[ImageClass], pictures: Sequence[Picture]
 ) -> bytes:
@@ -191,9 +197,14 @@ def _dataset_card(
         "total": len(pictures),
         "size_category": "n<1K" if len(pictures) < 1000 else "1K<n<10K",
         "rows": [
-            {"class": c, "parts": [parts[c.class_id, part] for part in ("train", "val", "test")]} for c in classes
+            {
+                "class_id": c.class_id,
+                "name": _cell(c.name),
+                "query": _cell(c.query),
+                "parts": [parts[c.class_id, part] for part in ("train", "val", "test")],
+            }
+            for c in classes
         ],
-        "labels_yaml": [json.dumps(c.name, ensure_ascii=False) for c in classes],
         "licenses": Counter(p.image.license or "unknown" for p in pictures).most_common(),
         "sources": Counter(p.image.source for p in pictures).most_common(),
         "rejected": sorted(

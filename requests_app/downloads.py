@@ -1,6 +1,7 @@
 """Sending a file so that an interrupted download goes on: single byte ranges, HEAD and a strong ETag (RFC 9110)."""
 
 import re
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ from django.http.response import HttpResponseBase
 from django.utils.http import content_disposition_header, parse_etags
 
 CHUNK = 256 * 1024  # bytes read at once
+MOST_DIGITS = 18  # of a position in a file: an exabyte
 SINGLE_RANGE = re.compile(r"bytes=(\d*)-(\d*)", re.ASCII)
 CONTENT_TYPES = {".zip": "application/zip", ".json": "application/json", ".html": "text/html; charset=utf-8"}
 
@@ -51,12 +53,20 @@ def asked_span(header: str, size: int) -> Span | None:
     match = SINGLE_RANGE.fullmatch(header.replace(" ", ""))
     if match is None or match.group(0) == "bytes=-":
         return None
-    first, last = match.groups()
-    if not first:  # the last so many bytes
-        return Span(max(0, size - int(last)), size - 1)
-    if last and int(last) < int(first):
+    first, last = (_position(digits) for digits in match.groups())
+    if first is None:  # the last so many bytes
+        return Span(max(0, size - (last or 0)), size - 1)
+    if last is not None and last < first:
         return None
-    return Span(int(first), min(int(last), size - 1) if last else size - 1)
+    return Span(first, size - 1 if last is None else min(last, size - 1))
+
+
+def _position(digits: str) -> int | None:
+    """The number typed, None for nothing; one that no file reaches is as good as the largest, however long it is."""
+    if not digits:
+        return None
+    significant = digits.lstrip("0") or "0"
+    return int(significant) if len(significant) <= MOST_DIGITS else sys.maxsize
 
 
 def _may_resume(http: HttpRequest, etag: str) -> bool:

@@ -1,48 +1,83 @@
 """What people type, checked: the submission and the retry. Every complaint names the field it belongs to."""
 
+import re
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 from django import forms
 from django.conf import settings
 from django.core.exceptions import ValidationError
 from django.core.validators import EmailValidator
 from django.utils.datastructures import MultiValueDict
+from django.utils.encoding import punycode
 
 from requests_app import wording
 from requests_app.models import Backbone, ClassifierRequest, License
 from requests_app.pipeline import Submission
 
 FEWEST_CLASSES, MOST_CLASSES = 2, 10
-LONGEST_NAME, LONGEST_QUERY, LONGEST_ADDRESS = 64, 200, 254
+LONGEST_NAME, LONGEST_QUERY = 64, 200
+LONGEST_ADDRESS, LONGEST_LOCAL_PART = 254, 64  # octets as sent (RFC 5321, 4.5.3.1)
 FEWEST_IMAGES, DEFAULT_IMAGES, MOST_IMAGES = 20, 100, 500
 
 # Characters that turn the direction of the text after them: they make a name look like another one.
 DIRECTION_MARKS = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 
+# Characters that nobody sees and no name needs: soft hyphens, zero-width spaces, byte order marks, fillers. They come
+# along with copied text. After Unicode's list of default ignorable code points, without those that shape what is seen.
+UNSEEN = re.compile(
+    "[\u00ad\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b\u2060-\u2065\u206a-\u206f\u3164\ufeff\uffa0\ufff0-\ufff8"
+    "\U0001bca0-\U0001bca3\U0001d173-\U0001d17a]"
+)
+# Tag characters spell the flags of regions after a black flag; elsewhere they are unseen.
+FLAG_OR_TAGS = re.compile("(\U0001f3f4[\U000e0020-\U000e007f]+)|[\U000e0000-\U000e007f]+")
+# Joiners bind emoji together and shape Arabic and Indic letters; beside anything else they are unseen.
+JOINERS = re.compile("[\u200c\u200d]+")
+SELECTORS = re.compile("[\ufe00-\ufe0f\U000e0100-\U000e01ef]")  # text or emoji look of the character before
+SPACES = re.compile("[ \u00a0\u1680\u2000-\u200a\u202f\u205f\u2800\u3000]+")
+
 
 def tidy(text: str, longest: int) -> str:
-    """The text in Unicode normal form C without outer spaces.
+    """The text in Unicode normal form C, with single spaces and without characters that nobody sees.
 
     :raises ValidationError: when it is too long or holds characters that cannot be seen for what they are
     """
-    tidied = unicodedata.normalize("NFC", text.strip(" \u00a0\u3000"))
+    tidied = _without_unseen(text)
     if any(mark in tidied for mark in DIRECTION_MARKS):
         raise ValidationError("Invisible characters that change the reading direction are not allowed here.")
     if any(unicodedata.category(char) in ("Cc", "Cs", "Zl", "Zp") for char in tidied):
         raise ValidationError("Line breaks and other control characters are not allowed here.")
     if len(tidied) > longest:
         raise ValidationError(f"At most {longest} characters, please; this has {len(tidied)}.")
-    if tidied and all(unicodedata.category(char)[0] in "CZ" for char in tidied):
+    if text.strip() and all(unicodedata.category(char)[0] in "CZ" for char in SELECTORS.sub("", tidied)):
         raise ValidationError("This has no visible character.")
     return tidied
 
 
 def folded(name: str) -> str:
     """What two names have in common when people would call them equal."""
-    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).strip().casefold())
+    plain = SELECTORS.sub("", _without_unseen(name))
+    return _without_unseen(plain.casefold())
+
+
+def _without_unseen(text: str) -> str:
+    seen = FLAG_OR_TAGS.sub(r"\1", UNSEEN.sub("", text))
+    seen = JOINERS.sub(_needed_joiner, seen)
+    return unicodedata.normalize("NFC", SPACES.sub(" ", seen).strip(" "))
+
+
+def _needed_joiner(found: re.Match[str]) -> str:
+    before, after = found.string[: found.start()][-1:], found.string[found.end() :][:1]
+    return found.group(0) if _takes_joiners(before) and _takes_joiners(after) else ""
+
+
+def _takes_joiners(char: str) -> bool:
+    """Emoji with their modifiers, combining marks, and letters without capitals that are no ideographs or kana."""
+    kind = unicodedata.category(char) if char else ""
+    narrow_letter = kind in ("Lo", "Lm") and unicodedata.east_asian_width(char) not in "WFH"
+    return narrow_letter or kind in ("So", "Sk", "Sm", "Mn", "Mc", "Me")
 
 
 @dataclass(frozen=True)
@@ -96,7 +131,7 @@ def typed_rows(data: MultiValueDict[str, str], at_least: int = FEWEST_CLASSES) -
 
 def checked_rows(rows: Sequence[ClassRow]) -> list[ClassRow]:
     """The rows with their complaints; empty ones are ignored unless too few are left."""
-    checked = [_without_twins(row, rows) for row in map(_checked_alone, rows)]
+    checked = _without_twins([_checked_alone(row) for row in rows])
     given = [row for row in checked if not row.is_empty]
     if len(given) > MOST_CLASSES:
         extra = given[MOST_CLASSES].index
@@ -116,12 +151,20 @@ def _checked_alone(row: ClassRow) -> ClassRow:
     return replace(row, name_error=name_error, query_error=_complaint(row.query, LONGEST_QUERY))
 
 
-def _without_twins(row: ClassRow, rows: Sequence[ClassRow]) -> ClassRow:
-    mine = folded(row.name)
-    twin = next((other for other in rows[: row.index] if mine and folded(other.name) == mine), None)
-    if twin is None or row.name_error:
-        return row
-    return replace(row, name_error=f"This is the same as class {twin.number}; capital letters do not matter.")
+def _without_twins(rows: Sequence[ClassRow]) -> list[ClassRow]:
+    first: dict[str, ClassRow] = {}
+    checked = []
+    for row in rows:
+        name = folded(row.name)
+        twin = first.setdefault(name, row) if name else row
+        if twin is not row and not row.name_error:
+            sentence = (
+                f"This is the same as class {twin.number}:"
+                " capital letters, extra spaces and invisible characters make no difference."
+            )
+            row = replace(row, name_error=sentence)
+        checked.append(row)
+    return checked
 
 
 def _complaint(text: str, longest: int) -> str:
@@ -138,8 +181,10 @@ class AddressField(forms.CharField):
     default_error_messages = {
         "required": "Type the address that the result is sent to.",
         "invalid": "This is not an e-mail address. It looks like name@example.org.",
-        "long": f"An e-mail address has at most {LONGEST_ADDRESS} characters.",
+        "long": f"An address has at most {LONGEST_ADDRESS} characters, of which {LONGEST_LOCAL_PART} before the @.",
         "several": "One address only, please.",
+        "local": "Before the @, only unaccented letters, digits and signs, please: our mails reach no other addresses.",
+        "domain": "Mail cannot reach what stands after the @. A domain in other letters can be typed as “xn--…”.",
     }
 
     def to_python(self, value: Any) -> str:
@@ -157,7 +202,25 @@ class AddressField(forms.CharField):
             raise self._error("several" if value.count("@") > 1 else "invalid")
         if any(char in value for char in '"<>[]'):
             raise self._error("invalid")
+        local_part, _, domain = value.rpartition("@")
+        if not local_part.isascii():
+            raise self._error("local")
+        if len(local_part) > LONGEST_LOCAL_PART:
+            raise self._error("long")
         EmailValidator(message=self.error_messages["invalid"], allowlist=[])(value)
+        if len(f"{local_part}@{self._domain_as_sent(domain)}") > LONGEST_ADDRESS:
+            raise self._error("long")
+
+    def _domain_as_sent(self, domain: str) -> str:
+        """The domain as Django's mails spell it; one that would become another domain on the way is refused."""
+        try:
+            sent = punycode(domain)
+            arrives = sent.encode("ascii").decode("idna")
+        except UnicodeError as error:
+            raise self._error("domain") from error
+        if not domain.isascii() and arrives != unicodedata.normalize("NFC", domain).lower():
+            raise self._error("domain")
+        return sent
 
     def _error(self, code: str) -> ValidationError:
         return ValidationError(self.error_messages[code], code=code)
@@ -258,9 +321,9 @@ class SubmissionForm(forms.Form):
     def may_add(self) -> bool:
         return len(self.rows) < MOST_CLASSES
 
-    def changed(self, *, add: bool = False, remove: int | None = None) -> "SubmissionForm":
+    def changed(self, *, add: bool = False, remove: str = "") -> "SubmissionForm":
         """The same form, not yet judged, with one class row more or less: "add a class" where scripts are off."""
-        rows = [row for row in self.rows if row.index != remove or len(self.rows) <= FEWEST_CLASSES]
+        rows = [row for row in self.rows if str(row.index) != remove or len(self.rows) <= FEWEST_CLASSES]
         if add and self.may_add:
             rows.append(ClassRow(len(rows)))
         fresh = SubmissionForm()
@@ -289,13 +352,21 @@ class RetryForm(forms.Form):
     use_required_attribute = False
 
     images_per_class = images_field()
-    license = forms.ChoiceField(label="Licence", choices=License.choices, required=False)
+    license = forms.ChoiceField(
+        label="Licence of the pictures",
+        choices=License.choices,
+        required=False,
+        widget=forms.Select(attrs={"class": "input"}),
+        error_messages={"invalid_choice": "Choose one of the licences offered."},
+    )
     sources = forms.MultipleChoiceField(
         label="Sources",
-        choices=[(name, wording.SOURCES[name]) for name in settings.KNOWN_SOURCES],
         required=False,
         widget=forms.CheckboxSelectMultiple(attrs={"class": "check"}),
+        error_messages={"invalid_choice": "Choose among the sources offered."},
     )
+    # Boxes that are all empty look like boxes that were not on the page: this tells the two apart.
+    sources_offered = forms.BooleanField(initial=True, required=False, widget=forms.HiddenInput)
     accept_fewer = forms.BooleanField(
         label="Train with the pictures that were found, even if they are few",
         required=False,
@@ -303,12 +374,12 @@ class RetryForm(forms.Form):
     )
 
     def __init__(self, request: ClassifierRequest, data: MultiValueDict[str, str] | None = None) -> None:
-        initial = {
-            "images_per_class": request.images_per_class,
-            "license": request.license,
-            "sources": request.sources or settings.SOURCES,
-        }
+        asked = request.sources or settings.SOURCES
+        initial = {"images_per_class": request.images_per_class, "license": request.license, "sources": asked}
         super().__init__(data, initial=initial)
+        self.order = list(dict.fromkeys([*asked, *settings.SOURCES, *settings.KNOWN_SOURCES]))
+        offered = cast(forms.MultipleChoiceField, self.fields["sources"])
+        offered.choices = [(name, wording.source_title(name)) for name in self.order]
         self.classes = list(request.classes.all())
         typed = [row.query for row in typed_rows(data, 0)] if data is not None else []
         typed += [image_class.query for image_class in self.classes[len(typed) :]]
@@ -318,29 +389,38 @@ class RetryForm(forms.Form):
         ]
 
     def clean(self) -> dict[str, Any]:
+        if self.cleaned_data.get("sources_offered") and self.cleaned_data.get("sources") == []:
+            self.add_error("sources", "Choose at least one source.")
         self.rows = [replace(row, query_error=_complaint(row.query, LONGEST_QUERY)) for row in self.rows]
         for row in self.rows:
             if row.query_error:
                 self.add_error(None, row.query_error)
         return self.cleaned_data
 
-    @staticmethod
-    def _in_order(names: list[str]) -> list[str] | None:
-        """The chosen sources, those of the site first and in its order; None where nothing was chosen."""
-        order = [*settings.SOURCES, *(name for name in settings.KNOWN_SOURCES if name not in settings.SOURCES)]
-        return [name for name in order if name in names] or None
+    @property
+    def problems(self) -> list[tuple[str, str, str]]:
+        """(field id, label, sentence) of every complaint, in the order of the page."""
+        if not self.is_bound:
+            return []
+        fields = [
+            (f"id_{name}", str(self[name].label), str(self.errors[name][0]))
+            for name in ("images_per_class", "license", "sources")
+            if name in self.errors
+        ]
+        return fields + [problem for row in self.rows for problem in row.problems]
 
     def changes(self) -> dict[str, Any]:
-        """Keyword arguments for ``pipeline.retry``: only what differs from before."""
+        """Keyword arguments for ``pipeline.retry``: only what differs from before; sources in the order of the page."""
         queries = {
             image_class.number: tidy(row.query, LONGEST_QUERY) or image_class.name
             for image_class, row in zip(self.classes, self.rows, strict=True)
             if (tidy(row.query, LONGEST_QUERY) or image_class.name) != image_class.query
         }
+        chosen = self.cleaned_data["sources"]
         return {
             "images_per_class": self.cleaned_data["images_per_class"],
             "license": self.cleaned_data["license"] or None,
-            "sources": self._in_order(self.cleaned_data["sources"]),
+            "sources": [name for name in self.order if name in chosen] or None,
             "accept_fewer": self.cleaned_data["accept_fewer"],
             "class_queries": queries or None,
         }

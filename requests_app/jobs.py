@@ -19,7 +19,7 @@ from typing import Any
 
 from django.conf import settings
 from django.db import close_old_connections, connection, transaction
-from django.db.models import F
+from django.db.models import F, Q
 from django.db.models.functions import Coalesce
 from django.utils import timezone
 from django_q.models import OrmQ
@@ -102,7 +102,7 @@ class Lease:
             raise LeaseLost
         if self._mine().filter(cancel_requested=True).exists():
             raise CancelRequested
-        if stop_flag():
+        if not still_wanted():
             raise StopRequested
         if time.monotonic() - self.started > self.limit_seconds:
             minutes = self.limit_seconds / 60
@@ -135,12 +135,14 @@ class Lease:
         :returns: its exit code, after its whole tree is gone
         """
         keeper = processes.start_kept(command, self.marker, child_environment(), log)
+        progress = None
         try:
             while True:
                 try:
                     return keeper.wait(WATCH_SECONDS)
                 except subprocess.TimeoutExpired:
-                    self.beat(watch())
+                    self.beat(progress)  # first: nothing is taken in for a request that has been ended
+                    progress = watch()
         finally:
             processes.stop_kept(keeper, self.marker)
 
@@ -155,15 +157,33 @@ def lease_end() -> datetime:
     return timezone.now() + timedelta(seconds=settings.LEASE_SECONDS)
 
 
-def stop_flag() -> bool:
-    """Whether `up` has asked this cluster to put its work back."""
-    return bool(settings.CLUSTER_ID) and WorkerBeat.objects.filter(cluster=settings.CLUSTER_ID, stop=True).exists()
+def still_wanted() -> bool:
+    """Show that this cluster lives; False if `up` has asked it to put its work back."""
+    if not settings.CLUSTER_ID:
+        return True
+    return WorkerBeat.objects.filter(cluster=settings.CLUSTER_ID, stop=False).update(at=timezone.now()) == 1
 
 
 def child_environment() -> dict[str, str]:
-    """The worker's environment without what ties the worker itself to its cluster."""
+    """The worker's environment without what ties it to its cluster, and without the site's secrets.
+
+    A child reads pages and pictures of strangers; all it needs is in its folder's configuration.
+    """
     own = ("PICAISSO_TETHERED", "PICAISSO_CLUSTER", "PICAISSO_PARENT", "Q_CLUSTER_NAME")
-    return {name: value for name, value in os.environ.items() if name not in own}
+    secret = ("PICAISSO_SECRET_KEY", "DATABASE_URL", "EMAIL_URL")
+    return {name: value for name, value in os.environ.items() if name not in own and not name.startswith(secret)}
+
+
+@contextmanager
+def busy(seconds: float) -> Iterator[None]:
+    """Tell `up` not to take this cluster's silence for death: what it does has a limit of its own."""
+    mine = WorkerBeat.objects.filter(cluster=settings.CLUSTER_ID)
+    mine.update(busy_until=timezone.now() + timedelta(seconds=seconds))
+    try:
+        yield
+    finally:
+        refresh_connection()
+        mine.update(busy_until=None, at=timezone.now())
 
 
 def ring(queue: str, task: str = "drain") -> None:
@@ -206,7 +226,7 @@ def claim(queue: str) -> Lease | None:
 
 def drain(queue: str, handlers: Handlers) -> None:
     """Claim one job of the queue, run it, ring again."""
-    if stop_flag():
+    if not still_wanted():
         return
     lease = claim(queue)
     if lease is None:
@@ -235,8 +255,15 @@ def drain(queue: str, handlers: Handlers) -> None:
             lease.put_back(counted=True)
         if not isinstance(error, Exception):
             raise
-    if Job.objects.filter(queue=queue, state=JobState.QUEUED).exists() and not is_rung(queue):
-        ring(queue)
+    _ring_for_the_next(job)
+
+
+def _ring_for_the_next(job: Job) -> None:
+    """Ring for what waits behind this job: in its queue, and of its request, which had to wait for it to end."""
+    waiting = Job.objects.filter(Q(queue=job.queue) | Q(request=job.request_id), state=JobState.QUEUED)
+    for queue in set(waiting.values_list("queue", flat=True)):
+        if not is_rung(queue):
+            ring(queue)
 
 
 def _end(lease: Lease, state: str) -> None:

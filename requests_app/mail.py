@@ -5,7 +5,6 @@ programs show it once. What cannot be sent is tried again with growing pauses an
 """
 
 import logging
-import smtplib
 from collections.abc import Sequence
 from datetime import timedelta
 from email.utils import parseaddr
@@ -15,16 +14,15 @@ from typing import Any
 from django.conf import settings
 from django.core.mail import EmailMessage, EmailMultiAlternatives, get_connection
 from django.core.mail.backends.base import BaseEmailBackend
-from django.db import transaction
 from django.template.loader import render_to_string
 from django.utils import timezone
 
+from requests_app import jobs
 from requests_app.models import Artifact, ClassifierRequest, MailState, OutgoingMail
 
 logger = logging.getLogger(__name__)
 
 GIVE_UP_AFTER = timedelta(hours=24)
-SENDING_LIMIT = timedelta(minutes=5)  # a sender that is silent for longer has died; another one takes its mail over
 
 
 class FolderBackend(BaseEmailBackend):
@@ -74,14 +72,21 @@ def fit_into_a_mail(artifacts: Sequence[Artifact]) -> bool:
     return sum(artifact.bytes for artifact in artifacts) <= settings.MAIL_ATTACH_MB * 1e6
 
 
+def sending_limit() -> timedelta:
+    """A sender that is silent for longer has died, and another one takes its mail over (five minutes by default)."""
+    return timedelta(seconds=2.5 * settings.LEASE_SECONDS)
+
+
 def send_waiting() -> int:
     """Send every mail whose time has come; returns how many were sent."""
-    now = timezone.now()
-    # A sender that died while sending left its row in this state.
-    OutgoingMail.objects.filter(state=MailState.SENDING, not_before__lt=now - SENDING_LIMIT).update(
-        state=MailState.WAITING
-    )
-    return sum(_send(row) for row in OutgoingMail.objects.filter(state=MailState.WAITING, not_before__lte=now)[:50])
+    abandoned = timezone.now() - sending_limit()
+    for row in OutgoingMail.objects.filter(state=MailState.SENDING, not_before__lt=abandoned):
+        _try_later(row, "the sender ended while it was sending")
+    sent = 0
+    for row in OutgoingMail.objects.filter(state=MailState.WAITING, not_before__lte=timezone.now())[:50]:
+        with jobs.busy(sending_limit().total_seconds()):
+            sent += _send(row)
+    return sent
 
 
 def _send(row: OutgoingMail) -> bool:
@@ -93,8 +98,8 @@ def _send(row: OutgoingMail) -> bool:
     row.attempts += 1
     try:
         get_connection().send_messages([_message(row)])
-    except (OSError, smtplib.SMTPException) as error:
-        _try_later(row, error)
+    except Exception as error:  # whatever is wrong with one mail, the others still go
+        _try_later(row, str(error))
         return False
     OutgoingMail.objects.filter(pk=row.pk, state=MailState.SENDING).update(
         state=MailState.SENT, sent=timezone.now(), text="", html="", error=""
@@ -102,13 +107,13 @@ def _send(row: OutgoingMail) -> bool:
     return True
 
 
-def _try_later(row: OutgoingMail, error: Exception) -> None:
+def _try_later(row: OutgoingMail, error: str) -> None:
     over = timezone.now() - row.created > GIVE_UP_AFTER
-    pause = timedelta(seconds=min(3600, 15 * 2 ** min(row.attempts, 10)))
-    OutgoingMail.objects.filter(pk=row.pk).update(
+    pause = timedelta(seconds=min(3600, settings.REAP_SECONDS / 4 * 2 ** min(row.attempts, 10)))
+    OutgoingMail.objects.filter(pk=row.pk, state=MailState.SENDING).update(
         state=MailState.GIVEN_UP if over else MailState.WAITING,
         not_before=timezone.now() + pause,
-        error=str(error)[:2000],
+        error=error[:2000],
     )
     logger.warning("mail %s was not accepted (attempt %d)", row.key, row.attempts)
 
@@ -132,6 +137,7 @@ def _message(row: OutgoingMail) -> EmailMultiAlternatives:
 
 
 def forget(request: ClassifierRequest) -> None:
-    """Drop a request's unsent mails."""
-    with transaction.atomic():
-        OutgoingMail.objects.filter(request=request).exclude(state=MailState.SENT).delete()
+    """Drop a request's unsent mails, and the copies of sent ones that lie in the folder."""
+    OutgoingMail.objects.filter(request=request).exclude(state=MailState.SENT).delete()
+    for file in Path(settings.MAIL_DIR).glob(f"request-{request.pk}-*.eml"):
+        file.unlink(missing_ok=True)

@@ -81,6 +81,14 @@ def sha256_hex(text: str) -> str:
 
 
 class RequestQuerySet(models.QuerySet["ClassifierRequest"]):
+    def follow_the_key(self) -> int:
+        """Derive the tokens anew where the secret key has changed: old links end, later mails carry working ones."""
+        changed = 0
+        for pk, version, digest in self.values_list("pk", "link_version", "token_sha256"):
+            if (now := sha256_hex(token_for(pk, version))) != digest:
+                changed += self.filter(pk=pk).update(token_sha256=now)
+        return changed
+
     def by_token(self, token: str) -> "ClassifierRequest | None":
         """The request that this token opens, or None: looked up by its digest, so no token is compared in the clear."""
         return self.filter(token_sha256=sha256_hex(token)).first()
@@ -536,6 +544,7 @@ class WorkerBeat(models.Model):
     cluster = models.CharField(max_length=64, unique=True)
     queue = models.CharField(max_length=16)
     at = models.DateTimeField(default=timezone.now)
+    busy_until = models.DateTimeField(null=True, help_text="It does something long and known; silence is no bad sign.")
     stop = models.BooleanField(default=False)
 
     class Meta:
@@ -546,4 +555,6 @@ class WorkerBeat(models.Model):
 
     @property
     def is_fresh(self) -> bool:
-        return timezone.now() - self.at < timedelta(seconds=max(180.0, 12 * settings.BEAT_SECONDS))
+        now = timezone.now()
+        busy = self.busy_until is not None and self.busy_until > now
+        return busy or now - self.at < timedelta(seconds=5 * settings.BEAT_SECONDS)

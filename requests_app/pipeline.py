@@ -9,6 +9,7 @@ import logging
 import os
 import shutil
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
@@ -43,6 +44,7 @@ from requests_app.models import (
     Status,
     TakenDown,
     TrainingRun,
+    WorkerBeat,
     sha256_hex,
 )
 from training import manifest
@@ -52,6 +54,7 @@ logger = logging.getLogger(__name__)
 
 CONFIRM_WITHIN = timedelta(hours=24)
 SEED = 0
+ASK_AGAIN = "ask-again"  # lies in a collection folder that is finished but must ask its sources once more
 
 
 @dataclass(frozen=True)
@@ -120,8 +123,10 @@ def request_of_confirmation(signed: str) -> ClassifierRequest | None:
 
 @transaction.atomic
 def confirm(request: ClassifierRequest) -> bool:
-    """Start the work; False if it was started (or ended) before."""
-    if not request.move(Status.QUEUED, reason="address confirmed", actor="person"):
+    """Start the work; False if it was started (or ended) before: a confirmation counts once."""
+    if request.status != Status.UNCONFIRMED or not request.move(
+        Status.QUEUED, reason="address confirmed", actor="person"
+    ):
         return False
     jobs.enqueue(request, COLLECT.name, COLLECT.queue)
     return True
@@ -163,8 +168,13 @@ def collect(lease: Lease) -> None:
 
 def _write_collect_config(request: ClassifierRequest, folder: Path, job: Job) -> None:
     """The effective configuration of a collection: complete but for secrets, so that the command works by hand."""
+    classes = [{"id": c.class_id, "name": c.name, "query": c.query} for c in request.classes.all()]
+    _drop_reworded(folder, {c["id"]: c["query"] for c in classes})
+    if (folder / ASK_AGAIN).exists():
+        (folder / "result.json").unlink(missing_ok=True)
+        (folder / ASK_AGAIN).unlink()
     config = {
-        "classes": [{"id": c.class_id, "name": c.name, "query": c.query} for c in request.classes.all()],
+        "classes": classes,
         "limit": request.images_per_class,
         "minimum": settings.MIN_IMAGES,
         "sources": request.sources or list(settings.SOURCES),
@@ -180,6 +190,20 @@ def _write_collect_config(request: ClassifierRequest, folder: Path, job: Job) ->
     }
     manifest.write_json(folder / "config.json", config)
     _forget_failure(folder)
+
+
+def _drop_reworded(folder: Path, queries: Mapping[str, str]) -> None:
+    """Forget what a class's earlier wording found: only now the child that looked for it is surely gone."""
+    try:
+        before = json.loads((folder / "config.json").read_text())["classes"]
+    except FileNotFoundError:
+        return
+    reworded = {c["id"] for c in before if queries.get(c["id"]) != c["query"]}
+    if not reworded:
+        return
+    for name in ("images.jsonl", "searches.jsonl"):
+        rows = [row for row in JsonLines(folder / name).new() if row.get("class") not in reworded]
+        manifest.write_text(folder / name, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
 
 
 def _source_config() -> dict[str, Any]:
@@ -338,7 +362,10 @@ class JsonLines:
                 if not line.endswith(b"\n"):
                     break
                 self.offset += len(line)
-                yield json.loads(line)
+                try:
+                    yield json.loads(line)
+                except ValueError:  # torn by a power cut or a full disk; what it said is decided anew
+                    logger.warning("%s has a torn line", self.path)
 
 
 def _ask_for_help(request: ClassifierRequest, short: list[ImageClass]) -> None:
@@ -446,15 +473,28 @@ def _freeze(version: DatasetVersion, rows: list[ImageRow]) -> None:
         manifest_sha256=digest, images=sum(row.split is not None for row in rows)
     )
     by_key = {(row.class_id, row.file): row for row in rows}
-    images = list(
-        ImageUrl.objects.filter(image_class__request=version.request, state=ImageState.KEPT).select_related(
-            "image_class"
-        )
-    )
+    kept = ImageUrl.objects.filter(image_class__request=version.request, state=ImageState.KEPT)
+    images = list(kept.select_related("image_class"))
     for image in images:
-        row = by_key.get((image.image_class.class_id, image.file))
-        image.split, image.group = (row.split or "", row.group) if row else ("", None)
-    ImageUrl.objects.bulk_update(images, ["split", "group"], batch_size=200)
+        if (row := by_key.get((image.image_class.class_id, image.file))) is None:
+            continue
+        image.split, image.group = row.split or "", row.group
+        if row.split is None:  # unreadable to the trainer, or a near copy of a picture in another part
+            image.state = ImageState.REJECTED
+            image.reason = "not_a_picture" if row.group is None else "near_duplicate"
+            image.detail = "left out when the pictures were split"
+    ImageUrl.objects.bulk_update(images, ["split", "group", "state", "reason", "detail"], batch_size=200)
+    for image_class in version.request.classes.all():
+        _count_again(image_class, [i for i in images if i.image_class_id == image_class.pk])
+
+
+def _count_again(image_class: ImageClass, images: list[ImageUrl]) -> None:
+    """Let a class's counts say what the split has left out."""
+    left_out = Counter(image.reason for image in images if image.state == ImageState.REJECTED)
+    if left_out:
+        image_class.kept = len(images) - left_out.total()
+        image_class.rejected = dict(Counter(image_class.rejected) + left_out)
+        image_class.save(update_fields=["kept", "rejected"])
 
 
 # --- delivery ---------------------------------------------------------------------------------------------
@@ -645,11 +685,13 @@ def retry(
     request.save(update_fields=["images_per_class", "license", "sources", "accept_fewer"])
     for number, query in (class_queries or {}).items():
         asks_again |= _reword(request, number, query)
-    if asks_again:
-        stage = COLLECT
-        (request.folder / "collect" / "result.json").unlink(missing_ok=True)
     if not request.move(Status.QUEUED, reason="retry", actor=actor):
+        transaction.set_rollback(True)
         return False
+    if asks_again:
+        stage, folder = COLLECT, request.folder / "collect"
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / ASK_AGAIN).touch()
     jobs.enqueue(request, stage.name, stage.queue)
     return True
 
@@ -666,9 +708,6 @@ def _reword(request: ClassifierRequest, number: int, query: str) -> bool:
     image_class.query = query
     image_class.save(update_fields=["query"])
     image_class.images.all().delete()
-    path = request.folder / "collect" / "images.jsonl"
-    rows = [row for row in JsonLines(path).new() if row["class"] != image_class.class_id]
-    manifest.write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
     return True
 
 
@@ -677,24 +716,40 @@ def failed(job: Job, failure: StageFailed) -> None:
     request = ClassifierRequest.objects.get(pk=job.request_id)
     error = {"stage": job.stage, "reason": failure.reason, "remedy": failure.remedy}
     if request.move(Status.FAILED, reason=failure.reason, actor=f"job:{job.pk}", error=error):
-        _mail(request, "failed", f"job:{job.pk}:failed", {"error": error})
+        _mail(request, "failed", f"request:{request.pk}:failed:{job.pk}", {"error": error})
 
 
 HANDLERS = jobs.Handlers(run=run_stage, failed=failed)
 
 
-def delete(request: ClassifierRequest, reason: str = "deleted by its owner") -> None:
-    """Delete pictures, files and the address; the row stays, so that its link can say that it is gone."""
-    cancel(request)
-    with transaction.atomic():
-        if not request.move(Status.EXPIRED, reason=reason):
-            return
-        mail.forget(request)
-        ClassifierRequest.objects.filter(pk=request.pk).update(email="")
-        OutgoingMail.objects.filter(request=request).update(to="")
-        request.versions.all().delete()
-        ImageUrl.objects.filter(image_class__request=request).delete()
+def delete(request: ClassifierRequest, reason: str = "deleted by its owner") -> bool:
+    """Delete pictures, files, mails and the address; the row stays, so that its link can say that it is gone.
+
+    :returns: False if it was deleted before
+    """
+    while not _expire_now(request, reason):
+        request.refresh_from_db()  # a worker moved it meanwhile
+        if request.status == Status.EXPIRED:
+            return False
+    mail.forget(request)
     _remove_folder(request)
+    return True
+
+
+@transaction.atomic
+def _expire_now(request: ClassifierRequest, reason: str) -> bool:
+    cancel(request)
+    if not request.move(Status.EXPIRED, reason=reason):
+        return False
+    ClassifierRequest.objects.filter(pk=request.pk).update(email="")
+    OutgoingMail.objects.filter(request=request).update(to="")
+    _remove_rows(request)
+    return True
+
+
+def _remove_rows(request: ClassifierRequest) -> None:
+    request.versions.all().delete()
+    ImageUrl.objects.filter(image_class__request=request).delete()
 
 
 def _remove_folder(request: ClassifierRequest) -> None:
@@ -769,4 +824,6 @@ def expire() -> None:
     unconfirmed.delete()
     for request in ClassifierRequest.objects.filter(status=Status.EXPIRED):
         if request.folder.exists():
+            _remove_rows(request)
             _remove_folder(request)
+    WorkerBeat.objects.filter(at__lt=now - timedelta(days=1)).delete()

@@ -177,7 +177,7 @@ def start_kept(
     with log.open("ab") as output:
         return subprocess.Popen(
             [sys.executable, "-m", "requests_app.processes", "keep", "--", *command],
-            env={**environment, **marker.environment()},
+            env={**environment, **marker.environment(), "PICAISSO_PARENT": str(os.getpid())},
             cwd=PROJECT,
             stdin=subprocess.DEVNULL,
             stdout=output,
@@ -203,7 +203,8 @@ class Keeper:
 
     def __init__(self, command: Sequence[str]) -> None:
         self.command = command
-        self.parent = os.getppid()
+        expected = os.environ.pop("PICAISSO_PARENT", "")
+        self.parent = int(expected) if expected.isdigit() else os.getppid()
         self.stopping_since: float | None = None
 
     def run(self) -> int:
@@ -213,6 +214,8 @@ class Keeper:
         signal.signal(signal.SIGTERM, self._on_term)
         signal.signal(signal.SIGINT, self._on_term)
         die_with_parent(signal.SIGTERM)
+        if os.getppid() != self.parent:  # it ended before this process could ask
+            return 1
         # The child is the first choice of the out-of-memory killer, never an idle worker.
         child = subprocess.Popen(self.command, preexec_fn=_prepare_child)
         code = self._wait(child)

@@ -6,6 +6,8 @@ from django.utils import timezone
 from requests_app import jobs, mail, pipeline
 from requests_app.models import WorkerBeat
 
+PRUNE_LIMIT_SECONDS = 900.0
+
 
 def drain(queue: str) -> None:
     """Run the oldest waiting job of the queue."""
@@ -24,7 +26,8 @@ def send_mail(queue: str) -> None:
 
 def prune(queue: str) -> None:
     """Delete what is past its time."""
-    pipeline.expire()
+    with jobs.busy(PRUNE_LIMIT_SECONDS):
+        pipeline.expire()
 
 
 def beat(queue: str) -> None:

@@ -1,7 +1,7 @@
 """The pages. Access to everything below ``/r/`` goes through one gate: ``holds_link``."""
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import wraps
 from typing import Any
 
@@ -13,7 +13,6 @@ from django.shortcuts import redirect, render
 from django.template.loader import render_to_string
 from django.templatetags.static import static
 from django.utils.http import parse_etags
-from django.views.decorators.http import require_GET, require_http_methods, require_POST, require_safe
 
 from requests_app import pipeline
 from requests_app.downloads import send_file
@@ -28,6 +27,8 @@ PRIVATE = {
     "X-Robots-Tag": "noindex, nofollow",
     "Referrer-Policy": "no-referrer",
 }
+
+READ, WRITE = ("GET", "HEAD"), ("POST",)
 
 View = Callable[..., HttpResponseBase]
 
@@ -66,19 +67,40 @@ def _see(request: ClassifierRequest) -> HttpResponse:
     return HttpResponseRedirect(request.get_absolute_url(), status=303)
 
 
+def takes(*methods: str) -> Callable[[View], View]:
+    """Any other method is answered with a finished 405 page, where Django's own answer is a blank one."""
+
+    def checking(view: View) -> View:
+        @wraps(view)
+        def checked(http: HttpRequest, *place: Any, **named: Any) -> HttpResponseBase:
+            return view(http, *place, **named) if http.method in methods else not_allowed(http, methods)
+
+        return checked
+
+    return checking
+
+
+def does(view: View) -> View:
+    """A POST does it. Who merely looks (a reload, a bookmark, a way back) is sent to the request's page."""
+
+    @wraps(view)
+    def doing(http: HttpRequest, request: ClassifierRequest) -> HttpResponseBase:
+        return view(http, request) if http.method == "POST" else _see(request)
+
+    return takes(*READ, *WRITE)(doing)
+
+
 # --- submitting -------------------------------------------------------------------------------------------
 
 
-@require_http_methods(["GET", "HEAD", "POST"])
+@takes(*READ, *WRITE)
 def home(http: HttpRequest) -> HttpResponse:
     """The form. Its "add a class" and "remove" buttons also work by sending the form, for pages without scripts."""
     if http.method != "POST":
         return _form_page(http, SubmissionForm())
     form = SubmissionForm(http.POST)
     if "add" in http.POST or "remove" in http.POST:
-        row = http.POST.get("remove", "")
-        remove = int(row) if row.isascii() and row.isdigit() else None
-        return _form_page(http, form.changed(add="add" in http.POST, remove=remove))
+        return _form_page(http, form.changed(add="add" in http.POST, remove=http.POST.get("remove", "")))
     if not form.is_valid():
         return _form_page(http, form, status=400)
     return _see(pipeline.submit(form.submission()))
@@ -89,7 +111,7 @@ def _form_page(http: HttpRequest, form: SubmissionForm, status: int = 200) -> Ht
     return render(http, "home.html", context, status=status)
 
 
-@require_http_methods(["GET", "HEAD", "POST"])
+@takes(*READ, *WRITE)
 def confirm(http: HttpRequest, signed: str) -> HttpResponseBase:
     """Looking shows a button, pressing it confirms: mail scanners open links, they do not press buttons."""
     request = pipeline.request_of_confirmation(signed)
@@ -97,9 +119,10 @@ def confirm(http: HttpRequest, signed: str) -> HttpResponseBase:
         return _private(render(http, "confirm_invalid.html", status=404))
     if request.status == Status.EXPIRED:
         return _private(gone(http))
-    if http.method == "POST":
-        pipeline.confirm(request)
+    if http.method == "POST" and pipeline.confirm(request):
         return _private(_see(request))
+    # Anew: where the button did nothing, the row is further than this object knows.
+    request.refresh_from_db(fields=["status"])
     return _private(render(http, "confirm.html", {"classifier": request, "used": request.status != Status.UNCONFIRMED}))
 
 
@@ -107,7 +130,7 @@ def confirm(http: HttpRequest, signed: str) -> HttpResponseBase:
 
 
 @holds_link
-@require_safe
+@takes(*READ)
 def request_page(http: HttpRequest, request: ClassifierRequest) -> HttpResponse:
     """The request: live progress, then the result."""
     return _request_page(http, request, RetryForm(request))
@@ -123,7 +146,7 @@ def _page_context(request: ClassifierRequest, shown: Overview, form: RetryForm) 
 
 
 @holds_link
-@require_safe
+@takes(*READ)
 def progress(http: HttpRequest, request: ClassifierRequest) -> HttpResponse:
     """The live part of the page: 304 while nothing is new, 286 when nothing more will happen; never a redirect."""
     shown = overview(request)
@@ -138,7 +161,7 @@ def progress(http: HttpRequest, request: ClassifierRequest) -> HttpResponse:
 
 
 @holds_link
-@require_POST
+@does
 def cancel(http: HttpRequest, request: ClassifierRequest) -> HttpResponse:
     """Stop all work on the request."""
     if not pipeline.cancel(request):
@@ -147,30 +170,33 @@ def cancel(http: HttpRequest, request: ClassifierRequest) -> HttpResponse:
 
 
 @holds_link
-@require_POST
+@does
 def retry(http: HttpRequest, request: ClassifierRequest) -> HttpResponse:
     """Start again after a failure, a cancel or too few pictures, with changes if there are any."""
     form = RetryForm(request, http.POST)
-    if not form.is_valid():
+    startable = may_retry(request)
+    if startable and not form.is_valid():
         return _request_page(http, request, form, status=400)
-    if not may_retry(request) or not pipeline.retry(request, **form.changes()):
+    if not startable or not pipeline.retry(request, **form.changes()):
         messages.warning(http, "This cannot be started again now.")
     return _see(request)
 
 
 @holds_link
-@require_http_methods(["GET", "HEAD", "POST"])
+@takes(*READ, *WRITE)
 def delete(http: HttpRequest, request: ClassifierRequest) -> HttpResponse:
     """Ask, then delete everything of the request."""
     if http.method != "POST":
         return render(http, "delete.html", {"classifier": request})
-    pipeline.delete(request)
+    if not pipeline.delete(request):
+        messages.warning(http, "This could not be deleted just now; it may have been deleted before.")
+        return _see(request)
     messages.success(http, "Everything of this request has been deleted: pictures, model, files and your address.")
     return HttpResponseRedirect("/", status=303)
 
 
 @holds_link
-@require_safe
+@takes(*READ)
 def thumbnail(http: HttpRequest, request: ClassifierRequest, pk: int) -> HttpResponseBase:
     """A small copy of a kept picture."""
     image = ImageUrl.objects.filter(image_class__request=request, state=ImageState.KEPT, pk=pk).first()
@@ -183,7 +209,7 @@ def thumbnail(http: HttpRequest, request: ClassifierRequest, pk: int) -> HttpRes
 
 
 @holds_link
-@require_safe
+@takes(*READ)
 def download(http: HttpRequest, request: ClassifierRequest, kind: str) -> HttpResponseBase:
     """The latest version's file of a kind; an interrupted download goes on."""
     artifact = Artifact.objects.filter(version__request=request, kind=kind).order_by("-version__number").first()
@@ -195,13 +221,13 @@ def download(http: HttpRequest, request: ClassifierRequest, kind: str) -> HttpRe
 # --- for machines -----------------------------------------------------------------------------------------
 
 
-@require_GET
+@takes(*READ)
 def robots(http: HttpRequest) -> HttpResponse:
     lines = ["User-agent: *", "Disallow: /r/", "Disallow: /confirm/", "Disallow: /admin/", ""]
     return HttpResponse("\n".join(lines), content_type="text/plain; charset=utf-8")
 
 
-@require_safe
+@takes(*READ)
 def favicon(http: HttpRequest) -> HttpResponse:
     """Browsers ask for this path whatever the page says."""
     return redirect(static("img/favicon.svg"), permanent=False)
@@ -220,6 +246,12 @@ def permission_denied(http: HttpRequest, exception: Exception | None = None) -> 
 
 def page_not_found(http: HttpRequest, exception: Exception | None = None) -> HttpResponse:
     return _error(http, 404)
+
+
+def not_allowed(http: HttpRequest, methods: Sequence[str]) -> HttpResponse:
+    response = _error(http, 405)
+    response.headers["Allow"] = ", ".join(methods)
+    return response
 
 
 def gone(http: HttpRequest) -> HttpResponse:

@@ -11,6 +11,7 @@ for _name in [name for name in os.environ if name.startswith(_PREFIX)]:
 _folder = tempfile.mkdtemp(prefix="picaisso-tests-")
 register(shutil.rmtree, _folder, ignore_errors=True)
 os.environ["PICAISSO_DATA_DIR"] = _folder
+os.environ["PICAISSO_ENV_FILE"] = os.devnull
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 from picaisso_site.settings import *  # noqa: E402, F403

@@ -114,7 +114,10 @@ def test_nobody_reads_the_environment_but_the_places_for_it():
     for path in sources():
         for node in ast.walk(ast.parse(path.read_text())):
             named = isinstance(node, ast.Attribute) and node.attr in ("environ", "getenv")
-            if named and isinstance(node.value, ast.Name) and node.value.id == "os":
+            named = named and isinstance(node.value, ast.Name) and node.value.id == "os"
+            taken = isinstance(node, ast.ImportFrom) and node.module == "os"
+            taken = taken and any(alias.name in ("environ", "getenv") for alias in node.names)
+            if named or taken:
                 readers.add(str(path.relative_to(PROJECT)))
     assert readers <= ENVIRONMENT_READERS
 

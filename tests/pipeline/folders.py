@@ -99,6 +99,10 @@ def write_run(version: DatasetVersion, rows: list[manifest.ImageRow], *, error: 
     (folder / "model").mkdir(exist_ok=True)
     (folder / "model" / "model.onnx").write_bytes(b"onnx" * 1000)
     (folder / "model" / "SHA256SUMS").write_text(f"{hashlib.sha256(b'onnx' * 1000).hexdigest()}  model.onnx\n")
-    result = {"ok": False, "error": error} if error else {"ok": True, "seconds": {"train": 2.0, "export": 5.0}, "notices": ["A notice."]}
+    result = (
+        {"ok": False, "error": error}
+        if error
+        else {"ok": True, "seconds": {"train": 2.0, "export": 5.0}, "notices": ["A notice."]}
+    )
     manifest.write_json(folder / "result.json", result)
     return folder

@@ -235,7 +235,7 @@ def test_a_childs_exit_code_and_progress_come_through(confirmed, data_dir):
 
     def run(lease):
         code = lease.run_child(
-            [sys.executable, "-c", "import time, sys; time.sleep(1.5); sys.exit(7)"],
+            [sys.executable, "-c", "import time, sys; time.sleep(2.5); sys.exit(7)"],
             data_dir / "log.txt",
             lambda: {"done": 3, "total": 9},
         )

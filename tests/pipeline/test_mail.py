@@ -8,7 +8,7 @@ import pytest
 from django.utils import timezone
 
 from requests_app import mail, pipeline
-from requests_app.models import MailState, OutgoingMail
+from requests_app.models import MailState, OutgoingMail, WorkerBeat
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -48,12 +48,46 @@ def test_a_server_that_is_down_loses_nothing(submitted, settings):
 
 def test_a_sender_that_died_is_replaced_and_the_message_keeps_its_id(submitted, smtp):
     mail.send_waiting()
-    OutgoingMail.objects.update(
-        state=MailState.SENDING, text="again", not_before=timezone.now() - mail.SENDING_LIMIT - timedelta(seconds=1)
-    )
+    long_ago = timezone.now() - mail.sending_limit() - timedelta(seconds=1)
+    OutgoingMail.objects.update(state=MailState.SENDING, text="again", not_before=long_ago)
+    assert mail.send_waiting() == 0, "it is taken over, and sent after a pause"
+    OutgoingMail.objects.update(not_before=timezone.now())
     mail.send_waiting()
     first, second = smtp.messages
     assert first["Message-ID"] == second["Message-ID"]
+
+
+def test_a_mail_whose_senders_keep_dying_is_given_up_after_a_day(submitted, smtp):
+    long_ago = timezone.now() - mail.GIVE_UP_AFTER - timedelta(seconds=1)
+    OutgoingMail.objects.update(state=MailState.SENDING, created=long_ago, not_before=long_ago)
+    mail.send_waiting()
+    assert OutgoingMail.objects.get().state == MailState.GIVEN_UP
+    assert smtp.messages == []
+
+
+def test_a_mail_that_cannot_be_written_does_not_hold_up_the_others(submitted, smtp):
+    other = pipeline.submit(pipeline.Submission(classes=(("a", ""), ("b", "")), email="b@example.org"))
+    OutgoingMail.objects.filter(request=submitted).update(to="a@" + 62 * "ä" + ".org")
+    assert mail.send_waiting() == 1
+    assert [message["To"] for message in smtp.messages] == [other.email]
+    assert OutgoingMail.objects.get(request=submitted).state == MailState.WAITING
+
+
+def test_a_sender_is_busy_while_it_sends_so_that_nobody_takes_its_silence_for_death(submitted, settings):
+    settings.CLUSTER_ID = "picaisso-1"
+    WorkerBeat.objects.create(cluster="picaisso-1", queue="picaisso")
+    seen = []
+
+    class Looking(mail.FolderBackend):
+        def send_messages(self, messages):
+            seen.append(WorkerBeat.objects.get().busy_until)
+            return super().send_messages(messages)
+
+    settings.EMAIL_BACKEND = f"{__name__}.Looking"
+    globals()["Looking"] = Looking
+    mail.send_waiting()
+    assert seen[0] > timezone.now() + timedelta(seconds=60)
+    assert WorkerBeat.objects.get().busy_until is None
 
 
 def test_without_a_server_mails_are_files_that_a_mail_program_opens(submitted, settings):

@@ -1,13 +1,16 @@
 """The way of a request, stage by stage, with a real database and a real outbox."""
 
 import csv
+import dataclasses
 import hashlib
 import io
 import json
 import zipfile
+from collections import Counter
 from datetime import timedelta
 
 import pytest
+from django.conf import settings
 from django.utils import timezone
 from django_q.models import OrmQ
 
@@ -24,6 +27,7 @@ from requests_app.models import (
     TrainingRun,
 )
 from tests.pipeline.folders import METRICS, write_collection, write_run
+from training import manifest
 from training.manifest import ImageRow
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -36,6 +40,12 @@ def drain(queue: str) -> None:
 def rows_of(request: ClassifierRequest) -> list[ImageRow]:
     kept = ImageUrl.objects.filter(image_class__request=request, state="kept").select_related("image_class")
     return [ImageRow(i.file, i.image_class.class_id, i.sha256, i.source, i.license) for i in kept]
+
+
+def ask_nobody() -> None:
+    """Close all sources, so that a collection asks nobody and ends at once."""
+    for name in settings.SOURCES:
+        SourceHealth.record(name, "blocked", "A human check.", cool_down_seconds=3600)
 
 
 @pytest.fixture
@@ -96,6 +106,23 @@ def test_the_token_is_derived_and_only_its_digest_is_stored(submitted):
     assert ClassifierRequest.objects.by_token(token[:-1] + other_end) is None
 
 
+@pytest.mark.parametrize("status", [Status.DELIVERED, Status.CANCELLED, Status.FAILED, Status.NEEDS_ATTENTION])
+def test_a_used_confirmation_starts_nothing_again(submitted, status):
+    ClassifierRequest.objects.update(status=status)
+    assert not pipeline.confirm(ClassifierRequest.objects.get())
+    assert not Job.objects.exists()
+
+
+def test_after_a_new_secret_key_old_links_end_and_new_ones_work(submitted, settings):
+    old = submitted.token
+    settings.SECRET_KEY = "x" * 60
+    assert ClassifierRequest.objects.by_token(submitted.token) is None
+    assert ClassifierRequest.objects.follow_the_key() == 1
+    assert ClassifierRequest.objects.by_token(old) is None
+    assert ClassifierRequest.objects.by_token(submitted.token) == submitted
+    assert ClassifierRequest.objects.follow_the_key() == 0
+
+
 def test_a_move_is_won_once_and_leaves_a_row(confirmed):
     first, second = ClassifierRequest.objects.get(), ClassifierRequest.objects.get()
     assert first.move(Status.RUNNING, reason="collect", actor="job:1")
@@ -114,7 +141,9 @@ def test_a_move_is_won_once_and_leaves_a_row(confirmed):
 def test_a_collection_becomes_rows_counts_and_a_version(collected):
     cat = collected.classes.first()
     assert (cat.found, cat.kept, cat.rejected) == (34, 33, {"too_small": 1})
-    assert cat.outcomes == [{"name": "bing", "outcome": "partial", "found": 34, "message": "Bing had only 34."}]
+    assert cat.outcomes == [
+        {"name": "bing", "outcome": "partial", "found": 34, "kept": None, "message": "Bing had only 34."}
+    ]
     assert ImageUrl.objects.filter(state="kept").count() == 66
     assert ImageUrl.objects.get(image_class=cat, state="rejected").reason == "too_small"
     assert collected.versions.get().images == 66
@@ -160,8 +189,10 @@ def test_another_wording_drops_what_the_old_one_found_and_asks_again(confirmed):
     assert confirmed.classes.first().query == "cat animal"
     assert not ImageUrl.objects.filter(image_class__number=1).exists()
     assert ImageUrl.objects.filter(image_class__number=2).count() == 8
+    ask_nobody()
+    drain("collect")
     assert {json.loads(line)["class"] for line in (folder / "images.jsonl").read_text().splitlines()} == {"c002"}
-    assert not (folder / "result.json").exists()
+    assert json.loads((folder / "result.json").read_text())["classes"][0]["kept"] == 0, "asked once more"
 
 
 def test_a_collection_that_refuses_fails_the_request_with_its_own_words(confirmed):
@@ -173,7 +204,7 @@ def test_a_collection_that_refuses_fails_the_request_with_its_own_words(confirme
     confirmed.refresh_from_db()
     assert confirmed.status == Status.FAILED
     assert confirmed.error["stage"] == "collect" and confirmed.error["remedy"]
-    assert OutgoingMail.objects.filter(key__endswith=":failed").count() == 1
+    assert OutgoingMail.objects.filter(key__contains=":failed:").count() == 1
 
 
 # --- train ------------------------------------------------------------------------------------------------
@@ -198,7 +229,7 @@ def test_a_training_that_refuses_fails_the_request_and_a_retry_trains_again(coll
     collected.refresh_from_db()
     assert collected.status == Status.FAILED
     assert "cat" in collected.error["reason"]
-    assert OutgoingMail.objects.filter(key__endswith=":failed").count() == 1
+    assert OutgoingMail.objects.filter(key__contains=":failed:").count() == 1
     assert pipeline.retry(collected)
     assert Job.objects.last().stage == "train"
     write_run(collected.versions.get(), rows_of(collected))
@@ -317,7 +348,7 @@ def test_a_person_may_change_the_licence_when_too_few_pictures_were_found(confir
     confirmed.refresh_from_db()
     assert pipeline.retry(confirmed, license="any")
     assert Job.objects.latest("pk").stage == "collect"
-    assert not (confirmed.folder / "collect" / "result.json").exists()
+    assert (confirmed.folder / "collect" / pipeline.ASK_AGAIN).exists()
     confirmed.refresh_from_db()
     assert confirmed.license == "any"
 
@@ -333,6 +364,59 @@ def test_deleting_removes_pictures_files_and_the_address(delivered):
     assert not delivered.folder.exists()
     assert not ImageUrl.objects.exists() and not Artifact.objects.exists()
     assert not OutgoingMail.objects.exclude(to="").exists()
+
+
+def test_a_deletion_wins_against_a_worker_that_moves_the_request_meanwhile(confirmed):
+    stale = ClassifierRequest.objects.get()
+    assert ClassifierRequest.objects.get().move(Status.RUNNING)
+    assert pipeline.delete(stale)
+    assert ClassifierRequest.objects.get().status == Status.EXPIRED
+    assert not pipeline.delete(stale)
+
+
+def test_rows_that_a_worker_still_stored_after_a_deletion_go_with_the_next_round(collected):
+    folder = collected.folder / "collect"
+    intake = pipeline.Intake(collected, folder)
+    jobs.claim("train")
+    pipeline.delete(collected)
+    assert folder.exists(), "its child may still be writing"
+    intake.look()
+    assert ImageUrl.objects.exists()
+    Job.objects.update(state=JobState.CANCELLED)
+    pipeline.expire()
+    assert not ImageUrl.objects.exists() and not folder.exists()
+
+
+def test_a_retry_that_waited_for_a_stopping_job_is_rung_when_that_ends(collected):
+    lease = jobs.claim("train")
+    pipeline.cancel(collected)
+    ClassifierRequest.objects.update(status=Status.CANCELLED)
+    assert pipeline.retry(collected, images_per_class=200)
+    OrmQ.objects.all().delete()
+    assert jobs.claim("collect") is None
+    with pytest.raises(jobs.CancelRequested):
+        lease.beat()
+    with lease.finishing(JobState.CANCELLED):
+        pass
+    jobs._ring_for_the_next(lease.job)
+    assert OrmQ.objects.get().key == "collect"
+
+
+def test_a_picture_that_the_split_left_out_is_listed_with_its_reason(collected):
+    rows = rows_of(collected)
+    folder = write_run(collected.versions.get(), rows)
+    frozen = manifest.read_manifest(folder)
+    frozen[0] = dataclasses.replace(frozen[0], split=None)
+    frozen[1] = dataclasses.replace(frozen[1], split=None, group=None)
+    manifest.write_manifest(folder, frozen)
+    drain("train")
+    drain("train")
+    with dataset_of(collected) as archive:
+        rejected = list(csv.DictReader(io.StringIO(archive.read("rejected.csv").decode())))
+        assert Counter(row["reason"] for row in rejected) == {"too_small": 2, "near_duplicate": 1, "not_a_picture": 1}
+        assert len([name for name in archive.namelist() if name.endswith(".jpg")]) == 64
+    cat = collected.classes.first()
+    assert (cat.kept, cat.rejected) == (31, {"too_small": 1, "near_duplicate": 1, "not_a_picture": 1})
 
 
 def test_what_is_past_its_time_is_deleted_and_the_rest_stays(delivered, settings):
@@ -368,3 +452,6 @@ def test_lines_are_read_once_whole_and_again_when_the_file_is_replaced(tmp_path)
     (tmp_path / "new").write_text('{"a": "longer than before"}\n{"a": 5}\n')
     (tmp_path / "new").replace(path)
     assert list(reader.new()) == [{"a": "longer than before"}, {"a": 5}]
+    with path.open("a") as file:
+        file.write('{"torn{"a": 6}\n{"a": 7}\n')
+    assert list(reader.new()) == [{"a": 7}]

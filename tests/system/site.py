@@ -66,6 +66,8 @@ class Site:
         own = {name: value for name, value in os.environ.items() if not name.startswith(("PICAISSO_", "DJANGO_"))}
         own |= SHORT_TIMES
         own |= {
+            "PICAISSO_ENV_FILE": os.devnull,
+            "DATABASE_URL": "",
             "PICAISSO_DATA_DIR": str(self.folder / "data"),
             "PICAISSO_BASE_URL": self.url,
             "PICAISSO_SOURCES": "bing",

@@ -1,5 +1,6 @@
 """A whole request survives kill -9 of any one process: delivered, once, with one mail, and nothing left over."""
 
+import asyncio
 import hashlib
 import shutil
 import signal
@@ -7,11 +8,15 @@ import subprocess
 import sys
 import time
 import zipfile
+from email import message_from_bytes
+from email.message import Message as EmailMessage
 from pathlib import Path
 
 import pytest
+from aiosmtpd.controller import Controller
 
 from requests_app.processes import PROJECT
+from tests.system.mariadb import free_port
 from tests.system.site import PHOTOGRAPHS, Proc, Site, result_of, running_site, text_of
 
 IMAGES = 20  # per class: the fewest that are trained on
@@ -74,14 +79,15 @@ def kill_cluster_main(site: Site) -> None:
 
 
 def kill_worker(site: Site) -> None:
-    site.wait_for("Chromium", is_chromium)
-    keeper = site.find(is_keeper)[0]
+    keeper = site.wait_for("the keeper", is_keeper)[0]
+    site.wait_for("the driver", is_driver)
     site.find(lambda p: p.pid == keeper.parent)[0].kill()
 
 
 def kill_keeper(site: Site) -> None:
-    site.wait_for("Chromium", is_chromium)
-    site.find(is_keeper)[0].kill()
+    keeper = site.wait_for("the keeper", is_keeper)[0]
+    site.wait_for("the driver", is_driver)
+    keeper.kill()
 
 
 def kill_idle_worker(site: Site) -> None:
@@ -90,12 +96,14 @@ def kill_idle_worker(site: Site) -> None:
     main = site.find(is_main_of("train", site))[0]
     sentinel = site.find(lambda p: p.parent == main.pid)[0]
     site.find(lambda p: p.parent == sentinel.pid)[0].kill()
+    site.wait("the canary", lambda: "train does not answer and is replaced" in site.log.read_text(), 60)
 
 
 def kill_trainer(site: Site) -> None:
-    site.wait_for("the trainer", is_trainer)
-    time.sleep(1.5)  # into its imports or its work
-    site.find(is_trainer)[0].kill()
+    trainer = site.wait_for("the trainer", is_trainer)[0]
+    at_work = "data/requests/*/runs/*/progress.jsonl"
+    site.wait("the trainer's first step", lambda: any(site.folder.glob(at_work)), 60)
+    trainer.kill()
 
 
 def kill_driver(site: Site) -> None:
@@ -114,6 +122,12 @@ def kill_up(site: Site) -> None:
     site.start()
 
 
+def kill_queue_of_mails(site: Site) -> None:
+    """The main process of the default cluster, when it is its turn to deliver."""
+    site.wait_for("the trainer", is_trainer)
+    site.find(is_main_of("picaisso", site))[0].kill()
+
+
 VICTIMS = [
     kill_web,
     kill_cluster_main,
@@ -124,6 +138,7 @@ VICTIMS = [
     kill_driver,
     kill_chromium,
     kill_up,
+    kill_queue_of_mails,
 ]
 
 
@@ -164,6 +179,36 @@ def test_a_request_survives(strike, site, smtpd):
     follow_to_delivery(site, path, smtpd)
     check_delivered_once(site, path, smtpd)
     check_nothing_left(site)
+
+
+class SlowServer:
+    """Takes a mail, thinks for a while, and only then says that it has it."""
+
+    def __init__(self) -> None:
+        self.messages: list[EmailMessage] = []
+
+    async def handle_DATA(self, server, session, envelope) -> str:
+        self.messages.append(message_from_bytes(envelope.content))
+        await asyncio.sleep(4)
+        return "250 OK"
+
+
+def test_a_sender_killed_while_the_server_thinks_repeats_the_mail_under_the_same_id(tmp_path):
+    slow = SlowServer()
+    server = Controller(slow, hostname="127.0.0.1", port=free_port())
+    server.start()
+    try:
+        with running_site(tmp_path / "site", server.port) as site:
+            site.submit(IMAGES)
+            site.wait("the mail", lambda: bool(slow.messages), 30)
+            site.find(is_main_of("picaisso", site))[0].kill()
+            site.wait("the same mail again", lambda: len(slow.messages) == 2, 90)
+            time.sleep(6)
+            assert len({message["Message-ID"] for message in slow.messages}) == 1
+            assert len(slow.messages) == 2
+            check_nothing_left(site)
+    finally:
+        server.stop()
 
 
 def test_a_stop_in_the_middle_puts_the_work_back_and_the_next_start_goes_on(site, smtpd):

@@ -1,16 +1,19 @@
 """Requests in every state, made by the real pipeline and by rows, with real files below a data folder per test."""
 
 import hashlib
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from django.db import connection
 from django.utils import timezone
 from PIL import Image
 
 from requests_app import pipeline
 from requests_app.models import (
     Artifact,
+    BrowserTurn,
     ClassifierRequest,
     DatasetVersion,
     ImageClass,
@@ -19,6 +22,7 @@ from requests_app.models import (
     JobState,
     SourceHealth,
     Status,
+    TakenDown,
     TrainingRun,
     WorkerBeat,
     sha256_hex,
@@ -145,19 +149,43 @@ def add_artifact(version: DatasetVersion, kind: str, content: bytes) -> Artifact
     return Artifact.objects.create(version=version, kind=kind, path=str(path), bytes=len(content), sha256=digest)
 
 
-def stopped(status: str) -> ClassifierRequest:
+def stopped(status: str, **fields) -> ClassifierRequest:
     """A request that ended in collecting: failed, or short of pictures."""
     request = running()
     request.jobs.update(state=JobState.FAILED, finished=timezone.now())
     error = {"stage": "collect", "reason": "Only 3 pictures of “dog”.", "remedy": "Try another wording."}
     assert request.move(status, error=error)
+    for name, value in fields.items():
+        setattr(request, name, value)
+    request.save()
     return request
+
+
+@contextmanager
+def overtaken(**columns):
+    """The first change that is made to a request finds that someone else has just changed its row.
+
+    A real race in slow motion: the other change happens between reading the row and the UPDATE that would have won.
+    """
+    overtaking = []
+
+    def wedge(execute, sql, params, many, context):
+        if not overtaking and sql.startswith("UPDATE") and ClassifierRequest._meta.db_table in sql:
+            overtaking.append(sql)
+            ClassifierRequest.objects.update(**columns)
+        return execute(sql, params, many, context)
+
+    with connection.execute_wrapper(wedge):
+        yield
+    assert overtaking
 
 
 def operations() -> None:
     """Rows of the tables that belong to no request."""
     SourceHealth.record("bing", "blocked", "Bing asked for a human check.")
     WorkerBeat.objects.create(cluster="collect-1", queue="collect")
+    assert BrowserTurn.take(1, 1, timezone.now() + timedelta(minutes=2))
+    TakenDown.objects.create(what=TakenDown.What.SHA256, digest="a" * 64, reason="asked for by its author")
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ from django.contrib.auth.models import Permission, User
 from django.urls import NoReverseMatch, reverse
 from django.utils import timezone
 
+from requests_app import pipeline
 from requests_app.models import ClassifierRequest, Job, OutgoingMail, SourceHealth, Status
 from tests.web.conftest import delivered, operations, post, running, stopped, submitted
 
@@ -90,7 +91,7 @@ def test_the_first_page_is_titled_and_tells_the_state(boss, everything):
     assert "<title>Dashboard | Picaisso</title>" in page
     assert "collect of request" in page
     assert "alive" in page
-    assert "blocked" in page
+    assert "refused to answer" in page
     assert not re.search(r"<style|\sstyle=", page)
 
 
@@ -174,6 +175,16 @@ def test_deleting_from_the_list_removes_the_files_too(boss):
     assert not request.folder.exists()
 
 
+def test_what_could_not_be_deleted_from_the_list_is_not_counted_as_done(boss):
+    gone, kept = delivered(), delivered()
+    assert pipeline.delete(gone)
+    act(boss, ClassifierRequest, "delete_everything", gone, kept)
+    page = boss.get("/admin/").content.decode()
+    assert "1 request deleted." in page
+    assert "1 request could not be deleted." in page
+    assert [entry.object_id for entry in LogEntry.objects.all()] == [str(kept.pk)]
+
+
 def test_staff_who_may_only_look_cannot_act(client, db):
     staff(client, "view_classifierrequest")
     request = running()
@@ -199,6 +210,40 @@ def test_a_closed_source_is_opened_again(boss):
     SourceHealth.objects.update(closed_until=timezone.now() + timedelta(hours=1))
     act(boss, SourceHealth, "reopen", SourceHealth.objects.get())
     assert SourceHealth.objects.get().closed_until is None
+
+
+def sources_on(page: str) -> dict[str, list[str]]:
+    """source -> the other cells of its row in the table of the first page."""
+    table = re.search(r'<table class="sources">.*?</table>', page, re.DOTALL).group(0)
+    rows = [re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row, re.DOTALL) for row in table.split("<tr>")[2:]]
+    cells = [[" ".join(re.sub(r"<[^>]*>", " ", cell).split()) for cell in row] for row in rows]
+    return {row[0]: row[1:] for row in cells}
+
+
+def test_the_first_page_tells_how_each_source_is(boss):
+    SourceHealth.record("openverse", "ok", "")
+    for _ in range(2):
+        SourceHealth.record("bing", "blocked", "Bing asked for <b>a human</b> check.", cool_down_seconds=3600)
+    SourceHealth.objects.filter(name="openverse").update(asked=timezone.now() - timedelta(minutes=90))
+    shown = sources_on(boss.get("/admin/").content.decode())
+    until = SourceHealth.objects.get(name="bing").closed_until
+    assert shown["Openverse"] == ["answered", "–", "1 hour, 30 minutes ago", "open"]
+    assert shown["Bing"][0] == "refused to answer 2 times in a row"
+    assert shown["Bing"][1] == "Bing asked for &lt;b&gt;a human&lt;/b&gt; check."
+    assert shown["Bing"][3] == f"{until.day} {until:%b, %H:%M} UTC"
+    assert shown["GBIF"] == ["not asked yet", "–", "–", "–"]
+    assert next(iter(shown)) == "Openverse"  # in the order of asking
+
+
+def test_a_source_whose_pause_is_over_waits_for_a_trial(boss):
+    SourceHealth.record("bing", "blocked", "", cool_down_seconds=60)
+    SourceHealth.objects.update(closed_until=timezone.now() - timedelta(seconds=1))
+    assert sources_on(boss.get("/admin/").content.decode())["Bing"][3] == "at its next trial"
+
+
+@pytest.mark.parametrize("model", MODELS, ids=lambda model: model.__name__)
+def test_an_endless_number_in_a_search_is_answered(boss, everything, model):
+    assert boss.get(place(model, "changelist"), {"q": "9" * 5000}).status_code == 200
 
 
 def test_strangers_are_sent_to_the_login(client, everything):

@@ -6,14 +6,14 @@ from collections.abc import Iterator
 
 import pytest
 from selenium import webdriver
-from selenium.common.exceptions import NoSuchElementException, StaleElementReferenceException
+from selenium.common.exceptions import NoSuchElementException, StaleElementReferenceException, WebDriverException
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
 
 from requests_app import pipeline
 from requests_app.models import ClassifierRequest, Status
-from tests.web.conftest import delivered, keep_picture, running
+from tests.web.conftest import delivered, keep_picture, running, stopped
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 pytestmark = [
@@ -67,10 +67,30 @@ def browser(chromium) -> Iterator[webdriver.Chrome]:
     assert complaints == []
 
 
+# What the driver says, in errors that have no class of their own, when a page goes away between two of its questions.
+GOING_AWAY = (
+    "does not belong to the document",
+    "cannot find context",
+    "context was destroyed",
+    "no longer attached",
+    "navigated or closed",
+)
+
+
 def wait(driver: webdriver.Chrome, condition, seconds: float = 10) -> None:
     """Until the condition holds; a page that is just being replaced is asked again."""
-    replaced = (NoSuchElementException, StaleElementReferenceException)
-    WebDriverWait(driver, seconds, poll_frequency=0.1, ignored_exceptions=replaced).until(condition)
+
+    def holds(_: webdriver.Chrome) -> bool:
+        try:
+            return bool(condition(driver))
+        except (NoSuchElementException, StaleElementReferenceException):
+            return False
+        except WebDriverException as error:
+            if any(words in (error.msg or "").lower() for words in GOING_AWAY):
+                return False
+            raise
+
+    WebDriverWait(driver, seconds, poll_frequency=0.1).until(holds)
 
 
 def fill(driver: webdriver.Chrome, *names: str) -> None:
@@ -146,6 +166,23 @@ def test_the_page_follows_the_work_to_its_end_by_itself(browser, address):
     assert not browser.find_elements(By.CSS_SELECTOR, "[hx-get]")
 
 
+def test_a_retry_that_was_not_accepted_strands_nobody(browser, address):
+    request = stopped("needs_attention")
+    browser.get(request.url)
+    field = browser.find_element(By.NAME, "images_per_class")
+    field.clear()
+    field.send_keys("5")
+    press(browser, "Try again")
+    wait(browser, lambda d: d.find_elements(By.CSS_SELECTOR, "[role=alert]"))
+    assert browser.get_log("browser")[0]["message"].count("400")  # the browser reports the refusal, and no more
+    browser.get(browser.current_url)  # what a press of Return in the address bar does
+    assert browser.current_url == request.url
+    assert heading(browser) == "Your help is needed"
+    browser.find_element(By.NAME, "accept_fewer").click()
+    press(browser, "Try again")
+    wait(browser, lambda d: heading(d) == "Waiting in the queue")
+
+
 def test_polls_without_news_change_nothing_on_the_page(browser, address):
     browser.get(running().url)
     ClassifierRequest.objects.get().jobs.update(started=None)
@@ -175,7 +212,7 @@ def test_nothing_is_wider_than_the_screen(browser, address, width):
     metrics = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 600}
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
     try:
-        for place in (address, request.url, request.url + "delete/"):
+        for place in (address, request.url, request.url + "delete/", stopped("needs_attention").url):
             browser.get(place)
             assert browser.execute_script("return document.documentElement.scrollWidth") <= width, place
     finally:

@@ -5,10 +5,12 @@ import unicodedata
 
 import pytest
 
+from requests_app import mail
 from requests_app.models import ClassifierRequest, OutgoingMail
 from tests.web.conftest import post
 
 GOOD = {"classes": ["corgi", "shiba inu"], "email": "ada@example.org"}
+SCOTLAND = "🏴\U000e0067\U000e0062\U000e0073\U000e0063\U000e0074\U000e007f"  # a flag spelt in tag characters
 OPTIONS = {"queries": ["", ""], "images_per_class": "100", "license": "any", "backbone": "resnet50"}
 
 
@@ -59,6 +61,41 @@ def test_names_are_kept_in_normal_form_c_without_outer_spaces(holder):
     assert all(unicodedata.is_normalized("NFC", name) for name in names)
 
 
+@pytest.mark.parametrize(
+    ("typed", "kept"),
+    {
+        "c\u200bat": "cat",
+        "\ufeffcat": "cat",
+        "c\u00adat": "cat",
+        "cat\u2060": "cat",
+        "c\u200dat": "cat",  # a joiner joins nothing between Latin letters
+        "cat\u3164": "cat",
+        "cat\U000e0063\U000e0061": "cat",
+        "shiba \u00a0 inu": "shiba inu",
+        "\u2003shiba\u2002inu ": "shiba inu",
+        "shiba \u200b inu": "shiba inu",
+        "👩\u200d🔬": "👩\u200d🔬",
+        "👨\u200d👩\u200d👧": "👨\u200d👩\u200d👧",
+        "👩🏽\u200d🚀": "👩🏽\u200d🚀",
+        "❤\ufe0f\u200d🔥": "❤\ufe0f\u200d🔥",
+        SCOTLAND: SCOTLAND,
+        "می\u200cخواهم": "می\u200cخواهم",
+        "क्\u200dष": "क्\u200dष",
+    }.items(),
+    ids=ascii,
+)
+def test_what_nobody_sees_is_left_out_of_names_and_what_shapes_them_stays(holder, typed, kept):
+    assert post(holder, "/", classes=[typed, "dog"], email="ada@example.org").status_code == 303
+    assert ClassifierRequest.objects.get().classes.first().name == kept
+
+
+@pytest.mark.parametrize(
+    "pair", [("👩\u200d🔬", "👩🔬"), ("می\u200cخواهم", "میخواهم"), ("shiba inu", "shibainu")], ids=ascii
+)
+def test_names_that_look_different_are_two_classes(holder, pair):
+    assert post(holder, "/", classes=list(pair), email="ada@example.org").status_code == 303
+
+
 BAD = {
     "no class": ({"classes": ["", ""]}, "id_classes_0", "Name this class"),
     "one class only": ({"classes": ["corgi", ""]}, "id_classes_1", "second class"),
@@ -68,6 +105,15 @@ BAD = {
     "equal after folding": ({"classes": ["Straße", "STRASSE"]}, "id_classes_1", "same as class 1"),
     "equal after composing": ({"classes": ["é", "e\u0301"]}, "id_classes_1", "same as class 1"),
     "equal, not neighbours": ({"classes": ["a", "b", "A"]}, "id_classes_2", "same as class 1"),
+    "equal but for a zero-width space": ({"classes": ["cat", "cat\u200b"]}, "id_classes_1", "same as class 1"),
+    "equal but for a byte order mark": ({"classes": ["\ufeffcat", "cat"]}, "id_classes_1", "same as class 1"),
+    "equal but for a soft hyphen": ({"classes": ["cat", "c\u00adat"]}, "id_classes_1", "same as class 1"),
+    "equal but for a word joiner": ({"classes": ["cat", "c\u2060at"]}, "id_classes_1", "same as class 1"),
+    "equal but for a joiner": ({"classes": ["cat", "ca\u200dt"]}, "id_classes_1", "same as class 1"),
+    "equal but for a joiner at the end": ({"classes": ["🐶", "🐶\u200d"]}, "id_classes_1", "same as class 1"),
+    "equal but for a selector": ({"classes": ["cat", "cat\ufe0f"]}, "id_classes_1", "same as class 1"),
+    "equal but for two spaces": ({"classes": ["shiba inu", "shiba  inu"]}, "id_classes_1", "same as class 1"),
+    "equal but for another space": ({"classes": ["shiba inu", "Shiba\u00a0inu"]}, "id_classes_1", "same as class 1"),
     "65 characters": ({"classes": ["corgi", "x" * 65]}, "id_classes_1", "At most 64"),
     "NUL": ({"classes": ["corgi", "a\0b"]}, "id_classes_1", "control characters"),
     "line break": ({"classes": ["corgi", "a\nb"]}, "id_classes_1", "control characters"),
@@ -75,6 +121,7 @@ BAD = {
     "turned reading direction": ({"classes": ["corgi", "abc\u202egnp"]}, "id_classes_1", "reading direction"),
     "isolate": ({"classes": ["corgi", "\u2066abc"]}, "id_classes_1", "reading direction"),
     "nothing visible": ({"classes": ["corgi", "\u200b\u200d"]}, "id_classes_1", "no visible character"),
+    "an empty pattern": ({"classes": ["corgi", "\u2800\ufe0f"]}, "id_classes_1", "no visible character"),
     "eleven": ({"classes": [str(i) for i in range(11)]}, "id_classes_10", "At most 10"),
     "query without a name": ({"classes": ["a", "b", ""], "queries": ["", "", "c"]}, "id_classes_2", "Name this"),
     "long query": ({"queries": ["", "q" * 201]}, "id_queries_1", "At most 200"),
@@ -92,6 +139,13 @@ BAD = {
     "header injection": ({"email": "a@example.org\r\nBcc: b@example.org"}, "id_email", "not an e-mail address"),
     "line break at the end": ({"email": "a@example.org\r\n"}, "id_email", "not an e-mail address"),
     "NUL in the address": ({"email": "a\0@example.org"}, "id_email", "not an e-mail address"),
+    "domain too long when encoded": ({"email": "a@" + 62 * "ä" + ".org"}, "id_email", "Mail cannot reach"),
+    "address too long when encoded": ({"email": "a" * 64 + "@" + "ä." * 35 + "org"}, "id_email", "at most 254"),
+    "a domain that would become another": ({"email": "a@straße.example"}, "id_email", "Mail cannot reach"),
+    "letters that only newer servers take": ({"email": "jürgen@example.org"}, "id_email", "unaccented letters"),
+    "a sign in a circle": ({"email": "a@ex🐶mple.org"}, "id_email", "not an e-mail address"),
+    "65 characters before the @": ({"email": "a" * 65 + "@example.org"}, "id_email", "64 before the @"),
+    "very many pictures": ({"images_per_class": "9" * 5000}, "id_images_per_class", "20 to 500"),
     "too few pictures": ({"images_per_class": "19"}, "id_images_per_class", "20 to 500"),
     "too many pictures": ({"images_per_class": "501"}, "id_images_per_class", "20 to 500"),
     "half a picture": ({"images_per_class": "30.5"}, "id_images_per_class", "20 to 500"),
@@ -162,6 +216,20 @@ def test_a_class_is_removed_without_scripts(holder):
     assert re.findall(r'name="queries"[^>]*value="(.*?)"', page)[:3] == ["", "", "y"]
 
 
+@pytest.mark.parametrize("row", ["9" * 5000, "-1", "²", "٣", "x", ""], ids=lambda row: row[:5])
+def test_a_row_that_is_not_there_cannot_be_removed(holder, row):
+    response = post(holder, "/", classes=["a", "b", "c"], remove=row)
+    assert response.status_code == 200
+    assert re.findall(r'name="classes"[^>]*value="(.*?)"', response.content.decode())[:3] == ["a", "b", "c"]
+
+
+def test_a_domain_in_other_letters_gets_its_mail(holder, mailoutbox, settings):
+    settings.EMAIL_BACKEND = "django.core.mail.backends.locmem.EmailBackend"
+    assert post(holder, "/", **{**GOOD, "email": "ada@Müller.example"}).status_code == 303
+    assert mail.send_waiting() == 1
+    assert mailoutbox[0].message()["To"] == "ada@xn--mller-kva.example"
+
+
 def test_not_more_than_ten_rows_are_offered(holder):
     page = post(holder, "/", classes=[str(i) for i in range(10)], add="1").content.decode()
     assert page.count('name="classes"') == 11  # ten and the template
@@ -176,4 +244,6 @@ def test_a_form_without_the_token_of_its_page_does_nothing(holder):
 
 
 def test_other_methods_are_refused(client):
-    assert client.put("/").status_code == 405
+    response = client.put("/")
+    assert (response.status_code, response.headers["Allow"]) == (405, "GET, HEAD, POST")
+    assert b"That does not work here" in response.content

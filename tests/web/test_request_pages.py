@@ -11,7 +11,7 @@ from PIL import Image
 
 from requests_app import pipeline
 from requests_app.models import ClassifierRequest, ImageUrl, Job, JobState, Status, WorkerBeat
-from tests.web.conftest import delivered, keep_picture, post, running, stopped, submitted
+from tests.web.conftest import delivered, keep_picture, overtaken, post, running, stopped, submitted
 
 STRANGER = "A" * 32
 
@@ -137,9 +137,27 @@ def test_pressing_the_button_starts_the_work_and_shows_the_request(holder):
 
 def test_pressing_it_twice_starts_one_piece_of_work(holder):
     request = submitted()
-    assert [post(holder, confirm_path(request)).status_code for _ in range(2)] == [303, 303]
+    first, second = (post(holder, confirm_path(request)) for _ in range(2))
+    assert (first.status_code, second.status_code) == (303, 200)
     assert Job.objects.count() == 1
-    assert b"Already confirmed" in holder.get(confirm_path(request)).content
+    for response in (second, holder.get(confirm_path(request))):
+        assert b"Already confirmed" in response.content
+        assert f'href="{request.get_absolute_url()}"' in response.content.decode()
+
+
+@pytest.mark.parametrize("end", ["delivered", "cancelled", "cancelled before"])
+def test_a_used_link_starts_nothing_after_the_end(holder, end):
+    request = delivered() if end == "delivered" else submitted() if end == "cancelled before" else running()
+    path = confirm_path(request)
+    if end != "delivered":
+        assert pipeline.cancel(request)
+    before = (ClassifierRequest.objects.get().status, Job.objects.count())
+    response = post(holder, path)
+    assert (ClassifierRequest.objects.get().status, Job.objects.count()) == before
+    text = words(response.content.decode())
+    assert "It works once only" in text
+    assert "Yes, start" not in text
+    assert f'href="{request.get_absolute_url()}"' in response.content.decode()
 
 
 def test_a_forged_link_is_answered_in_plain_words(holder):
@@ -355,9 +373,22 @@ def test_what_is_finished_cannot_be_cancelled(holder):
 
 
 @pytest.mark.parametrize("action", ["cancel/", "retry/"])
-def test_looking_does_nothing(client, action):
+def test_looking_does_nothing_and_leads_to_the_request(client, action):
     request = running()
-    assert client.get(f"{request.get_absolute_url()}{action}").status_code == 405
+    response = client.get(f"{request.get_absolute_url()}{action}")
+    assert (response.status_code, response.headers["Location"]) == (303, request.get_absolute_url())
+    assert client.get(f"/r/{STRANGER}/{action}").status_code == 404
+    request.refresh_from_db()
+    assert request.status == Status.RUNNING
+
+
+@pytest.mark.parametrize("place", [*PLACES[:2], "download/model/"])
+def test_sending_where_nothing_is_taken_has_a_finished_page(holder, place):
+    request = delivered()
+    response = post(holder, f"{request.get_absolute_url()}{place}")
+    assert (response.status_code, response.headers["Allow"]) == (405, "GET, HEAD")
+    assert b"That does not work here" in response.content
+    assert post(holder, f"/r/{STRANGER}/{place}").status_code == 404
 
 
 @pytest.mark.parametrize("action", ACTIONS)
@@ -393,8 +424,75 @@ def test_a_bad_retry_is_answered_beside_its_field(holder):
     assert response.status_code == 400
     assert "control characters" in re.search(r'id="id_queries_1_error">(.*?)<', page).group(1)
     assert "20 to 500" in re.search(r'id="id_images_per_class_error">(.*?)<', page).group(1)
+    summary = re.search(r'role="alert".*?</div>', page, re.DOTALL).group(0)
+    assert re.findall(r'href="#(\w+)"', summary) == ["id_images_per_class", "id_queries_1"]
+    assert re.search(r'<details class="options" open>', page)
+    assert "Try again" in words(page)
+    assert holder.get(f"{request.get_absolute_url()}retry/").headers["Location"] == request.get_absolute_url()
     request.refresh_from_db()
     assert request.status == Status.NEEDS_ATTENTION
+
+
+def test_a_retry_asks_other_sources_under_another_licence(holder):
+    request = stopped("needs_attention", license="open")
+    fields = {"license": "any", "sources": ["nasa", "bing", "openverse"], "sources_offered": "True"}
+    assert post(holder, f"{request.get_absolute_url()}retry/", **fields).status_code == 303
+    request.refresh_from_db()
+    assert (request.license, request.status) == ("any", Status.QUEUED)
+    assert request.sources == ["openverse", "bing", "nasa"]  # asked in the order of the page
+    assert request.jobs.latest("pk").stage == "collect"
+
+
+def test_the_form_shows_licence_and_sources_as_they_are(client):
+    request = stopped("needs_attention", license="open", sources=["bing", "met"])
+    page = page_of(client, request)
+    assert '<option value="open" selected>' in page
+    boxes = re.findall(r'<input type="checkbox" name="sources" value="(\w+)"([^>]*)>', page)
+    assert [name for name, rest in boxes if "checked" in rest] == ["bing", "met"]
+    assert [name for name, _ in boxes[:3]] == ["bing", "met", "openverse"]  # its own first, then the site's
+    assert len(boxes) == len(dict(boxes)) == 10
+
+
+def test_a_retry_without_changes_keeps_the_sources_in_their_own_order(holder):
+    request = stopped("failed", sources=["bing", "openverse"])
+    result = request.folder / "collect" / "result.json"
+    result.parent.mkdir(parents=True)
+    result.write_text("{}")
+    fields = {"license": "any", "sources": ["openverse", "bing"], "sources_offered": "True"}
+    assert post(holder, f"{request.get_absolute_url()}retry/", **fields).status_code == 303
+    request.refresh_from_db()
+    assert request.sources == ["bing", "openverse"]
+    assert result.exists()  # nothing has changed, so that nothing is asked again
+
+
+BAD_RETRIES = {
+    "no source": ({"sources_offered": "True"}, "id_sources", "Choose at least one source."),
+    "unknown source": ({"sources": ["elsewhere"]}, "id_sources", "sources offered"),
+    "unknown licence": ({"license": "stolen"}, "id_license", "licences offered"),
+    "very many pictures": ({"images_per_class": "9" * 5000}, "id_images_per_class", "20 to 500"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_RETRIES)
+def test_what_cannot_be_asked_for_is_answered_beside_its_field(holder, case):
+    fields, field, sentence = BAD_RETRIES[case]
+    request = stopped("needs_attention")
+    response = post(holder, f"{request.get_absolute_url()}retry/", **fields)
+    page = response.content.decode()
+    assert response.status_code == 400
+    assert page.count(f'id="{field}_error"') == 1
+    assert sentence in re.search(rf'id="{field}_error">(.*?)<', page).group(1)
+    assert f'href="#{field}"' in page
+    assert re.search(rf'id="{field}"', page)
+    request.refresh_from_db()
+    assert request.status == Status.NEEDS_ATTENTION
+
+
+def test_a_bad_retry_of_what_has_started_meanwhile_shows_the_work(holder):
+    request = running()
+    response = post(holder, f"{request.get_absolute_url()}retry/", images_per_class="5")
+    assert (response.status_code, response.headers["Location"]) == (303, request.get_absolute_url())
+    assert "cannot be started again" in page_of(holder, request)
 
 
 def test_a_retry_never_goes_round_the_confirmation_of_the_address(holder):
@@ -418,6 +516,17 @@ def test_deleting_asks_first_and_then_removes_everything(holder):
     assert not ImageUrl.objects.exists()
     request.refresh_from_db()
     assert request.email == ""
+
+
+def test_a_deletion_that_someone_else_was_faster_with_is_not_called_a_success(holder):
+    request = delivered()
+    with overtaken(status=Status.EXPIRED):
+        response = post(holder, f"{request.get_absolute_url()}delete/")
+    assert (response.status_code, response.headers["Location"]) == (303, request.get_absolute_url())
+    page = holder.get(request.get_absolute_url())
+    assert page.status_code == 410
+    assert b"could not be deleted" in page.content
+    assert b"has been deleted: pictures" not in page.content
 
 
 # --- thumbnails -------------------------------------------------------------------------------------------
@@ -460,6 +569,11 @@ def test_a_broken_picture_is_a_404(client):
     image = keep_picture(request.classes.first(), 1)
     (request.folder / "collect" / image.file).write_bytes(b"not a picture")
     assert client.get(thumbnail_path(request, image)).status_code == 404
+
+
+@pytest.mark.parametrize("digits", [20, 5000])
+def test_a_picture_with_an_endless_number_is_a_404(client, digits):
+    assert client.get(f"{running().get_absolute_url()}images/{'9' * digits}.jpg").status_code == 404
 
 
 @pytest.mark.parametrize("file", ["../../secret_key", "/etc/passwd", "", "images"])

@@ -18,7 +18,7 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         picture = options["picture"].strip()
-        if re.fullmatch(r"https?://\S+", picture):
+        if re.fullmatch(r"https?://\S+", picture, re.IGNORECASE):
             number = pipeline.take_down(url=picture, reason=options["reason"])
         elif re.fullmatch(r"[0-9a-fA-F]{64}", picture):
             number = pipeline.take_down(sha256=picture.lower(), reason=options["reason"])

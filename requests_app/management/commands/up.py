@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import IO, Any
@@ -25,11 +26,11 @@ from typing import IO, Any
 from django.conf import settings
 from django.core.management import call_command
 from django.core.management.base import BaseCommand, CommandError
-from django.db import DatabaseError
+from django.db import DatabaseError, connection
 from django.utils import timezone
 
 from requests_app import jobs, processes
-from requests_app.models import Job, JobState, WorkerBeat
+from requests_app.models import ClassifierRequest, Job, JobState, WorkerBeat
 
 logger = logging.getLogger(__name__)
 
@@ -55,7 +56,10 @@ class Part:
     rung_at: float = 0.0
 
     def start(self) -> None:
-        """Start it, tied to this process: it dies with us, whatever kills us."""
+        """Start it, tied to this process: it dies with us, whatever kills us.
+
+        :raises DatabaseError: it cannot be started now
+        """
         self.cluster = f"{self.name}-{secrets.token_hex(6)}"
         if self.name != WEB:
             WorkerBeat.objects.create(cluster=self.cluster, queue=self.name)
@@ -75,11 +79,17 @@ class Part:
         return self.process is not None and self.process.poll() is None
 
     def kill(self) -> None:
-        """End its whole tree by force, forget its beat, and let go of its jobs: nobody works on them any more."""
+        """End its whole tree by force."""
         if self.process is not None:
             tree = {self.process.pid} | processes.descendants([self.process.pid])
             processes.kill_all(tree | _session(self.process.pid))
             self.process.wait()
+
+    def forget(self) -> None:
+        """Drop its beat and let go of its jobs: nobody works on them any more.
+
+        :raises DatabaseError: its leases then run out by themselves
+        """
         WorkerBeat.objects.filter(cluster=self.cluster).delete()
         held = Job.objects.filter(owner=self.cluster, state=JobState.RUNNING)
         held.exclude(owner="").update(lease_until=timezone.now())
@@ -140,6 +150,8 @@ class Supervisor:
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, self._on_signal)
         jobs.sweep()
+        if renewed := ClassifierRequest.objects.follow_the_key():
+            logger.warning("the secret key has changed: the links of %d requests are new", renewed)
         for part in self.parts:
             part.start()
         for part in self.clusters:
@@ -154,22 +166,30 @@ class Supervisor:
 
     def _look(self) -> None:
         for part in self.parts:
-            if part.is_alive:
-                continue
-            if part.process is not None:
-                logger.warning("%s is gone (code %s)", part.name, part.process.returncode)
-                part.kill()
-                part.process = None
-                part.schedule_restart()
-            if time.monotonic() >= part.start_at:
-                part.start()
+            if not part.is_alive:
+                self._guarded(partial(self._start_again, part))
+        for clock in self.clocks:
+            self._guarded(clock.tick)
+        self._guarded(jobs.refresh_connection)
+
+    def _guarded(self, action: Callable[[], None]) -> None:
+        """Do something that needs the database; while it is away, everything that runs goes on."""
         try:
-            for clock in self.clocks:
-                clock.tick()
+            action()
         except DatabaseError as error:
             logger.warning("the database does not answer: %s", error)
-        finally:
-            jobs.refresh_connection()
+            connection.close()
+
+    def _start_again(self, part: Part) -> None:
+        if part.process is not None:
+            logger.warning("%s is gone (code %s)", part.name, part.process.returncode)
+            part.kill()
+            part.process = None
+            part.schedule_restart()
+            part.forget()
+        if time.monotonic() >= part.start_at:
+            part.start_at = time.monotonic() + QUICK_DEATH_SECONDS  # unless it starts now
+            part.start()
 
     def _tend(self) -> None:
         """Have lost work put back and waiting mail sent, unless earlier rings still wait."""
@@ -191,12 +211,15 @@ class Supervisor:
     def _restart_frozen(self) -> None:
         """Replace a cluster that has been silent for four beats although it holds no living job."""
         silent_since = timezone.now() - timedelta(seconds=4 * settings.BEAT_SECONDS)
-        for beat in WorkerBeat.objects.filter(at__lt=silent_since, cluster__in=[p.cluster for p in self.clusters]):
+        silent = WorkerBeat.objects.filter(at__lt=silent_since, cluster__in=[p.cluster for p in self.clusters])
+        for beat in silent.exclude(busy_until__gt=timezone.now()):
             working = Job.objects.filter(owner=beat.cluster, state=JobState.RUNNING, lease_until__gt=timezone.now())
             part = next(p for p in self.clusters if p.cluster == beat.cluster)
             if part.is_alive and not working.exists():
                 logger.warning("%s does not answer and is replaced", part.name)
                 part.kill()
+                part.process = None
+                part.forget()
                 part.start()
                 jobs.ring(part.name)
 
@@ -206,13 +229,7 @@ class Supervisor:
         """Put running jobs back first, then end the main processes, then whatever is left."""
         logger.info("stopping")
         deadline = time.monotonic() + settings.STOP_SECONDS
-        names = [part.cluster for part in self.clusters]
-        try:
-            WorkerBeat.objects.filter(cluster__in=names).update(stop=True)
-            while time.monotonic() < deadline and Job.objects.filter(owner__in=names, state=JobState.RUNNING).exists():
-                time.sleep(LOOK_SECONDS)
-        except DatabaseError as error:
-            logger.warning("the database does not answer: %s", error)
+        self._guarded(lambda: self._put_work_back(deadline))
         for part in self.parts:
             if part.is_alive and part.process is not None:
                 part.process.terminate()  # the main pid only: a signal to the group hangs django-q2
@@ -220,10 +237,15 @@ class Supervisor:
             time.sleep(0.05)
         for part in self.parts:
             part.kill()
-        home = str(settings.DATA_DIR)
-        owned = set(Job.objects.filter(owner__in=names, state=JobState.RUNNING).values_list("pk", flat=True))
-        processes.sweep(home, lambda job, fence: job not in owned)
+        for part in self.clusters:
+            self._guarded(part.forget)
         logger.info("stopped")
+
+    def _put_work_back(self, deadline: float) -> None:
+        names = [part.cluster for part in self.clusters]
+        WorkerBeat.objects.filter(cluster__in=names).update(stop=True)
+        while time.monotonic() < deadline and Job.objects.filter(owner__in=names, state=JobState.RUNNING).exists():
+            time.sleep(LOOK_SECONDS)
 
 
 class Command(BaseCommand):
@@ -270,7 +292,7 @@ class Command(BaseCommand):
     def _part(self, name: str, host: str, port: int) -> Part:
         if name == WEB:
             command = [sys.executable, "-m", "gunicorn", "picaisso_site.wsgi", "--bind", f"{host}:{port}"]
-            command += ["--worker-class", "gthread", "--workers", "2", "--threads", "4", "--no-control-socket"]
+            command += ["--worker-class", "gthread", "--workers", "2", "--threads", "32", "--no-control-socket"]
             command += ["--graceful-timeout", "10", "--log-level", "warning"]
             return Part(name, command, {})
         return Part(name, [sys.executable, "manage.py", "qcluster"], {"Q_CLUSTER_NAME": name})
