@@ -12,7 +12,7 @@ from django.urls import NoReverseMatch, reverse
 from django.utils import timezone
 
 from requests_app import pipeline
-from requests_app.models import ClassifierRequest, Job, OutgoingMail, SourceHealth, Status
+from requests_app.models import ClassifierRequest, Job, OutgoingMail, SourceHealth, Status, WorkerBeat
 from tests.web.conftest import delivered, operations, post, running, stopped, submitted
 
 MODELS = list(apps.get_app_config("requests_app").get_models())
@@ -227,7 +227,7 @@ def test_the_first_page_tells_how_each_source_is(boss):
     SourceHealth.objects.filter(name="openverse").update(asked=timezone.now() - timedelta(minutes=90))
     shown = sources_on(boss.get("/admin/").content.decode())
     until = SourceHealth.objects.get(name="bing").closed_until
-    assert shown["Openverse"] == ["answered", "–", "1 hour, 30 minutes ago", "open"]
+    assert shown["Openverse"] == ["answered", "–", "1 hour, 30 minutes ago", "open now"]
     assert shown["Bing"][0] == "refused to answer 2 times in a row"
     assert shown["Bing"][1] == "Bing asked for &lt;b&gt;a human&lt;/b&gt; check."
     assert shown["Bing"][3] == f"{until.day} {until:%b, %H:%M} UTC"
@@ -239,6 +239,16 @@ def test_a_source_whose_pause_is_over_waits_for_a_trial(boss):
     SourceHealth.record("bing", "blocked", "", cool_down_seconds=60)
     SourceHealth.objects.update(closed_until=timezone.now() - timedelta(seconds=1))
     assert sources_on(boss.get("/admin/").content.decode())["Bing"][3] == "at its next trial"
+
+
+def test_a_worker_that_was_killed_is_soon_called_silent(boss, settings):
+    beat = WorkerBeat.objects.create(cluster="collect-1", queue="collect")
+    for beats, word in ((4, "alive"), (6, "silent")):
+        WorkerBeat.objects.filter(pk=beat.pk).update(
+            at=timezone.now() - timedelta(seconds=beats * settings.BEAT_SECONDS)
+        )
+        page = boss.get("/admin/").content.decode()
+        assert re.search(rf'collect <strong class="\w+">{word}</strong>', page)
 
 
 @pytest.mark.parametrize("model", MODELS, ids=lambda model: model.__name__)
