@@ -610,7 +610,10 @@ def _result_of(folder: Path, code: int) -> dict[str, Any]:
     :raises StageFailed: it says that it failed, in its own words
     :raises RuntimeError: it ended without a word, so that the job is tried again
     """
-    result = manifest.read_result(folder)
+    try:
+        result = manifest.read_result(folder)
+    except RunError as error:
+        raise StageFailed(str(error), error.remedy, error.retry) from error
     if result is None:
         raise RuntimeError(f"the child ended with code {code} and left no result; see {folder / 'log.txt'}")
     if not result["ok"]:

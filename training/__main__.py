@@ -7,6 +7,7 @@ import contextlib
 import dataclasses
 import json
 import logging
+import math
 import os
 import signal
 import sys
@@ -18,13 +19,15 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from training.data import import_folder, write_left_out
+from training.data import MAX_SIDE, check_max_side, import_folder, write_left_out
 from training.manifest import (
     STAGES,
     RunConfig,
     RunError,
     Stopped,
+    disk_error,
     read_config,
+    read_metrics,
     read_result,
     stopped_result,
     write_config,
@@ -41,13 +44,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = _parser()
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.WARNING, format="%(name)s: %(message)s")
-    environment = {**_dotenv(Path(".env")), **os.environ}
     try:
+        environment = {**_dotenv(Path(".env")), **os.environ}
         return int(options.command(options, environment))
     except RunError as error:
         print(f"{error.reason} {error.remedy}", file=sys.stderr)
     except ModelError as error:
         print(error, file=sys.stderr)
+    except OSError as error:
+        print(f"The disk refused: {error}.", file=sys.stderr)
     except Stopped:
         print("The training was stopped; started again, it goes on where it was.", file=sys.stderr)
     return FAILED
@@ -64,7 +69,15 @@ def _parser() -> argparse.ArgumentParser:
     fit.add_argument("--backbone", help="resnet50 (default), resnet18 or efficientnet_lite0")
     fit.add_argument("--device", choices=("auto", "cpu", "cuda"))
     fit.add_argument("--seed", type=int, help="of split and folds, default 0")
-    fit.add_argument("--time-budget", type=_positive, metavar="SECONDS", dest="time_budget_seconds")
+    fit.add_argument(
+        "--time-budget",
+        type=_seconds,
+        metavar="SECONDS",
+        dest="time_budget_seconds",
+        help="for the search for the best regularisation, default 600; the rest takes what it takes",
+    )
+    fit.add_argument("--max-side", type=_pixels, metavar="PX", help="scale --images to this longer side, default 1024")
+    fit.add_argument("--data-dir", type=Path, metavar="FOLDER", help="downloaded weights are kept here, default data")
     fit.add_argument("--weights-dir", metavar="FOLDER", help="where weight files are looked for first")
     fit.add_argument("--weights-url", metavar="URL", help="where weight files are downloaded from")
     fit.add_argument("--threads", type=int, help="processor threads, 0 for all that may be used")
@@ -79,10 +92,25 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _positive(text: str) -> float:
-    value = float(text)
-    if not value > 0:
-        raise argparse.ArgumentTypeError("must be more than 0")
+def _seconds(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"must be a number of seconds above 0, not {text}")
+    return value
+
+
+def _pixels(text: str) -> int:
+    try:
+        value = int(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"must be a whole number of pixels, not {text}") from error
+    try:
+        check_max_side(value)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{error}, not {text}") from error
     return value
 
 
@@ -93,7 +121,7 @@ def _fit(options: argparse.Namespace, environment: Mapping[str, str]) -> int:
     console = Console(stderr=True)
     with _ends_kept(folder):
         if options.images and not (folder / "manifest.jsonl").exists():
-            _import(options.images, folder, console, options.json)
+            _import(options, folder, console, _max_side(options, environment))
         config = _configuration(read_config(folder), options, environment)
         with _progress(console, options.json) as listen:
             from training.fit import fit  # torch takes seconds to load, so only where it is needed
@@ -110,7 +138,19 @@ def _run_folder(options: argparse.Namespace) -> Path:
     """The folder to train in; ends the program with wrong usage where the arguments name none or two."""
     if bool(options.run_dir) == bool(options.images) or bool(options.images) != bool(options.out):
         options.parser.error("give either RUN_DIR, or --images FOLDER and --out RUN_DIR")
+    if options.max_side and not options.images:
+        options.parser.error("--max-side is for --images; the pictures of a run folder stay as they are")
     return Path(options.out or options.run_dir)
+
+
+def _max_side(options: argparse.Namespace, environment: Mapping[str, str]) -> int:
+    """In pixels, by flag or environment; ends the program with wrong usage where the latter makes no sense."""
+    said = environment.get("PICAISSO_MAX_SIDE", "").strip()
+    try:
+        return options.max_side or (_pixels(said) if said else MAX_SIDE)
+    except argparse.ArgumentTypeError as error:
+        options.parser.error(f"PICAISSO_MAX_SIDE {error}")
+    raise AssertionError("the parser ends the program")
 
 
 def _stop(number: int, frame: object) -> None:
@@ -123,25 +163,39 @@ def _ends_kept(folder: Path) -> Iterator[None]:
     """A run that is refused or stopped outside its stages leaves a result.json too, unless it is done already."""
     try:
         yield
-    except (RunError, Stopped) as end:
-        result = {"ok": False, "error": end.as_json()} if isinstance(end, RunError) else stopped_result(STAGES[0])
+    except Stopped:
+        _keep_end(folder, stopped_result(STAGES[0]))
+        raise
+    except RunError as refusal:
+        _keep_end(folder, {"ok": False, "error": refusal.as_json()})
+        raise
+    except OSError as error:
+        refused = disk_error(STAGES[0], error)
+        _keep_end(folder, {"ok": False, "error": refused.as_json()})
+        raise refused from error
+
+
+def _keep_end(folder: Path, result: Mapping[str, Any]) -> None:
+    """Write result.json where there is a folder that takes it; the sentence on the terminal follows in any case."""
+    with contextlib.suppress(OSError, RunError):
         if folder.is_dir() and not (read_result(folder) or {"ok": False})["ok"]:
             write_json(folder / "result.json", result)
-        raise
 
 
-def _import(images: Path, folder: Path, console: Console, as_json: bool) -> None:
+def _import(options: argparse.Namespace, folder: Path, console: Console, max_side: int) -> None:
     """Make the run folder; the manifest comes last, so that an import that died is made again."""
+    images: Path = options.images
     if not images.is_dir():
         raise RunError("features", f"{images} is no folder.", "Give the folder that holds the classes.", retry=False)
-    classes, rows, left_out = import_folder(images, folder)
+    classes, rows, left_out = import_folder(images, folder, max_side=max_side)
     write_config(folder, RunConfig(classes=classes))
     write_left_out(folder, left_out)
     write_manifest(folder, rows)
-    if left_out and as_json:
+    if left_out and options.json:
         print(json.dumps({"left_out": {item.file: item.reason for item in left_out}}, ensure_ascii=False))
     elif left_out:
-        console.print(f"Left out {len(left_out)} files; see {folder / 'left_out.csv'}:")
+        files = "1 file" if len(left_out) == 1 else f"{len(left_out)} files"
+        console.print(f"Left out {files}; see {folder / 'left_out.csv'}:")
         for item in left_out[:10]:
             console.print(f"  {item.file}: {item.reason}", markup=False, highlight=False)
 
@@ -151,14 +205,20 @@ def _configuration(config: RunConfig, options: argparse.Namespace, environment: 
     names = [field.name for field in dataclasses.fields(RunConfig) if field.name != "classes"]
     flags = {name: getattr(options, name, None) for name in names}
     chosen = dataclasses.replace(config, **{name: v for name, v in flags.items() if v is not None})
+    if options.data_dir:
+        chosen = dataclasses.replace(chosen, weights_cache=str(_weights_cache(options.data_dir)))
     said = {
         "backbone": environment.get("PICAISSO_BACKBONE"),
         "device": environment.get("PICAISSO_DEVICE"),
         "weights_dir": environment.get("PICAISSO_WEIGHTS_DIR"),
         "weights_url": environment.get("PICAISSO_WEIGHTS_URL"),
-        "weights_cache": str(Path(environment.get("PICAISSO_DATA_DIR") or "data") / "cache" / "weights"),
+        "weights_cache": str(_weights_cache(Path(environment.get("PICAISSO_DATA_DIR") or "data"))),
     }
     return chosen.completed_by({name: value for name, value in said.items() if value})
+
+
+def _weights_cache(data_dir: Path) -> Path:
+    return data_dir.expanduser() / "cache" / "weights"
 
 
 @contextlib.contextmanager
@@ -182,13 +242,13 @@ def _progress(console: Console, as_json: bool) -> Iterator[Any]:
 
 
 def _show_result(folder: Path, result: Mapping[str, Any], as_json: bool) -> None:
-    metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+    metrics = read_metrics(folder)
     if as_json:
         figures = {name: metrics[name] for name in ("accuracy", "interval", "macro_f1", "majority_baseline")}
         print(json.dumps({**result, **figures, "model": str(folder / "model")}, ensure_ascii=False))
         return
     console = Console()
-    for notice in result["notices"]:
+    for notice in result.get("notices", []):
         console.print(notice, style="yellow", markup=False)
     low, high = metrics["interval"]
     table = Table(show_header=False, box=None)
@@ -197,7 +257,7 @@ def _show_result(folder: Path, result: Mapping[str, Any], as_json: bool) -> None
     if not metrics["better_than_chance"]:
         table.add_row("Verdict", "no better than guessing: the classes could not be told apart")
     table.add_row("Pictures", ", ".join(f"{count} {part}" for part, count in metrics["split"].items()))
-    table.add_row("Seconds", ", ".join(f"{stage} {value:.1f}" for stage, value in result["seconds"].items()))
+    table.add_row("Seconds", ", ".join(f"{stage} {value:.1f}" for stage, value in metrics["seconds"].items()))
     table.add_row("Model", str(folder / "model"))
     console.print(table)
 
@@ -226,7 +286,7 @@ def _dotenv(path: Path) -> dict[str, str]:
     """NAME=value lines of a .env file; quotes around a value are taken off."""
     if not path.is_file():
         return {}
-    pairs = (line.removeprefix("export ").split("=", 1) for line in path.read_text(encoding="utf-8").splitlines())
+    pairs = (line.removeprefix("export ").split("=", 1) for line in path.read_text("utf-8", "replace").splitlines())
     named = ((pair[0].strip(), pair[1].strip()) for pair in pairs if len(pair) == 2)
     return {name: value.strip("\"'") for name, value in named if name and not name.startswith("#")}
 

@@ -103,8 +103,14 @@ def _how_made(config: Mapping[str, Any], metrics: Mapping[str, Any], backbone: B
         "Near copies were grouped first, so that none of them stands on both sides. "
         f"Regularisation and temperature ({config['temperature']:.3f}) come from cross-validation; "
         f"seed {metrics['seed']}, device {metrics['device']}. "
-        f"{metrics['label_issues']} pictures may carry a wrong label.\n"
+        f"{_suspected(metrics['label_issues'])} may carry a wrong label.\n"
     )
+
+
+def _suspected(count: int) -> str:
+    if not count:
+        return "No picture"
+    return "1 picture" if count == 1 else f"{count} pictures"
 
 
 def _loading(config: Mapping[str, Any], backbone: Backbone) -> str:

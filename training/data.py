@@ -19,6 +19,7 @@ from training.manifest import ClassLabel, ImageRow, RunError, write_text
 MAX_SIDE = 1024  # pixels of the longer side of a picture brought into a run folder
 JPEG_QUALITY = 90
 
+_SENSIBLE_SIDES = (64, 8192)  # pixels that the longer side may be limited to
 _MINIMUM_SIDE = 16  # pixels; smaller pictures show nothing that could be learned
 _PIXEL_LIMIT = 50_000_000  # 600 MB while such a picture is resized
 _FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
@@ -55,13 +56,14 @@ def as_array(picture: Image.Image) -> NDArray[np.uint8]:
 
 
 def import_folder(
-    images: Path, run_dir: Path, report: Callable[[int, int], None] | None = None
+    images: Path, run_dir: Path, report: Callable[[int, int], None] | None = None, max_side: int = MAX_SIDE
 ) -> tuple[tuple[ClassLabel, ...], list[ImageRow], list[LeftOut]]:
     """Bring a folder with one sub-folder per class (sorted by name) into a run folder's `images/`.
 
     JPEG files that are upright RGB already and not too large are linked as they are; everything else is stored as JPEG.
-    `report` gets files done and files in all.
+    `report` gets files done and files in all; `max_side` is in pixels, see `check_max_side`.
     """
+    check_max_side(max_side)
     folders = sorted(path for path in images.iterdir() if path.is_dir() and not path.name.startswith("."))
     if len(folders) < 2:
         raise RunError(
@@ -76,7 +78,7 @@ def import_folder(
     left_out: list[LeftOut] = []
     for done, (label, path) in enumerate(found, 1):
         try:
-            row = _import_file(path, run_dir, label)
+            row = _import_file(path, run_dir, label, max_side)
             known = rows.setdefault(row.file, row)
             if known is not row:
                 same = known.class_id == row.class_id
@@ -86,6 +88,13 @@ def import_folder(
         if report:
             report(done, len(found))
     return labels, list(rows.values()), left_out
+
+
+def check_max_side(pixels: int) -> None:
+    """Raise ValueError for a longer side that would leave nothing to learn from, or that only fills the disk."""
+    low, high = _SENSIBLE_SIDES
+    if not low <= pixels <= high:
+        raise ValueError(f"must be {low} to {high} pixels")
 
 
 def write_left_out(run_dir: Path, left_out: list[LeftOut]) -> None:
@@ -98,11 +107,11 @@ def _files(folder: Path) -> Iterator[Path]:
     return (p for p in sorted(folder.rglob("*")) if p.is_file() and not p.name.startswith("."))
 
 
-def _import_file(path: Path, run_dir: Path, label: ClassLabel) -> ImageRow:
+def _import_file(path: Path, run_dir: Path, label: ClassLabel, max_side: int) -> ImageRow:
     picture = read_picture(path)
     if min(picture.size) < _MINIMUM_SIDE:
         raise BrokenPictureError(f"too small: {picture.width} x {picture.height} pixels")
-    data = path.read_bytes() if _ready(path) else _jpeg(picture)
+    data = path.read_bytes() if _ready(path, max_side) else _jpeg(picture, max_side)
     digest = hashlib.sha256(data).hexdigest()
     target = run_dir / "images" / f"{digest[:16]}.jpg"
     if not target.exists():
@@ -110,16 +119,16 @@ def _import_file(path: Path, run_dir: Path, label: ClassLabel) -> ImageRow:
     return ImageRow(file=f"images/{target.name}", class_id=label.id, sha256=digest, source="folder")
 
 
-def _ready(path: Path) -> bool:
+def _ready(path: Path, max_side: int) -> bool:
     """Whether a file can be used as it is, without a second JPEG compression."""
     with Image.open(path) as opened:
         upright = opened.getexif().get(0x0112, 1) == 1
-        return opened.format == "JPEG" and opened.mode == "RGB" and upright and max(opened.size) <= MAX_SIDE
+        return opened.format == "JPEG" and opened.mode == "RGB" and upright and max(opened.size) <= max_side
 
 
-def _jpeg(picture: Image.Image) -> bytes:
+def _jpeg(picture: Image.Image, max_side: int) -> bytes:
     picture = picture.copy()
-    picture.thumbnail((MAX_SIDE, MAX_SIDE), Image.Resampling.LANCZOS)
+    picture.thumbnail((max_side, max_side), Image.Resampling.LANCZOS)
     stream = io.BytesIO()
     picture.save(stream, "JPEG", quality=JPEG_QUALITY)
     return stream.getvalue()

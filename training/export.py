@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import importlib.metadata
 import json
@@ -45,7 +44,9 @@ class Trained:
     classes: tuple[ClassLabel, ...]
     config: RunConfig
     metrics: Mapping[str, Any]
-    """All of metrics.json."""
+    """All of metrics.json but its seconds."""
+    seconds: Callable[[], Mapping[str, float]]
+    """How long each phase has taken at the moment of the call."""
 
 
 def export_model(trained: Trained, model_dir: Path, pictures: Pictures, report: Report) -> None:
@@ -60,12 +61,11 @@ def export_model(trained: Trained, model_dir: Path, pictures: Pictures, report: 
         lambda: _write_texts(trained, beside),
         lambda: _write_reference(trained.network, beside / "reference_predictions.json"),
         lambda: _compare(trained.network, beside, [*synthetic_pictures(), *pictures]),
-        lambda: _write_checksums(beside),
+        lambda: _seal(trained, beside),
     )
     for number, step in enumerate(steps, 1):
         step()
         report(number, len(steps))
-    _flush(beside)
     if model_dir.exists():
         shutil.rmtree(model_dir)
     beside.rename(model_dir)
@@ -160,7 +160,6 @@ def _write_onnx(trained: Trained, path: Path) -> None:
 def _write_texts(trained: Trained, folder: Path) -> None:
     write_json(folder / "classes.json", {label.id: label.name for label in trained.classes})
     write_json(folder / "config.json", model_config(trained))
-    write_json(folder / "metrics.json", trained.metrics)
     pins = [f"{name}=={importlib.metadata.version(name)}\n" for name in _REQUIREMENTS]
     write_text(folder / "requirements.txt", "".join(pins))
     write_text(folder / "README.md", model_card(model_config(trained), trained.metrics, trained.network.backbone))
@@ -199,21 +198,19 @@ def _refuse_difference(name: str, expected: Pictures | Sequence[Any], found: Seq
         )
 
 
-def _write_checksums(folder: Path) -> None:
-    lines = []
-    for path in sorted(folder.iterdir()):
-        with path.open("rb") as file:
-            lines.append(f"{hashlib.file_digest(file, 'sha256').hexdigest()}  {path.name}\n")
-    write_text(folder / "SHA256SUMS", "".join(lines))
+def _seal(trained: Trained, folder: Path) -> None:
+    """Have all files on the disk, then write metrics.json and SHA256SUMS.
+
+    Metrics come last, so that the seconds in them hold nearly all of the export.
+    """
+    digests = {path.name: _flushed_digest(path) for path in folder.iterdir()}
+    write_json(folder / "metrics.json", {**trained.metrics, "seconds": dict(trained.seconds())})
+    digests["metrics.json"] = _flushed_digest(folder / "metrics.json")
+    write_text(folder / "SHA256SUMS", "".join(f"{digest}  {name}\n" for name, digest in sorted(digests.items())))
 
 
-def _flush(folder: Path) -> None:
-    """Have every file of the folder on the disk before the folder gets its name."""
-    for path in folder.iterdir():
-        with path.open("rb+") as file:  # some systems flush only files that are open for writing
-            os.fsync(file.fileno())
-
-
-def with_seconds(trained: Trained, seconds: Mapping[str, float]) -> Trained:
-    """The same with the time each phase took in its metrics."""
-    return dataclasses.replace(trained, metrics={**trained.metrics, "seconds": dict(seconds)})
+def _flushed_digest(path: Path) -> str:
+    """Hex sha256 of a file that is on the disk when this returns."""
+    with path.open("rb+") as file:  # some systems flush only files that are open for writing
+        os.fsync(file.fileno())
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -5,6 +5,9 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import tokenize
+import zipfile
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -21,6 +24,13 @@ from training.nearcopies import Fingerprint, fingerprint
 from training.network import PREPROCESSING, PictureNetwork
 
 _BATCH = 16  # pictures computed and cached together
+
+# What reading a cut or damaged entry ends in, found by cutting and flipping bits at every place of one: the zip
+# around it (RuntimeError: a flag of encryption or of an unknown compression), the array's header, its data.
+_UNREADABLE = (
+    OSError, EOFError, ValueError, KeyError, IndexError, RuntimeError, SyntaxError,
+    zipfile.BadZipFile, zlib.error, tokenize.TokenError,
+)  # fmt: skip
 
 Report = Callable[[int, int], None]
 """Called with pictures done and pictures in all."""
@@ -152,7 +162,7 @@ def _store(folder: Path, row: ImageRow, vector: NDArray[np.float32], known: Fing
 
 
 def _cached(folder: Path, batch: Sequence[ImageRow]) -> list[_Result] | None:
-    """The results of a batch that is complete in the cache, else None."""
+    """The results of a batch that is complete in the cache, else None; an unreadable entry counts as not there."""
     results: list[_Result] = []
     for row in batch:
         try:
@@ -160,7 +170,7 @@ def _cached(folder: Path, batch: Sequence[ImageRow]) -> list[_Result] | None:
                 hashes = entry["hashes"]
                 known = Fingerprint(int(hashes[0]), int(hashes[1]), entry["thumbnails"].tobytes())
                 results.append((entry["embedding"], known, ""))
-        except (OSError, ValueError, KeyError, EOFError):
+        except _UNREADABLE:
             return None
     return results
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
+import math
 import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,9 +23,9 @@ from training.backbones import BACKBONES, LoadedBackbone, load_backbone
 from training.curate import NearCopies, count_leaks, find_near_copies, with_groups
 from training.data import as_array, read_picture
 from training.evaluate import measure, suspected_labels
-from training.export import Trained, export_model, with_seconds
+from training.export import Trained, export_model
 from training.features import PictureFeatures, extract
-from training.head import FittedHead, fit_head, softmax
+from training.head import STRENGTHS, FittedHead, fit_head, softmax
 from training.manifest import (
     PARTS,
     STAGES,
@@ -32,14 +33,18 @@ from training.manifest import (
     RunConfig,
     RunError,
     Stopped,
+    append_line,
     check_manifest,
+    disk_error,
     read_manifest,
+    read_metrics,
     read_result,
     split_rows,
     stopped_result,
     write_config,
     write_json,
     write_manifest,
+    write_text,
 )
 from training.network import PictureNetwork
 from training.weights import DOWNLOAD_URL, WeightPlaces
@@ -59,6 +64,7 @@ DEFAULTS: Mapping[str, Any] = {
 _CHOICES = {"backbone": tuple(BACKBONES), "device": ("auto", "cpu", "cuda"), "weights": ("pretrained", "random")}
 _COMPARED_PICTURES = 3  # test pictures that the exported files are compared on, besides the synthetic ones
 _REPORT_SECONDS = 0.5  # between two rows of progress.jsonl at least, within a stage
+_SECONDS_NOTE = Path("checkpoints", "seconds.json")  # in the run folder: {stage: seconds} of all attempts
 _NAMED_FILES = 3  # unusable pictures that a notice names
 
 _log = logging.getLogger("training")
@@ -80,6 +86,7 @@ class _Run:
     listen: Listener
     notices: list[str] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
+    """Spent on each stage, in earlier attempts too; see `spent` for the present stage."""
     stage: str = STAGES[0]
     message: str = ""
     started: float = field(default_factory=time.monotonic)
@@ -89,9 +96,22 @@ class _Run:
     def during(self, stage: str, message: str) -> Iterator[None]:
         """Time a stage and announce its beginning."""
         self.stage, self.started, self.reported = stage, time.monotonic(), 0.0
-        self.report(0, 0, message)
-        yield
-        self.seconds[stage] = round(time.monotonic() - self.started, 3)
+        try:
+            self.report(0, 0, message)
+            yield
+        finally:
+            self.seconds = self.spent()
+            with suppress(OSError):  # what ended the stage matters more than how long it took
+                self.keep_seconds()
+
+    def spent(self) -> dict[str, float]:
+        """Seconds of each stage up to now, those of earlier attempts included."""
+        present = self.seconds.get(self.stage, 0.0) + time.monotonic() - self.started
+        return {**self.seconds, self.stage: round(present, 3)}
+
+    def keep_seconds(self) -> None:
+        """Note the seconds where the next attempt finds them, should this one be killed."""
+        write_json(self.folder / _SECONDS_NOTE, self.seconds)
 
     def report(self, done: int, total: int, message: str = "") -> None:
         """A row of progress.jsonl, at most about two a second, but always a stage's first and last."""
@@ -108,15 +128,16 @@ class _Run:
             "message": self.message,
             "eta_seconds": None if left is None else round(left, 1),
         }
-        with (self.folder / "progress.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+        append_line(self.folder / "progress.jsonl", row)
+        write_json(self.folder / _SECONDS_NOTE, self.spent())
         self.listen(row)
 
 
 def fit(folder: Path, config: RunConfig, listen: Listener = no_listener) -> dict[str, Any]:
     """Train what the run folder describes and return its `result.json`; a folder that is done returns at once.
 
-    Killed anywhere and started again it goes on from what is on the disk and ends the same.
+    Killed anywhere and started again it goes on from what is on the disk and ends the same. Raises RunError or OSError
+    only where the run folder cannot be read or not even `result.json` be written.
     """
     result = read_result(folder)
     if result and result["ok"]:
@@ -124,10 +145,14 @@ def fit(folder: Path, config: RunConfig, listen: Listener = no_listener) -> dict
     run = _Run(folder, config.completed_by(DEFAULTS), listen)
     try:
         _tidy(folder)
+        run.seconds = _seconds_of_earlier_attempts(folder)
         _run_stages(run)
-        result = {"ok": True, "seconds": run.seconds, "notices": run.notices}
+        result = {"ok": True, "seconds": read_metrics(folder)["seconds"], "notices": run.notices}
     except RunError as error:
         result = {"ok": False, "error": error.as_json()}
+    except OSError as error:
+        _log.info("the disk refused in stage %s", run.stage, exc_info=True)
+        result = {"ok": False, "error": disk_error(run.stage, error).as_json()}
     except Stopped:
         result = stopped_result(run.stage)
     except Exception:
@@ -147,6 +172,15 @@ def _tidy(folder: Path) -> None:
             shutil.rmtree(half_written)
         else:
             half_written.unlink()
+
+
+def _seconds_of_earlier_attempts(folder: Path) -> dict[str, float]:
+    """What attempts that did not come to the end have spent on each stage; nothing where their note is unreadable."""
+    try:
+        note = json.loads((folder / _SECONDS_NOTE).read_text(encoding="utf-8"))
+        return {stage: float(note[stage]) for stage in STAGES if stage in note}
+    except (OSError, ValueError, TypeError):
+        return {}
 
 
 def _run_stages(run: _Run) -> None:
@@ -176,6 +210,7 @@ def _run_stages(run: _Run) -> None:
 
 def _open(run: _Run) -> list[ImageRow]:
     """Check what came in and write the effective configuration down."""
+    _check_budget(run.config.time_budget_seconds)
     for name, choices in _CHOICES.items():
         value = getattr(run.config, name)
         if value not in choices:
@@ -190,6 +225,17 @@ def _open(run: _Run) -> list[ImageRow]:
     write_config(run.folder, run.config)
     torch.set_num_threads(run.config.threads or _processors())
     return rows
+
+
+def _check_budget(seconds: Any) -> None:
+    number = isinstance(seconds, int | float) and not isinstance(seconds, bool)
+    if not number or not 0 < seconds < math.inf:
+        raise RunError(
+            "features",
+            f"The time budget is {seconds!r}, which is no number of seconds above 0.",
+            "Give a time budget of more than 0 seconds, or none.",
+            retry=False,
+        )
 
 
 def _processors() -> int:
@@ -262,22 +308,30 @@ def _split(run: _Run, rows: list[ImageRow], copies: NearCopies) -> list[ImageRow
 
 
 def _train(run: _Run, rows: list[ImageRow], features: PictureFeatures) -> FittedHead:
-    """The head on everything but the test part."""
+    """The head on everything but the test part, searched for as long as the time budget lasts."""
     learned = _places(rows, features, ("train", "val"))
-    return fit_head(
+    budget = cast(float, run.config.time_budget_seconds)
+    fitted = fit_head(
         features.embeddings[learned],
         _labels(run, rows, features)[learned],
         [cast(int, rows[features.rows[i]].group) for i in learned],
         len(run.config.classes),
         run.config.seed or 0,
         run.report,
+        lambda: time.monotonic() - run.started < budget,
     )
+    if fitted.tried < len(STRENGTHS):
+        run.notices.append(
+            f"The time budget of {budget:g} seconds ended the search for the best regularisation after "
+            f"{fitted.tried} of {len(STRENGTHS)} values."
+        )
+    return fitted
 
 
 def _evaluate(
     run: _Run, rows: list[ImageRow], features: PictureFeatures, fitted: FittedHead, leaks: int
 ) -> dict[str, Any]:
-    """metrics.json without the time the export takes."""
+    """Of metrics.json what the test tells."""
     if leaks:
         raise RunError(
             "evaluate",
@@ -310,9 +364,9 @@ def _export(
     network.set_head(weight, bias, fitted.temperature)
     test = [row for row in rows if row.split == "test"][:_COMPARED_PICTURES]
     pictures = [as_array(read_picture(run.folder / row.file)) for row in test]
-    trained = with_seconds(Trained(network, run.config.classes, run.config, metrics), run.seconds)
+    trained = Trained(network, run.config.classes, run.config, metrics, run.spent)
     export_model(trained, run.folder / "model", pictures, run.report)
-    write_json(run.folder / "metrics.json", trained.metrics)
+    write_text(run.folder / "metrics.json", (run.folder / "model" / "metrics.json").read_text(encoding="utf-8"))
 
 
 def _places(rows: list[ImageRow], features: PictureFeatures, parts: tuple[str, ...]) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,8 @@ Floats = NDArray[np.float64]
 Labels = NDArray[np.int64]
 Report = Callable[[int, int], None]
 """Called with fits done and fits in all."""
+InTime = Callable[[], bool]
+"""Whether there is time left to go on searching."""
 
 # Inverse regularisation on standardised embeddings, from a nearly constant answer to a nearly free one.
 STRENGTHS = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
@@ -24,6 +26,11 @@ _FEW_PREDICTIONS = 100  # below this a temperature must earn its place
 _WORTHWHILE = 0.02  # by lowering the loss by this share
 _TEMPERATURES = (0.1, 10.0)
 _UNSEEN = -30.0  # logit of a class that a fold's training part does not contain
+
+
+def always_in_time() -> bool:
+    """For a search without a limit."""
+    return True
 
 
 @dataclass(frozen=True)
@@ -50,6 +57,8 @@ class FittedHead:
     temperature: float
     out_of_fold: Floats
     """Logits [n, classes] of each training picture by a head that never saw it or a near copy of it."""
+    tried: int
+    """How many of STRENGTHS the search came to, from the first on."""
 
 
 def fit_head(
@@ -59,20 +68,20 @@ def fit_head(
     classes: int,
     seed: int,
     report: Report,
+    in_time: InTime = always_in_time,
 ) -> FittedHead:
-    """Fit on embeddings [n, d] with labels [n] in 0..classes-1; near copies share a group and a fold."""
+    """Fit on embeddings [n, d] with labels [n] in 0..classes-1; near copies share a group and a fold.
+
+    Once `in_time` says no, the search ends with the best of the strengths that every fold has tried, at least one;
+    only the final fit with that strength follows. A search that was in time is the same every time.
+    """
     folds = _folds(labels, groups, seed)
     steps = len(folds) * len(STRENGTHS) + 1
-    out_of_fold = np.full((len(STRENGTHS), len(labels), classes), _UNSEEN)
-    for number, (train, held_out) in enumerate(folds):
-        for place, head in enumerate(_path(embeddings[train], labels[train], classes, STRENGTHS)):
-            out_of_fold[place, held_out] = head.logits(embeddings[held_out])
-            report(number * len(STRENGTHS) + place + 1, steps)
-    losses = [log_loss(logits, labels) for logits in out_of_fold]
-    best = int(np.argmin(losses))
+    tried = list(_search(embeddings, labels, folds, classes, lambda done: report(done, steps), in_time))
+    best = int(np.argmin([log_loss(logits, labels) for logits in tried]))
     *_, head = _path(embeddings, labels, classes, STRENGTHS[: best + 1])
     report(steps, steps)
-    return FittedHead(head, STRENGTHS[best], find_temperature(out_of_fold[best], labels), out_of_fold[best])
+    return FittedHead(head, STRENGTHS[best], find_temperature(tried[best], labels), tried[best], len(tried))
 
 
 def find_temperature(logits: Floats, labels: Labels) -> float:
@@ -122,7 +131,32 @@ def _folds(labels: Labels, groups: Sequence[int], seed: int) -> list[tuple[Label
         return list(folds.split(np.zeros(len(labels)), labels, numbers))
 
 
-def _path(embeddings: NDArray[np.float32], labels: Labels, classes: int, strengths: Sequence[float]) -> Any:
+def _search(
+    embeddings: NDArray[np.float32],
+    labels: Labels,
+    folds: Sequence[tuple[Labels, Labels]],
+    classes: int,
+    report: Callable[[int], None],
+    in_time: InTime,
+) -> Iterator[Floats]:
+    """Yield the out-of-fold logits [n, classes] of each strength in rising order, of the first in any case.
+
+    A strength is tried in all folds before the next, so that a search cut short has whole ones to choose from.
+    """
+    paths = [_path(embeddings[train], labels[train], classes, STRENGTHS) for train, _ in folds]
+    for place in range(len(STRENGTHS)):
+        logits = np.full((len(labels), classes), _UNSEEN)
+        for number, (path, (_, held_out)) in enumerate(zip(paths, folds, strict=True), 1):
+            if place and not in_time():
+                return
+            logits[held_out] = next(path).logits(embeddings[held_out])
+            report(place * len(folds) + number)
+        yield logits
+
+
+def _path(
+    embeddings: NDArray[np.float32], labels: Labels, classes: int, strengths: Sequence[float]
+) -> Iterator[LinearHead]:
     """Yield a head for each strength in rising order, each fit starting where the one before ended."""
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
@@ -130,13 +164,13 @@ def _path(embeddings: NDArray[np.float32], labels: Labels, classes: int, strengt
     centre = embeddings.mean(axis=0, dtype=np.float64)
     spread = embeddings.std(axis=0, dtype=np.float64)
     spread[spread < 1e-6] = 1.0
-    standardised = (embeddings - centre) / spread
     model = LogisticRegression(max_iter=_ITERATIONS, warm_start=True)
     for strength in strengths:
         with warnings.catch_warnings():
             # The weakest regularisations need not converge to be compared honestly on held-out pictures.
             warnings.simplefilter("ignore", ConvergenceWarning)
-            model.set_params(C=strength).fit(standardised, labels)
+            # Standardised anew each time: several paths wait for each other, and only one needs the memory.
+            model.set_params(C=strength).fit((embeddings - centre) / spread, labels)
         yield _folded(model, centre, spread, classes)
 
 

@@ -15,7 +15,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 Part = Literal["train", "val", "test"]
 
@@ -25,6 +25,7 @@ MINIMUM_PER_CLASS = MINIMUM_PER_PART * len(PARTS)  # different pictures a class 
 HELD_OUT_SHARE = 0.15  # of a class's pictures, for val and for test each
 STAGES = ("features", "split", "train", "evaluate", "export")
 
+_SUMMARY = {"accuracy", "interval", "macro_f1", "majority_baseline", "better_than_chance", "split", "seconds"}
 _HELD_OUT: tuple[Part, ...] = ("test", "val")  # in the order in which they are filled
 _PROTECTION: tuple[Part, ...] = ("test", "val", "train")  # whose claim on a group of near copies is the stronger
 
@@ -68,7 +69,10 @@ class RunConfig:
     device: str | None = None
     """auto, cpu or cuda."""
     time_budget_seconds: float | None = None
-    """How long training may take, apart from reading the pictures and exporting."""
+    """More than 0, counted from the start of the stage "train". It bounds the search for the head's regularisation: the
+    first value is always tried, and the search ends at the first fit that would begin too late. The final fit, reading
+    the pictures, testing and exporting take what they take. A run that meets its budget depends on the clock; any
+    other is determined by its manifest and seed."""
     weights: str | None = None
     """pretrained; random makes a model that is not for use, for timing alone."""
     weights_dir: str | None = None
@@ -152,15 +156,49 @@ def read_manifest(run_dir: Path) -> list[ImageRow]:
     path = run_dir / "manifest.jsonl"
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
-    except OSError as error:
+    except (OSError, ValueError) as error:
         raise _unusable("the run folder has no readable manifest.jsonl") from error
     return [_row(number, line) for number, line in enumerate(lines, 1) if line.strip()]
 
 
 def read_result(run_dir: Path) -> dict[str, Any] | None:
-    """`result.json`, or None while the run has not ended."""
-    path = run_dir / "result.json"
-    return cast(dict[str, Any], json.loads(path.read_text(encoding="utf-8"))) if path.exists() else None
+    """`result.json`, or None while the run has not ended; one without sense counts as none, as the next run mends it.
+
+    Raises RunError where the disk does not let it be read.
+    """
+    try:
+        result = json.loads((run_dir / "result.json").read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise disk_error("features", error) from error
+    except ValueError:
+        return None
+    return result if isinstance(result, dict) and isinstance(result.get("ok"), bool) else None
+
+
+def read_metrics(run_dir: Path) -> dict[str, Any]:
+    """`metrics.json` of a finished run; raises RunError where it cannot be read or is not whole."""
+    metrics = _read_json(run_dir / "metrics.json")
+    lacking = sorted(_SUMMARY - set(metrics))
+    if lacking:
+        raise _unusable(f"metrics.json lacks “{lacking[0]}”")
+    return metrics
+
+
+def append_line(path: Path, value: Mapping[str, Any]) -> None:
+    """Append one line of JSON. A line that was cut off before it ends first, so that readers lose that one alone."""
+    with path.open("ab+") as file:
+        file.seek(max(0, file.seek(0, os.SEEK_END) - 1))
+        cut_off = file.read() not in (b"", b"\n")
+        file.write(b"\n" * cut_off + _line(value).encode())
+
+
+def disk_error(stage: str, error: OSError) -> RunError:
+    """What to tell the user when the disk refuses; names the file, but not where on this machine it lies."""
+    name = Path(os.fsdecode(error.filename)).name if error.filename else "a file"
+    reason = f"The disk refused {name}: {error.strerror or error}."
+    return RunError(stage, reason, "See that the folder may be written and has room, and start again.", retry=True)
 
 
 def stopped_result(stage: str) -> dict[str, Any]:
@@ -347,11 +385,12 @@ def _row(number: int, line: str) -> ImageRow:
     try:
         values = json.loads(line)
         row = ImageRow(class_id=values.pop("class"), **values)
+        place = Path(row.file)
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise _unusable(f"line {number} of manifest.jsonl is not a picture's row") from error
     if row.split not in (None, *PARTS):
         raise _unusable(f"line {number} of manifest.jsonl has the unknown split “{row.split}”")
-    if Path(row.file).is_absolute() or ".." in Path(row.file).parts:
+    if place.is_absolute() or ".." in place.parts:
         raise _unusable(f"line {number} of manifest.jsonl points outside the run folder")
     return row
 

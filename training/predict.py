@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import io
+import http.client
 import json
 import time
 import urllib.error
 import urllib.parse
 import urllib.request
 import zipfile
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +35,11 @@ __all__ = [
 _PICTURE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif"}
 _URL_SECONDS = 20.0
 _URL_BYTES = 30_000_000
+
+
+# What reading a file ends in that the disk refuses, or that lies in a damaged zip (RuntimeError: encrypted, or packed
+# in a way that Python does not know).
+_UNREADABLE = (OSError, EOFError, zipfile.BadZipFile, zlib.error, RuntimeError)
 
 
 class ModelError(Exception):
@@ -104,15 +110,14 @@ def open_model(place: Path, device: str = "cpu", threads: int = 0) -> Model:
 
     Raises ModelError when there is no usable model, or no GPU where one is asked for.
     """
-    read = _reader(place)
     if device == "cuda":
-        return _open_torch(read)
-    return _open_onnx(read("model.onnx"), threads)
+        return _open_torch(place)
+    return _open_onnx(place, threads)
 
 
 def pictures_at(place: str) -> Iterator[tuple[str, Image.Image | None, str]]:
     """(name, picture, "") for a file, a URL or each picture of a folder; (name, None, reason) where unreadable."""
-    if urllib.parse.urlsplit(place).scheme in ("http", "https"):
+    if place.lower().startswith(("http://", "https://")):
         yield _read(place, lambda: _fetch(place))
         return
     path = Path(place)
@@ -128,7 +133,7 @@ def _read(name: str, load: Any) -> tuple[str, Image.Image | None, str]:
         return name, None, str(error)
     except urllib.error.HTTPError as error:
         return name, None, f"the server answered {error.code}"
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, http.client.HTTPException) as error:
         return name, None, f"cannot be read ({error})"
 
 
@@ -141,14 +146,17 @@ def _fetch(url: str) -> bytes:
     return data
 
 
-def _reader(place: Path) -> Any:
-    """A function from a file name of the model folder to its bytes."""
-    if place.is_file() and zipfile.is_zipfile(place):
-        return lambda name: _from_zip(place, name)
-    folder = place / "model" if (place / "model").is_dir() else place
-    if not (folder / "model.onnx").is_file():
-        raise ModelError(f"{place} is neither a finished run folder nor a model folder or zip.")
-    return lambda name: (folder / name).read_bytes()
+def _read_file(place: Path, name: str) -> bytes:
+    """A file of the run folder, model folder or model zip at that place. Raises ModelError."""
+    try:
+        if place.is_file() and zipfile.is_zipfile(place):
+            return _from_zip(place, name)
+        folder = place / "model" if (place / "model").is_dir() else place
+        if not (folder / "model.onnx").is_file():
+            raise ModelError(f"{place} is neither a finished run folder nor a model folder or zip.")
+        return (folder / name).read_bytes()
+    except _UNREADABLE as error:
+        raise ModelError(f"{name} of {place} cannot be read: {error}.") from error
 
 
 def _from_zip(place: Path, name: str) -> bytes:
@@ -160,33 +168,53 @@ def _from_zip(place: Path, name: str) -> bytes:
         return archive.read(min(found, key=len))
 
 
-def _open_onnx(data: bytes, threads: int) -> Model:
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
-    metadata = session.get_modelmeta().custom_metadata_map
+def _open_onnx(place: Path, threads: int) -> Model:
+    session = _session(place, threads)
     names = [output.name for output in session.get_outputs()]
     wanted = [name for name in ("probabilities", "novelty") if name in names]
+    metadata = session.get_modelmeta().custom_metadata_map
+    try:
+        classes, reject = tuple(json.loads(metadata["classes"])), json.loads(metadata.get("reject", "null"))
+    except (KeyError, ValueError, TypeError) as error:
+        raise _no_model_of_ours(place, "model.onnx") from error
+    inputs = [(image.name, image.type) for image in session.get_inputs()]
+    if inputs != [("image", "tensor(uint8)")] or "probabilities" not in wanted:
+        raise _no_model_of_ours(place, "model.onnx")
 
     def run(image: NDArray[np.uint8]) -> Outputs:
         found = session.run(wanted, {"image": image})
         return Outputs(found[0][0], float(found[1][0]) if len(found) > 1 else None)
 
-    return Model(tuple(json.loads(metadata["classes"])), json.loads(metadata.get("reject", "null")), run)
+    return Model(classes, reject, run)
 
 
-def _open_torch(read: Any) -> Model:
+def _session(place: Path, threads: int) -> Any:
+    import onnxruntime
+    from onnxruntime.capi import onnxruntime_pybind11_state as refusals
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    try:
+        data = _read_file(place, "model.onnx")
+        return onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+    except (
+        refusals.Fail, refusals.InvalidArgument, refusals.InvalidGraph, refusals.InvalidProtobuf, refusals.NoModel,
+        refusals.NotImplemented, refusals.RuntimeException,
+    ) as error:  # fmt: skip
+        raise _no_model_of_ours(place, "model.onnx") from error
+
+
+def _no_model_of_ours(place: Path, name: str) -> ModelError:
+    return ModelError(f"{place} holds a {name} that is damaged or not Picaisso's.")
+
+
+def _open_torch(place: Path) -> Model:
     import torch
-    from safetensors.torch import load
-
-    from training.network import from_delivered
 
     if not torch.cuda.is_available():
         raise ModelError("This machine has no GPU that torch can use; leave out --device cuda.")
-    config = json.loads(io.BytesIO(read("config.json")).read())
-    network = from_delivered(config, load(read("model.safetensors"))).to("cuda")
+    config, network = _delivered_network(place)
+    network = network.to("cuda")
 
     def run(image: NDArray[np.uint8]) -> Outputs:
         with torch.inference_mode():
@@ -194,3 +222,17 @@ def _open_torch(read: Any) -> Model:
         return Outputs(probabilities.float().cpu().numpy(), None)
 
     return Model(tuple(config["label_names"]), config["reject"], run)
+
+
+def _delivered_network(place: Path) -> tuple[dict[str, Any], Any]:
+    """A model folder's configuration and its network on the CPU."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
+    from training.network import from_delivered
+
+    try:
+        config = json.loads(_read_file(place, "config.json"))
+        return config, from_delivered(config, load(_read_file(place, "model.safetensors")))
+    except (SafetensorError, RuntimeError, KeyError, ValueError, TypeError) as error:
+        raise _no_model_of_ours(place, "config.json or model.safetensors") from error

@@ -15,7 +15,9 @@ from PIL import Image
 
 from tests.training.conftest import LoopbackServer
 from tests.training.test_fit import measured, read
-from training.manifest import read_manifest
+from training.__main__ import main
+from training.manifest import read_manifest, write_manifest
+from training.predict import ModelError, _delivered_network, pictures_at
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -185,3 +187,145 @@ def test_predict_without_a_model_says_so(tmp_path: Path) -> None:
     ended = run("-m", "training", "predict", tmp_path, "a.jpg", home=tmp_path)
     assert ended.returncode == 1
     assert "is neither a finished run folder nor a model folder or zip" in ended.stderr
+
+
+def damaged_zip(path: Path, content: bytes = b"a" * 999) -> Path:
+    """A zip with a model.onnx whose content is not what its checksum says."""
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("model.onnx", content)
+    path.write_bytes(path.read_bytes().replace(content, b"b" * len(content)))
+    return path
+
+
+def junk_models(folder: Path) -> dict[str, Path]:
+    """Places that hold no model, by what is wrong with them."""
+    import onnx
+
+    for name, data in (("junk", b"junk" * 99), ("empty", b"")):
+        (folder / name).mkdir()
+        (folder / name / "model.onnx").write_bytes(data)
+    values = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1]) for name in ("x", "y")]
+    graph = onnx.helper.make_graph([onnx.helper.make_node("Neg", ["x"], ["y"])], "g", values[:1], values[1:])
+    foreign = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)], ir_version=9)
+    (folder / "foreign").mkdir()
+    onnx.save(foreign, folder / "foreign" / "model.onnx")
+    (folder / "no.zip").write_bytes(b"no zip")
+    (folder / "end.zip").write_bytes(b"PK\x05\x06" + b"\x09" * 16 + b"\0\0")
+    (folder / "folder" / "model.onnx").mkdir(parents=True)
+    return {
+        "a model.onnx that is damaged or not Picaisso's": folder / "junk",
+        "model.onnx that is damaged or not Picaisso's": folder / "empty",
+        "onnx that is damaged or not Picaisso's": folder / "foreign",
+        "Bad CRC-32": damaged_zip(folder / "crc.zip"),
+        "neither a finished run folder nor": folder / "no.zip",
+        "model.onnx of": folder / "end.zip",
+        "nor a model folder or zip": folder / "folder",
+    }
+
+
+def test_predict_says_in_one_line_what_is_wrong_with_a_model(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for words, place in junk_models(tmp_path).items():
+        assert main(["predict", str(place), "a.jpg"]) == 1
+        (line,) = capfd.readouterr().err.splitlines()
+        assert words in line, line
+
+
+def test_a_torch_model_that_is_damaged_is_refused_in_words(trained_run: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(trained_run / "model", tmp_path / "model"))
+    assert _delivered_network(folder)[0]["num_classes"] == 2
+    for name, data in (("model.safetensors", b"junk" * 99), ("config.json", b"{}"), ("config.json", b"{")):
+        (folder / name).write_bytes(data)
+        with pytest.raises(ModelError, match=r"config.json or model.safetensors that is damaged"):
+            _delivered_network(folder)
+        shutil.copyfile(trained_run / "model" / name, folder / name)
+
+
+def test_an_address_that_is_none_is_named_and_not_fatal() -> None:
+    for address in ("http://127.0.0.1:1/a b", "http://[", "https://127.0.0.1:none/"):
+        ((name, picture, reason),) = pictures_at(address)
+        assert name == address and picture is None and reason.startswith("cannot be read")
+
+
+def test_an_out_folder_that_cannot_be_written_is_told_in_one_line(photographs: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    ended = run("-m", "training", "fit", "--images", photographs, "--out", tmp_path / "file" / "run", home=tmp_path)
+    (line,) = ended.stderr.splitlines()
+    assert ended.returncode == 1 and line.startswith("The disk refused") and "Not a directory" in line
+
+
+@pytest.mark.parametrize("name", ["config.json", "manifest.jsonl", "progress.jsonl", "result.json"])
+def test_a_run_folder_that_cannot_be_read_or_written_is_told_in_one_line(
+    untrained_run: Path, tmp_path: Path, name: str
+) -> None:
+    (untrained_run / name).unlink(missing_ok=True)
+    (untrained_run / name).mkdir()
+    ended = run("-m", "training", "fit", untrained_run, "--json", home=tmp_path)
+    (line,) = ended.stderr.splitlines()
+    assert ended.returncode == 1 and name in line and str(tmp_path) not in line
+    if name != "result.json":
+        assert read(untrained_run / "result.json")["ok"] is False
+
+
+def test_a_finished_run_without_sensible_metrics_is_told_in_one_line(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / "config.json").write_text('{"classes": []}')
+    (folder / "result.json").write_text('{"ok": true, "seconds": {}, "notices": []}')
+    (folder / "metrics.json").write_text("{}")
+    ended = run("-m", "training", "fit", folder, "--json", home=tmp_path)
+    (line,) = ended.stderr.splitlines()
+    assert ended.returncode == 1 and line.lower().count("metrics.json") == 1
+
+
+@pytest.mark.parametrize("value", ["0", "-1", "nan", "inf", "soon"])
+def test_a_time_budget_that_is_no_time_is_wrong_usage(value: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["fit", "run", f"--time-budget={value}"])
+    assert ended.value.code == 2
+    assert f"must be a number of seconds above 0, not {value}" in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_the_data_folder_is_given_by_flag_or_environment(untrained_run: Path, tmp_path: Path) -> None:
+    rows = read_manifest(untrained_run)
+    config = read(untrained_run / "config.json")
+    for flags, folder in (([], "by environment"), (["--data-dir", "by flag"], "by flag")):
+        (untrained_run / "config.json").write_text(json.dumps(config))
+        write_manifest(untrained_run, rows[:1])  # too few, so that it ends right after the configuration
+        run("-m", "training", "fit", untrained_run, *flags, home=tmp_path, PICAISSO_DATA_DIR="by environment")
+        assert read(untrained_run / "config.json")["weights_cache"] == str(Path(folder, "cache", "weights"))
+
+
+def test_pictures_are_scaled_as_flag_or_environment_say(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / "in" / name).mkdir(parents=True)
+        Image.new("RGB", (400, 300), name.replace("a", "red").replace("b", "blue")).save(
+            tmp_path / "in" / name / "p.png"
+        )
+    command = ("-m", "training", "fit", "--images", "in", "--device", "cuda", "--backbone", "none", "--out")
+    for out, flags, said, width in (
+        ("default", [], "", 400),
+        ("environment", [], "200", 200),
+        ("flag", ["--max-side", "100"], "200", 100),
+    ):
+        ended = run(*command, out, *flags, home=tmp_path, PICAISSO_MAX_SIDE=said)
+        assert ended.returncode == 1 and "“none” is not a backbone" in ended.stderr
+        assert {Image.open(tmp_path / out / row.file).width for row in read_manifest(tmp_path / out)} == {width}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said", "words"),
+    [
+        (["--images", "in", "--out", "run", "--max-side", "63"], "", "must be 64 to 8192 pixels, not 63"),
+        (["--images", "in", "--out", "run", "--max-side", "wide"], "", "must be a whole number of pixels, not wide"),
+        (["--images", "in", "--out", "run"], "9000", "PICAISSO_MAX_SIDE must be 64 to 8192 pixels, not 9000"),
+        (["run", "--max-side", "500"], "", "--max-side is for --images"),
+    ],
+)
+def test_a_longer_side_without_sense_is_wrong_usage(
+    arguments: list[str], said: str, words: str, tmp_path: Path
+) -> None:
+    ended = run("-m", "training", "fit", *arguments, home=tmp_path, PICAISSO_MAX_SIDE=said)
+    assert ended.returncode == 2 and words in ended.stderr.splitlines()[-1]

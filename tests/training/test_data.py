@@ -103,3 +103,14 @@ def test_a_folder_without_classes_is_refused(tmp_path: Path) -> None:
     (tmp_path / "only").mkdir()
     with pytest.raises(RunError, match="at least two sub-folders"):
         import_folder(tmp_path, tmp_path / "run")
+
+
+def test_the_longer_side_of_imported_pictures_is_limited_as_asked_within_sense(tmp_path: Path) -> None:
+    for name, side in (("a", 300), ("b", 120)):
+        (tmp_path / "in" / name).mkdir(parents=True)
+        gradient(side, 60).save(tmp_path / "in" / name / "one.jpg")
+    _, rows, _ = import_folder(tmp_path / "in", tmp_path / "run", max_side=128)
+    assert [Image.open(tmp_path / "run" / row.file).width for row in rows] == [128, 120]
+    for side in (63, 8193):
+        with pytest.raises(ValueError, match="64 to 8192 pixels"):
+            import_folder(tmp_path / "in", tmp_path / "run", max_side=side)

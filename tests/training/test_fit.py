@@ -3,6 +3,8 @@ import hashlib
 import json
 import shutil
 from collections import Counter
+from collections.abc import Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +16,14 @@ from PIL import Image
 
 from tests.training.conftest import LoopbackServer
 from training.fit import fit
+from training.head import STRENGTHS
 from training.manifest import (
     STAGES,
     ClassLabel,
     RunConfig,
+    Stopped,
     read_config,
     read_manifest,
-    write_config,
     write_manifest,
 )
 from training.network import PictureNetwork, from_delivered, read_state
@@ -73,7 +76,15 @@ def test_every_stage_reports_its_progress(trained_run: Path) -> None:
     assert all(set(row) == {"time", "stage", "done", "total", "message", "eta_seconds"} for row in rows)
     features = [row for row in rows if row["stage"] == "features"]
     assert features[-1]["done"] == features[-1]["total"] == 76 and features[-1]["message"]
-    assert set(read(trained_run / "result.json")["seconds"]) == set(STAGES)
+
+
+def test_the_seconds_of_every_stage_stand_in_metrics_and_result_alike(trained_run: Path) -> None:
+    seconds = read(trained_run / "metrics.json")["seconds"]
+    assert list(seconds) == list(STAGES) and all(value > 0 for value in seconds.values())
+    assert read(trained_run / "result.json")["seconds"] == seconds
+    rows = [json.loads(line) for line in (trained_run / "progress.jsonl").read_text().splitlines()]
+    times = [datetime.fromisoformat(row["time"]) for row in rows if row["stage"] == "export"]
+    assert seconds["export"] > 0.9 * (times[-1] - times[0]).total_seconds()
 
 
 def test_the_configuration_is_complete_after_training(trained_run: Path) -> None:
@@ -193,6 +204,90 @@ def test_weights_that_cannot_be_had_are_replaced_and_result_metrics_and_card_say
     assert {name: value for name, value in measured(untrained_run).items() if name != "notices"} == same
 
 
+EARLIER = {"features": 1000.0, "train": 100.0, "export": 10.0, "unknown": 1.0}
+
+
+@pytest.fixture(scope="module")
+def hurried_run(trained_run: Path, imported_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Trained with next to no time, after a power cut that left a cut-off cache entry and a cut-off progress line."""
+    folder = Path(shutil.copytree(imported_run, tmp_path_factory.mktemp("hurried") / "run"))
+    shutil.copytree(trained_run / "checkpoints" / "features", folder / "checkpoints" / "features")
+    entry = next((folder / "checkpoints" / "features").glob("*/*.npz"))
+    entry.write_bytes(entry.read_bytes()[:-100])
+    (folder / "progress.jsonl").write_text('{"stage": "features", "mess')
+    (folder / "checkpoints" / "seconds.json").write_text(json.dumps(EARLIER))
+    result = fit(folder, dataclasses.replace(read_config(folder), time_budget_seconds=1e-6))
+    assert result["ok"], result
+    return folder
+
+
+def test_a_cut_off_cache_entry_is_made_again(hurried_run: Path) -> None:
+    for path in (hurried_run / "checkpoints" / "features").glob("*/*.npz"):
+        with np.load(path) as entry:
+            assert entry["embedding"].shape == (1280,)
+
+
+@pytest.mark.parametrize("start", range(0, 400, 40))
+def test_an_entry_damaged_anywhere_counts_as_not_cached(trained_run: Path, tmp_path: Path, start: int) -> None:
+    from training.features import _cached
+
+    row = read_manifest(trained_run)[0]
+    (whole,) = (trained_run / "checkpoints" / "features").glob(f"*/{row.sha256[:32]}.npz")
+    data = whole.read_bytes()
+    assert _cached(whole.parent, [row]) is not None
+    for place in (*range(start, start + 40), *range(len(data) - start - 40, len(data) - start)):
+        for damaged in (data[:place], data[:place] + bytes([data[place] ^ 0xFF]) + data[place + 1 :]):
+            (tmp_path / whole.name).write_bytes(damaged)
+            known = _cached(tmp_path, [row])
+            assert known is None or np.array_equal(known[0][0], _cached(whole.parent, [row])[0][0])  # type: ignore[index]
+
+
+def test_a_cut_off_progress_line_is_the_only_one_lost(hurried_run: Path) -> None:
+    first, *lines = (hurried_run / "progress.jsonl").read_text().splitlines()
+    assert first == '{"stage": "features", "mess'
+    assert {json.loads(line)["stage"] for line in lines} == set(STAGES)
+
+
+def test_the_seconds_of_attempts_that_were_killed_are_added(hurried_run: Path) -> None:
+    seconds = read(hurried_run / "metrics.json")["seconds"]
+    assert set(seconds) == set(STAGES)
+    for stage, before in EARLIER.items():
+        assert stage not in seconds or before < seconds[stage] < before + 100
+    assert seconds["split"] < 100
+    assert read(hurried_run / "result.json")["seconds"] == seconds
+
+
+def test_a_spent_time_budget_ends_the_search_and_is_told(hurried_run: Path) -> None:
+    notice = "The time budget of 1e-06 seconds ended the search for the best regularisation after 1 of 6 values."
+    assert read(hurried_run / "result.json")["notices"] == [notice]
+    metrics = read(hurried_run / "metrics.json")
+    assert metrics["regularisation"] == STRENGTHS[0] and metrics["notices"] == [notice]
+    assert notice in (hurried_run / "model" / "README.md").read_text()
+
+
+def test_a_stopped_run_keeps_the_seconds_that_it_took(untrained_run: Path) -> None:
+    def stop(row: Mapping[str, Any]) -> None:
+        if row["done"]:
+            raise Stopped
+
+    for _ in range(2):
+        assert fit(untrained_run, read_config(untrained_run), stop)["error"]["retry"] is True
+        kept = read(untrained_run / "checkpoints" / "seconds.json")
+        assert list(kept) == ["features"]
+        (untrained_run / "checkpoints" / "seconds.json").write_text(json.dumps({"features": kept["features"] + 50}))
+    assert kept["features"] > 50
+
+
+@pytest.mark.parametrize(("count", "words"), [(0, "No picture may"), (1, "1 picture may"), (2, "2 pictures may")])
+def test_the_card_counts_suspected_labels_in_good_english(trained_run: Path, count: int, words: str) -> None:
+    from training.backbones import BACKBONES
+    from training.card import model_card
+
+    metrics = {**read(trained_run / "metrics.json"), "label_issues": count}
+    card = model_card(read(trained_run / "model" / "config.json"), metrics, BACKBONES["efficientnet_lite0"])
+    assert f"{words} carry a wrong label." in card
+
+
 def test_planted_copies_of_pictures_stay_in_their_part(untrained_run: Path, trained_run: Path) -> None:
     """Only up to the split: features and groups are what is looked at."""
     from training.backbones import BACKBONES, load_backbone
@@ -262,6 +357,9 @@ def test_missing_changed_and_corrupt_pictures_are_left_out_and_named(untrained_r
         ({"backbone": "vgg"}, "“vgg” is not a backbone"),
         ({"device": "cuda"}, "no GPU"),
         ({"classes": (ClassLabel("c001", "only"),)}, "at least two classes"),
+        ({"time_budget_seconds": 0}, "The time budget is 0"),
+        ({"time_budget_seconds": float("nan")}, "The time budget is nan"),
+        ({"time_budget_seconds": "long"}, "The time budget is 'long'"),
     ],
 )
 def test_what_cannot_be_done_is_refused_at_the_start(untrained_run: Path, change: dict[str, Any], words: str) -> None:
@@ -273,8 +371,14 @@ def test_what_cannot_be_done_is_refused_at_the_start(untrained_run: Path, change
 
 
 def test_an_unexpected_failure_is_told_neutrally_and_may_be_repeated(untrained_run: Path) -> None:
-    write_config(untrained_run, read_config(untrained_run))
+    result = fit(untrained_run, dataclasses.replace(read_config(untrained_run), threads=-1))
+    assert result["ok"] is False and result["error"]["retry"] is True
+    assert "unexpectedly" in result["error"]["reason"] and "thread" not in result["error"]["reason"]
+
+
+def test_what_the_disk_refuses_is_told_without_the_places_of_this_machine(untrained_run: Path) -> None:
     (untrained_run / "checkpoints").write_text("a file where a folder must be")
     result = fit(untrained_run, read_config(untrained_run))
-    assert result["ok"] is False and result["error"]["retry"] is True
-    assert "unexpectedly" in result["error"]["reason"] and "checkpoints" not in result["error"]["reason"]
+    assert result["error"]["reason"] == "The disk refused checkpoints: File exists."
+    assert result["error"]["retry"] is True
+    assert read(untrained_run / "result.json") == result

@@ -6,7 +6,7 @@ from sklearn.metrics import balanced_accuracy_score, f1_score, precision_score
 from sklearn.preprocessing import StandardScaler
 
 from training.evaluate import calibration_error, chance_of_as_many, measure, suspected_labels, wilson
-from training.head import FittedHead, find_temperature, fit_head, log_loss, softmax
+from training.head import FOLDS, STRENGTHS, FittedHead, find_temperature, fit_head, log_loss, softmax
 
 
 def clouds(size: int, classes: int, distance: float, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -67,6 +67,27 @@ def test_the_same_pictures_and_seed_give_the_same_head() -> None:
     assert np.array_equal(one.head.weight, other.head.weight)
     assert np.array_equal(one.out_of_fold, other.out_of_fold)
     assert one.temperature == other.temperature
+
+
+@pytest.mark.parametrize(("checks", "tried"), [(0, 1), (FOLDS - 1, 1), (FOLDS, 2), (2 * FOLDS + 1, 3)])
+def test_a_search_without_time_ends_with_the_best_of_what_all_folds_have_tried(checks: int, tried: int) -> None:
+    embeddings, labels = clouds(90, 3, 0.4)
+    left, reports = iter([True] * checks), []
+    hurried = fit_head(
+        embeddings, labels, list(range(90)), 3, 0, lambda *at: reports.append(at), lambda: next(left, False)
+    )
+    assert hurried.tried == tried and hurried.strength in STRENGTHS[:tried]
+    assert [done for done, _ in reports] == [*range(1, FOLDS + checks + 1), FOLDS * len(STRENGTHS) + 1]
+    assert np.isfinite(hurried.head.weight).all() and (hurried.out_of_fold > -30).all()
+
+
+def test_a_limit_that_is_not_met_changes_nothing() -> None:
+    embeddings, labels = clouds(90, 3, 0.4)
+    free, limited = (
+        fit_head(embeddings, labels, list(range(90)), 3, 0, lambda *at: None, *limit) for limit in ((), (lambda: True,))
+    )
+    assert free.tried == limited.tried == len(STRENGTHS)
+    assert np.array_equal(free.head.weight, limited.head.weight) and free.temperature == limited.temperature
 
 
 def test_the_temperature_undoes_exaggeration() -> None:

@@ -15,8 +15,10 @@ from training.manifest import (
     ImageRow,
     RunConfig,
     RunError,
+    append_line,
     read_config,
     read_manifest,
+    read_metrics,
     read_result,
     split_rows,
     write_json,
@@ -237,3 +239,44 @@ def test_a_test_part_that_lost_its_pictures_is_filled_again_from_new_ones() -> N
 def test_unreadable_pictures_take_no_part() -> None:
     rows = [*rows_of(20, 20), row("c001", 999, None)]
     assert split_rows(CONFIG, rows)[-1].split is None
+
+
+@pytest.mark.parametrize("before", [b"", b'{"n": 1}\n', b'{"n": 1}\n{"n": 2, "mes', '{"n": 1}\n{"ł'.encode()[:-1]])
+def test_a_line_cut_off_in_the_middle_costs_readers_that_line_alone(before: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "progress.jsonl"
+    path.write_bytes(before)
+    for number in (3, 4):
+        append_line(path, {"n": number, "message": "łoś"})
+    lines = path.read_bytes().splitlines()
+    assert [json.loads(line)["n"] for line in lines[-2:]] == [3, 4]
+    assert path.read_bytes().startswith(before) and len(lines) == 2 + len(before.splitlines())
+
+
+@pytest.mark.parametrize("junk", ["", "{", "[]", "{}", '{"ok": 1}'])
+def test_a_result_without_sense_counts_as_none(junk: str, tmp_path: Path) -> None:
+    (tmp_path / "result.json").write_text(junk)
+    assert read_result(tmp_path) is None
+
+
+@pytest.mark.parametrize("junk", ["", "{", "[]", "{}"])
+def test_metrics_that_are_not_whole_are_refused_in_words(junk: str, tmp_path: Path) -> None:
+    (tmp_path / "metrics.json").write_text(junk)
+    with pytest.raises(RunError, match=r"(?i)metrics\.json"):
+        read_metrics(tmp_path)
+
+
+def test_a_result_that_the_disk_refuses_is_told_by_its_name_alone(tmp_path: Path) -> None:
+    (tmp_path / "result.json").mkdir()
+    with pytest.raises(RunError, match=r"The disk refused result\.json: Is a directory\.") as refused:
+        read_result(tmp_path)
+    assert refused.value.retry and str(tmp_path) not in refused.value.reason
+
+
+@pytest.mark.parametrize(
+    ("junk", "words"),
+    [(b"\xff\xfe", "no readable manifest.jsonl"), (b'{"class": "c001", "file": 5, "sha256": ""}', "Line 1 of")],
+)
+def test_a_manifest_of_junk_is_refused_in_words(junk: bytes, words: str, tmp_path: Path) -> None:
+    (tmp_path / "manifest.jsonl").write_bytes(junk)
+    with pytest.raises(RunError, match=words):
+        read_manifest(tmp_path)
