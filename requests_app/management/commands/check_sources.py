@@ -11,7 +11,7 @@ from django.core.management.base import BaseCommand, CommandError
 from rich.console import Console
 from rich.table import Table
 
-from requests_app import pipeline, wording
+from requests_app import intake, wording
 
 TIMEOUT_SECONDS = 600
 
@@ -27,7 +27,7 @@ class Command(BaseCommand):
         if unknown := [name for name in options["sources"] if name not in settings.KNOWN_SOURCES]:
             raise CommandError(f"No such source: {', '.join(unknown)}. Known: {', '.join(settings.KNOWN_SOURCES)}.")
         rows = self._ask(options["sources"] or list(settings.SOURCES))
-        pipeline.record_health(rows)
+        intake.record_health(rows)
         if options["json"]:
             for row in rows:
                 self.stdout.write(json.dumps(row, ensure_ascii=False))
