@@ -182,11 +182,14 @@ CONFIRM_EMAIL = env.bool("PICAISSO_CONFIRM_EMAIL", True)
 KNOWN_SOURCES = (
     "openverse", "wikimedia", "inaturalist", "gbif", "bing", "nasa", "met", "artic", "pixabay", "google",
 )  # fmt: skip
-SOURCES = env.list("PICAISSO_SOURCES", default=["openverse", "wikimedia", "inaturalist", "gbif", "bing"])
 SOURCE_URLS = {name: url for name in KNOWN_SOURCES if (url := env.str(f"PICAISSO_{name.upper()}_URL", ""))}
 OPENVERSE_CLIENT_ID = env.str("PICAISSO_OPENVERSE_CLIENT_ID", "")
 OPENVERSE_CLIENT_SECRET = env.str("PICAISSO_OPENVERSE_CLIENT_SECRET", "")
 PIXABAY_KEY = env.str("PICAISSO_PIXABAY_KEY", "")
+SOURCES = env.list(
+    "PICAISSO_SOURCES",
+    default=["openverse", "wikimedia", "inaturalist", "gbif", "bing", *(["pixabay"] if PIXABAY_KEY else [])],
+)
 ROBOTS = env.str("PICAISSO_ROBOTS", "respect")
 CONTACT = env.str("PICAISSO_CONTACT", "")
 LOCALE = env.str("PICAISSO_LOCALE", "en-US")

@@ -1,4 +1,4 @@
-"""`python -m scraping`: collect, download, gallery. The only place here that reads environment settings."""
+"""`python -m scraping`: collect, check, download, gallery. The only place here that reads environment settings."""
 
 import argparse
 import asyncio
@@ -25,9 +25,12 @@ from scraping.config import CollectConfig, ConfigError, read_values
 from scraping.download import DownloadSettings, DownloadSummary, download_list, read_urls
 from scraping.fetch import FetchSettings
 from scraping.gallery import serve
+from scraping.health import Health, check_sources
 from scraping.rows import write_json
 from scraping.screen import ScreenSettings
-from scraping.sources import REGISTRY
+from scraping.searching import Stopped
+from scraping.sources import DEFAULT_ORDER, REGISTRY
+from scraping.sources.contract import Outcome
 
 DONE, FAILED = 0, 1
 Values = dict[str, Any]
@@ -47,10 +50,31 @@ ENVIRONMENT: tuple[tuple[str, str, Callable[[str], Any]], ...] = (
     ("PICAISSO_CHROMEDRIVER", "chromedriver", str),
     ("PICAISSO_SELENIUM_REMOTE_URL", "selenium_remote_url", str),
     ("PICAISSO_ALLOWED_PRIVATE_HOSTS", "allowed_private_hosts", _words),
+    ("PICAISSO_MIN_IMAGES", "minimum", int),
     ("PICAISSO_MIN_SIDE", "min_side", int),
     ("PICAISSO_MAX_SIDE", "max_side", int),
     ("PICAISSO_COLLECT_MINUTES", "deadline_seconds", lambda text: float(text) * 60),
 )
+
+# Environment variable and the credential that it holds. These have no flags: a command line is seen by all.
+CREDENTIALS = {
+    "PICAISSO_OPENVERSE_CLIENT_ID": "openverse_client_id",
+    "PICAISSO_OPENVERSE_CLIENT_SECRET": "openverse_client_secret",
+    "PICAISSO_PIXABAY_KEY": "pixabay_key",
+}
+
+OUTCOMES_IN_WORDS = {
+    Outcome.OK: "answered",
+    Outcome.PARTIAL: "had fewer than asked",
+    Outcome.NO_RESULTS: "found nothing",
+    Outcome.NOT_APPLICABLE: "skipped",
+    Outcome.BLOCKED: "blocked us",
+    Outcome.RATE_LIMITED: "asked us to wait",
+    Outcome.LAYOUT_CHANGED: "changed its pages",
+    Outcome.TIMEOUT: "did not answer in time",
+    Outcome.NETWORK: "could not be reached",
+    Outcome.UNAVAILABLE: "could not be used",
+}
 
 
 def read_dotenv(path: Path) -> dict[str, str]:
@@ -78,7 +102,16 @@ def environment_values(variables: Mapping[str, str]) -> Values:
                 raise ConfigError(f"{name} cannot be read: {text!r}.") from error
     names = {source: variables.get(f"PICAISSO_{source.upper()}_URL", "").strip() for source in REGISTRY}
     urls = {source: url for source, url in names.items() if url}
-    return values | ({"source_urls": urls} if urls else {})
+    secrets = {key: text for name, key in CREDENTIALS.items() if (text := variables.get(name, "").strip())}
+    if "sources" not in values and (more := _with_account(secrets)):
+        values["sources"] = [*DEFAULT_ORDER, *more]
+    return values | ({"source_urls": urls} if urls else {}) | ({"credentials": secrets} if secrets else {})
+
+
+def _with_account(secrets: Mapping[str, str]) -> list[str]:
+    """The sources that are asked only with an account, and have one."""
+    keyed = ((name, source.credentials) for name, source in REGISTRY.items() if name not in DEFAULT_ORDER)
+    return [name for name, keys in keyed if keys and all(key in secrets for key in keys)]
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -90,24 +123,47 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"picaisso {__version__}")
     commands = parser.add_subparsers(dest="command", required=True)
     _add_collect(commands.add_parser("collect", help="fill a quota of pictures for each class"))
+    _add_check(commands.add_parser("check", help="ask each source one small question"))
     _add_download(commands.add_parser("download", help="download and screen a list of addresses"))
     _add_gallery(commands.add_parser("gallery", help="serve a search site over a folder of pictures"))
     return parser
 
 
 def _add_collect(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Asks the sources in their order until each class has its pictures, and says what happened. The folder gets "
+        "images/, images.jsonl (a row per candidate) and result.json; the same command goes on where it was stopped."
+    )
     parser.add_argument("names", nargs="+", metavar="NAME|DIR", help="class names, or a folder with a config.json")
     parser.add_argument("--out", type=Path, metavar="DIR", help="where to collect, when names are given")
-    parser.add_argument("--limit", type=int, help="pictures wanted per class (100)")
-    parser.add_argument("--source", dest="sources", action="append", choices=sorted(REGISTRY), help="repeatable")
-    parser.add_argument("--license", choices=("any", "open"), help="open: only pictures of known licence")
-    parser.add_argument("--locale", help="language and region of the search (en-US)")
-    parser.add_argument("--robots", choices=("respect", "operator"), help="robots rules of scraped sources")
+    parser.add_argument("--limit", type=int, metavar="N", help="usable, unique pictures wanted per class (100)")
+    parser.add_argument("--minimum", type=int, metavar="N", help="fewer per class are pointed out (20)")
+    parser.add_argument("--license", choices=("any", "open"), help="open: only CC0, public domain, BY and BY-SA (any)")
+    parser.add_argument("--max-side", type=int, metavar="PX", help="scale pictures to this longer side (1024)")
+    parser.add_argument("--min-side", type=int, metavar="PX", help="refuse pictures whose shorter side is below (200)")
+    parser.add_argument(
+        "--deadline", dest="deadline_seconds", type=float, metavar="SECONDS", help="end after so long (1800)"
+    )
+    _add_sources(parser)
+
+
+def _add_check(parser: argparse.ArgumentParser) -> None:
+    parser.description = "Asks each source one small real question and shows how it answers. 1 when none answers."
+    _add_sources(parser)
+
+
+def _add_sources(parser: argparse.ArgumentParser) -> None:
+    """What both commands that ask sources are told."""
+    default = ", ".join(DEFAULT_ORDER)
+    parser.add_argument(
+        "--source", dest="sources", action="append", choices=sorted(REGISTRY), help=f"repeatable; in order ({default})"
+    )
     parser.add_argument("--source-url", dest="urls", action="append", metavar="NAME=URL", help="base of a source")
-    parser.add_argument("--chrome", help="path of the browser")
-    parser.add_argument("--chromedriver", help="path of its driver")
-    parser.add_argument("--selenium-remote-url", help="a Selenium Grid instead")
-    parser.add_argument("--deadline", dest="deadline_seconds", type=float, metavar="SECONDS", help="(1800)")
+    parser.add_argument("--locale", help="language and region of the search (en-US)")
+    parser.add_argument("--robots", choices=("respect", "operator"), help="robots rules of scraped sources (respect)")
+    parser.add_argument("--chrome", metavar="FILE", help="path of the browser (looked for)")
+    parser.add_argument("--chromedriver", metavar="FILE", help="path of its driver (looked for)")
+    parser.add_argument("--selenium-remote-url", metavar="URL", help="a Selenium Grid instead")
     _add_common(parser)
 
 
@@ -116,12 +172,12 @@ def _add_download(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, metavar="DIR", required=True)
     parser.add_argument("--per-host", type=int, default=4, help="connections to one host (4)")
     parser.add_argument("--concurrency", type=int, default=64, help="connections in all (64)")
+    parser.add_argument("--min-side", type=int, metavar="PX", help="refuse pictures whose shorter side is below (200)")
+    parser.add_argument("--max-side", type=int, metavar="PX", help="scale pictures to this longer side (1024)")
     _add_common(parser)
 
 
 def _add_common(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--min-side", type=int, metavar="PX", help="refuse pictures whose shorter side is below")
-    parser.add_argument("--max-side", type=int, metavar="PX", help="scale pictures to this longer side (1024)")
     parser.add_argument("--contact", help="your contact, for the User-Agent")
     parser.add_argument(
         "--allow-private-host",
@@ -148,6 +204,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if given.command == "collect":
             return _collect(parser, given, variables)
+        if given.command == "check":
+            return _check(parser, given, variables)
         if given.command == "download":
             return _download(given, variables)
         return _gallery(given)
@@ -160,19 +218,24 @@ def _flags(given: argparse.Namespace, names: Sequence[str]) -> Values:
     return {name: getattr(given, name) for name in names if getattr(given, name, None) is not None}
 
 
-COLLECT_FLAGS = (
-    "limit", "sources", "license", "locale", "robots", "chrome", "chromedriver", "selenium_remote_url",
-    "deadline_seconds", "min_side", "max_side", "contact", "allowed_private_hosts",
+SOURCE_FLAGS = (
+    "sources", "locale", "robots", "chrome", "chromedriver", "selenium_remote_url", "contact", "allowed_private_hosts",
 )  # fmt: skip
+COLLECT_FLAGS = (*SOURCE_FLAGS, "limit", "minimum", "license", "deadline_seconds", "min_side", "max_side")
 
 
-def _collect(parser: argparse.ArgumentParser, given: argparse.Namespace, variables: Mapping[str, str]) -> int:
-    flags = _flags(given, COLLECT_FLAGS)
+def _source_flags(parser: argparse.ArgumentParser, given: argparse.Namespace, names: Sequence[str]) -> Values:
+    flags = _flags(given, names)
     if given.urls:
         pairs = [text.partition("=") for text in given.urls]
         if not all(equals and name in REGISTRY for name, equals, _ in pairs):
             parser.error("--source-url wants NAME=URL with the name of a source")
         flags["source_urls"] = {name: url for name, _, url in pairs}
+    return flags
+
+
+def _collect(parser: argparse.ArgumentParser, given: argparse.Namespace, variables: Mapping[str, str]) -> int:
+    flags = _source_flags(parser, given, COLLECT_FLAGS)
     if given.out is None and len(given.names) > 1:
         parser.error("class names need --out DIR")
     folder = given.out or Path(given.names[0])
@@ -244,17 +307,49 @@ def _print_line(value: Any) -> None:
 
 def _print_collected(result: Mapping[str, Any]) -> None:
     console = Console()
+    names = {entry["id"]: entry["name"] for entry in result["classes"]}
     classes = Table("class", "asked", "found", "kept", "rejected", title="Classes")
     for entry in result["classes"]:
-        reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(entry["rejected"].items()))
-        numbers = (str(entry[name]) for name in ("asked", "found", "kept"))
-        classes.add_row(entry["name"], *numbers, reasons)
-    names = {entry["id"]: entry["name"] for entry in result["classes"]}
-    sources = Table("source", "class", "outcome", "found", "", title="Sources")
+        kept = f"{entry['kept']} (too few)" if entry["too_few"] else str(entry["kept"])
+        classes.add_row(entry["name"], str(entry["asked"]), str(entry["found"]), kept, _reasons(entry["rejected"]))
+    sources = Table("source", "class", "outcome", "found", "kept", "what it said", title="Sources")
     for entry in result["sources"]:
-        name = names.get(entry["class"], entry["class"])
-        sources.add_row(entry["name"], name, entry["outcome"], str(entry["found"]), entry["message"])
+        label, outcome = REGISTRY[entry["name"]].label, OUTCOMES_IN_WORDS[Outcome(entry["outcome"])]
+        numbers = (str(entry["found"]), str(entry["kept"]))
+        sources.add_row(label, names.get(entry["class"], entry["class"]), outcome, *numbers, entry["message"])
     console.print(classes, sources)
+
+
+def _reasons(rejected: Mapping[str, int]) -> str:
+    return ", ".join(f"{count} {reason.replace('_', ' ')}" for reason, count in sorted(rejected.items()))
+
+
+def _check(parser: argparse.ArgumentParser, given: argparse.Namespace, variables: Mapping[str, str]) -> int:
+    values = environment_values(variables) | _source_flags(parser, given, SOURCE_FLAGS)
+    config = CollectConfig.of(values | _named(["check"]))
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    as_json = given.json or not sys.stdout.isatty()
+    try:
+        rows = check_sources(config, stop, (lambda health: _print_line(asdict(health))) if as_json else None)
+    except Stopped:
+        print("Stopped before all sources had answered.", file=sys.stderr)
+        return FAILED
+    if not as_json:
+        _print_health(rows)
+    if any(row.outcome in (Outcome.OK, Outcome.PARTIAL) for row in rows):
+        return DONE
+    print("No source answers.", file=sys.stderr)
+    return FAILED
+
+
+def _print_health(rows: Sequence[Health]) -> None:
+    table = Table("source", "outcome", "found", "seconds", "what it said", title="Sources")
+    for row in rows:
+        outcome = OUTCOMES_IN_WORDS[Outcome(row.outcome)]
+        table.add_row(REGISTRY[row.name].label, outcome, str(row.found), f"{row.seconds:.1f}", row.message)
+    Console().print(table)
 
 
 def _download(given: argparse.Namespace, variables: Mapping[str, str]) -> int:
@@ -271,12 +366,12 @@ def _download(given: argparse.Namespace, variables: Mapping[str, str]) -> int:
     urls = read_urls(given.list)
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     try:
-        summary = _run_download(urls, given.out, settings, given.json or not sys.stdout.isatty())
+        summary = _run_download(urls, given.out.resolve(), settings, given.json or not sys.stdout.isatty())
     except KeyboardInterrupt:
         print("Stopped before the end; the same command goes on from here.", file=sys.stderr)
         return FAILED
     if not given.json and sys.stdout.isatty():
-        reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(summary.rejected.items()))
+        reasons = _reasons(summary.rejected)
         print(f"{summary.kept} of {summary.total} kept{': ' + reasons if reasons else ''}")
     return DONE
 

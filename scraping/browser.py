@@ -1,8 +1,9 @@
 """The Selenium driver: made when first needed, limited to the hosts its adapter names, and always gone afterwards.
 
-Chromium lies outside the guard of `scraping.fetch`: a page can make it ask for anything. So it gets a proxy that
-nobody listens at, for all but the allowed hosts. It speaks to chromedriver through a pipe, and chromedriver dies with
-the thread that started it: whatever kills this process, the pipe closes and the whole browser ends.
+Chromium lies outside the guard of `scraping.fetch`: a page can make it ask for anything. So for all but the allowed
+hosts it gets a proxy that nobody listens at, or, for pages that show pictures of anywhere, one that lets it out to
+public addresses alone. It speaks to chromedriver through a pipe, and chromedriver dies with the thread that started
+it: whatever kills this process, the pipe closes and the whole browser ends.
 """
 
 import contextlib
@@ -27,6 +28,9 @@ from selenium.webdriver.common.proxy import Proxy, ProxyType
 from selenium.webdriver.remote.client_config import ClientConfig
 from urllib3.exceptions import HTTPError
 
+from scraping.fetch import FetchSettings
+from scraping.forwarder import Forwarder
+
 CHROME_NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 DRIVER_NAMES = ("chromedriver", "chromium.chromedriver")
 PAGE_LOAD_SECONDS = 30
@@ -35,6 +39,8 @@ ANSWER_SECONDS = 60  # longer than the two above, so that the driver's own time-
 PROFILE_PREFIX = "picaisso-chrome-"
 START_SECONDS = 20
 STARTS = 2  # a browser that ends while it starts (killed, out of memory) is started once more
+RECYCLED_AFTER_VISITS = 25  # a browser grows with what it has shown
+RECYCLED_AFTER_SECONDS = 1800
 CLOSED_PORT = 9  # discard: nothing listens there, so what is not allowed goes nowhere
 PR_SET_PDEATHSIG = 1
 LOG_TAIL_BYTES = 2000
@@ -52,10 +58,11 @@ class _NotStarted(BrowserUnavailable):
 
 @dataclass(frozen=True)
 class BrowserSettings:
-    """Which browser, and where it may go.
+    """Which browser, where it may go, and after how many visits it is replaced by a fresh one.
 
     `allowed_hosts` are patterns of Chromium's proxy bypass list, such as `127.0.0.1:8001` or `https://*.bing.com`.
     Empty paths are looked for; `remote_url` is a Selenium Grid, used instead of a local browser when set.
+    `allowed_private_hosts` (`host:port`) holds for visits with pictures, which may come from any public host.
     """
 
     chrome: str = ""
@@ -63,15 +70,22 @@ class BrowserSettings:
     remote_url: str = ""
     locale: str = "en-US"
     allowed_hosts: tuple[str, ...] = ()
+    allowed_private_hosts: tuple[str, ...] = ()
+    recycled_after: int = RECYCLED_AFTER_VISITS
 
 
 class Browser:
-    """One browser, made lazily. `with Browser(settings) as browser: browser.run(visit)`. Not shared by threads."""
+    """One browser, made lazily and replaced after a while. `with Browser(settings) as browser: browser.run(visit)`.
+
+    Not shared by threads.
+    """
 
     def __init__(self, settings: BrowserSettings) -> None:
         self._settings = settings
         self._running: _Running | None = None
         self._killed = False
+        self._images = False
+        self._visits = 0
 
     def __enter__(self) -> Self:
         return self
@@ -81,11 +95,13 @@ class Browser:
     ) -> None:
         self.quit()
 
-    def run(self, visit: Callable[[Remote], T]) -> T:
+    def run(self, visit: Callable[[Remote], T], images: bool = False) -> T:
         """Call `visit` with the driver; when the browser was lost on the way, build it anew and call once more.
 
-        Raises BrowserUnavailable when it cannot start or was lost twice.
+        Pictures are shown only when asked for, and then also those of other public hosts. Raises BrowserUnavailable
+        when it cannot start or was lost twice.
         """
+        self._retire(images)
         for attempt in (1, 2):
             try:
                 return visit(self._driver())
@@ -112,6 +128,16 @@ class Browser:
         if running is not None:
             running.kill()
 
+    def _retire(self, images: bool) -> None:
+        """End a browser that is of the other kind or has served long enough, before the next visit."""
+        running = self._running
+        if running is not None:
+            old = time.monotonic() - running.started > RECYCLED_AFTER_SECONDS
+            if old or self._visits >= self._settings.recycled_after or images is not self._images:
+                self.quit()
+        self._images = images
+        self._visits = 1 if self._running is None else self._visits + 1
+
     def _driver(self) -> Remote:
         if self._running is None and not self._killed:
             self._running = self._start()
@@ -123,8 +149,8 @@ class Browser:
     def _start(self) -> "_Running":
         for _ in range(STARTS - 1):
             with contextlib.suppress(_NotStarted):
-                return _start(self._settings)
-        return _start(self._settings)
+                return _start(self._settings, self._images)
+        return _start(self._settings, self._images)
 
     def _answers(self) -> bool:
         """Whether the browser still executes anything; a lost one is told from a page's error by asking."""
@@ -141,6 +167,8 @@ class _Running:
     driver: Remote
     service: Service | None
     profile: Path | None
+    started: float
+    forwarder: Forwarder | None
 
     def end(self) -> None:
         """Ask the driver to quit, then make sure."""
@@ -154,31 +182,39 @@ class _Running:
         """Kill chromedriver and all that runs in its session."""
         if self.service is not None:
             _kill_session(self.service.process)
+        if self.forwarder is not None:
+            self.forwarder.stop()
 
 
-def _start(settings: BrowserSettings) -> _Running:
+def _start(settings: BrowserSettings, images: bool) -> _Running:
     """Raises BrowserUnavailable with the reason."""
-    if settings.remote_url:
-        return _connect(settings.remote_url, _options(settings, None), None, None)
+    if settings.remote_url:  # from over there, nobody reaches a forwarder of ours
+        return _connect(settings.remote_url, _options(settings, None, images, None), None, None, None)
     chrome = _program(settings.chrome, CHROME_NAMES, "browser (Chromium)")
     driver = _program(settings.chromedriver, DRIVER_NAMES, "browser's driver (chromedriver)")
     _check_runs(chrome)
     _sweep_profiles()
     profile = Path(tempfile.mkdtemp(prefix=f"{PROFILE_PREFIX}{os.getpid()}-"))
-    options = _options(settings, profile)
+    guard = FetchSettings(allowed_private_hosts=frozenset(settings.allowed_private_hosts))
+    forwarder = Forwarder(guard).start() if images else None
+    options = _options(settings, profile, images, forwarder)
     options.binary_location = chrome
     log = profile / "chromedriver.log"
     try:
         with log.open("wb") as output:
             service = _start_service(driver, output)
-        return _connect(service.service_url, options, service, profile)
+        return _connect(service.service_url, options, service, profile, forwarder)
     except BrowserUnavailable as error:
         tail = log.read_bytes()[-LOG_TAIL_BYTES:].decode(errors="replace").strip().splitlines()
         shutil.rmtree(profile, ignore_errors=True)
+        if forwarder is not None:
+            forwarder.stop()
         raise _NotStarted(f"{error}{' ' + tail[-1] if tail else ''}") from error
 
 
-def _connect(url: str, options: ChromeOptions, service: Service | None, profile: Path | None) -> _Running:
+def _connect(
+    url: str, options: ChromeOptions, service: Service | None, profile: Path | None, forwarder: Forwarder | None
+) -> _Running:
     direct = Proxy({"proxyType": ProxyType.DIRECT})  # a proxy variable is not meant for the driver next door
     # A driver whose browser was killed waits long for it; a Grid has good reasons to wait for a free one.
     client = ClientConfig(remote_server_addr=url, timeout=START_SECONDS if service else ANSWER_SECONDS, proxy=direct)
@@ -191,7 +227,7 @@ def _connect(url: str, options: ChromeOptions, service: Service | None, profile:
     client.timeout = ANSWER_SECONDS
     driver.set_page_load_timeout(PAGE_LOAD_SECONDS)
     driver.set_script_timeout(SCRIPT_SECONDS)
-    return _Running(driver, service, profile)
+    return _Running(driver, service, profile, time.monotonic(), forwarder)
 
 
 def _start_service(driver: str, output: IO[bytes]) -> Service:
@@ -216,11 +252,18 @@ def _start_service(driver: str, output: IO[bytes]) -> Service:
     return service
 
 
-def _options(settings: BrowserSettings, profile: Path | None) -> ChromeOptions:
+def _options(
+    settings: BrowserSettings, profile: Path | None, images: bool, forwarder: Forwarder | None
+) -> ChromeOptions:
     options = ChromeOptions()
     options.page_load_strategy = "eager"
     for argument in _arguments(settings, profile):
         options.add_argument(argument)
+    options.add_argument(f"--proxy-server=127.0.0.1:{forwarder.port if forwarder else CLOSED_PORT}")
+    if not images:
+        options.add_argument("--blink-settings=imagesEnabled=false")
+    # Peer connections send packets past the proxy; said twice, because the flag has changed its name before.
+    options.add_experimental_option("prefs", {"webrtc.ip_handling_policy": "disable_non_proxied_udp"})
     return options
 
 
@@ -237,9 +280,8 @@ def _arguments(settings: BrowserSettings, profile: Path | None) -> Iterator[str]
     yield "--disable-breakpad"
     yield "--disable-gpu"
     yield "--dns-prefetch-disable"
-    yield "--blink-settings=imagesEnabled=false"
-    yield "--force-webrtc-ip-handling-policy=disable_non_proxied_udp"
-    yield f"--proxy-server=127.0.0.1:{CLOSED_PORT}"
+    yield "--webrtc-ip-handling-policy=disable_non_proxied_udp"
+    yield "--force-webrtc-ip-handling-policy=disable_non_proxied_udp"  # its name in older versions
     yield "--proxy-bypass-list=" + ";".join(["<-loopback>", *settings.allowed_hosts])
     if profile is not None:
         yield "--remote-debugging-pipe"

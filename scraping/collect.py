@@ -7,47 +7,45 @@ the next one is made, and finished searches are kept beside them: a run that was
 
 import asyncio
 import contextlib
+import hashlib
 import json
 import logging
 import math
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
 from scraping.config import ClassConfig, CollectConfig
-from scraping.download import Attempt, Downloader, attempt_row
+from scraping.copies import Copy, KnownPictures, MarkLog, is_better, stored_marks
+from scraping.download import Attempt, Downloader, EngineSettings, attempt_row
 from scraping.fetch import FetchSettings
-from scraping.rows import (
-    Row,
-    RowLog,
-    candidate_row,
-    now,
-    read_lines,
-    rejected,
-    store_picture,
-    write_json,
-)
+from scraping.provenance import is_open, license_fields
+from scraping.rows import Key, Row, RowLog, candidate_row, now, rejected, store_picture, write_json
 from scraping.screen import Picture, ScreenSettings
 from scraping.searching import Searcher
-from scraping.sources import REGISTRY
-from scraping.sources.contract import Candidate, Outcome, SearchResult, normalised_url
-from training.nearcopies import CopyIndex, Fingerprint, fingerprint
+from scraping.searchlog import Ask, SearchLog
+from scraping.sources import REGISTRY, is_thumbnail
+from scraping.sources.contract import Candidate, Outcome, normalised_url
+from scraping.takedowns import TakenDown
+from scraping.tally import Tally
+from scraping.wordings import MOST_WORDINGS, new_wordings, other_wordings
+from training.nearcopies import Fingerprint
 
 logger = logging.getLogger(__name__)
 
 OVER_ASK = 1.3  # about a quarter of what sources name is dead, too small or a copy
+MOST_OVER_ASK = 4.0  # where experience says that more than that is
 SPARE_DOWNLOADS = 2
 CONNECTIONS = 64
 STOP_POLL_SECONDS = 0.2
 PROGRESS_SECONDS = 0.5
+SPOOL = "incoming"
 SEARCH_SHARE = 0.9  # of the time; what is left is for downloading what was found last
-KEPT_OUTCOMES = frozenset({Outcome.OK, Outcome.PARTIAL, Outcome.NO_RESULTS})
+FAILURES_ENDURED = 1  # after more, a source is not asked again for that class
 
 
 class Interrupted(Exception):
@@ -73,23 +71,37 @@ OnProgress = Callable[[Progress], None]
 class ClassState:
     """What is known of one class while its quota is being filled.
 
-    `sources` are still to be asked, `asked` holds for how many candidates each was asked so far, and `again` those that
-    had as many as they were asked for, so may have more.
+    `to_ask` are the questions to come; `again` those whose source had as many as it was asked for, so may have more;
+    `asked` for how many each asked. `wordings` have been tried or planned, `other_names` those that sources know.
     """
 
     config: ClassConfig
     limit: int
-    sources: deque[str]
-    asked: dict[str, int] = field(default_factory=dict)
-    again: deque[str] = field(default_factory=deque)
+    to_ask: deque[Ask]
+    asked: dict[Ask, int] = field(default_factory=dict)
+    again: deque[Ask] = field(default_factory=deque)
+    wordings: list[str] = field(default_factory=list)
+    other_names: list[str] | None = None
+    exhausted: bool = False
     queue: deque[Candidate] = field(default_factory=deque)
     known: set[str] = field(default_factory=set)
     kept: int = 0
+    decided: int = 0
 
     @property
     def missing(self) -> int:
         """Pictures still wanted."""
         return max(0, self.limit - self.kept)
+
+    @property
+    def can_grow(self) -> bool:
+        """Whether there is something left to do for it."""
+        return bool(self.missing and (self.queue or self.to_ask or self.again or not self.exhausted))
+
+    def more(self) -> int:
+        """For how many candidates to ask, from what became of those so far."""
+        waste = self.decided / self.kept if self.kept else OVER_ASK if not self.decided else MOST_OVER_ASK
+        return math.ceil(self.missing * min(MOST_OVER_ASK, max(OVER_ASK, waste)))
 
     def is_new(self, candidate: Candidate) -> bool:
         """Whether this address was not known yet; now it is."""
@@ -97,36 +109,6 @@ class ClassState:
         new = key not in self.known
         self.known.add(key)
         return new
-
-
-@dataclass
-class Identities:
-    """Which pictures have been kept, to recognise exact and near copies within and across classes.
-
-    Keys are `class/sha256`; a withdrawn picture stays known, so that its further copies are recognised too.
-    """
-
-    index: CopyIndex = field(default_factory=CopyIndex)
-    exact: dict[str, str] = field(default_factory=dict)
-    withdrawn: set[str] = field(default_factory=set)
-
-    def add(self, class_id: str, sha256: str, marks: Fingerprint) -> None:
-        """Remember a kept picture."""
-        key = f"{class_id}/{sha256}"
-        self.exact[sha256] = key
-        self.index.add(key, marks)
-
-    def withdraw(self, class_id: str, sha256: str) -> None:
-        """Mark a picture as one that belongs to no class."""
-        key = self.exact.setdefault(sha256, f"{class_id}/{sha256}")
-        self.withdrawn.add(key)
-
-    def copy_of(self, picture: Picture) -> tuple[str, bool] | None:
-        """Key of the known picture that this is a copy of, and whether it is exactly the same."""
-        if key := self.exact.get(picture.sha256):
-            return key, True
-        near = self.index.find(picture.fingerprint)
-        return (near, False) if near is not None else None
 
 
 def collect(
@@ -140,6 +122,7 @@ def collect(
     A folder that is finished is returned as it is; one that was interrupted is taken up. Raises Interrupted when
     `stop` was set before the end, OSError when the folder cannot be written.
     """
+    folder = folder.resolve()  # screening runs elsewhere and must find what lies here
     finished = read_result(folder)
     if finished is not None and finished.get("ok"):
         return finished
@@ -164,13 +147,17 @@ async def _collect(
         allowed_private_hosts=frozenset(config.allowed_private_hosts),
         connections=CONNECTIONS,
     )
-    searcher = Searcher(config, fetching, stop)
+    searcher = Searcher(config, fetching, stop, folder)
     try:
-        with RowLog(folder / "images.jsonl") as log:
-            async with Downloader(fetching, ScreenSettings(config.min_side, config.max_side)) as downloader:
-                work = _Collection(folder, config, log, downloader, searcher, on_progress)
+        with RowLog(folder / "images.jsonl") as log, MarkLog(folder / "marks.jsonl") as marks:
+            screening, engine = ScreenSettings(config.min_side, config.max_side), EngineSettings(spool=folder / SPOOL)
+            async with Downloader(fetching, screening, engine) as downloader:
+                tools = _Tools(log, marks, downloader, searcher, on_progress)
+                work = _Collection(folder, config, tools)
                 await _unless_stopped(work.run(), stop)
-            return work.finish()
+                result = work.finish()
+                downloader.finish()
+            return result
     finally:
         searcher.close()
 
@@ -188,39 +175,49 @@ async def _unless_stopped(work: Any, stop: threading.Event) -> None:
     task.result()
 
 
+@dataclass(frozen=True)
+class _Tools:
+    """What a collection works with."""
+
+    log: RowLog
+    marks: MarkLog
+    downloader: Downloader
+    searcher: Searcher
+    on_progress: OnProgress | None
+
+
 class _Collection:
     """One run over one folder."""
 
-    def __init__(
-        self,
-        folder: Path,
-        config: CollectConfig,
-        log: RowLog,
-        downloader: Downloader,
-        searcher: Searcher,
-        on_progress: OnProgress | None,
-    ) -> None:
+    def __init__(self, folder: Path, config: CollectConfig, tools: _Tools) -> None:
         self._folder = folder
         self._config = config
-        self._log = log
-        self._downloader = downloader
-        self._searcher = searcher
-        self._on_progress = on_progress
+        self._log = tools.log
+        self._marks = tools.marks
+        self._downloader = tools.downloader
+        self._searcher = tools.searcher
+        self._on_progress = tools.on_progress
         self._started = time.monotonic()
         self._search_deadline = self._started + config.deadline_seconds * SEARCH_SHARE
         self._reported = 0.0
-        self._identities = Identities()
-        self._searches = _SearchLog(folder / "searches.jsonl")
-        self._outcomes: dict[tuple[str, str], dict[str, Any]] = {}
-        self._classes = {entry.id: ClassState(entry, config.limit, deque(config.sources)) for entry in config.classes}
+        self._taken_down = TakenDown.of(config.taken_down)
+        self._known = KnownPictures()
+        self._kept: dict[str, Key] = {}
+        self._searches = SearchLog(folder / "searches.jsonl")
+        self._tally = Tally(folder, config)
+        self._classes = {entry.id: self._new_class(entry) for entry in config.classes}
         self._take_up()
+
+    def _new_class(self, entry: ClassConfig) -> ClassState:
+        asks = deque(Ask(entry.id, source, entry.query) for source in self._config.sources)
+        return ClassState(entry, self._config.limit, asks, wordings=[entry.query])
 
     async def run(self) -> None:
         """Fill all quotas as far as sources and time allow; again where a picture had to be withdrawn."""
         self._report("Searching", always=True)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._config.deadline_seconds):
-                while short := [state for state in self._classes.values() if self._can_grow(state)]:
+                while short := [state for state in self._classes.values() if state.can_grow]:
                     await asyncio.gather(*map(self._fill, short))
 
     def finish(self) -> dict[str, Any]:
@@ -235,76 +232,109 @@ class _Collection:
         self._log.rewrite(rows)
         result = {
             "ok": True,
-            "classes": [self._class_result(state) for state in self._classes.values()],
-            "sources": [self._outcomes[key] for key in self._outcome_order()],
+            "classes": self._tally.classes(rows),
+            "sources": self._tally.sources(rows),
             "seconds": round(time.monotonic() - self._started, 1),
         }
         self._report("Collected", always=True)
         write_json(self._folder / "result.json", result)
+        self._marks.remove()
         return result
 
     def _take_up(self) -> None:
         """Learn what an earlier run in this folder decided; what it had not finished is forgotten."""
+        for ask, wanted, result in self._searches:
+            self._tally.begin(ask, wanted)
+            self._tally.end(ask, result)
+        marks = self._marks.read()
         for key, row in list(self._log.rows.items()):
             state = self._classes.get(row["class"])
-            marks = _stored_marks(self._folder, row) if row["state"] == "kept" else None
-            unfinished = row["state"] == "kept" and marks is None
-            if state is None or unfinished:
+            if state is None or (row["state"] == "kept" and not _is_intact(self._folder, row)):
                 self._log.forget(key)
-                continue
-            if row["reason"] == "over_quota":  # never fetched, so it may still be
-                continue
-            state.known.add(normalised_url(row["image_url"]))
-            if row["reason"] == "in_two_classes" and row["sha256"]:
-                self._identities.withdraw(row["class"], row["sha256"])
-            if marks is not None:
-                state.kept += 1
-                self._identities.add(row["class"], row["sha256"], marks)
+            elif row["reason"] != "over_quota":  # which was never fetched, so it may still be
+                state.known.add(normalised_url(row["image_url"]))
+                state.decided += 1
+                self._take_up_row(state, row, marks)
         _remove_strays(self._folder, self._log)
 
-    def _can_grow(self, state: ClassState) -> bool:
-        return bool(state.missing and (state.queue or state.sources or state.again))
+    def _take_up_row(self, state: ClassState, row: Row, marks: dict[str, Fingerprint]) -> None:
+        sha256 = row["sha256"]
+        if row["state"] == "kept" and self._is_taken_down(row):
+            self._log.append(rejected(row, "taken_down"))
+        elif row["state"] == "kept":
+            known = marks.get(sha256) or stored_marks(self._folder, row)
+            if known is not None:
+                self._remember(state, row, known)
+        elif row["reason"] == "in_two_classes" and sha256:
+            self._known.withdraw(state.config.id, sha256, marks.get(sha256))
+
+    def _remember(self, state: ClassState, row: Row, marks: Fingerprint) -> None:
+        """Count a kept picture, and recognise its copies from now on."""
+        state.kept += 1
+        self._kept[row["sha256"]] = RowLog.key(row)
+        self._known.add(state.config.id, row["sha256"], marks)
 
     async def _fill(self, state: ClassState) -> None:
         while state.missing:
             if state.queue:
                 await self._download(state)
-            elif state.sources:
-                await self._search(state, state.sources.popleft())
+            elif state.to_ask:
+                await self._search(state, state.to_ask.popleft())
             elif state.again:
-                state.sources, state.again = state.again, deque()
-            else:
+                state.to_ask, state.again = state.again, deque()
+            elif not await self._plan_another_wording(state):
                 return
 
-    async def _search(self, state: ClassState, source: str) -> None:
-        wanted = state.asked.get(source, 0) + math.ceil(state.missing * OVER_ASK)
-        state.asked[source] = wanted
-        class_id = state.config.id
-        result = self._searches.earlier(class_id, source, wanted)
+    async def _search(self, state: ClassState, ask: Ask) -> None:
+        wanted = state.asked.get(ask, 0) + state.more()
+        state.asked[ask] = wanted
+        self._tally.begin(ask, wanted)
+        result = self._searches.earlier(ask, wanted)
         if result is None:
-            self._report(f"{state.config.name}: asking {REGISTRY[source].label}")
-            unfinished = f"The time ran out while {REGISTRY[source].label} was asked."
-            if (source, class_id) not in self._outcomes:
-                self._note(class_id, source, SearchResult(Outcome.TIMEOUT, message=unfinished))
-            result = await self._searcher.search(source, state.config.query, wanted, self._search_deadline)
-            self._searches.keep(class_id, source, wanted, result)
-        self._note(class_id, source, result)
+            self._report(f"{state.config.name}: asking {REGISTRY[ask.source].label}")
+            result = await self._searcher.search(
+                ask.source, ask.words, wanted, self._search_deadline, lambda: state.kept / state.limit
+            )
+            self._searches.keep(ask, wanted, result)
+        self._tally.end(ask, result)
         new = [candidate for candidate in result.candidates if state.is_new(candidate)]
         state.queue.extend(new)
         if new and result.outcome is Outcome.OK:
-            state.again.append(source)
+            state.again.append(ask)
         self._report(f"{state.config.name}: {result.message}")
 
-    def _note(self, class_id: str, source: str, result: SearchResult) -> None:
-        """Remember how a source did for a class; the last word counts."""
-        self._outcomes[source, class_id] = {
-            "name": source,
-            "class": class_id,
-            "outcome": result.outcome.value,
-            "found": len(result.candidates),
-            "message": result.message,
-            "retry_after": result.retry_after,
-        }
+    async def _plan_another_wording(self, state: ClassState) -> bool:
+        """Plan to ask with other words for the same thing; False when there are none left, or no time to ask."""
+        if time.monotonic() < self._search_deadline and len(state.wordings) < MOST_WORDINGS:
+            usual = new_wordings(other_wordings(state.config.query, self._config.locale), state.wordings)
+            names = [] if usual else new_wordings(await self._other_names(state), state.wordings)
+            for words in (usual or names)[:1]:
+                state.wordings.append(words)
+                state.to_ask.extend(Ask(state.config.id, source, words) for source in self._willing(state, bool(names)))
+                return True
+        state.exhausted = True
+        return False
+
+    def _willing(self, state: ClassState, renamed: bool) -> list[str]:
+        """The sources to be asked with another wording.
+
+        What is nothing for a source in the singular is nothing in the plural, but may be something by another name.
+        """
+        tally, class_id = self._tally, state.config.id
+        return [
+            source
+            for source in self._config.sources
+            if tally.failures(class_id, source) <= FAILURES_ENDURED
+            and source not in self._config.closed_sources
+            and (renamed or tally.applies(class_id, source))
+        ]
+
+    async def _other_names(self, state: ClassState) -> list[str]:
+        if state.other_names is None:
+            query, deadline = state.config.query, self._search_deadline
+            answers = [await self._searcher.other_names(name, query, deadline) for name in self._config.sources]
+            state.other_names = [name for names in answers for name in names]
+        return state.other_names
 
     async def _download(self, state: ClassState) -> None:
         """Download from the queue until the quota is met or the queue is empty; decide in the order of rank."""
@@ -326,8 +356,14 @@ class _Collection:
 
     async def _attempt(self, candidate: Candidate) -> Attempt:
         """Download one candidate, unless what its source states rules it out already."""
-        if self._config.license == "open" and candidate.license_basis != "per-item":
-            return Attempt(None, "license", "the licence of this picture is not known")
+        if self._taken_down.names(candidate.image_url, candidate.page_url):
+            return Attempt(None, "taken_down")
+        licence = license_fields(candidate)["license"]
+        if self._config.license == "open" and not is_open(licence, candidate.license_basis):
+            known = licence and candidate.license_basis == "per-item"
+            return Attempt(None, "license", f"{licence} is not open" if known else "its licence is not known")
+        if is_thumbnail(candidate.image_url):
+            return Attempt(None, "too_small", "the address of a preview")
         width, height = candidate.width, candidate.height
         if width and height and min(width, height) < self._config.min_side:
             return Attempt(None, "too_small", f"{width}x{height} as its source states")
@@ -337,60 +373,56 @@ class _Collection:
         """Keep a picture or record why not; on disk before anything else happens."""
         row = attempt_row(candidate_row(candidate, state.config.id), attempt)
         picture = attempt.picture
+        state.decided += 1
         if picture is not None:
-            row = self._judged(state, row, picture)
+            row = self._judged(state, row | {"stored_bytes": len(picture.jpeg)}, picture)
         if row["state"] == "kept" and picture is not None:
             store_picture(self._folder, picture)
-            self._identities.add(state.config.id, picture.sha256, picture.fingerprint)
-            state.kept += 1
+            self._marks.append(picture.sha256, picture.fingerprint)
+            self._remember(state, row, picture.fingerprint)
         self._log.append(row)
+        self._downloader.settled(attempt)
         self._report(f"{state.config.name}: {state.kept} of {state.limit} kept")
+
+    def _is_taken_down(self, row: Row) -> bool:
+        named = self._taken_down.names(row["image_url"], row["page_url"])
+        return named or self._taken_down.holds(row["sha256"], row["source_sha256"])
 
     def _judged(self, state: ClassState, row: Row, picture: Picture) -> Row:
         """The row of a good picture, rejected if it is a copy; a copy across classes takes the other one with it."""
-        copy = self._identities.copy_of(picture)
+        if self._is_taken_down(row):
+            return rejected(row, "taken_down")
+        copy = self._known.copy_of(picture)
         if copy is None:
             return row
-        key, exact = copy
-        other_class = key.partition("/")[0]
-        if other_class == state.config.id and key not in self._identities.withdrawn:
-            return rejected(row, "duplicate" if exact else "near_duplicate")
-        self._withdraw(key)
-        return rejected(row, "in_two_classes")
+        if copy.class_id != state.config.id or copy.withdrawn:
+            return self._in_two_classes(state, row, copy)
+        reason = "duplicate" if copy.exact else "near_duplicate"
+        old = self._log.rows[self._kept[copy.sha256]]
+        if not is_better(row, old):
+            return rejected(row, reason)
+        store_picture(self._folder, picture)  # first the new one, so that a kill never leaves none
+        self._give_up(old, reason, "a better copy is kept")
+        self._known.replace(copy.sha256, picture.sha256)
+        return row
 
-    def _withdraw(self, key: str) -> None:
-        """Take back a picture that turned out to belong to two classes."""
-        if key in self._identities.withdrawn:
-            return
-        class_id, _, sha256 = key.partition("/")
-        self._identities.withdraw(class_id, sha256)
-        for row in list(self._log.rows.values()):
-            if row["class"] == class_id and row["sha256"] == sha256 and row["state"] == "kept":
-                self._log.append(rejected(row, "in_two_classes"))
-                (self._folder / str(row["file"])).unlink(missing_ok=True)
-                self._classes[class_id].kept -= 1
+    def _in_two_classes(self, state: ClassState, row: Row, copy: Copy) -> Row:
+        """Both copies are rejected, and each says where the other was found."""
+        key = self._kept.get(copy.sha256)
+        if not copy.withdrawn and key is not None:
+            self._known.withdraw(copy.class_id, copy.sha256)
+            self._give_up(self._log.rows[key], "in_two_classes", f"found for “{state.config.name}” too")
+        other = self._classes[copy.class_id].config.name
+        where = "another class" if copy.class_id == state.config.id else f"“{other}”"
+        return rejected(row, "in_two_classes", f"found for {where} too")
 
-    def _class_result(self, state: ClassState) -> dict[str, Any]:
-        rows = [row for row in self._log.rows.values() if row["class"] == state.config.id]
-        reasons: dict[str, int] = {}
-        for row in rows:
-            if row["state"] == "rejected":
-                reasons[row["reason"]] = reasons.get(row["reason"], 0) + 1
-        return {
-            "id": state.config.id,
-            "name": state.config.name,
-            "query": state.config.query,
-            "asked": state.limit,
-            "found": len(rows),
-            "kept": sum(row["state"] == "kept" for row in rows),
-            "rejected": reasons,
-        }
-
-    def _outcome_order(self) -> Iterator[tuple[str, str]]:
-        for entry in self._config.classes:
-            for source in self._config.sources:
-                if (source, entry.id) in self._outcomes:
-                    yield source, entry.id
+    def _give_up(self, row: Row, reason: str, detail: str) -> None:
+        """Reject a picture that had been kept. Its file goes, unless a kept picture has the same content."""
+        self._log.append(rejected(row, reason, detail))
+        del self._kept[row["sha256"]]
+        self._classes[row["class"]].kept -= 1
+        if reason != "duplicate":
+            (self._folder / str(row["file"])).unlink(missing_ok=True)
 
     def _report(self, message: str, always: bool = False) -> None:
         """Append to progress.jsonl and tell the caller, at most about twice a second."""
@@ -409,52 +441,12 @@ class _Collection:
             self._on_progress(progress)
 
 
-class _SearchLog:
-    """searches.jsonl: finished searches, so that a run taken up again does not ask the same twice."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._kept: dict[tuple[str, str], tuple[int, SearchResult]] = {}
-        for entry in read_lines(path):
-            result = SearchResult(
-                Outcome(entry["outcome"]),
-                tuple(Candidate(**candidate) for candidate in entry["candidates"]),
-                entry["message"],
-                retry_after=entry["retry_after"],
-            )
-            self._kept[entry["class"], entry["source"]] = (entry["wanted"], result)
-
-    def earlier(self, class_id: str, source: str, wanted: int) -> SearchResult | None:
-        """The kept search, unless more is wanted now and it had not come to an end."""
-        asked, result = self._kept.get((class_id, source), (0, None))
-        if result is None or (result.outcome is Outcome.OK and asked < wanted):
-            return None
-        return result
-
-    def keep(self, class_id: str, source: str, wanted: int, result: SearchResult) -> None:
-        """Record a search that need not be asked again; one that failed in passing may be."""
-        if result.outcome not in KEPT_OUTCOMES:
-            return
-        entry = {
-            "class": class_id,
-            "source": source,
-            "wanted": wanted,
-            "outcome": result.outcome.value,
-            "message": result.message,
-            "retry_after": result.retry_after,
-            "candidates": [asdict(candidate) for candidate in result.candidates],
-        }
-        with self._path.open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps(entry, ensure_ascii=False) + "\n")
-
-
-def _stored_marks(folder: Path, row: Row) -> Fingerprint | None:
-    """Fingerprint of a stored picture, None when the file is missing or damaged."""
+def _is_intact(folder: Path, row: Row) -> bool:
+    """Whether the file of a kept picture is there and whole."""
     try:
-        with Image.open(folder / str(row["file"]), formats=("JPEG",)) as image:
-            return fingerprint(image.convert("RGB"))
-    except (OSError, ValueError):
-        return None
+        return hashlib.sha256((folder / str(row["file"])).read_bytes()).hexdigest() == row["sha256"]
+    except OSError:
+        return False
 
 
 def _remove_strays(folder: Path, log: RowLog) -> None:

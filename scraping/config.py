@@ -2,16 +2,19 @@
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Self
 
 from scraping.rows import write_json
-from scraping.sources import REGISTRY
+from scraping.sources import DEFAULT_ORDER, REGISTRY, in_order
 
 FILE_NAME = "config.json"
-DEFAULT_SOURCES = ("openverse", "wikimedia", "bing")
+SECRET_KEYS = ("credentials",)  # never written into a folder
+CREDENTIALS = frozenset({"openverse_client_id", "openverse_client_secret", "pixabay_key"})
+TAKEN_DOWN_KEYS = frozenset({"urls", "hashes"})
+SHA256 = re.compile(r"[0-9a-f]{64}")
 CLASS_ID = re.compile(r"[A-Za-z0-9_-]{1,32}")
 
 
@@ -30,23 +33,31 @@ class ClassConfig:
 
 @dataclass(frozen=True)
 class CollectConfig:
-    """Everything a collection is told. `limit` counts kept pictures per class; sides are in pixels."""
+    """Everything a collection is told. `limit` and `minimum` count kept pictures per class; sides are in pixels.
+
+    `taken_down` holds SHA-256 digests: `urls` of normalised addresses of pictures or pages, `hashes` of bytes as
+    received or as stored. With `browser_turns`, whoever started the collection grants the browser (see `turns`).
+    """
 
     classes: tuple[ClassConfig, ...]
     limit: int = 100
-    sources: tuple[str, ...] = DEFAULT_SOURCES
+    minimum: int = 20
+    sources: tuple[str, ...] = DEFAULT_ORDER
     license: str = "any"
     locale: str = "en-US"
     min_side: int = 200
     max_side: int = 1024
     closed_sources: Mapping[str, str] = field(default_factory=dict)
     source_urls: Mapping[str, str] = field(default_factory=dict)
+    credentials: Mapping[str, str] = field(default_factory=dict, repr=False)
+    taken_down: Mapping[str, Sequence[str]] = field(default_factory=dict, repr=False)
     contact: str = ""
     robots: str = "respect"
     allowed_private_hosts: tuple[str, ...] = ()
     chrome: str = ""
     chromedriver: str = ""
     selenium_remote_url: str = ""
+    browser_turns: bool = False
     deadline_seconds: float = 1800
 
     @classmethod
@@ -62,6 +73,7 @@ class CollectConfig:
                 name: tuple(value) if isinstance(value, list) else value for name, value in values.items()
             }
             plain["classes"] = tuple(ClassConfig(**entry) for entry in values["classes"])
+            plain["sources"] = in_order(plain.get("sources", cls.sources))
             config = cls(**plain)
             config._check()
         except TypeError as error:
@@ -79,6 +91,9 @@ class CollectConfig:
             (not self.sources, "no source is named"),
             (self.license not in ("any", "open"), "license is neither any nor open"),
             (self.robots not in ("respect", "operator"), "robots is neither respect nor operator"),
+            (not set(self.credentials) <= CREDENTIALS, "there is a credential that no source knows"),
+            (not self._takedowns_make_sense(), "what was taken down is not a list of SHA-256 digests"),
+            (self.minimum < 0, "the minimum is negative"),
             (self.limit < 1 or self.min_side < 1 or self.max_side < self.min_side, "a number is out of range"),
             (self.deadline_seconds <= 0, "the deadline is not in the future"),
         )
@@ -86,14 +101,19 @@ class CollectConfig:
             if wrong_so:
                 raise ConfigError(f"The configuration cannot be used: {what}.")
 
+    def _takedowns_make_sense(self) -> bool:
+        digests = [digest for kind in self.taken_down.values() for digest in kind]
+        return set(self.taken_down) <= TAKEN_DOWN_KEYS and all(SHA256.fullmatch(str(digest)) for digest in digests)
+
     def base_url(self, source: str) -> str:
         """Scheme, host and port of a source: the configured one, else its own."""
         return (self.source_urls.get(source) or REGISTRY[source].default_url).rstrip("/")
 
     def write(self, folder: Path) -> None:
-        """Write it into the folder."""
+        """Write it into the folder, without what is secret."""
         folder.mkdir(parents=True, exist_ok=True)
-        write_json(folder / FILE_NAME, asdict(self))
+        values = {name: value for name, value in asdict(self).items() if name not in SECRET_KEYS}
+        write_json(folder / FILE_NAME, values)
 
 
 def read_values(folder: Path) -> dict[str, Any]:

@@ -2,32 +2,81 @@
 
 The network loop only moves bytes; decoding runs in the screening pool. What has been received and not yet decoded is
 counted, and no further request starts while that is too much: a slow decoder slows the network down instead of
-filling the memory.
+filling memory or disk.
 """
 
 import asyncio
+import hashlib
 import itertools
+import json
+import random
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import IO, Self
 
-from scraping.fetch import PRODUCT, Fetched, Fetcher, FetchFailure, FetchSettings
-from scraping.rows import Row, RowLog, candidate_row, now, picture_file, rejected, store_picture
+from multidict import CIMultiDictProxy
+
+from scraping.fetch import PRODUCT, Fetched, Fetcher, FetchFailure, FetchSettings, origin_of
+from scraping.rows import Row, candidate_row, now, picture_file, read_lines, rejected
 from scraping.screen import Picture, Rejection, ScreenSettings
-from scraping.screenpool import ScreenPool
-from scraping.sources.contract import Candidate
+from scraping.screenpool import Data, PoolSettings, ScreenPool
+from scraping.sources.contract import Candidate, normalised_url
+from scraping.spool import Extent, Spool
 
 UNDECODED_BYTES = 96 << 20
 WAITING_PER_CONNECTION = 4  # so that one slow host's queue does not keep the others' connections idle
+RESUMED_STATUS = 200  # only complete answers with this status are kept on disk
 OPT_OUTS = frozenset({"noai", "noimageai", "noindex", "noimageindex"})
 VALUED_DIRECTIVES = frozenset({"unavailable_after", "max-snippet", "max-image-preview", "max-video-preview"})
 
 
 @dataclass(frozen=True)
+class RetrySettings:
+    """How often and when to ask again after a failure that may pass: a broken connection, status 429 or 5xx.
+
+    The n-th wait is drawn between half of and the whole of `first_seconds` x 2^(n-1), or is what the host asks for with
+    Retry-After, and then all its addresses wait; a host that asks for more than `longest_seconds`, or so often in a row
+    as `times`, is not waited for. An address that used up its
+    deadline has had its time.
+    """
+
+    times: int = 3
+    first_seconds: float = 1.0
+    longest_seconds: float = 30.0
+
+    def wait_after(self, failure: FetchFailure, tries: int) -> float | None:
+        """Seconds to wait before asking again after `tries` requests, or None to give up."""
+        if not failure.transient or tries > self.times:
+            return None
+        if failure.retry_after is not None:
+            return failure.retry_after if failure.retry_after <= self.longest_seconds else None
+        return min(self.longest_seconds, self.first_seconds * 2.0 ** (tries - 1)) * random.uniform(0.5, 1.0)
+
+
+@dataclass(frozen=True)
+class EngineSettings:
+    """How a downloader works.
+
+    `spool`: folder that holds bodies until `settled`, for memory's sake and to take a killed run up; without one they
+    stay in memory. `pool.folder`: where workers store good pictures; without one they come back to the caller.
+    `taken_down_urls`: SHA-256 in hexadecimal of normalised addresses that must not be asked for.
+    """
+
+    pool: PoolSettings = field(default_factory=PoolSettings)
+    spool: Path | None = None
+    taken_down_urls: frozenset[str] = frozenset()
+    retrying: RetrySettings = field(default_factory=RetrySettings)
+
+
+@dataclass(frozen=True)
 class Attempt:
-    """What became of one address: a picture, or a reason. `received` is the size in bytes of what came."""
+    """What became of one address: a picture, or a reason.
+
+    `received` is the size in bytes of what came, `extent` where the spool keeps it until `Downloader.settled`.
+    """
 
     picture: Picture | None
     reason: str | None
@@ -36,6 +85,7 @@ class Attempt:
     received: int | None = None
     fetched_at: str = ""
     retry_after: float | None = None
+    extent: Extent | None = None
 
 
 def opted_out(headers: Iterable[str]) -> bool:
@@ -78,13 +128,18 @@ class _Room:
 class Downloader:
     """A fetcher and a screening pool working together. Use as `async with`."""
 
-    def __init__(self, fetching: FetchSettings, screening: ScreenSettings, workers: int | None = None) -> None:
+    def __init__(
+        self, fetching: FetchSettings, screening: ScreenSettings, engine: EngineSettings | None = None
+    ) -> None:
+        self._engine = engine or EngineSettings()
         self._room = _Room(UNDECODED_BYTES)
         self._fetcher = Fetcher(fetching, self._room.wait)
-        self._pool = ScreenPool(screening, workers)
+        self._pool = ScreenPool(screening, self._engine.pool)
+        self._rests: Counter[str | None] = Counter()
+        self._spool = Spool(self._engine.spool) if self._engine.spool is not None else None
 
     async def __aenter__(self) -> Self:
-        self._pool.__enter__()
+        await self._pool.__aenter__()
         await self._fetcher.__aenter__()
         return self
 
@@ -92,27 +147,77 @@ class Downloader:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self._fetcher.__aexit__(kind, error, trace)
-        self._pool.__exit__(kind, error, trace)
+        await self._pool.__aexit__(kind, error, trace)
+        if self._spool is not None:
+            self._spool.close()
 
-    async def get(self, url: str, page_url: str = "", store: Callable[[Picture], None] | None = None) -> Attempt:
-        """Fetch and screen one address; `store` is called with a good picture, in a thread."""
-        answer = await self._fetcher.fetch(url, page_url)
+    async def get(self, url: str, page_url: str = "") -> Attempt:
+        """Fetch and screen one address.
+
+        Raises OSError when the disk or the screening fails, which is nobody's fault but ours.
+        """
+        if self._engine.taken_down_urls and url_sum(url) in self._engine.taken_down_urls:
+            return Attempt(None, "taken_down")
+        if self._spool is not None and (extent := self._spool.earlier(url)) is not None:
+            return await self._screen(extent, extent.size, RESUMED_STATUS)
+        answer = await self._fetch_patiently(url, page_url)
         if isinstance(answer, FetchFailure):
             return _not_fetched(answer)
-        if opted_out(answer.headers.getall("X-Robots-Tag", [])):
-            return Attempt(None, "opted_out", "X-Robots-Tag", answer.status, None, now())
-        return await self._screen(answer, store)
+        if self._spool is None:
+            return await self._screen(answer.body, len(answer.body), answer.status)
+        return await self._screen(self._spool.add(url, answer.body), len(answer.body), answer.status)
 
-    async def _screen(self, answer: Fetched, store: Callable[[Picture], None] | None) -> Attempt:
-        size = len(answer.body)
+    def settled(self, attempt: Attempt) -> None:
+        """What became of an address is on record; its body is not needed any more."""
+        if self._spool is not None and attempt.extent is not None:
+            self._spool.settled(attempt.extent)
+
+    def finish(self) -> None:
+        """All addresses are decided: nothing needs to be kept for a later run."""
+        if self._spool is not None:
+            self._spool.remove()
+
+    async def _fetch_patiently(self, url: str, page_url: str) -> Fetched | FetchFailure:
+        """Fetch, and again after failures that may pass. No connection is held while waiting."""
+        for tries in itertools.count(1):
+            answer = await self._fetcher.fetch(url, page_url, unwanted=_unwanted)
+            if isinstance(answer, Fetched):
+                self._rests.pop(origin_of(url), None)
+                return answer
+            wait = self._engine.retrying.wait_after(answer, tries)
+            if wait is None or (answer.retry_after is not None and not self._may_rest(url, wait)):
+                return answer
+            if answer.retry_after is None:
+                await asyncio.sleep(wait)
+        raise AssertionError("an endless loop ended")
+
+    def _may_rest(self, url: str, seconds: float) -> bool:
+        """Let a host rest as it wishes; not for ever, or one host could hold up a whole list."""
+        host = origin_of(url)
+        if self._rests[host] >= self._engine.retrying.times:
+            return False
+        self._rests[host] += self._fetcher.let_rest(url, seconds)
+        return True
+
+    async def _screen(self, data: Data, size: int, status: int) -> Attempt:
         self._room.take(size)
         try:
-            verdict = await self._pool.screen(answer.body, store)
+            verdict = await self._pool.screen(data)
         finally:
             self._room.give_back(size)
+        extent = data if isinstance(data, Extent) else None
         if isinstance(verdict, Rejection):
-            return Attempt(None, verdict.reason, verdict.detail, answer.status, size, now())
-        return Attempt(verdict, None, "", answer.status, size, now())
+            return Attempt(None, verdict.reason, verdict.detail, status, size, now(), extent=extent)
+        return Attempt(verdict, None, "", status, size, now(), extent=extent)
+
+
+def url_sum(url: str) -> str:
+    """What a taken-down address is known by."""
+    return hashlib.sha256(normalised_url(url).encode(errors="surrogatepass")).hexdigest()
+
+
+def _unwanted(headers: CIMultiDictProxy[str]) -> str | None:
+    return "opted_out" if opted_out(headers.getall("X-Robots-Tag", [])) else None
 
 
 def _not_fetched(failure: FetchFailure) -> Attempt:
@@ -145,10 +250,11 @@ def attempt_row(row: Row, attempt: Attempt) -> Row:
 
 @dataclass(frozen=True)
 class DownloadSettings:
-    """What `download_list` needs: how to fetch, how to screen."""
+    """What `download_list` needs: how to fetch, how to screen, how to ask again."""
 
     fetching: FetchSettings
     screening: ScreenSettings
+    retrying: RetrySettings = field(default_factory=RetrySettings)
 
 
 @dataclass(frozen=True)
@@ -167,6 +273,57 @@ def read_urls(file: Path) -> list[str]:
     return list(dict.fromkeys(line for line in lines if line and not line.startswith("#")))
 
 
+class _Decided:
+    """images.jsonl of a list: the rows on disk, and in memory only what each address came to.
+
+    What an earlier run left is written anew at the start, one row per address, without torn lines and without rows
+    whose picture is gone. Use as a context manager to append.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / "images.jsonl"
+        self._folder = folder
+        self._stream: IO[bytes] | None = None
+        self.reasons: dict[str, str | None] = {}
+        self.sums: set[bytes] = set()
+
+    def __enter__(self) -> Self:
+        beside = self._path.with_suffix(".part")
+        with beside.open("wb") as self._stream:
+            for row in self._earlier():
+                self.append(row)
+        beside.replace(self._path)
+        self._stream = self._path.open("ab")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._stream is not None:
+            self._stream.close()
+
+    def append(self, row: Row) -> None:
+        """Record a decision; handed to the operating system before this returns."""
+        assert self._stream is not None
+        self.reasons[row["image_url"]] = row["reason"]
+        if row["state"] == "kept":
+            self.sums.add(bytes.fromhex(row["sha256"]))
+        self._stream.write(json.dumps(row, ensure_ascii=False).encode() + b"\n")
+        self._stream.flush()
+
+    def has_picture(self, picture: Picture) -> bool:
+        """Whether the same picture has been kept under another address."""
+        return bytes.fromhex(picture.sha256) in self.sums
+
+    def _earlier(self) -> Iterator[Row]:
+        last = {row["image_url"]: number for number, row in enumerate(self._rows())}
+        for number, row in enumerate(self._rows()):
+            lost = row["state"] == "kept" and not (self._folder / str(row["file"])).exists()
+            if number == last[row["image_url"]] and not lost:
+                yield row
+
+    def _rows(self) -> Iterator[Row]:
+        return (row for row in read_lines(self._path) if isinstance(row, dict) and "image_url" in row)
+
+
 async def download_list(
     urls: list[str],
     folder: Path,
@@ -177,50 +334,58 @@ async def download_list(
 
     `on_row` hears of each new row and how many addresses are decided.
     """
-    (folder / "images").mkdir(parents=True, exist_ok=True)
-    with RowLog(folder / "images.jsonl") as log:
-        _drop_rows_without_file(log, folder)
-        already = sum(1 for url in urls if ("", url) in log.rows)
-        seen = {row["sha256"] for row in log.rows.values() if row["state"] == "kept"}
-        todo = (Candidate(url, "", "", rank) for rank, url in enumerate(urls, start=1) if ("", url) not in log.rows)
-        done = already
-        async with Downloader(settings.fetching, settings.screening) as downloader:
-            async for candidate, attempt in _many(downloader, todo, folder, settings.fetching.connections):
-                row = attempt_row(candidate_row(candidate, ""), attempt)
-                if attempt.picture is not None and attempt.picture.sha256 in seen:
-                    row = rejected(row, "duplicate")
-                seen.add(row["sha256"])
-                log.append(row | _marks(attempt))
+    pictures = folder / "images"
+    pictures.mkdir(parents=True, exist_ok=True)
+    engine = EngineSettings(PoolSettings(folder=pictures), folder / "incoming", retrying=settings.retrying)
+    with _Decided(folder) as decided:
+        todo = [Candidate(url, "", "", rank) for rank, url in enumerate(urls, start=1) if url not in decided.reasons]
+        already = len(urls) - len(todo)
+        screening = replace(settings.screening, thumbnails=False)  # pairs are not looked for here
+        async with Downloader(settings.fetching, screening, engine) as downloader:
+            results = _many(downloader, iter(_round_robin(todo)), settings.fetching.connections)
+            done = already
+            async for candidate, attempt in results:
+                row = _list_row(candidate, attempt, decided)
+                decided.append(row)
+                downloader.settled(attempt)
                 done += 1
                 if on_row is not None:
                     on_row(row, done)
-        return _summary(urls, log, already)
+            downloader.finish()
+        return _summary([decided.reasons[url] for url in urls], already)
 
 
-def _drop_rows_without_file(log: RowLog, folder: Path) -> None:
-    for key, row in list(log.rows.items()):
-        if row["state"] == "kept" and not (folder / str(row["file"])).exists():
-            log.forget(key)
+def _list_row(candidate: Candidate, attempt: Attempt, decided: _Decided) -> Row:
+    """The row of one address, with the difference hash for whoever looks for near copies in the list."""
+    row = attempt_row(candidate_row(candidate, ""), attempt)
+    if attempt.picture is None:
+        return row
+    if decided.has_picture(attempt.picture):
+        row = rejected(row, "duplicate")
+    return row | {"dhash": f"{attempt.picture.hash:016x}"}
 
 
-def _marks(attempt: Attempt) -> dict[str, str]:
-    """The difference hash, for whoever looks for near copies in the list."""
-    return {"dhash": f"{attempt.picture.fingerprint.hash:016x}"} if attempt.picture is not None else {}
+def _round_robin(candidates: list[Candidate]) -> list[Candidate]:
+    """The first address of each host, then the second of each: a list sorted by host would ask one host at a time."""
+    turns: Counter[str | None] = Counter()
+    placed = []
+    for candidate in candidates:
+        host = origin_of(candidate.image_url)
+        turns[host] += 1
+        placed.append((turns[host], candidate))
+    return [candidate for _, candidate in sorted(placed, key=lambda one: one[0])]
 
 
 async def _many(
-    downloader: Downloader, candidates: Iterator[Candidate], folder: Path, connections: int
+    downloader: Downloader, candidates: Iterator[Candidate], connections: int
 ) -> AsyncIterator[tuple[Candidate, Attempt]]:
     """Results as they come; a bounded number of addresses is under way at any time."""
     under_way: dict[asyncio.Task[Attempt], Candidate] = {}
     finished: asyncio.Queue[asyncio.Task[Attempt]] = asyncio.Queue()
 
-    def store(picture: Picture) -> None:
-        store_picture(folder, picture)
-
     def start_more() -> None:
         for candidate in itertools.islice(candidates, connections * WAITING_PER_CONNECTION - len(under_way)):
-            task = asyncio.ensure_future(downloader.get(candidate.image_url, candidate.page_url, store))
+            task = asyncio.ensure_future(downloader.get(candidate.image_url, candidate.page_url))
             task.add_done_callback(finished.put_nowait)
             under_way[task] = candidate
 
@@ -235,12 +400,8 @@ async def _many(
             task.cancel()
 
 
-def _summary(urls: list[str], log: RowLog, already: int) -> DownloadSummary:
-    reasons: dict[str, int] = {}
-    kept = 0
-    for url in urls:
-        row = log.rows[("", url)]
-        kept += row["state"] == "kept"
-        if row["reason"]:
-            reasons[row["reason"]] = reasons.get(row["reason"], 0) + 1
-    return DownloadSummary(len(urls), kept, reasons, already)
+def _summary(reasons: Iterable[str | None], already: int) -> DownloadSummary:
+    counts = Counter(reasons)
+    kept = counts.pop(None, 0)
+    rejections = {reason: count for reason, count in counts.items() if reason is not None}
+    return DownloadSummary(kept + sum(rejections.values()), kept, rejections, already)

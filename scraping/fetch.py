@@ -11,11 +11,13 @@ import asyncio
 import contextlib
 import ipaddress
 import json
+import random
 import re
 import socket
+import ssl
 import threading
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -35,7 +37,10 @@ MAX_REDIRECTS = 4
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
 PUBLIC_PORTS = frozenset({80, 443})
 CHUNK_BYTES = 1 << 18
+LARGE_BYTES = 4 << 20  # bodies beyond come in one after the other, or a host could fill the memory
+LARGE_AT_ONCE = 8
 JSON_MAX_BYTES = 8 << 20
+TRANSIENT_STATUSES = frozenset({429, 500, 502, 503, 504})
 LOOKUP_CACHE_SECONDS = 300
 
 # Ranges that the standard library calls global although they reach, embed or translate to private addresses:
@@ -61,6 +66,7 @@ EXTRA_FORBIDDEN = tuple(
 URL_LEGAL = re.compile(r"[!#$%&'()*+,\-./0-9:;=?@A-Z\[\]_a-z~]+")
 
 Lookup = Callable[..., Sequence[tuple[Any, ...]]]
+Unwanted = Callable[[CIMultiDictProxy[str]], str | None]
 
 
 @dataclass(frozen=True)
@@ -99,12 +105,16 @@ class Fetched:
 
 @dataclass(frozen=True)
 class FetchFailure:
-    """Why there is no answer. `detail` is for the operator's log, `message` for everybody."""
+    """Why there is no answer. `detail` is for the operator's log, `message` for everybody.
+
+    `transient` says that the same request may well succeed a little later.
+    """
 
     reason: str
     detail: str = ""
     status: int | None = None
     retry_after: float | None = None
+    transient: bool = False
 
     @property
     def message(self) -> str:
@@ -289,6 +299,8 @@ class Fetcher:
         self._before_request = before_request
         self._rule = AddressRule(settings.allowed_private_hosts)
         self._all_hosts = asyncio.Semaphore(settings.connections)
+        self._resting: dict[str, float] = {}
+        self._large = asyncio.Semaphore(LARGE_AT_ONCE)
         self._hosts: dict[str, _Host] = {}
         self._session: aiohttp.ClientSession | None = None
 
@@ -316,17 +328,19 @@ class Fetcher:
         assert self._session is not None
         await self._session.close()
 
-    async def fetch(self, url: str, page_url: str = "", accept: str = "image/*,*/*;q=0.1") -> Fetched | FetchFailure:
+    async def fetch(
+        self, url: str, page_url: str = "", accept: str = "image/*,*/*;q=0.1", unwanted: Unwanted | None = None
+    ) -> Fetched | FetchFailure:
         """Fetch one URL completely, following up to four redirects. Never raises for what the network does.
 
         `page_url` is the page that shows the picture; its origin goes out as Referer, which many hosts
-        demand.
+        demand. `unwanted` sees the headers and may give a reason not to take the body at all.
         """
         headers = {"Accept": accept}
         if referer := origin_of(page_url):
             headers["Referer"] = referer
         try:
-            return await self._follow(_parsed(url), headers)
+            return await self._follow(_parsed(url), headers, unwanted)
         except TimeoutError:
             return FetchFailure("unreachable", "deadline")
         except ValueError as error:
@@ -334,24 +348,49 @@ class Fetcher:
         except (aiohttp.ClientError, OSError) as error:
             return _connection_failure(error)
 
-    async def _follow(self, url: URL, headers: Mapping[str, str]) -> Fetched | FetchFailure:
+    async def _follow(self, url: URL, headers: Mapping[str, str], unwanted: Unwanted | None) -> Fetched | FetchFailure:
         remaining = self._settings.deadline_seconds
         for _hop in range(MAX_REDIRECTS + 1):
             if refusal := self._rule.url_refusal(url):
                 return FetchFailure("refused_address", refusal)
-            async with self._slot(url):
-                if self._before_request is not None:
-                    await self._before_request()
-                started = time.monotonic()
-                async with asyncio.timeout(max(remaining, 0.001)):
-                    answer = await self._ask(url, headers)
-                remaining -= time.monotonic() - started
+            started, answer = await self._in_turn(url, headers, unwanted, remaining)
+            remaining -= time.monotonic() - started
             if not isinstance(answer, _Redirect):
                 return answer
             if url.scheme == "https" and answer.location.scheme == "http":
                 return FetchFailure("refused_address", "https to http")
             url = answer.location
         return FetchFailure("http_error", f"more than {MAX_REDIRECTS} redirects")
+
+    def let_rest(self, url: str, seconds: float) -> bool:
+        """Ask this address's host for nothing for so long, as it wishes; false when it rests already."""
+        host = _parsed(url)
+        resting = self._rest_left(host) > 0
+        self._resting[(host.host or "").lower()] = time.monotonic() + seconds
+        return not resting
+
+    async def _in_turn(
+        self, url: URL, headers: Mapping[str, str], unwanted: Unwanted | None, seconds: float
+    ) -> tuple[float, Fetched | FetchFailure | _Redirect]:
+        """One request when its turn has come, within so many seconds from then; also returns when that was."""
+        while True:
+            while (left := self._rest_left(url)) > 0:
+                await asyncio.sleep(left * random.uniform(1.0, 1.1))  # not all in the same moment
+            async with self._slot(url):
+                if self._rest_left(url) > 0:  # another request was told so while this one waited
+                    continue
+                if self._before_request is not None:
+                    await self._before_request()
+                started = time.monotonic()
+                async with asyncio.timeout(max(seconds, 0.001)):
+                    return started, await self._ask(url, headers, unwanted)
+
+    def _rest_left(self, url: URL) -> float:
+        host = (url.host or "").lower()
+        left = self._resting.get(host, 0.0) - time.monotonic()
+        if left <= 0:
+            self._resting.pop(host, None)
+        return left
 
     @contextlib.asynccontextmanager
     async def _slot(self, url: URL) -> AsyncIterator[None]:
@@ -374,29 +413,43 @@ class Fetcher:
             if not place.waiting:  # else the table would grow with every host ever asked
                 del self._hosts[host]
 
-    async def _ask(self, url: URL, headers: Mapping[str, str]) -> Fetched | FetchFailure | _Redirect:
+    async def _ask(
+        self, url: URL, headers: Mapping[str, str], unwanted: Unwanted | None
+    ) -> Fetched | FetchFailure | _Redirect:
         assert self._session is not None
         async with self._session.get(url, headers=headers, allow_redirects=False) as response:
-            if response.status in REDIRECTS and (location := response.headers.get("Location")):
+            status = response.status
+            if status in REDIRECTS and (location := response.headers.get("Location")):
                 return _Redirect(url.join(_parsed(location)).with_fragment(None))
-            if response.status != 200:
+            if status != 200:
                 wait = parse_retry_after(response.headers.get("Retry-After"))
-                return FetchFailure("http_error", f"status {response.status}", response.status, wait)
+                return FetchFailure("http_error", f"status {status}", status, wait, status in TRANSIENT_STATUSES)
+            if unwanted is not None and (reason := unwanted(response.headers)):
+                return FetchFailure(reason, "as its host's headers say", status)
             body = await self._read(response)
             if body is None:
-                return FetchFailure("too_large", f"more than {self._settings.max_bytes} bytes", response.status)
-            return Fetched(str(url), response.status, response.headers, body)
+                return FetchFailure("too_large", f"more than {self._settings.max_bytes} bytes", status)
+            return Fetched(str(url), status, response.headers, body)
 
     async def _read(self, response: aiohttp.ClientResponse) -> bytearray | None:
         """The whole body, or None as soon as it is known to be over the cap."""
         if (response.content_length or 0) > self._settings.max_bytes:
             return None
         body = bytearray()
-        async for chunk in response.content.iter_any():
+        if await self._read_up_to(LARGE_BYTES, response, body):
+            return body if len(body) <= self._settings.max_bytes else None
+        async with self._large:
+            complete = await self._read_up_to(self._settings.max_bytes, response, body)
+        return body if complete else None
+
+    @staticmethod
+    async def _read_up_to(limit: int, response: aiohttp.ClientResponse, body: bytearray) -> bool:
+        """Read on until the end, then true, or until the body is longer than the limit."""
+        while chunk := await response.content.readany():
             body += chunk
-            if len(body) > self._settings.max_bytes:
-                return None
-        return body
+            if len(body) > limit:
+                return False
+        return True
 
 
 def _parsed(text: str) -> URL:
@@ -409,14 +462,19 @@ def _parsed(text: str) -> URL:
 
 
 def _connection_failure(error: Exception) -> FetchFailure:
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, AddressRefused):
-            return FetchFailure("refused_address", "address")
-        cause = getattr(cause, "os_error", None) or cause.__cause__
-    if isinstance(error, aiohttp.InvalidURL):
+    causes = list(_causes(error))
+    refused = any(isinstance(cause, AddressRefused) for cause in causes)
+    if refused or isinstance(error, aiohttp.InvalidURL):
         return FetchFailure("refused_address", "address")
-    return FetchFailure("unreachable", type(error).__name__)
+    unknown_name = any(isinstance(cause, socket.gaierror) and cause.errno != socket.EAI_AGAIN for cause in causes)
+    final = unknown_name or isinstance(error, aiohttp.ClientSSLError | ssl.SSLError)
+    return FetchFailure("unreachable", type(error).__name__, transient=not final)
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = getattr(error, "os_error", None) or error.__cause__
 
 
 def fetch_once(url: str, settings: FetchSettings, accept: str = "image/*,*/*;q=0.1") -> Fetched | FetchFailure:

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any
 
+from scraping.provenance import attribution, license_fields
 from scraping.screen import Picture
 from scraping.sources.contract import Candidate
 
@@ -53,7 +54,10 @@ def store_picture(folder: Path, picture: Picture) -> None:
 
 
 def candidate_row(candidate: Candidate, class_id: str) -> Row:
-    """A row that says where a picture was found and nothing yet of its fate."""
+    """A row that says where a picture was found and nothing yet of its fate.
+
+    Sides and kind are at first what the source states and later what came; `source_width` and `source_height` stay.
+    """
     return {
         "class": class_id,
         "source": candidate.source,
@@ -63,11 +67,10 @@ def candidate_row(candidate: Candidate, class_id: str) -> Row:
         "page_url": candidate.page_url,
         "title": candidate.title,
         "creator": candidate.creator,
-        "license": candidate.license,
-        "license_version": candidate.license_version,
-        "license_url": candidate.license_url,
+        "creator_url": candidate.creator_url,
+        **license_fields(candidate),
         "license_basis": candidate.license_basis,
-        "attribution": candidate.attribution,
+        "attribution": attribution(candidate),
         "state": "rejected",
         "reason": None,
         "detail": "",
@@ -76,9 +79,13 @@ def candidate_row(candidate: Candidate, class_id: str) -> Row:
         "source_sha256": None,
         "width": candidate.width,
         "height": candidate.height,
+        "source_width": candidate.width,
+        "source_height": candidate.height,
         "bytes": None,
+        "stored_bytes": None,
         "mime": candidate.mime or None,
         "http_status": None,
+        "found_at": now(),
         "fetched_at": None,
     }
 

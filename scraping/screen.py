@@ -4,25 +4,28 @@ Whatever arrives is judged by its content, never by its name or declared type. E
 from the header alone is refused before a pixel is decoded. What passes is always encoded anew as RGB JPEG, so
 that no metadata, no second picture and no hidden payload of the original survives.
 
-`python -m scraping.screen` is the worker of `scraping.screenpool`: decoding strangers' files happens there,
-in a process with limited memory that may be killed at any time.
+`scraping.screenworker` runs this for `scraping.screenpool`: decoding strangers' files happens there, in a process with
+limited memory that may be killed at any time.
 """
 
+import contextlib
 import hashlib
 import io
 import json
 import mmap
+import os
 import struct
 import sys
 import warnings
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import IO
 
 import numpy as np
 from PIL import Image, ImageCms, ImageOps
 
-from training.nearcopies import Fingerprint, fingerprint
+from scraping.spool import Extent
+from training.nearcopies import Fingerprint, difference_hash, fingerprint
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")  # recent holes of decoders sit in the rarer ones
 MAX_PIXELS = 30_000_000
@@ -31,17 +34,26 @@ MAX_ASPECT = 5.0  # longer side to shorter; beyond are banners, strips and ruler
 JPEG_QUALITY = 90
 MAX_PROFILE_BYTES = 1 << 20
 MEMORY_LIMIT_BYTES = 2 << 30
-_LENGTH = struct.Struct("<IIII")
+HASH_WORKING_SIDE = 64
+ORIENTATION = 0x0112  # tag of Exif
+_REQUEST = struct.Struct("<?I")
+_ANSWER = struct.Struct("<III")
 
 _SRGB = ImageCms.createProfile("sRGB")
 
 
 @dataclass(frozen=True)
 class ScreenSettings:
-    """`min_side`: shortest side accepted, in pixels; `max_side`: longest side stored, in pixels."""
+    """`min_side`: shortest side accepted, in pixels; `max_side`: longest side stored, in pixels.
+
+    `taken_down`: SHA-256 in hexadecimal of source or stored bytes that somebody wants gone. `thumbnails`: whether
+    pictures get the fingerprint that verifies near copies; without, they have the difference hash alone.
+    """
 
     min_side: int = 200
     max_side: int = 1024
+    taken_down: frozenset[str] = frozenset()
+    thumbnails: bool = True
 
 
 @dataclass(frozen=True)
@@ -54,7 +66,10 @@ class Rejection:
 
 @dataclass(frozen=True)
 class Picture:
-    """A clean picture. `width` and `height` are those of `jpeg`; `mime` is what the received bytes were."""
+    """A clean picture. `width` and `height` are those of `jpeg`; `mime` is what the received bytes were.
+
+    `jpeg` is empty when a worker has already stored it; `hash` is the 64-bit difference hash.
+    """
 
     jpeg: bytes
     width: int
@@ -62,25 +77,43 @@ class Picture:
     mime: str
     sha256: str
     source_sha256: str
-    fingerprint: Fingerprint
+    hash: int
+    marks: Fingerprint | None
+
+    @property
+    def fingerprint(self) -> Fingerprint:
+        """What verifies near copies. Raises ValueError when the settings did not ask for it."""
+        if self.marks is None:
+            raise ValueError("this picture was screened without thumbnails")
+        return self.marks
 
 
 def screen(data: bytes | bytearray | memoryview, settings: ScreenSettings) -> Picture | Rejection:
     """Decode, judge and encode anew. Never raises for what the bytes hold."""
+    source_sha256 = hashlib.sha256(data).hexdigest()
+    if source_sha256 in settings.taken_down:
+        return Rejection("taken_down")
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             if refusal := _refused_by_header(image.size, settings):
                 return refusal
-            mime = Image.MIME.get(image.format or "", "")
+            mime = _mime(image)
             upright = _decoded(image, settings.max_side)
         clean = _in_srgb(_shrunk(upright, settings.max_side))
-        return _stored(clean, mime, data)
+        marks = fingerprint(clean) if settings.thumbnails else None
+        picture = _encoded(clean, marks, mime, source_sha256)
+        return Rejection("taken_down") if picture.sha256 in settings.taken_down else picture
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         return Rejection("too_large", "more pixels than its header says")
     except MemoryError:
         return Rejection("too_large", "needs too much memory")
     except Exception as error:  # a decoder fed with hostile bytes may raise anything
         return Rejection("not_a_picture", type(error).__name__)
+
+
+def _mime(image: Image.Image) -> str:
+    """What the bytes are; a JPEG with further pictures behind it, as cameras make them, is a JPEG."""
+    return "image/jpeg" if image.format == "MPO" else Image.MIME.get(image.format or "", "")
 
 
 def _refused_by_header(size: tuple[int, int], settings: ScreenSettings) -> Rejection | None:
@@ -107,7 +140,8 @@ def _decoded(image: Image.Image, max_side: int) -> Image.Image:
     """First frame, decoded at reduced scale where JPEG allows it, turned upright, 8 bits, alpha on white."""
     image.draft(None, _fitting(image.size, max_side))
     image.load()
-    return _on_white(_eight_bit(ImageOps.exif_transpose(image)))
+    turned = image.getexif().get(ORIENTATION, 1) != 1  # turning by 0 would still copy
+    return _on_white(_eight_bit(ImageOps.exif_transpose(image) if turned else image))
 
 
 def _eight_bit(image: Image.Image) -> Image.Image:
@@ -139,7 +173,7 @@ def _shrunk(image: Image.Image, max_side: int) -> Image.Image:
     size = _fitting(image.size, max_side)
     if size == image.size:
         return image
-    small = image.resize(size, Image.Resampling.BICUBIC, reducing_gap=2.0)
+    small = image.resize(size, Image.Resampling.HAMMING, reducing_gap=2.0)
     small.info = image.info
     return small
 
@@ -158,7 +192,12 @@ def _in_srgb(image: Image.Image) -> Image.Image:
     return image if image.mode == "RGB" else image.convert("RGB")
 
 
-def _stored(image: Image.Image, mime: str, data: bytes | bytearray | memoryview) -> Picture:
+def _quick_hash(image: Image.Image) -> int:
+    """The hash from a picture averaged to about HASH_WORKING_SIDE: nine columns need no more."""
+    return difference_hash(image.reduce(max(1, min(image.size) // HASH_WORKING_SIDE)))
+
+
+def _encoded(image: Image.Image, marks: Fingerprint | None, mime: str, source_sha256: str) -> Picture:
     image.info = {}  # the encoder would copy comments and resolutions from here
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=JPEG_QUALITY)
@@ -169,33 +208,75 @@ def _stored(image: Image.Image, mime: str, data: bytes | bytearray | memoryview)
         height=image.height,
         mime=mime,
         sha256=hashlib.sha256(jpeg).hexdigest(),
-        source_sha256=hashlib.sha256(data).hexdigest(),
-        fingerprint=fingerprint(image),
+        source_sha256=source_sha256,
+        hash=_quick_hash(image) if marks is None else marks.hash,
+        marks=marks,
     )
 
 
-# The worker's protocol, both ways: four lengths (of which a request uses three), then the parts. A request is
-# settings as JSON and the bytes; an answer is facts as JSON, the thumbnails and the JPEG.
+def picture_name(sha256: str) -> str:
+    """File name of a stored picture, from the sum of its bytes."""
+    return f"{sha256[:16]}.jpg"
 
 
-def write_request(stream: IO[bytes], data: bytes | bytearray, settings: ScreenSettings) -> None:
-    """Send one picture to a worker."""
-    head = json.dumps(asdict(settings)).encode()
-    stream.write(_LENGTH.pack(len(head), len(data), 0, 0))
-    stream.write(head)
-    stream.write(data)
-    stream.flush()
+def _store(picture: Picture, folder: Path) -> Picture:
+    """Publish the JPEG under its content's name; the same content is already complete if it is there."""
+    target = folder / picture_name(picture.sha256)
+    if not target.exists():
+        beside = folder / f".{target.name}.{os.getpid()}"
+        beside.write_bytes(picture.jpeg)
+        beside.replace(target)
+    return replace(picture, jpeg=b"")
 
 
-def read_answer(stream: IO[bytes]) -> Picture | Rejection:
-    """Read a worker's answer. Raises EOFError when the worker is gone."""
-    lengths = _LENGTH.unpack(_exactly(stream, _LENGTH.size))
-    facts = json.loads(_exactly(stream, lengths[0]))
-    thumbnails, jpeg = _exactly(stream, lengths[1]), _exactly(stream, lengths[2])
+# The worker's protocol. First the order: a length, and JSON. Then requests: whether what follows tells a place on
+# disk, its length, and the place as JSON or the bytes. Answers: three lengths, then facts as JSON, the thumbnails and
+# the JPEG. The first answer is empty and says that the worker is ready.
+
+
+@dataclass(frozen=True)
+class WorkOrder:
+    """What a worker needs to know from the start; with a folder it stores good pictures there itself."""
+
+    settings: ScreenSettings
+    folder: str | None = None
+
+
+def order_message(order: WorkOrder) -> bytes:
+    """The first message to a worker."""
+    values = asdict(order.settings) | {"taken_down": sorted(order.settings.taken_down), "folder": order.folder}
+    return _frame(False, json.dumps(values).encode())
+
+
+def request_head(data: bytes | bytearray | Extent) -> bytes:
+    """What precedes the bytes of one picture; for one on disk, the whole request."""
+    if isinstance(data, Extent):
+        return _frame(True, json.dumps([str(data.segment), data.offset, data.size]).encode())
+    return _REQUEST.pack(False, len(data))
+
+
+def answer_lengths(head: bytes) -> tuple[int, int, int]:
+    """Lengths of the parts of an answer, from its first ANSWER_HEAD_BYTES bytes."""
+    facts, thumbnails, jpeg = _ANSWER.unpack(head)
+    return facts, thumbnails, jpeg
+
+
+ANSWER_HEAD_BYTES = _ANSWER.size
+
+
+def read_answer(lengths: tuple[int, int, int], body: bytes) -> Picture | Rejection:
+    """A worker's answer from its parts in one piece."""
+    facts = json.loads(body[: lengths[0]])
     if "reason" in facts:
         return Rejection(**facts)
-    marks = Fingerprint(facts.pop("hash"), facts.pop("mirror_hash"), thumbnails)
-    return Picture(jpeg=jpeg, fingerprint=marks, **facts)
+    thumbnails, jpeg = body[lengths[0] : lengths[0] + lengths[1]], body[lengths[0] + lengths[1] :]
+    mirror_hash = facts.pop("mirror_hash")
+    marks = None if mirror_hash is None else Fingerprint(facts["hash"], mirror_hash, thumbnails)
+    return Picture(jpeg=jpeg, marks=marks, **facts)
+
+
+def _frame(on_disk: bool, data: bytes) -> bytes:
+    return _REQUEST.pack(on_disk, len(data)) + data
 
 
 def _write_answer(stream: IO[bytes], answer: Picture | Rejection) -> None:
@@ -203,15 +284,24 @@ def _write_answer(stream: IO[bytes], answer: Picture | Rejection) -> None:
     if isinstance(answer, Rejection):
         facts: dict[str, object] = asdict(answer)
     else:
-        thumbnails, jpeg, marks = answer.fingerprint.thumbnails, answer.jpeg, answer.fingerprint
-        facts = {name: getattr(answer, name) for name in ("width", "height", "mime", "sha256", "source_sha256")}
-        facts |= {"hash": marks.hash, "mirror_hash": marks.mirror_hash}
+        jpeg, marks = answer.jpeg, answer.marks
+        facts = {name: getattr(answer, name) for name in ("width", "height", "mime", "sha256", "source_sha256", "hash")}
+        facts["mirror_hash"] = None
+        if marks is not None:
+            thumbnails, facts["mirror_hash"] = marks.thumbnails, marks.mirror_hash
     head = json.dumps(facts).encode()
-    stream.write(_LENGTH.pack(len(head), len(thumbnails), len(jpeg), 0))
-    stream.write(head)
-    stream.write(thumbnails)
-    stream.write(jpeg)
+    stream.write(b"".join((_ANSWER.pack(len(head), len(thumbnails), len(jpeg)), head, thumbnails, jpeg)))
     stream.flush()
+
+
+def _received(stream: IO[bytes]) -> bytes:
+    """The next message: bytes as they came, or those whose place was told. Raises EOFError at the end."""
+    on_disk, length = _REQUEST.unpack(_exactly(stream, _REQUEST.size))
+    data = _exactly(stream, length)
+    if not on_disk:
+        return data
+    name, offset, size = json.loads(data)
+    return Extent(Path(name), offset, size).read()
 
 
 def _exactly(stream: IO[bytes], count: int) -> bytes:
@@ -240,18 +330,28 @@ def _address_space() -> int:
     return int(statm.read_text().split()[0]) * mmap.PAGESIZE if statm.exists() else 0
 
 
+def _read_order(stream: IO[bytes]) -> WorkOrder:
+    values = json.loads(_received(stream))
+    folder = values.pop("folder")
+    return WorkOrder(ScreenSettings(**values | {"taken_down": frozenset(values["taken_down"])}), folder)
+
+
 def serve(requests: IO[bytes], answers: IO[bytes]) -> None:
     """Answer requests until the other side closes: so the worker ends with its parent, however that ended."""
-    while True:
-        try:
-            head, body, _, _ = _LENGTH.unpack(_exactly(requests, _LENGTH.size))
-            settings = ScreenSettings(**json.loads(_exactly(requests, head)))
-            data = _exactly(requests, body)
-        except EOFError:
-            return
-        _write_answer(answers, screen(data, settings))
+    with contextlib.suppress(EOFError):
+        order = _read_order(requests)
+        answers.write(_ANSWER.pack(0, 0, 0))
+        answers.flush()
+        while True:
+            answer = screen(_received(requests), order.settings)
+            if isinstance(answer, Picture) and order.folder is not None:
+                answer = _store(answer, Path(order.folder))
+            _write_answer(answers, answer)
 
 
-if __name__ == "__main__":
+def work() -> None:
+    """A worker's whole life, on its standard input and output."""
     _limit_decoding()
-    serve(sys.stdin.buffer, sys.stdout.buffer)
+    with os.fdopen(os.dup(sys.stdout.fileno()), "wb") as answers:
+        os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # a decoder that prints must not print into an answer
+        serve(sys.stdin.buffer, answers)

@@ -1,33 +1,46 @@
 """A few worker processes that screen pictures, so that decoding neither blocks the network loop nor takes it
 down.
 
-Each worker is driven by one thread that owns its pipe. A worker that dies, hangs or runs out of memory costs
-one picture and is replaced. Workers read until their pipe closes, so none outlives the process that started
-it.
+Each worker has one picture in work and one waiting, so that it never idles between them; the rest waits here. A
+worker that dies, hangs or runs out of memory costs one picture and is replaced. Workers read until their pipe
+closes, so none outlives the process that started it.
 """
 
 import asyncio
-import math
+import contextlib
 import os
-import queue
-import subprocess
 import sys
-import threading
-import time
-from collections.abc import Callable
-from concurrent.futures import Future
+from collections import deque
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
-from scraping.screen import Picture, Rejection, ScreenSettings, read_answer, write_request
+from scraping.screen import (
+    ANSWER_HEAD_BYTES,
+    Picture,
+    Rejection,
+    ScreenSettings,
+    WorkOrder,
+    answer_lengths,
+    order_message,
+    read_answer,
+    request_head,
+)
+from scraping.spool import Extent
 
 PICTURE_SECONDS = 10.0  # no honest picture within the limits takes so long to decode
 START_SECONDS = 60.0
-WATCH_SECONDS = 0.5
+AT_A_WORKER = 2  # pictures
+STILLBORN_LIMIT = 3  # workers in a row that ended without one answer: then screening is broken, not the pictures
+PIPE_BYTES = 1 << 20
 PACKAGE_ROOT = Path(__file__).resolve().parent.parent
 
-Job = tuple[Future[Any], bytes | bytearray, Callable[[Picture], Any] | None]
+Data = bytes | bytearray | Extent
+
+
+class CannotScreen(OSError):
+    """Workers end before they have answered anything: this installation cannot decode pictures."""
 
 
 def available_cores() -> int:
@@ -37,115 +50,192 @@ def available_cores() -> int:
     return os.cpu_count() or 1
 
 
-class ScreenPool:
-    """Screens pictures in `workers` processes.
-
-    Use as a context manager; `screen` is awaited from an event loop.
+@dataclass(frozen=True)
+class PoolSettings:
+    """`workers`: processes, by default one per core; `folder`: where they store good pictures, if they are to;
+    `picture_seconds`: how long one picture may take.
     """
 
-    def __init__(self, settings: ScreenSettings, workers: int | None = None) -> None:
-        self._settings = settings
-        self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
-        self._slots = [_Slot() for _ in range(workers or available_cores())]
-        self._closed = threading.Event()
-        self._threads = [
-            threading.Thread(target=self._drive, args=(slot,), name="screen", daemon=True) for slot in self._slots
-        ]
-        self._threads.append(threading.Thread(target=self._watch, name="screen-watch", daemon=True))
+    workers: int | None = None
+    folder: Path | None = None
+    picture_seconds: float = PICTURE_SECONDS
 
-    def __enter__(self) -> Self:
-        for thread in self._threads:
-            thread.start()
+
+@dataclass(eq=False)
+class _Job:
+    data: Data
+    answer: asyncio.Future[Picture | Rejection]
+
+
+@dataclass(eq=False)
+class _Worker:
+    """One process, what it has been given in order, and the alarm for the first of these."""
+
+    process: asyncio.subprocess.Process
+    jobs: deque[_Job] = field(default_factory=deque)
+    alarm: asyncio.TimerHandle | None = None
+    too_slow: bool = False
+
+
+class ScreenPool:
+    """Screens pictures in worker processes. Use as `async with`; `screen` is awaited in the same event loop."""
+
+    def __init__(self, screening: ScreenSettings, settings: PoolSettings | None = None) -> None:
+        self._settings = settings or PoolSettings()
+        folder = self._settings.folder
+        self._order = order_message(WorkOrder(screening, str(folder.resolve()) if folder else None))
+        self._waiting: deque[_Job] = deque()
+        self._workers: list[_Worker] = []
+        self._lives: list[asyncio.Task[None]] = []
+        self._stillborn = 0
+
+    async def __aenter__(self) -> Self:
+        count = self._settings.workers or available_cores()
+        self._lives = [asyncio.ensure_future(self._keep_one()) for _ in range(count)]
         return self
 
-    def __exit__(
+    async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for _ in self._slots:
-            self._jobs.put(None)
-        self._closed.set()
-        for slot in self._slots:
-            slot.discard()  # what it is still working on, nobody waits for any more
-        for thread in self._threads:
-            thread.join(PICTURE_SECONDS)
+        for life in self._lives:
+            life.cancel()
+        await asyncio.wait(self._lives)
 
-    async def screen(
-        self, data: bytes | bytearray, store: Callable[[Picture], Any] | None = None
-    ) -> Picture | Rejection:
-        """Screen one picture.
+    async def screen(self, data: Data) -> Picture | Rejection:
+        """Screen the bytes of one picture, or those that lie on disk.
 
-        `store`, when given, is called with a good one in the worker's thread, off the loop.
+        Raises CannotScreen when no worker can be had.
         """
-        future: Future[Picture | Rejection] = Future()
-        self._jobs.put((future, data, store))
-        return await asyncio.wrap_future(future)
+        if self._stillborn >= STILLBORN_LIMIT:
+            raise CannotScreen("Pictures cannot be decoded: the screening process does not start.")
+        job = _Job(data, asyncio.get_running_loop().create_future())
+        self._waiting.append(job)
+        self._hand_out()
+        return await job.answer
 
-    def _drive(self, slot: "_Slot") -> None:
-        """One thread's life: take a picture, have the worker screen it, replace the worker when it failed."""
-        while (job := self._jobs.get()) is not None:
-            future, data, store = job
-            if not future.set_running_or_notify_cancel():
+    async def _keep_one(self) -> None:
+        """One place in the pool: a worker, and another when that one has ended."""
+        while self._stillborn < STILLBORN_LIMIT:
+            worker = await self._started()
+            if worker is None:
+                self._stillborn += 1
                 continue
+            self._stillborn = 0
+            self._workers.append(worker)
             try:
-                answer = slot.screen(data, self._settings)
-                if store is not None and isinstance(answer, Picture):
-                    store(answer)
-                future.set_result(answer)
-            except (EOFError, ValueError, BrokenPipeError) as error:
-                slot.discard()
-                future.set_result(Rejection("not_a_picture", f"its decoder failed: {type(error).__name__}"))
-            except Exception as error:  # the waiting side must hear of it, whatever it is
-                slot.discard()
-                future.set_exception(error)
-        slot.discard()
+                self._hand_out()
+                await self._read_answers(worker)
+            finally:
+                self._workers.remove(worker)
+                self._blame(worker)
+                await _bury(worker.process)
+        self._fail_all()
 
-    def _watch(self) -> None:
-        """Kill workers that sit on one picture for too long; their threads then see the pipe close."""
-        while not self._closed.wait(WATCH_SECONDS):
-            for slot in self._slots:
-                if time.monotonic() > slot.give_up_at:
-                    slot.discard()
-
-
-class _Slot:
-    """Place of one screening process, which is started when needed and again after a failure."""
-
-    def __init__(self) -> None:
-        self._process: subprocess.Popen[bytes] | None = None
-        self._warm = False
-        self.give_up_at = math.inf
-
-    def screen(self, data: bytes | bytearray, settings: ScreenSettings) -> Picture | Rejection:
-        """Send, wait, read.
-
-        Raises EOFError, ValueError or BrokenPipeError when the process died or was killed.
-        """
-        process = self._process = self._process or _started()
-        assert process.stdin is not None and process.stdout is not None
-        self.give_up_at = time.monotonic() + (PICTURE_SECONDS if self._warm else START_SECONDS)
+    async def _started(self) -> _Worker | None:
+        """A worker that has said that it is ready, or None."""
         try:
-            write_request(process.stdin, data, settings)
-            answer = read_answer(process.stdout)
+            # From the package's parent folder, so that it finds the packages wherever the caller stands.
+            process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", "scraping.screenworker"),
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.DEVNULL,
+                cwd=PACKAGE_ROOT,
+                limit=PIPE_BYTES,
+            )
+        except OSError:
+            return None
+        ready = False
+        try:
+            assert process.stdin is not None and process.stdout is not None
+            process.stdin.write(self._order)
+            async with asyncio.timeout(START_SECONDS):
+                await process.stdout.readexactly(ANSWER_HEAD_BYTES)
+            ready = True
+            return _Worker(process)
+        except (asyncio.IncompleteReadError, ConnectionError, TimeoutError):
+            return None
         finally:
-            self.give_up_at = math.inf
-        self._warm = True
-        return answer
+            if not ready:
+                await _bury(process)
 
-    def discard(self) -> None:
-        """Kill the process, which holds nothing worth saving."""
-        process, self._process, self._warm = self._process, None, False
-        if process is None:
-            return
+    def _hand_out(self) -> None:
+        """Give what waits to the workers that have least to do."""
+        while self._waiting and self._workers:
+            worker = min(self._workers, key=lambda one: len(one.jobs))
+            if len(worker.jobs) >= AT_A_WORKER:
+                return
+            job = self._waiting.popleft()
+            if job.answer.done():  # nobody waits for it any more
+                continue
+            worker.jobs.append(job)
+            _send(worker.process, job.data)
+            if len(worker.jobs) == 1:
+                self._set_alarm(worker)
+
+    async def _read_answers(self, worker: _Worker) -> None:
+        """Pass answers on until the worker ends."""
+        stream = worker.process.stdout
+        assert stream is not None
+        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError, ValueError, TypeError, LookupError):
+            while True:
+                lengths = answer_lengths(await stream.readexactly(ANSWER_HEAD_BYTES))
+                answer = read_answer(lengths, await stream.readexactly(sum(lengths)))
+                job = worker.jobs.popleft()
+                self._set_alarm(worker)
+                _settle(job, answer)
+                self._hand_out()
+
+    def _set_alarm(self, worker: _Worker) -> None:
+        """Start the clock for the picture now in work; a worker that lets it run out is killed."""
+        if worker.alarm is not None:
+            worker.alarm.cancel()
+            worker.alarm = None
+        if worker.jobs:
+            seconds = self._settings.picture_seconds
+            worker.alarm = asyncio.get_running_loop().call_later(seconds, self._stop_slow, worker)
+
+    def _stop_slow(self, worker: _Worker) -> None:
+        worker.too_slow = True
+        _kill(worker.process)
+
+    def _blame(self, worker: _Worker) -> None:
+        """A worker has ended: the picture that it was at is to blame, the one behind it is not."""
+        if worker.alarm is not None:
+            worker.alarm.cancel()
+        if worker.jobs:
+            why = "it took too long" if worker.too_slow else "it ended"
+            _settle(worker.jobs.popleft(), Rejection("not_a_picture", f"its decoder failed: {why}"))
+        self._waiting.extendleft(reversed(worker.jobs))
+
+    def _fail_all(self) -> None:
+        """Nothing will be answered any more; say so to all who wait."""
+        while self._waiting:
+            job = self._waiting.popleft()
+            if not job.answer.done():
+                job.answer.set_exception(CannotScreen("Pictures cannot be decoded: no screening process starts."))
+
+
+def _settle(job: _Job, answer: Picture | Rejection) -> None:
+    if not job.answer.done():
+        job.answer.set_result(answer)
+
+
+def _send(process: asyncio.subprocess.Process, data: Data) -> None:
+    assert process.stdin is not None
+    process.stdin.write(request_head(data))
+    if not isinstance(data, Extent):
+        process.stdin.write(data)
+
+
+def _kill(process: asyncio.subprocess.Process) -> None:
+    with contextlib.suppress(ProcessLookupError):
         process.kill()
-        process.wait()
 
 
-def _started() -> subprocess.Popen[bytes]:
-    # From the package's parent folder, so that the worker finds the packages wherever the caller stands.
-    return subprocess.Popen(
-        [sys.executable, "-m", "scraping.screen"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        cwd=PACKAGE_ROOT,
-    )
+async def _bury(process: asyncio.subprocess.Process) -> None:
+    """End a worker, which holds nothing worth saving, and collect it."""
+    _kill(process)
+    if process.stdin is not None:
+        process.stdin.close()
+    await process.wait()

@@ -16,7 +16,7 @@ from PIL import Image, ImageChops
 
 HASH_DISTANCE = 10  # bits of 64 that two copies may differ in to be proposed
 SKETCH_CORRELATION = 0.88  # at least this, in one pair of views, proposes two pictures too
-THUMBNAIL_CORRELATION = 0.9  # at least this, in one pair of views, verifies a proposal,
+THUMBNAIL_CORRELATION = 0.93  # at least this, in one pair of views, verifies a proposal,
 THUMBNAIL_DIFFERENCE = 12.0  # if the same views differ by no more than this of 255 on average
 EMBEDDING_COSINE = 0.9  # embeddings this close count without a proposal
 PROPOSED_COSINE = 0.8  # embeddings this close count for a proposed pair
@@ -47,7 +47,7 @@ Box = tuple[float, float, float, float]
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """What is kept of a picture to recognise its copies: 3.8 kB."""
+    """What is kept of a picture to recognise its copies: 3.8 kB. ValueError for thumbnails of another layout."""
 
     hash: int
     """64-bit difference hash."""
@@ -55,6 +55,10 @@ class Fingerprint:
     """The same of the mirrored picture."""
     thumbnails: bytes
     """uint8 [5 views, 16, 16, RGB], C order."""
+
+    def __post_init__(self) -> None:
+        if len(self.thumbnails) != _VIEWS * _SIDE * _SIDE * 3:  # kept by another version
+            raise ValueError("the thumbnails have another layout")
 
 
 def difference_hash(picture: Image.Image) -> int:

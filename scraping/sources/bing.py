@@ -12,11 +12,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import parse_qs, quote, urlsplit
 
-from selenium.common.exceptions import TimeoutException, WebDriverException
 from selenium.webdriver import Remote
-from urllib3.exceptions import HTTPError
 
-from scraping.browser import BrowserUnavailable
+from scraping.sources.browsing import exact_host, keep_page, late, open_page, visited
 from scraping.sources.contract import (
     Candidate,
     Outcome,
@@ -25,6 +23,7 @@ from scraping.sources.contract import (
     SearchStats,
     Source,
     SourceTools,
+    blocked,
     changed,
     finished,
     normalised_url,
@@ -117,8 +116,8 @@ def allowed_hosts(base_url: str) -> tuple[str, ...]:
     """Where the browser may go: Bing's own hosts, or exactly the host and port of a replica."""
     parts = urlsplit(base_url)
     if (parts.hostname or "").endswith("bing.com"):
-        return ("https://*.bing.com", "https://*.bing.net")
-    return (f"{parts.scheme}://{parts.hostname}:{parts.port or (443 if parts.scheme == 'https' else 80)}",)
+        return ("https://*.bing.com:443", "https://*.bing.net:443")
+    return exact_host(base_url)
 
 
 def clean_title(text: str) -> str:
@@ -205,6 +204,7 @@ class BingSource(Source):
     supports = frozenset({"license_filter", "safe_search", "size", "type"})
     default_enabled = True
     min_interval_s = 3.0
+    thumbnail_hosts = ("*.mm.bing.net/th", "*.mm.bing.net/th/*", "*.bing.com/th", "*.bing.com/th/*")
 
     def __init__(self, filters: tuple[str, ...] = ()) -> None:
         self._filters = filters
@@ -220,20 +220,8 @@ class BingSource(Source):
             return refusal
         gathering = Gathering(query.words)
         visit = _Visit(self, query, tools, gathering)
-        try:
-            return tools.browser(allowed_hosts(tools.base_url)).run(lambda driver: visit.read(driver, address))
-        except BrowserUnavailable as error:
-            return self._ended(Outcome.UNAVAILABLE, gathering, str(error))
-        except TimeoutException as error:
-            return self._ended(Outcome.TIMEOUT, gathering, "Bing did not answer in time.", error)
-        except (WebDriverException, HTTPError) as error:
-            return self._ended(Outcome.NETWORK, gathering, "Bing did not answer.", error)
-
-    def _ended(
-        self, outcome: Outcome, gathering: Gathering, message: str, error: Exception | None = None
-    ) -> SearchResult:
-        detail = str(getattr(error, "msg", None) or error or "").partition("\n")[0]
-        return SearchResult(outcome, gathering.candidates(), message, detail, gathering.stats)
+        browser = tools.browser(allowed_hosts(tools.base_url))
+        return visited(self, browser, lambda driver: visit.read(driver, address), gathering)
 
 
 @dataclass(frozen=True)
@@ -247,16 +235,13 @@ class _Visit:
 
     def read(self, driver: Remote, address: str) -> SearchResult:
         self.tools.pace(self.source.min_interval_s)
-        try:
-            driver.get(address)
-        except TimeoutException:
-            driver.execute_script("window.stop()")  # go on with what has come so far
+        in_time = open_page(driver, address, self.query)
         state = self._first_state(driver)
         if not state.count:
-            return self._without_tiles(state)
+            return self._without_tiles(driver, state) if in_time else late(self.source, self.gathering)
         driver.execute_script(CLOSE_CONSENT, SELECTORS)
         state = self._scroll_through(driver, state)
-        return self._with_tiles(state)
+        return self._with_tiles(driver, state)
 
     def _first_state(self, driver: Remote) -> PageState:
         """The page as soon as it shows tiles; a results container may stay empty for a moment."""
@@ -298,23 +283,25 @@ class _Visit:
             stats.ended_by = "deadline"
         return stats.ended_by
 
-    def _with_tiles(self, state: PageState) -> SearchResult:
+    def _with_tiles(self, driver: Remote, state: PageState) -> SearchResult:
         stats, found = self.gathering.stats, self.gathering.candidates()
         if self.gathering.drifted():
-            return changed(self.source, found, stats, f"{self.gathering.readable} of {stats.seen} tiles readable")
+            return self._changed(driver, f"{self.gathering.readable} of {stats.seen} tiles readable")
         enough = len(found) >= self.query.limit
         if not enough and state.fragment_status == 429:
             return rate_limited(self.source, found, stats, None, "while scrolling")
         if not enough and stats.ended_by == "deadline":
-            return SearchResult(Outcome.TIMEOUT, found, "The time for Bing ran out.", "", stats)
+            return late(self.source, self.gathering)
+        if not enough and state.fragment_status >= 500:  # not all that it has, only all that it gave
+            detail = f"status {state.fragment_status} while scrolling"
+            return SearchResult(Outcome.NETWORK, found, "Bing stopped answering.", detail, stats)
         return finished(self.source, self.query, found, stats)
 
-    def _without_tiles(self, state: PageState) -> SearchResult:
+    def _without_tiles(self, driver: Remote, state: PageState) -> SearchResult:
         stats = self.gathering.stats
         match classify_empty(state):
             case Outcome.BLOCKED:
-                message = "Bing asked for a human check."
-                return SearchResult(Outcome.BLOCKED, (), message, state.url, stats)
+                return blocked(self.source, (), stats, state.url)
             case Outcome.RATE_LIMITED:
                 return rate_limited(self.source, (), stats, None, state.url)
             case Outcome.NO_RESULTS:
@@ -322,7 +309,11 @@ class _Visit:
             case Outcome.NETWORK:
                 return SearchResult(Outcome.NETWORK, (), "Bing did not answer.", f"status {state.status}", stats)
             case _:
-                return changed(self.source, (), stats, f"no {SELECTORS['tile']} at {state.url}")
+                return self._changed(driver, f"no {SELECTORS['tile']} at {state.url}")
+
+    def _changed(self, driver: Remote, detail: str) -> SearchResult:
+        evidence = keep_page(driver, self.source, self.query)
+        return changed(self.source, self.gathering.candidates(), self.gathering.stats, detail, evidence)
 
 
 def classify_empty(state: PageState) -> Outcome:

@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 from scraping.fetch import FetchFailure, JsonReply
@@ -37,9 +37,24 @@ class Outcome(StrEnum):
     UNAVAILABLE = "unavailable"
 
 
+# How long a source is left alone after such an end, in seconds; a wait that it asked for goes before.
+COOL_DOWN_SECONDS: Mapping[Outcome, float] = {
+    Outcome.BLOCKED: 3600.0,
+    Outcome.RATE_LIMITED: DEFAULT_WAIT_SECONDS,
+    Outcome.LAYOUT_CHANGED: 6 * 3600.0,
+    Outcome.TIMEOUT: 60.0,
+    Outcome.NETWORK: 60.0,
+    Outcome.UNAVAILABLE: 60.0,
+}
+
+
 @dataclass(frozen=True)
 class Candidate:
-    """One picture that a source names. `license_basis` is `per-item`, `filter` or `unknown`."""
+    """One picture that a source names. `license_basis` is `per-item`, `filter` or `unknown`.
+
+    `identity` is a hint for finding the same photograph in two sources before any download: equal, non-empty
+    texts such as `inaturalist:12345` name one photograph, whatever the addresses look like.
+    """
 
     image_url: str
     source: str
@@ -58,6 +73,7 @@ class Candidate:
     license_url: str = ""
     license_basis: str = "unknown"
     attribution: str = ""
+    identity: str = ""
 
 
 @dataclass
@@ -73,7 +89,11 @@ class SearchStats:
 
 @dataclass(frozen=True)
 class SearchResult:
-    """The end of a search: the user's sentence in `message`, the operator's in `detail`."""
+    """The end of a search: the user's sentence in `message`, the operator's in `detail`.
+
+    `retry_after` holds the seconds that the source itself asked to wait. `evidence` is the path of the page or
+    answer that was not understood, saved in the search's evidence folder; a screenshot lies beside it as `.png`.
+    """
 
     outcome: Outcome
     candidates: tuple[Candidate, ...] = ()
@@ -81,17 +101,32 @@ class SearchResult:
     detail: str = ""
     stats: SearchStats = field(default_factory=SearchStats)
     retry_after: float | None = None
+    evidence: str = ""
+
+    @property
+    def cool_down_seconds(self) -> float | None:
+        """Seconds to leave the source alone after this end; None when it may be asked again at once."""
+        usual = COOL_DOWN_SECONDS.get(self.outcome)
+        if self.outcome is Outcome.RATE_LIMITED and self.retry_after is not None:
+            return self.retry_after
+        return usual if usual is None else max(usual, self.retry_after or 0.0)
 
 
 @dataclass(frozen=True)
 class SearchOptions:
-    """What was chosen. `license` is `any` or `open`; `robots` is `respect` or `operator`; `max_side` in pixels."""
+    """What was chosen. `license` is `any` or `open`; `robots` is `respect` or `operator`; `max_side` in pixels.
+
+    `credentials` holds what sources with an account need (`openverse_client_id`, `openverse_client_secret`,
+    `pixabay_key`). `evidence_dir` is the folder for answers that were not understood; without it none is saved.
+    """
 
     locale: str = "en-US"
     license: str = "any"
     robots: str = "respect"
     contact: str = ""
     max_side: int = 1024
+    credentials: Mapping[str, str] = field(default_factory=dict, repr=False)
+    evidence_dir: str = ""
 
 
 @dataclass(frozen=True)
@@ -109,12 +144,23 @@ class Query:
 
 
 @dataclass(frozen=True)
+class JsonRequest:
+    """A request that needs more than an address: headers of its own, or a form to post when `form` is not None."""
+
+    url: str
+    parameters: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    form: Mapping[str, str] | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True)
 class SourceTools:
     """The outside world as a source sees it.
 
-    `get_json` and `fetch_text` go through the guarded fetch. `browser` gives a browser limited to the given hosts; it
-    belongs to the caller. `pace` waits until the given seconds have passed since this source was last asked, and
-    not at all for hosts of one's own. `wait` simply waits.
+    `get_json` and `fetch_text` go through the guarded fetch; `send` makes requests with headers or a form
+    (`scraping.sources.exchange.send`), and without it sources do what they can without an account. `browser` gives
+    a browser limited to the given hosts; it belongs to the caller. `pace` waits until the given seconds have passed
+    since this source was last asked, and not at all for hosts of one's own. `wait` simply waits.
     """
 
     base_url: str
@@ -123,6 +169,7 @@ class SourceTools:
     browser: Callable[[tuple[str, ...]], "Browser"]
     pace: Callable[[float], None]
     wait: Callable[[float], None]
+    send: Callable[[JsonRequest], JsonReply | FetchFailure] | None = None
 
 
 class Source(ABC):
@@ -130,6 +177,8 @@ class Source(ABC):
 
     `kind` is `api` or `browser`; sources of one `provider_family` show the same pictures; `needs` holds what the
     operator must provide (`key`, `contact`, `browser`); `min_interval_s` is the pace in seconds between questions.
+    `credentials` names the keys without which it is not asked, `thumbnail_hosts` the addresses of its small previews
+    as patterns `host/path` with `*`, `sample_words` what to ask it when only its health matters.
     """
 
     name: str
@@ -141,10 +190,18 @@ class Source(ABC):
     supports: frozenset[str]
     default_enabled: bool
     min_interval_s: float
+    credentials: ClassVar[tuple[str, ...]] = ()
+    thumbnail_hosts: ClassVar[tuple[str, ...]] = ()
+    sample_words: ClassVar[str] = "cat"
+    always_last: ClassVar[bool] = False
 
     @abstractmethod
     def search(self, query: Query, tools: SourceTools) -> SearchResult:
         """Find candidates. Never raises for what the source does; every end is an Outcome."""
+
+    def other_names(self, query: Query, tools: SourceTools) -> list[str]:
+        """Other names of what is asked for, best first, by which it may be found too; empty when none are known."""
+        return []
 
 
 def finished(source: Source, query: Query, found: tuple[Candidate, ...], stats: SearchStats) -> SearchResult:
@@ -163,27 +220,52 @@ def rate_limited(
 ) -> SearchResult:
     """The result of a search that the source asked to interrupt."""
     wait = DEFAULT_WAIT_SECONDS if retry_after is None else retry_after
-    message = f"{source.label} asks us to wait {max(1, round(wait))} seconds."
+    message = f"{source.label} asks us to wait {_in_words(wait)}."
     return SearchResult(Outcome.RATE_LIMITED, found, message, detail, stats, wait)
 
 
-def changed(source: Source, found: tuple[Candidate, ...], stats: SearchStats, detail: str) -> SearchResult:
+def _in_words(seconds: float) -> str:
+    for size, unit in ((3600, "hours"), (60, "minutes")):
+        if seconds >= 2 * size:
+            return f"{round(seconds / size)} {unit}"
+    return "1 second" if seconds <= 1 else f"{round(seconds)} seconds"
+
+
+def changed(
+    source: Source,
+    found: tuple[Candidate, ...] = (),
+    stats: SearchStats | None = None,
+    detail: str = "",
+    evidence: str = "",
+) -> SearchResult:
     """The result of a search whose answer this program no longer understands."""
     message = f"{source.label} changed its pages; this source needs an update."
-    return SearchResult(Outcome.LAYOUT_CHANGED, found, message, detail, stats)
+    return SearchResult(Outcome.LAYOUT_CHANGED, found, message, detail, stats or SearchStats(), evidence=evidence)
 
 
-def failed(source: Source, failure: FetchFailure, found: tuple[Candidate, ...], stats: SearchStats) -> SearchResult:
+def blocked(
+    source: Source, found: tuple[Candidate, ...], stats: SearchStats, detail: str, retry_after: float | None = None
+) -> SearchResult:
+    """The result of a search that ended before a human check."""
+    return SearchResult(Outcome.BLOCKED, found, f"{source.label} asked for a human check.", detail, stats, retry_after)
+
+
+def failed(
+    source: Source, failure: FetchFailure, found: tuple[Candidate, ...] = (), stats: SearchStats | None = None
+) -> SearchResult:
     """The result of a search that an HTTP failure ended; what was found before is kept."""
+    stats = stats or SearchStats()
     if failure.status == 429:
         return rate_limited(source, found, stats, failure.retry_after, failure.detail)
     if failure.status in (401, 403):
         message = f"{source.label} refused our requests."
-        return SearchResult(Outcome.BLOCKED, found, message, failure.detail, stats)
+        return SearchResult(Outcome.BLOCKED, found, message, failure.detail, stats, failure.retry_after)
     if failure.status in (400, 404) or failure.reason == "not_json":
         return changed(source, found, stats, failure.detail)
-    outcome = Outcome.TIMEOUT if failure.detail == "deadline" else Outcome.NETWORK
-    return SearchResult(outcome, found, f"{source.label} did not answer.", failure.detail, stats)
+    late = failure.detail == "deadline"
+    message = f"{source.label} did not answer{' in time' if late else ''}."
+    outcome = Outcome.TIMEOUT if late else Outcome.NETWORK
+    return SearchResult(outcome, found, message, failure.detail, stats, failure.retry_after)
 
 
 def normalised_url(url: str) -> str:

@@ -3,7 +3,15 @@
 from protego import Protego
 
 from scraping.fetch import PRODUCT, FetchFailure
-from scraping.sources.contract import Outcome, Query, SearchResult, Source, SourceTools
+from scraping.sources.contract import (
+    Outcome,
+    Query,
+    SearchResult,
+    SearchStats,
+    Source,
+    SourceTools,
+    rate_limited,
+)
 
 
 def robots_refusal(source: Source, query: Query, tools: SourceTools, paths: tuple[str, ...]) -> SearchResult | None:
@@ -16,6 +24,8 @@ def robots_refusal(source: Source, query: Query, tools: SourceTools, paths: tupl
         return None
     rules = tools.fetch_text(f"{tools.base_url}/robots.txt")
     if isinstance(rules, FetchFailure):
+        if rules.status == 429:
+            return rate_limited(source, (), SearchStats(), rules.retry_after, "robots rules")
         if rules.status is not None and 400 <= rules.status < 500:
             return None
         message = f"{source.label} was skipped: its robots rules could not be read."

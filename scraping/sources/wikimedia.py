@@ -9,19 +9,8 @@ from typing import Any
 
 from scraping.fetch import FetchFailure, JsonReply, parse_retry_after
 from scraping.sources.api import ask, plain_text, web_address, whole_number
-from scraping.sources.contract import (
-    Candidate,
-    Outcome,
-    Query,
-    SearchResult,
-    SearchStats,
-    Source,
-    SourceTools,
-    changed,
-    failed,
-    finished,
-    rate_limited,
-)
+from scraping.sources.contract import Candidate, Outcome, Query, SearchResult, Source, SourceTools
+from scraping.sources.paging import Paging, read_pages
 
 INTERFACE_AS_OF = "2026-06"
 BATCH = 50
@@ -45,7 +34,7 @@ def rendered_width(max_side: int) -> int:
     return next((width for width in RENDERED_WIDTHS if width >= max_side), RENDERED_WIDTHS[-1])
 
 
-def parse_page(page: Any, words: str, rank: int) -> Candidate | None:
+def parse_page(page: Any) -> Candidate | None:
     """One entry of `query.pages` as a candidate, or None when it names no picture."""
     infos = page.get("imageinfo") if isinstance(page, dict) else None
     info = infos[0] if isinstance(infos, list) and infos and isinstance(infos[0], dict) else {}
@@ -60,8 +49,8 @@ def parse_page(page: Any, words: str, rank: int) -> Candidate | None:
     return Candidate(
         image_url=address,
         source="wikimedia",
-        query=words,
-        rank=rank,
+        query="",
+        rank=0,
         page_url=web_address(info.get("descriptionurl")),
         thumb_url=address,
         title=title,
@@ -108,30 +97,32 @@ class WikimediaSource(Source):
     supports = frozenset({"per_item_license", "type"})
     default_enabled = True
     min_interval_s = 1.0
+    thumbnail_hosts = tuple(
+        f"*.wikimedia.org/*/{width}px-*" for width in (20, 40, 60, 120)
+    )  # larger renderings are what is wanted
 
     def search(self, query: Query, tools: SourceTools) -> SearchResult:
         """Read batch after batch until enough is found or nothing continues."""
         if not query.options.contact:
             message = "Wikimedia Commons was skipped: it asks for the operator's contact, and none is configured."
             return SearchResult(Outcome.NOT_APPLICABLE, message=message)
-        stats, found, continued = SearchStats(), list[Candidate](), dict[str, str]()
-        while True:
-            reply = self._ask_patiently(query, continued, tools)
-            if isinstance(reply, FetchFailure):
-                return failed(self, reply, tuple(found), stats)
-            if _error_code(reply) == "maxlag":
-                wait = parse_retry_after(reply.headers.get("Retry-After")) or MAXLAG_SECONDS
-                return rate_limited(self, tuple(found), stats, wait, "maxlag")
-            pages = pages_in_order(reply.data)
-            if pages is None:
-                return changed(self, tuple(found), stats, _error_code(reply) or "no list of pages")
-            stats.pages += 1
-            _absorb(pages, query.words, found, stats)
-            continued = {name: str(value) for name, value in (reply.data.get("continue") or {}).items()}
-            if not continued or len(found) >= query.limit:
-                return finished(self, query, tuple(found), stats)
-            if not query.seconds_left():
-                return failed(self, FetchFailure("unreachable", "deadline"), tuple(found), stats)
+
+        def request(_: int, before: JsonReply | None) -> JsonReply | FetchFailure:
+            continued = (before.data.get("continue") if before else None) or {}
+            reply = self._ask_patiently(query, {name: str(value) for name, value in continued.items()}, tools)
+            if isinstance(reply, FetchFailure) or _error_code(reply) != "maxlag":
+                return reply
+            wait = parse_retry_after(reply.headers.get("Retry-After")) or MAXLAG_SECONDS
+            return FetchFailure("http_error", "maxlag", 429, wait)
+
+        def parse(page: Any) -> list[Candidate] | None:
+            candidate = parse_page(page)
+            return None if candidate is None else [candidate]
+
+        def is_last(reply: JsonReply, number: int, count: int) -> bool:
+            return not isinstance(reply.data.get("continue"), dict)
+
+        return read_pages(self, query, Paging(request, pages_in_order, parse, is_last))
 
     def _ask_patiently(
         self, query: Query, continued: Mapping[str, str], tools: SourceTools
@@ -167,13 +158,3 @@ def _parameters(query: Query) -> dict[str, str]:
 def _error_code(reply: JsonReply) -> str:
     error = reply.data.get("error") if isinstance(reply.data, dict) else None
     return str(error.get("code", "")) if isinstance(error, dict) else ""
-
-
-def _absorb(pages: list[Any], words: str, found: list[Candidate], stats: SearchStats) -> None:
-    for page in pages:
-        stats.seen += 1
-        candidate = parse_page(page, words, len(found) + 1)
-        if candidate is None:
-            stats.dropped += 1
-        else:
-            found.append(candidate)

@@ -2,6 +2,7 @@
 
 import html
 import json
+import re
 import time
 from urllib.parse import quote
 
@@ -21,9 +22,15 @@ li{{height:260px}} .invis{{display:none}}
 <div id="bnp_container"><button id="bnp_btn_accept">Accept</button><button id="bnp_btn_reject">Reject</button></div>
 {body}
 <script>/* this page has nothing to do with /turing/captcha or "One last step" */
-document.getElementById('bnp_btn_reject').onclick = () => document.getElementById('bnp_container').remove();
+for (const choice of ['accept', 'reject']) {{
+  document.getElementById('bnp_btn_' + choice).onclick = () => {{
+    document.getElementById('bnp_container').remove();
+    fetch('/cookies?choice=' + choice);
+  }};
+}}
 {script}</script></body></html>"""
 
+BANNER = re.compile(r'<div id="bnp_container">.*?</div>|^for \(const choice.*?^}$', re.DOTALL | re.MULTILINE)
 SCRIPT = """
 const control = document.querySelector('.dgControl'), end = document.getElementById('bop_container');
 let left = %d, clicked = false, busy = false;
@@ -57,15 +64,22 @@ class BingReplica(Replica):
     """`total` pictures per query. Words in the query choose a scenario.
 
     `noresults`, `captcha`, `shell`, `changed`, `forbidden`, `overloaded` answer the page so; `drifted` has tiles that
-    mostly cannot be read; `throttled` refuses the second fragment, `flaky` fails each fragment once, `silent` answers
-    an empty body past the end instead of repeating the last batch; `slow` takes its time. `robots` is the text of
-    robots.txt, `extra` is put into every result page.
+    mostly cannot be read; `throttled` refuses the second fragment, `broken` fails on it for good, `flaky` fails each
+    fragment once, `silent` answers an empty body past the end instead of repeating the last batch; `slow` takes
+    `slow_seconds`; `nocookies` asks nothing about cookies. `robots` is the text of robots.txt, `extra` is put into
+    every result page.
     """
 
     def __init__(
-        self, total: int = 110, pictures: str = "", robots: str = "User-agent: *\nAllow: /\n", extra: str = ""
+        self,
+        total: int = 110,
+        pictures: str = "",
+        robots: str = "User-agent: *\nAllow: /\n",
+        extra: str = "",
+        slow_seconds: float = 20,
     ) -> None:
         super().__init__()
+        self.slow_seconds = slow_seconds
         self.total = total
         self.robots = robots
         self.extra = extra
@@ -80,6 +94,8 @@ class BingReplica(Replica):
             return Response(jpeg(int(request.path.split("/")[2].partition(".")[0])), "image/jpeg")
         if request.path == "/images/async":
             return self._fragment(request, words)
+        if request.path == "/cookies":
+            return Response(b"ok", "text/plain")
         if request.path == "/images/search":
             return self._page(request, words)
         if request.path.startswith("/turing/captcha"):
@@ -96,7 +112,7 @@ class BingReplica(Replica):
         if "overloaded" in words:
             return Response(b"later", "text/plain", 503)
         if "slow" in words:
-            time.sleep(3)
+            time.sleep(self.slow_seconds)
         body, script = self._results(words)
         raw = {name: value for name, _, value in (p.partition("=") for p in request.target.split("?")[1].split("&"))}
         text = PAGE.format(
@@ -107,7 +123,7 @@ class BingReplica(Replica):
             body=body + self.extra,
             script=script,
         )
-        return Response(text.encode())
+        return Response(text.encode() if "nocookies" not in words else BANNER.sub("", text).encode())
 
     def _results(self, words: str) -> tuple[str, str]:
         if "noresults" in words:
@@ -126,20 +142,22 @@ class BingReplica(Replica):
         )
 
     def _fragment(self, request: Request, words: str) -> Response:
-        first = int(request.query["first"])
+        first, count = int(request.query["first"]), int(request.query.get("count", PAGE_SIZE))
         if "throttled" in words and first > PAGE_SIZE + 1:
             return Response(b"", status=429)
+        if "broken" in words and first > PAGE_SIZE + 1:
+            return Response(b"", status=500)
         if "flaky" in words and request.target not in self._failed:
             self._failed.add(request.target)
             return Response(b"", status=500)
         if first > self.total:
             if "silent" in words:
                 return Response(b"")
-            first = self.total - PAGE_SIZE + 1  # repeat the last batch, as the site does
-        return Response(self._control(words, first).encode())
+            first = max(1, self.total - count + 1)  # repeat the last batch, as the site does
+        return Response(self._control(words, first, min(count, PAGE_SIZE)).encode())
 
-    def _control(self, words: str, first: int) -> str:
-        last = min(first + PAGE_SIZE - 1, self.total)
+    def _control(self, words: str, first: int, count: int = PAGE_SIZE) -> str:
+        last = min(first + count - 1, self.total)
         tiles = [self._tile(words, number) for number in range(first, last + 1)]
         if first == 1:
             tiles[5:5] = self._traps()

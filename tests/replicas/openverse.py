@@ -7,6 +7,9 @@ from tests.replicas.server import Replica, Request, Response
 LICENSES = {"by", "by-sa", "by-nd", "by-nc", "by-nc-sa", "by-nc-nd", "cc0", "pdm"}
 PAGES = 12
 PAGE_SIZE = 20
+MOST_WITH_ACCOUNT = 500
+OF_ACCOUNT = 730
+CLIENT = {"client_id": "picaisso-tests", "client_secret": "not so secret"}
 
 
 class OpenverseReplica(Replica):
@@ -15,25 +18,54 @@ class OpenverseReplica(Replica):
     `nothing` finds nothing, `throttled` answers 429 from the third page, `exhausted` says in its headers that no
     request is left, `broken` fails once per page and then works, `down` always fails, `changed` answers in another
     shape, `few` has one page of three. Pictures point at `pictures`, a URL with a place for a number.
+
+    With the registered `CLIENT` a token can be had that serves `token_uses` requests and allows larger pages; it is
+    refused afterwards. The scenario `banned` refuses every token.
     """
 
-    def __init__(self, pictures: str = "https://pictures.example/{}.jpg", first: int = 0) -> None:
+    def __init__(
+        self, pictures: str = "https://pictures.example/{}.jpg", first: int = 0, token_uses: int = 1000
+    ) -> None:
         super().__init__()
+        self._token_uses = token_uses
+        self._tokens: dict[str, int] = {}
         self._pictures = pictures
         self._first = first
 
     def respond(self, request: Request) -> Response:
+        if request.path == "/v1/auth_tokens/token/":
+            return self._token(request.form)
         if request.path != "/v1/images/":
             return _problem(404, "Not found.")
         query = request.query
         words, page = query.get("q", ""), int(query.get("page", "1"))
-        if int(query.get("page_size", "20")) > PAGE_SIZE:
+        token = request.headers.get("Authorization", "").removeprefix("Bearer ")
+        if token and ("banned" in words or self._tokens.get(token, 0) < 1):
+            return _problem(401, "The token has expired.")
+        size = int(query.get("page_size", "20"))
+        if size > (MOST_WITH_ACCOUNT if token else PAGE_SIZE):
             return _problem(401, "page_size may not exceed 20 for anonymous requests.")
+        if token:
+            self._tokens[token] -= 1
+            return _answer(self._large_page(page, size))
         if not set(query.get("license", "by").split(",")) <= LICENSES or "li" in query:
             return _problem(400, {"license": ["unknown"]})
         if page > PAGES:
             return _problem(404, "Invalid page.")
         return self._scenario(request, words, page)
+
+    def _token(self, form: dict[str, str]) -> Response:
+        if form != CLIENT | {"grant_type": "client_credentials"}:
+            return _problem(401, "invalid_client")
+        token = f"token-{len(self._tokens) + 1}"
+        self._tokens[token] = self._token_uses
+        return _answer({"access_token": token, "expires_in": 43_200, "token_type": "Bearer", "scope": "read"})
+
+    def _large_page(self, page: int, size: int) -> dict:
+        numbers = range((page - 1) * size, min(page * size, OF_ACCOUNT))
+        results = [self._item(number) for number in numbers]
+        pages = -(-OF_ACCOUNT // size)
+        return {"result_count": OF_ACCOUNT, "page_count": pages, "page_size": size, "page": page, "results": results}
 
     def _scenario(self, request: Request, words: str, page: int) -> Response:
         tries = sum(1 for each in self.requests if each.target == request.target)

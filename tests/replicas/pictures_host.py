@@ -2,6 +2,7 @@
 
 import contextlib
 import gzip
+import ssl
 import time
 from http.server import BaseHTTPRequestHandler
 
@@ -16,13 +17,20 @@ class PictureHost(Replica):
 
     `/redirect?to=URL`, `/loop`, `/hops/<n>` redirect; `/endless`, `/drip`, `/short`, `/huge`, `/gzip` lie about or
     never finish their bodies; `/html`, `/empty`, `/gone`, `/forbidden`, `/nothing`, `/busy` are no pictures; `/noai`,
-    `/otherbot`, `/ourbot`, `/hotlink` set conditions.
+    `/otherbot`, `/ourbot`, `/tags`, `/hotlink` set conditions. `/flaky/<n>/<status>` answers with that status n times
+    before it has a picture, `/breaks/<n>` breaks the connection off n times, `/patience/<seconds>` asks once for so
+    much time, `/tired` always for a second.
+
+    `times` tells when requests came, by the monotonic clock.
     """
 
-    def __init__(self, delay: float = 0.0) -> None:
+    def __init__(self, delay: float = 0.0, tls: ssl.SSLContext | None = None) -> None:
         super().__init__()
+        if tls is not None:
+            self._server.socket = tls.wrap_socket(self._server.socket, server_side=True)
         self.delay = delay
         self.files: dict[str, bytes] = {}
+        self.times: list[float] = []
 
     def add(self, path: str, body: bytes) -> str:
         """Serve these bytes at a path as image/jpeg, whatever they are; returns the address."""
@@ -33,7 +41,10 @@ class PictureHost(Replica):
         return f"{self.url}/pic/{seed}.jpg"
 
     def answer(self, request: Request, handler: BaseHTTPRequestHandler) -> None:
-        misbehave = {"/endless": _endless, "/drip": _drip, "/short": _short, "/huge": _huge}.get(request.path)
+        self.times.append(time.monotonic())
+        misbehave = MISBEHAVIOUR.get(request.path)
+        if request.path.startswith("/breaks/") and self._still(request):
+            misbehave = _short
         if misbehave is None:
             super().answer(request, handler)
             return
@@ -46,6 +57,26 @@ class PictureHost(Replica):
             return Response(self.files[request.path], PICTURE)
         first = "/" + request.path.split("/")[1]
         return getattr(self, "_" + first[1:].replace("-", "_"), self._gone)(request)
+
+    def _still(self, request: Request) -> bool:
+        """Whether this path has been asked for at most as often as its number says."""
+        return len(self.asked(request.path)) <= int(request.path.split("/")[2])
+
+    def _flaky(self, request: Request) -> Response:
+        if self._still(request):
+            return Response(b"later", "text/plain", int(request.path.split("/")[3]))
+        return Response(jpeg(11), PICTURE)
+
+    def _breaks(self, request: Request) -> Response:
+        return Response(jpeg(12), PICTURE)
+
+    def _patience(self, request: Request) -> Response:
+        if len(self.asked(request.path)) == 1:
+            return Response(b"later", "text/plain", 429, {"Retry-After": request.path.split("/")[2]})
+        return Response(jpeg(13), PICTURE)
+
+    def _tired(self, request: Request) -> Response:
+        return Response(b"later", "text/plain", 429, {"Retry-After": "1"})
 
     def _pic(self, request: Request) -> Response:
         time.sleep(self.delay)
@@ -123,6 +154,15 @@ def _drip(handler: BaseHTTPRequestHandler) -> None:
         time.sleep(0.05)
 
 
+def _tags(handler: BaseHTTPRequestHandler) -> None:
+    handler.send_response(200)
+    for tag in ("otherbot: noindex", "noarchive, nosnippet", "unavailable_after: 25 Jun 2030 15:00:00 PST, NoImageAI"):
+        handler.send_header("X-Robots-Tag", tag)
+    handler.send_header("Content-Length", str(len(jpeg(14))))
+    handler.end_headers()
+    handler.wfile.write(jpeg(14))
+
+
 def _short(handler: BaseHTTPRequestHandler) -> None:
     _start(handler, 100_000)
     handler.wfile.write(jpeg(1)[:500])
@@ -131,3 +171,6 @@ def _short(handler: BaseHTTPRequestHandler) -> None:
 def _huge(handler: BaseHTTPRequestHandler) -> None:
     _start(handler, 10 << 30)
     handler.wfile.write(b"x" * 65536)
+
+
+MISBEHAVIOUR = {"/endless": _endless, "/drip": _drip, "/short": _short, "/huge": _huge, "/tags": _tags}

@@ -1,5 +1,6 @@
 """The small HTTP server that the replicas share: one method to answer with, and a record of what was asked."""
 
+import json
 import sys
 import threading
 from collections.abc import Mapping
@@ -10,10 +11,11 @@ from urllib.parse import parse_qsl, urlsplit
 
 @dataclass(frozen=True)
 class Request:
-    """One request as it came: `target` is the raw path with its query."""
+    """One request as it came: `target` is the raw path with its query, `body` what was posted."""
 
     target: str
     headers: Mapping[str, str]
+    body: bytes = b""
 
     @property
     def path(self) -> str:
@@ -22,6 +24,10 @@ class Request:
     @property
     def query(self) -> dict[str, str]:
         return dict(parse_qsl(urlsplit(self.target).query, keep_blank_values=True))
+
+    @property
+    def form(self) -> dict[str, str]:
+        return dict(parse_qsl(self.body.decode(), keep_blank_values=True))
 
 
 @dataclass(frozen=True)
@@ -55,6 +61,12 @@ class Replica:
 
             def do_GET(self) -> None:
                 request = Request(self.path, dict(self.headers.items()))
+                replica.requests.append(request)
+                replica.answer(request, self)
+
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers.get("Content-Length", "0")))
+                request = Request(self.path, dict(self.headers.items()), body)
                 replica.requests.append(request)
                 replica.answer(request, self)
 
@@ -98,3 +110,7 @@ class Replica:
 
     def respond(self, request: Request) -> Response:
         raise NotImplementedError
+
+
+def json_response(data: object, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    return Response(json.dumps(data).encode(), "application/json", status, headers or {})

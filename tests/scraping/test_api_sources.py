@@ -5,7 +5,8 @@ import pytest
 from scraping.sources.contract import Outcome
 from scraping.sources.wikimedia import rendered_width, split_license
 from tests.replicas.commons import CommonsReplica
-from tests.replicas.openverse import OpenverseReplica
+from tests.replicas.openverse import CLIENT, OpenverseReplica
+from tests.scraping.asking import Asking
 from tests.scraping.conftest import config_for
 
 
@@ -76,6 +77,44 @@ def test_a_source_that_refuses_connections_is_named_as_not_answering(ask):
         config = config_for({"openverse": site})
     result = ask("openverse", config, "corgi")
     assert result.outcome is Outcome.NETWORK
+
+
+ACCOUNT = {"credentials": {f"openverse_{name}": value for name, value in CLIENT.items()}}
+
+
+def test_with_an_account_openverse_is_read_in_larger_pages_beyond_its_anonymous_end():
+    with OpenverseReplica() as site:
+        asking = Asking("openverse", site)
+        result = asking("corgi", limit=700, **ACCOUNT)
+        assert (result.outcome, len(result.candidates), result.detail) == (Outcome.OK, 700, "")
+        assert len(site.asked("/v1/auth_tokens/token/")) == 1
+        assert {request.query["page_size"] for request in site.asked("/v1/images/")} == {"100"}
+        assert set(asking.paces) == {1.0}
+        asking("corgi", limit=10, **ACCOUNT)
+        assert len(site.asked("/v1/auth_tokens/token/")) == 1, "a token is used until it ends"
+
+
+def test_an_expired_token_of_openverse_is_renewed_and_the_page_asked_for_again():
+    with OpenverseReplica(token_uses=2) as site:
+        result = Asking("openverse", site)("corgi", limit=450, **ACCOUNT)
+        assert (result.outcome, len(result.candidates)) == (Outcome.OK, 450), result
+        assert [candidate.rank for candidate in result.candidates] == list(range(1, 451))
+        assert len(site.asked("/v1/auth_tokens/token/")) == 3
+        refused = [request.headers["Authorization"] for request in site.asked("/v1/images/")]
+        assert refused == ["Bearer token-1"] * 3 + ["Bearer token-2"] * 3 + ["Bearer token-3"]
+
+
+@pytest.mark.parametrize(
+    ("words", "secret"), [("corgi", {"openverse_client_secret": "wrong"}), ("banned", {})], ids=["secret", "token"]
+)
+def test_an_account_that_openverse_refuses_is_done_without_and_the_operator_is_told(words, secret):
+    with OpenverseReplica() as site:
+        credentials = ACCOUNT["credentials"] | secret
+        result = Asking("openverse", site)(words, limit=30, credentials=credentials)
+        assert (result.outcome, len(result.candidates)) == (Outcome.OK, 30), result
+        assert result.detail == "the account was refused; asked without it"
+        assert site.requests[-1].query["page_size"] == "20"
+        assert "not so secret" not in repr(Asking("openverse", site).query("x", credentials=credentials))
 
 
 def test_commons_results_come_in_the_order_of_their_rank_with_bounded_pictures(ask):

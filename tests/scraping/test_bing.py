@@ -4,6 +4,7 @@ import os
 import signal
 import threading
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from scraping.sources.bing import PageState, classify_empty, parse_tile, search_
 from scraping.sources.contract import Outcome, normalised_url
 from tests.replicas.bing import BingReplica
 from tests.replicas.server import Replica, Response
+from tests.scraping.asking import Asking
 from tests.scraping.conftest import config_for, descendants, wait_until
 
 pytestmark = pytest.mark.timeout(90)
@@ -54,6 +56,7 @@ def test_it_stops_as_soon_as_enough_is_found(ask):
         ("changed", Outcome.LAYOUT_CHANGED, 0),
         ("drifted", Outcome.LAYOUT_CHANGED, 12),
         ("throttled", Outcome.RATE_LIMITED, 70),
+        ("broken", Outcome.NETWORK, 70),
         ("flaky", Outcome.PARTIAL, 80),
         ("silent", Outcome.PARTIAL, 80),
     ],
@@ -104,6 +107,41 @@ def _name(pid: int) -> str:
         return Path(f"/proc/{pid}/comm").read_text().strip()
     except OSError:
         return ""
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("words", ["changed", "drifted"])
+def test_a_page_that_is_not_understood_is_saved_with_a_screenshot(words, tmp_path):
+    with BingReplica(total=35) as site, ExitStack() as browsers:
+        result = Asking("bing", site, browsers)(words, limit=60, evidence_dir=str(tmp_path / "evidence"))
+        assert result.outcome is Outcome.LAYOUT_CHANGED
+        assert result.cool_down_seconds == 6 * 3600
+        page = Path(result.evidence)
+        assert page.parent == tmp_path / "evidence"
+        assert f"<title>{words}" in page.read_text()
+        assert page.stat().st_size <= 1 << 20
+        assert page.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.browser
+def test_a_page_that_does_not_come_in_time_is_no_block_and_never_the_page_before():
+    with BingReplica(total=35) as site, ExitStack() as browsers:
+        browser = browsers.enter_context(Browser(BrowserSettings(allowed_hosts=(site.host,))))
+        asking = Asking("bing", site, browser=browser)
+        assert asking("corgi", limit=10).outcome is Outcome.OK
+        started = time.monotonic()
+        result = asking("slow", limit=10, seconds=2)
+        assert (result.outcome, result.candidates) == (Outcome.TIMEOUT, ()), result
+        assert result.message == "Bing did not answer in time."
+        assert time.monotonic() - started < 10
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize(("words", "choices"), [("corgi", ["reject"]), ("nocookies", [])])
+def test_the_question_about_cookies_is_answered_with_no_where_it_is_asked(words, choices):
+    with BingReplica(total=80) as site, ExitStack() as browsers:
+        assert Asking("bing", site, browsers)(words, limit=60).outcome is Outcome.OK
+        assert [request.query["choice"] for request in site.asked("/cookies")] == choices
 
 
 class _Tripwire(Replica):

@@ -27,9 +27,10 @@ from tests.scraping.conftest import alive, config_for, descendants, environment,
 pytestmark = pytest.mark.timeout(120)
 
 ROW_KEYS = {
-    *("class", "source", "query", "rank", "image_url", "page_url", "title", "creator", "attribution"),
+    *("class", "source", "query", "rank", "image_url", "page_url", "title", "creator", "creator_url", "attribution"),
     *("license", "license_version", "license_url", "license_basis", "state", "reason", "detail", "file"),
-    *("sha256", "source_sha256", "width", "height", "bytes", "mime", "http_status", "fetched_at"),
+    *("sha256", "source_sha256", "width", "height", "source_width", "source_height", "bytes", "stored_bytes"),
+    *("mime", "http_status", "found_at", "fetched_at"),
 }
 
 

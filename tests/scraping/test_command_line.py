@@ -9,6 +9,7 @@ import pytest
 
 from scraping.__main__ import environment_values, read_dotenv
 from scraping.config import CollectConfig, ConfigError
+from scraping.sources import DEFAULT_ORDER
 from tests.replicas.openverse import OpenverseReplica
 from tests.replicas.pictures_host import PictureHost
 from tests.scraping.conftest import environment
@@ -40,6 +41,10 @@ def test_names_become_a_folder_with_its_configuration_and_result(tmp_path):
         lines = [json.loads(line) for line in done.stdout.splitlines()]
         assert lines[0]["stage"] == "collect"
         assert lines[-1] == json.loads((tmp_path / "found" / "result.json").read_text())
+        assert [entry["kept"] + sum(entry["rejected"].values()) for entry in lines[-1]["classes"]] == [
+            entry["found"] for entry in lines[-1]["classes"]
+        ]
+        assert lines[-1]["classes"][0]["kept"] > 0
 
 
 @pytest.mark.parametrize(
@@ -52,6 +57,8 @@ def test_names_become_a_folder_with_its_configuration_and_result(tmp_path):
         ["collect", "x", "--out", "o", "--source", "altavista"],
         ["collect", "x", "--out", "o", "--source-url", "nonsense"],
         ["collect", "x", "--out", "o", "--limit", "many"],
+        ["check", "--source", "altavista"],
+        ["check", "--source-url", "nonsense"],
         ["download", "list.txt"],
         ["unknown"],
     ],
@@ -83,7 +90,7 @@ def test_what_is_refused_ends_with_one_and_one_sentence(tmp_path, arguments, var
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--help"], ["collect", "--help"], ["download", "--help"], ["gallery", "--help"]]
+    "arguments", [["--help"], ["collect", "--help"], ["check", "--help"], ["download", "--help"], ["gallery", "--help"]]
 )
 def test_help_is_there(tmp_path, arguments):
     done = run(*arguments, cwd=tmp_path)
@@ -98,15 +105,26 @@ def test_the_environment_sets_what_it_names_and_nothing_else():
             "PICAISSO_COLLECT_MINUTES": "2",
             "PICAISSO_BING_URL": "http://127.0.0.1:1",
             "PICAISSO_LOCALE": "",
+            "PICAISSO_MIN_IMAGES": "30",
+            "PICAISSO_OPENVERSE_CLIENT_ID": "me",
             "HOME": "/",
         }
     )
     expected = {
         "sources": ["bing", "openverse"],
         "deadline_seconds": 120.0,
+        "minimum": 30,
+        "credentials": {"openverse_client_id": "me"},
         "source_urls": {"bing": "http://127.0.0.1:1"},
     }
     assert values == expected
+
+
+def test_a_source_that_needs_a_key_is_asked_when_there_is_one():
+    assert "sources" not in environment_values({})
+    assert environment_values({"PICAISSO_PIXABAY_KEY": "k"})["sources"] == [*DEFAULT_ORDER, "pixabay"]
+    both = {"PICAISSO_PIXABAY_KEY": "k", "PICAISSO_SOURCES": "openverse"}
+    assert environment_values(both)["sources"] == ["openverse"]
 
 
 def test_a_dotenv_file_is_read_as_usual(tmp_path):
@@ -128,6 +146,10 @@ def test_a_dotenv_file_is_read_as_usual(tmp_path):
         {"classes": [{"id": "c001", "name": "x", "query": "x"}], "license": "free"},
         {"classes": [{"id": "c001", "name": "x", "query": "x"}], "limit": "ten"},
         {"classes": [{"id": "c001", "name": "x", "query": "x"}], "limt": 10},
+        {"classes": [{"id": "c001", "name": "x", "query": "x"}], "credentials": {"flickr_key": "x"}},
+        {"classes": [{"id": "c001", "name": "x", "query": "x"}], "taken_down": {"hashes": ["x"]}},
+        {"classes": [{"id": "c001", "name": "x", "query": "x"}], "taken_down": {"pages": []}},
+        {"classes": [{"id": "c001", "name": "x", "query": "x"}], "minimum": -1},
     ],
 )
 def test_a_configuration_that_makes_no_sense_is_refused_in_a_sentence(values):

@@ -1,24 +1,40 @@
 """The download engine alone: a list of addresses to files or reasons, resumable."""
 
 import asyncio
+import hashlib
 import json
 import subprocess
 import sys
 import time
+from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from scraping.download import DownloadSettings, download_list, opted_out, read_urls
-from scraping.fetch import FetchSettings
+from scraping.download import (
+    Downloader,
+    DownloadSettings,
+    EngineSettings,
+    RetrySettings,
+    download_list,
+    opted_out,
+    read_urls,
+    url_sum,
+)
+from scraping.fetch import FetchFailure, FetchSettings
 from scraping.screen import ScreenSettings
+from scraping.spool import Spool
+from tests.replicas.pictures import jpeg
 from tests.replicas.pictures_host import PictureHost
 from tests.scraping.conftest import environment, repository, wait_until
+
+SOON = RetrySettings(first_seconds=0.05, longest_seconds=2.0)
 
 
 def settings(*hosts: PictureHost, **values) -> DownloadSettings:
     fetching = FetchSettings(allowed_private_hosts=frozenset(host.host for host in hosts), deadline_seconds=2, **values)
-    return DownloadSettings(fetching, ScreenSettings(min_side=64, max_side=256))
+    return DownloadSettings(fetching, ScreenSettings(min_side=64, max_side=256), SOON)
 
 
 def rows(folder: Path) -> dict[str, dict]:
@@ -70,35 +86,224 @@ def test_a_second_run_asks_for_nothing_that_is_decided(tmp_path):
         assert (summary.kept, summary.already, summary.rejected) == (20, 11, {"http_error": 1})
 
 
-def test_killed_in_the_middle_each_picture_is_fetched_once(tmp_path):
-    with PictureHost(delay=0.1) as host:
-        urls = [host.picture_url(number) for number in range(150)]
+def _decided(folder: Path) -> set[str]:
+    """Addresses with a complete row."""
+    path = folder / "images.jsonl"
+    lines = path.read_bytes().split(b"\n")[:-1] if path.exists() else []
+    return {json.loads(line)["image_url"] for line in lines}
+
+
+def _received(folder: Path) -> set[str]:
+    """Names under which the spool keeps complete bodies."""
+    path = folder / "incoming" / "index"
+    lines = path.read_bytes().split(b"\n")[1:-1] if path.exists() else []
+    return {line.split()[0].decode() for line in lines}
+
+
+def _spool_name(url: str) -> str:
+    return hashlib.sha256(url.encode()).hexdigest()[:32]
+
+
+def test_killed_twice_in_the_middle_of_a_thousand_each_is_fetched_successfully_once(tmp_path):
+    with PictureHost(delay=0.05) as host:
+        urls = [host.add(f"/small/{number}.jpg", jpeg(number, (72, 64))) for number in range(1000)]
         (tmp_path / "urls.txt").write_text("# a list\n\n" + "\n".join(urls))
+        out = tmp_path / "out"
         command = [
-            *(sys.executable, "-m", "scraping", "download", str(tmp_path / "urls.txt"), "--out", str(tmp_path / "out")),
-            *("--concurrency", "8", "--min-side", "64", "--allow-private-host", host.host),
+            *(sys.executable, "-m", "scraping", "download", str(tmp_path / "urls.txt"), "--out", str(out)),
+            *("--concurrency", "16", "--min-side", "64", "--allow-private-host", host.host),
         ]
 
         def start() -> subprocess.Popen:
             return subprocess.Popen(command, cwd=repository(), env=environment(), stdout=subprocess.DEVNULL)
 
-        def decided() -> set[str]:
-            path = tmp_path / "out" / "images.jsonl"
-            lines = path.read_bytes().split(b"\n")[:-1] if path.exists() else []
-            return {json.loads(line)["image_url"] for line in lines}
-
-        process = start()
-        wait_until(lambda: len(decided()) > 30)
-        process.kill()
-        process.wait()
-        known, before = decided(), len(host.requests)
-        assert 30 < len(known) < 150
-        assert start().wait(60) == 0
-        again = {host.url + request.target for request in host.requests[before:]}
-        assert not again & known
-        final = rows(tmp_path / "out")
+        fetched: set[str] = set()
+        for least in (250, 600):
+            process, before = start(), len(host.requests)
+            wait_until(lambda least=least: len(_decided(out)) > least, 60)
+            process.kill()
+            process.wait()
+            asked = {host.url + request.target for request in host.requests[before:]}
+            assert not asked & fetched, "what had come completely is not asked for again"
+            received = _received(out)
+            fetched = _decided(out) | {url for url in urls if _spool_name(url) in received}
+            assert least < len(fetched) < 1000
+        before = len(host.requests)
+        assert start().wait(120) == 0
+        asked = {host.url + request.target for request in host.requests[before:]}
+        assert not asked & fetched
+        assert asked | fetched == set(urls), "nothing is lost"
+        again = [url for url, count in Counter(request.target for request in host.requests).items() if count > 1]
+        assert len(again) <= 2 * 16, "only what was on the wire when it was killed"
+        lines = (out / "images.jsonl").read_text().splitlines()
+        assert len(lines) == 1000
+        final = rows(out)
         assert set(final) == set(urls)
-        assert all(row["state"] == "kept" for row in final.values())
+        assert all((out / row["file"]).exists() for row in final.values() if row["state"] == "kept")
+        assert {row["reason"] for row in final.values()} <= {None, "duplicate"}
+        assert not (out / "incoming").exists()
+
+
+def test_a_body_that_had_arrived_before_a_kill_is_screened_without_asking_again(tmp_path):
+    with PictureHost() as host:
+        url = host.picture_url(1)
+        Spool(tmp_path / "incoming").add(url, jpeg(1))
+        summary = asyncio.run(download_list([url], tmp_path, settings(host)))
+        assert (summary.kept, host.requests) == (1, [])
+        assert rows(tmp_path)[url]["http_status"] == 200
+
+
+def test_a_spool_of_before_the_machine_went_down_is_not_trusted(tmp_path):
+    Spool(tmp_path).add("http://a.example/1", b"x")
+    assert Spool(tmp_path).earlier("http://a.example/1") is not None
+    index = tmp_path / "index"
+    index.write_bytes(b"another boot\n" + index.read_bytes().partition(b"\n")[2])
+    assert Spool(tmp_path).earlier("http://a.example/1") is None
+    assert [file.name for file in tmp_path.iterdir()] == ["index"]
+
+
+def test_the_spool_s_segments_are_used_again_and_survivors_are_not_overwritten(tmp_path):
+    first = Spool(tmp_path)
+    first.add("http://a.example/undecided", b"u" * 100)
+    spool = Spool(tmp_path)
+    for number in range(50):
+        extent = spool.add(f"http://a.example/{number}", b"%d" % number * (4 << 20))
+        assert extent.read().startswith(b"%d" % number)
+        spool.settled(extent)
+    assert sum(file.stat().st_size for file in tmp_path.iterdir()) < 64 << 20
+    undecided = spool.earlier("http://a.example/undecided")
+    assert undecided is not None and undecided.read() == b"u" * 100
+
+
+def asked_in(host: PictureHost, path: str, tmp_path: Path, retrying: RetrySettings = SOON) -> tuple[str | None, int]:
+    """Reason in the end, and how often it was asked for."""
+    values = replace(settings(host), retrying=retrying)
+    asyncio.run(download_list([host.url + path], tmp_path, values))
+    return rows(tmp_path)[host.url + path]["reason"], len(host.asked(path))
+
+
+@pytest.mark.parametrize(
+    ("path", "reason", "requests"),
+    [
+        ("/flaky/2/503", None, 3),
+        ("/flaky/3/429", None, 4),
+        ("/flaky/4/500", "http_error", 4),
+        ("/flaky/1/502", None, 2),
+        ("/flaky/1/404", "http_error", 1),
+        ("/flaky/1/403", "http_error", 1),
+        ("/flaky/1/410", "http_error", 1),
+        ("/flaky/1/408", "http_error", 1),
+        ("/flaky/1/501", "http_error", 1),
+        ("/breaks/2", None, 3),
+        ("/breaks/9", "unreachable", 4),
+        ("/drip", "unreachable", 1),
+        ("/huge", "too_large", 1),
+        ("/noai", "opted_out", 1),
+        ("/tags", "opted_out", 1),
+        ("/redirect?to=http://169.254.169.254/", "refused_address", 0),
+    ],
+)
+def test_only_what_may_pass_is_asked_for_again_and_three_times_at_most(path, reason, requests, tmp_path):
+    with PictureHost() as host:
+        assert asked_in(host, path, tmp_path) == (reason, requests)
+
+
+def test_a_host_that_asks_for_time_is_given_it_and_all_its_addresses_wait(tmp_path):
+    with PictureHost() as host:
+        urls = [host.url + "/patience/1"] + [host.picture_url(number) for number in range(8)]
+        values = settings(host, connections=1)
+        asyncio.run(download_list(urls, tmp_path, values))
+        assert host.requests[0].target == "/patience/1"
+        assert host.times[1] - host.times[0] >= 1.0
+        assert {row["reason"] for row in rows(tmp_path).values()} == {None}
+
+
+def test_a_host_that_asks_for_too_much_time_is_not_asked_again(tmp_path):
+    with PictureHost() as host:
+        started = time.monotonic()
+        assert asked_in(host, "/patience/3600", tmp_path) == ("http_error", 1)
+        assert time.monotonic() - started < 5
+
+
+def test_a_host_that_always_asks_for_time_does_not_hold_up_a_list_for_long(tmp_path):
+    with PictureHost() as host, PictureHost() as other:
+        urls = [f"{host.url}/tired?{number}" for number in range(30)] + [other.picture_url(1)]
+        started = time.monotonic()
+        asyncio.run(download_list(urls, tmp_path, settings(host, other, connections=4)))
+        assert 3 <= time.monotonic() - started < 10
+        reasons = Counter(row["reason"] for row in rows(tmp_path).values())
+        assert reasons == {"http_error": 30, None: 1}
+        assert len(host.requests) <= 30 + 3 * 4
+
+
+def test_hosts_take_turns_whatever_the_order_of_the_list(tmp_path):
+    with PictureHost(delay=0.05) as first, PictureHost(delay=0.05) as second:
+        urls = [first.picture_url(number) for number in range(120)]
+        urls += [second.picture_url(number) for number in range(200, 210)]
+        order: list[str] = []
+        values = settings(first, second, connections=4)
+        asyncio.run(download_list(urls, tmp_path, values, lambda row, _: order.append(row["image_url"])))
+        assert {url for url in order if url.startswith(second.url)} <= set(order[:40])
+
+
+def test_waits_double_and_are_never_the_same_for_all():
+    failure = FetchFailure("unreachable", "reset", transient=True)
+    retrying = RetrySettings(first_seconds=1.0)
+    waits = [[retrying.wait_after(failure, tries) for _ in range(50)] for tries in (1, 2, 3)]
+    for place, drawn in enumerate(waits):
+        assert len(set(drawn)) > 10
+        assert all(0.5 * 2**place <= wait <= 2**place for wait in drawn)
+    assert retrying.wait_after(failure, 4) is None
+    assert retrying.wait_after(FetchFailure("http_error", status=404), 1) is None
+
+
+def test_a_taken_down_address_is_never_asked_for():
+    async def run(host: PictureHost) -> list[str | None]:
+        gone = frozenset({url_sum(host.picture_url(1))})
+        fetching = settings(host).fetching
+        async with Downloader(fetching, ScreenSettings(64, 256), EngineSettings(taken_down_urls=gone)) as downloader:
+            return [(await downloader.get(host.picture_url(number))).reason for number in (1, 2)]
+
+    with PictureHost() as host:
+        assert asyncio.run(run(host)) == ["taken_down", None]
+        assert [request.target for request in host.requests] == ["/pic/2.jpg"]
+
+
+def test_a_taken_down_picture_is_refused_wherever_it_turns_up(tmp_path):
+    with PictureHost() as host:
+        urls = [host.add("/a.jpg", jpeg(1)), host.add("/b.jpg", jpeg(1)), host.add("/c.jpg", jpeg(2))]
+        screening = ScreenSettings(64, 256, frozenset({hashlib.sha256(jpeg(1)).hexdigest()}))
+        asyncio.run(download_list(urls, tmp_path, replace(settings(host), screening=screening)))
+        assert [row["reason"] for row in rows(tmp_path).values()].count("taken_down") == 2
+        assert len(list((tmp_path / "images").iterdir())) == 1
+
+
+def test_hostile_hosts_at_the_same_time_keep_memory_flat_and_the_others_go_on(tmp_path):
+    """F21 as a whole: in its own process, so that its peak is its own."""
+    with PictureHost() as host:
+        bad = [f"{host.url}/{kind}?{number}" for kind in ("endless", "huge", "drip") for number in range(20)]
+        good = [host.picture_url(number) for number in range(40)]
+        mixed = [url for pair in zip(bad, good, strict=False) for url in pair] + bad[len(good) :]
+        script = tmp_path / "run.py"
+        script.write_text(HOSTILE_RUN)
+        command = [sys.executable, str(script), str(tmp_path / "out"), host.host, *mixed]
+        done = subprocess.run(command, cwd=repository(), env=environment(), capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        reasons = Counter(row["reason"] for row in rows(tmp_path / "out").values())
+        assert reasons == {None: 40, "too_large": 40, "unreachable": 20}
+        assert int(done.stdout) < 350_000, "kilobytes"
+
+
+HOSTILE_RUN = """
+import asyncio, resource, sys
+from pathlib import Path
+from scraping.download import DownloadSettings, download_list
+from scraping.fetch import FetchSettings
+from scraping.screen import ScreenSettings
+fetching = FetchSettings(allowed_private_hosts=frozenset({sys.argv[2]}), deadline_seconds=4, connections=100)
+asyncio.run(download_list(sys.argv[3:], Path(sys.argv[1]), DownloadSettings(fetching, ScreenSettings(64, 256))))
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
 
 
 def test_a_slow_host_does_not_hold_up_the_others(tmp_path):

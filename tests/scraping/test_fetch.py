@@ -1,13 +1,23 @@
 """The guarded client against hostile addresses, names, redirects and bodies: F18 to F21."""
 
 import asyncio
+import datetime
+import ipaddress
 import resource
 import socket
+import ssl
+import subprocess
 import sys
 import time
+from urllib.parse import quote
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 
+from scraping.download import DownloadSettings, download_list
 from scraping.fetch import (
     NEUTRAL_MESSAGE,
     AddressRefused,
@@ -21,15 +31,20 @@ from scraping.fetch import (
     is_public_address,
     parse_retry_after,
 )
+from scraping.screen import ScreenSettings
 from tests.replicas.pictures import jpeg
 from tests.replicas.pictures_host import PictureHost
+from tests.scraping.conftest import environment, repository
 
-_connects: list[object] = []
+_connects: list[tuple] = []
 
 
 def _listen(event: str, arguments: tuple) -> None:
-    if event == "socket.connect":
-        _connects.append(arguments[1])
+    if event != "socket.connect":
+        return
+    _connects.append(arguments[1])
+    if isinstance(arguments[1], tuple) and not str(arguments[1][0]).startswith(("127.", "::1")):
+        raise ConnectionRefusedError("tests stay on this machine")
 
 
 sys.addaudithook(_listen)  # the interpreter itself reports each connection attempt, whoever makes it
@@ -132,6 +147,53 @@ def test_a_name_that_changes_after_it_was_vetted_is_refused_at_the_socket():
         rule.open_socket((socket.AF_INET, socket.SOCK_STREAM, 6, "", ("93.184.215.14", 22)))
 
 
+def test_a_name_that_is_rebound_between_two_requests_is_refused_the_second_time(connects):
+    lookups: list[str] = []
+
+    def rebinding(host, port, family=0, type=0):
+        lookups.append(host)
+        return answers("93.184.215.14" if len(lookups) == 1 else "127.0.0.1")(host, port, family, type)
+
+    async def run() -> list[FetchFailure | Fetched]:
+        values = FetchSettings(lookup=rebinding, deadline_seconds=5)
+        found = []
+        for _ in range(2):  # a fetcher each, or the first answer would still be remembered
+            async with Fetcher(values) as fetcher:
+                found.append(await fetcher.fetch("http://evil.example/x.jpg"))
+        return found
+
+    vetted, rebound = asyncio.run(run())
+    assert isinstance(vetted, FetchFailure) and vetted.reason == "unreachable", "these tests connect to nobody"
+    assert isinstance(rebound, FetchFailure) and rebound.reason == "refused_address"
+    assert lookups == ["evil.example"] * 2
+    assert set(connects) == {("93.184.215.14", 80)}, "only the vetted address, and never after another look-up"
+
+
+def test_within_one_fetcher_a_name_stays_at_the_address_that_was_vetted(connects):
+    lookups = iter([answers("93.184.215.14"), *[answers("127.0.0.1")] * 9])
+    values = FetchSettings(lookup=lambda *args, **named: next(lookups)(*args, **named), deadline_seconds=5)
+
+    async def run() -> None:
+        async with Fetcher(values) as fetcher:
+            for _ in range(3):
+                assert isinstance(await fetcher.fetch("http://evil.example/x.jpg"), FetchFailure)
+
+    asyncio.run(run())
+    assert connects and set(connects) <= {("93.184.215.14", 80)}
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1/", "http://nobody.example/"])
+def test_a_refused_address_and_a_dead_name_read_the_same_to_everybody(url, tmp_path):
+    def nobody(*_, **__):
+        raise socket.gaierror(socket.EAI_NONAME, "unknown")
+
+    settings = DownloadSettings(FetchSettings(lookup=nobody, deadline_seconds=2), ScreenSettings())
+    rows: list[dict] = []
+    asyncio.run(download_list([url], tmp_path, settings, lambda row, _: rows.append(row)))
+    told = {name: rows[0][name] for name in ("detail", "http_status", "bytes", "sha256", "file")}
+    assert told == {"detail": NEUTRAL_MESSAGE, "http_status": None, "bytes": None, "sha256": None, "file": None}
+
+
 def test_a_foreign_name_may_not_lead_to_an_allowed_private_host(connects):
     with PictureHost() as host:
         port = host.host.partition(":")[2]
@@ -196,6 +258,27 @@ def test_a_redirect_to_another_port_of_an_allowed_machine_is_refused():
         assert neighbour.requests == []
 
 
+def test_a_redirect_to_a_name_with_a_private_address_is_refused(connects):
+    with PictureHost() as host:
+        values = settings(host, lookup=answers("10.0.0.7"), deadline_seconds=5)
+        answer = fetch_once(f"{host.url}/redirect?to=http://intranet.example/", values)
+        assert isinstance(answer, FetchFailure)
+        assert answer.reason == "refused_address"
+        assert len(connects) == 1
+
+
+@pytest.mark.parametrize("hops", [1, 2, 3])
+def test_every_hop_is_checked_anew(hops, connects):
+    with PictureHost() as host:
+        target = f"{host.url}/redirect?to=http://169.254.169.254/"
+        for _ in range(hops):
+            target = f"{host.url}/redirect?to={quote(target)}"
+        answer = fetch_once(target, settings(host))
+        assert isinstance(answer, FetchFailure)
+        assert (answer.reason, len(host.requests)) == ("refused_address", hops + 1)
+        assert {address for address, _ in connects} == {"127.0.0.1"}
+
+
 def test_four_redirects_are_followed_and_a_fifth_is_not():
     with PictureHost() as host:
         assert isinstance(fetch_once(f"{host.url}/hops/3", settings(host)), Fetched)
@@ -249,6 +332,71 @@ def test_tls_towards_a_server_without_it_is_a_plain_failure():
         answer = fetch_once(f"https://{host.host}/pic/1.jpg", settings(host, deadline_seconds=5))
         assert isinstance(answer, FetchFailure)
         assert answer.reason == "unreachable"
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory):
+    """(certificate file, server context) for 127.0.0.1, signed by itself."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "test")])
+    day = datetime.timedelta(days=1)
+    today = datetime.datetime.now(datetime.UTC)
+    address = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
+    builder = x509.CertificateBuilder(
+        name, name, key.public_key(), x509.random_serial_number(), today - day, today + day
+    )
+    signed = builder.add_extension(address, False).sign(key, hashes.SHA256())
+    file = tmp_path_factory.mktemp("tls") / "certificate.pem"
+    plain = (serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    file.write_bytes(key.private_bytes(*plain) + signed.public_bytes(serialization.Encoding.PEM))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(file)
+    return file, context
+
+
+def test_an_unknown_certificate_is_a_plain_failure_that_is_not_worth_another_try(authority):
+    with PictureHost(tls=authority[1]) as host:
+        answer = fetch_once(host.picture_url(1).replace("http:", "https:"), settings(host, deadline_seconds=5))
+        assert isinstance(answer, FetchFailure)
+        assert (answer.reason, answer.transient, host.requests) == ("unreachable", False, [])
+
+
+FETCH = """
+import sys
+from scraping.fetch import FetchSettings, fetch_once
+answer = fetch_once(sys.argv[1], FetchSettings(allowed_private_hosts=frozenset(sys.argv[2:]), deadline_seconds=10))
+print(getattr(answer, "reason", "fetched"), getattr(answer, "detail", ""))
+"""
+
+
+def test_a_redirect_from_https_to_http_is_refused(authority):
+    """In its own process, which trusts the test's certificate from its start."""
+    with PictureHost(tls=authority[1]) as secure, PictureHost() as plain:
+
+        def fetched(path: str) -> str:
+            url = secure.url.replace("http:", "https:") + path
+            command = [sys.executable, "-c", FETCH, url, secure.host, plain.host]
+            variables = environment(SSL_CERT_FILE=str(authority[0]))
+            return subprocess.run(command, cwd=repository(), env=variables, capture_output=True, text=True).stdout
+
+        assert fetched("/pic/1.jpg") == "fetched \n"
+        assert fetched("/hops/2") == "fetched \n"
+        assert fetched(f"/redirect?to={plain.picture_url(1)}") == "refused_address https to http\n"
+        assert plain.requests == []
+
+
+def test_large_bodies_come_one_after_the_other_and_all_the_same():
+    async def run(urls: list[str], values: FetchSettings) -> list[int]:
+        async with Fetcher(values) as fetcher:
+            found = await asyncio.gather(*(fetcher.fetch(url) for url in urls))
+            return [len(answer.body) if isinstance(answer, Fetched) else 0 for answer in found]
+
+    with PictureHost() as host:
+        urls = [host.add(f"/large/{number}", bytes(6 << 20)) for number in range(12)]
+        urls.append(host.add("/exact", bytes(4 << 20)))
+        values = settings(host, max_bytes=6 << 20)
+        assert asyncio.run(run(urls, values)) == [6 << 20] * 12 + [4 << 20]
+        assert asyncio.run(run(urls[:1], settings(host, max_bytes=(6 << 20) - 1))) == [0]
 
 
 def test_the_referer_is_the_origin_of_the_page_and_nothing_more():

@@ -1,10 +1,14 @@
 """Bytes to clean pictures or reasons: F22 to F24, with pixels compared and metadata searched for."""
 
 import asyncio
+import contextlib
 import io
 import os
 import signal
 import struct
+import subprocess
+import sys
+import time
 import zlib
 from pathlib import Path
 
@@ -13,9 +17,9 @@ import pytest
 from PIL import Image, ImageCms
 
 from scraping.screen import Picture, Rejection, ScreenSettings, screen
-from scraping.screenpool import ScreenPool
+from scraping.screenpool import CannotScreen, PoolSettings, ScreenPool
 from tests.replicas.pictures import encoded, jpeg, picture
-from tests.scraping.conftest import descendants
+from tests.scraping.conftest import descendants, repository
 
 SMALL = ScreenSettings(min_side=32, max_side=512)
 
@@ -63,6 +67,7 @@ def png_header(width: int, height: int) -> bytes:
         (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 100 100\n%%EndComments\nshowpage\n", "not_a_picture"),
         (encoded(picture(1), "TIFF"), "not_a_picture"),
         (encoded(picture(1), "PPM"), "not_a_picture"),
+        (b"8BPS" + struct.pack(">H6xHIIHH", 1, 3, 48, 64, 8, 3) + bytes(14) + bytes(48 * 64 * 3), "not_a_picture"),
         (encoded(picture(1), "JPEG")[:-3000], "not_a_picture"),
         (encoded(picture(1), "PNG")[:-3000], "not_a_picture"),
         (png_header(20000, 20000), "too_large"),
@@ -146,6 +151,38 @@ def _linear_rgb() -> bytes:
     return bytes(data)
 
 
+def _adobe_rgb() -> bytes:
+    """A profile with the primaries of Adobe RGB (1998), adapted to D50, and its gamma of 563/256."""
+    data = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
+    primaries = {b"rXYZ": ADOBE[:, 0], b"gXYZ": ADOBE[:, 1], b"bXYZ": ADOBE[:, 2]}
+    for number in range(struct.unpack(">I", data[128:132])[0]):
+        signature, offset, size = struct.unpack(">4sII", data[132 + 12 * number : 144 + 12 * number])
+        if signature in primaries:
+            values = [round(value * 65536) for value in primaries[signature]]
+            data[offset : offset + size] = struct.pack(">4sI3i", b"XYZ ", 0, *values)
+        if signature in (b"rTRC", b"gTRC", b"bTRC"):
+            curve = struct.pack(">4sIHHi", b"para", 0, 0, 0, round(563 / 256 * 65536))
+            data[offset : offset + size] = curve.ljust(size, b"\0")
+        if signature == b"desc":
+            name, other = ("sRGB".encode("utf-16-be"), "Wide".encode("utf-16-be"))
+            data[offset : offset + size] = bytes(data[offset : offset + size]).replace(name, other)
+    return bytes(data)
+
+
+# Columns: red, green, blue in XYZ under D50; the second matrix is sRGB's, from its standard, likewise adapted.
+ADOBE = np.array([[0.60974, 0.20528, 0.14919], [0.31111, 0.62567, 0.06322], [0.01947, 0.06087, 0.74457]])
+SRGB = np.array([[0.43607, 0.38515, 0.14307], [0.22249, 0.71687, 0.06061], [0.01392, 0.09708, 0.71410]])
+
+
+def test_adobe_rgb_becomes_the_same_colour_in_srgb():
+    colour = np.array([150, 120, 90])
+    light = np.linalg.solve(SRGB, ADOBE @ (colour / 255) ** (563 / 256))
+    expected = np.where(light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055) * 255
+    assert expected[0] > 155, "the same colour needs a larger red in the narrower space"
+    answer = screened(encoded(flat("RGB", tuple(colour)), "PNG", icc_profile=_adobe_rgb()))
+    assert near(answer, tuple(expected.round().astype(int)), 4)
+
+
 def test_a_turned_picture_is_stored_upright():
     image = Image.new("RGB", (200, 100), "white")
     image.paste("red", (0, 0, 100, 100))
@@ -203,40 +240,171 @@ def test_both_sums_are_those_of_the_bytes():
     assert screened(data).sha256 == answer.sha256
 
 
-def test_the_workers_answer_as_the_function_does():
+def pooled(inputs: list[bytes], settings: PoolSettings, screening: ScreenSettings = SMALL) -> list:
+    """What a pool answers to these, asked for all at once."""
+
     async def run() -> list[Picture | Rejection]:
-        with ScreenPool(SMALL, 2) as pool:
-            inputs = [jpeg(number) for number in range(8)] + [b"nothing"]
+        async with ScreenPool(screening, settings) as pool:
             return await asyncio.gather(*(pool.screen(data) for data in inputs))
 
-    *pictures, nothing = asyncio.run(run())
+    return asyncio.run(run())
+
+
+def workers() -> set[int]:
+    """Pids of the screening processes of this one."""
+    found = set()
+    for pid in descendants(os.getpid()):
+        with contextlib.suppress(OSError):
+            if "scraping.screen" in Path(f"/proc/{pid}/cmdline").read_text():
+                found.add(pid)
+    return found
+
+
+def test_the_workers_answer_as_the_function_does():
+    inputs = [jpeg(number) for number in range(8)] + [b"nothing"]
+    *pictures, nothing = pooled(inputs, PoolSettings(2))
     assert [answer.sha256 for answer in pictures] == [screened(jpeg(number)).sha256 for number in range(8)]
+    assert [answer.jpeg for answer in pictures] == [screened(jpeg(number)).jpeg for number in range(8)]
     assert pictures[0].fingerprint == screened(jpeg(0)).fingerprint
     assert nothing == Rejection("not_a_picture", "UnidentifiedImageError")
 
 
+def test_a_worker_with_a_folder_stores_what_it_would_have_sent(tmp_path):
+    [answer] = pooled([jpeg(1)], PoolSettings(1, tmp_path))
+    stored = tmp_path / f"{answer.sha256[:16]}.jpg"
+    assert answer.jpeg == b""
+    assert list(tmp_path.iterdir()) == [stored]
+    assert stored.read_bytes() == screened(jpeg(1)).jpeg
+
+
+def test_without_thumbnails_there_is_the_hash_alone():
+    [whole] = pooled([jpeg(1)], PoolSettings(1))
+    [quick] = pooled([jpeg(1)], PoolSettings(1), ScreenSettings(32, 512, thumbnails=False))
+    assert quick.sha256 == whole.sha256
+    assert (quick.hash ^ whole.hash).bit_count() <= 2
+    with pytest.raises(ValueError, match="without thumbnails"):
+        _ = quick.fingerprint
+
+
+def test_what_was_taken_down_is_refused_by_the_sum_of_either_bytes_and_not_stored(tmp_path):
+    by_source, by_stored = screened(jpeg(1)).source_sha256, screened(jpeg(2)).sha256
+    settings = ScreenSettings(32, 512, frozenset({by_source, by_stored}))
+    one, other, fine = pooled([jpeg(1), jpeg(2), jpeg(3)], PoolSettings(1, tmp_path), settings)
+    assert (one, other) == (Rejection("taken_down"), Rejection("taken_down"))
+    assert [file.name for file in tmp_path.iterdir()] == [f"{fine.sha256[:16]}.jpg"]
+
+
 def test_a_worker_that_dies_costs_at_most_one_picture_and_is_replaced():
     async def run() -> list[Picture | Rejection]:
-        with ScreenPool(SMALL, 1) as pool:
+        async with ScreenPool(SMALL, PoolSettings(1)) as pool:
             first = await pool.screen(jpeg(1))
-            for pid in descendants(os.getpid()):
-                if "scraping.screen" in Path(f"/proc/{pid}/cmdline").read_text():
-                    os.kill(pid, signal.SIGKILL)
-            second = await pool.screen(jpeg(2))
-            third = await pool.screen(jpeg(3))
-            return [first, second, third]
+            for pid in workers():
+                os.kill(pid, signal.SIGKILL)
+            return [first, *await asyncio.gather(*(pool.screen(jpeg(number)) for number in range(2, 5)))]
 
-    first, second, third = asyncio.run(run())
-    assert isinstance(first, Picture) and isinstance(third, Picture)
-    assert isinstance(second, Rejection) and "decoder failed" in second.detail
+    first, *others = asyncio.run(run())
+    assert isinstance(first, Picture)
+    lost = [answer for answer in others if isinstance(answer, Rejection)]
+    assert len(lost) <= 1
+    assert all("decoder failed" in answer.detail for answer in lost)
+
+
+def scan_bomb(side: int, scans: int) -> bytes:
+    """A progressive JPEG of a few kilobytes whose every scan makes the decoder walk over all blocks again."""
+
+    def segment(marker: int, body: bytes) -> bytes:
+        return struct.pack(">BBH", 0xFF, marker, len(body) + 2) + body
+
+    # One symbol per table: "end of band for 2^14 blocks or more" in the AC table, "difference 0" in the DC table.
+    tables = segment(0xDB, b"\0" + b"\1" * 64)
+    tables += segment(0xC4, b"\x00\1" + b"\0" * 15 + b"\0") + segment(0xC4, b"\x10\1" + b"\0" * 15 + b"\xe0")
+    frame = segment(0xC2, struct.pack(">BHHB", 8, side, side, 1) + b"\1\x11\0")
+    blocks = (side // 8) ** 2
+    dc = segment(0xDA, b"\1\1\0\0\0\0") + b"\0" * (blocks // 8)
+    runs = "".join("0" + "1" * 14 for _ in range(blocks // 32767 + 1))
+    ac = int(runs + "1" * (-len(runs) % 8), 2).to_bytes((len(runs) + 7) // 8, "big").replace(b"\xff", b"\xff\0")
+    return b"\xff\xd8" + tables + frame + dc + (segment(0xDA, b"\1\1\0\1\x3f\0") + ac) * scans + b"\xff\xd9"
+
+
+def test_a_picture_that_takes_too_long_costs_its_time_and_nothing_else():
+    bomb = scan_bomb(4000, 4000)
+    assert len(bomb) < 400_000
+    started = time.monotonic()
+    slow, *others = pooled([bomb, jpeg(1), jpeg(2)], PoolSettings(1, picture_seconds=0.7))
+    assert slow == Rejection("not_a_picture", "its decoder failed: it took too long")
+    assert all(isinstance(answer, Picture) for answer in others)
+    assert time.monotonic() - started < 10
+
+
+def test_decoding_does_not_hold_up_the_loop():
+    large = encoded(Image.effect_noise((5000, 5000), 60).convert("RGB"), "JPEG")
+    gaps: list[float] = []
+
+    async def tick() -> None:
+        while True:
+            before = time.monotonic()
+            await asyncio.sleep(0.005)
+            gaps.append(time.monotonic() - before)
+
+    async def run() -> float:
+        ticking = asyncio.ensure_future(tick())
+        async with ScreenPool(ScreenSettings(32, 4000), PoolSettings(1)) as pool:
+            await pool.screen(jpeg(1))
+            gaps.clear()
+            started = time.monotonic()
+            assert isinstance(await pool.screen(large), Picture)
+        ticking.cancel()
+        return time.monotonic() - started
+
+    took = asyncio.run(run())
+    assert took > 0.2, "else there was nothing to wait for"
+    assert max(gaps) < took / 2
+
+
+def test_hostile_pictures_leave_a_worker_s_memory_below_its_limit():
+    frames = [Image.new("P", (500, 500), number % 7) for number in range(2000)]
+    animation = io.BytesIO()
+    frames[0].save(animation, "GIF", save_all=True, append_images=frames[1:])
+    inputs = [
+        png_header(20000, 20000),
+        encoded(Image.new("1", (8000, 8000)), "PNG"),
+        encoded(Image.new("1", (1, 50000)), "PNG"),
+        encoded(Image.new("RGB", (1, 1)), "PNG"),
+        animation.getvalue(),
+        encoded(Image.new("RGBA", (5400, 5400), (255, 0, 0, 0)), "PNG"),  # the largest that is accepted at all
+    ]
+
+    async def run() -> tuple[list, int]:
+        async with ScreenPool(SMALL, PoolSettings(1)) as pool:
+            answers = [await pool.screen(data) for data in inputs]
+            [pid] = workers()
+            status = Path(f"/proc/{pid}/status").read_text()
+            return answers, int(status.partition("VmHWM:")[2].split()[0])
+
+    answers, kilobytes = asyncio.run(run())
+    reasons = [answer.reason if isinstance(answer, Rejection) else None for answer in answers]
+    assert reasons == ["too_large", "too_large", "too_large", "too_small", None, None]
+    assert kilobytes < 700_000
+
+
+def test_a_worker_may_not_take_more_memory_than_its_limit():
+    greedy = "import scraping.screen as s; s._limit_decoding(); bytearray(s.MEMORY_LIMIT_BYTES + (64 << 20))"
+    done = subprocess.run([sys.executable, "-c", greedy], cwd=repository(), capture_output=True, text=True)
+    assert "MemoryError" in done.stderr
 
 
 def test_no_worker_is_left_when_the_pool_is_closed():
     async def run() -> set[int]:
-        with ScreenPool(SMALL, 2) as pool:
+        async with ScreenPool(SMALL, PoolSettings(2)) as pool:
             await asyncio.gather(*(pool.screen(jpeg(number)) for number in range(4)))
-            return {pid for pid in descendants(os.getpid()) if "screen" in Path(f"/proc/{pid}/cmdline").read_text()}
+            return workers()
 
-    workers = asyncio.run(run())
-    assert workers
-    assert not workers & descendants(os.getpid())
+    left = asyncio.run(run())
+    assert left
+    assert not left & descendants(os.getpid())
+
+
+def test_where_no_worker_starts_it_is_said_and_no_picture_is_blamed(monkeypatch, tmp_path):
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "missing"))
+    with pytest.raises(CannotScreen, match="cannot be decoded"):
+        pooled([jpeg(1)], PoolSettings(2))

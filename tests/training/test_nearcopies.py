@@ -12,6 +12,7 @@ from tests.training.conftest import on_white, stamps
 from training.nearcopies import (
     HASH_DISTANCE,
     CopyIndex,
+    Fingerprint,
     difference_hash,
     fingerprint,
     groups_of_pairs,
@@ -102,6 +103,12 @@ def test_plain_pictures_are_copies_only_when_their_colours_agree() -> None:
     assert index.find(fingerprint(Image.new("RGB", (80, 80), (202, 1, 0)))) == "red"
     assert index.find(fingerprint(Image.new("RGB", (80, 80), (250, 250, 250)))) is None
     assert index.find(fingerprint(Image.new("RGB", (1, 1), (0, 0, 0)))) is None
+
+
+def test_thumbnails_that_another_version_kept_are_refused() -> None:
+    known = fingerprint(scene(1))
+    with pytest.raises(ValueError, match="layout"):
+        Fingerprint(known.hash, known.mirror_hash, known.thumbnails[:-768])
 
 
 def test_a_discarded_picture_is_not_found_and_the_others_still_are() -> None:

@@ -1,0 +1,63 @@
+"""How the sources are: one small real question to each."""
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from scraping.config import CollectConfig
+from scraping.fetch import FetchSettings
+from scraping.searching import Searcher
+from scraping.sources import REGISTRY
+
+WANTED = 5
+SECONDS = 60.0  # for one source; those that share the browser wait for each other on top
+
+
+@dataclass(frozen=True)
+class Health:
+    """How one source answered. `cool_down_seconds` is how long to leave it alone, None when it may be asked."""
+
+    name: str
+    outcome: str
+    found: int
+    message: str
+    seconds: float
+    cool_down_seconds: float | None
+
+
+def check_source(name: str, config: CollectConfig, stop: threading.Event | None = None) -> Health:
+    """Ask one source something that it certainly has; a breaker's word on it is not heeded."""
+    return check_sources(replace(config, sources=(name,)), stop)[0]
+
+
+def check_sources(
+    config: CollectConfig, stop: threading.Event | None = None, on_health: Callable[[Health], None] | None = None
+) -> list[Health]:
+    """Ask all sources of the configuration at once; `on_health` hears of each as it answers.
+
+    The result is in the order of the configuration. Raises Stopped when `stop` is set meanwhile.
+    """
+    fetching = FetchSettings(contact=config.contact, allowed_private_hosts=frozenset(config.allowed_private_hosts))
+    searcher = Searcher(replace(config, closed_sources={}), fetching, stop or threading.Event())
+
+    async def check(name: str) -> Health:
+        started = time.monotonic()
+        waiting = sum(REGISTRY[other].kind == "browser" for other in config.sources)
+        deadline = started + SECONDS * max(1, waiting if REGISTRY[name].kind == "browser" else 1)
+        result = await searcher.search(name, REGISTRY[name].sample_words, WANTED, deadline)
+        spent = round(time.monotonic() - started, 2)
+        found, outcome = len(result.candidates), result.outcome.value
+        health = Health(name, outcome, found, result.message, spent, result.cool_down_seconds)
+        if on_health is not None:
+            on_health(health)
+        return health
+
+    async def check_all() -> list[Health]:
+        return list(await asyncio.gather(*map(check, config.sources)))
+
+    try:
+        return asyncio.run(check_all())
+    finally:
+        searcher.close()

@@ -1,0 +1,64 @@
+"""Asking one adapter directly, with the production's client, guard and browser, against a replica."""
+
+import time
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+
+from scraping.browser import Browser, BrowserSettings
+from scraping.fetch import JSON_MAX_BYTES, FetchFailure, FetchSettings, fetch_json, fetch_once
+from scraping.sources import REGISTRY
+from scraping.sources.contract import Query, SearchOptions, SearchResult, SourceTools
+from scraping.sources.exchange import send
+from tests.replicas.server import Replica
+
+CONTACT = "operator@example.org"
+
+
+@dataclass
+class Asking:
+    """One source at one replica. `paces` and `waits` hold the seconds that the source wanted to wait.
+
+    Its browser is the one given, or one of its own that ends with `browsers`.
+    """
+
+    source: str
+    replica: Replica
+    browsers: ExitStack | None = None
+    paces: list[float] = field(default_factory=list)
+    waits: list[float] = field(default_factory=list)
+    with_send: bool = True
+    browser: Browser | None = None
+
+    def __call__(self, words: str, limit: int = 30, seconds: float = 60, **options: object) -> SearchResult:
+        return REGISTRY[self.source].search(self.query(words, limit, seconds, **options), self.tools())
+
+    def other_names(self, words: str) -> list[str]:
+        return REGISTRY[self.source].other_names(self.query(words), self.tools())
+
+    def query(self, words: str, limit: int = 30, seconds: float = 60, **options: object) -> Query:
+        options = {"contact": CONTACT} | options
+        return Query(words, limit, SearchOptions(**options), time.monotonic() + seconds)
+
+    def tools(self) -> SourceTools:
+        allowed = frozenset({self.replica.host})
+        settings = FetchSettings(CONTACT, allowed_private_hosts=allowed, max_bytes=JSON_MAX_BYTES, deadline_seconds=10)
+
+        def fetch_text(url: str) -> str | FetchFailure:
+            answer = fetch_once(url, settings, accept="text/plain")
+            return answer if isinstance(answer, FetchFailure) else bytes(answer.body).decode()
+
+        return SourceTools(
+            base_url=self.replica.url,
+            get_json=lambda url, parameters: fetch_json(url, parameters, settings),
+            fetch_text=fetch_text,
+            browser=self._browser,
+            pace=self.paces.append,
+            wait=self.waits.append,
+            send=(lambda request: send(request, settings)) if self.with_send else None,
+        )
+
+    def _browser(self, hosts: tuple[str, ...]) -> Browser:
+        if self.browser is None:
+            assert self.browsers is not None, "this source wants a browser"
+            self.browser = self.browsers.enter_context(Browser(BrowserSettings(allowed_hosts=hosts)))
+        return self.browser

@@ -1,0 +1,180 @@
+"""The adapters of iNaturalist and GBIF, against replicas with the traps of the real ones."""
+
+from pathlib import Path
+
+import pytest
+
+from scraping.sources.contract import Outcome
+from scraping.sources.gbif import exact_match, media_license
+from scraping.sources.inaturalist import exact_taxon, sized_address
+from scraping.sources.licenses import License, read_license
+from tests.replicas.gbif import GbifReplica
+from tests.replicas.inaturalist import InaturalistReplica
+from tests.scraping.asking import Asking
+
+
+def test_inaturalist_gives_licensed_photographs_of_exactly_the_taxon_asked_for():
+    with InaturalistReplica() as site:
+        result = Asking("inaturalist", site)("Jaguar", limit=40)
+        assert result.outcome is Outcome.OK, result
+        assert [candidate.rank for candidate in result.candidates] == list(range(1, 41))
+        assert site.asked("/v1/observations")[0].query["taxon_id"] == "41970"
+        assert site.asked("/v1/observations")[0].query["quality_grade"] == "research"
+        first = result.candidates[0]
+        assert (first.license, first.license_version, first.license_basis) == ("cc-by", "4.0", "per-item")
+        assert first.license_url == "https://creativecommons.org/licenses/by/4.0/"
+        assert first.page_url == "https://www.inaturalist.org/observations/7000"
+        assert (first.creator, first.title, first.identity) == ("Observer 0", "Jaguar", "inaturalist:0")
+        assert result.candidates[1].creator == "user1"
+
+
+def test_inaturalist_skips_reserved_photographs_and_keeps_the_spelling_of_extensions():
+    with InaturalistReplica(total=24) as site:
+        result = Asking("inaturalist", site)("jaguar", limit=100, max_side=1024)
+        assert result.outcome is Outcome.PARTIAL
+        assert len(result.candidates) == 24 - 4
+        names = {candidate.image_url.rpartition("/")[2] for candidate in result.candidates}
+        assert names == {"large.jpg", "large.JPG", "large.jpeg", "large.png"}
+        assert result.stats.dropped == 0
+
+
+@pytest.mark.parametrize("words", ["golf", "beetle", "corgi"])
+def test_what_is_only_nearly_the_name_of_a_living_thing_is_not_asked_for_at_inaturalist(words):
+    with InaturalistReplica() as site:
+        result = Asking("inaturalist", site)(words)
+        assert result.outcome is Outcome.NOT_APPLICABLE
+        assert words in result.message
+        assert site.asked("/v1/observations") == []
+
+
+def test_inaturalist_pages_are_read_to_the_last_and_no_further():
+    with InaturalistReplica(total=450) as site:
+        result = Asking("inaturalist", site)("house cat", limit=1000)
+        assert result.outcome is Outcome.PARTIAL
+        pages = [(request.query["page"], request.query["per_page"]) for request in site.asked("/v1/observations")]
+        assert pages == [("1", "200"), ("2", "200"), ("3", "200")]
+        assert len(result.candidates) == 450 - 75
+
+
+@pytest.mark.parametrize("make", [InaturalistReplica, GbifReplica])
+@pytest.mark.parametrize(
+    ("scenario", "outcome", "some", "cool_down"),
+    [
+        ("throttled", Outcome.RATE_LIMITED, True, {61.0, 180.0}),
+        ("changed", Outcome.LAYOUT_CHANGED, False, {6 * 3600.0}),
+        ("drifted", Outcome.LAYOUT_CHANGED, True, {6 * 3600.0}),
+        ("down", Outcome.NETWORK, False, {60.0}),
+        ("empty", Outcome.NO_RESULTS, False, {None}),
+    ],
+)
+def test_each_end_of_a_taxon_source_has_its_outcome_and_keeps_what_was_found(
+    make, scenario, outcome, some, cool_down, tmp_path
+):
+    source = "gbif" if make is GbifReplica else "inaturalist"
+    with make(total=400, scenario=scenario) as site:
+        result = Asking(source, site)("Panthera onca", limit=300, evidence_dir=str(tmp_path))
+        assert (result.outcome, bool(result.candidates)) == (outcome, some), result
+        assert result.cool_down_seconds in cool_down
+        assert ("GBIF" if source == "gbif" else "iNaturalist") in result.message
+        saved = list(tmp_path.iterdir())
+        assert bool(saved) == (outcome is Outcome.LAYOUT_CHANGED)
+        assert not saved or Path(result.evidence) == saved[0]
+
+
+def test_a_changed_search_for_taxa_is_told_from_a_word_that_names_none(tmp_path):
+    with InaturalistReplica(scenario="taxa changed") as site:
+        result = Asking("inaturalist", site)("jaguar", evidence_dir=str(tmp_path))
+        assert result.outcome is Outcome.LAYOUT_CHANGED
+        assert '"taxa"' in Path(result.evidence).read_text()
+
+
+def test_gbif_gives_pictures_with_the_licence_of_each_in_one_spelling():
+    with GbifReplica(total=20) as site:
+        result = Asking("gbif", site)("Panthera onca", limit=100)
+        assert result.outcome is Outcome.PARTIAL, result
+        found = {candidate.page_url.rpartition("/")[2]: candidate for candidate in result.candidates}
+        assert "4" not in found  # all rights reserved
+        assert "5" not in found  # no address
+        spelled = [(found[key].license, found[key].license_version) for key in ("0", "1", "2", "3")]
+        assert spelled == [("cc-by-nc", "4.0"), ("cc0", "1.0"), ("cc-by", "4.0"), ("cc-by", "4.0")]
+        assert all(candidate.license_basis == "per-item" for candidate in result.candidates)
+        assert found["0"].creator == "Collector 0"
+        assert found["0"].attribution == "Collector 0, Panthera onca, CC BY-NC 4.0, via GBIF"
+        assert all(candidate.image_url.endswith(("jpg", "jpeg")) for candidate in result.candidates)
+
+
+def test_a_photograph_of_inaturalist_listed_by_gbif_has_the_same_name_and_address_in_both():
+    with GbifReplica(total=20) as museum, InaturalistReplica(total=20) as site:
+        listed = Asking("gbif", museum)("Panthera onca", limit=100, max_side=1024).candidates
+        own = Asking("inaturalist", site)("Panthera onca", limit=100, max_side=1024).candidates
+    identities = {candidate.identity for candidate in listed if candidate.identity}
+    assert identities == {"inaturalist:7", "inaturalist:17"}
+    assert identities <= {candidate.identity for candidate in own}
+    again = next(candidate for candidate in listed if candidate.identity)
+    assert again.image_url.endswith("/photos/7/large.jpeg")
+
+
+def test_gbif_finds_a_taxon_by_its_exact_common_name():
+    with GbifReplica() as site:
+        asking = Asking("gbif", site)
+        assert asking("jaguar", limit=5).outcome is Outcome.OK
+        assert site.asked("/v1/occurrence/search")[0].query["taxonKey"] == "5219426"
+        assert asking.other_names("jaguar") == ["Panthera onca"]
+
+
+@pytest.mark.parametrize("words", ["panthera onka", "panthera corgi", "corgi", "jaguarund"])
+def test_fuzzy_and_higher_matches_of_gbif_are_not_asked_for(words):
+    with GbifReplica() as site:
+        result = Asking("gbif", site)(words)
+        assert result.outcome is Outcome.NOT_APPLICABLE
+        assert site.asked("/v1/occurrence/search") == []
+
+
+def test_other_names_come_from_exact_taxa_only():
+    with InaturalistReplica() as site:
+        asking = Asking("inaturalist", site)
+        assert asking.other_names("house cat") == ["Domestic Cat", "Felis catus"]
+        assert asking.other_names("Panthera onca") == ["Jaguar"]
+        assert asking.other_names("golf") == []
+
+
+@pytest.mark.parametrize(("side", "size"), [(256, "medium"), (500, "medium"), (1024, "large"), (1500, "original")])
+def test_the_size_asked_for_suffices_and_is_no_larger_than_needed(side, size):
+    assert (
+        sized_address("https://h.example/photos/1/square.JPEG?1", side) == f"https://h.example/photos/1/{size}.JPEG?1"
+    )
+
+
+def test_names_are_compared_without_case_and_never_in_part():
+    taxa = [None, {"name": "Corgius", "id": 1}, {"name": "A", "matched_term": " Shiba  inu ", "id": 2}]
+    assert exact_taxon(taxa, "shiba inu") == taxa[2]
+    assert exact_taxon(taxa, "shiba") is None
+    assert exact_taxon(taxa, "") is None
+    assert exact_match({"matchType": "EXACT", "usageKey": "7"}) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("https://creativecommons.org/licenses/by-sa/3.0/de/", ("cc-by-sa", "3.0")),
+        ("http://creativecommons.org/publicdomain/mark/1.0/", ("pdm", "1.0")),
+        ("CC0_1_0", ("cc0", "1.0")),
+        ("CC BY-NC-ND 2.5", ("cc-by-nc-nd", "2.5")),
+        ("cc-by", ("cc-by", "")),
+        ("by-sa", ("cc-by-sa", "")),
+        ("public domain", ("pdm", "1.0")),
+        ("No known copyright restrictions", ("", "")),
+        ("by", ("cc-by", "")),
+        ("© 2020 by Anna", ("", "")),
+        (None, ("", "")),
+    ],
+)
+def test_a_licence_has_one_spelling(text, expected):
+    found = read_license(text)
+    assert (found.name, found.version) == expected
+
+
+def test_a_picture_that_states_something_unknown_does_not_borrow_the_licence_of_its_record():
+    record = {"license": "http://creativecommons.org/licenses/by/4.0/"}
+    assert media_license({"license": "ask the museum"}, record) == License()
+    assert media_license({}, record).name == "cc-by"
