@@ -338,11 +338,12 @@ async def download_list(
     pictures.mkdir(parents=True, exist_ok=True)
     engine = EngineSettings(PoolSettings(folder=pictures), folder / "incoming", retrying=settings.retrying)
     with _Decided(folder) as decided:
-        todo = [Candidate(url, "", "", rank) for rank, url in enumerate(urls, start=1) if url not in decided.reasons]
+        todo = [(rank, url) for rank, url in enumerate(urls, start=1) if url not in decided.reasons]
         already = len(urls) - len(todo)
         screening = replace(settings.screening, thumbnails=False)  # pairs are not looked for here
         async with Downloader(settings.fetching, screening, engine) as downloader:
-            results = _many(downloader, iter(_round_robin(todo)), settings.fetching.connections)
+            candidates = (Candidate(url, "", "", rank) for rank, url in _round_robin(todo))
+            results = _many(downloader, candidates, settings.fetching.connections)
             done = already
             async for candidate, attempt in results:
                 row = _list_row(candidate, attempt, decided)
@@ -365,15 +366,16 @@ def _list_row(candidate: Candidate, attempt: Attempt, decided: _Decided) -> Row:
     return row | {"dhash": f"{attempt.picture.hash:016x}"}
 
 
-def _round_robin(candidates: list[Candidate]) -> list[Candidate]:
+def _round_robin(ranked: list[tuple[int, str]]) -> list[tuple[int, str]]:
     """The first address of each host, then the second of each: a list sorted by host would ask one host at a time."""
     turns: Counter[str | None] = Counter()
     placed = []
-    for candidate in candidates:
-        host = origin_of(candidate.image_url)
+    for rank, url in ranked:
+        host = origin_of(url)
         turns[host] += 1
-        placed.append((turns[host], candidate))
-    return [candidate for _, candidate in sorted(placed, key=lambda one: one[0])]
+        placed.append((turns[host], rank, url))
+    placed.sort()
+    return [(rank, url) for _, rank, url in placed]
 
 
 async def _many(

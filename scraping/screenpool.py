@@ -1,7 +1,7 @@
 """A few worker processes that screen pictures, so that decoding neither blocks the network loop nor takes it
 down.
 
-Each worker has one picture in work and one waiting, so that it never idles between them; the rest waits here. A
+Each worker has one picture in work and a few waiting, so that it does not idle between them; the rest waits here. A
 worker that dies, hangs or runs out of memory costs one picture and is replaced. Workers read until their pipe
 closes, so none outlives the process that started it.
 """
@@ -31,7 +31,7 @@ from scraping.spool import Extent
 
 PICTURE_SECONDS = 10.0  # no honest picture within the limits takes so long to decode
 START_SECONDS = 60.0
-AT_A_WORKER = 2  # pictures
+AT_A_WORKER = 4  # pictures
 STILLBORN_LIMIT = 3  # workers in a row that ended without one answer: then screening is broken, not the pictures
 PIPE_BYTES = 1 << 20
 PACKAGE_ROOT = Path(__file__).resolve().parent.parent
