@@ -4,3 +4,7 @@ An ordinary library: no Django, no torch. `python -m scraping --help` shows what
 """
 
 __version__ = "0.1.0"
+
+
+class ConfigError(ValueError):
+    """The configuration cannot be used; the text is a sentence for the user."""

@@ -28,8 +28,8 @@ from scraping.rows import Key, Row, RowLog, candidate_row, now, rejected, store_
 from scraping.screen import Picture, ScreenSettings
 from scraping.searching import Searcher
 from scraping.searchlog import Ask, SearchLog
-from scraping.sources import REGISTRY, is_thumbnail
 from scraping.sources.contract import Candidate, Outcome, normalised_url
+from scraping.sources.registry import REGISTRY, is_thumbnail
 from scraping.takedowns import TakenDown
 from scraping.tally import Tally
 from scraping.wordings import MOST_WORDINGS, new_wordings, other_wordings

@@ -7,8 +7,9 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Self
 
+from scraping import ConfigError
 from scraping.rows import write_json
-from scraping.sources import DEFAULT_ORDER, REGISTRY, in_order
+from scraping.sources.registry import DEFAULT_ORDER, REGISTRY, in_order
 
 FILE_NAME = "config.json"
 SECRET_KEYS = ("credentials",)  # never written into a folder
@@ -16,10 +17,6 @@ CREDENTIALS = frozenset({"openverse_client_id", "openverse_client_secret", "pixa
 TAKEN_DOWN_KEYS = frozenset({"urls", "hashes"})
 SHA256 = re.compile(r"[0-9a-f]{64}")
 CLASS_ID = re.compile(r"[A-Za-z0-9_-]{1,32}")
-
-
-class ConfigError(ValueError):
-    """The configuration cannot be used; the text is a sentence for the user."""
 
 
 @dataclass(frozen=True)

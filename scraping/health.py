@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from scraping.config import CollectConfig
 from scraping.fetch import FetchSettings
 from scraping.searching import Searcher
-from scraping.sources import REGISTRY
+from scraping.sources.registry import REGISTRY
 
 WANTED = 5
 SECONDS = 60.0  # for one source; those that share the browser wait for each other on top

@@ -21,7 +21,6 @@ from yarl import URL
 from scraping.browser import Browser, BrowserSettings
 from scraping.config import CollectConfig
 from scraping.fetch import JSON_MAX_BYTES, FetchFailure, FetchSettings, JsonReply, fetch_json, fetch_once
-from scraping.sources import REGISTRY
 from scraping.sources.contract import (
     JsonRequest,
     Outcome,
@@ -33,6 +32,7 @@ from scraping.sources.contract import (
     changed,
 )
 from scraping.sources.exchange import send
+from scraping.sources.registry import REGISTRY
 from scraping.turns import BrowserTurn
 
 logger = logging.getLogger(__name__)

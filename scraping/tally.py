@@ -9,8 +9,8 @@ from typing import Any
 from scraping.config import ClassConfig, CollectConfig
 from scraping.rows import Row
 from scraping.searchlog import Ask
-from scraping.sources import REGISTRY
 from scraping.sources.contract import Outcome, SearchResult, normalised_url
+from scraping.sources.registry import REGISTRY
 
 ANSWERS = (Outcome.OK, Outcome.PARTIAL, Outcome.NO_RESULTS, Outcome.NOT_APPLICABLE)  # the best first
 

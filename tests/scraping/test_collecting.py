@@ -14,8 +14,8 @@ from PIL import Image, ImageDraw
 
 from scraping.collect import Interrupted, collect
 from scraping.searching import SourceThread
-from scraping.sources import REGISTRY
 from scraping.sources.contract import normalised_url
+from scraping.sources.registry import REGISTRY
 from tests.replicas.bing import BingReplica
 from tests.replicas.commons import CommonsReplica
 from tests.replicas.google import GoogleReplica

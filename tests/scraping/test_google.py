@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 
 from scraping.browser import Browser, BrowserSettings
-from scraping.sources import REGISTRY, google, in_order
+from scraping.sources import google
 from scraping.sources.contract import Outcome
 from scraping.sources.google import PageState, Panel, classify_empty, is_original, parse_panel, search_url
+from scraping.sources.registry import REGISTRY, in_order
 from tests.replicas.google import NEVER_SHOWN, GoogleReplica
 from tests.replicas.pictures import jpeg
 from tests.replicas.server import Replica, Response

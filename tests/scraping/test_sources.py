@@ -5,7 +5,6 @@ from pathlib import Path
 import pytest
 
 from scraping.fetch import FetchFailure
-from scraping.sources import DEFAULT_ORDER, REGISTRY, THUMBNAIL_HOSTS, in_order, is_thumbnail, usual_sources
 from scraping.sources.contract import (
     COOL_DOWN_SECONDS,
     Outcome,
@@ -18,6 +17,7 @@ from scraping.sources.contract import (
 )
 from scraping.sources.evidence import save_page
 from scraping.sources.identity import photograph
+from scraping.sources.registry import DEFAULT_ORDER, REGISTRY, THUMBNAIL_HOSTS, in_order, is_thumbnail, usual_sources
 
 
 def test_the_default_order_is_the_documented_one():
