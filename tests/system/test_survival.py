@@ -15,9 +15,10 @@ from pathlib import Path
 import pytest
 from aiosmtpd.controller import Controller
 
+from requests_app.management.commands.demo import Visitor
 from requests_app.processes import PROJECT
 from tests.system.mariadb import free_port
-from tests.system.site import PHOTOGRAPHS, Proc, Site, result_of, running_site, text_of
+from tests.system.site import PHOTOGRAPHS, Proc, Site, links, result_of, running_site, text_of
 
 IMAGES = 20  # per class: the fewest that are trained on
 missing = [
@@ -219,6 +220,24 @@ def test_a_stop_in_the_middle_puts_the_work_back_and_the_next_start_goes_on(site
     site.start()
     follow_to_delivery(site, path, smtpd)
     check_delivered_once(site, path, smtpd)
+    check_nothing_left(site)
+
+
+def test_two_requests_at_once_take_turns_with_the_browser_and_are_both_delivered(site, smtpd):
+    paths = [site.submit(IMAGES), site.submit(IMAGES)]
+    site.wait("both confirmation mails", lambda: len(links(smtpd.messages)) == 2, 30)
+    for link in links(smtpd.messages):
+        Visitor(site.url).send_form(link)
+    most = 0
+
+    def both_delivered() -> bool:
+        nonlocal most
+        most = max(most, len(site.find(is_driver)))
+        return sum("/download/model/" in text_of(mail) for mail in smtpd.messages) == 2
+
+    site.wait("both deliveries", both_delivered, 180)
+    assert most == 1, "one browser at a time"
+    assert all(f"{path}download/dataset/" in (site.page(path) or "") for path in paths)
     check_nothing_left(site)
 
 
