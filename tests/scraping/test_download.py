@@ -25,6 +25,7 @@ from scraping.download import (
 from scraping.fetch import FetchFailure, FetchSettings
 from scraping.screen import ScreenSettings
 from scraping.spool import Spool
+from tests.memory import PRINT_PEAK
 from tests.replicas.pictures import jpeg
 from tests.replicas.pictures_host import PictureHost
 from tests.scraping.conftest import environment, repository, wait_until
@@ -285,7 +286,7 @@ def test_hostile_hosts_at_the_same_time_keep_memory_flat_and_the_others_go_on(tm
         good = [host.picture_url(number) for number in range(40)]
         mixed = [url for pair in zip(bad, good, strict=False) for url in pair] + bad[len(good) :]
         script = tmp_path / "run.py"
-        script.write_text(HOSTILE_RUN)
+        script.write_text(HOSTILE_RUN + PRINT_PEAK)
         command = [sys.executable, str(script), str(tmp_path / "out"), host.host, *mixed]
         done = subprocess.run(command, cwd=repository(), env=environment(), capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
@@ -295,14 +296,13 @@ def test_hostile_hosts_at_the_same_time_keep_memory_flat_and_the_others_go_on(tm
 
 
 HOSTILE_RUN = """
-import asyncio, resource, sys
+import asyncio, sys
 from pathlib import Path
 from scraping.download import DownloadSettings, download_list
 from scraping.fetch import FetchSettings
 from scraping.screen import ScreenSettings
 fetching = FetchSettings(allowed_private_hosts=frozenset({sys.argv[2]}), deadline_seconds=4, connections=100)
 asyncio.run(download_list(sys.argv[3:], Path(sys.argv[1]), DownloadSettings(fetching, ScreenSettings(64, 256))))
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """
 
 

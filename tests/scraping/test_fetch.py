@@ -3,7 +3,6 @@
 import asyncio
 import datetime
 import ipaddress
-import resource
 import socket
 import ssl
 import subprocess
@@ -32,6 +31,7 @@ from scraping.fetch import (
     parse_retry_after,
 )
 from scraping.screen import ScreenSettings
+from tests.memory import forget_peak, peak
 from tests.replicas.pictures import jpeg
 from tests.replicas.pictures_host import PictureHost
 from tests.scraping.conftest import environment, repository
@@ -302,14 +302,13 @@ def test_four_redirects_are_followed_and_a_fifth_is_not():
 )
 def test_a_hostile_body_ends_at_the_cap_or_the_deadline(path, reason):
     with PictureHost() as host:
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        before = forget_peak()
         started = time.monotonic()
         answer = fetch_once(host.url + path, settings(host, deadline_seconds=1.0, max_bytes=4 << 20))
         assert isinstance(answer, FetchFailure)
         assert answer.reason == reason
         assert time.monotonic() - started < 4
-        grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
-        assert grown < 100_000, "kilobytes"
+        assert peak() - before < 100_000, "kilobytes"
 
 
 def test_a_busy_host_s_wish_to_wait_comes_through():
