@@ -277,6 +277,32 @@ def test_writers_of_several_processes_neither_lock_each_other_out_nor_lose_updat
     assert sqlite3.connect(path).execute("SELECT fence FROM requests_app_job").fetchone() == (400,)
 
 
+def test_a_child_is_not_told_the_sites_secrets(monkeypatch):
+    secrets = ("PICAISSO_SECRET_KEY", "PICAISSO_SECRET_KEY_FILE", "DATABASE_URL", "EMAIL_URL", "PICAISSO_CLUSTER")
+    for name in secrets:
+        monkeypatch.setenv(name, "x")
+    monkeypatch.setenv("PICAISSO_DEVICE", "cpu")
+    environment = jobs.child_environment()
+    assert environment["PICAISSO_DEVICE"] == "cpu"
+    assert not set(secrets) & set(environment)
+
+
+def test_an_empty_key_file_is_replaced_and_processes_that_start_together_share_one_key(tmp_path):
+    environment = {**os.environ, "PICAISSO_DATA_DIR": str(tmp_path), "PICAISSO_ENV_FILE": os.devnull}
+    code = "from picaisso_site import settings; print(settings.SECRET_KEY)"
+    command = [sys.executable, "-c", code]
+    started = [
+        subprocess.Popen(command, cwd=processes.PROJECT, env=environment, stdout=subprocess.PIPE, text=True)
+        for _ in range(4)
+    ]
+    keys = {process.communicate(timeout=60)[0].strip() for process in started}
+    assert len(keys) == 1 and len(keys.pop()) > 60
+    assert (tmp_path / "secret_key").stat().st_mode & 0o777 == 0o600
+    (tmp_path / "secret_key").write_text("")
+    again = subprocess.run(command, cwd=processes.PROJECT, env=environment, capture_output=True, text=True, check=True)
+    assert len(again.stdout.strip()) > 60
+
+
 def test_the_keeper_refuses_unknown_words():
     command = [sys.executable, "-m", "requests_app.processes", "hold", "sleep", "1"]
     answer = subprocess.run(command, cwd=processes.PROJECT, capture_output=True, text=True, check=False)
