@@ -8,7 +8,7 @@ import json
 import logging
 import shutil
 import sys
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
@@ -182,7 +182,13 @@ def _write_collect_config(request: ClassifierRequest, folder: Path, job: Job) ->
         "max_side": settings.MAX_SIDE,
         "closed_sources": SourceHealth.closed_for(job.pk),
         "taken_down": taken_down(),
-        **_source_config(),
+        "source_urls": settings.SOURCE_URLS,
+        "contact": settings.CONTACT,
+        "robots": settings.ROBOTS,
+        "allowed_private_hosts": list(settings.ALLOWED_PRIVATE_HOSTS),
+        "chrome": settings.CHROME,
+        "chromedriver": settings.CHROMEDRIVER,
+        "selenium_remote_url": settings.SELENIUM_REMOTE_URL,
         "browser_turns": True,
         "deadline_seconds": settings.COLLECT_MINUTES * 60 * 0.9,
     }
@@ -202,19 +208,6 @@ def _drop_reworded(folder: Path, queries: Mapping[str, str]) -> None:
     for name in ("images.jsonl", "searches.jsonl"):
         rows = [row for row in JsonLines(folder / name).new() if row.get("class") not in reworded]
         manifest.write_text(folder / name, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
-
-
-def _source_config() -> dict[str, Any]:
-    """How sources are reached: what a collection and a check of the sources have in common."""
-    return {
-        "source_urls": settings.SOURCE_URLS,
-        "contact": settings.CONTACT,
-        "robots": settings.ROBOTS,
-        "allowed_private_hosts": list(settings.ALLOWED_PRIVATE_HOSTS),
-        "chrome": settings.CHROME,
-        "chromedriver": settings.CHROMEDRIVER,
-        "selenium_remote_url": settings.SELENIUM_REMOTE_URL,
-    }
 
 
 def taken_down() -> dict[str, list[str]]:
@@ -342,16 +335,18 @@ def _freeze(version: DatasetVersion, rows: list[ImageRow]) -> None:
             image.reason = "not_a_picture" if row.group is None else "near_duplicate"
             image.detail = "left out when the pictures were split"
     ImageUrl.objects.bulk_update(images, ["split", "group", "state", "reason", "detail"], batch_size=200)
-    for image_class in version.request.classes.all():
-        _count_again(image_class, [i for i in images if i.image_class_id == image_class.pk])
+    _count_again([image for image in images if image.state == ImageState.REJECTED])
 
 
-def _count_again(image_class: ImageClass, images: list[ImageUrl]) -> None:
-    """Let a class's counts say what the split has left out."""
-    left_out = Counter(image.reason for image in images if image.state == ImageState.REJECTED)
-    if left_out:
-        image_class.kept = len(images) - left_out.total()
-        image_class.rejected = dict(Counter(image_class.rejected) + left_out)
+def _count_again(dropped: list[ImageUrl]) -> None:
+    """Let the counts of the classes say what was dropped after their collection had ended."""
+    reasons: dict[ImageClass, Counter[str]] = defaultdict(Counter)
+    for image in dropped:
+        reasons[image.image_class][image.reason] += 1
+    for image_class, counts in reasons.items():
+        image_class.refresh_from_db()
+        image_class.kept -= counts.total()
+        image_class.rejected = dict(Counter(image_class.rejected) + counts)
         image_class.save(update_fields=["kept", "rejected"])
 
 
@@ -536,12 +531,7 @@ def retry(
         return False
     stage = _stage_to_repeat(request)
     asks_again = request.status == Status.NEEDS_ATTENTION and not accept_fewer
-    if images_per_class is not None and images_per_class != request.images_per_class:
-        request.images_per_class, asks_again = images_per_class, True
-    if license is not None and license != request.license:
-        request.license, asks_again = license, True
-    if sources is not None and sources != (request.sources or list(settings.SOURCES)):
-        request.sources, asks_again = sources, True
+    asks_again |= _change_search(request, images_per_class=images_per_class, license=license, sources=sources)
     request.accept_fewer = accept_fewer or request.accept_fewer
     request.save(update_fields=["images_per_class", "license", "sources", "accept_fewer"])
     for number, query in (class_queries or {}).items():
@@ -555,6 +545,19 @@ def retry(
         (folder / ASK_AGAIN).touch()
     jobs.enqueue(request, stage.name, stage.queue)
     return True
+
+
+def _change_search(request: ClassifierRequest, **wishes: Any) -> bool:
+    """Set what the person wants otherwise (None: as before), without saving; False if that is nothing."""
+    now = {
+        "images_per_class": request.images_per_class,
+        "license": request.license,
+        "sources": request.sources or list(settings.SOURCES),
+    }
+    changes = {name: wish for name, wish in wishes.items() if wish is not None and wish != now[name]}
+    for name, wish in changes.items():
+        setattr(request, name, wish)
+    return bool(changes)
 
 
 def _stage_to_repeat(request: ClassifierRequest) -> Stage:
@@ -649,9 +652,11 @@ def take_down(*, url: str = "", sha256: str = "", reason: str = "") -> int:
 def _remove_pictures(request: ClassifierRequest, images: list[ImageUrl]) -> None:
     """Take pictures out of a request: rows, files, frozen manifests, and the datasets built from them."""
     files = {image.file for image in images if image.file}
-    ImageUrl.objects.filter(pk__in=[image.pk for image in images]).update(
-        state=ImageState.REJECTED, reason="taken_down", file="", split=""
-    )
+    kept = [image for image in images if image.state == ImageState.KEPT]
+    for image in images:
+        image.state, image.reason, image.file, image.split = ImageState.REJECTED, "taken_down", "", ""
+    ImageUrl.objects.bulk_update(images, ["state", "reason", "file", "split"], batch_size=200)
+    _count_again(kept)
     for file in files:
         for folder in (request.folder / "collect", *request.folder.glob("runs/*")):
             (folder / file).unlink(missing_ok=True)

@@ -161,6 +161,7 @@ def test_a_picture_taken_down_is_gone_everywhere_and_stays_out(packaged, by):
     assert list(packaged.folder.rglob(image.file.split("/")[1])) == []
     image.refresh_from_db()
     assert (image.state, image.reason) == ("rejected", "taken_down")
+    assert (image.image_class.kept, image.image_class.rejected) == (32, {"too_small": 1, "taken_down": 1})
     artifact = Artifact.objects.get(kind="dataset")
     assert artifact.sha256 == hashlib.sha256(artifact.file.read_bytes()).hexdigest()
     with zipfile.ZipFile(artifact.file) as archive:
