@@ -6,10 +6,10 @@ Asked only for exact taxa. Much of it comes from iNaturalist; those photographs 
 from typing import Any
 
 from scraping.fetch import FetchFailure, JsonReply
-from scraping.sources.api import ask, plain_text, same_name, web_address, whole_number
+from scraping.sources.api import ask, list_at, plain_text, same_name, web_address, whole_number
 from scraping.sources.contract import Candidate, Outcome, Query, SearchResult, Source, SourceTools, failed
 from scraping.sources.identity import photograph
-from scraping.sources.inaturalist import sized_address
+from scraping.sources.inaturalist import PREVIEWS, sized_address
 from scraping.sources.licenses import License, read_license
 from scraping.sources.paging import Paging, read_pages
 
@@ -98,11 +98,6 @@ def _shown(licence: License) -> str:
     return f"{licence.name.upper().replace('CC-', 'CC ')} {licence.version}".strip()
 
 
-def _results(data: Any) -> list[Any] | None:
-    results = data.get("results") if isinstance(data, dict) else None
-    return results if isinstance(results, list) else None
-
-
 class GbifSource(Source):
     """The adapter."""
 
@@ -115,7 +110,7 @@ class GbifSource(Source):
     supports = frozenset({"license_filter", "per_item_license"})
     default_enabled = True
     min_interval_s = 1.0
-    thumbnail_hosts = ("*.inaturalist.org/photos/*/square.*", "*.amazonaws.com/photos/*/square.*")
+    thumbnail_hosts = PREVIEWS
     sample_words = "Felis catus"
 
     def search(self, query: Query, tools: SourceTools) -> SearchResult:
@@ -161,7 +156,12 @@ class GbifSource(Source):
         def is_last(reply: JsonReply, number: int, count: int) -> bool:
             return not count or reply.data.get("endOfRecords") is True or (number + 1) * size > DEEPEST
 
-        return Paging(request, _results, lambda entry: parse_occurrence(entry, query.options.max_side), is_last)
+        return Paging(
+            request,
+            lambda data: list_at(data, "results"),
+            lambda entry: parse_occurrence(entry, query.options.max_side),
+            is_last,
+        )
 
 
 def _vernacular(words: str) -> dict[str, str]:

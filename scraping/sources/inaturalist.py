@@ -7,7 +7,7 @@ import re
 from typing import Any
 
 from scraping.fetch import FetchFailure, JsonReply
-from scraping.sources.api import ask, plain_text, same_name, web_address, whole_number
+from scraping.sources.api import ask, list_at, plain_text, same_name, web_address, whole_number
 from scraping.sources.contract import Candidate, Outcome, Query, SearchResult, Source, SourceTools, changed, failed
 from scraping.sources.evidence import save_answer
 from scraping.sources.licenses import read_license
@@ -16,6 +16,7 @@ from scraping.sources.paging import Paging, read_pages
 INTERFACE_AS_OF = "2026-11"
 TAXA_PATH = "/v1/taxa"
 OBSERVATIONS_PATH = "/v1/observations"
+PREVIEWS = ("*.inaturalist.org/photos/*/square.*", "*.amazonaws.com/photos/*/square.*")
 TAXA_ASKED = 5
 PAGE_SIZE = 200
 DEEPEST = 10_000  # page times page size may not go beyond
@@ -80,11 +81,6 @@ def _object(value: Any) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def _results(data: Any) -> list[Any] | None:
-    results = data.get("results") if isinstance(data, dict) else None
-    return results if isinstance(results, list) else None
-
-
 class InaturalistSource(Source):
     """The adapter."""
 
@@ -97,7 +93,7 @@ class InaturalistSource(Source):
     supports = frozenset({"license_filter", "per_item_license"})
     default_enabled = True
     min_interval_s = 1.0
-    thumbnail_hosts = ("*.inaturalist.org/photos/*/square.*", "*.amazonaws.com/photos/*/square.*")
+    thumbnail_hosts = PREVIEWS
     sample_words = "Felis catus"
 
     def search(self, query: Query, tools: SourceTools) -> SearchResult:
@@ -105,7 +101,7 @@ class InaturalistSource(Source):
         reply = self._ask_taxa(query, tools)
         if isinstance(reply, FetchFailure):
             return failed(self, reply)
-        taxa = _results(reply.data)
+        taxa = list_at(reply.data, "results")
         if taxa is None:
             return changed(self, detail="the answer has no list of taxa", evidence=save_answer(self, query, reply.data))
         taxon = exact_taxon(taxa, query.words)
@@ -117,7 +113,7 @@ class InaturalistSource(Source):
     def other_names(self, query: Query, tools: SourceTools) -> list[str]:
         """The taxon's common and scientific name, when the words are exactly one of its names."""
         reply = self._ask_taxa(query, tools)
-        taxa = None if isinstance(reply, FetchFailure) else _results(reply.data)
+        taxa = None if isinstance(reply, FetchFailure) else list_at(reply.data, "results")
         taxon = exact_taxon(taxa or [], query.words) or {}
         names = [plain_text(taxon.get("preferred_common_name")), plain_text(taxon.get("name"))]
         return [name for name in names if name and not same_name(name, query.words)]
@@ -146,4 +142,9 @@ class InaturalistSource(Source):
             total = whole_number(reply.data.get("total_results")) or 0
             return not count or number * size >= min(total, DEEPEST) or (number + 1) * size > DEEPEST
 
-        return Paging(request, _results, lambda entry: parse_observation(entry, query.options.max_side), is_last)
+        return Paging(
+            request,
+            lambda data: list_at(data, "results"),
+            lambda entry: parse_observation(entry, query.options.max_side),
+            is_last,
+        )
