@@ -45,7 +45,7 @@ from requests_app.models import (
     WorkerBeat,
     sha256_hex,
 )
-from training import manifest
+from training import manifest, takedown
 from training.manifest import ClassLabel, ImageRow, RunConfig, RunError
 
 logger = logging.getLogger(__name__)
@@ -266,6 +266,8 @@ def _write_run(version: DatasetVersion) -> None:
             sha256=image.sha256,
             source=image.source,
             license=image.license,
+            credit=delivery.credit(image),
+            page_url=image.page_url,
         )
         for image in kept.select_related("image_class").order_by("image_class__number", "sha256")
     ]
@@ -278,7 +280,14 @@ def _write_run(version: DatasetVersion) -> None:
         weights_cache=str(settings.DATA_DIR / "cache" / "weights"),
         weights_url=settings.WEIGHTS_URL or None,
     )
+    rows = manifest.inherit_parts(rows, _earlier_rows(version))
     manifest.write_run(version.folder, config, rows, images_from=request.folder / "collect")
+
+
+def _earlier_rows(version: DatasetVersion) -> list[ImageRow]:
+    """The manifest of the newest earlier version that was trained on; none for a first version."""
+    earlier = version.request.versions.filter(number__lt=version.number).exclude(manifest_sha256="").order_by("-number")
+    return next((manifest.read_manifest(one.folder) for one in earlier), [])
 
 
 # --- model ------------------------------------------------------------------------------------------------
@@ -668,14 +677,17 @@ def _remove_pictures(request: ClassifierRequest, images: list[ImageUrl]) -> None
 
 
 def _rebuild_without(version: DatasetVersion, files: set[str]) -> None:
+    """The version's run folder, dataset and model without these files; the model's report showed them too."""
     if not (version.folder / "manifest.jsonl").exists():
         return
-    rows = [row for row in manifest.read_manifest(version.folder) if row.file not in files]
-    manifest.write_manifest(version.folder, rows)
-    artifact = version.artifacts.filter(kind=Kind.DATASET).first()
-    if artifact is not None:
-        _freeze(version, rows)
-        made = delivery.build_dataset(version, _pictures(version, rows), artifact.file, lambda: None)
+    takedown.forget_pictures(version.folder, files)
+    rows = manifest.read_manifest(version.folder)
+    for artifact in version.artifacts.filter(kind__in=(Kind.DATASET, Kind.MODEL)):
+        if artifact.kind == Kind.DATASET:
+            _freeze(version, rows)
+            made = delivery.build_dataset(version, _pictures(version, rows), artifact.file, lambda: None)
+        else:
+            made = delivery.build_model(version, artifact.file, lambda: None)
         Artifact.objects.filter(pk=artifact.pk).update(bytes=made.bytes, sha256=made.sha256)
 
 

@@ -17,6 +17,7 @@ WALLS = {
     "training.manifest": TORCH,
     "training.nearcopies": TORCH,
     "training.predict": TORCH,
+    "training.takedown": TORCH,
     "picaisso_site": TORCH | {"scraping", "training"},
     "requests_app": TORCH,
     "requests_app.models": {"scraping", "training", "requests_app.pipeline", "requests_app.views"},
@@ -32,7 +33,7 @@ WALLS = {
 }
 FROM_TRAINING = {
     "scraping": {"training.nearcopies"},
-    "requests_app.pipeline": {"training.manifest", "training.predict"},
+    "requests_app.pipeline": {"training.manifest", "training.predict", "training.takedown"},
 }
 ENVIRONMENT_READERS = {
     "picaisso_site/settings.py",

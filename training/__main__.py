@@ -17,7 +17,8 @@ from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
+from rich.table import Column, Table
+from rich.text import Text
 
 from training.data import MAX_SIDE, check_max_side, import_folder, write_left_out
 from training.manifest import (
@@ -26,7 +27,9 @@ from training.manifest import (
     RunError,
     Stopped,
     disk_error,
+    inherit_parts,
     read_config,
+    read_manifest,
     read_metrics,
     read_result,
     stopped_result,
@@ -34,7 +37,17 @@ from training.manifest import (
     write_json,
     write_manifest,
 )
-from training.predict import ModelError, open_model, pictures_at
+from training.predict import (
+    Explanation,
+    ModelError,
+    Prediction,
+    find_pictures,
+    load_picture,
+    open_explainer,
+    open_model,
+)
+from training.stopping import StopRequest
+from training.wording import interval, percent
 
 DONE, FAILED, WRONG_USAGE = 0, 1, 2
 
@@ -74,7 +87,14 @@ def _parser() -> argparse.ArgumentParser:
         type=_seconds,
         metavar="SECONDS",
         dest="time_budget_seconds",
-        help="for the search for the best regularisation, default 600; the rest takes what it takes",
+        help="for finding the best regularisation and for fine-tuning, default 600; the rest takes what it takes",
+    )
+    fit.add_argument("--finetune", choices=("auto", "never"), help="auto (default) fine-tunes where it can pay")
+    fit.add_argument(
+        "--previous",
+        type=Path,
+        metavar="RUN_DIR",
+        help="with --images: a run on an earlier version of the pictures, whose test pictures stay test pictures",
     )
     fit.add_argument("--max-side", type=_pixels, metavar="PX", help="scale --images to this longer side, default 1024")
     fit.add_argument("--data-dir", type=Path, metavar="FOLDER", help="downloaded weights are kept here, default data")
@@ -86,7 +106,16 @@ def _parser() -> argparse.ArgumentParser:
     predict = commands.add_parser("predict", help="classify pictures with a delivered model")
     predict.set_defaults(command=_predict, parser=predict)
     predict.add_argument("model", type=Path, metavar="MODEL", help="a run folder, a model folder or its zip")
-    predict.add_argument("pictures", nargs="+", metavar="IMAGE_OR_URL", help="files, folders or URLs")
+    predict.add_argument(
+        "pictures",
+        nargs="*",
+        metavar="IMAGE_OR_URL",
+        help="files, folders or URLs; @FILE for a list of them, - for a list on standard input",
+    )
+    predict.add_argument(
+        "--list", action="append", default=[], metavar="FILE", dest="lists", help="a picture, folder or URL per line"
+    )
+    predict.add_argument("--explain", type=Path, metavar="DIR", help="write what in each picture spoke for the answer")
     predict.add_argument("--device", choices=("auto", "cpu", "cuda"))
     predict.add_argument("--json", action="store_true", help="a JSON line per picture")
     return parser
@@ -116,17 +145,21 @@ def _pixels(text: str) -> int:
 
 def _fit(options: argparse.Namespace, environment: Mapping[str, str]) -> int:
     folder = _run_folder(options)
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, _stop)
+    processes = _processes(environment)
+    if processes["rank"]:
+        return _follow(processes, options.device or environment.get("PICAISSO_DEVICE"))
+    stop = StopRequest()
+    stop.listen()
     console = Console(stderr=True)
     with _ends_kept(folder):
         if options.images and not (folder / "manifest.jsonl").exists():
             _import(options, folder, console, _max_side(options, environment))
         config = _configuration(read_config(folder), options, environment)
         with _progress(console, options.json) as listen:
-            from training.fit import fit  # torch takes seconds to load, so only where it is needed
+            from training.fit import Control, fit_among  # torch takes seconds to load, so only where it is needed
+            from training.processes import Processes
 
-            result = fit(folder, config, listen)
+            result = fit_among(folder, config, listen, Control(Processes(**processes), stop))
     if not result["ok"]:
         print(f"{result['error']['reason']} {result['error']['remedy']}", file=sys.stderr)
         return FAILED
@@ -140,6 +173,8 @@ def _run_folder(options: argparse.Namespace) -> Path:
         options.parser.error("give either RUN_DIR, or --images FOLDER and --out RUN_DIR")
     if options.max_side and not options.images:
         options.parser.error("--max-side is for --images; the pictures of a run folder stay as they are")
+    if options.previous and not options.images:
+        options.parser.error("--previous is for --images; the manifest of a run folder has its own parts")
     return Path(options.out or options.run_dir)
 
 
@@ -153,9 +188,25 @@ def _max_side(options: argparse.Namespace, environment: Mapping[str, str]) -> in
     raise AssertionError("the parser ends the program")
 
 
-def _stop(number: int, frame: object) -> None:
-    signal.signal(number, signal.SIG_IGN)
-    raise Stopped
+def _processes(environment: Mapping[str, str]) -> dict[str, int]:
+    """Which of how many processes this one is, by what torchrun sets; one alone without it."""
+    said = {"rank": "RANK", "world": "WORLD_SIZE", "local_rank": "LOCAL_RANK"}
+    return {field: int(environment[name]) for field, name in said.items() if environment.get(name, "").isdigit()} or {
+        "rank": 0
+    }
+
+
+def _follow(processes: Mapping[str, int], device: str | None) -> int:
+    """Take part in what the first process fine-tunes; it alone reads and writes the run folder, and stops the run."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)  # torchrun tells every process; the first ends the others' work in order
+    from training.finetune import follow
+    from training.processes import Processes, connected, with_gpu
+
+    ours = Processes(**processes)
+    with connected(ours, with_gpu(device)):
+        follow(ours)
+    return DONE
 
 
 @contextlib.contextmanager
@@ -187,7 +238,9 @@ def _import(options: argparse.Namespace, folder: Path, console: Console, max_sid
     images: Path = options.images
     if not images.is_dir():
         raise RunError("features", f"{images} is no folder.", "Give the folder that holds the classes.", retry=False)
+    earlier = read_manifest(options.previous) if options.previous else []
     classes, rows, left_out = import_folder(images, folder, max_side=max_side)
+    rows = inherit_parts(rows, earlier)
     write_config(folder, RunConfig(classes=classes))
     write_left_out(folder, left_out)
     write_manifest(folder, rows)
@@ -242,6 +295,8 @@ def _progress(console: Console, as_json: bool) -> Iterator[Any]:
 
 
 def _show_result(folder: Path, result: Mapping[str, Any], as_json: bool) -> None:
+    from training.card import verdict  # loads torch, as training has done by now
+
     metrics = read_metrics(folder)
     if as_json:
         figures = {name: metrics[name] for name in ("accuracy", "interval", "macro_f1", "majority_baseline")}
@@ -250,36 +305,85 @@ def _show_result(folder: Path, result: Mapping[str, Any], as_json: bool) -> None
     console = Console()
     for notice in result.get("notices", []):
         console.print(notice, style="yellow", markup=False)
-    low, high = metrics["interval"]
+    console.print(verdict(metrics), markup=False, highlight=False)
     table = Table(show_header=False, box=None)
-    table.add_row("Test accuracy", f"{metrics['accuracy']:.1%} (95 % interval {low:.1%} to {high:.1%})")
-    table.add_row("Largest class alone", f"{metrics['majority_baseline']:.1%}")
-    if not metrics["better_than_chance"]:
-        table.add_row("Verdict", "no better than guessing: the classes could not be told apart")
+    table.add_row("Test accuracy", f"{percent(metrics['accuracy'])} (95 % interval {interval(metrics['interval'])})")
+    table.add_row("Largest class alone", percent(metrics["majority_baseline"]))
+    table.add_row("Delivered", metrics["choice"])
+    table.add_row("Suspects", metrics["curation"]["sentence"])
     table.add_row("Pictures", ", ".join(f"{count} {part}" for part, count in metrics["split"].items()))
     table.add_row("Seconds", ", ".join(f"{stage} {value:.1f}" for stage, value in metrics["seconds"].items()))
+    table.add_row("Report", str(folder / "model" / "report.html"))
     table.add_row("Model", str(folder / "model"))
     console.print(table)
 
 
 def _predict(options: argparse.Namespace, environment: Mapping[str, str]) -> int:
+    places = find_pictures(options.pictures, options.lists)
+    if not options.pictures and not options.lists:
+        options.parser.error("give pictures: files, folders, URLs or a list of them")
     device = options.device or environment.get("PICAISSO_DEVICE", "cpu")
     model = open_model(options.model, "cuda" if device == "cuda" else "cpu")
-    table = Table("picture", "answer", *model.classes)
+    explainer = open_explainer(options.model, options.explain) if options.explain else None
+    show = _json_line if options.json else _TableRows(model.classes)
     failed = 0
-    for name, picture, reason in (found for place in options.pictures for found in pictures_at(place)):
+    for place in _counted(places):
+        picture, reason = load_picture(place)
         if picture is None:
             failed += 1
-            print(f"{name}: {reason}", file=sys.stderr)
+            print(f"{place}: {reason}", file=sys.stderr)
             continue
         prediction = model.predict(picture)
-        if options.json:
-            print(json.dumps({"picture": name, **prediction.as_json()}, ensure_ascii=False))
-        label = prediction.label if prediction.known else "none of these"
-        table.add_row(name, label, *(f"{p:.1%}" for p in prediction.probabilities.values()))
-    if table.row_count and not options.json:
-        Console().print(table)
+        show(place, prediction, explainer.explain(place, picture, prediction.outputs) if explainer else None)
+    if isinstance(show, _TableRows):
+        show.print()
     return FAILED if failed else DONE
+
+
+def _counted(places: Sequence[str]) -> Iterator[str]:
+    """The places with a progress bar where there are several and somebody watches."""
+    console = Console(stderr=True)
+    if len(places) < 2 or not console.is_terminal:
+        yield from places
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    # What goes to a file must not be led to the terminal with the bar.
+    with Progress(*columns, console=console, transient=True, redirect_stdout=sys.stdout.isatty()) as bars:
+        yield from bars.track(places, description="Classifying pictures")
+
+
+def _json_line(place: str, prediction: Prediction, explanation: Explanation | None) -> None:
+    row: dict[str, Any] = {"picture": place, **prediction.as_json()}
+    if explanation:
+        row["map"] = str(explanation.map)
+        row["nearest"] = [{**dataclasses.asdict(near), "cosine": round(c, 4)} for near, c in explanation.nearest]
+    print(json.dumps(row, ensure_ascii=False))
+
+
+class _TableRows:
+    """Answers gathered into one table."""
+
+    def __init__(self, classes: Sequence[str]) -> None:
+        # As Text: names are the user's, and square brackets in them no markup.
+        self._table = Table(Column("picture", overflow="fold"), "answer", *(Column(Text(name)) for name in classes))
+        self._notes: list[str] = []
+
+    def __call__(self, place: str, prediction: Prediction, explanation: Explanation | None) -> None:
+        label = prediction.label if prediction.known else "none of these"
+        shares = (f"{p:.1%}" for p in prediction.probabilities.values())
+        self._table.add_row(Text(place), Text(label), *shares)
+        if explanation:
+            self._notes.append(f"{place}: what spoke for the answer is in {explanation.map}")
+            for near, cosine in explanation.nearest:
+                self._notes.append(f"  like {near.file} ({near.label}, {cosine:.2f}) {near.credit}")
+
+    def print(self) -> None:
+        """The table, and below it what is too long for its cells."""
+        console = Console()
+        if self._table.row_count:
+            console.print(self._table)
+        for note in self._notes:
+            console.print(note, markup=False, highlight=False, soft_wrap=True)
 
 
 def _dotenv(path: Path) -> dict[str, str]:

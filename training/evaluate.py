@@ -3,18 +3,61 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from training.head import Floats, Labels, softmax
+from training.head import Floats, Labels, log_loss, softmax
+from training.manifest import ImageRow
 
 CHANCE_P = 0.01  # how rarely guessing may do as well for a model to count as better
 ECE_MINIMUM = 100  # test pictures below which a calibration error says nothing
+CHOICE_MINIMUM = 60  # val pictures below which the network cannot show that it is better than the head
+TRAITS = ("width", "height", "brightness", "sharpness")  # the columns of Findings.traits
 _ECE_BINS = 15
 _NORMAL_95 = 1.959963984540054  # two-sided 95 % quantile of the normal distribution
+
+
+@dataclass(frozen=True)
+class Suspect:
+    """A picture whose label is probably wrong, or that is unlike all others."""
+
+    place: int
+    """Index into the rows of the findings."""
+    score: float
+    """0 (in order) to 1 (certainly not)."""
+    kind: Literal["label", "outlier"]
+    suggested: int | None
+    """The class number that it looks like; None for an outlier."""
+    reason: str
+    """A sentence."""
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What is known of a run's n usable pictures after training: what report, card and explanations are made from."""
+
+    rows: list[ImageRow]
+    """In the order of the manifest; a `split` of None means left out."""
+    labels: Labels
+    """Class numbers [n] in output order."""
+    probabilities: Floats
+    """[n, classes]: of test pictures by the delivered model, of all others out-of-fold; never by one that saw them."""
+    novelty: Floats
+    """[n], likewise unseen."""
+    embeddings: NDArray[np.float32]
+    """[n, d] by the delivered network."""
+    suspects: list[Suspect]
+    """The most suspicious first."""
+    epochs: list[dict[str, Any]]
+    """The fine-tuning's history: epoch, train_loss, val_loss, val_accuracy, rate, seconds; [] where there was none."""
+    traits: NDArray[np.float32]
+    """[n, 4], the columns of TRAITS: pixels, pixels, mean 0..255, variance of the Laplacian."""
+    metrics: dict[str, Any]
+    """All of metrics.json."""
 
 
 def measure(logits: Floats, labels: Labels, names: Sequence[str], temperature: float) -> dict[str, Any]:
@@ -44,6 +87,51 @@ def measure(logits: Floats, labels: Labels, names: Sequence[str], temperature: f
         "ece_before": calibration_error(softmax(logits), labels),
         "ece_after": calibration_error(softmax(logits / temperature), labels),
     }
+
+
+def candidate(test: Floats, test_labels: Labels, val: Floats, val_labels: Labels) -> dict[str, Any]:
+    """What `head` and `network` of metrics.json say of a model with these logits [n, classes] on test and on val.
+
+    The val logits must be by a model that has not learned from those pictures, and scaled by its temperature.
+    """
+    hits = test.argmax(axis=1) == test_labels
+    return _share(hits) | {
+        "val_loss": log_loss(val, val_labels),
+        "val_accuracy": float((val.argmax(axis=1) == val_labels).mean()),
+    }
+
+
+def choose(
+    head: Mapping[str, Any], network: Mapping[str, Any] | None, val_pictures: int
+) -> tuple[Literal["head", "network"], str]:
+    """Which of two candidates is delivered, and the sentence why; test results have no say in it."""
+    if network is None:
+        return "head", "The network was not fine-tuned, so the linear head is delivered."
+    if val_pictures < CHOICE_MINIMUM:
+        few = f"{val_pictures} validation pictures are too few (fewer than {CHOICE_MINIMUM})"
+        return "head", f"The linear head is delivered: {few} to show that the fine-tuned network is better."
+    figures = (
+        f"loss {network['val_loss']:.3f} against {head['val_loss']:.3f}, "
+        f"{network['val_accuracy']:.1%} against {head['val_accuracy']:.1%} right on {val_pictures} validation pictures"
+    )
+    if network["val_loss"] < head["val_loss"] and network["val_accuracy"] >= head["val_accuracy"]:
+        return "network", f"The fine-tuned network is delivered: it is better than the linear head ({figures})."
+    return "head", f"The linear head is delivered: the fine-tuned network is not better on both counts ({figures})."
+
+
+def by_source(predicted: Labels, labels: Labels, sources: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Accuracy, interval and support of the test pictures [n] of each source, by name."""
+    hits, named = predicted == labels, np.asarray(sources, dtype=object)
+    found = {name: hits[named == name] for name in sorted(set(sources))}
+    return {name: _share(ours) | {"support": len(ours)} for name, ours in found.items()}
+
+
+def unknown(novelty: Floats, threshold: float) -> dict[str, Any]:
+    """False alarms of "none of these": how many of the test pictures [n], which show the classes, would be refused."""
+    refused = int((novelty > threshold).sum())
+    tested = len(novelty)
+    interval = list(wilson(refused, tested))
+    return {"refused": refused, "tested": tested, "share": refused / tested, "interval": interval}
 
 
 def wilson(hits: int, trials: int) -> tuple[float, float]:
@@ -94,6 +182,10 @@ def suspected_labels(probabilities: Floats, labels: Labels) -> NDArray[np.bool_]
     own = probabilities[np.arange(len(labels)), labels]
     result: NDArray[np.bool_] = (strongest != labels) & (claims.max(axis=1) > own)
     return result
+
+
+def _share(hits: NDArray[np.bool_]) -> dict[str, Any]:
+    return {"accuracy": float(hits.mean()), "interval": list(wilson(int(hits.sum()), len(hits)))}
 
 
 def _confusion(labels: Labels, predicted: Labels, classes: int) -> NDArray[np.int64]:

@@ -5,34 +5,39 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import json
-import logging
 import os
 import shutil
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 import training
 from training.backbones import CROP
 from training.card import model_card
+from training.graphs import filled_graph, forget_graph
 from training.manifest import ClassLabel, RunConfig, RunError, write_json, write_text
-from training.network import PictureNetwork, from_delivered, read_state
+from training.network import PictureNetwork, read_state
+from training.predict import Model, Outputs, open_model
+from training.tryout import TryPage, write_try_page
 
 CHECK_SIZES = ((1, 1), (31, 17), (640, 333), (3, 900), (257, 224), (500, 1001))
 """Width and height of the synthetic pictures that a delivered model proves itself with."""
 
-_TOLERANCE = 1e-3  # largest difference of a probability between the forms of the model
+_TOLERANCE = 1e-3  # largest difference of a probability or the novelty between the forms of the model
 _REQUIREMENTS = ("onnxruntime", "pillow")
 _DELIVERED = Path(__file__).with_name("delivered")
 
 Pictures = Sequence[NDArray[np.uint8]]
 Report = Callable[[int, int], None]
+Look = Callable[[NDArray[np.uint8]], Outputs]
+"""The exported network's answer to a picture, uint8 [h, w, 3]."""
 
 
 @dataclass(frozen=True)
@@ -40,13 +45,32 @@ class Trained:
     """What training leaves to be exported."""
 
     network: PictureNetwork
-    """On the CPU, with its head and temperature in place."""
+    """On the CPU, with its head, temperature and references in place."""
     classes: tuple[ClassLabel, ...]
     config: RunConfig
     metrics: Mapping[str, Any]
     """All of metrics.json but its seconds."""
     seconds: Callable[[], Mapping[str, float]]
     """How long each phase has taken at the moment of the call."""
+    write_report: Callable[[Path, Look], None]
+    """Writes the report, by a look at pictures through the exported network."""
+
+
+@dataclass
+class _Draft:
+    """A model folder that has not got its name yet."""
+
+    trained: Trained
+    folder: Path
+    pictures: Pictures
+    """To compare the written forms on."""
+    expected: list[Outputs]
+    """What the trained network says about them."""
+
+    @cached_property
+    def onnx(self) -> Model:
+        """The written model.onnx, opened once."""
+        return open_model(self.folder, threads=torch.get_num_threads())
 
 
 def export_model(trained: Trained, model_dir: Path, pictures: Pictures, report: Report) -> None:
@@ -55,12 +79,15 @@ def export_model(trained: Trained, model_dir: Path, pictures: Pictures, report: 
     for stale in model_dir.parent.glob(f".{model_dir.name}.*.tmp"):
         shutil.rmtree(stale)
     beside.mkdir(parents=True)
+    compared = [*synthetic_pictures(), *pictures]
+    draft = _Draft(trained, beside, compared, [outputs_of(trained.network, picture) for picture in compared])
     steps: tuple[Callable[[], None], ...] = (
         lambda: _write_weights(trained, beside),
         lambda: _write_onnx(trained, beside / "model.onnx"),
         lambda: _write_texts(trained, beside),
-        lambda: _write_reference(trained.network, beside / "reference_predictions.json"),
-        lambda: _compare(trained.network, beside, [*synthetic_pictures(), *pictures]),
+        lambda: _write_reference(draft),
+        lambda: _compare(draft),
+        lambda: _write_pages(draft),
         lambda: _seal(trained, beside),
     )
     for number, step in enumerate(steps, 1):
@@ -107,10 +134,16 @@ def model_config(trained: Trained) -> dict[str, Any]:
     }
 
 
-def probabilities_of(network: PictureNetwork, picture: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Probabilities [classes] of one picture uint8 [h, w, 3] by the torch module."""
+def outputs_of(network: PictureNetwork, picture: NDArray[np.uint8]) -> Outputs:
+    """What the torch module says about one picture uint8 [h, w, 3]."""
     with torch.inference_mode():
-        return network(torch.from_numpy(picture))[0][0].numpy()
+        probabilities, embedding, cam, novelty = (found.numpy() for found in network(torch.from_numpy(picture)))
+    return Outputs(probabilities[0], embedding[0], cam[0], float(novelty[0]))
+
+
+def _graphs_folder(config: RunConfig) -> Path:
+    """Where traced graphs are kept, beside the downloaded weights."""
+    return Path(config.weights_cache or "").parent / "graphs"
 
 
 def _portable(config: RunConfig) -> dict[str, Any]:
@@ -124,37 +157,27 @@ def _write_weights(trained: Trained, folder: Path) -> None:
 
     state = trained.network.delivered_state()
     save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
-    (folder / "model.safetensors").chmod(0o644)  # the library makes it readable by its owner alone
     torch.save(state, folder / "model.pth")
+    save_file(trained.network.novelty_state(), folder / "novelty.safetensors")
+    for path in folder.glob("*.safetensors"):
+        path.chmod(0o644)  # the library makes them readable by their owner alone
 
 
 def _write_onnx(trained: Trained, path: Path) -> None:
     """One file, any picture size, with what a reader needs to know in its metadata."""
-    example = torch.zeros((CROP + 31, CROP + 75, 3), dtype=torch.uint8)
-    with warnings.catch_warnings():
-        # The exporter announces its own internal renamings; none concerns this graph.
-        warnings.simplefilter("ignore")
-        logging.getLogger("torch.onnx").setLevel(logging.ERROR)
-        program = torch.onnx.export(
-            trained.network,
-            (example,),
-            input_names=["image"],
-            output_names=["probabilities", "embedding", "cam"],
-            dynamic_shapes={"image": {0: "height", 1: "width"}},
-            dynamo=True,
-            verbose=False,
-        )
-    assert program is not None
-    program.model.metadata_props.update(
-        {
-            "classes": json.dumps([label.name for label in trained.classes], ensure_ascii=False),
-            "backbone": trained.network.backbone.name,
-            "temperature": repr(float(trained.network.temperature)),
-            "reject": json.dumps(trained.metrics["reject_threshold"]),
-            "picaisso_version": training.__version__,
-        }
-    )
-    program.save(path, external_data=False)
+    import onnx
+
+    graph = filled_graph(trained.network, _graphs_folder(trained.config))
+    metadata = {
+        "classes": json.dumps([label.name for label in trained.classes], ensure_ascii=False),
+        "backbone": trained.network.backbone.name,
+        "temperature": repr(float(trained.network.temperature)),
+        "reject": json.dumps(trained.metrics["reject_threshold"]),
+        "picaisso_version": training.__version__,
+    }
+    onnx.helper.set_model_props(graph, metadata)
+    graph.producer_name, graph.producer_version = "Picaisso", training.__version__
+    path.write_bytes(graph.SerializeToString())
 
 
 def _write_texts(trained: Trained, folder: Path) -> None:
@@ -166,36 +189,53 @@ def _write_texts(trained: Trained, folder: Path) -> None:
     shutil.copyfile(_DELIVERED / "predict.py", folder / "predict.py")
 
 
-def _write_reference(network: PictureNetwork, path: Path) -> None:
+def _write_reference(draft: _Draft) -> None:
     rows = [
-        {"size": list(size), "probabilities": [float(p) for p in probabilities_of(network, picture)]}
-        for size, picture in zip(CHECK_SIZES, synthetic_pictures(), strict=True)
+        {"size": list(size), "probabilities": outputs.probabilities.tolist(), "novelty": outputs.novelty}
+        for size, outputs in zip(CHECK_SIZES, draft.expected, strict=False)
     ]
-    write_json(path, rows)
+    write_json(draft.folder / "reference_predictions.json", rows)
 
 
-def _compare(network: PictureNetwork, folder: Path, pictures: Pictures) -> None:
-    """Read every written form of the model back and refuse if one predicts otherwise than the trained network."""
-    from training.predict import open_model
-
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    expected = [probabilities_of(network, picture) for picture in pictures]
-    for name in ("model.safetensors", "model.pth"):
-        again = from_delivered(config, read_state(folder / name))
-        _refuse_difference(name, expected, [probabilities_of(again, picture) for picture in pictures])
-    onnx = open_model(folder)
-    _refuse_difference("model.onnx", expected, [onnx.run(picture).probabilities for picture in pictures])
-
-
-def _refuse_difference(name: str, expected: Pictures | Sequence[Any], found: Sequence[Any]) -> None:
-    worst = max(float(np.abs(one - other).max()) for one, other in zip(expected, found, strict=True))
+def _compare(draft: _Draft) -> None:
+    """Read every written form of the model back and refuse if one is not the trained network."""
+    network = draft.trained.network
+    state = network.delivered_state()
+    written = {"model.safetensors": state, "model.pth": state, "novelty.safetensors": network.novelty_state()}
+    for name, tensors in written.items():
+        if not _same_tensors(tensors, read_state(draft.folder / name)):
+            raise _refusal(f"{name} holds other numbers than the trained network.")
+    worst = largest_difference(draft.expected, [draft.onnx.run(picture) for picture in draft.pictures])
     if not worst < _TOLERANCE:
-        raise RunError(
-            "export",
-            f"{name} predicts otherwise than the trained network: probabilities differ by {worst:.2g}.",
-            "Start the training again; if it fails the same way, report it with the versions of torch and onnxruntime.",
-            retry=True,
-        )
+        forget_graph(network.backbone, _graphs_folder(draft.trained.config))
+        raise _refusal(f"model.onnx predicts otherwise than the trained network: it differs by {worst:.2g}.")
+
+
+def _write_pages(draft: _Draft) -> None:
+    """The pages that a browser opens without a network."""
+    trained, backbone = draft.trained, draft.trained.network.backbone
+    page = TryPage(draft.onnx.classes, draft.onnx.reject, backbone.resize, backbone.title, training.__version__)
+    write_try_page(draft.folder / "try.html", page, draft.folder / "model.onnx")
+    trained.write_report(draft.folder / "report.html", draft.onnx.run)
+
+
+def _same_tensors(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> bool:
+    """Whether two states are the same to the last bit."""
+    return one.keys() == other.keys() and all(torch.equal(tensor, other[name]) for name, tensor in one.items())
+
+
+def largest_difference(expected: Sequence[Outputs], found: Sequence[Outputs]) -> float:
+    """Of any probability or novelty; not a number where one of them is none."""
+    differences = [
+        np.append(one.probabilities - other.probabilities, one.novelty - other.novelty)
+        for one, other in zip(expected, found, strict=True)
+    ]
+    return float(np.abs(differences).max())
+
+
+def _refusal(reason: str) -> RunError:
+    remedy = "Start the training again; if it fails the same way, report it with the versions of torch and onnxruntime."
+    return RunError("export", reason, remedy, retry=True)
 
 
 def _seal(trained: Trained, folder: Path) -> None:

@@ -18,10 +18,14 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from training.arithmetic import EXACT, Arithmetic
+from training.backbones import CROP
 from training.data import BrokenPictureError, as_array, read_picture
 from training.manifest import ImageRow
 from training.nearcopies import Fingerprint, fingerprint
 from training.network import PREPROCESSING, PictureNetwork
+from training.pictures import PictureCache
+from training.shortcuts import traits
 
 _BATCH = 16  # pictures computed and cached together
 
@@ -45,6 +49,8 @@ class PictureFeatures:
     embeddings: NDArray[np.float32]
     """[n, d], n = len(rows)."""
     fingerprints: list[Fingerprint]
+    traits: NDArray[np.float32]
+    """[n, 4], see `training.evaluate.TRAITS`."""
     broken: dict[str, str]
     """File to reason for the pictures that could not be used."""
 
@@ -57,54 +63,116 @@ class _Decoded:
     reason: str = ""
 
 
-def extract(
-    network: PictureNetwork, rows: Sequence[ImageRow], run_dir: Path, cache: Path, report: Report
-) -> PictureFeatures:
-    """Features of all pictures of the manifest. Batches found complete in the cache are not computed again.
+@dataclass(frozen=True)
+class _Known:
+    """All that is kept of one picture."""
 
-    Batches are cut at fixed places, so a run that was killed and goes on computes the very same numbers.
-    """
-    folder = cache / f"{network.backbone.name}-{_body_digest(network)}-{PREPROCESSING}"
-    folder.mkdir(parents=True, exist_ok=True)
-    results: list[_Result] = []
-    for batch in _in_batches(network, rows, run_dir, folder):
-        results += batch
-        report(len(results), len(rows))
-    vectors = [vector for vector, _, _ in results if vector is not None]
-    return PictureFeatures(
-        rows=[place for place, (vector, _, _) in enumerate(results) if vector is not None],
-        embeddings=np.stack(vectors) if vectors else np.empty((0, network.backbone.dimension), np.float32),
-        fingerprints=[known for _, known, _ in results if known is not None],
-        broken={row.file: reason for row, (_, _, reason) in zip(rows, results, strict=True) if reason},
-    )
+    embedding: NDArray[np.float32]
+    fingerprint: Fingerprint
+    traits: NDArray[np.float32]
 
 
-_Result = tuple[NDArray[np.float32] | None, Fingerprint | None, str]
-"""Embedding and fingerprint of a picture, or the reason why it has none."""
+_Result = _Known | str
+"""What is known of a picture, or the reason why nothing is."""
 
 
-def _in_batches(
-    network: PictureNetwork, rows: Sequence[ImageRow], run_dir: Path, folder: Path
-) -> Iterator[list[_Result]]:
-    """Results batch by batch, each decoded while the one before is computed."""
-    batches = [rows[start : start + _BATCH] for start in range(0, len(rows), _BATCH)]
-    with ThreadPoolExecutor(max_workers=2) as reader:
-        coming = [_submit(reader, batch, run_dir, folder) for batch in batches[:1]]
-        for number, batch in enumerate(batches):
-            reading = coming.pop()
-            coming = [_submit(reader, following, run_dir, folder) for following in batches[number + 1 : number + 2]]
-            if isinstance(reading[0], Future):
-                decoded = [future.result() for future in reading]
-                yield _compute(network, batch, decoded, folder)
-            else:
-                yield reading
+@dataclass(frozen=True)
+class Extractor:
+    """Computes features of a run's pictures by one network in one arithmetic."""
+
+    network: PictureNetwork
+    arithmetic: Arithmetic
+    run_dir: Path
+    cache: Path
+    """A folder for what has been computed. Entries found there are not computed again."""
+    squares: PictureCache | None = None
+    """Takes every picture's middle square, so that fine-tuning need not decode it a second time."""
+
+    def extract(self, rows: Sequence[ImageRow], report: Report) -> PictureFeatures:
+        """Features of all pictures of the manifest.
+
+        Batches are cut at fixed places, so a run that was killed and goes on computes the very same numbers.
+        """
+        folder = self._folder()
+        folder.mkdir(parents=True, exist_ok=True)
+        results: list[_Result] = []
+        for batch in self._in_batches(rows, folder):
+            results += batch
+            report(len(results), len(rows))
+        return _collected(rows, results, self.network.backbone.dimension)
+
+    def _folder(self) -> Path:
+        made_by = f"{_body_digest(self.network)}-{self.arithmetic.name.replace(', ', '-')}-{PREPROCESSING}"
+        return self.cache / f"{self.network.backbone.name}-{made_by}"
+
+    def _in_batches(self, rows: Sequence[ImageRow], folder: Path) -> Iterator[list[_Result]]:
+        """Results batch by batch, each decoded while the one before is computed."""
+        starts = range(0, len(rows), _BATCH)
+        with ThreadPoolExecutor(max_workers=2) as reader:
+            coming = [self._submit(reader, rows, start, folder) for start in starts[:1]]
+            for number, start in enumerate(starts):
+                reading = coming.pop()
+                coming = [self._submit(reader, rows, next_, folder) for next_ in starts[number + 1 : number + 2]]
+                if isinstance(reading[0], Future):
+                    decoded = [future.result() for future in reading]
+                    yield self._compute(rows, start, decoded, folder)
+                else:
+                    yield reading
+
+    def _submit(
+        self, reader: ThreadPoolExecutor, rows: Sequence[ImageRow], start: int, folder: Path
+    ) -> list[Future[_Decoded]] | list[_Result]:
+        """The results of a batch if the cache has them all, else its pictures being decoded."""
+        batch = rows[start : start + _BATCH]
+        lacking = self.squares is not None and not self.squares.has(range(start, start + len(batch)))
+        known = None if lacking else _cached(folder, batch)
+        return known or [reader.submit(_decode, self.run_dir / row.file, row.sha256) for row in batch]
+
+    def _compute(
+        self, rows: Sequence[ImageRow], start: int, decoded: Sequence[_Decoded], folder: Path
+    ) -> list[_Result]:
+        places = [start + i for i, item in enumerate(decoded) if item.picture]
+        vectors = iter(self._embed(places, [item.picture for item in decoded if item.picture]))
+        results: list[_Result] = []
+        for row, item in zip(rows[start:], decoded, strict=False):
+            if item.picture is None:
+                results.append(item.reason)
+                continue
+            known = _Known(next(vectors), fingerprint(item.picture), traits(item.picture))
+            _store(folder, row, known)
+            results.append(known)
+        return results
+
+    def _embed(self, places: Sequence[int], pictures: Sequence[Image.Image]) -> NDArray[np.float32]:
+        """Embeddings [n, d] of the pictures at these places of the manifest; their squares are kept on the way."""
+        if self.squares is None:
+            return embed_pictures(self.network, pictures, self.arithmetic)
+        side, device = self.squares.side, self.network.temperature.device
+        with torch.inference_mode():
+            squares = [
+                self.network.resized(torch.from_numpy(as_array(picture)).to(device), side) for picture in pictures
+            ]
+            self.squares.put(places, squares)
+            edge = (side - CROP) // 2
+            crops = [self.network.normalise(square[:, edge : edge + CROP, edge : edge + CROP]) for square in squares]
+            return _embed_crops(self.network, crops, self.arithmetic)
 
 
-def _submit(
-    reader: ThreadPoolExecutor, batch: Sequence[ImageRow], run_dir: Path, folder: Path
-) -> list[Future[_Decoded]] | list[_Result]:
-    """The results of a batch if the cache has them all, else its pictures being decoded."""
-    return _cached(folder, batch) or [reader.submit(_decode, run_dir / row.file, row.sha256) for row in batch]
+def embed_pictures(
+    network: PictureNetwork, pictures: Sequence[Image.Image], arithmetic: Arithmetic = EXACT
+) -> NDArray[np.float32]:
+    """Embeddings [n, d] of decoded pictures of any size, as one batch."""
+    device = network.temperature.device
+    with torch.inference_mode():
+        crops = [network.prepare(torch.from_numpy(as_array(picture)).to(device)) for picture in pictures]
+        return _embed_crops(network, crops, arithmetic)
+
+
+def _embed_crops(network: PictureNetwork, crops: Sequence[torch.Tensor], arithmetic: Arithmetic) -> NDArray[np.float32]:
+    if not crops:
+        return np.empty((0, network.backbone.dimension), np.float32)
+    with arithmetic.applied(network.temperature.device):
+        return network.embed(arithmetic.laid_out(torch.stack(list(crops)))).float().cpu().numpy()
 
 
 def _decode(path: Path, sha256: str) -> _Decoded:
@@ -119,43 +187,27 @@ def _decode(path: Path, sha256: str) -> _Decoded:
         return _Decoded(None, str(error))
 
 
-def _compute(
-    network: PictureNetwork, batch: Sequence[ImageRow], decoded: Sequence[_Decoded], folder: Path
-) -> list[_Result]:
-    pictures = [item.picture for item in decoded if item.picture]
-    vectors = iter(embed_pictures(network, pictures))
-    results: list[_Result] = []
-    for row, item in zip(batch, decoded, strict=True):
-        if item.picture is None:
-            results.append((None, None, item.reason))
-            continue
-        vector, known = next(vectors), fingerprint(item.picture)
-        _store(folder, row, vector, known)
-        results.append((vector, known, ""))
-    return results
-
-
-def embed_pictures(network: PictureNetwork, pictures: Sequence[Image.Image]) -> NDArray[np.float32]:
-    """Embeddings [n, d] of decoded pictures of any size, as one batch."""
-    if not pictures:
-        return np.empty((0, network.backbone.dimension), np.float32)
-    device = network.temperature.device
-    with torch.inference_mode():
-        crops = [network.prepare(torch.from_numpy(as_array(picture)).to(device)) for picture in pictures]
-        # Convolutions on processors run about a fifth faster in this layout; the numbers stay the same.
-        batch = torch.stack(crops).contiguous(memory_format=torch.channels_last)
-        return network.embed(batch).float().cpu().numpy()
+def _collected(rows: Sequence[ImageRow], results: Sequence[_Result], dimension: int) -> PictureFeatures:
+    known = [result for result in results if isinstance(result, _Known)]
+    return PictureFeatures(
+        rows=[place for place, result in enumerate(results) if isinstance(result, _Known)],
+        embeddings=np.array([item.embedding for item in known], np.float32).reshape(-1, dimension),
+        fingerprints=[item.fingerprint for item in known],
+        traits=np.array([item.traits for item in known], np.float32).reshape(len(known), -1),
+        broken={row.file: result for row, result in zip(rows, results, strict=True) if isinstance(result, str)},
+    )
 
 
 def _entry(folder: Path, row: ImageRow) -> Path:
     return folder / f"{row.sha256[:32]}.npz"
 
 
-def _store(folder: Path, row: ImageRow, vector: NDArray[np.float32], known: Fingerprint) -> None:
+def _store(folder: Path, row: ImageRow, known: _Known) -> None:
     """One picture's entry, renamed into place; not flushed, because an unreadable entry is simply made again."""
     stream = io.BytesIO()
-    hashes = np.array([known.hash, known.mirror_hash], np.uint64)
-    np.savez(stream, embedding=vector, hashes=hashes, thumbnails=np.frombuffer(known.thumbnails, np.uint8))
+    hashes = np.array([known.fingerprint.hash, known.fingerprint.mirror_hash], np.uint64)
+    thumbnails = np.frombuffer(known.fingerprint.thumbnails, np.uint8)
+    np.savez(stream, embedding=known.embedding, hashes=hashes, thumbnails=thumbnails, traits=known.traits)
     beside = folder / f".{row.sha256[:32]}.{os.getpid()}.tmp"
     beside.write_bytes(stream.getvalue())
     beside.replace(_entry(folder, row))
@@ -169,7 +221,7 @@ def _cached(folder: Path, batch: Sequence[ImageRow]) -> list[_Result] | None:
             with np.load(_entry(folder, row), allow_pickle=False) as entry:
                 hashes = entry["hashes"]
                 known = Fingerprint(int(hashes[0]), int(hashes[1]), entry["thumbnails"].tobytes())
-                results.append((entry["embedding"], known, ""))
+                results.append(_Known(entry["embedding"], known, entry["traits"]))
         except _UNREADABLE:
             return None
     return results

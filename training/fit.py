@@ -9,31 +9,39 @@ import math
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 import torch
 
+from training.arithmetic import CANDIDATES, Arithmetic, choose_arithmetic
 from training.backbones import BACKBONES, LoadedBackbone, load_backbone
+from training.candidates import (
+    HeadCandidate,
+    NetworkCandidate,
+    SplitPictures,
+    choose_candidate,
+    train_head,
+    tune_network,
+)
 from training.curate import NearCopies, count_leaks, find_near_copies, with_groups
 from training.data import as_array, read_picture
-from training.evaluate import measure, suspected_labels
-from training.export import Trained, export_model
-from training.features import PictureFeatures, extract
-from training.head import STRENGTHS, FittedHead, fit_head, softmax
+from training.evaluate import CHOICE_MINIMUM, Findings
+from training.explain import write_neighbours
+from training.export import Look, Trained, export_model
+from training.features import Extractor, PictureFeatures
+from training.findings import gather, suspects_as_lines
+from training.finetune import Job, dismiss
+from training.head import STRENGTHS
 from training.manifest import (
-    PARTS,
-    STAGES,
+    HELD_OUT_SHARE,
     ImageRow,
     RunConfig,
     RunError,
     Stopped,
-    append_line,
     check_manifest,
     disk_error,
     read_manifest,
@@ -47,6 +55,11 @@ from training.manifest import (
     write_text,
 )
 from training.network import PictureNetwork
+from training.pictures import PictureCache, open_cache
+from training.processes import ALONE, Processes, connected, with_gpu
+from training.progress import Listener, Run, no_listener
+from training.report import Origin, write_report
+from training.stopping import StopRequest
 from training.weights import DOWNLOAD_URL, WeightPlaces
 
 DEFAULTS: Mapping[str, Any] = {
@@ -54,6 +67,7 @@ DEFAULTS: Mapping[str, Any] = {
     "seed": 0,
     "device": "auto",
     "time_budget_seconds": 600.0,
+    "finetune": "auto",
     "weights": "pretrained",
     "weights_dir": "",
     "weights_cache": "data/cache/weights",
@@ -61,79 +75,39 @@ DEFAULTS: Mapping[str, Any] = {
     "threads": 0,
 }
 
-_CHOICES = {"backbone": tuple(BACKBONES), "device": ("auto", "cpu", "cuda"), "weights": ("pretrained", "random")}
+_CHOICES = {
+    "backbone": tuple(BACKBONES),
+    "device": ("auto", "cpu", "cuda"),
+    "finetune": ("auto", "never"),
+    "weights": ("pretrained", "random"),
+}
 _COMPARED_PICTURES = 3  # test pictures that the exported files are compared on, besides the synthetic ones
-_REPORT_SECONDS = 0.5  # between two rows of progress.jsonl at least, within a stage
-_SECONDS_NOTE = Path("checkpoints", "seconds.json")  # in the run folder: {stage: seconds} of all attempts
 _NAMED_FILES = 3  # unusable pictures that a notice names
 
 _log = logging.getLogger("training")
 
-Listener = Callable[[Mapping[str, Any]], None]
-"""Gets every row of progress.jsonl as it is written."""
+
+@dataclass(frozen=True)
+class Control:
+    """Who else takes part in a run, and how it is asked to stop."""
+
+    processes: Processes = ALONE
+    stop: StopRequest = dataclasses.field(default_factory=StopRequest)
 
 
-def no_listener(row: Mapping[str, Any]) -> None:
-    """For callers that only want the result."""
+@dataclass(frozen=True)
+class _Sight:
+    """The network that looks at the pictures, how it computes, and what it saw."""
+
+    loaded: LoadedBackbone
+    network: PictureNetwork
+    extractor: Extractor
+    features: PictureFeatures
 
 
-@dataclass
-class _Run:
-    """Where the run is: its folder, its configuration, the present stage, and what to tell the user."""
-
-    folder: Path
-    config: RunConfig
-    listen: Listener
-    notices: list[str] = field(default_factory=list)
-    seconds: dict[str, float] = field(default_factory=dict)
-    """Spent on each stage, in earlier attempts too; see `spent` for the present stage."""
-    stage: str = STAGES[0]
-    message: str = ""
-    started: float = field(default_factory=time.monotonic)
-    reported: float = 0.0
-
-    @contextmanager
-    def during(self, stage: str, message: str) -> Iterator[None]:
-        """Time a stage and announce its beginning."""
-        self.stage, self.started, self.reported = stage, time.monotonic(), 0.0
-        try:
-            self.report(0, 0, message)
-            yield
-        finally:
-            self.seconds = self.spent()
-            with suppress(OSError):  # what ended the stage matters more than how long it took
-                self.keep_seconds()
-
-    def spent(self) -> dict[str, float]:
-        """Seconds of each stage up to now, those of earlier attempts included."""
-        present = self.seconds.get(self.stage, 0.0) + time.monotonic() - self.started
-        return {**self.seconds, self.stage: round(present, 3)}
-
-    def keep_seconds(self) -> None:
-        """Note the seconds where the next attempt finds them, should this one be killed."""
-        write_json(self.folder / _SECONDS_NOTE, self.seconds)
-
-    def report(self, done: int, total: int, message: str = "") -> None:
-        """A row of progress.jsonl, at most about two a second, but always a stage's first and last."""
-        now = time.monotonic()
-        if now - self.reported < _REPORT_SECONDS and done < total:
-            return
-        self.reported, self.message = now, message or self.message
-        left = (now - self.started) / done * (total - done) if done else None
-        row = {
-            "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
-            "stage": self.stage,
-            "done": done,
-            "total": total,
-            "message": self.message,
-            "eta_seconds": None if left is None else round(left, 1),
-        }
-        append_line(self.folder / "progress.jsonl", row)
-        write_json(self.folder / _SECONDS_NOTE, self.spent())
-        self.listen(row)
-
-
-def fit(folder: Path, config: RunConfig, listen: Listener = no_listener) -> dict[str, Any]:
+def fit(
+    folder: Path, config: RunConfig, listen: Listener = no_listener, control: Control | None = None
+) -> dict[str, Any]:
     """Train what the run folder describes and return its `result.json`; a folder that is done returns at once.
 
     Killed anywhere and started again it goes on from what is on the disk and ends the same. Raises RunError or OSError
@@ -142,11 +116,11 @@ def fit(folder: Path, config: RunConfig, listen: Listener = no_listener) -> dict
     result = read_result(folder)
     if result and result["ok"]:
         return result
-    run = _Run(folder, config.completed_by(DEFAULTS), listen)
+    run = Run(folder, config.completed_by(DEFAULTS), listen)
     try:
         _tidy(folder)
-        run.seconds = _seconds_of_earlier_attempts(folder)
-        _run_stages(run)
+        run.recall_seconds()
+        _run_stages(run, control or Control())
         result = {"ok": True, "seconds": read_metrics(folder)["seconds"], "notices": run.notices}
     except RunError as error:
         result = {"ok": False, "error": error.as_json()}
@@ -164,6 +138,36 @@ def fit(folder: Path, config: RunConfig, listen: Listener = no_listener) -> dict
     return result
 
 
+def fit_among(folder: Path, config: RunConfig, listen: Listener, control: Control) -> dict[str, Any]:
+    """`fit` in the first of several processes; the others take part in its fine-tuning until it has ended."""
+    processes = control.processes
+    with connected(processes, with_gpu(config.device)):
+        try:
+            return fit(folder, config, listen, control)
+        finally:
+            dismiss(processes)
+
+
+def _run_stages(run: Run, control: Control) -> None:
+    """The table of contents."""
+    rows = _open(run)
+    with run.during("features", "Looking at the pictures"):
+        sight = _look(run, rows, control)
+    with run.during("split", "Grouping near copies and splitting"):
+        copies = find_near_copies(sight.features, by_embedding=run.config.weights == "pretrained")
+        rows = _split(run, rows, copies)
+        pictures = _usable(run, rows, sight.features, count_leaks(rows, copies))
+    with run.during("train", "Training the classifier"):
+        head = _train(run, pictures)
+    with run.during("finetune", "Fine-tuning the network"), control.stop.deferred():
+        tuned = _finetune(run, pictures, sight, head, control)
+    with run.during("evaluate", "Testing on pictures it has not seen"):
+        delivered, findings = _evaluate(run, pictures, sight, (head, tuned))
+    with run.during("export", "Writing and checking the model"):
+        _export(run, delivered, findings, sight.loaded)
+    _clear(run, sight.extractor.squares)
+
+
 def _tidy(folder: Path) -> None:
     """Remove what an earlier attempt left: its refusal, and files that it died over."""
     (folder / "result.json").unlink(missing_ok=True)
@@ -174,41 +178,14 @@ def _tidy(folder: Path) -> None:
             half_written.unlink()
 
 
-def _seconds_of_earlier_attempts(folder: Path) -> dict[str, float]:
-    """What attempts that did not come to the end have spent on each stage; nothing where their note is unreadable."""
-    try:
-        note = json.loads((folder / _SECONDS_NOTE).read_text(encoding="utf-8"))
-        return {stage: float(note[stage]) for stage in STAGES if stage in note}
-    except (OSError, ValueError, TypeError):
-        return {}
+def _clear(run: Run, squares: PictureCache | None) -> None:
+    """Remove what only an unfinished run needs, and what is large."""
+    if squares:
+        squares.remove()
+    (run.folder / "checkpoints" / "finetune.pt").unlink(missing_ok=True)
 
 
-def _run_stages(run: _Run) -> None:
-    """The table of contents."""
-    rows = _open(run)
-    with run.during("features", "Looking at the pictures"):
-        loaded = _choose_backbone(run)
-        network = _network(run, loaded)
-        run.message = "Looking at the pictures"  # it may have been a download's
-        features = extract(network, rows, run.folder, run.folder / "checkpoints" / "features", run.report)
-        _note_broken(run, features)
-    with run.during("split", "Grouping near copies and splitting"):
-        copies = find_near_copies(features, by_embedding=run.config.weights == "pretrained")
-        rows = _split(run, rows, copies)
-    with run.during("train", "Training the classifier"):
-        fitted = _train(run, rows, features)
-    with run.during("evaluate", "Testing on pictures it has not seen"):
-        metrics = _evaluate(run, rows, features, fitted, count_leaks(rows, copies)) | {
-            "weights": loaded.weights,
-            "backbone": loaded.backbone.name,
-            "device": str(network.temperature.device),
-            "notices": run.notices,
-        }
-    with run.during("export", "Writing and checking the model"):
-        _export(run, rows, network, fitted, metrics)
-
-
-def _open(run: _Run) -> list[ImageRow]:
+def _open(run: Run) -> list[ImageRow]:
     """Check what came in and write the effective configuration down."""
     _check_budget(run.config.time_budget_seconds)
     for name, choices in _CHOICES.items():
@@ -245,34 +222,55 @@ def _processors() -> int:
     return os.cpu_count() or 1
 
 
-def _choose_backbone(run: _Run) -> LoadedBackbone:
-    """The wanted backbone, or the one that stood in for it when the run began, so that a resumed run ends the same."""
+def _look(run: Run, rows: list[ImageRow], control: Control) -> _Sight:
+    """Choose the network and its arithmetic as the run began, and compute the features of every picture."""
     note = run.folder / "checkpoints" / "backbone.json"
-    wanted, weights = str(run.config.backbone), cast(Any, run.config.weights)
-    earlier = json.loads(note.read_text(encoding="utf-8")) if note.exists() else None
-    same = earlier is not None and earlier["wanted"] == [wanted, weights]
-    name = earlier["used"] if same and earlier else wanted
+    loaded, earlier = _choose_backbone(run, note)
+    network = _network(run, loaded, control.processes)
+    run.report(0, 0, "Measuring how this machine computes fastest")
+    arithmetic = _arithmetic(run, network, earlier)
+    choice = {"wanted": _wanted(run), "used": loaded.backbone.name, "notice": loaded.notice}
+    write_json(note, {**choice, "arithmetic": arithmetic.name})
+    squares = _squares(run, rows, network)
+    extractor = Extractor(network, arithmetic, run.folder, run.folder / "checkpoints" / "features", squares)
+    run.report(0, len(rows), "Looking at the pictures")
+    features = extractor.extract(rows, run.report)
+    _note_broken(run, features)
+    return _Sight(loaded, network, extractor, features)
+
+
+def _choose_backbone(run: Run, note: Path) -> tuple[LoadedBackbone, dict[str, Any] | None]:
+    """The wanted backbone, or the one that stood in for it when the run began, so that a resumed run ends the same.
+
+    With what the note of an earlier attempt says, where there was one that wanted the same.
+    """
+    found = json.loads(note.read_text(encoding="utf-8")) if note.exists() else None
+    earlier = found if found and found["wanted"] == _wanted(run) else None
+    name = earlier["used"] if earlier else str(run.config.backbone)
+    weights = cast(Any, run.config.weights)
     loaded = load_backbone(BACKBONES[name], weights, _weight_places(run), _in_megabytes(run))
-    if same and earlier and earlier["used"] == loaded.backbone.name:
+    if earlier and earlier["used"] == loaded.backbone.name:
         loaded = dataclasses.replace(loaded, notice=earlier["notice"])
-    choice = {"wanted": [wanted, weights], "used": loaded.backbone.name, "notice": loaded.notice}
-    write_json(note, choice)
     if loaded.notice:
         run.notices.append(loaded.notice)
-    return loaded
+    return loaded, earlier
 
 
-def _weight_places(run: _Run) -> WeightPlaces:
+def _wanted(run: Run) -> list[str]:
+    return [str(run.config.backbone), str(run.config.weights)]
+
+
+def _weight_places(run: Run) -> WeightPlaces:
     config = run.config
     folder = Path(config.weights_dir) if config.weights_dir else None
     return WeightPlaces(folder, Path(config.weights_cache or ""), config.weights_url or "")
 
 
-def _in_megabytes(run: _Run) -> Callable[[int, int], None]:
+def _in_megabytes(run: Run) -> Callable[[int, int], None]:
     return lambda done, total: run.report(done >> 20, max(done, total) >> 20, "Downloading pretrained weights (MB)")
 
 
-def _network(run: _Run, loaded: LoadedBackbone) -> PictureNetwork:
+def _network(run: Run, loaded: LoadedBackbone, processes: Processes) -> PictureNetwork:
     device = run.config.device
     if device == "cuda" and not torch.cuda.is_available():
         raise RunError(
@@ -284,10 +282,27 @@ def _network(run: _Run, loaded: LoadedBackbone) -> PictureNetwork:
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     network = PictureNetwork(loaded.backbone, loaded.network, len(run.config.classes))
-    return network.to(str(device)).to(memory_format=cast(Any, torch.channels_last))
+    return network.to(processes.device(str(device)))
 
 
-def _note_broken(run: _Run, features: PictureFeatures) -> None:
+def _arithmetic(run: Run, network: PictureNetwork, earlier: Mapping[str, Any] | None) -> Arithmetic:
+    """That of the earlier attempt, or the fastest of this machine, which is noted beside the cached weights."""
+    chosen = CANDIDATES.get(str((earlier or {}).get("arithmetic")))
+    if chosen is None:
+        chosen = choose_arithmetic(network, Path(run.config.weights_cache or "").parent / "arithmetic.json")
+    layout = torch.channels_last if chosen.channels_last else torch.contiguous_format
+    network.to(memory_format=cast(Any, layout))
+    return chosen
+
+
+def _squares(run: Run, rows: list[ImageRow], network: PictureNetwork) -> PictureCache | None:
+    """Where pictures are kept decoded, if there will be enough of them for a fine-tuned network to be delivered."""
+    if run.config.finetune == "never" or len(rows) * HELD_OUT_SHARE < CHOICE_MINIMUM:
+        return None
+    return open_cache(run.folder / "checkpoints", rows, network.backbone.resize)
+
+
+def _note_broken(run: Run, features: PictureFeatures) -> None:
     if not features.broken:
         return
     named = [f"{file} ({reason})" for file, reason in list(features.broken.items())[:_NAMED_FILES]]
@@ -295,7 +310,7 @@ def _note_broken(run: _Run, features: PictureFeatures) -> None:
     run.notices.append(f"Left out because unusable: {', '.join(named)}{f' and {more} more' if more else ''}.")
 
 
-def _split(run: _Run, rows: list[ImageRow], copies: NearCopies) -> list[ImageRow]:
+def _split(run: Run, rows: list[ImageRow], copies: NearCopies) -> list[ImageRow]:
     """Freeze groups and parts in the manifest."""
     grouped = with_groups(rows, copies)
     split = split_rows(run.config, grouped)
@@ -307,74 +322,95 @@ def _split(run: _Run, rows: list[ImageRow], copies: NearCopies) -> list[ImageRow
     return split
 
 
-def _train(run: _Run, rows: list[ImageRow], features: PictureFeatures) -> FittedHead:
-    """The head on everything but the test part, searched for as long as the time budget lasts."""
-    learned = _places(rows, features, ("train", "val"))
-    budget = cast(float, run.config.time_budget_seconds)
-    fitted = fit_head(
-        features.embeddings[learned],
-        _labels(run, rows, features)[learned],
-        [cast(int, rows[features.rows[i]].group) for i in learned],
-        len(run.config.classes),
-        run.config.seed or 0,
-        run.report,
-        lambda: time.monotonic() - run.started < budget,
-    )
-    if fitted.tried < len(STRENGTHS):
-        run.notices.append(
-            f"The time budget of {budget:g} seconds ended the search for the best regularisation after "
-            f"{fitted.tried} of {len(STRENGTHS)} values."
-        )
-    return fitted
-
-
-def _evaluate(
-    run: _Run, rows: list[ImageRow], features: PictureFeatures, fitted: FittedHead, leaks: int
-) -> dict[str, Any]:
-    """Of metrics.json what the test tells."""
+def _usable(run: Run, rows: list[ImageRow], features: PictureFeatures, leaks: int) -> SplitPictures:
+    """The pictures that have features, with their places in the split; refuses a split with leaks."""
     if leaks:
         raise RunError(
-            "evaluate",
+            "split",
             "Near copies stand in different parts of the split.",
             "Start again without a split in the manifest.",
             retry=False,
         )
-    labels = _labels(run, rows, features)
-    learned, held_out = _places(rows, features, ("train", "val")), _places(rows, features, ("test",))
-    logits = fitted.head.logits(features.embeddings[held_out])
-    unseen = softmax(np.concatenate([fitted.out_of_fold, logits]) / fitted.temperature)
-    suspects = suspected_labels(unseen, labels[np.concatenate([learned, held_out])])
-    names = [label.name for label in run.config.classes]
-    return measure(logits, labels[held_out], names, fitted.temperature) | {
-        "temperature": fitted.temperature,
-        "reject_threshold": None,
-        "split": {part: sum(1 for row in rows if row.split == part) for part in PARTS},
-        "near_duplicate_leaks": leaks,
-        "label_issues": int(suspects.sum()),
-        "regularisation": fitted.strength,
-        "seed": run.config.seed,
-    }
-
-
-def _export(
-    run: _Run, rows: list[ImageRow], network: PictureNetwork, fitted: FittedHead, metrics: dict[str, Any]
-) -> None:
-    network = network.to("cpu").to(memory_format=cast(Any, torch.contiguous_format))
-    weight, bias = torch.from_numpy(fitted.head.weight), torch.from_numpy(fitted.head.bias)
-    network.set_head(weight, bias, fitted.temperature)
-    test = [row for row in rows if row.split == "test"][:_COMPARED_PICTURES]
-    pictures = [as_array(read_picture(run.folder / row.file)) for row in test]
-    trained = Trained(network, run.config.classes, run.config, metrics, run.spent)
-    export_model(trained, run.folder / "model", pictures, run.report)
-    write_text(run.folder / "metrics.json", (run.folder / "model" / "metrics.json").read_text(encoding="utf-8"))
-
-
-def _places(rows: list[ImageRow], features: PictureFeatures, parts: tuple[str, ...]) -> Any:
-    """Indices into the features of the pictures in the given parts: int64 [n]."""
-    return np.array([i for i, place in enumerate(features.rows) if rows[place].split in parts], np.int64)
-
-
-def _labels(run: _Run, rows: list[ImageRow], features: PictureFeatures) -> Any:
-    """Class numbers of the usable pictures in output order: int64 [n]."""
     number = {label.id: i for i, label in enumerate(run.config.classes)}
-    return np.array([number[rows[place].class_id] for place in features.rows], np.int64)
+    usable = [rows[place] for place in features.rows]
+    return SplitPictures(
+        rows=usable,
+        embeddings=features.embeddings,
+        labels=np.array([number[row.class_id] for row in usable], np.int64),
+        groups=np.array([row.group for row in usable], np.int64),
+        traits=features.traits,
+        places=np.array(features.rows, np.int64),
+        manifest=rows,
+        classes=len(number),
+        seed=run.config.seed or 0,
+    )
+
+
+def _train(run: Run, pictures: SplitPictures) -> HeadCandidate:
+    """The head on everything but the test part, searched for as long as the time budget lasts."""
+    budget = cast(float, run.config.time_budget_seconds)
+    head = train_head(pictures, run.report, lambda: time.monotonic() - run.started < budget)
+    if head.fitted.tried < len(STRENGTHS):
+        run.notices.append(
+            f"The time budget of {budget:g} seconds ended the search for the best regularisation after "
+            f"{head.fitted.tried} of {len(STRENGTHS)} values."
+        )
+    return head
+
+
+def _finetune(
+    run: Run, pictures: SplitPictures, sight: _Sight, head: HeadCandidate, control: Control
+) -> NetworkCandidate | str:
+    """The fine-tuned network, or the sentence why there is none."""
+    if run.config.finetune == "never":
+        return "Fine-tuning was switched off."
+    job = Job(
+        folder=run.folder / "checkpoints",
+        budget=cast(float, run.config.time_budget_seconds) - run.seconds.get("train", 0.0),
+        arithmetic=sight.extractor.arithmetic,
+        processes=control.processes,
+        report=run.report,
+        should_stop=lambda: control.stop.asked,
+    )
+    return tune_network(pictures, sight.extractor, head, job)
+
+
+def _evaluate(
+    run: Run,
+    pictures: SplitPictures,
+    sight: _Sight,
+    candidates: tuple[HeadCandidate, NetworkCandidate | str],
+) -> tuple[PictureNetwork, Findings]:
+    """The network to deliver, with its head in place, and all that is known of it."""
+    choice = choose_candidate(pictures, sight.extractor, *candidates)
+    names = [label.name for label in run.config.classes]
+    findings, suspicions = gather(pictures, choice, names, run.report)
+    findings.metrics.update(
+        weights=sight.loaded.weights,
+        backbone=sight.loaded.backbone.name,
+        device=str(sight.network.temperature.device),
+        arithmetic=sight.extractor.arithmetic.name,
+        notices=run.notices,
+    )
+    write_text(run.folder / "suspects.jsonl", suspects_as_lines(findings, suspicions, names))
+    return choice.model.network, findings
+
+
+def _quietly(done: int, total: int) -> None:
+    """For steps within a step."""
+
+
+def _export(run: Run, network: PictureNetwork, findings: Findings, loaded: LoadedBackbone) -> None:
+    network = network.to("cpu").to(memory_format=cast(Any, torch.contiguous_format))
+    test = [row for row in findings.rows if row.split == "test"][:_COMPARED_PICTURES]
+    compared = [as_array(read_picture(run.folder / row.file)) for row in test]
+
+    def report_page(path: Path, look: Look) -> None:
+        backbone = loaded.backbone
+        origin = Origin(backbone.title, backbone.licence, backbone.resize, run.spent())
+        write_report(path, findings, run.config, run.folder, look, origin, _quietly)
+
+    write_neighbours(run.folder, findings)
+    trained = Trained(network, run.config.classes, run.config, findings.metrics, run.spent, report_page)
+    export_model(trained, run.folder / "model", compared, run.report)
+    write_text(run.folder / "metrics.json", (run.folder / "model" / "metrics.json").read_text(encoding="utf-8"))

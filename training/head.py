@@ -64,22 +64,27 @@ class FittedHead:
 def fit_head(
     embeddings: NDArray[np.float32],
     labels: Labels,
-    groups: Sequence[int],
+    groups: Sequence[int] | Labels,
     classes: int,
     seed: int,
     report: Report,
     in_time: InTime = always_in_time,
+    weights: Floats | None = None,
 ) -> FittedHead:
     """Fit on embeddings [n, d] with labels [n] in 0..classes-1; near copies share a group and a fold.
+
+    `weights` [n] say how much each picture counts in every fit; all pictures are predicted and judged alike.
 
     Once `in_time` says no, the search ends with the best of the strengths that every fold has tried, at least one;
     only the final fit with that strength follows. A search that was in time is the same every time.
     """
-    folds = _folds(labels, groups, seed)
+    folds = cut_folds(labels, groups, seed)
     steps = len(folds) * len(STRENGTHS) + 1
-    tried = list(_search(embeddings, labels, folds, classes, lambda done: report(done, steps), in_time))
+    counts = np.ones(len(labels)) if weights is None else weights
+    search = _Search(embeddings, labels, counts, classes)
+    tried = list(search.run(folds, lambda done: report(done, steps), in_time))
     best = int(np.argmin([log_loss(logits, labels) for logits in tried]))
-    *_, head = _path(embeddings, labels, classes, STRENGTHS[: best + 1])
+    *_, head = _path(embeddings, labels, classes, STRENGTHS[: best + 1], counts)
     report(steps, steps)
     return FittedHead(head, STRENGTHS[best], find_temperature(tried[best], labels), tried[best], len(tried))
 
@@ -111,72 +116,116 @@ def softmax(logits: Floats) -> Floats:
 
 
 def log_loss(logits: Floats, labels: Labels, smoothing: float = 0.0) -> float:
-    """Mean negative log likelihood in nats of the labels [n], `smoothing` of each spread over the other classes."""
+    """Mean of `log_losses`."""
+    return float(log_losses(logits, labels, smoothing).mean())
+
+
+def log_losses(logits: Floats, labels: Labels, smoothing: float = 0.0) -> Floats:
+    """Negative log likelihood in nats of each label [n], `smoothing` of each spread over the other classes."""
     shifted = logits - logits.max(axis=1, keepdims=True)
     logs = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
     own = logs[np.arange(len(labels)), labels]
     others = (logs.sum(axis=1) - own) / (logits.shape[1] - 1)
-    return float(-((1 - smoothing) * own + smoothing * others).mean())
+    result: Floats = -((1 - smoothing) * own + smoothing * others)
+    return result
 
 
-def _folds(labels: Labels, groups: Sequence[int], seed: int) -> list[tuple[Labels, Labels]]:
+def fit_strength(
+    embeddings: NDArray[np.float32], labels: Labels, classes: int, strength: float, weights: Floats | None = None
+) -> LinearHead:
+    """The head of one strength on embeddings [n, d] with labels [n]; pictures of weight 0 are not looked at."""
+    counts = np.ones(len(labels)) if weights is None else weights
+    (head,) = _path(embeddings, labels, classes, (strength,), counts)
+    return head
+
+
+def cut_folds(
+    labels: Labels, groups: Sequence[int] | Labels, seed: int, most: int = FOLDS
+) -> list[tuple[Labels, Labels]]:
+    """(places to learn from, places held out) of each fold: near copies stay together, classes are spread evenly.
+
+    At most as many folds as the smallest class has groups, and at least two.
+    """
     from sklearn.model_selection import StratifiedGroupKFold
 
     numbers = np.asarray(groups)
     fewest = min(len(np.unique(numbers[labels == label])) for label in np.unique(labels))
-    folds = StratifiedGroupKFold(max(2, min(FOLDS, fewest)), shuffle=True, random_state=seed)
+    folds = StratifiedGroupKFold(max(2, min(most, fewest)), shuffle=True, random_state=seed)
     with warnings.catch_warnings():
         # Says that a class has fewer pictures than folds; that is known here and harmless.
         warnings.simplefilter("ignore", UserWarning)
         return list(folds.split(np.zeros(len(labels)), labels, numbers))
 
 
-def _search(
-    embeddings: NDArray[np.float32],
-    labels: Labels,
-    folds: Sequence[tuple[Labels, Labels]],
-    classes: int,
-    report: Callable[[int], None],
-    in_time: InTime,
-) -> Iterator[Floats]:
-    """Yield the out-of-fold logits [n, classes] of each strength in rising order, of the first in any case.
+@dataclass(frozen=True)
+class _Search:
+    """What the strengths are tried on."""
 
-    A strength is tried in all folds before the next, so that a search cut short has whole ones to choose from.
-    """
-    paths = [_path(embeddings[train], labels[train], classes, STRENGTHS) for train, _ in folds]
-    for place in range(len(STRENGTHS)):
-        logits = np.full((len(labels), classes), _UNSEEN)
-        for number, (path, (_, held_out)) in enumerate(zip(paths, folds, strict=True), 1):
-            if place and not in_time():
-                return
-            logits[held_out] = next(path).logits(embeddings[held_out])
-            report(place * len(folds) + number)
-        yield logits
+    embeddings: NDArray[np.float32]
+    labels: Labels
+    weights: Floats
+    classes: int
+
+    def run(
+        self, folds: Sequence[tuple[Labels, Labels]], report: Callable[[int], None], in_time: InTime
+    ) -> Iterator[Floats]:
+        """Yield the out-of-fold logits [n, classes] of each strength in rising order, of the first in any case.
+
+        A strength is tried in all folds before the next, so that a search cut short has whole ones to choose from.
+        """
+        paths = [self._path(train) for train, _ in folds]
+        for place in range(len(STRENGTHS)):
+            logits = np.full((len(self.labels), self.classes), _UNSEEN)
+            for number, (path, (_, held_out)) in enumerate(zip(paths, folds, strict=True), 1):
+                if place and not in_time():
+                    return
+                logits[held_out] = next(path).logits(self.embeddings[held_out])
+                report(place * len(folds) + number)
+            yield logits
+
+    def _path(self, train: Labels) -> Iterator[LinearHead]:
+        return _path(self.embeddings[train], self.labels[train], self.classes, STRENGTHS, self.weights[train])
 
 
 def _path(
-    embeddings: NDArray[np.float32], labels: Labels, classes: int, strengths: Sequence[float]
+    embeddings: NDArray[np.float32], labels: Labels, classes: int, strengths: Sequence[float], weights: Floats
 ) -> Iterator[LinearHead]:
     """Yield a head for each strength in rising order, each fit starting where the one before ended."""
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
 
+    counting = weights > 0
+    embeddings, labels, weights = embeddings[counting], labels[counting], weights[counting]
     centre = embeddings.mean(axis=0, dtype=np.float64)
     spread = embeddings.std(axis=0, dtype=np.float64)
     spread[spread < 1e-6] = 1.0
-    model = LogisticRegression(max_iter=_ITERATIONS, warm_start=True)
+    coordinates, back = _rotated((embeddings - centre) / spread)
+    model = LogisticRegression(solver="newton-cg", max_iter=_ITERATIONS, warm_start=True)
     for strength in strengths:
         with warnings.catch_warnings():
             # The weakest regularisations need not converge to be compared honestly on held-out pictures.
             warnings.simplefilter("ignore", ConvergenceWarning)
-            # Standardised anew each time: several paths wait for each other, and only one needs the memory.
-            model.set_params(C=strength).fit((embeddings - centre) / spread, labels)
-        yield _folded(model, centre, spread, classes)
+            model.set_params(C=strength).fit(coordinates, labels, sample_weight=weights)
+        yield _folded(model, np.asarray(model.coef_) @ back, centre, spread, classes)
 
 
-def _folded(model: Any, centre: Floats, spread: Floats, classes: int) -> LinearHead:
+def _rotated(pictures: Floats) -> tuple[Floats, Floats]:
+    """Coordinates [n, r] of pictures [n, d] in the space that they span, and the way back [r, d].
+
+    A penalised linear model never leaves that space, so with fewer pictures than numbers this gives the same model
+    many times faster.
+    """
+    if len(pictures) >= pictures.shape[1]:
+        return pictures, np.eye(pictures.shape[1])
+    squares, directions = np.linalg.eigh(pictures @ pictures.T)
+    real = squares > squares[-1] * 1e-10
+    lengths = np.sqrt(squares[real])
+    return directions[:, real] * lengths, (directions[:, real] / lengths).T @ pictures
+
+
+def _folded(model: Any, weight: Floats, centre: Floats, spread: Floats, classes: int) -> LinearHead:
     """The fitted model as one linear layer on plain embeddings, with a row for every class."""
-    weight, bias = np.asarray(model.coef_), np.asarray(model.intercept_)
+    bias = np.asarray(model.intercept_)
     if len(weight) == 1:  # two classes: one vector decides; half of it for each gives the same probabilities
         weight, bias = np.concatenate([-weight, weight]) / 2, np.concatenate([-bias, bias]) / 2
     weight = weight / spread

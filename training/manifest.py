@@ -23,7 +23,7 @@ PARTS: tuple[Part, ...] = ("train", "val", "test")
 MINIMUM_PER_PART = 3  # pictures of a class in each part: fewer say nothing about it
 MINIMUM_PER_CLASS = MINIMUM_PER_PART * len(PARTS)  # different pictures a class needs at least
 HELD_OUT_SHARE = 0.15  # of a class's pictures, for val and for test each
-STAGES = ("features", "split", "train", "evaluate", "export")
+STAGES = ("features", "split", "train", "finetune", "evaluate", "export")
 
 _SUMMARY = {"accuracy", "interval", "macro_f1", "majority_baseline", "better_than_chance", "split", "seconds"}
 _HELD_OUT: tuple[Part, ...] = ("test", "val")  # in the order in which they are filled
@@ -70,9 +70,11 @@ class RunConfig:
     """auto, cpu or cuda."""
     time_budget_seconds: float | None = None
     """More than 0, counted from the start of the stage "train". It bounds the search for the head's regularisation: the
-    first value is always tried, and the search ends at the first fit that would begin too late. The final fit, reading
-    the pictures, testing and exporting take what they take. A run that meets its budget depends on the clock; any
-    other is determined by its manifest and seed."""
+    first value is always tried, and the search ends at the first fit that would begin too late. What is left of it
+    bounds the fine-tuning. The final fit, reading the pictures, testing and exporting take what they take. A run that
+    meets its budget depends on the clock; any other is determined by its manifest and seed."""
+    finetune: str | None = None
+    """auto fine-tunes the network where that can pay; never delivers the linear head."""
     weights: str | None = None
     """pretrained; random makes a model that is not for use, for timing alone."""
     weights_dir: str | None = None
@@ -111,6 +113,10 @@ class ImageRow:
     """None before training has split; afterwards None means left out."""
     group: int | None = None
     """Near copies share one."""
+    credit: str = ""
+    """Who made the picture and under which licence, as a sentence."""
+    page_url: str = ""
+    """Where the picture was found."""
 
     def as_json(self) -> dict[str, Any]:
         """The line's object."""
@@ -226,6 +232,15 @@ def check_manifest(config: RunConfig, rows: Sequence[ImageRow]) -> None:
     twice = [file for file, count in Counter(row.file for row in rows).items() if count > 1]
     if twice:
         raise _unusable(f"{twice[0]} stands in manifest.jsonl twice")
+
+
+def inherit_parts(rows: Sequence[ImageRow], earlier: Sequence[ImageRow]) -> list[ImageRow]:
+    """The rows with the part that an earlier manifest gave the same file, whatever its class is called now.
+
+    So a test picture stays one in every later version of a dataset, and its results can be compared.
+    """
+    known = {row.sha256: row.split for row in earlier}
+    return [dataclasses.replace(row, split=known.get(row.sha256, row.split)) for row in rows]
 
 
 def split_rows(config: RunConfig, rows: Sequence[ImageRow]) -> list[ImageRow]:

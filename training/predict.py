@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import http.client
+import itertools
 import json
+import sys
 import time
 import urllib.error
 import urllib.parse
 import urllib.request
 import zipfile
 import zlib
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -20,21 +22,30 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from training.data import BrokenPictureError, as_array, read_picture
+from training.explain import LearnedPicture, Neighbours, evidence, overlay, read_neighbours
 
 __all__ = [
     "BrokenPictureError",
+    "Explainer",
+    "Explanation",
     "Model",
     "ModelError",
     "Outputs",
     "Prediction",
+    "find_pictures",
+    "load_picture",
+    "open_explainer",
     "open_model",
-    "pictures_at",
     "read_picture",
 ]
 
 _PICTURE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif"}
 _URL_SECONDS = 20.0
 _URL_BYTES = 30_000_000
+_OUTPUTS = ("probabilities", "embedding", "cam", "novelty")
+_CROP = 224  # pixels a side that every backbone looks at
+_NEAREST = 3  # training pictures named with an explanation
+_NAME_LENGTH = 60  # characters of a picture's name that its map's file keeps
 
 
 # What reading a file ends in that the disk refuses, or that lies in a damaged zip (RuntimeError: encrypted, or packed
@@ -52,8 +63,12 @@ class Outputs:
 
     probabilities: NDArray[np.float32]
     """[classes], in output order."""
-    novelty: float | None
-    """None for models that do not measure it."""
+    embedding: NDArray[np.float32]
+    """[d]."""
+    cam: NDArray[np.float32]
+    """[classes, 7, 7]: class activation maps."""
+    novelty: float
+    """How unlike all classes the picture is."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +81,12 @@ class Prediction:
     probabilities: dict[str, float]
     """Class name to probability, in output order; they sum to 1."""
     elapsed_ms: float
+    outputs: Outputs
+
+    @property
+    def novelty(self) -> float:
+        """How unlike all classes the picture is; `known` compares it with the model's `reject`."""
+        return self.outputs.novelty
 
     def as_json(self) -> dict[str, Any]:
         """As the API and `--json` give it."""
@@ -73,6 +94,7 @@ class Prediction:
             "label": self.label,
             "known": self.known,
             "probabilities": self.probabilities,
+            "novelty": round(self.novelty, 4),
             "elapsed_ms": round(self.elapsed_ms, 1),
         }
 
@@ -86,7 +108,7 @@ class Model:
     """An opened model; may be used from several threads."""
 
     classes: tuple[str, ...]
-    reject: float | None
+    reject: float
     """Novelty above which a picture counts as none of the classes."""
     run: _Runner
     """uint8 [height, width, 3] to Outputs."""
@@ -96,12 +118,12 @@ class Model:
         started = time.perf_counter()
         outputs = self.run(as_array(picture.convert("RGB")))
         values = [float(p) for p in outputs.probabilities]
-        stranger = self.reject is not None and outputs.novelty is not None and outputs.novelty > self.reject
         return Prediction(
             label=self.classes[int(np.argmax(values))],
-            known=not stranger,
+            known=outputs.novelty <= self.reject,
             probabilities=dict(zip(self.classes, values, strict=True)),
             elapsed_ms=(time.perf_counter() - started) * 1000,
+            outputs=outputs,
         )
 
 
@@ -111,30 +133,103 @@ def open_model(place: Path, device: str = "cpu", threads: int = 0) -> Model:
     Raises ModelError when there is no usable model, or no GPU where one is asked for.
     """
     if device == "cuda":
-        return _open_torch(place)
+        return _open_on_gpu(place)
     return _open_onnx(place, threads)
 
 
-def pictures_at(place: str) -> Iterator[tuple[str, Image.Image | None, str]]:
-    """(name, picture, "") for a file, a URL or each picture of a folder; (name, None, reason) where unreadable."""
-    if place.lower().startswith(("http://", "https://")):
-        yield _read(place, lambda: _fetch(place))
-        return
-    path = Path(place)
-    files = sorted(p for p in path.rglob("*") if p.suffix.lower() in _PICTURE_SUFFIXES) if path.is_dir() else [path]
-    for file in files:
-        yield _read(str(file), file.read_bytes)
+@dataclass(frozen=True)
+class Explanation:
+    """Why a model answered as it did about one picture."""
+
+    map: Path
+    """PNG: what in the picture spoke for the answer."""
+    nearest: list[tuple[LearnedPicture, float]]
+    """Training pictures most like it, each with its cosine; [] where the training pictures are not at hand."""
 
 
-def _read(name: str, load: Any) -> tuple[str, Image.Image | None, str]:
+@dataclass
+class Explainer:
+    """Writes explanations into a folder, each under a name of its own."""
+
+    folder: Path
+    resize: int
+    """Pixels the shorter side is resized to before the network's centre crop."""
+    neighbours: Neighbours | None
+    """Of a run folder; a model alone does not have its training pictures."""
+    used: set[str] = field(default_factory=set)
+    """Names of the maps written so far; those of earlier times are written over."""
+
+    def explain(self, name: str, picture: Image.Image, outputs: Outputs) -> Explanation:
+        """Write the map of the most probable class over a picture that came from the given path or URL."""
+        cam = evidence(outputs.cam, int(outputs.probabilities.argmax()))
+        path = self._free_place(name)
+        overlay(picture, cam, self.resize).save(path)
+        nearest = self.neighbours.nearest(outputs.embedding, _NEAREST) if self.neighbours else []
+        return Explanation(path, nearest)
+
+    def _free_place(self, name: str) -> Path:
+        last = urllib.parse.unquote(urllib.parse.urlsplit(name).path) if _is_url(name) else name
+        stem = "".join(c if c.isalnum() or c in "-_. " else "_" for c in Path(last).stem)[:_NAME_LENGTH] or "picture"
+        names = itertools.chain((stem,), (f"{stem}-{number}" for number in itertools.count(2)))
+        free = next(name for name in names if name not in self.used)
+        self.used.add(free)
+        return self.folder / f"{free}.png"
+
+
+def open_explainer(place: Path, folder: Path) -> Explainer:
+    """Explanations by the model at `place` into `folder`, which is made. Raises ModelError or OSError."""
     try:
-        return name, read_picture(load()), ""
+        resize = round(_CROP / json.loads(_read_file(place, "config.json"))["pretrained_cfg"]["crop_pct"])
+    except (KeyError, ValueError, TypeError) as error:
+        raise _no_model_of_ours(place, "config.json") from error
+    folder.mkdir(parents=True, exist_ok=True)
+    return Explainer(folder, resize, read_neighbours(place))
+
+
+def find_pictures(arguments: Iterable[str], lists: Iterable[str] = ()) -> list[str]:
+    """The paths and URLs of all pictures that arguments and lists name, in order; what is not there stays in.
+
+    An argument is a picture, a URL, a folder, `@FILE` for a list, or `-` for a list on standard input. A list has a
+    picture, URL or folder in each line.
+    """
+    found: list[str] = []
+    for argument in arguments:
+        listed = _listed(argument.removeprefix("@")) if argument == "-" or argument.startswith("@") else [argument]
+        found += [picture for place in listed for picture in _pictures_of(place)]
+    return found + [picture for name in lists for place in _listed(name) for picture in _pictures_of(place)]
+
+
+def load_picture(place: str) -> tuple[Image.Image | None, str]:
+    """The picture of a file or URL and "", or None and why it cannot be used."""
+    try:
+        return read_picture(_fetch(place) if _is_url(place) else Path(place).read_bytes()), ""
     except BrokenPictureError as error:
-        return name, None, str(error)
+        return None, str(error)
     except urllib.error.HTTPError as error:
-        return name, None, f"the server answered {error.code}"
+        return None, f"the server answered {error.code}"
     except (OSError, ValueError, http.client.HTTPException) as error:
-        return name, None, f"cannot be read ({error})"
+        return None, f"cannot be read ({getattr(error, 'strerror', None) or error})"
+
+
+def _is_url(place: str) -> bool:
+    return place.lower().startswith(("http://", "https://"))
+
+
+def _listed(name: str) -> list[str]:
+    """The lines of a list that say something. Raises ModelError where there is no such list."""
+    try:
+        text = sys.stdin.read() if name == "-" else Path(name).read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise ModelError(f"The list {name} cannot be read: {error}.") from error
+    return [line.strip() for line in text.splitlines() if line.strip()]
+
+
+def _pictures_of(place: str) -> Iterator[str]:
+    """A picture's path or URL as it is; of a folder those of the pictures in it."""
+    if _is_url(place) or not Path(place).is_dir():
+        yield place
+        return
+    yield from (str(p) for p in sorted(Path(place).rglob("*")) if p.suffix.lower() in _PICTURE_SUFFIXES)
 
 
 def _fetch(url: str) -> bytes:
@@ -170,22 +265,25 @@ def _from_zip(place: Path, name: str) -> bytes:
 
 def _open_onnx(place: Path, threads: int) -> Model:
     session = _session(place, threads)
-    names = [output.name for output in session.get_outputs()]
-    wanted = [name for name in ("probabilities", "novelty") if name in names]
     metadata = session.get_modelmeta().custom_metadata_map
     try:
-        classes, reject = tuple(json.loads(metadata["classes"])), json.loads(metadata.get("reject", "null"))
+        classes, reject = tuple(json.loads(metadata["classes"])), float(json.loads(metadata["reject"]))
     except (KeyError, ValueError, TypeError) as error:
         raise _no_model_of_ours(place, "model.onnx") from error
     inputs = [(image.name, image.type) for image in session.get_inputs()]
-    if inputs != [("image", "tensor(uint8)")] or "probabilities" not in wanted:
+    if inputs != [("image", "tensor(uint8)")] or set(_OUTPUTS) - {output.name for output in session.get_outputs()}:
         raise _no_model_of_ours(place, "model.onnx")
 
     def run(image: NDArray[np.uint8]) -> Outputs:
-        found = session.run(wanted, {"image": image})
-        return Outputs(found[0][0], float(found[1][0]) if len(found) > 1 else None)
+        return _outputs(session.run(_OUTPUTS, {"image": image}))
 
     return Model(classes, reject, run)
+
+
+def _outputs(found: Iterable[NDArray[np.float32]]) -> Outputs:
+    """From the network's four outputs for one picture."""
+    probabilities, embedding, cam, novelty = found
+    return Outputs(probabilities[0], embedding[0], cam[0], float(novelty[0]))
 
 
 def _session(place: Path, threads: int) -> Any:
@@ -208,20 +306,25 @@ def _no_model_of_ours(place: Path, name: str) -> ModelError:
     return ModelError(f"{place} holds a {name} that is damaged or not Picaisso's.")
 
 
-def _open_torch(place: Path) -> Model:
+def _open_on_gpu(place: Path) -> Model:
     import torch
 
     if not torch.cuda.is_available():
         raise ModelError("This machine has no GPU that torch can use; leave out --device cuda.")
+    return _open_torch(place, "cuda")
+
+
+def _open_torch(place: Path, device: str) -> Model:
+    import torch
+
     config, network = _delivered_network(place)
-    network = network.to("cuda")
+    network = network.to(device)
 
     def run(image: NDArray[np.uint8]) -> Outputs:
         with torch.inference_mode():
-            probabilities = network(torch.from_numpy(image).to("cuda"))[0][0]
-        return Outputs(probabilities.float().cpu().numpy(), None)
+            return _outputs(found.float().cpu().numpy() for found in network(torch.from_numpy(image).to(device)))
 
-    return Model(tuple(config["label_names"]), config["reject"], run)
+    return Model(tuple(config["label_names"]), float(config["reject"]), run)
 
 
 def _delivered_network(place: Path) -> tuple[dict[str, Any], Any]:
@@ -233,6 +336,7 @@ def _delivered_network(place: Path) -> tuple[dict[str, Any], Any]:
 
     try:
         config = json.loads(_read_file(place, "config.json"))
-        return config, from_delivered(config, load(_read_file(place, "model.safetensors")))
+        state, novelty = (load(_read_file(place, name)) for name in ("model.safetensors", "novelty.safetensors"))
+        return config, from_delivered(config, state, novelty)
     except (SafetensorError, RuntimeError, KeyError, ValueError, TypeError) as error:
-        raise _no_model_of_ours(place, "config.json or model.safetensors") from error
+        raise _no_model_of_ours(place, "config.json, model.safetensors or novelty.safetensors") from error

@@ -49,7 +49,9 @@ def imported_run(photographs: Path, tmp_path_factory: pytest.TempPathFactory) ->
     folder = tmp_path_factory.mktemp("imported")
     classes, rows, left_out = import_folder(photographs, folder)
     assert not left_out
-    write_config(folder, RunConfig(classes=classes, backbone="efficientnet_lite0", seed=0, device="cpu"))
+    cache = str(tmp_path_factory.mktemp("cache") / "weights")
+    config = RunConfig(classes=classes, backbone="efficientnet_lite0", seed=0, device="cpu", weights_cache=cache)
+    write_config(folder, config)
     write_manifest(folder, rows)
     return folder
 

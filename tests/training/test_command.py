@@ -10,6 +10,7 @@ import zipfile
 from pathlib import Path
 from typing import IO
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -17,7 +18,15 @@ from tests.training.conftest import LoopbackServer
 from tests.training.test_fit import measured, read
 from training.__main__ import main
 from training.manifest import read_manifest, write_manifest
-from training.predict import ModelError, _delivered_network, pictures_at
+from training.predict import (
+    ModelError,
+    _delivered_network,
+    _open_torch,
+    find_pictures,
+    load_picture,
+    open_model,
+    read_picture,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -139,12 +148,22 @@ def test_the_delivered_predict_proves_itself_without_picaisso(trained_run: Path,
     answer = subprocess.run(
         [*command, str(trained_run / row.file)], env=environment(home), capture_output=True, text=True
     )
-    assert answer.stdout.splitlines()[1].endswith("%  plant")
+    name, first, *_ = answer.stdout.splitlines()
+    assert name.endswith(".jpg: plant") and first.endswith("%  plant")
+    Image.effect_noise((300, 200), 90).save(tmp_path / "stranger.png")
+    answer = subprocess.run(
+        [*command, str(tmp_path / "stranger.png")], env=environment(home), capture_output=True, text=True
+    )
+    assert answer.stdout.splitlines()[0].endswith("stranger.png: none of these")
     reference = read(folder / "reference_predictions.json")
-    reference[0]["probabilities"][0] += 0.01
-    (folder / "reference_predictions.json").write_text(json.dumps(reference))
-    check = subprocess.run([*command, "--check"], env=environment(home), capture_output=True, text=True)
-    assert check.returncode == 1 and "DIFFERENT" in check.stdout
+    for changed in ("probabilities", "novelty"):
+        other = json.loads(json.dumps(reference))
+        other[0][changed] = np.add(other[0][changed], 0.01).tolist()
+        (folder / "reference_predictions.json").write_text(json.dumps(other))
+        check = subprocess.run([*command, "--check"], env=environment(home), capture_output=True, text=True)
+        assert check.returncode == 1 and "DIFFERENT" in check.stdout
+    shown = subprocess.run([*command, "--help"], env=environment(home), capture_output=True, text=True)
+    assert shown.returncode == 0 and "python predict.py PICTURE_OR_URL" in shown.stdout
 
 
 def test_predict_reads_run_folders_model_folders_and_zips_and_files_folders_and_urls(
@@ -171,7 +190,7 @@ def test_predict_reads_run_folders_model_folders_and_zips_and_files_folders_and_
     assert len(answers) == 4
     assert all(answer["label"] == "mammal" and answer["known"] for answer in answers)
     assert all(abs(sum(answer["probabilities"].values()) - 1) < 1e-4 for answer in answers)
-    assert len({round(answer["probabilities"]["mammal"], 4) for answer in answers}) == 1
+    assert len({(round(answer["probabilities"]["mammal"], 4), answer["novelty"]) for answer in answers}) == 1
 
 
 def test_predict_names_what_it_cannot_read_and_goes_on(trained_run: Path, tmp_path: Path) -> None:
@@ -179,7 +198,8 @@ def test_predict_names_what_it_cannot_read_and_goes_on(trained_run: Path, tmp_pa
     (tmp_path / "bad.jpg").write_bytes(b"bad")
     ended = run("-m", "training", "predict", trained_run, tmp_path / "bad.jpg", "none.jpg", good, home=tmp_path)
     assert ended.returncode == 1
-    assert "bad.jpg: not a picture that can be read" in ended.stderr and "none.jpg" in ended.stderr
+    assert "bad.jpg: not a picture that can be read" in ended.stderr
+    assert "none.jpg: cannot be read (No such file or directory)" in ended.stderr
     assert "mammal" in ended.stdout
 
 
@@ -236,17 +256,122 @@ def test_predict_says_in_one_line_what_is_wrong_with_a_model(
 def test_a_torch_model_that_is_damaged_is_refused_in_words(trained_run: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(trained_run / "model", tmp_path / "model"))
     assert _delivered_network(folder)[0]["num_classes"] == 2
-    for name, data in (("model.safetensors", b"junk" * 99), ("config.json", b"{}"), ("config.json", b"{")):
+    damaged = {"model.safetensors": b"junk" * 99, "novelty.safetensors": b"", "config.json": b"{}"}
+    for name, data in (*damaged.items(), ("config.json", b"{")):
         (folder / name).write_bytes(data)
-        with pytest.raises(ModelError, match=r"config.json or model.safetensors that is damaged"):
+        with pytest.raises(ModelError, match=r"config.json, model.safetensors or novelty.safetensors that is damaged"):
             _delivered_network(folder)
         shutil.copyfile(trained_run / "model" / name, folder / name)
 
 
+def test_the_torch_path_answers_as_the_onnx_file_does(trained_run: Path) -> None:
+    one, other = open_model(trained_run, threads=1), _open_torch(trained_run, "cpu")
+    assert (one.classes, one.reject) == (other.classes, other.reject)
+    for row in read_manifest(trained_run)[:2]:
+        picture = read_picture(trained_run / row.file)
+        first, second = one.predict(picture), other.predict(picture)
+        assert first.known == second.known and first.novelty == pytest.approx(second.novelty, abs=1e-3)
+        assert first.probabilities == pytest.approx(second.probabilities, abs=1e-3)
+        assert np.allclose(first.outputs.cam, second.outputs.cam, atol=1e-2)
+        assert np.allclose(first.outputs.embedding, second.outputs.embedding, atol=1e-3)
+
+
 def test_an_address_that_is_none_is_named_and_not_fatal() -> None:
     for address in ("http://127.0.0.1:1/a b", "http://[", "https://127.0.0.1:none/"):
-        ((name, picture, reason),) = pictures_at(address)
-        assert name == address and picture is None and reason.startswith("cannot be read")
+        (place,) = find_pictures([address])
+        picture, reason = load_picture(place)
+        assert place == address and picture is None and reason.startswith("cannot be read")
+
+
+def test_pictures_come_from_files_folders_and_lists_in_the_order_given(tmp_path: Path) -> None:
+    (tmp_path / "folder" / "deep").mkdir(parents=True)
+    for name in ("b.jpg", "a.PNG", "notes.txt", "deep/c.webp"):
+        (tmp_path / "folder" / name).touch()
+    folder = str(tmp_path / "folder")
+    inside = [str(tmp_path / "folder" / name) for name in ("a.PNG", "b.jpg", "deep/c.webp")]
+    (tmp_path / "list.txt").write_text(f"\n  HTTP://one.example/p.jpg \n{folder}\n\n", encoding="utf-8")
+    listed = ["HTTP://one.example/p.jpg", *inside]
+    named = f"@{tmp_path / 'list.txt'}"
+    assert find_pictures(["x.jpg", named, folder], [str(tmp_path / "list.txt")]) == ["x.jpg", *listed, *inside, *listed]
+    with pytest.raises(ModelError, match=r"^The list .*none cannot be read"):
+        find_pictures(["@none"])
+
+
+def test_a_list_comes_from_standard_input_too(trained_run: Path, tmp_path: Path) -> None:
+    rows = read_manifest(trained_run)[:2]
+    ended = subprocess.run(
+        [sys.executable, "-m", "training", "predict", str(trained_run), "-", "--json"],
+        input="".join(f"{trained_run / row.file}\n" for row in rows),
+        env=environment(tmp_path), cwd=tmp_path, capture_output=True, text=True,
+    )  # fmt: skip
+    assert ended.returncode == 0, ended.stderr
+    answers = [json.loads(line) for line in ended.stdout.splitlines()]
+    assert [answer["picture"] for answer in answers] == [str(trained_run / row.file) for row in rows]
+
+
+def test_predict_without_pictures_is_wrong_usage(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["predict", "model"])
+    assert ended.value.code == 2 and "give pictures" in capsys.readouterr().err
+
+
+def test_answers_are_explained_with_a_map_and_the_nearest_training_pictures(
+    trained_run: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    rows = read_manifest(trained_run)
+    learned = next(row for row in rows if row.split == "train" and row.class_id == "c002")
+    (tmp_path / "other").mkdir()
+    for place in ("picture.jpg", "other/picture.jpg"):
+        shutil.copyfile(trained_run / learned.file, tmp_path / place)
+    arguments = ["picture.jpg", "other", "--explain", "maps"]
+    assert main(["predict", str(trained_run), *arguments, "--json"]) == 0
+    answers = [json.loads(line) for line in capfd.readouterr().out.splitlines()]
+    assert [answer["map"] for answer in answers] == [str(Path("maps", f"picture{end}.png")) for end in ("", "-2")]
+    picture, explained = Image.open("picture.jpg"), Image.open(answers[0]["map"])
+    assert explained.size == picture.size and explained.tobytes() != picture.convert("RGB").tobytes()
+    nearest = answers[0]["nearest"]
+    assert len(nearest) == 3 and nearest[0]["file"] == learned.file and nearest[0]["label"] == "plant"
+    assert nearest[0]["cosine"] == pytest.approx(1, abs=1e-3) and nearest[0]["cosine"] > nearest[1]["cosine"]
+    assert main(["predict", str(trained_run), *arguments]) == 0
+    assert f"like {learned.file} (plant, 1.00)" in capfd.readouterr().out
+    assert main(["predict", str(trained_run / "model"), *arguments, "--json"]) == 0
+    assert json.loads(capfd.readouterr().out.splitlines()[0])["nearest"] == [], "a model alone has no pictures"
+    assert sorted(path.name for path in (tmp_path / "maps").iterdir()) == ["picture-2.png", "picture.png"]
+
+
+def test_a_progress_bar_on_the_terminal_leaves_the_answers_alone(trained_run: Path, tmp_path: Path) -> None:
+    import pty
+
+    ours, theirs = pty.openpty()
+    pictures = [str(trained_run / row.file) for row in read_manifest(trained_run)[:3]]
+    ended = subprocess.run(
+        [sys.executable, "-m", "training", "predict", str(trained_run), *pictures, "--json"],
+        env=environment(tmp_path, TERM="xterm"), stdout=subprocess.PIPE, stderr=theirs, text=True,
+    )  # fmt: skip
+    os.close(theirs)
+    shown = os.read(ours, 1 << 16).decode()
+    os.close(ours)
+    assert "Classifying pictures" in shown
+    assert [json.loads(line)["picture"] for line in ended.stdout.splitlines()] == pictures
+
+
+def test_square_brackets_in_names_are_no_markup(
+    trained_run: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    import onnx
+
+    folder = Path(shutil.copytree(trained_run / "model", tmp_path / "[bold]model"))
+    model = onnx.load(folder / "model.onnx")
+    onnx.helper.set_model_props(
+        model, {"classes": '["[b]a", "[/x]"]', "reject": "9", "backbone": "", "temperature": "1"}
+    )
+    onnx.save(model, folder / "model.onnx")
+    picture = tmp_path / "[red].jpg"
+    shutil.copyfile(trained_run / read_manifest(trained_run)[0].file, picture)
+    assert main(["predict", str(folder), str(picture)]) == 0
+    shown = capfd.readouterr().out
+    assert "[b]a" in shown and "[/x]" in shown and "[red]" in "".join(shown.split())
 
 
 def test_an_out_folder_that_cannot_be_written_is_told_in_one_line(photographs: Path, tmp_path: Path) -> None:

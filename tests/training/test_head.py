@@ -1,11 +1,9 @@
 import numpy as np
 import pytest
-from scipy.stats import binomtest
 from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import balanced_accuracy_score, f1_score, precision_score
 from sklearn.preprocessing import StandardScaler
 
-from training.evaluate import calibration_error, chance_of_as_many, measure, suspected_labels, wilson
+from training.evaluate import suspected_labels
 from training.head import FOLDS, STRENGTHS, FittedHead, find_temperature, fit_head, log_loss, softmax
 
 
@@ -111,57 +109,6 @@ def test_faultless_predictions_do_not_become_certainties() -> None:
     logits = np.where(np.eye(2)[labels] > 0, 1.0, -1.0)
     sure = softmax(logits / find_temperature(logits, labels)).max()
     assert 0.9 < sure < 0.995
-
-
-@pytest.mark.parametrize(
-    ("hits", "trials", "low", "high"),
-    [(8, 10, 0.4902, 0.9433), (12, 12, 0.7575, 1.0), (0, 10, 0.0, 0.2775), (50, 100, 0.4038, 0.5962)],
-)
-def test_wilson_intervals_are_the_known_ones(hits: int, trials: int, low: float, high: float) -> None:
-    assert wilson(hits, trials) == pytest.approx((low, high), abs=5e-5)
-    oracle = binomtest(hits, trials).proportion_ci(method="wilson")
-    assert wilson(hits, trials) == pytest.approx((oracle.low, oracle.high), abs=1e-12)
-
-
-@pytest.mark.parametrize(("hits", "trials", "rate"), [(12, 12, 0.5), (9, 12, 0.5), (0, 5, 0.2), (300, 500, 0.55)])
-def test_the_chance_of_guessing_as_well_is_exact(hits: int, trials: int, rate: float) -> None:
-    assert chance_of_as_many(hits, trials, rate) == pytest.approx(
-        binomtest(hits, trials, rate, alternative="greater").pvalue
-    )
-
-
-def test_metrics_agree_with_scikit_learn() -> None:
-    random = np.random.default_rng(2)
-    labels = random.choice(3, size=150, p=[0.6, 0.3, 0.1])
-    logits = random.standard_normal((150, 3)) + 1.5 * np.eye(3)[labels]
-    metrics = measure(logits, labels, ["a", "b", "c"], temperature=1.5)
-    predicted = logits.argmax(axis=1)
-    assert metrics["balanced_accuracy"] == pytest.approx(balanced_accuracy_score(labels, predicted))
-    assert metrics["macro_f1"] == pytest.approx(f1_score(labels, predicted, average="macro"))
-    precision = precision_score(labels, predicted, average=None)
-    assert [row["precision"] for row in metrics["per_class"].values()] == pytest.approx(list(precision))
-    assert metrics["majority_baseline"] == np.bincount(labels).max() / 150
-    matrix = np.array(metrics["confusion"]["matrix"])
-    assert matrix.sum(axis=1).tolist() == np.bincount(labels).tolist()
-    assert matrix[0, 1] == ((labels == 0) & (predicted == 1)).sum()
-    assert metrics["better_than_chance"] is True
-    assert metrics["ece_before"] is not None and metrics["ece_after"] != metrics["ece_before"]
-
-
-def test_a_model_that_always_names_the_largest_class_is_no_better_than_chance() -> None:
-    labels = np.array([0] * 15 + [1] * 5)
-    logits = np.tile([1.0, 0.0], (20, 1))
-    metrics = measure(logits, labels, ["a", "b"], 1.0)
-    assert metrics["better_than_chance"] is False
-    assert metrics["accuracy"] == metrics["majority_baseline"] == 0.75
-    assert metrics["per_class"]["b"] == {"precision": 0.0, "recall": 0.0, "support": 5}
-
-
-def test_the_calibration_error_is_the_gap_between_sureness_and_hits() -> None:
-    probabilities = np.tile([0.9, 0.1], (200, 1))
-    labels = np.array([0] * 120 + [1] * 80)
-    assert calibration_error(probabilities, labels) == pytest.approx(0.3)
-    assert calibration_error(probabilities[:99], labels[:99]) is None
 
 
 def test_swapped_labels_are_suspected_and_right_ones_are_not() -> None:

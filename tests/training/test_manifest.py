@@ -16,6 +16,7 @@ from training.manifest import (
     RunConfig,
     RunError,
     append_line,
+    inherit_parts,
     read_config,
     read_manifest,
     read_metrics,
@@ -211,6 +212,18 @@ def test_known_pictures_keep_their_part_and_new_ones_go_to_train_and_val() -> No
     parts = Counter(item.split for item in second[len(first) :])
     assert set(parts) == {"train", "val"}
     assert counts(second)["c001", "val"] == 12
+
+
+def test_a_later_version_inherits_the_parts_of_the_earlier_one_even_for_pictures_that_were_relabelled() -> None:
+    first = split_rows(CONFIG, rows_of(40, 40))
+    fresh = [dataclasses.replace(item, split=None) for item in first]
+    moved = next(place for place, item in enumerate(first) if item.split == "test")
+    other = "c002" if first[moved].class_id == "c001" else "c001"
+    fresh[moved] = dataclasses.replace(fresh[moved], class_id=other)
+    new = row("c001", 1000, 1000)
+    second = inherit_parts([*fresh, new], first)
+    assert [item.split for item in second] == [*(item.split for item in first), None]
+    assert [item.class_id for item in second] == [*(item.class_id for item in fresh), "c001"]
 
 
 def test_a_new_copy_of_a_test_picture_is_left_out_and_of_a_training_picture_is_trained_on() -> None:

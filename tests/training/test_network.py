@@ -7,6 +7,7 @@ from torch.nn import functional
 from training.backbones import BACKBONES, CROP
 from training.features import embed_pictures
 from training.network import PictureNetwork, from_delivered
+from training.novelty import choose_references
 
 SIZES = [(1, 1), (2, 1), (3, 900), (900, 3), (224, 224), (231, 233), (640, 333), (17, 1500), (1024, 768)]
 
@@ -42,8 +43,9 @@ def test_the_crop_is_the_middle_of_a_wide_picture() -> None:
 def test_every_size_gives_probabilities(height: int, width: int) -> None:
     net = network()
     with torch.inference_mode():
-        probabilities, embedding, maps = net(picture(height, width))
+        probabilities, embedding, maps, novelty = net(picture(height, width))
     assert probabilities.shape == (1, 3) and embedding.shape == (1, 512) and maps.shape == (1, 3, 7, 7)
+    assert novelty.shape == (1,) and torch.isfinite(novelty).all()
     assert probabilities.sum().item() == pytest.approx(1, abs=1e-5)
     assert torch.isfinite(maps).all()
 
@@ -52,7 +54,7 @@ def test_maps_average_to_the_logits_without_their_bias() -> None:
     net = network()
     net.set_head(torch.randn(3, 512), torch.tensor([1.0, -2.0, 0.5]), temperature=2.5)
     with torch.inference_mode():
-        probabilities, embedding, maps = net(picture(60, 90))
+        probabilities, embedding, maps, _ = net(picture(60, 90))
         logits = maps.mean((2, 3)) + net.head.bias
         assert torch.allclose(net.head(embedding), logits, atol=1e-4)
         assert torch.allclose(probabilities, torch.softmax(logits / 2.5, dim=1), atol=1e-5)
@@ -65,6 +67,27 @@ def test_embeddings_of_a_batch_are_those_of_single_pictures() -> None:
     with torch.inference_mode():
         single = np.concatenate([net(array)[1].numpy() for array in arrays])
     assert np.abs(batch - single).max() < 1e-4
+
+
+def test_a_smaller_square_is_the_middle_of_a_larger_one() -> None:
+    net = network()
+    image = picture(300, 411)
+    whole = net.resized(image, 256)
+    assert torch.allclose(net.resized(image, CROP), whole[:, 16 : 16 + CROP, 16 : 16 + CROP], atol=1e-3)
+    assert torch.allclose(net.prepare(image), net.normalise(net.resized(image, CROP)))
+
+
+def test_the_graph_computes_the_same_novelty_as_numpy_does() -> None:
+    net = network()
+    random = np.random.default_rng(0)
+    learned = np.maximum(random.normal(size=(40, 512)), 0).astype(np.float32)
+    references = choose_references(learned, np.arange(40) % 3, 3, seed=0)
+    net.set_head(torch.randn(3, 512) / 20, torch.zeros(3), temperature=1.5)
+    net.set_references(references)
+    with torch.inference_mode():
+        probabilities, embedding, _, novelty = net(picture(200, 300))
+    expected = references.novelty(embedding.numpy(), probabilities.double().numpy())
+    assert novelty.numpy() == pytest.approx(expected, abs=1e-4)
 
 
 @pytest.mark.parametrize("name", list(BACKBONES))
@@ -81,7 +104,7 @@ def test_the_delivered_state_is_that_of_the_architecture_it_names(name: str) -> 
         oracle = torchvision.models.get_model(backbone.architecture, num_classes=3).eval()
         oracle.load_state_dict(state, strict=True)
     image = picture(300, 200)
-    again = from_delivered({"backbone": name, "num_classes": 3, "temperature": 2.0}, state)
+    again = from_delivered({"backbone": name, "num_classes": 3, "temperature": 2.0}, state, net.novelty_state())
     with torch.inference_mode():
         logits = oracle(net.prepare(image)[None])
         assert torch.allclose(again(image)[0], torch.softmax(logits / 2, dim=1), atol=1e-4)

@@ -1,0 +1,122 @@
+"""N3: how fast this machine turns pictures into features in each arithmetic, and which one Picaisso chooses.
+
+The rate is ResNet50's forward pass on batches of 16 pictures of 224 pixels, without decoding. Each round times all
+candidates in turn after a pass of each that warms up, so that a neighbour's load falls on all alike; rates are medians.
+Beside them stands what the features are worth: the out-of-fold accuracy of the linear head on features of two classes
+of photographs, and the smallest cosine between a picture's features and its plain float32 ones. Those come from
+efficientnet_lite0, whose trained weights come with an installed package; ResNet50's would have to be downloaded.
+"""
+
+import argparse
+import os
+import statistics
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.photographs import PAIRS, photographs
+from training.arithmetic import CANDIDATES, PLAIN, Arithmetic, choose_arithmetic, measure_arithmetic
+from training.backbones import BACKBONES, Weights, load_backbone
+from training.data import read_picture
+from training.features import embed_pictures
+from training.head import fit_head
+from training.network import PictureNetwork
+from training.weights import WeightPlaces
+
+BATCH = 16
+
+
+@dataclass(frozen=True)
+class Worth:
+    """What one arithmetic's features are worth."""
+
+    accuracy: float
+    """Share of the photographs that the head predicts rightly out of fold."""
+    closeness: float
+    """The smallest cosine to the plain float32 features of the same picture."""
+
+
+def network(backbone: str, weights: Weights) -> PictureNetwork:
+    """A network of two classes on the CPU."""
+    loaded = load_backbone(BACKBONES[backbone], weights, WeightPlaces(None, Path(), ""))
+    return PictureNetwork(loaded.backbone, loaded.network, 2)
+
+
+def ignored(done: int, total: int) -> None:
+    """Nobody watches."""
+
+
+def rates(rounds: int) -> dict[str, list[float]]:
+    """Pictures per second of each arithmetic in each round."""
+    resnet = network("resnet50", "random")
+    tried = tuple(CANDIDATES.values())
+    found = [measure_arithmetic(resnet, tried, batch=BATCH, rounds=2) for _ in range(rounds)]
+    return {name: [BATCH / seconds[name] for seconds in found] for name in CANDIDATES}
+
+
+def chosen() -> Arithmetic:
+    """What a run on this machine would choose, measured anew."""
+    with tempfile.TemporaryDirectory() as folder:
+        return choose_arithmetic(network("resnet50", "random"), Path(folder) / "arithmetic.json")
+
+
+def worths() -> dict[str, Worth]:
+    """What the features of two classes of photographs are worth in each arithmetic."""
+    paths = [photographs(folders) for folders in PAIRS[0].values()]
+    labels = np.repeat(np.arange(len(paths)), [len(found) for found in paths])
+    pictures = [read_picture(path) for found in paths for path in found]
+    trained = network("efficientnet_lite0", "pretrained")
+    features = {
+        arithmetic.name: np.concatenate(
+            [embed_pictures(trained, pictures[at : at + BATCH], arithmetic) for at in range(0, len(pictures), BATCH)]
+        )
+        for arithmetic in CANDIDATES.values()
+    }
+    return {name: _worth(ours, features[PLAIN.name], labels) for name, ours in features.items()}
+
+
+def _worth(features: NDArray[np.float32], plain: NDArray[np.float32], labels: NDArray[np.int64]) -> Worth:
+    fitted = fit_head(features, labels, list(range(len(labels))), 2, 0, ignored)
+    cosines = (features * plain).sum(axis=1) / np.linalg.norm(features, axis=1) / np.linalg.norm(plain, axis=1)
+    return Worth(float((fitted.out_of_fold.argmax(axis=1) == labels).mean()), float(cosines.min()))
+
+
+def table(found: Mapping[str, Sequence[float]], worth: Mapping[str, Worth], choice: Arithmetic) -> Table:
+    """The one table."""
+    rounds = len(found[PLAIN.name])
+    result = Table(title=f"ResNet50 forward, batch {BATCH}, {os.cpu_count()} cores, medians of {rounds}")
+    result.add_column("")
+    for heading in ("pictures/s", "lowest", "highest", "this / plain", "chosen", "head's accuracy", "cosine at least"):
+        result.add_column(heading, justify="right")
+    for name, rate in found.items():
+        ratio = statistics.median(one / other for one, other in zip(rate, found[PLAIN.name], strict=True))
+        numbers = (statistics.median(rate), min(rate), max(rate))
+        result.add_row(
+            name,
+            *(f"{number:.1f}" for number in numbers),
+            f"{ratio:.2f}",
+            "yes" if name == choice.name else "",
+            f"{worth[name].accuracy:.1%}",
+            f"{worth[name].closeness:.5f}",
+        )
+    return result
+
+
+def main() -> None:
+    """Print one table."""
+    parser = argparse.ArgumentParser(description="Times feature extraction in each arithmetic.")
+    parser.add_argument("--rounds", type=int, default=3, help="medians of so many (3)")
+    given = parser.parse_args()
+    torch.set_num_threads(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+    Console(width=120).print(table(rates(given.rounds), worths(), chosen()))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,103 @@
+"""Model folders without a training: a network with a made-up head, exported as every trained one is."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from training.backbones import BACKBONES, load_backbone
+from training.export import Look, Trained, export_model
+from training.manifest import ClassLabel, RunConfig
+from training.network import PictureNetwork
+from training.novelty import choose_references
+from training.weights import WeightPlaces
+
+SIDES = (1, 2, 3, 17, 64, 201, 224, 231, 257, 333, 480, 641, 900)
+NAMES = ("mammal", "plant", "<b>tea & “pot”</b>")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Several only wait for each other where other programs use the processor too."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def odd_pictures(count: int, seed: int = 0) -> list[NDArray[np.uint8]]:
+    """Pictures uint8 [h, w, 3] of odd sizes, 1 x 1 and 3 x 900 first: blots of colour with some noise."""
+    random = np.random.default_rng(seed)
+    sizes = [(1, 1), (900, 3), *(tuple(random.choice(SIDES, 2)) for _ in range(count - 2))]
+    return [blots(random, int(height), int(width)) for height, width in sizes]
+
+
+def blots(random: np.random.Generator, height: int, width: int) -> NDArray[np.uint8]:
+    coarse = random.integers(0, 256, (5, 5, 3))
+    rows, columns = np.arange(height) * 5 // height, np.arange(width) * 5 // width
+    noise = random.integers(-40, 40, (height, width, 3))
+    return np.clip(coarse[rows][:, columns] + noise, 0, 255).astype(np.uint8)
+
+
+def network(backbone: str, names: tuple[str, ...] = NAMES) -> PictureNetwork:
+    """Pretrained where the weights come bundled; a head and references that tell blots apart more or less."""
+    places = WeightPlaces(None, Path("unused"), "")
+    loaded = load_backbone(BACKBONES[backbone], "random" if BACKBONES[backbone].weights_file else "pretrained", places)
+    made = PictureNetwork(loaded.backbone, loaded.network, len(names))
+    embeddings = embed(made, [blots(np.random.default_rng(seed), 224, 224) for seed in range(12)])
+    labels = np.arange(12) % len(names)
+    spread = embeddings.std(axis=0) + 1e-6
+    weight = np.stack([(embeddings[labels == k].mean(axis=0) - embeddings.mean(axis=0)) / spread for k in set(labels)])
+    weight /= spread * len(spread) / 3
+    made.set_head(torch.from_numpy(weight).float(), torch.from_numpy(-weight @ embeddings.mean(axis=0)).float(), 1.5)
+    made.set_references(choose_references(embeddings, labels, len(names), seed=0))
+    return made
+
+
+def embed(made: PictureNetwork, pictures: list[NDArray[np.uint8]]) -> NDArray[np.float32]:
+    with torch.inference_mode():
+        return torch.cat([made(torch.from_numpy(picture))[1] for picture in pictures]).numpy()
+
+
+def trained(made: PictureNetwork, caches: Path, names: tuple[str, ...] = NAMES, reject: float = 0.9) -> Trained:
+    classes = tuple(ClassLabel(f"c{number:03d}", name) for number, name in enumerate(names, 1))
+    config = RunConfig(classes, made.backbone.name, seed=0, device="cpu", weights_cache=str(caches / "weights"))
+    return Trained(made, classes, config, metrics(names, reject), lambda: {"export": 1.0}, write_report)
+
+
+def write_report(path: Path, look: Look) -> None:
+    """What the exported network says about one picture, in place of a report."""
+    path.write_text(json.dumps(look(odd_pictures(3)[2]).probabilities.tolist()))
+
+
+def export(folder: Path, backbone: str, caches: Path) -> Trained:
+    """Write the model folder `folder` for a backbone."""
+    made = trained(network(backbone), caches)
+    export_model(made, folder, odd_pictures(3, seed=7), lambda done, total: None)
+    return made
+
+
+def metrics(names: tuple[str, ...], reject: float) -> dict[str, Any]:
+    """All that the card tells, of a test that never was."""
+    figures = {"accuracy": 0.9, "interval": [0.6, 0.98], "val_loss": 0.3, "val_accuracy": 0.9}
+    return {
+        "accuracy": 0.9, "interval": [0.6, 0.98], "balanced_accuracy": 0.9, "macro_f1": 0.9, "majority_baseline": 0.5,
+        "per_class": {name: {"precision": 0.9, "recall": 0.9, "support": 4} for name in names},
+        "confusion": {"labels": list(names), "matrix": np.diag([4] * len(names)).tolist()},
+        "better_than_chance": True, "ece_before": None, "ece_after": None, "temperature": 1.5,
+        "reject_threshold": reject, "split": {"train": 30, "val": 9, "test": 12}, "near_duplicate_leaks": 0,
+        "label_issues": 0, "device": "cpu", "backbone": "any", "weights": "for a test", "seed": 0, "notices": [],
+        "delivered": "head", "head": figures, "network": None, "choice": "There is only the head.",
+        "by_source": {"folder": {"accuracy": 0.9, "interval": [0.6, 0.98], "support": 12}},
+        "shortcuts": dict.fromkeys(("size", "brightness", "sharpness", "source", "all"), 0.5),
+        "shortcut_warning": None, "learning_curve": None, "regularisation": 0.01, "arithmetic": "float32",
+        "curation": {"suspects": 0, "treatment": "none", "pictures": 0, "sentence": "Nothing was done."},
+        "unknown": {"refused": 1, "tested": 12, "share": 1 / 12, "interval": [0.01, 0.35]},
+    }  # fmt: skip

@@ -1,0 +1,106 @@
+"""The model card: the figures of the report, in Markdown that no class name can break."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.training.findings import CURVE, NETWORK, findings_of, tuned
+from training.backbones import BACKBONES
+from training.card import model_card, verdict
+from training.evaluate import Findings
+from training.wording import interval, percent
+
+HOSTILE = ("a | b\n# c", "<script>*x*</script> [y](z) `w`")
+
+
+def card_of(findings: Findings, backbone: str = "efficientnet_lite0") -> str:
+    config: dict[str, Any] = {
+        "label_names": list(findings.metrics["per_class"]),
+        "architecture": BACKBONES[backbone].architecture,
+        "num_classes": 2,
+        "pretrained_cfg": {"input_size": [3, 224, 224]},
+        "picaisso_version": "0.1.0",
+        "temperature": findings.metrics["temperature"],
+    }
+    return model_card(config, findings.metrics, BACKBONES[backbone])
+
+
+def table(card: str, head: str) -> list[str]:
+    """The lines of the table whose head begins so."""
+    lines = card.splitlines()
+    start = next(number for number, line in enumerate(lines) if line.startswith(head))
+    return lines[start : lines.index("", start)]
+
+
+def test_the_card_begins_with_what_model_hubs_read_and_then_the_verdict(imported_run: Path) -> None:
+    findings = findings_of(imported_run, better_than_chance=True)
+    _, front, body = card_of(findings).split("---\n", 2)
+    read = yaml.safe_load(front)
+    assert read["pipeline_tag"] == "image-classification" and read["library_name"] == "timm"
+    (result,) = read["model-index"][0]["results"]
+    assert result["metrics"] == [{"type": "accuracy", "value": round(findings.metrics["accuracy"], 4)}]
+    assert body.strip().splitlines()[2] == verdict(findings.metrics)
+
+
+@pytest.mark.parametrize(
+    ("better", "beginning"), [(True, "On 12 test pictures that it never saw"), (False, "The classes could not be told")]
+)
+def test_the_verdict_is_one_sentence_with_interval_and_baseline(
+    imported_run: Path, better: bool, beginning: str
+) -> None:
+    metrics = findings_of(imported_run, better_than_chance=better).metrics
+    sentence = verdict(metrics)
+    assert sentence.startswith(beginning) and sentence.endswith(".") and ". " not in sentence
+    assert f"right on {percent(metrics['accuracy'])} (95 % interval {interval(metrics['interval'])})" in sentence
+    assert f"largest class would be right on {percent(metrics['majority_baseline'])}." in sentence
+    assert ("no better than guessing" in sentence) != better
+
+
+def test_the_card_has_the_figures_of_the_report(imported_run: Path) -> None:
+    findings = tuned(findings_of(imported_run, notices=["Weights were missing."], shortcut_warning="Size tells it."))
+    card, metrics = card_of(findings), findings.metrics
+    for row in metrics["per_class"].values():
+        assert f"| {percent(row['precision'])} | {percent(row['recall'])} | {row['support']} |" in card
+    for row in metrics["by_source"].values():
+        assert f"| {percent(row['accuracy'])} | {interval(row['interval'])} | {row['support']} |" in card
+    assert f"| linear head | {percent(metrics['head']['accuracy'])} |" in card and "| 0.432 |" in card
+    assert f"| fine-tuned network | {percent(NETWORK['accuracy'])} | {interval(NETWORK['interval'])} | 0.234 |" in card
+    assert all(percent(share) in card for share in metrics["shortcuts"].values())
+    for words in ("> Weights were missing.", "The network is better.", "Size tells it.", CURVE["sentence"]):
+        assert words in card
+    assert f"refused {metrics['unknown']['refused']} of 12" in card and "above 0.700 is called unknown" in card
+    assert "5 pictures may carry a wrong label. All of them were kept." in card
+    assert "fine-tuned EfficientNet-Lite0" in card and "computed in float32" in card
+
+
+def test_a_head_alone_without_a_learning_curve_is_told_as_such(imported_run: Path) -> None:
+    card = card_of(findings_of(imported_run))
+    assert "| fine-tuned network |" not in card and "trained a linear classifier on the features of" in card
+    assert "can be measured from 300 on" in card and "No sign of a shortcut" in card
+
+
+def test_class_names_cannot_break_tables_headings_or_lines(imported_run: Path) -> None:
+    card = card_of(findings_of(imported_run, HOSTILE, choice=f"It is better at {HOSTILE[1]}."))
+    assert [line for line in card.splitlines() if line.startswith("# ")] == [
+        r"# Picture classifier: a \| b \# c, \<script\>\*x\*\</script\> \[y\](z) \`w\`"
+    ]
+    for head in ("| class |", "|  | a "):
+        lines = table(card, head)
+        assert len(lines) == 4
+        assert len({line.replace(r"\|", "").count("|") for line in lines}) == 1
+    assert "<script" not in card.replace(r"\<script", "")
+
+
+@pytest.mark.parametrize("backbone", sorted(BACKBONES))
+def test_the_card_says_how_to_load_each_backbone(imported_run: Path, backbone: str) -> None:
+    card = card_of(findings_of(imported_run), backbone)
+    library = "timm.create_model" if backbone == "efficientnet_lite0" else "torchvision.models"
+    assert f"model = {library}" in card and "weights_only=True" in card and "local-dir:." in card
+    assert f"shorter side to {BACKBONES[backbone].resize}" in card and "python predict.py --check" in card
+
+
+def test_a_learning_curve_without_time_for_it_is_told_as_such(imported_run: Path) -> None:
+    split = {"train": 290, "val": 60, "test": 60}
+    assert "There was no time left to measure what more" in card_of(findings_of(imported_run, split=split))

@@ -1,0 +1,157 @@
+"""Suspected labels, outliers and strangers, on real photographs seen by the real network."""
+
+import numpy as np
+import pytest
+
+from tests.training.conftest import STAMPS, on_white, stamps
+from training.backbones import BACKBONES, load_backbone
+from training.curate import (
+    Samples,
+    choose_treatment,
+    neighbour_votes,
+    rank_suspects,
+    suspected_labels,
+    suspicion,
+    unseen_opinions,
+)
+from training.evaluate import wilson
+from training.features import embed_pictures
+from training.head import fit_head, softmax
+from training.network import PictureNetwork
+from training.novelty import choose_references, out_of_fold_novelty, reject_threshold
+from training.weights import WeightPlaces
+
+SEEDS = 10
+NAMES = ("mammal", "plant")
+
+
+@pytest.fixture(scope="module")
+def seen(tmp_path_factory: pytest.TempPathFactory) -> dict[str, np.ndarray]:
+    """Embeddings of mammals, plants and all other photographs by the bundled network."""
+    loaded = load_backbone(
+        BACKBONES["efficientnet_lite0"], "pretrained", WeightPlaces(None, tmp_path_factory.mktemp("w"), "")
+    )
+    network = PictureNetwork(loaded.backbone, loaded.network, 2)
+    paths = {"mammal": stamps("animals/mammals"), "plant": stamps("plants")}
+    known = {path for group in paths.values() for path in group}
+    paths["stranger"] = [
+        path for path in stamps(*(p.name for p in STAMPS.iterdir() if p.is_dir())) if path not in known
+    ]
+    return {
+        name: np.concatenate(
+            [embed_pictures(network, [on_white(p) for p in group[at : at + 16]]) for at in range(0, len(group), 16)]
+        )
+        for name, group in paths.items()
+    }
+
+
+def drawn(seen: dict[str, np.ndarray], seed: int, held_out: int) -> tuple[Samples, Samples]:
+    """38 mammals and 38 plants: those learned from, and so many of each held out."""
+    random = np.random.default_rng(seed)
+    chosen = [seen[name][random.permutation(len(seen[name]))[:38]] for name in NAMES]
+    parts = []
+    for start, end in ((held_out, 38), (0, held_out)):
+        embeddings = np.concatenate([pictures[start:end] for pictures in chosen])
+        labels = np.repeat(np.arange(2), end - start)
+        parts.append(Samples(embeddings, labels, np.arange(len(labels)) + 1000 * start, 2))
+    return parts[0], parts[1]
+
+
+def fitted(learned: Samples, seed: int):
+    return fit_head(learned.embeddings, learned.labels, learned.groups, 2, seed, lambda done, total: None)
+
+
+def test_swapped_labels_come_first_in_the_ranking_of_all_pictures(seen: dict[str, np.ndarray]) -> None:
+    found = []
+    for seed in range(SEEDS):
+        learned, _ = drawn(seen, seed, 0)
+        swapped = np.random.default_rng(seed).permutation(len(learned.labels))[:8]
+        learned.labels[swapped] = 1 - learned.labels[swapped]
+        scores = suspicion(unseen_opinions(learned, fitted(learned, seed).strength, seed), learned.labels)
+        first = np.argsort(-scores)[: round(0.15 * len(scores))]
+        found.append(np.isin(swapped, first).mean())
+    assert np.mean(found) >= 0.8
+
+
+def test_strangers_are_refused_and_few_of_the_classes_own_pictures(seen: dict[str, np.ndarray]) -> None:
+    strangers, refused, tested = [], 0, 0
+    for seed in range(SEEDS):
+        learned, test = drawn(seen, seed, 6)
+        head = fitted(learned, seed)
+        unseen = softmax(head.out_of_fold / head.temperature)
+        limit = reject_threshold(out_of_fold_novelty(learned.embeddings, learned.labels, learned.groups, unseen, seed))
+        references = choose_references(learned.embeddings, learned.labels, 2, seed)
+        said = {
+            name: references.novelty(pictures, softmax(head.head.logits(pictures) / head.temperature)) > limit
+            for name, pictures in (("stranger", seen["stranger"]), ("test", test.embeddings))
+        }
+        strangers.append(said["stranger"].mean())
+        refused, tested = refused + said["test"].sum(), tested + len(said["test"])
+    assert len(seen["stranger"]) > 400
+    assert np.mean(strangers) >= 0.8
+    low, high = wilson(int(refused), tested)
+    assert low <= 0.05 <= high
+
+
+def test_a_picture_has_no_vote_on_itself_nor_on_its_copies() -> None:
+    random = np.random.default_rng(0)
+    embeddings = np.abs(random.normal(size=(40, 16))).astype(np.float32)
+    embeddings[1] = embeddings[0]
+    labels = np.zeros(40, np.int64)
+    labels[:2] = 1
+    apart = Samples(embeddings, labels, np.arange(40), 2)
+    together = Samples(embeddings, labels, np.r_[0, 0, np.arange(2, 40)], 2)
+    assert neighbour_votes(apart, apart)[0, 1] > 0.1
+    assert neighbour_votes(together, together)[0, 1] < 1e-3
+
+
+def test_suspects_have_a_score_and_a_reason_and_outliers_are_named_apart() -> None:
+    opinions = np.array([[0.97, 0.03]] * 20 + [[0.02, 0.98]] * 20 + [[0.9, 0.1]])
+    labels = np.array([0] * 20 + [1] * 20 + [1])
+    novelty = np.r_[np.random.default_rng(0).normal(0.4, 0.02, 40), 0.4]
+    novelty[5] = 0.9
+    suspects = {suspect.kind: suspect for suspect in rank_suspects(opinions, labels, novelty, NAMES)}
+    label, outlier = suspects["label"], suspects["outlier"]
+    assert len(suspects) == 2 and (label.place, label.suggested) == (40, 0)
+    assert label.reason == "Looks like “mammal” (90%) rather than its label “plant” (10%)."
+    assert label.score == pytest.approx(0.9)
+    assert (outlier.place, outlier.suggested) == (5, None) and 0.5 < outlier.score <= 1
+
+
+def test_pictures_in_order_are_not_suspected_however_unequal_the_classes() -> None:
+    opinions = np.array([[0.99, 0.01]] * 100 + [[0.4, 0.6]] * 10)
+    labels = np.array([0] * 100 + [1] * 10)
+    assert not suspected_labels(opinions, labels).any()
+
+
+def test_a_label_that_everything_speaks_against_is_suspected_even_beside_surer_pictures() -> None:
+    opinions = np.array([[0.999, 0.001]] * 30 + [[0.001, 0.999]] * 30 + [[0.95, 0.05]])
+    labels = np.array([0] * 30 + [1] * 31)
+    assert suspected_labels(opinions, labels).nonzero()[0].tolist() == [60]
+
+
+def test_nothing_counts_less_where_no_label_is_wrong(seen: dict[str, np.ndarray]) -> None:
+    learned, _ = drawn(seen, 0, 0)
+    strength = fitted(learned, 0).strength
+    opinions = unseen_opinions(learned, strength, 0)
+    treatment = choose_treatment(learned, opinions, np.ones(len(learned.labels), bool), strength, 0)
+    assert treatment.name == "none" and treatment.pictures == 0 and treatment.weights.min() == 1
+
+
+def test_only_suspected_training_pictures_ever_count_less(seen: dict[str, np.ndarray]) -> None:
+    names = set()
+    for seed in range(6):
+        learned, _ = drawn(seen, seed, 0)
+        random = np.random.default_rng(seed)
+        swapped = random.permutation(len(learned.labels))[:12]
+        learned.labels[swapped] = 1 - learned.labels[swapped]
+        in_training = random.random(len(learned.labels)) < 0.8
+        strength = fitted(learned, seed).strength
+        opinions = unseen_opinions(learned, strength, seed)
+        treatment = choose_treatment(learned, opinions, in_training, strength, seed)
+        lighter = treatment.weights < 1
+        assert not (lighter & ~in_training).any()
+        assert not (lighter & ~suspected_labels(opinions, learned.labels)).any()
+        assert lighter.any() == (treatment.name != "none") and treatment.sentence.endswith(".")
+        names.add(treatment.name)
+    assert names - {"none"}, "no treatment was ever taken, so nothing was tried"

@@ -1,0 +1,121 @@
+import numpy as np
+import pytest
+from scipy.stats import binomtest
+from sklearn.metrics import balanced_accuracy_score, f1_score, log_loss, precision_score
+
+from training.evaluate import (
+    CHOICE_MINIMUM,
+    by_source,
+    calibration_error,
+    candidate,
+    chance_of_as_many,
+    choose,
+    measure,
+    unknown,
+    wilson,
+)
+from training.head import softmax
+
+
+@pytest.mark.parametrize(
+    ("hits", "trials", "low", "high"),
+    [(8, 10, 0.4902, 0.9433), (12, 12, 0.7575, 1.0), (0, 10, 0.0, 0.2775), (50, 100, 0.4038, 0.5962)],
+)
+def test_wilson_intervals_are_the_known_ones(hits: int, trials: int, low: float, high: float) -> None:
+    assert wilson(hits, trials) == pytest.approx((low, high), abs=5e-5)
+    oracle = binomtest(hits, trials).proportion_ci(method="wilson")
+    assert wilson(hits, trials) == pytest.approx((oracle.low, oracle.high), abs=1e-12)
+
+
+@pytest.mark.parametrize(("hits", "trials", "rate"), [(12, 12, 0.5), (9, 12, 0.5), (0, 5, 0.2), (300, 500, 0.55)])
+def test_the_chance_of_guessing_as_well_is_exact(hits: int, trials: int, rate: float) -> None:
+    assert chance_of_as_many(hits, trials, rate) == pytest.approx(
+        binomtest(hits, trials, rate, alternative="greater").pvalue
+    )
+
+
+def test_metrics_agree_with_scikit_learn() -> None:
+    random = np.random.default_rng(2)
+    labels = random.choice(3, size=150, p=[0.6, 0.3, 0.1])
+    logits = random.standard_normal((150, 3)) + 1.5 * np.eye(3)[labels]
+    metrics = measure(logits, labels, ["a", "b", "c"], temperature=1.5)
+    predicted = logits.argmax(axis=1)
+    assert metrics["balanced_accuracy"] == pytest.approx(balanced_accuracy_score(labels, predicted))
+    assert metrics["macro_f1"] == pytest.approx(f1_score(labels, predicted, average="macro"))
+    precision = precision_score(labels, predicted, average=None)
+    assert [row["precision"] for row in metrics["per_class"].values()] == pytest.approx(list(precision))
+    assert metrics["majority_baseline"] == np.bincount(labels).max() / 150
+    matrix = np.array(metrics["confusion"]["matrix"])
+    assert matrix.sum(axis=1).tolist() == np.bincount(labels).tolist()
+    assert matrix[0, 1] == ((labels == 0) & (predicted == 1)).sum()
+    assert metrics["better_than_chance"] is True
+    assert metrics["ece_before"] is not None and metrics["ece_after"] != metrics["ece_before"]
+
+
+def test_a_model_that_always_names_the_largest_class_is_no_better_than_chance() -> None:
+    labels = np.array([0] * 15 + [1] * 5)
+    logits = np.tile([1.0, 0.0], (20, 1))
+    metrics = measure(logits, labels, ["a", "b"], 1.0)
+    assert metrics["better_than_chance"] is False
+    assert metrics["accuracy"] == metrics["majority_baseline"] == 0.75
+    assert metrics["per_class"]["b"] == {"precision": 0.0, "recall": 0.0, "support": 5}
+
+
+def test_the_calibration_error_is_the_gap_between_sureness_and_hits() -> None:
+    probabilities = np.tile([0.9, 0.1], (200, 1))
+    labels = np.array([0] * 120 + [1] * 80)
+    assert calibration_error(probabilities, labels) == pytest.approx(0.3)
+    assert calibration_error(probabilities[:99], labels[:99]) is None
+
+
+def test_each_source_is_judged_by_its_own_test_pictures() -> None:
+    labels = np.array([0, 0, 1, 1, 0, 1])
+    predicted = np.array([0, 1, 1, 1, 0, 0])
+    found = by_source(predicted, labels, ["bing", "bing", "bing", "bing", "", ""])
+    assert list(found) == ["", "bing"]
+    assert found["bing"] == {"accuracy": 0.75, "interval": list(wilson(3, 4)), "support": 4}
+    assert found[""] == {"accuracy": 0.5, "interval": list(wilson(1, 2)), "support": 2}
+
+
+def test_refused_test_pictures_are_counted_beyond_the_threshold_only() -> None:
+    novelty = np.array([0.1, 0.5, 0.50001, 0.9, 0.2, 0.3, 0.4, 0.1, 0.1, 0.1])
+    expected = {"refused": 2, "tested": 10, "share": 0.2, "interval": list(wilson(2, 10))}
+    assert unknown(novelty, 0.5) == expected
+
+
+def answers(rightness: float, size: int = 80) -> tuple[np.ndarray, np.ndarray]:
+    """Logits [size, 3] that are right for the given share of the labels [size]."""
+    labels = np.arange(size) % 3
+    said = np.where(np.arange(size) < rightness * size, labels, (labels + 1) % 3)
+    return 2.0 * np.eye(3)[said], labels
+
+
+def test_a_candidate_is_described_by_its_test_and_val_answers() -> None:
+    (test, test_labels), (val, val_labels) = answers(0.9, 40), answers(0.75)
+    told = candidate(test, test_labels, val, val_labels)
+    assert told["accuracy"] == 0.9 and told["interval"] == list(wilson(36, 40))
+    assert told["val_accuracy"] == 0.75
+    assert told["val_loss"] == pytest.approx(log_loss(val_labels, softmax(val)))
+
+
+@pytest.mark.parametrize(
+    ("head", "network", "pictures", "delivered"),
+    [
+        ((0.5, 0.8), (0.4, 0.8), CHOICE_MINIMUM, "network"),
+        ((0.5, 0.8), (0.4, 0.8), CHOICE_MINIMUM - 1, "head"),  # too few to tell
+        ((0.5, 0.8), (0.4, 0.79), 200, "head"),  # fewer hits
+        ((0.5, 0.8), (0.5, 0.9), 200, "head"),  # no lower loss
+        ((0.5, 0.8), (0.4, 0.95), 200, "network"),
+    ],
+)
+def test_the_network_is_delivered_only_where_val_shows_that_it_is_better(head, network, pictures, delivered) -> None:
+    one, other = ({"val_loss": loss, "val_accuracy": share} for loss, share in (head, network))
+    chosen, sentence = choose(one, other, pictures)
+    assert chosen == delivered
+    assert ("network is delivered" if chosen == "network" else "head is delivered") in sentence
+    assert str(pictures) in sentence
+
+
+def test_without_a_fine_tuned_network_the_head_is_delivered() -> None:
+    chosen, sentence = choose({"val_loss": 9.0, "val_accuracy": 0.1}, None, 500)
+    assert chosen == "head" and "not fine-tuned" in sentence

@@ -1,0 +1,172 @@
+"""Maps of what the network looked at, nearest pictures, and the choice of examples."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.training.findings import findings_of
+from training.explain import (
+    best,
+    colour_scale,
+    evidence,
+    examples_of_each_class,
+    learned_places,
+    nearest_pictures,
+    overlay,
+    read_neighbours,
+    worst,
+    write_neighbours,
+)
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def one_cell(row: int, column: int) -> np.ndarray:
+    cam = np.zeros((7, 7))
+    cam[row, column] = 2.0
+    return cam
+
+
+def lightness(picture: Image.Image) -> np.ndarray:
+    return np.asarray(picture.convert("L"), np.float64)
+
+
+@pytest.mark.parametrize(("width", "height"), [(400, 256), (256, 400), (256, 256), (1024, 700)])
+@pytest.mark.parametrize(("row", "column"), [(0, 0), (3, 3), (6, 1)])
+def test_a_map_is_brightest_where_its_cell_lies_in_the_middle_of_the_picture(
+    width: int, height: int, row: int, column: int
+) -> None:
+    shown = overlay(Image.new("RGB", (width, height), "grey"), one_cell(row, column), 256)
+    assert shown.size == (width, height)
+    side = 224 / 256 * min(width, height)  # of what the network sees
+    y, x = np.argwhere(lightness(shown) >= lightness(shown).max() - 1).mean(axis=0)
+    assert abs(y - ((height - side) / 2 + (row + 0.5) * side / 7)) < side / 14
+    assert abs(x - ((width - side) / 2 + (column + 0.5) * side / 7)) < side / 14
+
+
+@pytest.mark.parametrize(("resize_side", "side"), [(256, 224), (232, 247)])
+def test_what_the_network_does_not_see_is_dimmed_and_without_colour(resize_side: int, side: int) -> None:
+    shown = np.asarray(overlay(Image.new("RGB", (600, 256), (200, 150, 100)), np.ones((7, 7)), resize_side), np.int64)
+    coloured = np.abs(shown[..., 0] - shown[..., 2]) > 10
+    rows, columns = np.flatnonzero(coloured.any(axis=1)), np.flatnonzero(coloured.any(axis=0))
+    assert len(rows) == len(columns) == side and coloured.sum() == side**2
+    assert abs(columns[0] - (600 - side) / 2) <= 1 and abs(rows[0] - (256 - side) / 2) <= 1
+    assert shown[~coloured].max() < 80
+
+
+@pytest.mark.parametrize("size", [(1, 1), (3, 900), (900, 3), (2, 1)])
+@pytest.mark.parametrize("cam", [np.zeros((7, 7)), -np.ones((7, 7)), one_cell(3, 3)])
+def test_odd_pictures_and_maps_without_evidence_are_shown_too(size: tuple[int, int], cam: np.ndarray) -> None:
+    assert overlay(Image.new("RGB", size, "white"), cam, 256).size == size
+
+
+def test_two_maps_in_one_scale_can_be_compared() -> None:
+    grey = Image.new("RGB", (256, 256), "grey")
+    strong, weak = overlay(grey, one_cell(3, 3), 256, height=2.0), overlay(grey, one_cell(3, 3) / 4, 256, height=2.0)
+    assert lightness(strong).max() > 1.3 * lightness(weak).max()
+    assert np.array_equal(overlay(grey, one_cell(3, 3) / 4, 256), strong)
+
+
+def test_the_colours_grow_evenly_in_lightness() -> None:
+    colours = colour_scale() / 255
+    assert colours.shape == (256, 3) and colours.min() >= 0 and colours.max() <= 1
+    linear = np.where(colours <= 0.04045, colours / 12.92, ((colours + 0.055) / 1.055) ** 2.4)
+    lightness = 116 * np.cbrt(linear @ [0.2126, 0.7152, 0.0722]) - 16  # CIE L*, another measure than they are made by
+    steps = np.diff(lightness[::16])
+    assert (steps > 0).all() and steps.max() < 2.5 * steps.min()
+
+
+def test_evidence_is_what_a_class_has_more_than_the_others() -> None:
+    cams = np.random.default_rng(0).normal(size=(3, 7, 7))
+    assert np.allclose(evidence(cams, 1), evidence(cams + 5 * np.ones((7, 7)), 1))
+    assert np.allclose(sum(evidence(cams, number) for number in range(3)), 0)
+
+
+def test_the_nearest_pictures_are_those_of_the_highest_cosine() -> None:
+    random = np.random.default_rng(0)
+    references, wanted = random.normal(size=(50, 8)), random.normal(size=8)
+    cosines = references @ wanted / np.linalg.norm(references, axis=1) / np.linalg.norm(wanted)
+    found = nearest_pictures(wanted, references, 4)
+    assert [place for place, _ in found] == np.argsort(-cosines)[:4].tolist()
+    assert np.allclose([cosine for _, cosine in found], np.sort(cosines)[::-1][:4], atol=1e-6)
+    assert nearest_pictures(100 * references[7], references.astype(np.float16), 1)[0] == (7, pytest.approx(1, abs=1e-3))
+    assert nearest_pictures(wanted, references[:2], 5) == nearest_pictures(wanted, references[:2], 2)
+    assert nearest_pictures(wanted, references[:0], 3) == [] == nearest_pictures(wanted, references, 0)
+    assert nearest_pictures(np.zeros(8), references, 1)[0][1] == 0
+
+
+def test_the_worst_are_the_surest_mistakes_and_the_best_the_surest_hits(imported_run: Path) -> None:
+    findings = findings_of(imported_run)
+    own = findings.probabilities[np.arange(len(findings.rows)), findings.labels]
+    right = findings.probabilities.argmax(axis=1) == findings.labels
+    bad, good = worst(findings), best(findings)
+    mistakes = [place for place in bad if not right[place]]
+    tested = [place for place, row in enumerate(findings.rows) if row.split == "test"]
+    assert mistakes and bad[: len(mistakes)] == mistakes
+    assert sorted(mistakes) == [place for place in tested if not right[place]]
+    assert own[mistakes].tolist() == sorted(own[mistakes])
+    assert own[good].tolist() == sorted(own[good], reverse=True) and right[good].all()
+    assert not set(bad) & set(good) and set(bad) | set(good) == set(tested)
+    assert worst(findings, 1) == bad[:1] and best(findings, 2) == good[:2]
+
+
+def test_examples_are_of_their_class_and_recognised(imported_run: Path) -> None:
+    findings = findings_of(imported_run)
+    of_mammal, of_plant = examples_of_each_class(findings, 2)
+    assert len(of_mammal) == len(of_plant) == 2
+    for number, places in enumerate((of_mammal, of_plant)):
+        assert all(findings.labels[place] == number for place in places)
+        assert all(findings.probabilities[place].argmax() == number for place in places)
+        assert all(findings.rows[place].split == "test" for place in places)
+
+
+@pytest.mark.parametrize(("delivered", "parts"), [("head", {"train", "val"}), ("network", {"train"})])
+def test_learned_pictures_are_those_that_the_delivered_model_saw(
+    imported_run: Path, delivered: str, parts: set[str]
+) -> None:
+    findings = findings_of(imported_run, delivered=delivered)
+    assert {findings.rows[place].split for place in learned_places(findings)} == parts
+
+
+def test_the_neighbours_file_gives_back_file_class_credit_and_page(imported_run: Path, tmp_path: Path) -> None:
+    findings = findings_of(imported_run)
+    write_neighbours(tmp_path, findings)
+    assert [path.name for path in tmp_path.iterdir()] == ["neighbours.npz"]
+    neighbours = read_neighbours(tmp_path)
+    assert neighbours
+    places = learned_places(findings)
+    assert len(neighbours.pictures) == len(places) and neighbours.embeddings.dtype == np.float16
+    for place in (places[0], places[5]):
+        row = findings.rows[place]
+        ((picture, cosine),) = neighbours.nearest(findings.embeddings[place], 1)
+        assert (picture.file, picture.credit, picture.page_url) == (row.file, row.credit, row.page_url)
+        assert picture.label == ("mammal", "plant")[findings.labels[place]] and cosine == pytest.approx(1, abs=1e-3)
+
+
+def test_a_neighbours_file_that_is_missing_or_damaged_is_no_file(imported_run: Path, tmp_path: Path) -> None:
+    assert read_neighbours(tmp_path) is None
+    write_neighbours(tmp_path, findings_of(imported_run))
+    path = tmp_path / "neighbours.npz"
+    whole = path.read_bytes()
+    for damaged in (b"", b"text", whole[: len(whole) // 2], whole[:-30]):
+        path.write_bytes(damaged)
+        assert read_neighbours(tmp_path) is None
+    for arrays in (
+        {"rows": np.zeros(3, np.uint8), "embeddings": np.zeros((1, 2), np.float16)},
+        {"rows": np.frombuffer(b"[]", np.uint8), "embeddings": np.zeros((1, 2), np.float16)},
+        {"rows": np.frombuffer(b'[{"file": "a"}]', np.uint8), "embeddings": np.zeros((1, 2), np.float16)},
+        {"rows": np.frombuffer(b"[]", np.uint8)},
+    ):
+        np.savez(path, **arrays)
+        assert read_neighbours(tmp_path) is None
+
+
+@pytest.mark.parametrize("module", ["explain", "plots", "report", "card", "album", "wording"])
+def test_explanations_plots_and_report_load_no_torch_and_no_matplotlib(module: str) -> None:
+    code = f"import sys, training.{module}; print([m for m in ('torch', 'matplotlib', 'django') if m in sys.modules])"
+    ended = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert ended.stdout.strip() == "[]", ended.stderr

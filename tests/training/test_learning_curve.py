@@ -1,0 +1,153 @@
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from sklearn.linear_model import LogisticRegression
+
+from training.head import FOLDS, LinearHead
+from training.learning_curve import (
+    MINIMUM_PICTURES,
+    MORE_PER_CLASS,
+    SHARES,
+    Fit,
+    Sample,
+    extrapolate,
+    learning_curve,
+)
+
+DIMENSION = 64
+CENTRES = np.random.default_rng(99).standard_normal((4, DIMENSION))
+
+
+def clouds(size: int, classes: int, distance: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Embeddings [n, 64] around the same centre per class whatever the seed, and their labels."""
+    labels = np.arange(size) % classes
+    noise = np.random.default_rng(seed).standard_normal((size, DIMENSION))
+    return (distance * CENTRES[labels] + noise).astype(np.float32), labels
+
+
+def sample_of(embeddings: np.ndarray, labels: np.ndarray, seed: int = 0) -> Sample:
+    return Sample(embeddings, labels, list(range(len(labels))), int(labels.max()) + 1, seed)
+
+
+def head_on(embeddings: np.ndarray, labels: np.ndarray) -> LinearHead:
+    model = LogisticRegression(C=1e-2).fit(embeddings, labels)
+    weight, bias = model.coef_, model.intercept_
+    if len(weight) == 1:
+        weight, bias = np.concatenate([-weight, weight]) / 2, np.concatenate([-bias, bias]) / 2
+    return LinearHead(weight, bias)
+
+
+def fitting(sample: Sample) -> Fit:
+    return lambda places: head_on(sample.embeddings[places], sample.labels[places])
+
+
+def ignored(done: int, total: int) -> None:
+    """Nobody watches."""
+
+
+@pytest.mark.parametrize(("floor", "factor", "exponent"), [(0.05, 0.8, 0.5), (0.0, 1.2, 0.35), (0.1, 3.0, 1.0)])
+def test_points_on_a_power_law_are_continued_along_it(floor: float, factor: float, exponent: float) -> None:
+    sizes, wanted = np.array([40.0, 80, 120, 160, 200]), np.array([250.0, 450])
+    errors = floor + factor * sizes**-exponent
+    predicted = extrapolate(sizes, errors[None], np.full(5, 1e8), wanted)
+    assert predicted[0] == pytest.approx(floor + factor * wanted**-exponent, abs=0.003)
+
+
+def test_points_that_do_not_fall_promise_no_gain() -> None:
+    sizes, wanted = np.array([20.0, 40, 60, 80, 100]), np.array([125.0, 325])
+    for errors in ([0.3] * 5, [0.2, 0.22, 0.24, 0.26, 0.28], [0.0] * 5):
+        predicted = extrapolate(sizes, np.array([errors]), np.full(5, 1e4), wanted)
+        assert predicted[0] == pytest.approx([np.mean(errors)] * 2)
+
+
+def test_no_law_ever_promises_less_than_no_error() -> None:
+    sizes, wanted = np.array([20.0, 40, 60, 80, 100]), np.array([1e3, 1e6])
+    steep = np.array([[0.5, 0.38, 0.26, 0.14, 0.02]])
+    assert (extrapolate(sizes, steep, np.full(5, 1e6), wanted) >= 0).all()
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_promised_gain_is_about_what_more_pictures_bring(seed: int) -> None:
+    """Counts what the extrapolation guesses: 200 more per class are made, learned from, and tested on 4,000 others."""
+    classes, size = 4, 400
+    sample = sample_of(*clouds(size, classes, 0.25, seed), seed)
+    curve = learning_curve(sample, fitting(sample), ignored)
+    assert curve is not None
+    more, more_labels = clouds(MORE_PER_CLASS * classes, classes, 0.25, 100 + seed)
+    test, test_labels = clouds(4000, classes, 0.25, 200)
+    small = head_on(sample.embeddings, sample.labels)
+    large = head_on(np.concatenate([sample.embeddings, more]), np.concatenate([sample.labels, more_labels]))
+    hits = [(head.logits(test).argmax(axis=1) == test_labels).mean() for head in (small, large)]
+    assert curve["gain"] == pytest.approx(hits[1] - hits[0], abs=0.025)
+    assert curve["sentence"] == f"200 more pictures per class would give about {100 * curve['gain']:+.1f} points."
+
+
+def test_the_points_say_from_how_many_pictures_how_much_was_learned() -> None:
+    sample = sample_of(*clouds(400, 2, 0.2, 0))
+    curve = learning_curve(sample, fitting(sample), ignored)
+    assert curve is not None and curve["more_per_class"] == MORE_PER_CLASS
+    learned_from = 200 * (FOLDS - 1) / FOLDS
+    assert [point["per_class"] for point in curve["points"]] == [round(share * learned_from) for share in SHARES]
+    first, last = curve["points"][0], curve["points"][-1]
+    assert 0.5 < first["accuracy"] < last["accuracy"] < 1
+    assert first["error"] == pytest.approx((first["accuracy"] * (1 - first["accuracy"]) / 400) ** 0.5)
+
+
+def test_classes_that_are_told_apart_at_once_need_no_more_pictures() -> None:
+    sample = sample_of(*clouds(300, 2, 2.0, 0))
+    curve = learning_curve(sample, fitting(sample), ignored)
+    assert curve is not None and curve["gain"] < 0.002
+    assert curve["sentence"] == "More pictures of the same kind would hardly help."
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_nothing_is_promised_where_nothing_was_learned(seed: int) -> None:
+    sample = sample_of(*clouds(400, 2, 0.0, seed), seed)
+    curve = learning_curve(sample, fitting(sample), ignored)
+    assert curve is not None
+    assert curve["sentence"] == "With these pictures too little was learned to say what more would bring."
+
+
+def test_a_small_set_has_no_curve() -> None:
+    sample = sample_of(*clouds(MINIMUM_PICTURES - 1, 2, 0.3, 0))
+    assert learning_curve(sample, fitting(sample), ignored) is None
+
+
+def test_without_time_left_there_is_no_curve_rather_than_half_of_one() -> None:
+    sample = sample_of(*clouds(320, 2, 0.3, 0))
+    left = iter([True] * 7)
+    done: list[tuple[int, int]] = []
+    assert learning_curve(sample, fitting(sample), lambda *at: done.append(at), lambda: next(left, False)) is None
+    assert done == [(number, FOLDS * len(SHARES)) for number in range(1, 8)]
+
+
+def test_every_share_contains_the_smaller_ones_and_has_the_classes_in_proportion() -> None:
+    embeddings, _ = clouds(400, 2, 0.3, 0)
+    sample = sample_of(embeddings, np.repeat([0, 1], [300, 100]))
+    asked: list[np.ndarray] = []
+
+    def fit(places: np.ndarray) -> LinearHead:
+        asked.append(places)
+        return head_on(embeddings[places], sample.labels[places])
+
+    learning_curve(sample, fit, ignored)
+    assert len(asked) == FOLDS * len(SHARES)
+    for start in range(0, len(asked), len(SHARES)):
+        shares = asked[start : start + len(SHARES)]
+        assert all(set(small) < set(large) for small, large in pairwise(shares))
+        assert all(sample.labels[places].mean() == pytest.approx(0.25, abs=0.02) for places in shares)
+
+
+def test_no_head_is_tested_on_near_copies_of_what_it_learned() -> None:
+    """Four copies of each picture with labels of chance: only a head that knows a copy can be right."""
+    base, _ = clouds(100, 2, 0.0, 0)
+    labels = np.repeat(np.random.default_rng(0).permutation(np.arange(100) % 2), 4)
+    sample = Sample(np.repeat(base, 4, axis=0), labels, [int(n) for n in np.repeat(np.arange(100), 4)], 2, 0)
+    curve = learning_curve(sample, fitting(sample), ignored)
+    assert curve is not None and curve["points"][-1]["accuracy"] < 0.65
+
+
+def test_the_same_pictures_and_seed_give_the_same_curve() -> None:
+    sample = sample_of(*clouds(320, 3, 0.2, 0), seed=4)
+    assert learning_curve(sample, fitting(sample), ignored) == learning_curve(sample, fitting(sample), ignored)

@@ -1,0 +1,384 @@
+"""The report: complete, honest, safe with anybody's text, and whole without a network."""
+
+import base64
+import dataclasses
+import io
+import json
+import re
+import shutil
+from collections import Counter
+from collections.abc import Iterator
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+from PIL import Image
+from selenium import webdriver
+from selenium.webdriver.chrome.service import Service
+from selenium.webdriver.common.by import By
+
+from tests.training.findings import CURVE, EPOCHS, NETWORK, config_of, findings_of, look, tuned
+from training import plots
+from training.album import Album, without_pictures
+from training.card import verdict
+from training.evaluate import Findings
+from training.explain import worst
+from training.manifest import ImageRow
+from training.report import Origin, write_report
+from training.wording import counted, duration, interval, listed, percent, shortened
+
+HOSTILE = ('<img src=x onerror="alert(1)"> & $x^2$', "](javascript:1) '\"> 柴犬 שיבא")
+ORIGIN = Origin("EfficientNet-Lite0", "Weights are Apache-2.0.", 256, {"features": 2.5, "train": 61.0, "export": 7})
+CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
+BROWSER_FLAGS = (
+    "--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--disable-background-networking",
+    "--disable-component-update", "--no-first-run", "--disable-sync", "--no-proxy-server",
+)  # fmt: skip
+
+
+class Page(HTMLParser):
+    """What a reader and a browser find in a page."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str]]] = []
+        self.pieces: list[str] = []
+        self.open: list[str] = []
+        self.feed(text)
+        self.text = " ".join(" ".join(self.pieces).split())
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, {name: value or "" for name, value in attrs}))
+        self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        while self.open and self.open.pop() != tag:
+            pass
+
+    def handle_data(self, data: str) -> None:
+        if "style" not in self.open:
+            self.pieces.append(data)
+
+    def values(self, attribute: str) -> list[str]:
+        return [found[attribute] for _, found in self.tags if attribute in found]
+
+
+def written(run: Path, folder: Path, findings: Findings, **changes: Any) -> str:
+    names = tuple(findings.metrics["per_class"])
+    arguments = {"run_folder": run, "look": look, "origin": ORIGIN, "report": lambda done, total: None} | changes
+    write_report(folder / "report.html", findings, config_of(run, names), **arguments)
+    return (folder / "report.html").read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def plain(imported_run: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    return written(imported_run, tmp_path_factory.mktemp("plain"), findings_of(imported_run, better_than_chance=True))
+
+
+@pytest.fixture(scope="module")
+def hostile(imported_run: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Everything that others may write holds markup."""
+    findings = tuned(findings_of(imported_run, HOSTILE, notices=["<b>notice</b>"], better_than_chance=True))
+    evil = {
+        "credit": "<i>credit</i>",
+        "page_url": "javascript:alert(1)",
+        "source": "<u>source</u>",
+        "license": "<s>l</s>",
+    }
+    rows = [dataclasses.replace(row, **evil) for row in findings.rows]
+    findings = dataclasses.replace(findings, rows=rows)
+    return written(imported_run, tmp_path_factory.mktemp("hostile"), findings)
+
+
+def test_the_verdict_stands_before_everything_else(plain: str, imported_run: Path) -> None:
+    text = Page(plain).text
+    sentence = verdict(findings_of(imported_run, better_than_chance=True).metrics)
+    assert sentence.startswith("On 12 test pictures that it never saw, this model is right on 83.3 % (95 % interval 55")
+    assert text.index(sentence) < text.index("Figures")
+
+
+def test_the_first_sentence_says_when_the_classes_could_not_be_told_apart(imported_run: Path, tmp_path: Path) -> None:
+    page = Page(written(imported_run, tmp_path, findings_of(imported_run, better_than_chance=False)))
+    assert page.text.split("Picaisso report")[1].split(":")[0].strip().endswith("The classes could not be told apart")
+    assert "no better than guessing" in page.text
+
+
+def test_the_page_asks_the_network_for_nothing(plain: str) -> None:
+    page = Page(plain)
+    (policy,) = [found["content"] for tag, found in page.tags if found.get("http-equiv") == "Content-Security-Policy"]
+    assert policy.startswith("default-src 'none'; img-src data:; style-src 'unsafe-inline'")
+    assert not {"script", "iframe", "object", "embed", "form", "base", "img"} & {tag for tag, _ in page.tags}
+    assert not page.values("src") and not page.values("srcset")
+    for tag, found in page.tags:
+        address = found.get("href", found.get("xlink:href", "#"))
+        assert address.startswith(("#", "data:")) or (tag == "a" and address.startswith("https://pictures.example/"))
+    assert "@import" not in plain
+    assert all(found.startswith(("data:image/jpeg;base64,", "#")) for found in re.findall(r"url\(([^)]*)", plain))
+
+
+def test_every_link_inside_the_page_leads_somewhere_and_no_id_stands_twice(hostile: str) -> None:
+    page = Page(hostile)
+    ids = Counter(page.values("id"))
+    assert not [name for name, count in ids.items() if count > 1]
+    inside = [address[1:] for address in page.values("href") if address.startswith("#")]
+    assert len(inside) > 15 and set(inside) <= set(ids)
+
+
+def test_the_figures_are_those_of_the_metrics(hostile: str, plain: str, imported_run: Path) -> None:
+    metrics = tuned(findings_of(imported_run, HOSTILE)).metrics
+    text = Page(hostile).text
+    shares = [metrics["accuracy"], metrics["balanced_accuracy"], metrics["majority_baseline"], NETWORK["accuracy"]]
+    shares += [metrics["head"]["accuracy"], *(row["accuracy"] for row in metrics["by_source"].values())]
+    shares += [row[key] for row in metrics["per_class"].values() for key in ("recall", "precision")]
+    shares += [metrics["unknown"]["share"], *metrics["shortcuts"].values()]
+    assert [share for share in shares if percent(share) not in text] == []
+    bounds = [metrics["interval"], NETWORK["interval"], metrics["unknown"]["interval"]]
+    assert [pair for pair in bounds if interval(pair) not in text] == []
+    for words in (f"{metrics['macro_f1']:.3f}", "above 0.700", CURVE["sentence"], "The network is better.", "1.250"):
+        assert words in text
+    assert "All of them were kept." in text and "6 epochs" in text and "float32" in text and "1 min 10 s" in text
+    assert "What more pictures would bring can be measured from 300 on" in Page(plain).text
+
+
+def test_notices_and_a_shortcut_stand_in_the_page(imported_run: Path, tmp_path: Path) -> None:
+    findings = findings_of(imported_run, notices=["Weights were missing."], shortcut_warning="The size tells it.")
+    text = Page(written(imported_run, tmp_path, findings)).text
+    assert text.index("Weights were missing.") < text.index("Figures") + 200 and "The size tells it." in text
+
+
+def test_text_of_others_never_becomes_markup(hostile: str) -> None:
+    page = Page(hostile)
+    for name in HOSTILE:
+        assert " ".join(name.split()) in page.text
+    for piece in ("<b>notice</b>", "<i>credit</i>", "<u>source</u>", "<s>l</s>"):
+        assert piece in page.text and piece not in hostile
+    assert not {"img", "b", "u", "s"} & {tag for tag, _ in page.tags}
+    assert not [name for _, found in page.tags for name in found if name.startswith("on")]
+    assert not [address for address in page.values("href") if "javascript" in address]
+
+
+def test_each_cell_of_the_confusion_matrix_shows_its_pictures(plain: str, imported_run: Path) -> None:
+    matrix = findings_of(imported_run).metrics["confusion"]["matrix"]
+    assert matrix == [[4, 2], [0, 6]]
+    for truth, row in enumerate(matrix):
+        for said, count in enumerate(row):
+            behind = plain.split(f'id="cell-{truth}-{said}"')[1].split("</section>")[0] if count else ""
+            assert behind.count('role="img"') == count
+            assert (f'href="#cell-{truth}-{said}"' in plain) == bool(count)
+    assert re.search(r'class="cell first" id="cell-0-1"', plain), "the commonest mistake is open at first"
+
+
+def test_the_worst_come_first_with_both_maps_nearest_pictures_and_credits(plain: str, imported_run: Path) -> None:
+    section = plain.split('id="worst"')[1].split("</section>")[0]
+    cards = section.split('<li class="wrong">')[1:]
+    assert len(cards) == 2
+    for card in cards:
+        text = Page(card.split('<li class="right">')[0]).text
+        assert "Map of what spoke for plant" in card and "Map of what spoke for mammal" in card
+        assert text.index("says plant") < text.index("is mammal")
+        assert text.count("alike 0.") == 3 and "Where it was found" in text
+    assert len(worst(findings_of(imported_run))) == section.count("<summary>Credits")
+
+
+def test_credits_are_not_offered_where_nothing_is_known(imported_run: Path, tmp_path: Path) -> None:
+    findings = findings_of(imported_run)
+    unknown = [dataclasses.replace(row, credit="", page_url="") for row in findings.rows]
+    page = written(imported_run, tmp_path, dataclasses.replace(findings, rows=unknown))
+    assert "<summary>" not in page and "Neither authors nor pages of the pictures are known." in page
+
+
+def test_suspects_stand_with_score_reason_and_suggestion(plain: str, imported_run: Path) -> None:
+    section = Page(plain.split('id="doubts"')[1].split("</section>")[0]).text
+    findings = findings_of(imported_run)
+    for suspect in findings.suspects:
+        assert f"score {suspect.score:.2f}" in section and suspect.reason in section
+    assert section.count("→") == sum(suspect.kind == "label" for suspect in findings.suspects)
+
+
+def test_sources_and_licences_are_counted_and_all_credits_listed(plain: str, imported_run: Path) -> None:
+    section = Page(plain.split('id="pictures"')[1].split("</section>")[0])
+    rows = [row for row in findings_of(imported_run).rows if row.split]
+    for (source, licence), count in Counter((row.source, row.license) for row in rows).items():
+        assert f"{source} {licence or 'not known'} {count}" in section.text
+    assert set(section.values("href")) == {row.page_url for row in rows}
+
+
+def test_a_picture_is_embedded_once_however_often_it_is_shown(plain: str) -> None:
+    embedded = re.findall(r"base64,([^)]*)", plain)
+    shown = re.findall(r'class="shot \w* ?(p\d+)"', plain)
+    assert len(embedded) == len(set(embedded)) == len(set(shown)) < len(shown)
+    for data in embedded:
+        with Image.open(io.BytesIO(base64.b64decode(data))) as picture:
+            assert picture.format == "JPEG" and max(picture.size) <= 176
+
+
+def test_the_same_findings_give_the_same_bytes(plain: str, imported_run: Path, tmp_path: Path) -> None:
+    assert written(imported_run, tmp_path, findings_of(imported_run, better_than_chance=True)) == plain
+
+
+def test_the_model_is_asked_for_mistakes_and_a_few_of_each_class_alone(imported_run: Path, tmp_path: Path) -> None:
+    reports: list[tuple[int, int]] = []
+    asked: list[Any] = []
+    written(
+        imported_run, tmp_path, findings_of(imported_run),
+        look=lambda image: asked.append(image.shape) or look(image),
+        report=lambda *at: reports.append(at),
+    )  # fmt: skip
+    assert len(asked) == 2 + 2 * 3
+    assert reports == [(done, 8) for done in range(1, 9)]
+
+
+def test_a_picture_that_has_gone_is_left_out(imported_run: Path, tmp_path: Path) -> None:
+    findings = findings_of(imported_run)
+    run = tmp_path / "run"
+    shutil.copytree(imported_run, run)
+    gone = worst(findings)[0]
+    (run / findings.rows[gone].file).unlink()
+    page = Page(written(run, tmp_path, findings))
+    assert "not shown" in page.text
+
+
+def test_a_thousand_pictures_stay_under_six_megabytes(tmp_path: Path) -> None:
+    findings = noisy_findings(tmp_path, 1000)
+    write_report(tmp_path / "report.html", findings, config_of(tmp_path), tmp_path, look, ORIGIN, lambda *at: None)
+    assert 1e6 < (tmp_path / "report.html").stat().st_size < 6e6
+    assert "more." in (tmp_path / "report.html").read_text()
+
+
+def noisy_findings(run: Path, count: int) -> Findings:
+    """So many pictures, of noise, which JPEG can hardly make smaller; the model guesses."""
+    random = np.random.default_rng(0)
+    (run / "images").mkdir()
+    first = run / "images" / "0.jpg"
+    Image.fromarray(random.integers(0, 256, (300, 300, 3), np.uint8)).save(first, quality=95)
+    rows = []
+    for number in range(count):
+        path = run / "images" / f"{number}.jpg"
+        if number:
+            path.hardlink_to(first)
+        rows.append(ImageRow(f"images/{number}.jpg", f"c00{number % 2 + 1}", f"{number:064d}", credit="Somebody " * 8))
+    classes = [{"id": "c001", "name": "mammal"}, {"id": "c002", "name": "plant"}]
+    (run / "config.json").write_text(json.dumps({"classes": classes, "seed": 0}))
+    (run / "manifest.jsonl").write_text("".join(json.dumps(row.as_json()) + "\n" for row in rows))
+    return findings_of(run)
+
+
+def test_an_album_refuses_what_is_beyond_its_limit(imported_run: Path) -> None:
+    files = sorted(f"images/{path.name}" for path in (imported_run / "images").iterdir())
+    album = Album(imported_run, 20_000)
+    given = [album.thumbnail(file) for file in files]
+    assert 2 < sum(name is not None for name in given) < 20 and len(album.rules()) <= 20_000
+    assert album.thumbnail(files[0]) == given[0] and given[0] is not None
+    assert Album(imported_run, 20_000).thumbnail("images/none.jpg") is None
+
+
+def test_a_picture_can_be_taken_out_of_a_finished_page(imported_run: Path) -> None:
+    first, second = sorted(f"images/{path.name}" for path in (imported_run / "images").iterdir())[:2]
+    album = Album(imported_run, 1_000_000)
+    names = {file: album.thumbnail(file) for file in (first, second)}
+    laid = album.map_of(first, 1, Image.new("RGB", (8, 8)))
+    page = f"<style>\nbody{{margin:0}}\n{album.rules()}</style>"
+    left = without_pictures(page, [first])
+    assert f".{names[first]}{{" in page and f".{laid}{{" in page
+    assert f".{names[first]}{{" not in left and f".{laid}{{" not in left
+    assert f".{names[second]}{{" in left and "body{margin:0}" in left
+
+
+def drawn() -> dict[str, str]:
+    random = np.random.default_rng(0)
+    sureness = random.uniform(0.5, 1, 60)
+    return {
+        "reliability": plots.reliability(sureness, random.random(60) < sureness),
+        "classes": plots.class_bars([plots.ClassRates(name, 0.8, (0.6, 0.9), 0, (0, 1)) for name in HOSTILE]),
+        "tuning": plots.tuning_curves(EPOCHS),
+        "learning": plots.learning_curve(CURVE),
+        "novelty": plots.novelty_histogram(random.gamma(9, 0.05, 80), 0.7),
+        "phases": plots.phase_bars({"features": 3.0, "export": 0.0}),
+    }
+
+
+def test_plots_are_well_formed_take_the_colours_of_the_page_and_are_the_same_every_time() -> None:
+    first = drawn()
+    assert drawn() == first
+    for name, svg in first.items():
+        root = ElementTree.fromstring(svg)
+        ids = [element.attrib["id"] for element in root.iter() if "id" in element.attrib]
+        assert len(set(ids)) == len(ids) and all(found.startswith(f"{name}-") for found in ids)
+        assert not re.search(r"#[0-9a-f]{6}", svg) and "var(--" in svg and "font-family" not in svg
+        assert "<text" in svg and "<metadata" not in svg and "<style" not in svg
+        assert all(f'id="{found}"' in svg for found in re.findall(r'(?:url\(|href=")#([^")]+)', svg))
+
+
+def test_class_names_in_plots_are_text_whatever_they_hold() -> None:
+    texts = [element.text for element in ElementTree.fromstring(drawn()["classes"]).iter() if element.text]
+    assert all(name in texts for name in HOSTILE)
+
+
+def test_one_picture_and_extreme_values_can_be_plotted() -> None:
+    assert plots.reliability(np.array([1.0]), np.array([False]))
+    assert plots.novelty_histogram(np.array([0.2, 5.0]), 0.21) and plots.novelty_histogram(np.array([0.0]), 0.0)
+    assert plots.tuning_curves(EPOCHS[:1]) and plots.phase_bars({"features": 0.0})
+
+
+def test_plots_leave_the_style_of_matplotlib_as_it_was() -> None:
+    import matplotlib
+
+    before = dict(matplotlib.rcParams)
+    plots.phase_bars({"features": 1.0})
+    assert dict(matplotlib.rcParams) == before
+
+
+@pytest.mark.parametrize(
+    ("said", "words"),
+    [
+        (percent(0.9424), "94.2 %"), (percent(1.0), "100 %"), (interval([0.881, 0.976]), "88.1 % to 97.6 %"),
+        (duration(0.42), "0.4 s"), (duration(12.4), "12 s"), (duration(60), "1 min"), (duration(200), "3 min 20 s"),
+        (duration(3900), "1 h 5 min"), (duration(7200), "2 h"), (counted(0, "picture"), "no picture"),
+        (counted(1, "picture"), "1 picture"), (counted(1200, "class", "classes"), "1,200 classes"),
+        (listed(["a"]), "a"), (listed(["a", "b"]), "a and b"), (listed(["a", "b", "c"]), "a, b and c"),
+        (shortened("corgi", 5), "corgi"), (shortened("corgis", 5), "corg…"), (shortened("柴犬柴犬", 5), "柴…"),
+    ],
+)  # fmt: skip
+def test_numbers_in_words(said: str, words: str) -> None:
+    assert said == words
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[webdriver.Chrome]:
+    if not (CHROMIUM and DRIVER):
+        pytest.skip("Chromium and its driver are not installed")
+    options = webdriver.ChromeOptions()
+    options.binary_location = CHROMIUM
+    for flag in BROWSER_FLAGS:
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    driver = webdriver.Chrome(options=options, service=Service(DRIVER))
+    yield driver
+    driver.quit()
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("width", [1280, 390])
+def test_a_browser_shows_the_page_whole_and_asks_for_nothing(
+    browser: webdriver.Chrome, hostile: str, tmp_path: Path, width: int
+) -> None:
+    (tmp_path / "report.html").write_text(hostile, encoding="utf-8")
+    metrics = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 500}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+    browser.get_log("performance")
+    browser.get((tmp_path / "report.html").as_uri())
+    assert browser.execute_script("return document.documentElement.scrollWidth") <= width
+    shown = browser.execute_script(
+        "return [...document.querySelectorAll('.shot:not(.absent)')].map(e => getComputedStyle(e).backgroundImage)"
+    )
+    assert len(shown) > 40 and all(image.startswith('url("data:image/jpeg') for image in shown)
+    visible = "return [...document.querySelectorAll('.cell')].filter(e => e.offsetHeight).map(e => e.id)"
+    assert browser.execute_script(visible) == ["cell-0-1"]
+    browser.execute_script("arguments[0].click()", browser.find_element(By.CSS_SELECTOR, '[href="#cell-1-1"]'))
+    assert browser.execute_script(visible) == ["cell-1-1"]
+    assert browser.get_log("browser") == []
+    asked = re.findall(r'"Network.requestWillBeSent".*?"url":"([^"]{0,80})', str(browser.get_log("performance")))
+    assert asked and all(address.startswith(("file:", "data:")) for address in asked)

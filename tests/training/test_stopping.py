@@ -1,0 +1,77 @@
+import json
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from training.manifest import ClassLabel, RunConfig, Stopped
+from training.progress import Run, no_listener
+from training.stopping import StopRequest
+
+CONFIG = RunConfig(classes=(ClassLabel("c001", "corgi"), ClassLabel("c002", "fox")))
+
+
+@pytest.fixture
+def request_to_stop():
+    kept = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    stop = StopRequest()
+    stop.listen()
+    yield stop
+    for number, handler in kept.items():
+        signal.signal(number, handler)
+
+
+def terminated() -> None:
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(0.01)
+
+
+def test_a_signal_stops_at_once_and_a_second_one_disturbs_nothing(request_to_stop: StopRequest) -> None:
+    with pytest.raises(Stopped):
+        terminated()
+    terminated()
+    assert request_to_stop.asked
+
+
+def test_a_signal_at_a_bad_moment_is_noted_and_takes_effect_afterwards(request_to_stop: StopRequest) -> None:
+    finished = False
+    with pytest.raises(Stopped), request_to_stop.deferred():
+        terminated()
+        finished = request_to_stop.asked
+    assert finished
+
+
+def test_an_error_at_a_bad_moment_is_told_and_not_replaced_by_the_stop(request_to_stop: StopRequest) -> None:
+    with pytest.raises(ValueError, match="broken"), request_to_stop.deferred():
+        terminated()
+        raise ValueError("broken")
+
+
+def rows(run: Run) -> list[dict]:
+    return [json.loads(line) for line in (run.folder / "progress.jsonl").read_text().splitlines()]
+
+
+def test_the_time_left_goes_by_the_pace_of_this_attempt(tmp_path: Path) -> None:
+    run = Run(tmp_path, CONFIG, no_listener)
+    with run.during("features", "Looking"):
+        run.reported = 0.0
+        run.report(900, 1000)  # done by an earlier attempt, found at once
+        time.sleep(0.2)
+        run.reported = 0.0
+        run.report(901, 1000)
+        run.report(1000, 1000)
+    first, second, third, last = rows(run)
+    assert first["eta_seconds"] is None and second["eta_seconds"] is None and last["eta_seconds"] == 0
+    assert third["eta_seconds"] >= 99 * 0.2, "one picture took 0.2 s, and 99 are left"
+
+
+def test_seconds_of_earlier_attempts_are_added(tmp_path: Path) -> None:
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "seconds.json").write_text('{"features": 5.5, "unknown": 3}')
+    run = Run(tmp_path, CONFIG, no_listener)
+    run.recall_seconds()
+    with run.during("features", "Looking"):
+        assert run.spent()["features"] >= 5.5
+    assert run.seconds.keys() == {"features"}

@@ -1,0 +1,327 @@
+"""try.html as its reader opens it: by double click, in the real Chromium, without a network."""
+
+import base64
+import gzip
+import hashlib
+import io
+import json
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from selenium import webdriver
+from selenium.webdriver.chrome.service import Service
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.support.ui import WebDriverWait
+
+from tests.training import exporting
+from tests.training.conftest import LoopbackServer
+from tests.training.exporting import one_thread  # noqa: F401
+from training.data import as_array, read_picture
+from training.explain import evidence, overlay
+from training.predict import Model, open_model
+from training.tryout import TryPage, write_try_page
+
+VENDORED = Path(__file__).parents[2] / "training" / "delivered" / "onnxruntime-web"
+CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
+FLAGS = (
+    "--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--disable-background-networking",
+    "--disable-component-update", "--no-first-run", "--disable-sync", "--no-proxy-server",
+)  # fmt: skip
+PAGE = TryPage(exporting.NAMES, 0.9, 256, "EfficientNet-Lite0", "0.1.0")
+
+in_chromium = pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="Chromium and its driver are not installed")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model folder; a space and a percent sign in its path, as in those of real people."""
+    made = tmp_path_factory.mktemp("try") / "my 100% model"
+    exporting.export(made, "efficientnet_lite0", tmp_path_factory.getbasetemp() / "caches")
+    return made
+
+
+@pytest.fixture(scope="module")
+def model(folder: Path) -> Model:
+    return open_model(folder, threads=1)
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[webdriver.Chrome]:
+    options = webdriver.ChromeOptions()
+    options.binary_location = CHROMIUM or ""
+    for flag in FLAGS:
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    driver = webdriver.Chrome(options=options, service=Service(DRIVER))
+    yield driver
+    driver.quit()
+
+
+@pytest.fixture
+def page(chromium: webdriver.Chrome, folder: Path) -> Iterator[webdriver.Chrome]:
+    """The page opened afresh and ready; the browser must have nothing to complain about."""
+    yield from opened(chromium, folder / "try.html", "ready")
+
+
+def opened(driver: webdriver.Chrome, path: Path, state: str) -> Iterator[webdriver.Chrome]:
+    driver.get_log("browser")
+    driver.get(path.as_uri())
+    wait_for(driver, state)
+    yield driver
+    assert driver.get_log("browser") == []
+
+
+def wait_for(driver: webdriver.Chrome, state: str, answers: int = 0) -> None:
+    def reached(_: webdriver.Chrome) -> bool:
+        data = driver.execute_script("return {...document.documentElement.dataset}")
+        return data["state"] == state and int(data.get("answers", 0)) >= answers
+
+    WebDriverWait(driver, 60, poll_frequency=0.05).until(reached, problem(driver))
+
+
+def answers(driver: webdriver.Chrome) -> int:
+    return int(driver.execute_script("return document.documentElement.dataset.answers || 0"))
+
+
+def problem(driver: webdriver.Chrome) -> str:
+    return driver.find_element(By.ID, "problem").text
+
+
+def result(driver: webdriver.Chrome) -> dict:
+    return json.loads(driver.find_element(By.ID, "answer").get_attribute("data-result") or "{}")
+
+
+def classify(driver: webdriver.Chrome, path: Path) -> dict:
+    before = answers(driver)
+    driver.find_element(By.ID, "file").send_keys(str(path))
+    wait_for(driver, "ready", before + 1)
+    return result(driver)
+
+
+def give_wrong(driver: webdriver.Chrome, path: Path) -> str:
+    """Give the page a file that is no picture, and return what it says."""
+    driver.find_element(By.ID, "file").send_keys(str(path))
+    WebDriverWait(driver, 20, poll_frequency=0.05).until(lambda _: problem(driver))
+    wait_for(driver, "ready")
+    return problem(driver)
+
+
+def agree(found: dict, model: Model, path: Path, tolerance: float = 1e-3) -> bool:
+    expected = model.run(as_array(read_picture(path)))
+    closest = np.abs(expected.probabilities - found["probabilities"]).max()
+    return bool(closest < tolerance and abs(expected.novelty - found["novelty"]) < tolerance)
+
+
+def saved(folder: Path, picture: np.ndarray, name: str) -> Path:
+    Image.fromarray(picture).save(folder / name)
+    return folder / name
+
+
+@pytest.fixture
+def photograph(tmp_path: Path) -> Path:
+    """A picture that is shown pixel for pixel."""
+    return saved(tmp_path, exporting.blots(np.random.default_rng(5), 300, 400), "blots.png")
+
+
+def test_the_vendored_runtime_is_what_its_manifest_says() -> None:
+    manifest = json.loads((VENDORED / "MANIFEST.json").read_text())
+    assert manifest["name"] == "onnxruntime-web" and manifest["licence"] == "MIT"
+    assert set(manifest["files"]) == {path.name for path in VENDORED.iterdir()} - {"MANIFEST.json"}
+    for name, entry in manifest["files"].items():
+        content = (VENDORED / name).read_bytes()
+        assert hashlib.sha256(content).hexdigest() == entry["sha256"], name
+        if name.endswith(".gz"):
+            assert hashlib.sha256(gzip.decompress(content)).hexdigest() == entry["unpacked_sha256"], name
+    assert f"ONNX Runtime Web v{manifest['version']}" in (VENDORED / "ort.wasm.min.js").read_text()
+
+
+def test_the_page_forbids_all_but_its_own_scripts(folder: Path) -> None:
+    text = (folder / "try.html").read_text()
+    (policy,) = re.findall(r'http-equiv="Content-Security-Policy" content="([^"]+)"', text)
+    rules = dict(rule.strip().split(" ", 1) for rule in policy.split(";"))
+    assert rules["default-src"] == "'none'" and "connect-src" not in rules and "unsafe-inline" not in policy
+    scripts = re.findall(r"<script>(.*?)</script>", text, re.DOTALL)
+    assert len(scripts) == 2
+    for script in scripts:
+        digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+        assert f"'sha256-{digest}'" in rules["script-src"]
+    assert "Permission is hereby granted" in text, "the runtime's licence must travel with it"
+    assert "<b>tea" not in text, "a class name became markup"
+
+
+@in_chromium
+@pytest.mark.browser
+def test_it_agrees_with_onnx_runtime_on_the_same_pixels(page: webdriver.Chrome, model: Model, tmp_path: Path) -> None:
+    known = set()
+    for number, picture in enumerate(exporting.odd_pictures(10, seed=3)):
+        path = saved(tmp_path, picture, f"{number}.png")
+        found = classify(page, path)
+        assert [found["height"], found["width"]] == list(picture.shape[:2])
+        assert agree(found, model, path), (picture.shape, found)
+        assert found["known"] == (found["novelty"] <= model.reject)
+        heading = page.find_element(By.ID, "verdict").text
+        assert heading == (found["label"] if found["known"] else "None of these")
+        known.add(found["known"])
+    assert known == {True, False}, "the pictures are no test"
+
+
+@in_chromium
+@pytest.mark.browser
+def test_transparency_grey_palettes_and_a_turned_camera_are_read_as_elsewhere(
+    page: webdriver.Chrome, model: Model, tmp_path: Path
+) -> None:
+    picture = Image.fromarray(exporting.blots(np.random.default_rng(8), 200, 320))
+    layer = picture.copy()
+    layer.putalpha(Image.linear_gradient("L").resize(picture.size))
+    for name, form in (("alpha", layer), ("grey", picture.convert("L")), ("palette", picture.quantize(16))):
+        form.save(tmp_path / f"{name}.png")
+        assert agree(classify(page, tmp_path / f"{name}.png"), model, tmp_path / f"{name}.png", 5e-3), name
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turned by a quarter
+    picture.save(tmp_path / "turned.jpg", quality=95, exif=exif)
+    found = classify(page, tmp_path / "turned.jpg")
+    assert (found["width"], found["height"]) == (200, 320)
+    assert agree(found, model, tmp_path / "turned.jpg", 0.05), "JPEG decoders differ, but not by this"
+
+
+@in_chromium
+@pytest.mark.browser
+def test_the_middle_of_a_huge_picture_is_all_that_is_needed(
+    page: webdriver.Chrome, model: Model, tmp_path: Path
+) -> None:
+    coarse = exporting.blots(np.random.default_rng(9), 30, 61)
+    path = saved(tmp_path, np.repeat(np.repeat(coarse, 100, axis=0), 99, axis=1), "huge.png")
+    found = classify(page, path)
+    assert found["width"] * found["height"] > 16e6
+    assert agree(found, model, path), found
+
+
+@in_chromium
+@pytest.mark.browser
+def test_what_is_no_picture_is_named_and_the_next_picture_works(
+    page: webdriver.Chrome, model: Model, tmp_path: Path, photograph: Path
+) -> None:
+    for name, content in (
+        ("notes.png", b"not a picture"),
+        ("empty.jpg", b""),
+        ("half.png", photograph.read_bytes()[:40]),
+    ):
+        (tmp_path / name).write_bytes(content)
+        assert give_wrong(page, tmp_path / name) == f"“{name}” is no picture that this browser can read."
+        assert not page.find_element(By.ID, "answer").is_displayed()
+    assert agree(classify(page, photograph), model, photograph)
+    assert problem(page) == ""
+
+
+HANDED_OVER = """
+const [kind, text, name] = arguments;
+const bytes = Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
+const transfer = new DataTransfer();
+if (name) transfer.items.add(new File([bytes], name, {type: "image/png"}));
+else transfer.setData("text/plain", "words");
+document.body.dispatchEvent(kind === "paste"
+  ? new ClipboardEvent("paste", {clipboardData: transfer, bubbles: true})
+  : new DragEvent(kind, {dataTransfer: transfer, bubbles: true, cancelable: true}));
+"""
+
+
+@in_chromium
+@pytest.mark.browser
+@pytest.mark.parametrize("kind", ["drop", "paste"])
+def test_a_picture_is_dropped_or_pasted(page: webdriver.Chrome, model: Model, photograph: Path, kind: str) -> None:
+    page.execute_script(HANDED_OVER, kind, "", "")
+    assert problem(page).startswith("There is no picture in that.")
+    page.execute_script(HANDED_OVER, kind, base64.b64encode(photograph.read_bytes()).decode(), "photograph.png")
+    wait_for(page, "ready", 1)
+    assert agree(result(page), model, photograph) and problem(page) == ""
+
+
+def canvas(driver: webdriver.Chrome) -> np.ndarray:
+    url = driver.execute_script("return document.getElementById('view').toDataURL()")
+    return np.asarray(Image.open(io.BytesIO(base64.b64decode(url.split(",")[1]))).convert("RGB"), float)
+
+
+@in_chromium
+@pytest.mark.browser
+def test_the_map_of_each_class_is_laid_over_the_picture_by_keyboard(
+    page: webdriver.Chrome, model: Model, photograph: Path
+) -> None:
+    found = classify(page, photograph)
+    picture = read_picture(photograph)
+    assert np.array_equal(canvas(page), as_array(picture))
+    cam = model.run(as_array(picture)).cam
+    height = max(evidence(cam, number).max() for number in range(3))
+    page.find_element(By.CSS_SELECTOR, "input[value=none]").send_keys(Keys.ARROW_DOWN)
+    for number in np.argsort(found["probabilities"])[::-1]:
+        chosen = page.switch_to.active_element
+        assert chosen.get_attribute("value") == str(number)
+        expected = np.asarray(overlay(picture, evidence(cam, int(number)), 256, height), float)
+        assert np.abs(canvas(page) - expected).mean() < 1.5
+        assert exporting.NAMES[number] in (page.find_element(By.ID, "view").get_attribute("aria-label") or "")
+        chosen.send_keys(Keys.ARROW_DOWN)
+    assert np.array_equal(canvas(page), as_array(picture)), "the keys go round to the picture alone"
+
+
+@in_chromium
+@pytest.mark.browser
+def test_a_model_that_is_not_inside_is_dropped_first(
+    chromium: webdriver.Chrome, folder: Path, model: Model, tmp_path: Path, photograph: Path
+) -> None:
+    write_try_page(tmp_path / "try.html", PAGE, folder / "model.onnx", limit=1_000_000)
+    assert (tmp_path / "try.html").stat().st_size < 6e6
+    for page in opened(chromium, tmp_path / "try.html", "needs-model"):
+        assert "Drop model.onnx (14 MB)" in page.find_element(By.ID, "invitation").text
+        foreign = bytearray((folder / "model.onnx").read_bytes())
+        foreign[-1] ^= 1
+        (tmp_path / "model.onnx").write_bytes(foreign)
+        page.find_element(By.ID, "file").send_keys(str(tmp_path / "model.onnx"))
+        WebDriverWait(page, 20).until(lambda driver: "not the model that belongs to this page" in problem(driver))
+        page.find_element(By.ID, "file").send_keys(str(photograph))
+        WebDriverWait(page, 20).until(lambda driver: problem(driver).startswith("First the model"))
+        page.find_element(By.ID, "file").send_keys(str(folder / "model.onnx"))
+        wait_for(page, "ready", 1)
+        assert agree(result(page), model, photograph) and problem(page) == ""
+
+
+@in_chromium
+@pytest.mark.browser
+def test_nothing_can_be_sent_from_the_page(
+    page: webdriver.Chrome, server: LoopbackServer, chromium: webdriver.Chrome
+) -> None:
+    server.files["/"] = b"secret"
+    attempt = """
+    const done = arguments[1], picture = new Image();
+    picture.src = arguments[0] + "/picture";
+    fetch(arguments[0] + "/").then(() => done("sent"), () => done("refused"));
+    """
+    assert page.execute_async_script(attempt, server.url) == "refused"
+    assert server.asked == []
+    complaints = [entry["message"] for entry in chromium.get_log("browser")]
+    assert complaints and all("Content Security Policy" in complaint for complaint in complaints)
+
+
+@in_chromium
+@pytest.mark.browser
+@pytest.mark.parametrize(("width", "scheme"), [(390, "light"), (390, "dark"), (1280, "dark")])
+def test_it_fits_a_phone_and_is_legible_in_the_dark(
+    page: webdriver.Chrome, photograph: Path, width: int, scheme: str
+) -> None:
+    screen = {"width": width, "height": 844, "deviceScaleFactor": 1, "mobile": width < 500}
+    page.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", screen)
+    media = {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
+    page.execute_cdp_cmd("Emulation.setEmulatedMedia", media)
+    classify(page, photograph)
+    assert page.execute_script("return document.documentElement.scrollWidth") <= width
+    ground, ink = page.execute_script("const s = getComputedStyle(document.body); return [s.backgroundColor, s.color]")
+    dark = sum(map(int, re.findall(r"\d+", ground)[:3])) < sum(map(int, re.findall(r"\d+", ink)[:3]))
+    assert dark == (scheme == "dark")
+    names = [name.text for name in page.find_elements(By.CSS_SELECTOR, ".bar .name")]
+    assert set(names) == {"Picture alone", *exporting.NAMES}
+    page.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+    page.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})

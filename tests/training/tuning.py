@@ -1,0 +1,128 @@
+"""A tiny network and digits to fine-tune it on; as a program, one fine-tuning that may kill itself or be one of many.
+
+`python tuning.py FOLDER OUT --die-after STEPS`; started by torchrun, its processes share the work.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from training.arithmetic import EXACT
+from training.backbones import Backbone
+from training.finetune import Job, Material, Recipe, Tuned, dismiss, finetune, follow
+from training.manifest import ImageRow
+from training.network import PictureNetwork
+from training.pictures import open_cache
+from training.processes import ALONE, Processes, connected
+
+SIDE = 232
+RECIPE = Recipe(most_epochs_cpu=4, batch=10, rate=3e-3, head_rate=1e-2, depth_groups=2, clip=5.0)
+NO_LIMIT = 1e6  # seconds
+
+
+class TinyBody(nn.Module):
+    """Three convolutions, 224 to 7 pixels, with a batch normalisation whose statistics are not those of the data."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(3, 8, 8, stride=8)
+        self.normal = nn.BatchNorm2d(8)
+        self.second = nn.Conv2d(8, 16, 3, stride=2, padding=1)
+        self.third = nn.Conv2d(16, 16, 3, stride=2, padding=1)
+
+        for layer in (self.first, self.second, self.third):
+            nn.init.kaiming_normal_(layer.weight)
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        shallow = torch.relu(self.normal(self.first(pictures)))
+        return torch.relu(self.third(torch.relu(self.second(shallow))))
+
+
+TINY = Backbone(
+    name="tiny",
+    title="Tiny",
+    dimension=16,
+    resize=SIDE,
+    mean=(0.5, 0.5, 0.5),
+    std=(0.5, 0.5, 0.5),
+    weights="random",
+    weights_file=None,
+    licence="none",
+    architecture="tiny",
+    first_layer="first",
+    classifier="head",
+    build=TinyBody,
+    last_map=lambda body, pictures: body(pictures),
+    delivered_name=lambda name: name,
+)
+
+
+def tiny_network(classes: int = 3, backbone: Backbone = TINY) -> PictureNetwork:
+    """The same random network each time, with a head of zeros."""
+    torch.manual_seed(0)
+    network = PictureNetwork(backbone, backbone.build(), classes)
+    network.set_head(torch.zeros(classes, backbone.dimension), torch.zeros(classes), 1.0)
+    return network
+
+
+def digits(folder: Path, counts: tuple[int, ...] = (14, 14, 14), val: int = 4) -> Material:
+    """Written digits 0, 1, 2... enlarged to squares, so many of each, of which `val` are for val."""
+    from sklearn.datasets import load_digits
+
+    found = load_digits()
+    chosen = np.concatenate([np.flatnonzero(found.target == n)[:count] for n, count in enumerate(counts)])
+    labels = found.target[chosen].astype(np.int64)
+    rows = [ImageRow(file=f"images/{place}.jpg", class_id="", sha256=str(place)) for place in chosen]
+    cache = open_cache(folder, rows, SIDE)
+    for place, number in enumerate(chosen):
+        values = np.kron(found.images[number], np.ones((SIDE // 8, SIDE // 8))) * (255 / 16)
+        cache.squares[place] = values[:, :, None]
+    cache.done[:] = 1
+    place_in_class = np.concatenate([np.arange(count) for count in counts])
+    held_out = place_in_class < val
+    weights = np.ones(len(labels), np.float32)
+    return Material(cache, labels, np.flatnonzero(~held_out), np.flatnonzero(held_out), len(counts), weights)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--die-after", type=int, default=0, metavar="STEPS")
+    options = parser.parse_args()
+    assert not {"sklearn", "scipy", "onnx", "safetensors", "matplotlib"} & set(sys.modules)  # those come where used
+    torch.set_num_threads(1)
+    names = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
+    processes = Processes(*(int(os.environ[name]) for name in names)) if "RANK" in os.environ else ALONE
+    with connected(processes, cuda=False):
+        if not processes.first:
+            follow(processes, {"tiny": TINY})
+            return
+        tuned = _tune(options, processes)
+        dismiss(processes)
+    torch.save(
+        {"state": tuned.state, "logits": torch.from_numpy(tuned.val_logits), "epochs": tuned.epochs}, options.out
+    )
+
+
+def _tune(options: argparse.Namespace, processes: Processes) -> Tuned:
+    def report(done: int, total: int, message: str) -> None:
+        if options.die_after and done == options.die_after:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    job = Job(options.folder, NO_LIMIT, EXACT, processes, report, checkpoint_seconds=0.0)
+    tuned = finetune(tiny_network(), digits(options.folder), RECIPE, job)
+    assert isinstance(tuned, Tuned), tuned
+    return tuned
+
+
+if __name__ == "__main__":
+    main()

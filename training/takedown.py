@@ -1,0 +1,40 @@
+"""Takes pictures out of a run folder for good: out of its manifest and of everything that was made to be looked at."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Collection
+from pathlib import Path
+
+from training.album import without_pictures
+from training.manifest import read_manifest, write_manifest, write_text
+
+
+def forget_pictures(run_dir: Path, files: Collection[str]) -> None:
+    """Forget picture files, named as in the manifest; can be repeated.
+
+    What the model learned from them stays in its weights; its report no longer shows them. The table of nearest
+    pictures goes as a whole: it is a convenience, and made anew by the next training.
+    """
+    write_manifest(run_dir, [row for row in read_manifest(run_dir) if row.file not in files])
+    (run_dir / "neighbours.npz").unlink(missing_ok=True)
+    _forget_suspects(run_dir / "suspects.jsonl", files)
+    if (run_dir / "model" / "report.html").exists():
+        _forget_in_report(run_dir / "model", files)
+
+
+def _forget_suspects(path: Path, files: Collection[str]) -> None:
+    if path.exists():
+        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+        write_text(path, "".join(line for line in lines if json.loads(line)["file"] not in files))
+
+
+def _forget_in_report(model: Path, files: Collection[str]) -> None:
+    """The report first and its checksum after it: repeated after a crash, both are right."""
+    report, sums = model / "report.html", model / "SHA256SUMS"
+    write_text(report, without_pictures(report.read_text(encoding="utf-8"), files))
+    digest = hashlib.sha256(report.read_bytes()).hexdigest()
+    lines = sums.read_text(encoding="utf-8").splitlines()
+    kept = [f"{digest}  {report.name}" if line.endswith(f"  {report.name}") else line for line in lines]
+    write_text(sums, "".join(f"{line}\n" for line in kept))
