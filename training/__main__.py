@@ -90,6 +90,7 @@ def _parser() -> argparse.ArgumentParser:
         help="for finding the best regularisation and for fine-tuning, default 600; the rest takes what it takes",
     )
     fit.add_argument("--finetune", choices=("auto", "never"), help="auto (default) fine-tunes where it can pay")
+    fit.add_argument("--epochs", type=_count, metavar="N", help="of fine-tuning at most; default by device and budget")
     fit.add_argument(
         "--previous",
         type=Path,
@@ -129,6 +130,12 @@ def _seconds(text: str) -> float:
     if not 0 < value < math.inf:
         raise argparse.ArgumentTypeError(f"must be a number of seconds above 0, not {text}")
     return value
+
+
+def _count(text: str) -> int:
+    if not text.isdigit():
+        raise argparse.ArgumentTypeError(f"must be a whole number, 0 or more, not {text}")
+    return int(text)
 
 
 def _pixels(text: str) -> int:
@@ -305,7 +312,7 @@ def _show_result(folder: Path, result: Mapping[str, Any], as_json: bool) -> None
     console = Console()
     for notice in result.get("notices", []):
         console.print(notice, style="yellow", markup=False)
-    console.print(verdict(metrics), markup=False, highlight=False)
+    console.print(verdict(metrics), markup=False, highlight=False, soft_wrap=True)
     table = Table(show_header=False, box=None)
     table.add_row("Test accuracy", f"{percent(metrics['accuracy'])} (95 % interval {interval(metrics['interval'])})")
     table.add_row("Largest class alone", percent(metrics["majority_baseline"]))

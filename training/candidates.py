@@ -138,7 +138,7 @@ def train_head(pictures: SplitPictures, report: Callable[[int, int], None], in_t
 
 
 def tune_network(
-    pictures: SplitPictures, extractor: Extractor, head: HeadCandidate, job: Job
+    pictures: SplitPictures, extractor: Extractor, head: HeadCandidate, recipe: Recipe, job: Job
 ) -> NetworkCandidate | str:
     """Fine-tune from where the head stands, or say in a sentence why not."""
     val, squares = pictures.part("val"), extractor.squares
@@ -153,7 +153,7 @@ def tune_network(
     labels[pictures.places] = pictures.labels
     train, held_out = pictures.places[pictures.part("train")], pictures.places[val]
     material = Material(squares, labels, train, held_out, pictures.classes, weights)
-    tuned = finetune(network, material, Recipe(seed=pictures.seed), job)
+    tuned = finetune(network, material, recipe, job)
     if isinstance(tuned, NotTuned):
         return tuned.reason
     network.load_state_dict(tuned.state, strict=False)

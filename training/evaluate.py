@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from training.head import Floats, Labels, log_loss, softmax
 from training.manifest import ImageRow
+from training.wording import percent
 
 CHANCE_P = 0.01  # how rarely guessing may do as well for a model to count as better
 ECE_MINIMUM = 100  # test pictures below which a calibration error says nothing
@@ -112,7 +113,8 @@ def choose(
         return "head", f"The linear head is delivered: {few} to show that the fine-tuned network is better."
     figures = (
         f"loss {network['val_loss']:.3f} against {head['val_loss']:.3f}, "
-        f"{network['val_accuracy']:.1%} against {head['val_accuracy']:.1%} right on {val_pictures} validation pictures"
+        f"{percent(network['val_accuracy'])} against {percent(head['val_accuracy'])} right on {val_pictures} "
+        "validation pictures"
     )
     if network["val_loss"] < head["val_loss"] and network["val_accuracy"] >= head["val_accuracy"]:
         return "network", f"The fine-tuned network is delivered: it is better than the linear head ({figures})."
@@ -166,22 +168,6 @@ def calibration_error(probabilities: Floats, labels: Labels) -> float | None:
     bins = np.minimum((sureness * _ECE_BINS).astype(int), _ECE_BINS - 1)
     gaps = [abs(float(right[bins == b].sum() - sureness[bins == b].sum())) for b in range(_ECE_BINS)]
     return sum(gaps) / len(labels)
-
-
-def suspected_labels(probabilities: Floats, labels: Labels) -> NDArray[np.bool_]:
-    """Which pictures [n] probably have a wrong label, by out-of-sample probabilities [n, classes].
-
-    Confident learning (Northcutt, Jiang and Chuang 2021): a class is claimed for a picture when its probability
-    reaches the mean that pictures labelled so have; a picture is suspected when its strongest claim is by another
-    class, and that is likelier than its label's.
-    """
-    classes = probabilities.shape[1]
-    usual = np.array([probabilities[labels == c, c].mean() if (labels == c).any() else np.inf for c in range(classes)])
-    claims = np.where(probabilities >= usual, probabilities, -np.inf)
-    strongest = claims.argmax(axis=1)
-    own = probabilities[np.arange(len(labels)), labels]
-    result: NDArray[np.bool_] = (strongest != labels) & (claims.max(axis=1) > own)
-    return result
 
 
 def _share(hits: NDArray[np.bool_]) -> dict[str, Any]:

@@ -42,7 +42,7 @@ from training.processes import ALONE, Processes
 Report = Callable[[int, int, str], None]
 """Called with steps done, steps in all, and what is being done."""
 
-EPOCHS = (4, 5, 6, 8, 10, 12, 15, 20, 25, 30, 40, 50, 60, 80, 100)
+EPOCHS = (1, 2, 3, 4, 5, 6, 8, 10, 12, 15, 20, 25, 30, 40, 50, 60, 80, 100)
 """How many epochs a training may have: few choices, so that a slightly slower moment leads to the same one."""
 
 _BATCHES = (16, 32, 64, 128, 256)  # tried on a GPU

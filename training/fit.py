@@ -34,7 +34,7 @@ from training.explain import write_neighbours
 from training.export import Look, Trained, export_model
 from training.features import Extractor, PictureFeatures
 from training.findings import gather, suspects_as_lines
-from training.finetune import Job, dismiss
+from training.finetune import Job, Recipe, dismiss
 from training.head import STRENGTHS
 from training.manifest import (
     HELD_OUT_SHARE,
@@ -68,6 +68,7 @@ DEFAULTS: Mapping[str, Any] = {
     "device": "auto",
     "time_budget_seconds": 600.0,
     "finetune": "auto",
+    "epochs": 0,
     "weights": "pretrained",
     "weights_dir": "",
     "weights_cache": "data/cache/weights",
@@ -372,7 +373,10 @@ def _finetune(
         report=run.report,
         should_stop=lambda: control.stop.asked,
     )
-    return tune_network(pictures, sight.extractor, head, job)
+    recipe = Recipe(seed=pictures.seed)
+    if run.config.epochs:
+        recipe = dataclasses.replace(recipe, most_epochs=run.config.epochs, most_epochs_cpu=run.config.epochs)
+    return tune_network(pictures, sight.extractor, head, recipe, job)
 
 
 def _evaluate(

@@ -75,6 +75,8 @@ class RunConfig:
     meets its budget depends on the clock; any other is determined by its manifest and seed."""
     finetune: str | None = None
     """auto fine-tunes the network where that can pay; never delivers the linear head."""
+    epochs: int | None = None
+    """Of fine-tuning at most; 0 leaves the number to the device and the time budget."""
     weights: str | None = None
     """pretrained; random makes a model that is not for use, for timing alone."""
     weights_dir: str | None = None

@@ -3,7 +3,7 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
-from training.evaluate import suspected_labels
+from training.curate import suspected_labels
 from training.head import FOLDS, STRENGTHS, FittedHead, find_temperature, fit_head, log_loss, softmax
 
 
