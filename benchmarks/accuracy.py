@@ -1,4 +1,4 @@
-"""N8: how accurate the linear head is beside plain scikit-learn, and how well it stands wrong labels.
+"""How accurate the linear head is beside plain scikit-learn, and how well it stands wrong labels.
 
 Three pairs of photograph sets, features by efficientnet_lite0 with its trained weights, ten seeds, each with a split of
 its own that keeps near copies together. The reference is ``LogisticRegression(max_iter=2000)`` as it comes, on the

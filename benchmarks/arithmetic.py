@@ -1,4 +1,4 @@
-"""N3: how fast this machine turns pictures into features in each arithmetic, and which one Picaisso chooses.
+"""How fast this machine turns pictures into features in each arithmetic, and which one Picaisso chooses.
 
 The rate is ResNet50's forward pass on batches of 16 pictures of 224 pixels, without decoding. Each round times all
 candidates in turn after a pass of each that warms up, so that a neighbour's load falls on all alike; rates are medians.

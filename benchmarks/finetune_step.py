@@ -1,4 +1,4 @@
-"""N4: pictures a second of the whole fine-tuning, beside the same steps on random tensors that are already there.
+"""Pictures a second of the whole fine-tuning, beside the same steps on random tensors that are already there.
 
 Ours decodes nothing (its cache is filled before), but it gathers, crops, turns, mirrors and colours every picture,
 evaluates on val after each epoch, averages weights and watches for checkpoints. The limit does the arithmetic alone: a

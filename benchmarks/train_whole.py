@@ -1,4 +1,4 @@
-"""N2: from a folder of two classes to a finished ResNet50 on the CPU, as a whole process, beside fastai's.
+"""From a folder of two classes to a finished ResNet50 on the CPU, as a whole process, beside fastai's.
 
 Both get the same 204 JPEG, of which 143 or so are learned from. Ours is the ordinary command ``python -m training fit
 --images``: near copies grouped, a linear head searched and calibrated, tested, explained, exported and compared.

@@ -312,6 +312,7 @@ def train(lease: Lease) -> None:
     code = lease.run_child([sys.executable, "-m", "training", "fit", str(folder), "--json"], folder / "log.txt", look)
     result = _result_of(folder, code)
     metrics = json.loads((folder / "metrics.json").read_text())
+    _forget_taken_down(version)
     rows = manifest.read_manifest(folder)
     lease.beat()
     with lease.finishing():
@@ -324,6 +325,14 @@ def train(lease: Lease) -> None:
             notices=result.get("notices", []),
         )
         jobs.enqueue(request, PACKAGE.name, PACKAGE.queue)
+
+
+def _forget_taken_down(version: DatasetVersion) -> None:
+    """What was taken down while it was being learned from leaves the finished run too."""
+    known = set(ImageUrl.objects.filter(image_class__request=version.request).values_list("file", flat=True))
+    gone = {row.file for row in manifest.read_manifest(version.folder)} - known
+    if gone:
+        takedown.forget_pictures(version.folder, gone)
 
 
 def _freeze(version: DatasetVersion, rows: list[ImageRow]) -> None:

@@ -154,7 +154,7 @@ def _fit(options: argparse.Namespace, environment: Mapping[str, str]) -> int:
     folder = _run_folder(options)
     processes = _processes(environment)
     if processes["rank"]:
-        return _follow(processes, options.device or environment.get("PICAISSO_DEVICE"))
+        return _follow(processes)
     stop = StopRequest()
     stop.listen()
     console = Console(stderr=True)
@@ -180,6 +180,8 @@ def _run_folder(options: argparse.Namespace) -> Path:
         options.parser.error("give either RUN_DIR, or --images FOLDER and --out RUN_DIR")
     if options.max_side and not options.images:
         options.parser.error("--max-side is for --images; the pictures of a run folder stay as they are")
+    if options.previous and options.out and (options.out / "manifest.jsonl").exists():
+        options.parser.error("--previous comes too late: the run folder has been made already")
     if options.previous and not options.images:
         options.parser.error("--previous is for --images; the manifest of a run folder has its own parts")
     return Path(options.out or options.run_dir)
@@ -203,15 +205,15 @@ def _processes(environment: Mapping[str, str]) -> dict[str, int]:
     }
 
 
-def _follow(processes: Mapping[str, int], device: str | None) -> int:
+def _follow(processes: Mapping[str, int]) -> int:
     """Take part in what the first process fine-tunes; it alone reads and writes the run folder, and stops the run."""
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)  # torchrun tells every process; the first ends the others' work in order
     from training.finetune import follow
-    from training.processes import Processes, connected, with_gpu
+    from training.processes import Processes, connected
 
     ours = Processes(**processes)
-    with connected(ours, with_gpu(device)):
+    with connected(ours):
         follow(ours)
     return DONE
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -59,7 +59,8 @@ def choose_arithmetic(network: PictureNetwork, note: Path) -> Arithmetic:
     if known:
         return known
     chosen = fastest(measure_arithmetic(network, tuple(CANDIDATES.values())))
-    write_json(note, {**notes, key: chosen.name})
+    with suppress(OSError):  # a machine whose cache cannot be written measures again next time
+        write_json(note, {**notes, key: chosen.name})
     return chosen
 
 

@@ -13,9 +13,9 @@ import torch
 from numpy.typing import NDArray
 
 from training.arithmetic import EXACT
-from training.curate import Samples, Treatment, choose_treatment, unseen_opinions
+from training.curate import Samples, Treatment, choose_treatment, no_treatment, unseen_opinions
 from training.evaluate import CHOICE_MINIMUM, candidate, choose
-from training.features import Extractor
+from training.features import Extractor, PictureFeatures
 from training.finetune import Job, Material, NotTuned, Recipe, Tuned, finetune
 from training.head import (
     FittedHead,
@@ -28,7 +28,7 @@ from training.head import (
     fit_strength,
     softmax,
 )
-from training.manifest import ImageRow
+from training.manifest import ImageRow, RunError
 from training.network import PictureNetwork
 from training.novelty import choose_references, out_of_fold_novelty, reject_threshold
 
@@ -113,6 +113,8 @@ class Choice:
     """`head` of metrics.json."""
     network_figures: dict[str, Any] | None
     """`network` of metrics.json."""
+    strangeness: Floats
+    """[n]: novelty by the pretrained network and the head, which have seen no picture that is judged."""
     head: HeadCandidate
     epochs: list[dict[str, Any]]
     """Of the fine-tuning, delivered or not."""
@@ -124,7 +126,10 @@ def train_head(pictures: SplitPictures, report: Callable[[int, int], None], in_t
     fitted = _fitted(learned, seed, report, in_time)
     opinions = unseen_opinions(learned, fitted.strength, seed)
     in_training = np.isin(pictures.part("train", "val"), pictures.part("train"))
-    treatment = choose_treatment(learned, opinions, in_training, fitted.strength, seed)
+    if in_time():
+        treatment = choose_treatment(learned, opinions, in_training, fitted.strength, seed)
+    else:
+        treatment = no_treatment(learned, "There was no time to try whether suspected pictures had better count less.")
     if treatment.pictures:
         fitted = _fitted(learned, seed, report, in_time, treatment.weights)
     from_train = fit_strength(
@@ -167,24 +172,21 @@ def choose_candidate(
 ) -> Choice:
     """Judge both on val and deliver the better; test results are told of both and decide nothing."""
     head_seen = _head_on_test(pictures, extractor, head)
+    with_head = _with_head(pictures, extractor.network, head, head_seen)
     val, test = pictures.part("val"), pictures.part("test")
     val_logits, val_labels = head.from_train.logits(pictures.embeddings[val]), pictures.labels[val]
     calibrated = val_logits / find_temperature(val_logits, val_labels)
     head_figures = candidate(head_seen.logits, pictures.labels[test], calibrated, val_labels)
     if isinstance(tuned, str):
         sentence = f"{tuned} The linear head is delivered."
-        model = _with_head(pictures, extractor.network, head, head_seen)
-        return Choice("head", sentence, model, head_figures, None, head, [])
+        return Choice("head", sentence, with_head, head_figures, None, with_head.novelty, head, [])
     seen = _network_on_test(pictures, extractor, tuned)
     calibrated = tuned.tuned.val_logits / tuned.temperature
     figures = candidate(seen.logits, pictures.labels[test], calibrated, val_labels)
     figures |= {"epochs": len(tuned.tuned.epochs)}
     name, sentence = choose(head_figures, figures, len(val))
-    if name == "head":
-        model = _with_head(pictures, extractor.network, head, head_seen)
-    else:
-        model = _with_network(pictures, extractor, tuned, seen)
-    return Choice(name, sentence, model, head_figures, figures, head, tuned.tuned.epochs)
+    model = with_head if name == "head" else _with_network(pictures, extractor, tuned, seen)
+    return Choice(name, sentence, model, head_figures, figures, with_head.novelty, head, tuned.tuned.epochs)
 
 
 @dataclass(frozen=True)
@@ -212,7 +214,15 @@ def _network_on_test(pictures: SplitPictures, extractor: Extractor, tuned: Netwo
 def _exact_embeddings(pictures: SplitPictures, extractor: Extractor, network: PictureNetwork) -> NDArray[np.float32]:
     """[t, d] of the test pictures."""
     exact = dataclasses.replace(extractor, network=network, arithmetic=EXACT, squares=None)
-    return exact.extract([pictures.rows[i] for i in pictures.part("test")], _quietly).embeddings
+    return _all_of(exact.extract([pictures.rows[i] for i in pictures.part("test")], _quietly))
+
+
+def _all_of(features: PictureFeatures) -> NDArray[np.float32]:
+    """The embeddings; raises RunError where a picture has gone since it was first looked at."""
+    if features.broken:
+        reason = f"The picture {next(iter(features.broken))} can no longer be read."
+        raise RunError("evaluate", reason, "Start again: the run then goes on without it.", retry=True)
+    return features.embeddings
 
 
 def _quietly(done: int, total: int) -> None:
@@ -236,13 +246,20 @@ def _with_head(pictures: SplitPictures, network: PictureNetwork, head: HeadCandi
 
 
 def _with_network(pictures: SplitPictures, extractor: Extractor, tuned: NetworkCandidate, seen: _OnTest) -> Delivered:
-    """The fine-tuned network; novelty is judged on val, the pictures that it has not learned from."""
+    """The fine-tuned network. Its threshold comes from val, the pictures that it has not learned from.
+
+    Training pictures are judged without their own fold, so that none is compared with itself.
+    """
     train, val, test = (pictures.part(part) for part in ("train", "val", "test"))
     again = dataclasses.replace(extractor, network=tuned.network, squares=None)
-    embeddings = again.extract(pictures.rows, _quietly).embeddings
+    embeddings = _all_of(again.extract(pictures.rows, _quietly))
     embeddings[test] = seen.embeddings
     references = choose_references(embeddings[train], pictures.labels[train], pictures.classes, pictures.seed)
-    novelty = references.novelty(embeddings, softmax(_logits(tuned.network, embeddings) / tuned.temperature))
+    probabilities = softmax(_logits(tuned.network, embeddings) / tuned.temperature)
+    novelty = references.novelty(embeddings, probabilities)
+    novelty[train] = out_of_fold_novelty(
+        embeddings[train], pictures.labels[train], pictures.groups[train], probabilities[train], pictures.seed
+    )
     tuned.network.set_references(references)
     return Delivered(tuned.network, embeddings, seen.logits, tuned.temperature, novelty, reject_threshold(novelty[val]))
 

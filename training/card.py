@@ -168,13 +168,15 @@ def _how_made(config: Mapping[str, Any], metrics: Metrics, backbone: Backbone) -
         if metrics["delivered"] == "head"
         else f"fine-tuned {backbone.title} ({metrics['weights']})"
     )
+    calibrated = "cross-validation" if metrics["delivered"] == "head" else "the validation pictures"
     return (
         "## How it was made\n\n"
         f"Picaisso {config['picaisso_version']} {trained} "
         f"from {split['train']} training and {split['val']} validation pictures, and tested it on {split['test']}. "
         "Near copies were grouped first, so that none of them stands on both sides. "
-        f"Regularisation ({metrics['regularisation']:g}) and temperature ({config['temperature']:.3f}) come from "
-        f"cross-validation; seed {metrics['seed']}, device {metrics['device']}, computed in {metrics['arithmetic']}.\n"
+        f"The temperature ({config['temperature']:.3f}) comes from {calibrated}, the regularisation of the linear head "
+        f"({metrics['regularisation']:g}) from cross-validation; seed {metrics['seed']}, device {metrics['device']}, "
+        f"computed in {metrics['arithmetic']}.\n"
     )
 
 

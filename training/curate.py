@@ -17,6 +17,7 @@ from training.features import PictureFeatures
 from training.head import Floats, Labels, cut_folds, find_temperature, fit_strength, log_losses, softmax
 from training.manifest import ImageRow
 from training.nearcopies import groups_of_pairs, near_copy_pairs
+from training.wording import counted
 
 _SHUFFLES = 3  # cross-validations whose predictions are averaged: one alone depends on how its folds were cut
 _VOTERS = 10  # learned pictures that vote on each picture
@@ -174,10 +175,10 @@ def choose_treatment(
     """Whether suspected training pictures had better count less: decided by cross-validation, in doubt no.
 
     In each fold the suspects are found without the held-out pictures. A treatment is taken when it lowers the held-out
-    loss by more than twice its standard error and loses no hits.
+    loss by more than twice its standard error and brings more hits.
     """
     suspected = _treatable(opinions, learned.labels) & in_training
-    plain = Treatment("none", np.ones(len(learned.labels)), "No training picture is suspected, so all count alike.")
+    plain = no_treatment(learned, "No training picture is suspected, so all count alike.")
     if not suspected.any():
         return plain
     trials = _trials(learned, strength, seed)
@@ -187,7 +188,7 @@ def choose_treatment(
         losses, hits = _judged(trials[name], learned.labels)
         gains = base_losses - losses
         error = float(gains.std() / np.sqrt(len(gains)))
-        if gains.mean() > max(_CLEARLY * error, best_gain) and hits >= base_hits:
+        if gains.mean() > max(_CLEARLY * error, best_gain) and hits > base_hits:
             best_gain = float(gains.mean())
             best = Treatment(
                 name, np.where(suspected, weight, 1.0), _treated(name, int(suspected.sum()), hits - base_hits)
@@ -195,6 +196,11 @@ def choose_treatment(
     if best is plain:
         return dataclasses.replace(plain, sentence=_untreated(int(suspected.sum())))
     return best
+
+
+def no_treatment(learned: Samples, sentence: str) -> Treatment:
+    """All pictures count alike, for the reason given."""
+    return Treatment("none", np.ones(len(learned.labels)), sentence)
 
 
 def _treatable(opinions: Floats, labels: Labels) -> NDArray[np.bool_]:
@@ -229,8 +235,7 @@ def _judged(logits: Floats, labels: Labels) -> tuple[Floats, int]:
 def _treated(name: str, count: int, more_hits: int) -> str:
     pictures = "1 suspected training picture was" if count == 1 else f"{count} suspected training pictures were"
     how = "left out" if name == "left out" else "given a quarter of the weight"
-    hits = f", with {more_hits} more hits" if more_hits else ""
-    return f"{pictures} {how}, because cross-validation showed that it helps{hits}."
+    return f"{pictures} {how}, because cross-validation showed that it helps: {counted(more_hits, 'more hit')}."
 
 
 def _untreated(count: int) -> str:

@@ -125,7 +125,8 @@ class Extractor:
         """The results of a batch if the cache has them all, else its pictures being decoded."""
         batch = rows[start : start + _BATCH]
         lacking = self.squares is not None and not self.squares.has(range(start, start + len(batch)))
-        known = None if lacking else _cached(folder, batch)
+        gone = not all((self.run_dir / row.file).is_file() for row in batch)
+        known = None if lacking or gone else _cached(folder, batch)
         return known or [reader.submit(_decode, self.run_dir / row.file, row.sha256) for row in batch]
 
     def _compute(

@@ -26,7 +26,7 @@ def gather(pictures: SplitPictures, choice: Choice, names: Sequence[str], report
     """
     opinions = _opinions(pictures, choice)
     judged = _judged_places(pictures)
-    suspects = rank_suspects(opinions[judged], pictures.labels[judged], choice.model.novelty[judged], names)
+    suspects = rank_suspects(opinions[judged], pictures.labels[judged], choice.strangeness[judged], names)
     metrics = _metrics(pictures, choice, names, report)
     findings = Findings(
         rows=pictures.rows,

@@ -30,6 +30,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
+import training
 from training.arithmetic import CANDIDATES, COARSE, EXACT, Arithmetic
 from training.backbones import BACKBONES, Backbone
 from training.checkpoint import read_checkpoint, write_checkpoint
@@ -49,6 +50,7 @@ _BATCHES = (16, 32, 64, 128, 256)  # tried on a GPU
 _WORTHWHILE = 1.1  # times more pictures a second that a larger batch must bring
 _COARSE_GAIN = 1.5  # times faster than float32 that bfloat16 must be on a CPU
 _TRIAL_STEPS = 2  # timed, after one that warms up
+_BATCH_CPU = 16  # small sets gain more from many steps than from large ones
 _TRIAL_BATCH_CPU = 16  # pictures
 _EVALUATED = 64  # pictures at once where nothing is kept for gradients
 _EVALUATION_SHARE = 1 / 3  # what looking at a picture costs of what learning from it does
@@ -73,8 +75,8 @@ class Recipe:
     """Epochs at the beginning that train the linear head alone."""
     patience: int = 12
     """Epochs without a lower loss on val after which training ends."""
-    batch: int = 32
-    """Pictures in a step, over all processes; on a GPU found by trial where this is 0."""
+    batch: int = 0
+    """Pictures in a step, over all processes; 0 means 16 on a CPU and what is found by trial on a GPU."""
     least_steps: int = 8
     """In an epoch, which bounds the batch found by trial."""
     rate: float = 3e-4
@@ -83,7 +85,7 @@ class Recipe:
     """Of the linear head, likewise."""
     depth_groups: int = 6
     """Parts that the body is cut into, from first layer to last."""
-    depth_decay: float = 0.6
+    depth_decay: float = 0.85
     """Rate of a part over that of the part after it."""
     weight_decay: float = 0.01
     """Of matrices and filters; biases and normalisation have none."""
@@ -93,11 +95,11 @@ class Recipe:
     """Share of the rate that is left at the end."""
     clip: float = 1.0
     """Largest norm of a step's gradient."""
-    smoothing: float = 0.1
+    smoothing: float = 0.05
     """Share of each label that is spread over all classes."""
     balance: float = 0.5
     """Power of a class's rarity that weighs its pictures: 0 counts every picture alike, 1 every class."""
-    averaged_share: float = 0.05
+    averaged_share: float = 0.15
     """Share of all steps that the moving average of the weights looks back; 0 for no average."""
     augmentation: Augmentation = field(default_factory=Augmentation)
 
@@ -200,6 +202,8 @@ def finetune(network: PictureNetwork, material: Material, recipe: Recipe, job: J
     kept = read_checkpoint(job.folder / _CHECKPOINT)
     kept = kept if kept and kept.get("digest") == digest else None
     device = network.temperature.device.type
+    if kept and device == "cpu" and kept["plan"]["device"] != "cpu":
+        kept = None  # made on a GPU that is no longer there
     try:
         plan = Plan(**kept["plan"]) if kept else make_plan(network, material, recipe, job, device)
         return _carried_out(_Start(network, material, recipe, job, digest, started), plan, kept)
@@ -234,6 +238,10 @@ def make_plan(network: PictureNetwork, material: Material, recipe: Recipe, job: 
     """The plan that was given, or batch, arithmetic and epochs by timing a few steps, whose results are thrown away."""
     if job.plan:
         return job.plan
+    most = recipe.most_epochs if device == "cuda" else recipe.most_epochs_cpu
+    least = min(recipe.least_epochs, most)
+    if job.budget <= 0:
+        return NotTuned("The network was not fine-tuned: nothing is left of the time budget.")
     job.report(0, 0, "Measuring how fast this machine fine-tunes")
     trial = _Trial(network, material, recipe, job.processes.device(device))
     arithmetic = trial.choose_arithmetic(job.arithmetic)
@@ -242,12 +250,11 @@ def make_plan(network: PictureNetwork, material: Material, recipe: Recipe, job: 
     epoch_seconds = pictures * trial.seconds_per_picture(batch, arithmetic)
     if device == "cuda":
         epoch_seconds /= job.processes.world
-    most = recipe.most_epochs if device == "cuda" else recipe.most_epochs_cpu
     most = min(most, max(recipe.least_epochs, recipe.most_steps // steps_of(len(material.train), batch)))
     epochs = epochs_that_fit(_BUDGET_SHARE * job.budget, epoch_seconds, most)
-    if epochs < min(recipe.least_epochs, most):
+    if epochs < least:
         return NotTuned(
-            f"One epoch of fine-tuning takes about {epoch_seconds:.3g} s here; {recipe.least_epochs} would not fit "
+            f"One epoch of fine-tuning takes about {epoch_seconds:.3g} s here; {least} would not fit "
             f"the {max(0.0, job.budget):.3g} s that are left of the time budget."
         )
     return Plan(epochs, batch, arithmetic.name, device)
@@ -443,7 +450,7 @@ class _Trial:
         if self._recipe.batch:
             return self._recipe.batch
         if self._device.type == "cpu":
-            return 32
+            return _BATCH_CPU
         best, shortest = _BATCHES[0], math.inf
         for batch in _BATCHES:
             if batch > best and batch * self._recipe.least_steps > len(self._material.train):
@@ -789,7 +796,9 @@ def _on_cpu(value: Any) -> Any:
 
 def _digest(network: PictureNetwork, material: Material, recipe: Recipe) -> str:
     """Tells apart trainings that must not go on from each other's checkpoints: hex sha256."""
-    digest = hashlib.sha256(json.dumps([material.cache.path.name, recipe.as_json()], sort_keys=True).encode())
+    digest = hashlib.sha256(
+        json.dumps([training.__version__, material.cache.path.name, recipe.as_json()], sort_keys=True).encode()
+    )
     for array in (material.labels, material.train, material.val, material.weights):
         digest.update(np.ascontiguousarray(array).tobytes())
     for name, tensor in _learned(network).items():

@@ -10,6 +10,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -28,7 +29,7 @@ from training.candidates import (
     tune_network,
 )
 from training.curate import NearCopies, count_leaks, find_near_copies, with_groups
-from training.data import as_array, read_picture
+from training.data import BrokenPictureError, as_array, read_picture
 from training.evaluate import CHOICE_MINIMUM, Findings
 from training.explain import write_neighbours
 from training.export import Look, Trained, export_model
@@ -56,7 +57,7 @@ from training.manifest import (
 )
 from training.network import PictureNetwork
 from training.pictures import PictureCache, open_cache
-from training.processes import ALONE, Processes, connected, with_gpu
+from training.processes import ALONE, Processes, connected
 from training.progress import Listener, Run, no_listener
 from training.report import Origin, write_report
 from training.stopping import StopRequest
@@ -116,6 +117,7 @@ def fit(
     """
     result = read_result(folder)
     if result and result["ok"]:
+        _clear(folder)
         return result
     run = Run(folder, config.completed_by(DEFAULTS), listen)
     try:
@@ -136,17 +138,19 @@ def fit(
         unexpected = RunError(run.stage, reason, "Start it again; if it fails the same way, the log tells more.", True)
         result = {"ok": False, "error": unexpected.as_json()}
     write_json(folder / "result.json", result)
+    if result["ok"]:
+        _clear(folder)
     return result
 
 
 def fit_among(folder: Path, config: RunConfig, listen: Listener, control: Control) -> dict[str, Any]:
     """`fit` in the first of several processes; the others take part in its fine-tuning until it has ended."""
     processes = control.processes
-    with connected(processes, with_gpu(config.device)):
-        try:
-            return fit(folder, config, listen, control)
-        finally:
+    with connected(processes):
+        result = fit(folder, config, listen, control)
+        if result["ok"] or result["error"]["stage"] != "finetune":  # else they may be waiting for something else
             dismiss(processes)
+    return result
 
 
 def _run_stages(run: Run, control: Control) -> None:
@@ -166,7 +170,6 @@ def _run_stages(run: Run, control: Control) -> None:
         delivered, findings = _evaluate(run, pictures, sight, (head, tuned))
     with run.during("export", "Writing and checking the model"):
         _export(run, delivered, findings, sight.loaded)
-    _clear(run, sight.extractor.squares)
 
 
 def _tidy(folder: Path) -> None:
@@ -179,11 +182,12 @@ def _tidy(folder: Path) -> None:
             half_written.unlink()
 
 
-def _clear(run: Run, squares: PictureCache | None) -> None:
+def _clear(folder: Path) -> None:
     """Remove what only an unfinished run needs, and what is large."""
-    if squares:
-        squares.remove()
-    (run.folder / "checkpoints" / "finetune.pt").unlink(missing_ok=True)
+    with suppress(OSError):  # the run is done either way
+        for pattern in ("*.squares", "*.done", "finetune.pt"):
+            for path in (folder / "checkpoints").glob(pattern):
+                path.unlink(missing_ok=True)
 
 
 def _open(run: Run) -> list[ImageRow]:
@@ -198,11 +202,19 @@ def _open(run: Run) -> list[ImageRow]:
                 f"Choose one of {', '.join(choices)}.",
                 retry=False,
             )
+    for name in ("seed", "epochs", "threads"):
+        _check_whole_number(name, getattr(run.config, name))
     rows = read_manifest(run.folder)
     check_manifest(run.config, rows)
     write_config(run.folder, run.config)
     torch.set_num_threads(run.config.threads or _processors())
     return rows
+
+
+def _check_whole_number(name: str, value: Any) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+        reason = f"“{value}” is no whole number for {name}."
+        raise RunError("features", reason, f"Give {name} as 0 or more, or not at all.", retry=False)
 
 
 def _check_budget(seconds: Any) -> None:
@@ -314,7 +326,9 @@ def _note_broken(run: Run, features: PictureFeatures) -> None:
 def _split(run: Run, rows: list[ImageRow], copies: NearCopies) -> list[ImageRow]:
     """Freeze groups and parts in the manifest."""
     grouped = with_groups(rows, copies)
-    split = split_rows(run.config, grouped)
+    # A manifest with all groups has been split by an earlier attempt: what it left out must stay out.
+    done = all(row.group is not None for row, new in zip(rows, grouped, strict=True) if new.group is not None)
+    split = rows if done else split_rows(run.config, grouped)
     left_out = sum(1 for row in split if row.group is not None and row.split is None)
     if left_out:
         run.notices.append(f"Pictures left out because they are near copies of pictures in another part: {left_out}.")
@@ -367,7 +381,7 @@ def _finetune(
         return "Fine-tuning was switched off."
     job = Job(
         folder=run.folder / "checkpoints",
-        budget=cast(float, run.config.time_budget_seconds) - run.seconds.get("train", 0.0),
+        budget=cast(float, run.config.time_budget_seconds) - run.latest,
         arithmetic=sight.extractor.arithmetic,
         processes=control.processes,
         report=run.report,
@@ -400,14 +414,22 @@ def _evaluate(
     return choice.model.network, findings
 
 
+def _pictures_to_compare(run: Run, findings: Findings) -> list[Any]:
+    """A few test pictures, uint8 [h, w, 3]; those that have gone since they were looked at are not needed."""
+    compared = []
+    for row in [row for row in findings.rows if row.split == "test"][:_COMPARED_PICTURES]:
+        with suppress(BrokenPictureError):
+            compared.append(as_array(read_picture(run.folder / row.file)))
+    return compared
+
+
 def _quietly(done: int, total: int) -> None:
     """For steps within a step."""
 
 
 def _export(run: Run, network: PictureNetwork, findings: Findings, loaded: LoadedBackbone) -> None:
     network = network.to("cpu").to(memory_format=cast(Any, torch.contiguous_format))
-    test = [row for row in findings.rows if row.split == "test"][:_COMPARED_PICTURES]
-    compared = [as_array(read_picture(run.folder / row.file)) for row in test]
+    compared = _pictures_to_compare(run, findings)
 
     def report_page(path: Path, look: Look) -> None:
         backbone = loaded.backbone

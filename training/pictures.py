@@ -45,7 +45,7 @@ DRAWS = len(_DRAWN)
 
 @dataclass(frozen=True)
 class Augmentation:
-    """How far the training view may depart from a picture. The defaults won on small sets of photographs."""
+    """How far the training view may depart from a picture."""
 
     least_area: float = 0.5
     """Share of the square that a random crop shows at least."""
@@ -281,7 +281,10 @@ def _make(path: Path, size: int) -> None:
     """A file of so many zeros."""
     beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with beside.open("wb") as file:
-        file.truncate(size)
+        if hasattr(os, "posix_fallocate"):  # a full disk is told now, and not by a crash when the file is written to
+            os.posix_fallocate(file.fileno(), 0, size)
+        else:
+            file.truncate(size)
     beside.replace(path)
 
 

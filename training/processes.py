@@ -72,13 +72,8 @@ class Processes:
 ALONE = Processes()
 
 
-def with_gpu(device: str | None) -> bool:
-    """Whether a run with this `device` of its configuration computes on GPUs: auto and None take what is there."""
-    return device != "cpu" and torch.cuda.is_available()
-
-
 @contextmanager
-def connected(processes: Processes, cuda: bool) -> Iterator[None]:
+def connected(processes: Processes) -> Iterator[None]:
     """Join the others for as long as this lasts; nothing to do for one process alone.
 
     Where to meet is read by torch itself from what torchrun has set. Words travel over gloo, gradients on GPUs over
@@ -87,6 +82,7 @@ def connected(processes: Processes, cuda: bool) -> Iterator[None]:
     if processes.world == 1:
         yield
         return
+    cuda = torch.cuda.is_available()  # whatever the run then computes on: all processes must meet the same way
     if cuda:
         torch.cuda.set_device(processes.local_rank)
     backend = "cpu:gloo,cuda:nccl" if cuda else "gloo"

@@ -38,6 +38,8 @@ class Run:
     message: str = ""
     started: float = field(default_factory=time.monotonic)
     reported: float = 0.0
+    latest: float = 0.0
+    """Seconds that this attempt spent on the stage before."""
     base: tuple[float, int] | None = None
     """When the stage first had something done, and how much: work of earlier attempts says nothing of the pace."""
 
@@ -50,6 +52,7 @@ class Run:
             yield
         finally:
             self.seconds = self.spent()
+            self.latest = time.monotonic() - self.started
             with suppress(OSError):  # what ended the stage matters more than how long it took
                 self._keep_seconds()
 

@@ -404,8 +404,8 @@ def _facts(metrics: Mapping[str, Any], config: RunConfig, origin: Origin) -> lis
         ("Backbone", origin.backbone),
         ("Pretrained weights", metrics["weights"]),
         ("Pictures", f"{parts}; no near copies on both sides"),
-        ("Regularisation", f"C = {metrics['regularisation']:g}, by cross-validation"),
-        ("Temperature", f"{metrics['temperature']:.3f}, by cross-validation"),
+        ("Regularisation", f"C = {metrics['regularisation']:g} for the linear head, by cross-validation"),
+        ("Temperature", f"{metrics['temperature']:.3f}, {_where_calibrated(metrics)}"),
         ("Fine-tuning", _tuning(metrics)),
         ("Device", metrics["device"]),
         ("Arithmetic", metrics["arithmetic"]),
@@ -413,6 +413,10 @@ def _facts(metrics: Mapping[str, Any], config: RunConfig, origin: Origin) -> lis
         ("Time budget", duration(config.time_budget_seconds or 0)),
         ("Time taken", duration(sum(origin.seconds.values()))),
     ]
+
+
+def _where_calibrated(metrics: Mapping[str, Any]) -> str:
+    return "by cross-validation" if metrics["delivered"] == "head" else "on the validation pictures"
 
 
 def _tuning(metrics: Mapping[str, Any]) -> str:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from training.album import without_pictures
-from training.manifest import read_manifest, write_manifest, write_text
+from training.manifest import ImageRow, read_manifest, write_manifest, write_text
 
 
 def forget_pictures(run_dir: Path, files: Collection[str]) -> None:
@@ -17,11 +17,22 @@ def forget_pictures(run_dir: Path, files: Collection[str]) -> None:
     What the model learned from them stays in its weights; its report no longer shows them. The table of nearest
     pictures goes as a whole: it is a convenience, and made anew by the next training.
     """
-    write_manifest(run_dir, [row for row in read_manifest(run_dir) if row.file not in files])
+    rows = read_manifest(run_dir)
+    write_manifest(run_dir, [row for row in rows if row.file not in files])
+    _forget_computed(run_dir / "checkpoints", [row for row in rows if row.file in files])
     (run_dir / "neighbours.npz").unlink(missing_ok=True)
     _forget_suspects(run_dir / "suspects.jsonl", files)
     if (run_dir / "model" / "report.html").exists():
         _forget_in_report(run_dir / "model", files)
+
+
+def _forget_computed(checkpoints: Path, rows: Sequence[ImageRow]) -> None:
+    """Thumbnails and decoded pixels; a run that goes on decodes the others again."""
+    for row in rows:
+        for entry in checkpoints.glob(f"features/*/{row.sha256[:32]}.npz"):
+            entry.unlink(missing_ok=True)
+    for decoded in (*checkpoints.glob("*.squares"), *checkpoints.glob("*.done")):
+        decoded.unlink(missing_ok=True)
 
 
 def _forget_suspects(path: Path, files: Collection[str]) -> None:

@@ -382,6 +382,8 @@ def test_missing_changed_and_corrupt_pictures_are_left_out_and_named(untrained_r
         ({"device": "cuda"}, "no GPU"),
         ({"classes": (ClassLabel("c001", "only"),)}, "at least two classes"),
         ({"time_budget_seconds": 0}, "The time budget is 0"),
+        ({"threads": -1}, "“-1” is no whole number for threads"),
+        ({"epochs": "many"}, "“many” is no whole number for epochs"),
         ({"time_budget_seconds": float("nan")}, "The time budget is nan"),
         ({"time_budget_seconds": "long"}, "The time budget is 'long'"),
     ],
@@ -395,9 +397,12 @@ def test_what_cannot_be_done_is_refused_at_the_start(untrained_run: Path, change
 
 
 def test_an_unexpected_failure_is_told_neutrally_and_may_be_repeated(untrained_run: Path) -> None:
-    result = fit(untrained_run, dataclasses.replace(read_config(untrained_run), threads=-1))
+    note = untrained_run / "checkpoints" / "backbone.json"
+    note.parent.mkdir()
+    note.write_text('{"wanted": ["efficientnet_lite0", "pretrained"]}')
+    result = fit(untrained_run, read_config(untrained_run))
     assert result["ok"] is False and result["error"]["retry"] is True
-    assert "unexpectedly" in result["error"]["reason"] and "thread" not in result["error"]["reason"]
+    assert "unexpectedly" in result["error"]["reason"] and "used" not in result["error"]["reason"]
 
 
 def test_what_the_disk_refuses_is_told_without_the_places_of_this_machine(untrained_run: Path) -> None:

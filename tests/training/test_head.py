@@ -3,7 +3,7 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
-from training.curate import suspected_labels
+from training.curate import Samples, choose_treatment, suspected_labels, unseen_opinions
 from training.head import FOLDS, STRENGTHS, FittedHead, find_temperature, fit_head, log_loss, softmax
 
 
@@ -119,3 +119,15 @@ def test_swapped_labels_are_suspected_and_right_ones_are_not() -> None:
     suspects = suspected_labels(softmax(head.out_of_fold / head.temperature), swapped)
     assert suspects[:20].sum() >= 12
     assert suspects[20:].sum() <= 2
+
+
+def test_classes_of_a_few_groups_of_near_copies_are_learned_all_the_same() -> None:
+    random = np.random.default_rng(0)
+    for seed in range(6):
+        labels, groups = np.repeat([0, 1], 6), np.repeat([0, 1, 2, 3], 3)
+        embeddings = random.normal(size=(12, 8)).astype(np.float32) + labels[:, None]
+        learned = Samples(embeddings, labels, groups, 2)
+        fitted = fit_head(embeddings, labels, groups, 2, seed, lambda done, total: None)
+        opinions = unseen_opinions(learned, fitted.strength, seed)
+        treatment = choose_treatment(learned, opinions, np.ones(12, bool), fitted.strength, seed)
+        assert np.isfinite(opinions).all() and len(treatment.weights) == 12

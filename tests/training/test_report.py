@@ -208,7 +208,7 @@ def test_sources_and_licences_are_counted_and_all_credits_listed(plain: str, imp
 
 def test_a_picture_is_embedded_once_however_often_it_is_shown(plain: str) -> None:
     embedded = re.findall(r"base64,([^)]*)", plain)
-    shown = re.findall(r'class="shot \w* ?(p\d+)"', plain)
+    shown = re.findall(r'class="shot \w* ?((?:p|m\d+-)[0-9a-f]{16})"', plain)
     assert len(embedded) == len(set(embedded)) == len(set(shown)) < len(shown)
     for data in embedded:
         with Image.open(io.BytesIO(base64.b64decode(data))) as picture:

@@ -102,7 +102,7 @@ def main() -> None:
     torch.set_num_threads(1)
     names = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
     processes = Processes(*(int(os.environ[name]) for name in names)) if "RANK" in os.environ else ALONE
-    with connected(processes, cuda=False):
+    with connected(processes):
         if not processes.first:
             follow(processes, {"tiny": TINY})
             return
