@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import html
 import io
 import re
 from collections.abc import Iterable
@@ -64,9 +65,13 @@ class Album:
 
 
 def without_pictures(page: str, files: Iterable[str]) -> str:
-    """A page without the rules that show these files; where they stood, it shows nothing."""
+    """A report without these files: where one stood it shows nothing, and tells neither its author nor its place."""
     for file in files:
+        name = re.escape(html.escape(Path(file).stem))
         page = re.sub(rf"(?m)^\.(?:p|m\d+-){_digest(file)}\{{.*\n", "", page)
+        page = re.sub(rf"(?m)^<li><code>{name}</code>.*\n", "", page)
+        found = rf'<a href="[^"]*"[^>]*>Where it was found<span class="hidden">: picture {name}</span></a>'
+        page = re.sub(rf"<bdi>[^<]*</bdi> {found}", "Taken down", page)
     return page
 
 

@@ -287,6 +287,16 @@ def test_a_picture_can_be_taken_out_of_a_finished_page(imported_run: Path) -> No
     assert f".{names[second]}{{" in left and "body{margin:0}" in left
 
 
+def test_a_picture_taken_out_of_a_report_leaves_neither_author_nor_place(plain: str, imported_run: Path) -> None:
+    shown = next(row for row in findings_of(imported_run).rows if row.split == "test" and row.page_url)
+    link = f'"{shown.page_url}"'
+    assert plain.count(link) > 1
+    left = without_pictures(plain, [shown.file])
+    assert link not in left and Path(shown.file).stem not in left
+    assert left.count("Taken down") == plain.count(link) - 1
+    assert left.count("Where it was found") > 10
+
+
 def drawn() -> dict[str, str]:
     random = np.random.default_rng(0)
     sureness = random.uniform(0.5, 1, 60)

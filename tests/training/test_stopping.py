@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import os
 import signal
@@ -6,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from training.manifest import ClassLabel, RunConfig, Stopped
+from training.curate import NearCopies
+from training.fit import _split
+from training.manifest import ClassLabel, ImageRow, RunConfig, Stopped
 from training.progress import Run, no_listener
 from training.stopping import StopRequest
 
@@ -75,3 +78,13 @@ def test_seconds_of_earlier_attempts_are_added(tmp_path: Path) -> None:
     with run.during("features", "Looking"):
         assert run.spent()["features"] >= 5.5
     assert run.seconds.keys() == {"features"}
+
+
+def test_a_split_that_an_earlier_attempt_made_stays_as_it_is(tmp_path: Path) -> None:
+    rows = [
+        ImageRow(f"images/{n}.jpg", f"c00{n % 2 + 1}", f"{n:064x}", split=part, group=n)
+        for n, part in enumerate(("train",) * 8 + ("val",) * 8 + ("test",) * 8)
+    ]
+    rows[3] = dataclasses.replace(rows[3], split=None)  # left out, as a near copy of a picture in another part
+    copies = NearCopies(pairs=[(3, 9)], groups={place: row.group for place, row in enumerate(rows)})
+    assert _split(Run(tmp_path, CONFIG, no_listener), rows, copies) == rows
