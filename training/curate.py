@@ -24,6 +24,7 @@ _VOTERS = 10  # learned pictures that vote on each picture
 _PLAIN = 0.75  # suspicion that needs no further claim: three quarters of what is said is for another class
 _MOST_OF_A_CLASS = 0.5  # share of its pictures that may count less
 _CLEARLY = 2.0  # standard errors of a gain
+_MORE_HITS = 2  # that a treatment must bring
 _OUTLIER = 4.0  # robust standard deviations of novelty beyond the median
 _MAD_TO_DEVIATION = 1.4826  # of a normal distribution
 
@@ -175,7 +176,7 @@ def choose_treatment(
     """Whether suspected training pictures had better count less: decided by cross-validation, in doubt no.
 
     In each fold the suspects are found without the held-out pictures. A treatment is taken when it lowers the held-out
-    loss by more than twice its standard error and brings more hits.
+    loss by more than twice its standard error and brings at least two more hits: one is often chance.
     """
     suspected = _treatable(opinions, learned.labels) & in_training
     plain = no_treatment(learned, "No training picture is suspected, so all count alike.")
@@ -188,7 +189,7 @@ def choose_treatment(
         losses, hits = _judged(trials[name], learned.labels)
         gains = base_losses - losses
         error = float(gains.std() / np.sqrt(len(gains)))
-        if gains.mean() > max(_CLEARLY * error, best_gain) and hits > base_hits:
+        if gains.mean() > max(_CLEARLY * error, best_gain) and hits >= base_hits + _MORE_HITS:
             best_gain = float(gains.mean())
             best = Treatment(
                 name, np.where(suspected, weight, 1.0), _treated(name, int(suspected.sum()), hits - base_hits)
