@@ -1,14 +1,16 @@
 """How accurate the linear head is beside plain scikit-learn, and how well it stands wrong labels.
 
-Three pairs of photograph sets, features by efficientnet_lite0 with its trained weights, ten seeds, each with a split of
-its own that keeps near copies together. The reference is ``LogisticRegression(max_iter=2000)`` as it comes, on the
-same features and split. Figures are balanced accuracies on the test part, in percent, as means over the seeds; `se` is
-the standard error of the mean of the paired differences.
+Three pairs of photograph sets, features by efficientnet_lite0 with its trained weights, ten seeds,
+each with a split of its own that keeps near copies together. The reference is
+``LogisticRegression(max_iter=2000)`` as it comes, on the same features and split. Figures are
+balanced accuracies on the test part, in percent, as means over the seeds; `se` is the standard
+error of the mean of the paired differences.
 
-Then 20 % of the labels of train and val are swapped. ``AUROC`` is how well the ranking by suspicion finds them;
-``lost`` the accuracy that they cost, ``returned`` the share of it that comes back when the first 30 % of the ranking
-are looked at and corrected (here by the true labels), ``weighting`` what letting suspects count less on its own does
-where cross-validation advises it, with the swapped labels and, in the column before, with the right ones.
+Then 20 % of the labels of train and val are swapped. ``AUROC`` is how well the ranking by suspicion
+finds them; ``lost`` the accuracy that they cost, ``returned`` the share of it that comes back when
+the first 30 % of the ranking are looked at and corrected (here by the true labels), ``weighting``
+what letting suspects count less on its own does where cross-validation advises it, with the swapped
+labels and, in the column before, with the right ones.
 """
 
 import argparse
@@ -77,11 +79,21 @@ class Trial:
     test: Samples
     seed: int
 
-    def fitted(self, labels: NDArray[np.int64], weights: NDArray[np.float64] | None = None) -> tuple[LinearHead, float]:
-        """The head that Picaisso fits on the learned pictures with these labels, and its strength."""
+    def fitted(
+        self, labels: NDArray[np.int64], weights: NDArray[np.float64] | None = None
+    ) -> tuple[LinearHead, float]:
+        """The head that Picaisso fits on the learned pictures with these labels, and its
+        strength.
+        """
         groups = [int(group) for group in self.learned.groups]
         found = fit_head(
-            self.learned.embeddings, labels, groups, self.learned.classes, self.seed, _ignored, weights=weights
+            self.learned.embeddings,
+            labels,
+            groups,
+            self.learned.classes,
+            self.seed,
+            _ignored,
+            weights=weights,
         )
         return found.head, found.strength
 
@@ -94,7 +106,9 @@ class Trial:
         model = LogisticRegression(max_iter=2000).fit(self.learned.embeddings, self.learned.labels)
         return balanced_accuracy(model.predict(self.test.embeddings), self.test.labels)
 
-    def treatment(self, labels: NDArray[np.int64], strength: float) -> tuple[NDArray[np.float64], Treatment]:
+    def treatment(
+        self, labels: NDArray[np.int64], strength: float
+    ) -> tuple[NDArray[np.float64], Treatment]:
         """What others say about each learned label, and how much each picture shall count."""
         given = replace(self.learned, labels=labels)
         opinions = unseen_opinions(given, strength, self.seed)
@@ -138,7 +152,9 @@ def _ignored(done: int, total: int) -> None:
 def known(classes: Mapping[str, Sequence[str]], network: PictureNetwork) -> Photographs:
     """Features, near-copy groups and manifest rows of the photographs of these classes."""
     ids = {f"c{number:03d}": name for number, name in enumerate(classes, 1)}
-    found = [(class_id, path) for class_id, name in ids.items() for path in photographs(classes[name])]
+    found = [
+        (class_id, path) for class_id, name in ids.items() for path in photographs(classes[name])
+    ]
     pictures = [read_picture(path) for _, path in found]
     batches = [pictures[at : at + _BATCH] for at in range(0, len(pictures), _BATCH)]
     embeddings = np.concatenate([embed_pictures(network, batch) for batch in batches])
@@ -156,7 +172,9 @@ def known(classes: Mapping[str, Sequence[str]], network: PictureNetwork) -> Phot
 
 def trial(photos: Photographs, seed: int) -> Trial:
     """The split of this seed."""
-    parts = np.array([row.split or "" for row in split_rows(replace(photos.config, seed=seed), photos.rows)])
+    parts = np.array(
+        [row.split or "" for row in split_rows(replace(photos.config, seed=seed), photos.rows)]
+    )
     learned = np.flatnonzero((parts == "train") | (parts == "val"))
     test = photos.samples.taken(np.flatnonzero(parts == "test"))
     return Trial(photos.samples.taken(learned), parts[learned] == "train", test, seed)
@@ -164,7 +182,9 @@ def trial(photos: Photographs, seed: int) -> Trial:
 
 def network() -> PictureNetwork:
     """The bundled backbone with its trained weights."""
-    loaded = load_backbone(BACKBONES["efficientnet_lite0"], "pretrained", WeightPlaces(None, Path(), ""))
+    loaded = load_backbone(
+        BACKBONES["efficientnet_lite0"], "pretrained", WeightPlaces(None, Path(), "")
+    )
     return PictureNetwork(loaded.backbone, loaded.network, 2)
 
 
@@ -173,7 +193,9 @@ def measured(seeds: int) -> Iterator[tuple[Photographs, list[Scores]]]:
     bundled = network()
     for classes in PAIRS:
         photos = known(classes, bundled)
-        runs = track(range(seeds), description=photos.names, console=Console(stderr=True), transient=True)
+        runs = track(
+            range(seeds), description=photos.names, console=Console(stderr=True), transient=True
+        )
         yield photos, [trial(photos, seed).scores() for seed in runs]
 
 
@@ -181,7 +203,16 @@ def table(results: Sequence[tuple[Photographs, list[Scores]]], seeds: int) -> Ta
     """The one table."""
     result = Table(title=f"balanced accuracy on test in %, means of {seeds} seeds")
     result.add_column("", no_wrap=True)
-    headings = ("ours", "sklearn", "difference, se", "weighting", "AUROC", "lost", "returned", "weighting, noisy")
+    headings = (
+        "ours",
+        "sklearn",
+        "difference, se",
+        "weighting",
+        "AUROC",
+        "lost",
+        "returned",
+        "weighting, noisy",
+    )
     for heading in headings:
         result.add_column(heading, justify="right")
     for photos, scores in results:
@@ -194,7 +225,10 @@ def table(results: Sequence[tuple[Photographs, list[Scores]]], seeds: int) -> Ta
 
 
 def _cells(scores: Sequence[Scores]) -> tuple[str, ...]:
-    columns = {field.name: np.array([getattr(one, field.name) for one in scores]) for field in fields(Scores)}
+    columns = {
+        field.name: np.array([getattr(one, field.name) for one in scores])
+        for field in fields(Scores)
+    }
     lost = columns["ours"] - columns["noisy"]
     back = columns["corrected"] - columns["noisy"]
     return (
@@ -210,13 +244,17 @@ def _cells(scores: Sequence[Scores]) -> tuple[str, ...]:
 
 
 def _with_error(differences: NDArray[np.float64]) -> str:
-    error = differences.std(ddof=1) / math.sqrt(len(differences)) if len(differences) > 1 else math.nan
+    error = (
+        differences.std(ddof=1) / math.sqrt(len(differences)) if len(differences) > 1 else math.nan
+    )
     return f"{100 * differences.mean():+.1f}, {100 * error:.1f}"
 
 
 def main() -> None:
     """Print one table."""
-    parser = argparse.ArgumentParser(description="Compares the linear head's accuracy with plain scikit-learn's.")
+    parser = argparse.ArgumentParser(
+        description="Compares the linear head's accuracy with plain scikit-learn's."
+    )
     parser.add_argument("--seeds", type=int, default=10, help="splits of each pair (10)")
     given = parser.parse_args()
     Console(width=120).print(table(list(measured(given.seeds)), given.seeds))

@@ -1,10 +1,12 @@
-"""How fast this machine turns pictures into features in each arithmetic, and which one Picaisso chooses.
+"""How fast this machine turns pictures into features in each arithmetic, and which one Picaisso
+chooses.
 
-The rate is ResNet50's forward pass on batches of 16 pictures of 224 pixels, without decoding. Each round times all
-candidates in turn after a pass of each that warms up, so that a neighbour's load falls on all alike; rates are medians.
-Beside them stands what the features are worth: the out-of-fold accuracy of the linear head on features of two classes
-of photographs, and the smallest cosine between a picture's features and its plain float32 ones. Those come from
-efficientnet_lite0, whose trained weights come with an installed package; ResNet50's would have to be downloaded.
+The rate is ResNet50's forward pass on batches of 16 pictures of 224 pixels, without decoding. Each
+round times all candidates in turn after a pass of each that warms up, so that a neighbour's load
+falls on all alike; rates are medians. Beside them stands what the features are worth: the
+out-of-fold accuracy of the linear head on features of two classes of photographs, and the smallest
+cosine between a picture's features and its plain float32 ones. Those come from efficientnet_lite0,
+whose trained weights come with an installed package; ResNet50's would have to be downloaded.
 """
 
 import argparse
@@ -75,28 +77,51 @@ def worths() -> dict[str, Worth]:
     trained = network("efficientnet_lite0", "pretrained")
     features = {
         arithmetic.name: np.concatenate(
-            [embed_pictures(trained, pictures[at : at + BATCH], arithmetic) for at in range(0, len(pictures), BATCH)]
+            [
+                embed_pictures(trained, pictures[at : at + BATCH], arithmetic)
+                for at in range(0, len(pictures), BATCH)
+            ]
         )
         for arithmetic in CANDIDATES.values()
     }
     return {name: _worth(ours, features[PLAIN.name], labels) for name, ours in features.items()}
 
 
-def _worth(features: NDArray[np.float32], plain: NDArray[np.float32], labels: NDArray[np.int64]) -> Worth:
+def _worth(
+    features: NDArray[np.float32], plain: NDArray[np.float32], labels: NDArray[np.int64]
+) -> Worth:
     fitted = fit_head(features, labels, list(range(len(labels))), 2, 0, ignored)
-    cosines = (features * plain).sum(axis=1) / np.linalg.norm(features, axis=1) / np.linalg.norm(plain, axis=1)
+    cosines = (
+        (features * plain).sum(axis=1)
+        / np.linalg.norm(features, axis=1)
+        / np.linalg.norm(plain, axis=1)
+    )
     return Worth(float((fitted.out_of_fold.argmax(axis=1) == labels).mean()), float(cosines.min()))
 
 
-def table(found: Mapping[str, Sequence[float]], worth: Mapping[str, Worth], choice: Arithmetic) -> Table:
+def table(
+    found: Mapping[str, Sequence[float]], worth: Mapping[str, Worth], choice: Arithmetic
+) -> Table:
     """The one table."""
     rounds = len(found[PLAIN.name])
-    result = Table(title=f"ResNet50 forward, batch {BATCH}, {os.cpu_count()} cores, medians of {rounds}")
+    result = Table(
+        title=f"ResNet50 forward, batch {BATCH}, {os.cpu_count()} cores, medians of {rounds}"
+    )
     result.add_column("")
-    for heading in ("pictures/s", "lowest", "highest", "this / plain", "chosen", "head's accuracy", "cosine at least"):
+    for heading in (
+        "pictures/s",
+        "lowest",
+        "highest",
+        "this / plain",
+        "chosen",
+        "head's accuracy",
+        "cosine at least",
+    ):
         result.add_column(heading, justify="right")
     for name, rate in found.items():
-        ratio = statistics.median(one / other for one, other in zip(rate, found[PLAIN.name], strict=True))
+        ratio = statistics.median(
+            one / other for one, other in zip(rate, found[PLAIN.name], strict=True)
+        )
         numbers = (statistics.median(rate), min(rate), max(rate))
         result.add_row(
             name,
@@ -114,7 +139,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Times feature extraction in each arithmetic.")
     parser.add_argument("--rounds", type=int, default=3, help="medians of so many (3)")
     given = parser.parse_args()
-    torch.set_num_threads(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+    torch.set_num_threads(
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    )
     Console(width=120).print(table(rates(given.rounds), worths(), chosen()))
 
 

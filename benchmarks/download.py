@@ -1,15 +1,18 @@
-"""N1: a thousand pictures fetched, screened, hashed, shrunk and written, beside other tools and the limit.
+"""N1: a thousand pictures fetched, screened, hashed, shrunk and written, beside other tools and the
+limit.
 
-All fetch the same 1,000 JPEG (640 to 1280 px, 178 MB) from one loopback server in its own process that waits 100 ms
-before each answer, 64 connections at once where a tool lets one choose. Ours is the ordinary command ``python -m
-scraping download --max-side 256``; the limit is a bare aiohttp and Pillow loop that checks nothing. Each run is a
-process of its own, and its rate is that of the whole run; beside it stands the rate from its first request on, which
-leaves out how long each takes to import. Rounds are interleaved, figures are medians; a ratio is the median of the
-rounds' ratios, because a neighbour's load falls on a whole round. The bare loop shrinks with the same filter as ours. A
-download of a list computes the near-copy hash, not the thumbnails by which a collection verifies pairs.
+All fetch the same 1,000 JPEG (640 to 1280 px, 178 MB) from one loopback server in its own process
+that waits 100 ms before each answer, 64 connections at once where a tool lets one choose. Ours is
+the ordinary command ``python -m scraping download --max-side 256``; the limit is a bare aiohttp and
+Pillow loop that checks nothing. Each run is a process of its own, and its rate is that of the whole
+run; beside it stands the rate from its first request on, which leaves out how long each takes to
+import. Rounds are interleaved, figures are medians; a ratio is the median of the rounds' ratios,
+because a neighbour's load falls on a whole round. The bare loop shrinks with the same filter as
+ours. A download of a list computes the near-copy hash, not the thumbnails by which a collection
+verifies pairs.
 
-``--peers`` adds img2dataset and icrawler, each installed into a throw-away environment of its own. ``--memory``
-measures instead the peak of our whole process tree at 1,000 and at 10,000 pictures.
+``--peers`` adds img2dataset and icrawler, each installed into a throw-away environment of its own.
+``--memory`` measures instead the peak of our whole process tree at 1,000 and at 10,000 pictures.
 """
 
 import argparse
@@ -49,7 +52,8 @@ UrlListCrawler(downloader_threads=int(sys.argv[3]), log_level=40, storage={"root
 
 @dataclass(frozen=True)
 class Contender:
-    """One row of the table. `command` makes the command line from the list of addresses and an empty folder.
+    """One row of the table. `command` makes the command line from the list of addresses and an
+    empty folder.
 
     `wanted` is the least ratio of our rate to this one's that N1 asks for.
     """
@@ -61,7 +65,9 @@ class Contender:
 
 @dataclass(frozen=True)
 class Measured:
-    """One run: seconds as a whole process and from its first request, processor seconds, pictures that it left."""
+    """One run: seconds as a whole process and from its first request, processor seconds, pictures
+    that it left.
+    """
 
     whole: float
     working: float
@@ -73,7 +79,13 @@ class Server:
     """The server's process; use as a context manager."""
 
     def __init__(self, folder: Path) -> None:
-        command = [sys.executable, "-m", "benchmarks.downloading.server", str(folder), str(DELAY_SECONDS)]
+        command = [
+            sys.executable,
+            "-m",
+            "benchmarks.downloading.server",
+            str(folder),
+            str(DELAY_SECONDS),
+        ]
         self._process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
         assert self._process.stdout is not None
         self.host = f"127.0.0.1:{self._process.stdout.readline().strip()}"
@@ -91,31 +103,85 @@ class Server:
         return file
 
     def first_request(self) -> float:
-        """When the first picture was asked for since this was last called, by the monotonic clock."""
+        """When the first picture was asked for since this was last called, by the monotonic
+        clock.
+        """
         with urllib.request.urlopen(f"http://{self.host}/clock") as answer:
             return float(answer.read())
 
 
 def ours(host: str) -> Callable[[Path, Path], list[str]]:
     """Our command, with everything switched on."""
-    flags = ["--max-side", "256", "--concurrency", str(CONNECTIONS), "--allow-private-host", host, "--json"]
-    return lambda urls, out: [sys.executable, "-m", "scraping", "download", str(urls), "--out", str(out), *flags]
+    flags = [
+        "--max-side",
+        "256",
+        "--concurrency",
+        str(CONNECTIONS),
+        "--allow-private-host",
+        host,
+        "--json",
+    ]
+    return lambda urls, out: [
+        sys.executable,
+        "-m",
+        "scraping",
+        "download",
+        str(urls),
+        "--out",
+        str(out),
+        *flags,
+    ]
 
 
 def bare(processes: int, threads: int) -> Callable[[Path, Path], list[str]]:
     """The bare loop."""
-    flags = ["--processes", str(processes), "--threads", str(threads), "--connections", str(CONNECTIONS)]
-    return lambda urls, out: [sys.executable, "-m", "benchmarks.downloading.bare", str(urls), str(out), *flags]
+    flags = [
+        "--processes",
+        str(processes),
+        "--threads",
+        str(threads),
+        "--connections",
+        str(CONNECTIONS),
+    ]
+    return lambda urls, out: [
+        sys.executable,
+        "-m",
+        "benchmarks.downloading.bare",
+        str(urls),
+        str(out),
+        *flags,
+    ]
 
 
 def img2dataset(program: Path, processes: int) -> Callable[[Path, Path], list[str]]:
     """Scaled to 256 px on the longer side as ours, in as many shards as processes."""
     flags = [
-        *("--image_size", "256", "--resize_mode", "keep_ratio_largest", "--resize_only_if_bigger", "True"),
-        *("--thread_count", str(CONNECTIONS), "--processes_count", str(processes), "--encode_quality", "90"),
+        *(
+            "--image_size",
+            "256",
+            "--resize_mode",
+            "keep_ratio_largest",
+            "--resize_only_if_bigger",
+            "True",
+        ),
+        *(
+            "--thread_count",
+            str(CONNECTIONS),
+            "--processes_count",
+            str(processes),
+            "--encode_quality",
+            "90",
+        ),
         *("--number_sample_per_shard", str(PICTURES // processes), "--output_format", "files"),
     ]
-    return lambda urls, out: [str(program), "--url_list", str(urls), "--output_folder", str(out), *flags]
+    return lambda urls, out: [
+        str(program),
+        "--url_list",
+        str(urls),
+        "--output_folder",
+        str(out),
+        *flags,
+    ]
 
 
 def icrawler(python: Path, threads: int) -> Callable[[Path, Path], list[str]]:
@@ -140,12 +206,17 @@ def contenders(host: str, peers: bool) -> list[Contender]:
 
 
 def environment(name: str, requirement: str) -> Path | None:
-    """A throw-away environment with one tool; None, said on stderr, where it cannot be installed."""
+    """A throw-away environment with one tool; None, said on stderr, where it cannot be
+    installed.
+    """
     folder = CACHE / name
     if (folder / "complete").exists():
         return folder
     shutil.rmtree(folder, ignore_errors=True)
-    steps = ([sys.executable, "-m", "venv", str(folder)], [str(folder / "bin" / "pip"), "install", "-q", requirement])
+    steps = (
+        [sys.executable, "-m", "venv", str(folder)],
+        [str(folder / "bin" / "pip"), "install", "-q", requirement],
+    )
     for step in steps:
         done = subprocess.run(step, capture_output=True, text=True)
         if done.returncode:
@@ -158,14 +229,17 @@ def environment(name: str, requirement: str) -> Path | None:
 def run(contender: Contender, server: Server, urls: Path, out: Path) -> Measured:
     """One run into a folder that is not there yet.
 
-    Folders stay until all runs are over: file systems make files slowly for a while after many have been deleted.
+    Folders stay until all runs are over: file systems make files slowly for a while after many have
+    been deleted.
     """
     started, before = time.monotonic(), _children_seconds()
     quiet = {"NO_ALBUMENTATIONS_UPDATE": "1", "WANDB_MODE": "disabled"}
     errors = out.with_suffix(".errors")
     with errors.open("w") as stream:
         command, environment = contender.command(urls, out), os.environ | quiet
-        done = subprocess.run(command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=stream)
+        done = subprocess.run(
+            command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=stream
+        )
     ended = time.monotonic()
     if done.returncode:
         sys.exit(f"{contender.name} failed:\n{errors.read_text()[-3000:]}")
@@ -180,14 +254,20 @@ def _children_seconds() -> float:
     return usage.ru_utime + usage.ru_stime
 
 
-def measured(rows: Sequence[Contender], server: Server, urls: Path, rounds: int) -> list[list[Measured]]:
+def measured(
+    rows: Sequence[Contender], server: Server, urls: Path, rounds: int
+) -> list[list[Measured]]:
     """Runs of each row; interleaved, so that a neighbour's load falls on all alike."""
     runs: list[list[Measured]] = [[] for _ in rows]
     for number in range(rounds):
         for row, found in zip(rows, runs, strict=True):
             found.append(run(row, server, urls, urls.parent / f"{number} {row.name}"))
             rate, processor = found[-1].pictures / found[-1].whole, found[-1].processor
-            print(f"{row.name}: {rate:.0f}/s, {processor:.1f} s of processor", file=sys.stderr, flush=True)
+            print(
+                f"{row.name}: {rate:.0f}/s, {processor:.1f} s of processor",
+                file=sys.stderr,
+                flush=True,
+            )
     return runs
 
 
@@ -196,7 +276,16 @@ def table(rows: Sequence[Contender], runs: Sequence[Sequence[Measured]], rounds:
     title = f"{PICTURES:,} JPEG, {DELAY_SECONDS * 1000:.0f} ms each, medians of {rounds}, {os.cpu_count()} cores"
     result = Table(title=title)
     result.add_column("")
-    for heading in ("pictures/s", "lowest", "highest", "ours / this", "wanted", "working", "ours / this", "processor"):
+    for heading in (
+        "pictures/s",
+        "lowest",
+        "highest",
+        "ours / this",
+        "wanted",
+        "working",
+        "ours / this",
+        "processor",
+    ):
         result.add_column(heading, justify="right")
     ours_whole, ours_working = _rates(runs[0])
     for row, found in zip(rows, runs, strict=True):
@@ -224,7 +313,9 @@ def _ratio(ours: Sequence[float], theirs: Sequence[float]) -> str:
 
 
 def peak_memory(command: list[str]) -> tuple[float, float, float]:
-    """(peak of the tree in MB with shared pages counted by share, peak of the main process, seconds) of one run."""
+    """(peak of the tree in MB with shared pages counted by share, peak of the main process,
+    seconds) of one run.
+    """
     started, tree, main = time.monotonic(), 0.0, 0.0
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL)
     while process.poll() is None:
@@ -260,7 +351,10 @@ def memory_rows(server: Server, scratch: Path) -> Iterator[tuple[str, ...]]:
     for count in (PICTURES, 10 * PICTURES):
         urls = server.addresses(count, scratch / f"{count}.txt")
         tree, main, seconds = peak_memory(ours(server.host)(urls, scratch / str(count)))
-        kept = sum(json.loads(line)["state"] == "kept" for line in (scratch / str(count) / "images.jsonl").open())
+        kept = sum(
+            json.loads(line)["state"] == "kept"
+            for line in (scratch / str(count) / "images.jsonl").open()
+        )
         yield f"{count}", f"{kept}", f"{tree:.0f} MB", f"{main:.0f} MB", f"{count / seconds:.0f}"
 
 
@@ -276,11 +370,17 @@ def memory_table(server: Server, scratch: Path) -> Table:
 
 def main() -> None:
     """Print one table."""
-    parser = argparse.ArgumentParser(description="Times the download engine beside other tools and the limit.")
+    parser = argparse.ArgumentParser(
+        description="Times the download engine beside other tools and the limit."
+    )
     parser.add_argument("--rounds", type=int, default=3, help="medians of so many (3)")
-    parser.add_argument("--peers", action="store_true", help="install and run img2dataset and icrawler as well")
+    parser.add_argument(
+        "--peers", action="store_true", help="install and run img2dataset and icrawler as well"
+    )
     parser.add_argument("--only", help="rows whose name holds this word, and ours")
-    parser.add_argument("--memory", action="store_true", help="measure memory at 1,000 and 10,000 pictures instead")
+    parser.add_argument(
+        "--memory", action="store_true", help="measure memory at 1,000 and 10,000 pictures instead"
+    )
     given = parser.parse_args()
     corpus(CACHE / "pictures", PICTURES)
     with Server(CACHE / "pictures") as server, tempfile.TemporaryDirectory(dir=CACHE) as name:
@@ -288,7 +388,9 @@ def main() -> None:
             result = memory_table(server, Path(name))
         else:
             rows = contenders(server.host, given.peers)
-            rows = [row for row in rows if row is rows[0] or not given.only or given.only in row.name]
+            rows = [
+                row for row in rows if row is rows[0] or not given.only or given.only in row.name
+            ]
             urls = server.addresses(PICTURES, Path(name) / "urls.txt")
             result = table(rows, measured(rows, server, urls, given.rounds), given.rounds)
         Console(width=120).print(result)

@@ -1,12 +1,15 @@
-"""Pictures a second of the whole fine-tuning, beside the same steps on random tensors that are already there.
+"""Pictures a second of the whole fine-tuning, beside the same steps on random tensors that are
+already there.
 
-Ours decodes nothing (its cache is filled before), but it gathers, crops, turns, mirrors and colours every picture,
-evaluates on val after each epoch, averages weights and watches for checkpoints. The limit does the arithmetic alone: a
-bare loop over two tensors that lie on the device, with the same network, batch, optimiser, average of weights and
-evaluation. Rounds are interleaved; figures are medians; the ratio is the median of the rounds' ratios.
+Ours decodes nothing (its cache is filled before), but it gathers, crops, turns, mirrors and colours
+every picture, evaluates on val after each epoch, averages weights and watches for checkpoints. The
+limit does the arithmetic alone: a bare loop over two tensors that lie on the device, with the same
+network, batch, optimiser, average of weights and evaluation. Rounds are interleaved; figures are
+medians; the ratio is the median of the rounds' ratios.
 
-On a GPU follows the original's job: 2 classes of 500 pictures, decoded from JPEG, ResNet50, 100 epochs. Needs torch,
-torchvision, numpy and pillow besides this folder; makes its own pictures; weights are random, for timing alone.
+On a GPU follows the original's job: 2 classes of 500 pictures, decoded from JPEG, ResNet50, 100
+epochs. Needs torch, torchvision, numpy and pillow besides this folder; makes its own pictures;
+weights are random, for timing alone.
 """
 
 from __future__ import annotations
@@ -29,7 +32,17 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from training.arithmetic import COARSE, EXACT, Arithmetic
 from training.backbones import BACKBONES, CROP
-from training.finetune import Job, Material, Plan, Recipe, Tuned, finetune, make_plan, parameter_groups, steps_of
+from training.finetune import (
+    Job,
+    Material,
+    Plan,
+    Recipe,
+    Tuned,
+    finetune,
+    make_plan,
+    parameter_groups,
+    steps_of,
+)
 from training.manifest import ImageRow
 from training.network import PictureNetwork
 from training.pictures import open_cache
@@ -61,7 +74,9 @@ def pictures(folder: Path, per_class: int) -> list[ImageRow]:
         path = folder / "images" / f"{number}.jpg"
         Image.fromarray(coarse).resize((640, 480), Image.Resampling.BICUBIC).save(path, quality=90)
         digest = sha256(path.read_bytes()).hexdigest()
-        rows.append(ImageRow(file=f"images/{path.name}", class_id=f"c{number % 2:03d}", sha256=digest))
+        rows.append(
+            ImageRow(file=f"images/{path.name}", class_id=f"c{number % 2:03d}", sha256=digest)
+        )
     return rows
 
 
@@ -70,7 +85,10 @@ def material(network: PictureNetwork, folder: Path, rows: Sequence[ImageRow]) ->
     cache = open_cache(folder / "cache", rows, network.backbone.resize)
     cache.fill(network, rows, folder, lambda done, total: None)
     places = np.arange(len(rows))
-    train, val = places[: round(0.7 * len(rows))], places[round(0.7 * len(rows)) : round(0.85 * len(rows))]
+    train, val = (
+        places[: round(0.7 * len(rows))],
+        places[round(0.7 * len(rows)) : round(0.85 * len(rows))],
+    )
     return Material(cache, places % 2, train, val, 2, np.ones(len(rows), np.float32))
 
 
@@ -92,13 +110,23 @@ class Bare:
 
     def __init__(self, bench: Bench, found: Material) -> None:
         self._device, self._arithmetic = bench.device, _arithmetic(bench.plan)
-        layout: Any = torch.channels_last if self._arithmetic.channels_last else torch.contiguous_format
-        copies = [PictureNetwork(bench.network.backbone, bench.network.backbone.build(), 2) for _ in range(2)]
-        self._network, self._averaged = (copy.to(self._device).to(memory_format=layout) for copy in copies)
+        layout: Any = (
+            torch.channels_last if self._arithmetic.channels_last else torch.contiguous_format
+        )
+        copies = [
+            PictureNetwork(bench.network.backbone, bench.network.backbone.build(), 2)
+            for _ in range(2)
+        ]
+        self._network, self._averaged = (
+            copy.to(self._device).to(memory_format=layout) for copy in copies
+        )
         groups = parameter_groups(self._network, bench.recipe, bench.plan.batch)
         self._optimiser = torch.optim.AdamW(groups, lr=1e-5, fused=self._device.type == "cuda")
         self._steps, self._train = steps_of(len(found.train), bench.plan.batch), len(found.train)
-        self._batch, self._val = self._random(-(-self._train // self._steps)), self._random(len(found.val))
+        self._batch, self._val = (
+            self._random(-(-self._train // self._steps)),
+            self._random(len(found.val)),
+        )
         self._labels = torch.zeros(len(self._batch), dtype=torch.int64, device=self._device)
 
     def rate(self, epochs: int) -> float:
@@ -166,14 +194,20 @@ def _with_epochs(plan: Plan, epochs: int) -> Plan:
 def prepared(options: argparse.Namespace, folder: Path) -> tuple[Bench, Material]:
     """Network, pictures in their cache, and the plan that this machine makes."""
     torch.manual_seed(0)
-    backbone = BACKBONES[options.backbone or ("resnet50" if options.device == "cuda" else "resnet18")]
+    backbone = BACKBONES[
+        options.backbone or ("resnet50" if options.device == "cuda" else "resnet18")
+    ]
     network = PictureNetwork(backbone, backbone.build(), 2).to(options.device)
     found = material(network, folder, pictures(folder, options.pictures))
     recipe = Recipe(patience=1000)
     plan = make_plan(network, found, recipe, Job(folder, UNLIMITED, COARSE), options.device)
     assert isinstance(plan, Plan), plan
     return Bench(
-        torch.device(options.device), network, recipe, _with_epochs(plan, options.epochs), options.rounds
+        torch.device(options.device),
+        network,
+        recipe,
+        _with_epochs(plan, options.epochs),
+        options.rounds,
     ), found
 
 
@@ -193,10 +227,14 @@ def show(title: str, rows: Sequence[tuple[str, str, str]]) -> None:
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     on_gpu = torch.cuda.is_available()
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda" if on_gpu else "cpu")
-    parser.add_argument("--backbone", choices=tuple(BACKBONES), help="resnet50 on a GPU, resnet18 on a CPU")
+    parser.add_argument(
+        "--backbone", choices=tuple(BACKBONES), help="resnet50 on a GPU, resnet18 on a CPU"
+    )
     parser.add_argument("--pictures", type=int, help="of each class: 500 on a GPU, 24 on a CPU")
     parser.add_argument("--epochs", type=int, help="of a round: 10 on a GPU, 3 on a CPU")
     parser.add_argument("--rounds", type=int, default=3)
@@ -206,11 +244,17 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as place:
         bench, found = prepared(options, Path(place) / "compared")
         pairs = compared(bench, found, Path(place) / "compared")
-        seconds = original_job(bench, Path(place) / "original") if options.device == "cuda" else None
+        seconds = (
+            original_job(bench, Path(place) / "original") if options.device == "cuda" else None
+        )
     ratios = [one / limit for one, limit in pairs]
     rows = [
         ("whole fine-tuning", f"{statistics.median(one for one, _ in pairs):.1f} pictures/s", ""),
-        ("the same steps on random tensors", f"{statistics.median(limit for _, limit in pairs):.1f} pictures/s", ""),
+        (
+            "the same steps on random tensors",
+            f"{statistics.median(limit for _, limit in pairs):.1f} pictures/s",
+            "",
+        ),
         (
             "ours / limit",
             f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})",
@@ -220,8 +264,15 @@ def main() -> None:
     if seconds is not None:
         job = f"the original's job: 2 x {ORIGINAL[0]} pictures, {ORIGINAL[1]} epochs"
         rows.append((job, f"{seconds:.1f} s", f"{WANTED_SECONDS:.0f} s"))
-    name = torch.cuda.get_device_name() if options.device == "cuda" else f"{torch.get_num_threads()} threads"
-    show(f"{bench.network.backbone.title} on {name}, batch {bench.plan.batch}, {bench.plan.arithmetic}", rows)
+    name = (
+        torch.cuda.get_device_name()
+        if options.device == "cuda"
+        else f"{torch.get_num_threads()} threads"
+    )
+    show(
+        f"{bench.network.backbone.title} on {name}, batch {bench.plan.batch}, {bench.plan.arithmetic}",
+        rows,
+    )
 
 
 if __name__ == "__main__":

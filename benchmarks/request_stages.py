@@ -1,9 +1,10 @@
 """N6: a whole request from the form to the delivery, beside the sum of its parts run alone.
 
-The whole is ``manage.py demo`` with two classes of 60 pictures. The parts are the same work by the libraries' own
-commands, on what that request found: ``python -m scraping collect``, ``python -m training fit``, and the packing of
-both zips. What the whole takes beyond their sum is the price of queueing, polling and handing over. Rounds alternate
-between whole and parts; the table shows medians.
+The whole is ``manage.py demo`` with two classes of 60 pictures. The parts are the same work by the
+libraries' own commands, on what that request found: ``python -m scraping collect``, ``python -m
+training fit``, and the packing of both zips. What the whole takes beyond their sum is the price of
+queueing, polling and handing over. Rounds alternate between whole and parts; the table shows
+medians.
 """
 
 import argparse
@@ -34,7 +35,9 @@ Seconds = dict[str, float]
 
 
 def run(*arguments: str, environment: Mapping[str, str] | None = None) -> str:
-    """Run ``python ARGUMENTS`` to its end; returns its standard output, and shows its errors only when it fails."""
+    """Run ``python ARGUMENTS`` to its end; returns its standard output, and shows its errors only
+    when it fails.
+    """
     done = subprocess.run(
         [sys.executable, *arguments],
         cwd=ROOT,
@@ -75,7 +78,10 @@ def collect_alone(outcome: Mapping[str, Any], scratch: Path) -> float:
     """Seconds of the same collection by the command line."""
     config = json.loads(Path(outcome["request_folder"], "collect", "config.json").read_text())
     with gallery() as url:
-        config |= {"source_urls": {"bing": url}, "allowed_private_hosts": [url.removeprefix("http://")]}
+        config |= {
+            "source_urls": {"bing": url},
+            "allowed_private_hosts": [url.removeprefix("http://")],
+        }
         folder = scratch / "collect"
         folder.mkdir()
         (folder / "config.json").write_text(json.dumps(config))
@@ -83,7 +89,9 @@ def collect_alone(outcome: Mapping[str, Any], scratch: Path) -> float:
 
 
 def train_alone(outcome: Mapping[str, Any], scratch: Path) -> float:
-    """Seconds of the same training by the command line, from the same pictures without their split."""
+    """Seconds of the same training by the command line, from the same pictures without their
+    split.
+    """
     source, target = Path(outcome["request_folder"], "runs", "1"), scratch / "run"
     target.mkdir()
     shutil.copytree(source / "images", target / "images")
@@ -95,16 +103,22 @@ def train_alone(outcome: Mapping[str, Any], scratch: Path) -> float:
 
 
 def package_alone(outcome: Mapping[str, Any], scratch: Path) -> float:
-    """Seconds of packing both zips again, measured inside a process that has already loaded everything."""
+    """Seconds of packing both zips again, measured inside a process that has already loaded
+    everything.
+    """
     database = {
         "PICAISSO_DATA_DIR": outcome["folder"],
         "DATABASE_URL": "sqlite:///" + quote(str(Path(outcome["folder"], "db.sqlite3"))),
     }
-    return float(run("-m", "benchmarks.request_stages", "--package-into", str(scratch), environment=database))
+    return float(
+        run("-m", "benchmarks.request_stages", "--package-into", str(scratch), environment=database)
+    )
 
 
 def package_into(scratch: Path) -> float:
-    """Pack the only request of the configured database into ``scratch``; returns the seconds it took."""
+    """Pack the only request of the configured database into ``scratch``; returns the seconds it
+    took.
+    """
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "picaisso_site.settings")
     import django
 
@@ -140,12 +154,18 @@ def table(whole: Seconds, alone: Seconds) -> Table:
     for heading in ("stage", "in the request", "alone", "ratio"):
         result.add_column(heading, justify="left" if heading == "stage" else "right")
     for stage, seconds in whole.items():
-        beside = (f"{alone[stage]:.1f} s", f"{seconds / alone[stage]:.2f}") if stage in alone else ("", "")
+        beside = (
+            (f"{alone[stage]:.1f} s", f"{seconds / alone[stage]:.2f}")
+            if stage in alone
+            else ("", "")
+        )
         if stage != "total":
             result.add_row(stage, f"{seconds:.1f} s", *beside)
     total, parts = whole["total"], sum(alone.values())
     result.add_section()
-    result.add_row("whole / sum of parts", f"{total:.1f} s", f"{parts:.1f} s", f"{total / parts:.2f}")
+    result.add_row(
+        "whole / sum of parts", f"{total:.1f} s", f"{parts:.1f} s", f"{total / parts:.2f}"
+    )
     result.add_row("wanted at most", "", "", f"{WANTED_RATIO:.2f}")
     return result
 
@@ -155,7 +175,9 @@ def medians(rounds: list[Seconds]) -> Seconds:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Times a whole request beside its parts run alone.")
+    parser = argparse.ArgumentParser(
+        description="Times a whole request beside its parts run alone."
+    )
     parser.add_argument("--rounds", type=int, default=3, help="medians of so many, default 3")
     parser.add_argument("--images", type=int, default=60, help="pictures per class, default 60")
     parser.add_argument("--package-into", type=Path, help=argparse.SUPPRESS)

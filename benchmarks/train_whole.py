@@ -1,16 +1,19 @@
-"""From a folder of two classes to a finished ResNet50 on the CPU, as a whole process, beside fastai's.
+"""From a folder of two classes to a finished ResNet50 on the CPU, as a whole process, beside
+fastai's.
 
-Both get the same 204 JPEG, of which 143 or so are learned from. Ours is the ordinary command ``python -m training fit
---images``: near copies grouped, a linear head searched and calibrated, tested, explained, exported and compared.
-fastai's is a script of its own API, ``vision_learner(resnet50).fine_tune(3)``: one epoch of its head, three of
-everything, nothing exported. Neither has the network's weights to download, so both start from random ones, which
-takes as long; accuracy is another benchmark's matter. ``first run`` starts without anything that Picaisso keeps on a
-machine between runs (the measured arithmetic, exported graphs); the rows below it name where the time of later runs
-went.
+Both get the same 204 JPEG, of which 143 or so are learned from. Ours is the ordinary command
+``python -m training fit --images``: near copies grouped, a linear head searched and calibrated,
+tested, explained, exported and compared. fastai's is a script of its own API,
+``vision_learner(resnet50).fine_tune(3)``: one epoch of its head, three of everything, nothing
+exported. Neither has the network's weights to download, so both start from random ones, which takes
+as long; accuracy is another benchmark's matter. ``first run`` starts without anything that Picaisso
+keeps on a machine between runs (the measured arithmetic, exported graphs); the rows below it name
+where the time of later runs went.
 
-Rounds are interleaved and figures are medians; a ratio is the median of the rounds' ratios. Processor seconds stand
-beside those of the clock, because a neighbour's load hardly moves them. ``--peers`` installs fastai into a folder of
-its own, beside the torch that is there, and runs it as well.
+Rounds are interleaved and figures are medians; a ratio is the median of the rounds' ratios.
+Processor seconds stand beside those of the clock, because a neighbour's load hardly moves them.
+``--peers`` installs fastai into a folder of its own, beside the torch that is there, and runs it as
+well.
 """
 
 import argparse
@@ -36,8 +39,8 @@ from training.manifest import STAGES, read_metrics
 ROOT = Path(__file__).resolve().parent.parent
 CACHE = Path(tempfile.gettempdir()) / "picaisso-benchmarks"
 WANTED = 2.5
-# What `import fastai.vision.all` needs beyond this project's own packages; torch itself is not installed again, so that
-# both compute with the same one.
+# What `import fastai.vision.all` needs beyond this project's own packages; torch itself is not
+# installed again, so that both compute with the same one.
 FASTAI = (
     "fastai==2.8.12", "fastcore==2.2.39", "fastdownload==0.0.8", "fastprogress==1.0.5", "fasttransform==0.0.5",
     "plum-dispatch==2.9.0", "beartype==0.23.1", "cloudpickle==3.1.2", "pandas==3.1.1",
@@ -74,8 +77,28 @@ class Ours:
 
 def ours(images: Path, data_dir: Path, out: Path) -> Ours:
     """Train into a new run folder, with what `data_dir` keeps from earlier runs."""
-    flags = ["--backbone", "resnet50", "--weights", "random", "--device", "cpu", "--data-dir", str(data_dir), "--json"]
-    command = [sys.executable, "-m", "training", "fit", "--images", str(images), "--out", str(out), *flags]
+    flags = [
+        "--backbone",
+        "resnet50",
+        "--weights",
+        "random",
+        "--device",
+        "cpu",
+        "--data-dir",
+        str(data_dir),
+        "--json",
+    ]
+    command = [
+        sys.executable,
+        "-m",
+        "training",
+        "fit",
+        "--images",
+        str(images),
+        "--out",
+        str(out),
+        *flags,
+    ]
     process = timed(command, os.environ)
     metrics = read_metrics(out)
     return Ours(process, metrics["seconds"], metrics["split"]["train"])
@@ -83,7 +106,9 @@ def ours(images: Path, data_dir: Path, out: Path) -> Ours:
 
 def theirs(images: Path, packages: Path) -> Process:
     """fastai's whole process."""
-    return timed([sys.executable, "-c", FINE_TUNE, str(images)], {**os.environ, "PYTHONPATH": str(packages)})
+    return timed(
+        [sys.executable, "-c", FINE_TUNE, str(images)], {**os.environ, "PYTHONPATH": str(packages)}
+    )
 
 
 def timed(command: Sequence[str], environment: Mapping[str, str]) -> Process:
@@ -102,12 +127,24 @@ def _children_seconds() -> float:
 
 
 def fastai() -> Path | None:
-    """The folder that fastai is installed in; None, said on stderr, where it cannot be installed."""
+    """The folder that fastai is installed in; None, said on stderr, where it cannot be
+    installed.
+    """
     folder = CACHE / "fastai"
     if (folder / "complete").exists():
         return folder
     shutil.rmtree(folder, ignore_errors=True)
-    command = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", str(folder), *FASTAI]
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "install",
+        "-q",
+        "--no-deps",
+        "--target",
+        str(folder),
+        *FASTAI,
+    ]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         print(f"fastai cannot be installed:\n{done.stderr[-1500:]}", file=sys.stderr)
@@ -119,9 +156,19 @@ def fastai() -> Path | None:
 def table(first: Ours, runs: Sequence[Ours], peer: Sequence[Process]) -> Table:
     """The one table."""
     learned_from = f"{runs[0].learned_from} training pictures"
-    result = Table(title=f"{learned_from}, ResNet50, {os.cpu_count()} cores, medians of {len(runs)}")
+    result = Table(
+        title=f"{learned_from}, ResNet50, {os.cpu_count()} cores, medians of {len(runs)}"
+    )
     result.add_column("", no_wrap=True)
-    for heading in ("seconds", "lowest", "highest", "fastai / this", "wanted", "processor", "fastai / this"):
+    for heading in (
+        "seconds",
+        "lowest",
+        "highest",
+        "fastai / this",
+        "wanted",
+        "processor",
+        "fastai / this",
+    ):
         result.add_column(heading, justify="right")
     processes = [run.process for run in runs]
     result.add_row("Picaisso", *_cells(processes, peer, f"{WANTED:.1f}"))
@@ -157,14 +204,20 @@ def _ratio(peer: Sequence[float], whole: Sequence[float]) -> str:
     return f"{statistics.median(one / other for one, other in zip(peer, whole, strict=True)):.2f}"
 
 
-def measured(images: Path, scratch: Path, rounds: int, packages: Path | None) -> tuple[Ours, list[Ours], list[Process]]:
+def measured(
+    images: Path, scratch: Path, rounds: int, packages: Path | None
+) -> tuple[Ours, list[Ours], list[Process]]:
     """Our first run, our later runs, and fastai's, which alternate with them."""
     first = ours(images, scratch / "data", scratch / "first")
     runs: list[Ours] = []
     peer: list[Process] = []
     for number in range(rounds):
         runs.append(ours(images, scratch / "data", scratch / str(number)))
-        print(f"Picaisso: {runs[-1].process} {json.dumps(runs[-1].stages)}", file=sys.stderr, flush=True)
+        print(
+            f"Picaisso: {runs[-1].process} {json.dumps(runs[-1].stages)}",
+            file=sys.stderr,
+            flush=True,
+        )
         if packages:
             peer.append(theirs(images, packages))
             print(f"fastai: {peer[-1]}", file=sys.stderr, flush=True)
@@ -173,13 +226,18 @@ def measured(images: Path, scratch: Path, rounds: int, packages: Path | None) ->
 
 def main() -> None:
     """Print one table."""
-    parser = argparse.ArgumentParser(description="Times a whole training on the CPU beside fastai's.")
+    parser = argparse.ArgumentParser(
+        description="Times a whole training on the CPU beside fastai's."
+    )
     parser.add_argument("--rounds", type=int, default=3, help="medians of so many (3)")
     parser.add_argument("--peers", action="store_true", help="install and run fastai as well")
     given = parser.parse_args()
     packages = fastai() if given.peers else None
     if not given.peers:
-        print("Ours alone; --peers installs fastai into a folder of its own and runs it as well.", file=sys.stderr)
+        print(
+            "Ours alone; --peers installs fastai into a folder of its own and runs it as well.",
+            file=sys.stderr,
+        )
     CACHE.mkdir(exist_ok=True)
     images = class_folders(ALIVE_OR_NOT, CACHE / "alive-or-not")
     with tempfile.TemporaryDirectory(dir=CACHE) as scratch:

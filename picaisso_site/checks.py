@@ -14,8 +14,12 @@ from django.core.checks import CheckMessage, Error, Tags, Warning, register
 
 
 @register("picaisso")
-def data_folder_is_writable(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:
-    """E001: proven by writing, because permission bits do not tell about read-only mounts and full disks."""
+def data_folder_is_writable(
+    app_configs: Sequence[AppConfig] | None, **kwargs: Any
+) -> list[CheckMessage]:
+    """E001: proven by writing, because permission bits do not tell about read-only mounts and full
+    disks.
+    """
     folder = Path(settings.DATA_DIR)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -53,12 +57,20 @@ def values_are_known(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> 
         ("PICAISSO_ROBOTS", settings.ROBOTS, ("respect", "operator")),
     ):
         if value not in known:
-            found.append(Error(f"{name} is {value!r}.", hint=f"Known are {', '.join(known)}.", id="picaisso.E002"))
+            found.append(
+                Error(
+                    f"{name} is {value!r}.",
+                    hint=f"Known are {', '.join(known)}.",
+                    id="picaisso.E002",
+                )
+            )
     return found
 
 
 @register("picaisso")
-def database_driver_is_there(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:
+def database_driver_is_there(
+    app_configs: Sequence[AppConfig] | None, **kwargs: Any
+) -> list[CheckMessage]:
     """E003."""
     if not settings.MYSQL_DRIVER_MISSING:
         return []
@@ -82,7 +94,9 @@ def _programs() -> tuple[str, str]:
 def _major_version(program: str) -> str:
     """The first number of ``PROGRAM --version``, '' if it does not answer."""
     try:
-        answer = subprocess.run([program, "--version"], capture_output=True, text=True, timeout=20, check=False)
+        answer = subprocess.run(
+            [program, "--version"], capture_output=True, text=True, timeout=20, check=False
+        )
     except (OSError, subprocess.TimeoutExpired):
         return ""
     numbers = [word.split(".")[0] for word in answer.stdout.split() if word[:1].isdigit()]
@@ -108,7 +122,9 @@ def browser_is_there(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> 
 
 
 @register("picaisso", deploy=True)
-def driver_matches_browser(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:
+def driver_matches_browser(
+    app_configs: Sequence[AppConfig] | None, **kwargs: Any
+) -> list[CheckMessage]:
     """W002: only under --deploy, because it starts both programs."""
     chrome, driver = _programs()
     versions = _major_version(chrome) if chrome else "", _major_version(driver) if driver else ""

@@ -1,4 +1,6 @@
-"""Settings of the site. Every knob is an environment variable (also read from ``.env``); the README lists them all."""
+"""Settings of the site. Every knob is an environment variable (also read from ``.env``); the README
+lists them all.
+"""
 
 import contextlib
 import importlib.util
@@ -22,19 +24,25 @@ def _data_dir() -> Path:
 
 
 def _secret_key() -> str:
-    """The configured key, else the one kept in the data folder, made at the first start with mode 0600."""
+    """The configured key, else the one kept in the data folder, made at the first start with mode
+    0600.
+    """
     if configured := env.str("PICAISSO_SECRET_KEY", ""):
         return configured
     path = DATA_DIR / "secret_key"
     if path.exists() and (kept := path.read_text().strip()):
         return kept
-    DATA_DIR.mkdir(parents=True, exist_ok=True, mode=0o700)  # addresses and links that are keys lie in there
+    DATA_DIR.mkdir(
+        parents=True, exist_ok=True, mode=0o700
+    )  # addresses and links that are keys lie in there
     path.unlink(missing_ok=True)
     with tempfile.NamedTemporaryFile("w", dir=DATA_DIR, prefix="secret_key.") as file:  # mode 0600
         file.write(secrets.token_urlsafe(64))
         file.flush()
         os.fsync(file.fileno())
-        with contextlib.suppress(FileExistsError):  # of processes that start together, the first one's key counts
+        with contextlib.suppress(
+            FileExistsError
+        ):  # of processes that start together, the first one's key counts
             os.link(file.name, path)
     return path.read_text().strip()
 
@@ -43,7 +51,8 @@ def _databases() -> dict[str, dict[str, Any]]:
     own: dict[str, Any] = {"ENGINE": "django.db.backends.sqlite3", "NAME": DATA_DIR / "db.sqlite3"}
     default = env.db("DATABASE_URL") if env.str("DATABASE_URL", "") else own
     if default["ENGINE"].endswith("sqlite3"):
-        # Immediate transactions queue behind each other; Django's default ones fail when two of them upgrade.
+        # Immediate transactions queue behind each other; Django's default ones fail when two of
+        # them upgrade.
         default["OPTIONS"] = {
             "timeout": 20,
             "transaction_mode": "IMMEDIATE",
@@ -56,28 +65,40 @@ def _databases() -> dict[str, dict[str, Any]]:
             "connect_timeout": 10,
         }
         default["TEST"] = {"CHARSET": "utf8mb4"}
-        if MYSQL_DRIVER_MISSING:  # check picaisso.E003 then says how to mend it, instead of an import error
+        if (
+            MYSQL_DRIVER_MISSING
+        ):  # check picaisso.E003 then says how to mend it, instead of an import error
             default["ENGINE"] = "django.db.backends.dummy"
     default["CONN_MAX_AGE"] = 0  # a stage may last longer than the server keeps an idle connection
     return {"default": default}
 
 
-# --- places -----------------------------------------------------------------------------------------------
+# --- places
+# -----------------------------------------------------------------------------------------------
 DATA_DIR = _data_dir()  # everything Picaisso writes
-WEIGHTS_DIR = env.str("PICAISSO_WEIGHTS_DIR", "")  # weight files, for machines without the download server
-WEIGHTS_URL = env.str("PICAISSO_WEIGHTS_URL", "")  # another server for the weight files; empty: torchvision's
+WEIGHTS_DIR = env.str(
+    "PICAISSO_WEIGHTS_DIR", ""
+)  # weight files, for machines without the download server
+WEIGHTS_URL = env.str(
+    "PICAISSO_WEIGHTS_URL", ""
+)  # another server for the weight files; empty: torchvision's
 
-# --- site -------------------------------------------------------------------------------------------------
+# --- site
+# -------------------------------------------------------------------------------------------------
 SECRET_KEY = _secret_key()
 DEBUG = env.bool("PICAISSO_DEBUG", False)
-BASE_URL = env.str("PICAISSO_BASE_URL", "http://127.0.0.1:8000").rstrip("/")  # makes the links in mails
+BASE_URL = env.str("PICAISSO_BASE_URL", "http://127.0.0.1:8000").rstrip(
+    "/"
+)  # makes the links in mails
 ALLOWED_HOSTS = env.list(
     "PICAISSO_ALLOWED_HOSTS",
     default=["localhost", "127.0.0.1", "[::1]", urlsplit(BASE_URL).hostname or "localhost"],
 )
 CSRF_TRUSTED_ORIGINS = [f"{urlsplit(BASE_URL).scheme}://{urlsplit(BASE_URL).netloc}"]
 
-MYSQL_DRIVER_MISSING = env.str("DATABASE_URL", "").startswith("mysql") and importlib.util.find_spec("MySQLdb") is None
+MYSQL_DRIVER_MISSING = (
+    env.str("DATABASE_URL", "").startswith("mysql") and importlib.util.find_spec("MySQLdb") is None
+)
 DATABASES = _databases()
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
@@ -124,7 +145,11 @@ TEMPLATES = [
 ]
 AUTH_PASSWORD_VALIDATORS = [
     {"NAME": f"django.contrib.auth.password_validation.{name}"}
-    for name in ("UserAttributeSimilarityValidator", "MinimumLengthValidator", "CommonPasswordValidator")
+    for name in (
+        "UserAttributeSimilarityValidator",
+        "MinimumLengthValidator",
+        "CommonPasswordValidator",
+    )
 ]
 LANGUAGE_CODE = "en"
 TIME_ZONE = "UTC"
@@ -132,7 +157,8 @@ USE_TZ = True
 
 SILENCED_SYSTEM_CHECKS = ["models.W037"]  # a conditional index of the queue that MariaDB leaves out
 
-# --- static files -----------------------------------------------------------------------------------------
+# --- static files
+# -----------------------------------------------------------------------------------------
 STATIC_URL = "static/"
 STATIC_ROOT = DATA_DIR / "static"  # filled by `manage.py up`
 STATICFILES_DIRS = [BASE_DIR / "static"]
@@ -146,14 +172,19 @@ STORAGES = {
 }
 WHITENOISE_USE_FINDERS = True
 
-# --- security ---------------------------------------------------------------------------------------------
+# --- security
+# ---------------------------------------------------------------------------------------------
 _HTTPS = BASE_URL.startswith("https://")
 SECURE_SSL_REDIRECT = _HTTPS
-SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if env.bool("PICAISSO_BEHIND_PROXY", False) else None
+SECURE_PROXY_SSL_HEADER = (
+    ("HTTP_X_FORWARDED_PROTO", "https") if env.bool("PICAISSO_BEHIND_PROXY", False) else None
+)
 SECURE_HSTS_SECONDS = 31_536_000 if _HTTPS else 0
 SECURE_HSTS_INCLUDE_SUBDOMAINS = SECURE_HSTS_PRELOAD = _HTTPS
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = _HTTPS
-SECURE_REFERRER_POLICY = "same-origin"  # request pages send no-referrer themselves: their address is the permission
+SECURE_REFERRER_POLICY = (
+    "same-origin"  # request pages send no-referrer themselves: their address is the permission
+)
 X_FRAME_OPTIONS = "DENY"
 CONTENT_SECURITY_POLICY = {
     "DIRECTIVES": {
@@ -166,7 +197,8 @@ CONTENT_SECURITY_POLICY = {
     }
 }
 
-# --- mail -------------------------------------------------------------------------------------------------
+# --- mail
+# -------------------------------------------------------------------------------------------------
 EMAIL_IN_FOLDER = not env.str("EMAIL_URL", "")
 MAIL_DIR = DATA_DIR / "mail"
 if EMAIL_IN_FOLDER:
@@ -178,17 +210,27 @@ DEFAULT_FROM_EMAIL = env.str("PICAISSO_FROM_EMAIL", "Picaisso <picaisso@localhos
 MAIL_ATTACH_MB = env.float("PICAISSO_MAIL_ATTACH_MB", 15.0)
 CONFIRM_EMAIL = env.bool("PICAISSO_CONFIRM_EMAIL", True)
 
-# --- collecting -------------------------------------------------------------------------------------------
+# --- collecting
+# -------------------------------------------------------------------------------------------
 KNOWN_SOURCES = (
     "openverse", "wikimedia", "inaturalist", "gbif", "bing", "nasa", "met", "artic", "pixabay", "google",
 )  # fmt: skip
-SOURCE_URLS = {name: url for name in KNOWN_SOURCES if (url := env.str(f"PICAISSO_{name.upper()}_URL", ""))}
+SOURCE_URLS = {
+    name: url for name in KNOWN_SOURCES if (url := env.str(f"PICAISSO_{name.upper()}_URL", ""))
+}
 OPENVERSE_CLIENT_ID = env.str("PICAISSO_OPENVERSE_CLIENT_ID", "")
 OPENVERSE_CLIENT_SECRET = env.str("PICAISSO_OPENVERSE_CLIENT_SECRET", "")
 PIXABAY_KEY = env.str("PICAISSO_PIXABAY_KEY", "")
 SOURCES = env.list(
     "PICAISSO_SOURCES",
-    default=["openverse", "wikimedia", "inaturalist", "gbif", "bing", *(["pixabay"] if PIXABAY_KEY else [])],
+    default=[
+        "openverse",
+        "wikimedia",
+        "inaturalist",
+        "gbif",
+        "bing",
+        *(["pixabay"] if PIXABAY_KEY else []),
+    ],
 )
 ROBOTS = env.str("PICAISSO_ROBOTS", "respect")
 CONTACT = env.str("PICAISSO_CONTACT", "")
@@ -199,18 +241,23 @@ SELENIUM_REMOTE_URL = env.str("PICAISSO_SELENIUM_REMOTE_URL", "")
 ALLOWED_PRIVATE_HOSTS = env.list("PICAISSO_ALLOWED_PRIVATE_HOSTS", default=[])
 MIN_SIDE = env.int("PICAISSO_MIN_SIDE", 200)  # pixels
 MAX_SIDE = env.int("PICAISSO_MAX_SIDE", 1024)  # pixels
-MIN_IMAGES = env.int("PICAISSO_MIN_IMAGES", 20)  # usable pictures per class below which nothing is trained
+MIN_IMAGES = env.int(
+    "PICAISSO_MIN_IMAGES", 20
+)  # usable pictures per class below which nothing is trained
 COLLECT_MINUTES = env.float("PICAISSO_COLLECT_MINUTES", 30)
 
-# --- training ---------------------------------------------------------------------------------------------
+# --- training
+# ---------------------------------------------------------------------------------------------
 BACKBONE = env.str("PICAISSO_BACKBONE", "resnet50")
 DEVICE = env.str("PICAISSO_DEVICE", "auto")
 TRAIN_MINUTES = env.float("PICAISSO_TRAIN_MINUTES", 120)
 
-# --- keeping ----------------------------------------------------------------------------------------------
+# --- keeping
+# ----------------------------------------------------------------------------------------------
 RETENTION_DAYS = env.int("PICAISSO_RETENTION_DAYS", 30)
 
-# --- how fast lost work is noticed (seconds) --------------------------------------------------------------
+# --- how fast lost work is noticed (seconds)
+# --------------------------------------------------------------
 LEASE_SECONDS = env.float("PICAISSO_LEASE_SECONDS", 120)
 BEAT_SECONDS = env.float("PICAISSO_BEAT_SECONDS", 15)
 REAP_SECONDS = env.float("PICAISSO_REAP_SECONDS", 60)
@@ -220,7 +267,8 @@ STOP_SECONDS = env.float("PICAISSO_STOP_SECONDS", 30)
 CLUSTER_ID = env.str("PICAISSO_CLUSTER", "")
 TETHERED = env.bool("PICAISSO_TETHERED", False)
 
-# --- queue ------------------------------------------------------------------------------------------------
+# --- queue
+# ------------------------------------------------------------------------------------------------
 CACHES = {
     "default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"},
     "qstat": {
@@ -228,8 +276,9 @@ CACHES = {
         "LOCATION": DATA_DIR / "qstat",
     },
 }
-# django-q2 is only the doorbell: Job rows are the record of work, so redelivery by the broker is switched off.
-# Each limit is the job's own plus five minutes: the beat loop keeps the job's limit, this is the backstop.
+# django-q2 is only the doorbell: Job rows are the record of work, so redelivery by the broker is
+# switched off. Each limit is the job's own plus five minutes: the beat loop keeps the job's limit,
+# this is the backstop.
 Q_CLUSTER = {
     "name": "picaisso",
     "orm": "default",

@@ -43,8 +43,9 @@ admin.site.site_title = "Picaisso"
 admin.site.index_title = "Dashboard"
 admin.site.index_template = "admin/dashboard.html"
 
-# Whoever may edit a schedule may name any function with any arguments, a shell among them. Nobody needs to: the
-# schedules are made by the site itself, and what the queue does is told by the Job rows.
+# Whoever may edit a schedule may name any function with any arguments, a shell among them. Nobody
+# needs to: the schedules are made by the site itself, and what the queue does is told by the Job
+# rows.
 for queue_model in (Schedule, Failure, Success, OrmQ):
     if admin.site.is_registered(queue_model):
         admin.site.unregister(queue_model)
@@ -82,7 +83,9 @@ class RecordAdmin(Records, admin.ModelAdmin):
     show_full_result_count = False
 
     def has_operate_permission(self, http: HttpRequest) -> bool:
-        """May press the buttons of this list: whoever has Django's "change" permission for the table."""
+        """May press the buttons of this list: whoever has Django's "change" permission for the
+        table.
+        """
         meta = self.model._meta
         return http.user.has_perm(f"{meta.app_label}.change_{meta.model_name}")
 
@@ -115,7 +118,17 @@ class EventInline(RecordInline):
 
 @admin.register(ClassifierRequest)
 class ClassifierRequestAdmin(RecordAdmin):
-    list_display = ("pk", "class_names", "status", "email", "images_per_class", "backbone", "created", "moved", "page")
+    list_display = (
+        "pk",
+        "class_names",
+        "status",
+        "email",
+        "images_per_class",
+        "backbone",
+        "created",
+        "moved",
+        "page",
+    )
     list_display_links = ("pk", "class_names")
     list_filter = ("status", "backbone", "license", "accept_fewer", "created")
     search_fields = ("=id", "email", "classes__name", "classes__query")
@@ -143,10 +156,15 @@ class ClassifierRequestAdmin(RecordAdmin):
 
     @admin.action(description="Start the selected requests again", permissions=["operate"])
     def retry_selected(self, http: HttpRequest, rows: QuerySet[ClassifierRequest]) -> None:
-        started = [row for row in rows if row.jobs.exists() and pipeline.retry(row, actor=acting(http))]
+        started = [
+            row for row in rows if row.jobs.exists() and pipeline.retry(row, actor=acting(http))
+        ]
         self._report(http, started, "started again", of=len(rows))
 
-    @admin.action(description="Delete the selected requests' pictures, files and address", permissions=["operate"])
+    @admin.action(
+        description="Delete the selected requests' pictures, files and address",
+        permissions=["operate"],
+    )
     def delete_everything(self, http: HttpRequest, rows: QuerySet[ClassifierRequest]) -> None:
         deleted = [row for row in rows if pipeline.delete(row, reason=f"deleted by {acting(http)}")]
         self._report(http, deleted, "deleted", of=len(rows))
@@ -156,7 +174,9 @@ class ClassifierRequestAdmin(RecordAdmin):
         for row in rows:
             self.log_change(http, row, f"{what} in the dashboard")
         if rows:
-            self.message_user(http, f"{wording.counted(len(rows), 'request')} {what}.", messages.SUCCESS)
+            self.message_user(
+                http, f"{wording.counted(len(rows), 'request')} {what}.", messages.SUCCESS
+            )
         if left := of - len(rows):
             sentence = f"{wording.counted(left, 'request')} could not be {what}."
             self.message_user(http, sentence, messages.WARNING)
@@ -181,7 +201,17 @@ class ImageClassAdmin(RecordAdmin):
 
 @admin.register(ImageUrl)
 class ImageUrlAdmin(RecordAdmin):
-    list_display = ("picture", "class_link", "source", "state", "reason", "license", "split", "address", "fetched_at")
+    list_display = (
+        "picture",
+        "class_link",
+        "source",
+        "state",
+        "reason",
+        "license",
+        "split",
+        "address",
+        "fetched_at",
+    )
     list_display_links = ("address",)
     list_filter = ("state", "reason", "source", "license", "license_basis", "split")
     search_fields = ("image_url", "page_url", "title", "creator", "=sha256", "image_class__name")
@@ -194,7 +224,9 @@ class ImageUrlAdmin(RecordAdmin):
         if row.state != ImageState.KEPT:
             return "–"
         url = reverse("thumbnail", args=[row.image_class.request.token, row.pk])
-        return format_html('<img src="{}" alt="" width="56" height="56" class="picture" loading="lazy">', url)
+        return format_html(
+            '<img src="{}" alt="" width="56" height="56" class="picture" loading="lazy">', url
+        )
 
     @admin.display(description="Address", ordering="image_url")
     def address(self, row: ImageUrl) -> str:
@@ -232,7 +264,15 @@ class DatasetVersionAdmin(RecordAdmin):
 
 @admin.register(TrainingRun)
 class TrainingRunAdmin(RecordAdmin):
-    list_display = ("__str__", "version_link", "backbone", "accuracy", "interval", "took", "finished")
+    list_display = (
+        "__str__",
+        "version_link",
+        "backbone",
+        "accuracy",
+        "interval",
+        "took",
+        "finished",
+    )
     list_filter = ("backbone", "finished")
     search_fields = ("=version__request__id",)
     date_hierarchy = "created"
@@ -328,12 +368,22 @@ class EventAdmin(RecordAdmin):
 
 @admin.register(OutgoingMail)
 class OutgoingMailAdmin(RecordAdmin):
-    list_display = ("subject", "to", "request_link", "state", "attempts", "created", "sent", "error")
+    list_display = (
+        "subject",
+        "to",
+        "request_link",
+        "state",
+        "attempts",
+        "created",
+        "sent",
+        "error",
+    )
     list_filter = ("state", "created")
     search_fields = ("to", "subject", "key", "=request__id")
     date_hierarchy = "created"
     list_select_related = ("request",)
-    # The texts hold the confirmation link, which proves that the reader owns the mailbox: nobody else's to see.
+    # The texts hold the confirmation link, which proves that the reader owns the mailbox: nobody
+    # else's to see.
     exclude = ("text", "html")
     readonly_fields = ("request_link",)
     actions = ("send_again",)
@@ -349,7 +399,9 @@ class OutgoingMailAdmin(RecordAdmin):
         number = rows.filter(state=MailState.GIVEN_UP).update(
             state=MailState.WAITING, not_before=now, created=now, attempts=0
         )
-        self.message_user(http, f"{wording.counted(number, 'mail')} will be tried again.", messages.SUCCESS)
+        self.message_user(
+            http, f"{wording.counted(number, 'mail')} will be tried again.", messages.SUCCESS
+        )
 
 
 @admin.register(SourceHealth)
@@ -367,7 +419,9 @@ class SourceHealthAdmin(RecordAdmin):
     @admin.action(description="Open the selected sources again", permissions=["operate"])
     def reopen(self, http: HttpRequest, rows: QuerySet[SourceHealth]) -> None:
         number = rows.update(closed_until=None, trial_job=None, failures=0)
-        self.message_user(http, f"{wording.counted(number, 'source')} opened again.", messages.SUCCESS)
+        self.message_user(
+            http, f"{wording.counted(number, 'source')} opened again.", messages.SUCCESS
+        )
 
 
 @admin.register(BrowserTurn)
@@ -397,7 +451,9 @@ class WorkerBeatAdmin(RecordAdmin):
 
 
 def source_lines() -> list[tuple[str, str, SourceHealth | None]]:
-    """(title, outcome in words, health) of each source in use, in the order of asking, then of others once asked."""
+    """(title, outcome in words, health) of each source in use, in the order of asking, then of
+    others once asked.
+    """
     healths = {health.name: health for health in SourceHealth.objects.all()}
     names = dict.fromkeys([*settings.SOURCES, *healths])
     return [
@@ -412,9 +468,13 @@ def source_lines() -> list[tuple[str, str, SourceHealth | None]]:
 
 def dashboard() -> dict[str, Any]:
     """What the first page of the dashboard shows above the tables."""
-    by_status = dict(ClassifierRequest.objects.order_by().values_list("status").annotate(Count("pk")))
+    by_status = dict(
+        ClassifierRequest.objects.order_by().values_list("status").annotate(Count("pk"))
+    )
     return {
-        "requests": [(code, label, by_status[code]) for code, label in Status.choices if code in by_status],
+        "requests": [
+            (code, label, by_status[code]) for code, label in Status.choices if code in by_status
+        ],
         "jobs": Job.objects.filter(state__in=("queued", "running")).select_related("request")[:20],
         "beats": WorkerBeat.objects.all(),
         "sources": source_lines(),

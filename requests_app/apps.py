@@ -1,4 +1,6 @@
-"""The Django app: when it starts inside a process of ``manage.py up``, it ties that process to its parent."""
+"""The Django app: when it starts inside a process of ``manage.py up``, it ties that process to its
+parent.
+"""
 
 from django.apps import AppConfig
 from django.conf import settings

@@ -1,7 +1,8 @@
 """The files that are delivered: ``dataset.zip`` and ``model.zip`` (product.md section 8).
 
-Both are built deterministically (fixed order and dates), so that building one again gives the same bytes, and published
-by renaming: a file that exists is complete. Names inside are ids, never anything that a person or a web page wrote.
+Both are built deterministically (fixed order and dates), so that building one again gives the same
+bytes, and published by renaming: a file that exists is complete. Names inside are ids, never
+anything that a person or a web page wrote.
 """
 
 import csv
@@ -80,7 +81,9 @@ def build_dataset(
         ("ATTRIBUTION.md", _attribution(pictures)),
         ("README.md", _dataset_card(request, version, classes, pictures)),
     ]
-    files: list[Entry] = [(p.file_name, request.folder / "collect" / p.image.file) for p in pictures]
+    files: list[Entry] = [
+        (p.file_name, request.folder / "collect" / p.image.file) for p in pictures
+    ]
     return publish([*texts, *files], target, beat)
 
 
@@ -92,12 +95,17 @@ def build_model(version: DatasetVersion, target: Path, beat: Callable[[], None])
 
 
 def publish(entries: Sequence[Entry], target: Path, beat: Callable[[], None]) -> Delivered:
-    """Write a zip beside ``target``, check it, and rename it; adds ``SHA256SUMS`` unless the entries bring one."""
+    """Write a zip beside ``target``, check it, and rename it; adds ``SHA256SUMS`` unless the
+    entries bring one.
+    """
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(f"{target.name}.{os.getpid()}.part")
     try:
         with zipfile.ZipFile(part, "w", zipfile.ZIP_DEFLATED) as archive:
-            sums = [f"{_add(archive, name, content)}  {name}\n" for name, content in _each(entries, beat)]
+            sums = [
+                f"{_add(archive, name, content)}  {name}\n"
+                for name, content in _each(entries, beat)
+            ]
             if "SHA256SUMS" not in archive.namelist():
                 _add(archive, "SHA256SUMS", "".join(sums).encode())
         with zipfile.ZipFile(part) as archive:
@@ -119,10 +127,14 @@ def _each(entries: Sequence[Entry], beat: Callable[[], None]) -> Iterator[Entry]
 
 
 def _add(archive: zipfile.ZipFile, name: str, content: bytes | Path) -> str:
-    """Add one file and return its sha256. Pictures are stored as they are: they do not get any smaller."""
+    """Add one file and return its sha256. Pictures are stored as they are: they do not get any
+    smaller.
+    """
     info = zipfile.ZipInfo(name, ZIP_DATE)
     info.external_attr = 0o644 << 16
-    info.compress_type = zipfile.ZIP_STORED if name.endswith((".jpg", ".png")) else zipfile.ZIP_DEFLATED
+    info.compress_type = (
+        zipfile.ZIP_STORED if name.endswith((".jpg", ".png")) else zipfile.ZIP_DEFLATED
+    )
     digest = hashlib.sha256()
     source = io.BytesIO(content) if isinstance(content, bytes) else content.open("rb")
     with source, archive.open(info, "w", force_zip64=True) as target:
@@ -140,7 +152,9 @@ def _image_row(picture: Picture) -> dict[str, object]:
         "split": picture.split,
         "group": picture.group,
     }
-    return {column: own[column] if column in own else getattr(image, column) for column in IMAGE_COLUMNS}
+    return {
+        column: own[column] if column in own else getattr(image, column) for column in IMAGE_COLUMNS
+    }
 
 
 def _rejected_rows(classes: Sequence[ImageClass]) -> Iterator[dict[str, object]]:
@@ -172,13 +186,17 @@ def _attribution(pictures: Sequence[Picture]) -> bytes:
 
 
 def credit(image: ImageUrl) -> str:
-    """The sentence that names a picture's author and licence, on one line whatever its source wrote."""
+    """The sentence that names a picture's author and licence, on one line whatever its source
+    wrote.
+    """
     by = f" by {image.creator}" if image.creator else ""
     work = image.attribution or f"“{image.title or 'untitled'}”{by}"
     license_name = " ".join(filter(None, (image.license or "unknown", image.license_version)))
     license_link = f" <{image.license_url}>" if image.license_url else ""
     found = f"found by {image.source} at <{image.page_url or image.image_url}>"
-    return " ".join(f"{work} Licence: {license_name}{license_link} ({image.license_basis}), {found}".split())
+    return " ".join(
+        f"{work} Licence: {license_name}{license_link} ({image.license_basis}), {found}".split()
+    )
 
 
 def _cell(text: str) -> str:
@@ -187,7 +205,10 @@ def _cell(text: str) -> str:
 
 
 def _dataset_card(
-    request: ClassifierRequest, version: DatasetVersion, classes: Sequence[ImageClass], pictures: Sequence[Picture]
+    request: ClassifierRequest,
+    version: DatasetVersion,
+    classes: Sequence[ImageClass],
+    pictures: Sequence[Picture],
 ) -> bytes:
     parts = Counter((p.class_id, p.split) for p in pictures)
     context = {
@@ -208,7 +229,8 @@ def _dataset_card(
         "licenses": Counter(p.image.license or "unknown" for p in pictures).most_common(),
         "sources": Counter(p.image.source for p in pictures).most_common(),
         "rejected": sorted(
-            sum((Counter(c.rejected) for c in classes), Counter()).items(), key=lambda item: (-item[1], item[0])
+            sum((Counter(c.rejected) for c in classes), Counter()).items(),
+            key=lambda item: (-item[1], item[0]),
         ),
     }
     return render_to_string("delivery/dataset_card.md", context).encode()

@@ -1,4 +1,6 @@
-"""Sending a file so that an interrupted download goes on: single byte ranges, HEAD and a strong ETag (RFC 9110)."""
+"""Sending a file so that an interrupted download goes on: single byte ranges, HEAD and a strong
+ETag (RFC 9110).
+"""
 
 import re
 import sys
@@ -13,7 +15,11 @@ from django.utils.http import content_disposition_header, parse_etags
 CHUNK = 256 * 1024  # bytes read at once
 MOST_DIGITS = 18  # of a position in a file: an exabyte
 SINGLE_RANGE = re.compile(r"bytes=(\d*)-(\d*)", re.ASCII)
-CONTENT_TYPES = {".zip": "application/zip", ".json": "application/json", ".html": "text/html; charset=utf-8"}
+CONTENT_TYPES = {
+    ".zip": "application/zip",
+    ".json": "application/json",
+    ".html": "text/html; charset=utf-8",
+}
 
 
 @dataclass(frozen=True)
@@ -39,7 +45,9 @@ def send_file(http: HttpRequest, path: Path, *, name: str, sha256: str) -> HttpR
         return _with_headers(HttpResponse(status=304), etag)
     span = asked_span(http.headers.get("Range", ""), size) if _may_resume(http, etag) else None
     if span is not None and not span.length:
-        return _with_headers(HttpResponse(status=416, headers={"Content-Range": f"bytes */{size}"}), etag)
+        return _with_headers(
+            HttpResponse(status=416, headers={"Content-Range": f"bytes */{size}"}), etag
+        )
     response = _body(http, path, span or Span(0, size - 1), status=206 if span else 200)
     if span is not None:
         response.headers["Content-Range"] = f"bytes {span.first}-{span.last}/{size}"
@@ -62,7 +70,9 @@ def asked_span(header: str, size: int) -> Span | None:
 
 
 def _position(digits: str) -> int | None:
-    """The number typed, None for nothing; one that no file reaches is as good as the largest, however long it is."""
+    """The number typed, None for nothing; one that no file reaches is as good as the largest,
+    however long it is.
+    """
     if not digits:
         return None
     significant = digits.lstrip("0") or "0"
@@ -70,7 +80,9 @@ def _position(digits: str) -> int | None:
 
 
 def _may_resume(http: HttpRequest, etag: str) -> bool:
-    """A range counts for GET alone, and not when the file has changed since the first part (If-Range)."""
+    """A range counts for GET alone, and not when the file has changed since the first part
+    (If-Range).
+    """
     return http.method == "GET" and http.headers.get("If-Range", etag) == etag
 
 
@@ -78,7 +90,9 @@ def _matches(header: str, etag: str) -> bool:
     return bool(header) and any(tag in ("*", etag) for tag in parse_etags(header))
 
 
-def _body(http: HttpRequest, path: Path, span: Span, status: int) -> HttpResponse | StreamingHttpResponse:
+def _body(
+    http: HttpRequest, path: Path, span: Span, status: int
+) -> HttpResponse | StreamingHttpResponse:
     response: HttpResponse | StreamingHttpResponse
     if http.method == "HEAD":
         response = HttpResponse(status=status)

@@ -1,4 +1,6 @@
-"""What people type, checked: the submission and the retry. Every complaint names the field it belongs to."""
+"""What people type, checked: the submission and the retry. Every complaint names the field it
+belongs to.
+"""
 
 import re
 import unicodedata
@@ -23,35 +25,47 @@ LONGEST_ADDRESS, LONGEST_LOCAL_PART = 254, 64  # octets as sent (RFC 5321, 4.5.3
 FEWEST_IMAGES, DEFAULT_IMAGES, MOST_IMAGES = 20, 100, 500
 
 # Characters that turn the direction of the text after them: they make a name look like another one.
-DIRECTION_MARKS = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+DIRECTION_MARKS = frozenset(
+    "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
+)
 
-# Characters that nobody sees and no name needs: soft hyphens, zero-width spaces, byte order marks, fillers. They come
-# along with copied text. After Unicode's list of default ignorable code points, without those that shape what is seen.
+# Characters that nobody sees and no name needs: soft hyphens, zero-width spaces, byte order marks,
+# fillers. They come along with copied text. After Unicode's list of default ignorable code points,
+# without those that shape what is seen.
 UNSEEN = re.compile(
     "[\u00ad\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b\u2060-\u2065\u206a-\u206f\u3164\ufeff\uffa0\ufff0-\ufff8"
     "\U0001bca0-\U0001bca3\U0001d173-\U0001d17a]"
 )
 # Tag characters spell the flags of regions after a black flag; elsewhere they are unseen.
 FLAG_OR_TAGS = re.compile("(\U0001f3f4[\U000e0020-\U000e007f]+)|[\U000e0000-\U000e007f]+")
-# Joiners bind emoji together and shape Arabic and Indic letters; beside anything else they are unseen.
+# Joiners bind emoji together and shape Arabic and Indic letters; beside anything else they are
+# unseen.
 JOINERS = re.compile("[\u200c\u200d]+")
-SELECTORS = re.compile("[\ufe00-\ufe0f\U000e0100-\U000e01ef]")  # text or emoji look of the character before
+SELECTORS = re.compile(
+    "[\ufe00-\ufe0f\U000e0100-\U000e01ef]"
+)  # text or emoji look of the character before
 SPACES = re.compile("[ \u00a0\u1680\u2000-\u200a\u202f\u205f\u2800\u3000]+")
 
 
 def tidy(text: str, longest: int) -> str:
-    """The text in Unicode normal form C, with single spaces and without characters that nobody sees.
+    """The text in Unicode normal form C, with single spaces and without characters that nobody
+    sees.
 
-    :raises ValidationError: when it is too long or holds characters that cannot be seen for what they are
+    :raises ValidationError: when it is too long or holds characters that cannot be seen for what
+    they are
     """
     tidied = _without_unseen(text)
     if any(mark in tidied for mark in DIRECTION_MARKS):
-        raise ValidationError("Invisible characters that change the reading direction are not allowed here.")
+        raise ValidationError(
+            "Invisible characters that change the reading direction are not allowed here."
+        )
     if any(unicodedata.category(char) in ("Cc", "Cs", "Zl", "Zp") for char in tidied):
         raise ValidationError("Line breaks and other control characters are not allowed here.")
     if len(tidied) > longest:
         raise ValidationError(f"At most {longest} characters, please; this has {len(tidied)}.")
-    if text.strip() and all(unicodedata.category(char)[0] in "CZ" for char in SELECTORS.sub("", tidied)):
+    if text.strip() and all(
+        unicodedata.category(char)[0] in "CZ" for char in SELECTORS.sub("", tidied)
+    ):
         raise ValidationError("This has no visible character.")
     return tidied
 
@@ -74,7 +88,9 @@ def _needed_joiner(found: re.Match[str]) -> str:
 
 
 def _takes_joiners(char: str) -> bool:
-    """Emoji with their modifiers, combining marks, and letters without capitals that are no ideographs or kana."""
+    """Emoji with their modifiers, combining marks, and letters without capitals that are no
+    ideographs or kana.
+    """
     kind = unicodedata.category(char) if char else ""
     narrow_letter = kind in ("Lo", "Lm") and unicodedata.east_asian_width(char) not in "WFH"
     return narrow_letter or kind in ("So", "Sk", "Sm", "Mn", "Mc", "Me")
@@ -125,8 +141,12 @@ def typed_rows(data: MultiValueDict[str, str], at_least: int = FEWEST_CLASSES) -
     """The rows of a sent form: ``classes`` repeated, ``queries`` parallel to it (or absent)."""
     names, queries = data.getlist("classes"), data.getlist("queries")
     length = max(len(names), len(queries), at_least)
-    names, queries = (values + [""] * (length - len(values)) for values in (list(names), list(queries)))
-    return [ClassRow(i, name, query) for i, (name, query) in enumerate(zip(names, queries, strict=True))]
+    names, queries = (
+        values + [""] * (length - len(values)) for values in (list(names), list(queries))
+    )
+    return [
+        ClassRow(i, name, query) for i, (name, query) in enumerate(zip(names, queries, strict=True))
+    ]
 
 
 def checked_rows(rows: Sequence[ClassRow]) -> list[ClassRow]:
@@ -139,7 +159,11 @@ def checked_rows(rows: Sequence[ClassRow]) -> list[ClassRow]:
         checked[extra] = replace(checked[extra], name_error=sentence)
     elif len(given) < FEWEST_CLASSES:
         index = next(row.index for row in checked if row.is_empty)
-        sentence = "Name a second class: a classifier decides between at least two." if given else "Name this class."
+        sentence = (
+            "Name a second class: a classifier decides between at least two."
+            if given
+            else "Name this class."
+        )
         checked[index] = replace(checked[index], name_error=sentence)
     return checked
 
@@ -176,7 +200,9 @@ def _complaint(text: str, longest: int) -> str:
 
 
 class AddressField(forms.CharField):
-    """One e-mail address that mail can reach from outside; nothing that could address a second person."""
+    """One e-mail address that mail can reach from outside; nothing that could address a second
+    person.
+    """
 
     default_error_messages = {
         "required": "Type the address that the result is sent to.",
@@ -188,7 +214,9 @@ class AddressField(forms.CharField):
     }
 
     def to_python(self, value: Any) -> str:
-        """The address without outer spaces; line breaks are refused even at the ends, where Django would drop them."""
+        """The address without outer spaces; line breaks are refused even at the ends, where Django
+        would drop them.
+        """
         text = "" if value is None else str(value).strip(" ")
         if any(unicodedata.category(char).startswith("C") for char in text):
             raise self._error("invalid")
@@ -212,7 +240,9 @@ class AddressField(forms.CharField):
             raise self._error("long")
 
     def _domain_as_sent(self, domain: str) -> str:
-        """The domain as Django's mails spell it; one that would become another domain on the way is refused."""
+        """The domain as Django's mails spell it; one that would become another domain on the way is
+        refused.
+        """
         try:
             sent = punycode(domain)
             arrives = sent.encode("ascii").decode("idna")
@@ -241,14 +271,18 @@ def images_field(**options: Any) -> forms.IntegerField:
 
 
 class SubmissionForm(forms.Form):
-    """The form of the first page. Field names are public: classes and queries (repeated), email, and the options."""
+    """The form of the first page. Field names are public: classes and queries (repeated), email,
+    and the options.
+    """
 
     use_required_attribute = False
     optional = ("images_per_class", "license", "backbone")
 
     email = AddressField(
         label="Your e-mail address",
-        widget=forms.EmailInput(attrs={"class": "input", "autocomplete": "email", "aria-required": "true"}),
+        widget=forms.EmailInput(
+            attrs={"class": "input", "autocomplete": "email", "aria-required": "true"}
+        ),
     )
     images_per_class = images_field(initial=DEFAULT_IMAGES)
     license = forms.ChoiceField(
@@ -307,9 +341,17 @@ class SubmissionForm(forms.Form):
 
     @property
     def options_open(self) -> bool:
-        """Whether the folded options hold something the person must see: a complaint, or a choice of theirs."""
-        usual = {"images_per_class": DEFAULT_IMAGES, "license": License.ANY, "backbone": settings.BACKBONE}
-        chosen = any(str(self[name].value() or value) != str(value) for name, value in usual.items())
+        """Whether the folded options hold something the person must see: a complaint, or a choice
+        of theirs.
+        """
+        usual = {
+            "images_per_class": DEFAULT_IMAGES,
+            "license": License.ANY,
+            "backbone": settings.BACKBONE,
+        }
+        chosen = any(
+            str(self[name].value() or value) != str(value) for name, value in usual.items()
+        )
         return chosen or any(row.query for row in self.rows)
 
     @property
@@ -322,13 +364,23 @@ class SubmissionForm(forms.Form):
         return len(self.rows) < MOST_CLASSES
 
     def changed(self, *, add: bool = False, remove: str = "") -> "SubmissionForm":
-        """The same form, not yet judged, with one class row more or less: "add a class" where scripts are off."""
-        rows = [row for row in self.rows if str(row.index) != remove or len(self.rows) <= FEWEST_CLASSES]
+        """The same form, not yet judged, with one class row more or less: "add a class" where
+        scripts are off.
+        """
+        rows = [
+            row for row in self.rows if str(row.index) != remove or len(self.rows) <= FEWEST_CLASSES
+        ]
         if add and self.may_add:
             rows.append(ClassRow(len(rows)))
         fresh = SubmissionForm()
-        fresh.initial = {**fresh.initial, **{name: self[name].value() for name in self.fields if name in self.data}}
-        fresh.rows = [replace(row, index=i, name_error="", query_error="", focus="") for i, row in enumerate(rows)]
+        fresh.initial = {
+            **fresh.initial,
+            **{name: self[name].value() for name in self.fields if name in self.data},
+        }
+        fresh.rows = [
+            replace(row, index=i, name_error="", query_error="", focus="")
+            for i, row in enumerate(rows)
+        ]
         if add:
             fresh.rows = [replace(row, focus=fresh.rows[-1].name_id) for row in fresh.rows]
         return fresh
@@ -338,7 +390,9 @@ class SubmissionForm(forms.Form):
         given = [row for row in self.rows if not row.is_empty]
         values = self.cleaned_data
         return Submission(
-            classes=tuple((tidy(row.name, LONGEST_NAME), tidy(row.query, LONGEST_QUERY)) for row in given),
+            classes=tuple(
+                (tidy(row.name, LONGEST_NAME), tidy(row.query, LONGEST_QUERY)) for row in given
+            ),
             email=values["email"],
             images_per_class=values["images_per_class"] or DEFAULT_IMAGES,
             license=values["license"] or License.ANY,
@@ -347,7 +401,9 @@ class SubmissionForm(forms.Form):
 
 
 class RetryForm(forms.Form):
-    """Starting again after a stop: as before, or with fewer pictures, another wording, or what is there."""
+    """Starting again after a stop: as before, or with fewer pictures, another wording, or what is
+    there.
+    """
 
     use_required_attribute = False
 
@@ -373,9 +429,15 @@ class RetryForm(forms.Form):
         widget=forms.CheckboxInput(attrs={"class": "check"}),
     )
 
-    def __init__(self, request: ClassifierRequest, data: MultiValueDict[str, str] | None = None) -> None:
+    def __init__(
+        self, request: ClassifierRequest, data: MultiValueDict[str, str] | None = None
+    ) -> None:
         asked = request.sources or settings.SOURCES
-        initial = {"images_per_class": request.images_per_class, "license": request.license, "sources": asked}
+        initial = {
+            "images_per_class": request.images_per_class,
+            "license": request.license,
+            "sources": asked,
+        }
         super().__init__(data, initial=initial)
         self.order = list(dict.fromkeys([*asked, *settings.SOURCES, *settings.KNOWN_SOURCES]))
         offered = cast(forms.MultipleChoiceField, self.fields["sources"])
@@ -391,7 +453,9 @@ class RetryForm(forms.Form):
     def clean(self) -> dict[str, Any]:
         if self.cleaned_data.get("sources_offered") and self.cleaned_data.get("sources") == []:
             self.add_error("sources", "Choose at least one source.")
-        self.rows = [replace(row, query_error=_complaint(row.query, LONGEST_QUERY)) for row in self.rows]
+        self.rows = [
+            replace(row, query_error=_complaint(row.query, LONGEST_QUERY)) for row in self.rows
+        ]
         for row in self.rows:
             if row.query_error:
                 self.add_error(None, row.query_error)
@@ -410,7 +474,9 @@ class RetryForm(forms.Form):
         return fields + [problem for row in self.rows for problem in row.problems]
 
     def changes(self) -> dict[str, Any]:
-        """Keyword arguments for ``pipeline.retry``: only what differs from before; sources in the order of the page."""
+        """Keyword arguments for ``pipeline.retry``: only what differs from before; sources in the
+        order of the page.
+        """
         queries = {
             image_class.number: tidy(row.query, LONGEST_QUERY) or image_class.name
             for image_class, row in zip(self.classes, self.rows, strict=True)

@@ -1,6 +1,8 @@
-"""From a collection's folder into the database, while it grows: candidates, progress, outcomes, and the browser's turn.
+"""From a collection's folder into the database, while it grows: candidates, progress, outcomes, and
+the browser's turn.
 
-The child knows no database; it writes lines and files, and this module reads them about once a second.
+The child knows no database; it writes lines and files, and this module reads them about once a
+second.
 """
 
 import json
@@ -23,7 +25,9 @@ logger = logging.getLogger(__name__)
 
 
 class Intake:
-    """Carries what a running collection has decided into the database, a second's worth at a time."""
+    """Carries what a running collection has decided into the database, a second's worth at a
+    time.
+    """
 
     # fmt: off
     COLUMNS = (
@@ -48,7 +52,9 @@ class Intake:
         return self.progress
 
     def take_final(self, result: Mapping[str, Any]) -> None:
-        """Take in the finished collection: one row per candidate, counts per class, an outcome per source."""
+        """Take in the finished collection: one row per candidate, counts per class, an outcome per
+        source.
+        """
         self._store(JsonLines(self.folder / "images.jsonl").new())
         for summary in result["classes"]:
             image_class = self.classes[summary["id"]]
@@ -63,7 +69,9 @@ class Intake:
         record_health(result["sources"], self.folder)
 
     def _store(self, rows: Iterable[Mapping[str, Any]]) -> None:
-        latest = {(row["class"], row["image_url"]): row for row in rows if row["class"] in self.classes}
+        latest = {
+            (row["class"], row["image_url"]): row for row in rows if row["class"] in self.classes
+        }
         images = [self._image(row) for row in latest.values()]
         # MySQL finds the row by whichever unique key collides and refuses to be told which.
         targeted = connection.features.supports_update_conflicts_with_target
@@ -88,8 +96,12 @@ class Intake:
 
 
 def record_health(sources: Iterable[Mapping[str, Any]], folder: Path | None = None) -> None:
-    """Tell the breakers what each source said last in this run, whichever class it was asked for."""
-    last_words = {source["name"]: source for source in sources if source["outcome"] != "not_applicable"}
+    """Tell the breakers what each source said last in this run, whichever class it was asked
+    for.
+    """
+    last_words = {
+        source["name"]: source for source in sources if source["outcome"] != "not_applicable"
+    }
     for name, source in last_words.items():
         evidence = source.get("evidence")
         SourceHealth.record(
@@ -97,15 +109,18 @@ def record_health(sources: Iterable[Mapping[str, Any]], folder: Path | None = No
             source["outcome"],
             source["message"],
             cool_down_seconds=source.get("cool_down_seconds"),
-            evidence=str((folder / evidence).relative_to(settings.DATA_DIR)) if folder and evidence else "",
+            evidence=str((folder / evidence).relative_to(settings.DATA_DIR))
+            if folder and evidence
+            else "",
         )
 
 
 class BrowserDoor:
     """Lets one collection of the whole installation at a time use the browser.
 
-    The child asks by a file, ``browser.wanted``, and begins when ``browser.granted`` lies beside it; it removes both
-    when it is done. The turn itself is a row with a lease, so that a killed holder does not keep it.
+    The child asks by a file, ``browser.wanted``, and begins when ``browser.granted`` lies beside
+    it; it removes both when it is done. The turn itself is a row with a lease, so that a killed
+    holder does not keep it.
     """
 
     def __init__(self, lease: Lease, folder: Path) -> None:
@@ -115,7 +130,9 @@ class BrowserDoor:
             file.unlink(missing_ok=True)
 
     def look(self) -> bool:
-        """Grant or renew the turn, or give it back; returns whether the child has to wait for it."""
+        """Grant or renew the turn, or give it back; returns whether the child has to wait for
+        it.
+        """
         if not self.wanted.exists():
             self.close()
             return False
@@ -132,7 +149,9 @@ class BrowserDoor:
 
 
 def _fitting(column: str, value: Any) -> Any:
-    """A value as its column takes it: what a source leaves out gets the default, what it overdoes is cut."""
+    """A value as its column takes it: what a source leaves out gets the default, what it overdoes
+    is cut.
+    """
     field = cast("Field[Any, Any]", ImageUrl._meta.get_field(column))
     if value is None and not field.null:
         return field.get_default()
@@ -140,7 +159,9 @@ def _fitting(column: str, value: Any) -> Any:
 
 
 class JsonLines:
-    """Reads the complete lines that a growing file has gained since the last look; one that was replaced, all of it."""
+    """Reads the complete lines that a growing file has gained since the last look; one that was
+    replaced, all of it.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path, self.offset, self.inode = path, 0, 0
@@ -158,5 +179,7 @@ class JsonLines:
                 self.offset += len(line)
                 try:
                     yield json.loads(line)
-                except ValueError:  # torn by a power cut or a full disk; what it said is decided anew
+                except (
+                    ValueError
+                ):  # torn by a power cut or a full disk; what it said is decided anew
                     logger.warning("%s has a torn line", self.path)

@@ -1,9 +1,9 @@
 """Jobs that survive: claim, lease, fence, reap, and the child process that does the heavy work.
 
-A ``Job`` row is the record of work and django-q2 only its doorbell: a ring means "claim the oldest queued job of this
-queue, run that one, ring again". Lost, doubled and late rings are therefore harmless. A job is held by a lease that its
-holder renews every second or so; a holder whose fence is not the row's any more has lost the job, and its result is
-thrown away.
+A ``Job`` row is the record of work and django-q2 only its doorbell: a ring means "claim the oldest
+queued job of this queue, run that one, ring again". Lost, doubled and late rings are therefore
+harmless. A job is held by a lease that its holder renews every second or so; a holder whose fence
+is not the row's any more has lost the job, and its result is thrown away.
 """
 
 import logging
@@ -32,7 +32,9 @@ logger = logging.getLogger(__name__)
 
 MAX_ATTEMPTS = 3
 QUEUES = ("picaisso", "collect", "train")
-WATCH_SECONDS = 1.0  # how often a running job looks for progress, for the stop flag and for a cancel
+WATCH_SECONDS = (
+    1.0  # how often a running job looks for progress, for the stop flag and for a cancel
+)
 
 
 class LeaseLost(Exception):
@@ -60,7 +62,9 @@ class StageFailed(Exception):
         self.reason, self.remedy, self.retry = reason, remedy, retry
 
 
-UNEXPECTED = StageFailed("Something went wrong on our side.", "Press retry; what was done so far is kept.", retry=True)
+UNEXPECTED = StageFailed(
+    "Something went wrong on our side.", "Press retry; what was done so far is kept.", retry=True
+)
 
 
 @dataclass(frozen=True)
@@ -107,27 +111,41 @@ class Lease:
         if time.monotonic() - self.started > self.limit_seconds:
             minutes = self.limit_seconds / 60
             raise StageFailed(
-                f"This stage took longer than its limit of {minutes:g} minutes.", "Try fewer pictures, or retry."
+                f"This stage took longer than its limit of {minutes:g} minutes.",
+                "Try fewer pictures, or retry.",
             )
 
     @contextmanager
     def finishing(self, state: str = JobState.DONE, error: str = "") -> Iterator[None]:
-        """One transaction that ends the job and holds all its consequences; LeaseLost if it is not ours any more."""
+        """One transaction that ends the job and holds all its consequences; LeaseLost if it is not
+        ours any more.
+        """
         refresh_connection()
         with transaction.atomic():
-            if not self._mine().update(state=state, finished=timezone.now(), error=error[:5000], lease_until=None):
+            if not self._mine().update(
+                state=state, finished=timezone.now(), error=error[:5000], lease_until=None
+            ):
                 raise LeaseLost
             yield
 
     def put_back(self, *, counted: bool) -> None:
-        """Return the job to its queue for another holder; nothing happens if it was lost meanwhile."""
+        """Return the job to its queue for another holder; nothing happens if it was lost
+        meanwhile.
+        """
         refresh_connection()
         attempt = F("attempt") if counted else F("attempt") - 1
         with transaction.atomic():
-            if self._mine().update(state=JobState.QUEUED, attempt=attempt, lease_until=None, owner="") and counted:
+            if (
+                self._mine().update(
+                    state=JobState.QUEUED, attempt=attempt, lease_until=None, owner=""
+                )
+                and counted
+            ):
                 ring(self.job.queue)
 
-    def run_child(self, command: Sequence[str], log: Path, watch: Callable[[], dict[str, Any] | None]) -> int:
+    def run_child(
+        self, command: Sequence[str], log: Path, watch: Callable[[], dict[str, Any] | None]
+    ) -> int:
         """Run a command as this job's child, renewing the lease while it works.
 
         :param log: where its output goes
@@ -141,7 +159,9 @@ class Lease:
                 try:
                     return keeper.wait(WATCH_SECONDS)
                 except subprocess.TimeoutExpired:
-                    self.beat(progress)  # first: nothing is taken in for a request that has been ended
+                    self.beat(
+                        progress
+                    )  # first: nothing is taken in for a request that has been ended
                     progress = watch()
         finally:
             processes.stop_kept(keeper, self.marker)
@@ -161,7 +181,10 @@ def still_wanted() -> bool:
     """Show that this cluster lives; False if `up` has asked it to put its work back."""
     if not settings.CLUSTER_ID:
         return True
-    return WorkerBeat.objects.filter(cluster=settings.CLUSTER_ID, stop=False).update(at=timezone.now()) == 1
+    return (
+        WorkerBeat.objects.filter(cluster=settings.CLUSTER_ID, stop=False).update(at=timezone.now())
+        == 1
+    )
 
 
 def child_environment() -> dict[str, str]:
@@ -171,12 +194,18 @@ def child_environment() -> dict[str, str]:
     """
     own = ("PICAISSO_TETHERED", "PICAISSO_CLUSTER", "PICAISSO_PARENT", "Q_CLUSTER_NAME")
     secret = ("PICAISSO_SECRET_KEY", "DATABASE_URL", "EMAIL_URL")
-    return {name: value for name, value in os.environ.items() if name not in own and not name.startswith(secret)}
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if name not in own and not name.startswith(secret)
+    }
 
 
 @contextmanager
 def busy(seconds: float) -> Iterator[None]:
-    """Tell `up` not to take this cluster's silence for death: what it does has a limit of its own."""
+    """Tell `up` not to take this cluster's silence for death: what it does has a limit of its
+    own.
+    """
     mine = WorkerBeat.objects.filter(cluster=settings.CLUSTER_ID)
     mine.update(busy_until=timezone.now() + timedelta(seconds=seconds))
     try:
@@ -204,8 +233,12 @@ def enqueue(request: ClassifierRequest, stage: str, queue: str) -> Job:
 
 
 def claim(queue: str) -> Lease | None:
-    """Take the oldest waiting job of a queue, or None. Two jobs of one request never run side by side."""
-    waiting = Job.objects.filter(queue=queue, state=JobState.QUEUED).exclude(request__jobs__state=JobState.RUNNING)
+    """Take the oldest waiting job of a queue, or None. Two jobs of one request never run side by
+    side.
+    """
+    waiting = Job.objects.filter(queue=queue, state=JobState.QUEUED).exclude(
+        request__jobs__state=JobState.RUNNING
+    )
     for job in waiting.order_by("pk")[:20]:
         now = timezone.now()
         won = Job.objects.filter(pk=job.pk, state=JobState.QUEUED, fence=job.fence).update(
@@ -247,7 +280,9 @@ def drain(queue: str, handlers: Handlers) -> None:
             lease.put_back(counted=True)
         else:
             _fail(lease, handlers, failure)
-    except BaseException as error:  # a stage boundary; the queue's own time-out arrives as a SystemExit
+    except (
+        BaseException
+    ) as error:  # a stage boundary; the queue's own time-out arrives as a SystemExit
         logger.exception("%s stopped unexpectedly", job)
         if job.attempt >= MAX_ATTEMPTS:
             _fail(lease, handlers, UNEXPECTED)
@@ -259,8 +294,12 @@ def drain(queue: str, handlers: Handlers) -> None:
 
 
 def _ring_for_the_next(job: Job) -> None:
-    """Ring for what waits behind this job: in its queue, and of its request, which had to wait for it to end."""
-    waiting = Job.objects.filter(Q(queue=job.queue) | Q(request=job.request_id), state=JobState.QUEUED)
+    """Ring for what waits behind this job: in its queue, and of its request, which had to wait for
+    it to end.
+    """
+    waiting = Job.objects.filter(
+        Q(queue=job.queue) | Q(request=job.request_id), state=JobState.QUEUED
+    )
     for queue in set(waiting.values_list("queue", flat=True)):
         if not is_rung(queue):
             ring(queue)
@@ -284,7 +323,9 @@ def _fail(lease: Lease, handlers: Handlers, failure: StageFailed) -> None:
 
 
 def reap(handlers: Handlers) -> None:
-    """Put back the jobs whose holder is gone, ring for forgotten ones, and kill what no valid job owns."""
+    """Put back the jobs whose holder is gone, ring for forgotten ones, and kill what no valid job
+    owns.
+    """
     for job in Job.objects.filter(state=JobState.RUNNING, lease_until__lt=timezone.now()):
         _reap_job(job, handlers)
     forgotten = timezone.now() - timedelta(seconds=settings.LEASE_SECONDS)
@@ -296,8 +337,14 @@ def reap(handlers: Handlers) -> None:
 
 
 def _reap_job(job: Job, handlers: Handlers) -> None:
-    held = Job.objects.filter(pk=job.pk, state=JobState.RUNNING, fence=job.fence, lease_until=job.lease_until)
-    ended: dict[str, Any] = {"fence": F("fence") + 1, "lease_until": None, "finished": timezone.now()}
+    held = Job.objects.filter(
+        pk=job.pk, state=JobState.RUNNING, fence=job.fence, lease_until=job.lease_until
+    )
+    ended: dict[str, Any] = {
+        "fence": F("fence") + 1,
+        "lease_until": None,
+        "finished": timezone.now(),
+    }
     with transaction.atomic():
         if job.cancel_requested:
             held.update(state=JobState.CANCELLED, **ended)

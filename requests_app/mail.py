@@ -1,7 +1,8 @@
 """The outbox: mails are rows, written in the transaction that makes them true and sent afterwards.
 
-A crash between the server's acceptance and our mark sends a mail twice at most, with the same Message-ID, so that mail
-programs show it once. What cannot be sent is tried again with growing pauses and given up after a day.
+A crash between the server's acceptance and our mark sends a mail twice at most, with the same
+Message-ID, so that mail programs show it once. What cannot be sent is tried again with growing
+pauses and given up after a day.
 """
 
 import logging
@@ -26,7 +27,9 @@ GIVE_UP_AFTER = timedelta(hours=24)
 
 
 class FolderBackend(BaseEmailBackend):
-    """Writes each mail as an ``.eml`` file that any mail program opens: the default where no server is configured."""
+    """Writes each mail as an ``.eml`` file that any mail program opens: the default where no server
+    is configured.
+    """
 
     def send_messages(self, email_messages: Sequence[EmailMessage]) -> int:
         folder = Path(settings.MAIL_DIR)
@@ -50,7 +53,12 @@ def put(
 
     :param template: name below ``templates/mail``: subject, text and HTML lie side by side
     """
-    context = {"request": request, "classes": list(request.classes.all()), "link": request.url, **context}
+    context = {
+        "request": request,
+        "classes": list(request.classes.all()),
+        "link": request.url,
+        **context,
+    }
     subject = " ".join(render_to_string(f"mail/{template}.subject.txt", context).split())
     row, made = OutgoingMail.objects.get_or_create(
         key=key,
@@ -73,7 +81,9 @@ def fit_into_a_mail(artifacts: Sequence[Artifact]) -> bool:
 
 
 def sending_limit() -> timedelta:
-    """A sender that is silent for longer has died, and another one takes its mail over (five minutes by default)."""
+    """A sender that is silent for longer has died, and another one takes its mail over (five
+    minutes by default).
+    """
     return timedelta(seconds=2.5 * settings.LEASE_SECONDS)
 
 
@@ -83,7 +93,9 @@ def send_waiting() -> int:
     for row in OutgoingMail.objects.filter(state=MailState.SENDING, not_before__lt=abandoned):
         _try_later(row, "the sender ended while it was sending")
     sent = 0
-    for row in OutgoingMail.objects.filter(state=MailState.WAITING, not_before__lte=timezone.now())[:50]:
+    for row in OutgoingMail.objects.filter(state=MailState.WAITING, not_before__lte=timezone.now())[
+        :50
+    ]:
         with jobs.busy(sending_limit().total_seconds()):
             sent += _send(row)
     return sent

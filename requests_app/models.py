@@ -1,6 +1,7 @@
 """The tables of Picaisso: people's requests, what was found for them, and the work that is done.
 
-Allowed moves of a request (one UPDATE filtered on the old state plus one Event row, see ``ClassifierRequest.move``)::
+Allowed moves of a request (one UPDATE filtered on the old state plus one Event row, see
+``ClassifierRequest.move``)::
 
     unconfirmed ──▶ queued ──▶ running ──▶ delivered
          │            │  ▲        │  └────▶ needs_attention ──▶ queued | cancelled
@@ -9,8 +10,9 @@ Allowed moves of a request (one UPDATE filtered on the old state plus one Event 
       expired     cancelled ◀── running
     delivered, needs_attention, failed, cancelled ──▶ expired
 
-Moves of a job: ``queued ──▶ running ──▶ done | failed | cancelled`` and ``running ──▶ queued`` when its lease runs out.
-Everything a clock decides (waiting for a worker, stalled, percent) is computed, never stored.
+Moves of a job: ``queued ──▶ running ──▶ done | failed | cancelled`` and ``running ──▶ queued`` when
+its lease runs out. Everything a clock decides (waiting for a worker, stalled, percent) is computed,
+never stored.
 """
 
 import base64
@@ -70,7 +72,9 @@ ALLOWED_MOVES: dict[str, set[str]] = {
 
 
 def token_for(pk: int, link_version: int) -> str:
-    """The request's public id (32 characters): derived from the secret key, so that it need not be stored."""
+    """The request's public id (32 characters): derived from the secret key, so that it need not be
+    stored.
+    """
     message = f"request:{pk}:{link_version}".encode()
     digest = hmac.new(settings.SECRET_KEY.encode(), message, hashlib.sha256).digest()
     return base64.urlsafe_b64encode(digest).decode()[:32]
@@ -82,7 +86,9 @@ def sha256_hex(text: str) -> str:
 
 class RequestQuerySet(models.QuerySet["ClassifierRequest"]):
     def follow_the_key(self) -> int:
-        """Derive the tokens anew where the secret key has changed: old links end, later mails carry working ones."""
+        """Derive the tokens anew where the secret key has changed: old links end, later mails carry
+        working ones.
+        """
         changed = 0
         for pk, version, digest in self.values_list("pk", "link_version", "token_sha256"):
             if (now := sha256_hex(token_for(pk, version))) != digest:
@@ -90,7 +96,9 @@ class RequestQuerySet(models.QuerySet["ClassifierRequest"]):
         return changed
 
     def by_token(self, token: str) -> "ClassifierRequest | None":
-        """The request that this token opens, or None: looked up by its digest, so no token is compared in the clear."""
+        """The request that this token opens, or None: looked up by its digest, so no token is
+        compared in the clear.
+        """
         return self.filter(token_sha256=sha256_hex(token)).first()
 
 
@@ -98,18 +106,28 @@ class ClassifierRequest(models.Model):
     """One submission: classes, an e-mail address and options."""
 
     email = models.EmailField(max_length=254)
-    status = models.CharField(max_length=20, choices=Status.choices, default=Status.UNCONFIRMED, db_index=True)
+    status = models.CharField(
+        max_length=20, choices=Status.choices, default=Status.UNCONFIRMED, db_index=True
+    )
     created = models.DateTimeField(default=timezone.now, db_index=True)
     moved = models.DateTimeField(default=timezone.now, help_text="When the status last changed.")
-    link_version = models.PositiveIntegerField(default=1, help_text="A new version revokes older links.")
+    link_version = models.PositiveIntegerField(
+        default=1, help_text="A new version revokes older links."
+    )
     token_sha256 = models.CharField(max_length=64, unique=True, editable=False)
     images_per_class = models.PositiveIntegerField(default=100)
     license = models.CharField(max_length=8, choices=License.choices, default=License.ANY)
     backbone = models.CharField(max_length=32, choices=Backbone.choices, default=Backbone.RESNET50)
-    sources = models.JSONField(default=list, blank=True, help_text="Ordered source names; empty: the site's.")
+    sources = models.JSONField(
+        default=list, blank=True, help_text="Ordered source names; empty: the site's."
+    )
     locale = models.CharField(max_length=16, default="en-US")
-    accept_fewer = models.BooleanField(default=False, help_text="Train even with fewer pictures than the minimum.")
-    error = models.JSONField(null=True, blank=True, help_text="stage, reason, remedy; null when all is well.")
+    accept_fewer = models.BooleanField(
+        default=False, help_text="Train even with fewer pictures than the minimum."
+    )
+    error = models.JSONField(
+        null=True, blank=True, help_text="stage, reason, remedy; null when all is well."
+    )
 
     objects = RequestQuerySet.as_manager()
 
@@ -126,8 +144,11 @@ class ClassifierRequest(models.Model):
     @classmethod
     @transaction.atomic
     def create(cls, *, class_queries: list[tuple[str, str]], **fields: Any) -> "ClassifierRequest":
-        """Make a request with its classes: ``class_queries`` are (name, query) in the order of submission."""
-        # The token needs the primary key; until the second statement a random digest keeps the column unique.
+        """Make a request with its classes: ``class_queries`` are (name, query) in the order of
+        submission.
+        """
+        # The token needs the primary key; until the second statement a random digest keeps the
+        # column unique.
         request = cls.objects.create(**fields, token_sha256=secrets.token_hex(32))
         request.token_sha256 = sha256_hex(request.token)
         request.save(update_fields=["token_sha256"])
@@ -157,13 +178,19 @@ class ClassifierRequest(models.Model):
         """Whether something is still going to happen without the person's help."""
         return self.status in (Status.UNCONFIRMED, Status.QUEUED, Status.RUNNING)
 
-    def move(self, new: str, *, reason: str = "", actor: str = "", error: Row | None = None) -> bool:
-        """Move to ``new`` if the row is still in the state this object saw; False means someone else was faster."""
+    def move(
+        self, new: str, *, reason: str = "", actor: str = "", error: Row | None = None
+    ) -> bool:
+        """Move to ``new`` if the row is still in the state this object saw; False means someone
+        else was faster.
+        """
         if new not in ALLOWED_MOVES[self.status]:
             return False
         old, now = self.status, timezone.now()
         with transaction.atomic():
-            won = ClassifierRequest.objects.filter(pk=self.pk, status=old).update(status=new, moved=now, error=error)
+            won = ClassifierRequest.objects.filter(pk=self.pk, status=old).update(
+                status=new, moved=now, error=error
+            )
             if won:
                 Event.objects.create(request=self, old=old, new=new, reason=reason, actor=actor)
                 self.status, self.moved, self.error = new, now, error
@@ -187,7 +214,11 @@ class ImageClass(models.Model):
     class Meta:
         ordering = ["request", "number"]
         verbose_name_plural = "image classes"
-        constraints = [models.UniqueConstraint(fields=["request", "number"], name="class_number_once_per_request")]
+        constraints = [
+            models.UniqueConstraint(
+                fields=["request", "number"], name="class_number_once_per_request"
+            )
+        ]
 
     def __str__(self) -> str:
         return self.name
@@ -219,12 +250,16 @@ class ImageUrl(models.Model):
     license = models.CharField(max_length=64, blank=True)
     license_version = models.CharField(max_length=16, blank=True)
     license_url = models.TextField(blank=True)
-    license_basis = models.CharField(max_length=16, blank=True, help_text="per-item, filter or unknown")
+    license_basis = models.CharField(
+        max_length=16, blank=True, help_text="per-item, filter or unknown"
+    )
     attribution = models.TextField(blank=True)
     state = models.CharField(max_length=10, choices=ImageState.choices)
     reason = models.CharField(max_length=24, blank=True)
     detail = models.TextField(blank=True)
-    file = models.CharField(max_length=64, blank=True, help_text="Path inside the collection folder.")
+    file = models.CharField(
+        max_length=64, blank=True, help_text="Path inside the collection folder."
+    )
     sha256 = models.CharField(max_length=64, blank=True, db_index=True)
     source_sha256 = models.CharField(max_length=64, blank=True, db_index=True)
     width = models.PositiveIntegerField(null=True)
@@ -233,12 +268,16 @@ class ImageUrl(models.Model):
     mime = models.CharField(max_length=64, blank=True)
     http_status = models.PositiveSmallIntegerField(null=True)
     fetched_at = models.DateTimeField(null=True)
-    split = models.CharField(max_length=5, blank=True, help_text="train, val or test in the latest version")
+    split = models.CharField(
+        max_length=5, blank=True, help_text="train, val or test in the latest version"
+    )
     group = models.IntegerField(null=True, help_text="near-duplicate group in the latest version")
 
     class Meta:
         ordering = ["image_class", "rank", "pk"]
-        constraints = [models.UniqueConstraint(fields=["image_class", "url_sha256"], name="url_once_per_class")]
+        constraints = [
+            models.UniqueConstraint(fields=["image_class", "url_sha256"], name="url_once_per_class")
+        ]
         indexes = [models.Index(fields=["image_class", "state"])]
 
     def __str__(self) -> str:
@@ -248,15 +287,23 @@ class ImageUrl(models.Model):
 class DatasetVersion(models.Model):
     """A frozen set of kept pictures with their split: the manifest of its run folder says which."""
 
-    request = models.ForeignKey(ClassifierRequest, on_delete=models.CASCADE, related_name="versions")
+    request = models.ForeignKey(
+        ClassifierRequest, on_delete=models.CASCADE, related_name="versions"
+    )
     number = models.PositiveIntegerField()
     created = models.DateTimeField(default=timezone.now)
     images = models.PositiveIntegerField(default=0)
-    manifest_sha256 = models.CharField(max_length=64, blank=True, help_text="Set when training has frozen the split.")
+    manifest_sha256 = models.CharField(
+        max_length=64, blank=True, help_text="Set when training has frozen the split."
+    )
 
     class Meta:
         ordering = ["request", "number"]
-        constraints = [models.UniqueConstraint(fields=["request", "number"], name="version_number_once_per_request")]
+        constraints = [
+            models.UniqueConstraint(
+                fields=["request", "number"], name="version_number_once_per_request"
+            )
+        ]
 
     def __str__(self) -> str:
         return f"Request {self.request_id}, version {self.number}"
@@ -276,7 +323,9 @@ class TrainingRun(models.Model):
     backbone = models.CharField(max_length=32, help_text="The backbone really used.")
     metrics = models.JSONField(null=True, blank=True)
     seconds = models.JSONField(default=dict, blank=True, help_text="phase: seconds")
-    notices = models.JSONField(default=list, blank=True, help_text="Sentences the person must read.")
+    notices = models.JSONField(
+        default=list, blank=True, help_text="Sentences the person must read."
+    )
 
     class Meta:
         ordering = ["-created"]
@@ -304,7 +353,11 @@ class Artifact(models.Model):
 
     class Meta:
         ordering = ["version", "kind"]
-        constraints = [models.UniqueConstraint(fields=["version", "kind"], name="artifact_kind_once_per_version")]
+        constraints = [
+            models.UniqueConstraint(
+                fields=["version", "kind"], name="artifact_kind_once_per_version"
+            )
+        ]
 
     def __str__(self) -> str:
         return f"{self.get_kind_display()} of {self.version}"
@@ -340,7 +393,9 @@ class Job(models.Model):
     owner = models.CharField(max_length=64, blank=True, help_text="The cluster that runs it.")
     lease_until = models.DateTimeField(null=True)
     cancel_requested = models.BooleanField(default=False)
-    progress = models.JSONField(default=dict, blank=True, help_text="done, total, message, eta_seconds")
+    progress = models.JSONField(
+        default=dict, blank=True, help_text="done, total, message, eta_seconds"
+    )
     error = models.TextField(blank=True)
     created = models.DateTimeField(default=timezone.now)
     started = models.DateTimeField(null=True)
@@ -348,7 +403,10 @@ class Job(models.Model):
 
     class Meta:
         ordering = ["pk"]
-        indexes = [models.Index(fields=["queue", "state"]), models.Index(fields=["state", "lease_until"])]
+        indexes = [
+            models.Index(fields=["queue", "state"]),
+            models.Index(fields=["state", "lease_until"]),
+        ]
 
     def __str__(self) -> str:
         return f"Job {self.pk}: {self.stage} of request {self.request_id}"
@@ -356,7 +414,11 @@ class Job(models.Model):
     @property
     def is_stalled(self) -> bool:
         """Whether its worker has stopped reporting; the reaper will put it back."""
-        return self.state == JobState.RUNNING and self.lease_until is not None and self.lease_until < timezone.now()
+        return (
+            self.state == JobState.RUNNING
+            and self.lease_until is not None
+            and self.lease_until < timezone.now()
+        )
 
     @property
     def ahead(self) -> int:
@@ -383,7 +445,9 @@ class Event(models.Model):
     old = models.CharField(max_length=20, blank=True)
     new = models.CharField(max_length=20)
     reason = models.TextField(blank=True)
-    actor = models.CharField(max_length=64, blank=True, help_text="job:<id>, person, admin name, or empty")
+    actor = models.CharField(
+        max_length=64, blank=True, help_text="job:<id>, person, admin name, or empty"
+    )
 
     class Meta:
         ordering = ["pk"]
@@ -400,16 +464,22 @@ class MailState(models.TextChoices):
 
 
 class OutgoingMail(models.Model):
-    """One mail of the outbox, written in the transaction that makes it true; its body is emptied after sending."""
+    """One mail of the outbox, written in the transaction that makes it true; its body is emptied
+    after sending.
+    """
 
-    key = models.CharField(max_length=100, unique=True, help_text="Makes the mail, and its Message-ID, unique.")
+    key = models.CharField(
+        max_length=100, unique=True, help_text="Makes the mail, and its Message-ID, unique."
+    )
     request = models.ForeignKey(ClassifierRequest, on_delete=models.CASCADE, related_name="mails")
     to = models.EmailField(max_length=254)
     subject = models.CharField(max_length=200)
     text = models.TextField(blank=True)
     html = models.TextField(blank=True)
     attachments = models.ManyToManyField(Artifact, blank=True)
-    state = models.CharField(max_length=10, choices=MailState.choices, default=MailState.WAITING, db_index=True)
+    state = models.CharField(
+        max_length=10, choices=MailState.choices, default=MailState.WAITING, db_index=True
+    )
     attempts = models.PositiveSmallIntegerField(default=0)
     not_before = models.DateTimeField(default=timezone.now)
     created = models.DateTimeField(default=timezone.now)
@@ -426,22 +496,29 @@ class OutgoingMail(models.Model):
 class SourceHealth(models.Model):
     """The circuit breaker of one source, shared by all workers.
 
-    Closed means that the source is not asked until ``closed_until``. After that one collection may try it (half-open):
-    if it works the breaker forgets, if not it stays closed twice as long as before, a day at most.
+    Closed means that the source is not asked until ``closed_until``. After that one collection may
+    try it (half-open): if it works the breaker forgets, if not it stays closed twice as long as
+    before, a day at most.
     """
 
     LONGEST_SECONDS = 86_400.0
-    TRIAL_SECONDS = 1800.0  # a trial that reports nothing within this time is given to another collection
+    TRIAL_SECONDS = (
+        1800.0  # a trial that reports nothing within this time is given to another collection
+    )
     WORKS = ("ok", "partial", "no_results")
 
     name = models.CharField(max_length=32, unique=True)
     outcome = models.CharField(max_length=20)
     message = models.TextField(blank=True)
-    evidence = models.CharField(max_length=200, blank=True, help_text="Saved page, relative to the data folder.")
+    evidence = models.CharField(
+        max_length=200, blank=True, help_text="Saved page, relative to the data folder."
+    )
     asked = models.DateTimeField(default=timezone.now)
     failures = models.PositiveIntegerField(default=0, help_text="Failures in a row.")
     closed_until = models.DateTimeField(null=True, blank=True)
-    trial_job = models.BigIntegerField(null=True, blank=True, help_text="The job that may try a closed source.")
+    trial_job = models.BigIntegerField(
+        null=True, blank=True, help_text="The job that may try a closed source."
+    )
 
     class Meta:
         ordering = ["name"]
@@ -456,30 +533,49 @@ class SourceHealth(models.Model):
 
     @classmethod
     def closed_for(cls, job_id: int) -> dict[str, str]:
-        """name -> sentence of the sources that this job must not ask; takes the trial of those whose time is over."""
+        """name -> sentence of the sources that this job must not ask; takes the trial of those
+        whose time is over.
+        """
         closed = {}
         for row in cls.objects.exclude(closed_until=None):
             if row.is_closed and row.trial_job != job_id:
                 until = f"{row.closed_until:%Y-%m-%d %H:%M} UTC"
                 closed[row.name] = f"{row.message} It is not asked again before {until}."
             elif not row.is_closed and not row._take_trial(job_id):
-                closed[row.name] = f"{row.message} Another request is trying it again at this moment."
+                closed[row.name] = (
+                    f"{row.message} Another request is trying it again at this moment."
+                )
         return closed
 
     def _take_trial(self, job_id: int) -> bool:
         until = timezone.now() + timedelta(seconds=self.TRIAL_SECONDS)
-        unchanged = SourceHealth.objects.filter(pk=self.pk, closed_until=self.closed_until, trial_job=self.trial_job)
+        unchanged = SourceHealth.objects.filter(
+            pk=self.pk, closed_until=self.closed_until, trial_job=self.trial_job
+        )
         return unchanged.update(closed_until=until, trial_job=job_id) == 1
 
     @classmethod
     def record(
-        cls, name: str, outcome: str, message: str, *, cool_down_seconds: float | None = None, evidence: str = ""
+        cls,
+        name: str,
+        outcome: str,
+        message: str,
+        *,
+        cool_down_seconds: float | None = None,
+        evidence: str = "",
     ) -> None:
-        """Remember what a source answered. One that was not applicable says nothing about its health."""
+        """Remember what a source answered. One that was not applicable says nothing about its
+        health.
+        """
         if outcome == "not_applicable":
             return
         row, _ = cls.objects.get_or_create(name=name, defaults={"outcome": outcome})
-        row.outcome, row.message, row.evidence, row.asked = outcome, message, evidence, timezone.now()
+        row.outcome, row.message, row.evidence, row.asked = (
+            outcome,
+            message,
+            evidence,
+            timezone.now(),
+        )
         row.trial_job = row.closed_until = None
         if outcome in cls.WORKS:
             row.failures = 0
@@ -492,7 +588,9 @@ class SourceHealth(models.Model):
 
 
 class BrowserTurn(models.Model):
-    """Whose turn it is to use the browser: one job at a time per installation, by a lease like a job's own."""
+    """Whose turn it is to use the browser: one job at a time per installation, by a lease like a
+    job's own.
+    """
 
     name = models.CharField(max_length=16, unique=True, default="browser")
     job = models.BigIntegerField(null=True)
@@ -509,7 +607,9 @@ class BrowserTurn(models.Model):
     def take(cls, job: int, fence: int, until: datetime) -> bool:
         """Take or renew the turn; False while another living job has it."""
         cls.objects.get_or_create(name="browser")
-        mine_or_free = models.Q(job=job, fence=fence) | models.Q(job=None) | models.Q(until__lt=timezone.now())
+        mine_or_free = (
+            models.Q(job=job, fence=fence) | models.Q(job=None) | models.Q(until__lt=timezone.now())
+        )
         return cls.objects.filter(mine_or_free).update(job=job, fence=fence, until=until) == 1
 
     @classmethod
@@ -518,7 +618,9 @@ class BrowserTurn(models.Model):
 
 
 class TakenDown(models.Model):
-    """A picture that must not come back: by the digest of its normalised address, or of its bytes."""
+    """A picture that must not come back: by the digest of its normalised address, or of its
+    bytes.
+    """
 
     class What(models.TextChoices):
         URL = "url", "Address"
@@ -539,12 +641,16 @@ class TakenDown(models.Model):
 
 
 class WorkerBeat(models.Model):
-    """The sign of life of one queue cluster, and the flag by which `up` asks it to put its work back."""
+    """The sign of life of one queue cluster, and the flag by which `up` asks it to put its work
+    back.
+    """
 
     cluster = models.CharField(max_length=64, unique=True)
     queue = models.CharField(max_length=16)
     at = models.DateTimeField(default=timezone.now)
-    busy_until = models.DateTimeField(null=True, help_text="It does something long and known; silence is no bad sign.")
+    busy_until = models.DateTimeField(
+        null=True, help_text="It does something long and known; silence is no bad sign."
+    )
     stop = models.BooleanField(default=False)
 
     class Meta:

@@ -1,6 +1,7 @@
 """What a request's page shows, computed from its rows: the stages, the classes, the result.
 
-Nothing here is stored. The same frozen values make the first page, the polled fragment and its ETag.
+Nothing here is stored. The same frozen values make the first page, the polled fragment and its
+ETag.
 """
 
 from collections import defaultdict
@@ -69,7 +70,9 @@ class StageLine:
 
 @dataclass(frozen=True)
 class SourceLine:
-    """What one source gave for one class; ``kept`` counts live, ``message`` comes when it has finished."""
+    """What one source gave for one class; ``kept`` counts live, ``message`` comes when it has
+    finished.
+    """
 
     title: str
     kept: int
@@ -172,7 +175,9 @@ class Overview:
 def overview(request: ClassifierRequest) -> Overview:
     """Compute the page of a request from its rows."""
     jobs = current_jobs(list(request.jobs.all()))
-    active = next((job for job in jobs.values() if job.state in (JobState.QUEUED, JobState.RUNNING)), None)
+    active = next(
+        (job for job in jobs.values() if job.state in (JobState.QUEUED, JobState.RUNNING)), None
+    )
     version = request.versions.order_by("-number").first()
     open_now = request.is_open
     return Overview(
@@ -185,7 +190,9 @@ def overview(request: ClassifierRequest) -> Overview:
         classes=_class_lines(request),
         result=_result(version),
         downloads=_downloads(version),
-        error=(request.error.get("reason", ""), request.error.get("remedy", "")) if request.error else None,
+        error=(request.error.get("reason", ""), request.error.get("remedy", ""))
+        if request.error
+        else None,
         confirmation_link=_confirmation_link(request),
         kept_until=None if open_now else request.moved + timedelta(days=settings.RETENTION_DAYS),
         is_open=open_now,
@@ -194,7 +201,9 @@ def overview(request: ClassifierRequest) -> Overview:
 
 
 def may_retry(request: ClassifierRequest) -> bool:
-    """Whether work can start again: it has ended, and the address was confirmed (only then were there jobs)."""
+    """Whether work can start again: it has ended, and the address was confirmed (only then were
+    there jobs).
+    """
     ended = request.status in (Status.NEEDS_ATTENTION, Status.FAILED, Status.CANCELLED)
     return ended and request.jobs.exists()
 
@@ -237,17 +246,23 @@ def _explanation(request: ClassifierRequest, active: Job | None) -> str:
 
 
 def _queue_note(job: Job) -> str:
-    """What the current job waits for, computed: its place in the queue, a missing or a silent worker."""
+    """What the current job waits for, computed: its place in the queue, a missing or a silent
+    worker.
+    """
     if job.cancel_requested:
         return "Stopping …"
     if job.is_stalled:
-        return "The worker has stopped answering; another one takes over shortly, with nothing lost."
+        return (
+            "The worker has stopped answering; another one takes over shortly, with nothing lost."
+        )
     if job.state == JobState.RUNNING:
         return str(job.progress.get("message") or "")
     if not any(beat.is_fresh for beat in WorkerBeat.objects.filter(queue=job.queue)):
         return "No worker is running at the moment. It starts by itself as soon as one is."
     if job.ahead:
-        return f"{wording.counted(job.ahead, 'other piece', 'other pieces')} of work before this one."
+        return (
+            f"{wording.counted(job.ahead, 'other piece', 'other pieces')} of work before this one."
+        )
     return "It is next."
 
 
@@ -267,7 +282,10 @@ def _time_left(job: Job | None) -> str:
 def _stage_lines(request: ClassifierRequest, jobs: dict[str, Job]) -> tuple[StageLine, ...]:
     confirmed = request.status != Status.UNCONFIRMED
     first = StageLine("confirm", STAGE_TITLES["confirm"], "done" if confirmed else "running")
-    return (first, *(_stage_line(request, stage.name, jobs.get(stage.name)) for stage in pipeline.STAGES))
+    return (
+        first,
+        *(_stage_line(request, stage.name, jobs.get(stage.name)) for stage in pipeline.STAGES),
+    )
 
 
 def _stage_line(request: ClassifierRequest, name: str, job: Job | None) -> StageLine:
@@ -295,7 +313,9 @@ def _class_lines(request: ClassifierRequest) -> tuple[ClassLine, ...]:
     return tuple(_class_line(request, each, counts[each.pk]) for each in request.classes.all())
 
 
-def _class_line(request: ClassifierRequest, image_class: ImageClass, kept: dict[str, int]) -> ClassLine:
+def _class_line(
+    request: ClassifierRequest, image_class: ImageClass, kept: dict[str, int]
+) -> ClassLine:
     newest = image_class.images.filter(state=ImageState.KEPT).order_by("-pk")[:THUMBNAILS_PER_CLASS]
     return ClassLine(
         number=image_class.number,
@@ -305,12 +325,16 @@ def _class_line(request: ClassifierRequest, image_class: ImageClass, kept: dict[
         found=image_class.found,
         kept=sum(kept.values()),
         rejected=wording.rejections(image_class.rejected),
-        sources=_source_lines(image_class, kept, full=sum(kept.values()) >= request.images_per_class),
+        sources=_source_lines(
+            image_class, kept, full=sum(kept.values()) >= request.images_per_class
+        ),
         thumbnails=tuple(newest.values_list("pk", flat=True)),
     )
 
 
-def _source_lines(image_class: ImageClass, kept: dict[str, int], *, full: bool) -> tuple[SourceLine, ...]:
+def _source_lines(
+    image_class: ImageClass, kept: dict[str, int], *, full: bool
+) -> tuple[SourceLine, ...]:
     """A line per source; one that gave less than asked matters only where the class is not full."""
     outcomes = {row["name"]: row for row in image_class.outcomes}
     return tuple(
@@ -329,12 +353,20 @@ def _downloads(version: DatasetVersion | None) -> tuple[Download, ...]:
     if version is None:
         return ()
     order = ["model", "dataset", "croissant", "report"]
-    rows = sorted(version.artifacts.all(), key=lambda row: order.index(row.kind) if row.kind in order else 9)
+    rows = sorted(
+        version.artifacts.all(), key=lambda row: order.index(row.kind) if row.kind in order else 9
+    )
     return tuple(map(_download, rows))
 
 
 def _download(artifact: Artifact) -> Download:
-    return Download(artifact.kind, artifact.get_kind_display(), artifact.file_name, artifact.bytes, artifact.sha256)
+    return Download(
+        artifact.kind,
+        artifact.get_kind_display(),
+        artifact.file_name,
+        artifact.bytes,
+        artifact.sha256,
+    )
 
 
 def _result(version: DatasetVersion | None) -> Result | None:
@@ -358,32 +390,48 @@ def _result(version: DatasetVersion | None) -> Result | None:
 
 
 def _score(name: str, row: dict[str, Any]) -> ClassScore:
-    return ClassScore(name, wording.percent(row["precision"]), wording.percent(row["recall"]), row["support"])
+    return ClassScore(
+        name, wording.percent(row["precision"]), wording.percent(row["recall"]), row["support"]
+    )
 
 
 def _matrix(confusion: dict[str, Any]) -> tuple[MatrixRow, ...]:
     labels = confusion["labels"]
     return tuple(
-        MatrixRow(number, label, tuple(_cell(labels, number - 1, column, row) for column in range(len(row))))
-        for number, (label, row) in enumerate(zip(labels, confusion["matrix"], strict=True), start=1)
+        MatrixRow(
+            number,
+            label,
+            tuple(_cell(labels, number - 1, column, row) for column in range(len(row))),
+        )
+        for number, (label, row) in enumerate(
+            zip(labels, confusion["matrix"], strict=True), start=1
+        )
     )
 
 
 def _cell(labels: list[str], truth: int, answer: int, row: list[int]) -> Cell:
     heat = round(10 * row[answer] / sum(row)) if sum(row) else 0
     pictures = wording.counted(row[answer], "picture")
-    return Cell(row[answer], heat, truth == answer, f"{pictures} of {labels[truth]} called {labels[answer]}")
+    return Cell(
+        row[answer], heat, truth == answer, f"{pictures} of {labels[truth]} called {labels[answer]}"
+    )
 
 
 def _facts(run: TrainingRun, metrics: dict[str, Any]) -> tuple[tuple[str, str], ...]:
     split = metrics["split"]
     spent = sum(value for value in run.seconds.values() if isinstance(value, int | float))
     facts = [
-        ("Pictures", f"{split['train']} to train, {split['val']} to check, {split['test']} to test"),
+        (
+            "Pictures",
+            f"{split['train']} to train, {split['val']} to check, {split['test']} to test",
+        ),
         ("Network", f"{wording.NETWORKS.get(run.backbone, run.backbone)}, pretrained on ImageNet"),
         ("Trained on", wording.DEVICES.get(metrics["device"], str(metrics["device"]))),
         ("Training took", wording.duration(spent) if spent else ""),
         ("Seed", str(metrics["seed"])),
-        ("Finished", f"{timezone.localtime(run.finished):%d %B %Y, %H:%M} UTC" if run.finished else ""),
+        (
+            "Finished",
+            f"{timezone.localtime(run.finished):%d %B %Y, %H:%M} UTC" if run.finished else "",
+        ),
     ]
     return tuple((name, value) for name, value in facts if value)

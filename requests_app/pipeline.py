@@ -1,7 +1,9 @@
-"""The way of a request, from top to bottom: submission → URLs → pictures → dataset → model → delivery.
+"""The way of a request, from top to bottom: submission → URLs → pictures → dataset → model →
+delivery.
 
-One function per arrow, in order, then what may happen at any time: cancel, retry, fail, delete, expire. Every stage may
-be repeated: it looks at what is on disk, goes on from there, and ends with one transaction that holds its consequences.
+One function per arrow, in order, then what may happen at any time: cancel, retry, fail, delete,
+expire. Every stage may be repeated: it looks at what is on disk, goes on from there, and ends with
+one transaction that holds its consequences.
 """
 
 import json
@@ -52,7 +54,9 @@ logger = logging.getLogger(__name__)
 
 CONFIRM_WITHIN = timedelta(hours=24)
 SEED = 0
-ASK_AGAIN = "ask-again"  # lies in a collection folder that is finished but must ask its sources once more
+ASK_AGAIN = (
+    "ask-again"  # lies in a collection folder that is finished but must ask its sources once more
+)
 
 
 @dataclass(frozen=True)
@@ -78,7 +82,8 @@ class Stage:
     run: Callable[[Lease], None]
 
 
-# --- submission -------------------------------------------------------------------------------------------
+# --- submission
+# -------------------------------------------------------------------------------------------
 
 
 @transaction.atomic
@@ -130,11 +135,14 @@ def confirm(request: ClassifierRequest) -> bool:
     return True
 
 
-# --- URLs and pictures ------------------------------------------------------------------------------------
+# --- URLs and pictures
+# ------------------------------------------------------------------------------------
 
 
 def collect(lease: Lease) -> None:
-    """Ask the sources, download, screen; then the pictures are a dataset version, or too few to be one."""
+    """Ask the sources, download, screen; then the pictures are a dataset version, or too few to be
+    one.
+    """
     request = _begin(lease)
     folder = request.folder / "collect"
     _write_collect_config(request, folder, lease.job)
@@ -143,11 +151,17 @@ def collect(lease: Lease) -> None:
     def look() -> dict[str, Any]:
         waits = door.look()
         progress = intake.look()
-        return {**progress, "message": "Waiting for the browser: another request uses it."} if waits else progress
+        return (
+            {**progress, "message": "Waiting for the browser: another request uses it."}
+            if waits
+            else progress
+        )
 
     try:
         code = lease.run_child(
-            [sys.executable, "-m", "scraping", "collect", str(folder), "--json"], folder / "log.txt", look
+            [sys.executable, "-m", "scraping", "collect", str(folder), "--json"],
+            folder / "log.txt",
+            look,
         )
     finally:
         door.close()
@@ -165,7 +179,9 @@ def collect(lease: Lease) -> None:
 
 
 def _write_collect_config(request: ClassifierRequest, folder: Path, job: Job) -> None:
-    """The effective configuration of a collection: complete but for secrets, so that the command works by hand."""
+    """The effective configuration of a collection: complete but for secrets, so that the command
+    works by hand.
+    """
     classes = [{"id": c.class_id, "name": c.name, "query": c.query} for c in request.classes.all()]
     _drop_reworded(folder, {c["id"]: c["query"] for c in classes})
     if (folder / ASK_AGAIN).exists():
@@ -197,7 +213,9 @@ def _write_collect_config(request: ClassifierRequest, folder: Path, job: Job) ->
 
 
 def _drop_reworded(folder: Path, queries: Mapping[str, str]) -> None:
-    """Forget what a class's earlier wording found: only now the child that looked for it is surely gone."""
+    """Forget what a class's earlier wording found: only now the child that looked for it is surely
+    gone.
+    """
     try:
         before = json.loads((folder / "config.json").read_text())["classes"]
     except FileNotFoundError:
@@ -207,7 +225,9 @@ def _drop_reworded(folder: Path, queries: Mapping[str, str]) -> None:
         return
     for name in ("images.jsonl", "searches.jsonl"):
         rows = [row for row in JsonLines(folder / name).new() if row.get("class") not in reworded]
-        manifest.write_text(folder / name, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+        manifest.write_text(
+            folder / name, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        )
 
 
 def taken_down() -> dict[str, list[str]]:
@@ -228,7 +248,12 @@ def _ask_for_help(request: ClassifierRequest, short: list[ImageClass]) -> None:
         "remedy": _remedy_for_too_few(request),
     }
     if request.move(Status.NEEDS_ATTENTION, reason="too few pictures", error=error):
-        _mail(request, "needs_attention", f"request:{request.pk}:attention:{_moves(request)}", {"error": error})
+        _mail(
+            request,
+            "needs_attention",
+            f"request:{request.pk}:attention:{_moves(request)}",
+            {"error": error},
+        )
 
 
 def _remedy_for_too_few(request: ClassifierRequest) -> str:
@@ -240,7 +265,8 @@ def _remedy_for_too_few(request: ClassifierRequest) -> str:
     return f"{', '.join(ways[:-1])} or {ways[-1]}.".capitalize()
 
 
-# --- dataset ----------------------------------------------------------------------------------------------
+# --- dataset
+# ----------------------------------------------------------------------------------------------
 
 
 def _new_version(request: ClassifierRequest) -> DatasetVersion:
@@ -286,11 +312,16 @@ def _write_run(version: DatasetVersion) -> None:
 
 def _earlier_rows(version: DatasetVersion) -> list[ImageRow]:
     """The manifest of the newest earlier version that was trained on; none for a first version."""
-    earlier = version.request.versions.filter(number__lt=version.number).exclude(manifest_sha256="").order_by("-number")
+    earlier = (
+        version.request.versions.filter(number__lt=version.number)
+        .exclude(manifest_sha256="")
+        .order_by("-number")
+    )
     return next((manifest.read_manifest(one.folder) for one in earlier), [])
 
 
-# --- model ------------------------------------------------------------------------------------------------
+# --- model
+# ------------------------------------------------------------------------------------------------
 
 
 def train(lease: Lease) -> None:
@@ -309,7 +340,9 @@ def train(lease: Lease) -> None:
             progress.update(step)
         return progress
 
-    code = lease.run_child([sys.executable, "-m", "training", "fit", str(folder), "--json"], folder / "log.txt", look)
+    code = lease.run_child(
+        [sys.executable, "-m", "training", "fit", str(folder), "--json"], folder / "log.txt", look
+    )
     result = _result_of(folder, code)
     metrics = json.loads((folder / "metrics.json").read_text())
     _forget_taken_down(version)
@@ -329,7 +362,9 @@ def train(lease: Lease) -> None:
 
 def _forget_taken_down(version: DatasetVersion) -> None:
     """What was taken down while it was being learned from leaves the finished run too."""
-    known = set(ImageUrl.objects.filter(image_class__request=version.request).values_list("file", flat=True))
+    known = set(
+        ImageUrl.objects.filter(image_class__request=version.request).values_list("file", flat=True)
+    )
     gone = {row.file for row in manifest.read_manifest(version.folder)} - known
     if gone:
         takedown.forget_pictures(version.folder, gone)
@@ -348,11 +383,15 @@ def _freeze(version: DatasetVersion, rows: list[ImageRow]) -> None:
         if (row := by_key.get((image.image_class.class_id, image.file))) is None:
             continue
         image.split, image.group = row.split or "", row.group
-        if row.split is None:  # unreadable to the trainer, or a near copy of a picture in another part
+        if (
+            row.split is None
+        ):  # unreadable to the trainer, or a near copy of a picture in another part
             image.state = ImageState.REJECTED
             image.reason = "not_a_picture" if row.group is None else "near_duplicate"
             image.detail = "left out when the pictures were split"
-    ImageUrl.objects.bulk_update(images, ["split", "group", "state", "reason", "detail"], batch_size=200)
+    ImageUrl.objects.bulk_update(
+        images, ["split", "group", "state", "reason", "detail"], batch_size=200
+    )
     _count_again([image for image in images if image.state == ImageState.REJECTED])
 
 
@@ -368,7 +407,8 @@ def _count_again(dropped: list[ImageUrl]) -> None:
         image_class.save(update_fields=["kept", "rejected"])
 
 
-# --- delivery ---------------------------------------------------------------------------------------------
+# --- delivery
+# ---------------------------------------------------------------------------------------------
 
 
 def package(lease: Lease) -> None:
@@ -379,7 +419,9 @@ def package(lease: Lease) -> None:
     rows = manifest.read_manifest(version.folder)
     beat = Paced(lease)
     made = {
-        Kind.DATASET: delivery.build_dataset(version, _pictures(version, rows), folder / "dataset.zip", beat),
+        Kind.DATASET: delivery.build_dataset(
+            version, _pictures(version, rows), folder / "dataset.zip", beat
+        ),
         Kind.MODEL: delivery.build_model(version, folder / "model.zip", beat),
     }
     with lease.finishing():
@@ -397,22 +439,40 @@ def package(lease: Lease) -> None:
 
 
 def _pictures(version: DatasetVersion, rows: list[ImageRow]) -> list[delivery.Picture]:
-    """The manifest's pictures in a fixed order, each with its row of the database, without those left out."""
+    """The manifest's pictures in a fixed order, each with its row of the database, without those
+    left out.
+    """
     kept = ImageUrl.objects.filter(image_class__request=version.request, state=ImageState.KEPT)
-    images = {(image.image_class.class_id, image.file): image for image in kept.select_related("image_class")}
-    parts = sorted((row.split, row.class_id, row.file, row.group) for row in rows if row.split is not None)
-    return [delivery.Picture(images[class_id, file], split, group) for split, class_id, file, group in parts]
+    images = {
+        (image.image_class.class_id, image.file): image
+        for image in kept.select_related("image_class")
+    }
+    parts = sorted(
+        (row.split, row.class_id, row.file, row.group) for row in rows if row.split is not None
+    )
+    return [
+        delivery.Picture(images[class_id, file], split, group)
+        for split, class_id, file, group in parts
+    ]
 
 
 def deliver(lease: Lease) -> None:
-    """Say so: the request is delivered in the same transaction that puts the mail into the outbox."""
+    """Say so: the request is delivered in the same transaction that puts the mail into the
+    outbox.
+    """
     request = _begin(lease)
     version = _latest(request)
     artifacts = list(version.artifacts.all())
     attached = mail.fit_into_a_mail(artifacts)
-    context = {"run": version.run, "attached": attached, "artifacts": [_offer(request, a) for a in artifacts]}
+    context = {
+        "run": version.run,
+        "attached": attached,
+        "artifacts": [_offer(request, a) for a in artifacts],
+    }
     with lease.finishing():
-        if request.move(Status.DELIVERED, reason=f"version {version.number}", actor=f"job:{lease.job.pk}"):
+        if request.move(
+            Status.DELIVERED, reason=f"version {version.number}", actor=f"job:{lease.job.pk}"
+        ):
             key = f"request:{request.pk}:delivered:{version.number}"
             _mail(request, "delivered", key, context, artifacts if attached else [])
 
@@ -441,7 +501,8 @@ class Paced:
             self.last = timezone.now()
 
 
-# --- what all stages share --------------------------------------------------------------------------------
+# --- what all stages share
+# --------------------------------------------------------------------------------
 
 COLLECT = Stage("collect", "collect", settings.COLLECT_MINUTES * 60, collect)
 TRAIN = Stage("train", "train", settings.TRAIN_MINUTES * 60, train)
@@ -472,7 +533,9 @@ def _begin(lease: Lease) -> ClassifierRequest:
 def _check_disk(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     if shutil.disk_usage(folder).free < 200e6:
-        raise StageFailed("The server's disk is full.", "Retry later; the operator has to make room.")
+        raise StageFailed(
+            "The server's disk is full.", "Retry later; the operator has to make room."
+        )
 
 
 def _result_of(folder: Path, code: int) -> dict[str, Any]:
@@ -486,7 +549,9 @@ def _result_of(folder: Path, code: int) -> dict[str, Any]:
     except RunError as error:
         raise StageFailed(str(error), error.remedy, error.retry) from error
     if result is None:
-        raise RuntimeError(f"the child ended with code {code} and left no result; see {folder / 'log.txt'}")
+        raise RuntimeError(
+            f"the child ended with code {code} and left no result; see {folder / 'log.txt'}"
+        )
     if not result["ok"]:
         said = result["error"]
         raise StageFailed(said["reason"], said.get("remedy", ""), said.get("retry", False))
@@ -501,7 +566,11 @@ def _forget_failure(folder: Path) -> None:
 
 
 def _latest(request: ClassifierRequest) -> DatasetVersion:
-    return DatasetVersion.objects.select_related("request", "run").filter(request=request).latest("number")
+    return (
+        DatasetVersion.objects.select_related("request", "run")
+        .filter(request=request)
+        .latest("number")
+    )
 
 
 def _moves(request: ClassifierRequest) -> int:
@@ -509,14 +578,19 @@ def _moves(request: ClassifierRequest) -> int:
 
 
 def _mail(
-    request: ClassifierRequest, template: str, key: str, context: dict[str, Any], attachments: Iterable[Artifact] = ()
+    request: ClassifierRequest,
+    template: str,
+    key: str,
+    context: dict[str, Any],
+    attachments: Iterable[Artifact] = (),
 ) -> OutgoingMail:
     row = mail.put(request, template, key, context, list(attachments))
     jobs.ring(DELIVER.queue, "send_mail")
     return row
 
 
-# --- at any time ------------------------------------------------------------------------------------------
+# --- at any time
+# ------------------------------------------------------------------------------------------
 
 
 @transaction.atomic
@@ -525,7 +599,9 @@ def cancel(request: ClassifierRequest, actor: str = "person") -> bool:
     if not request.move(Status.CANCELLED, reason="cancelled", actor=actor):
         return False
     open_jobs = Job.objects.filter(request=request)
-    open_jobs.filter(state=JobState.QUEUED).update(state=JobState.CANCELLED, finished=timezone.now())
+    open_jobs.filter(state=JobState.QUEUED).update(
+        state=JobState.CANCELLED, finished=timezone.now()
+    )
     open_jobs.filter(state=JobState.RUNNING).update(cancel_requested=True)
     return True
 
@@ -541,15 +617,22 @@ def retry(
     class_queries: dict[int, str] | None = None,
     actor: str = "person",
 ) -> bool:
-    """Go on after a failure, a cancel or too few pictures; False in any other state, or without a confirmed address.
+    """Go on after a failure, a cancel or too few pictures; False in any other state, or without a
+    confirmed address.
 
-    :param class_queries: class number -> new wording; the pictures of that class's old wording are dropped
+    :param class_queries: class number -> new wording; the pictures of that class's old wording are
+    dropped
     """
-    if request.status not in (Status.FAILED, Status.CANCELLED, Status.NEEDS_ATTENTION) or not request.jobs.exists():
+    if (
+        request.status not in (Status.FAILED, Status.CANCELLED, Status.NEEDS_ATTENTION)
+        or not request.jobs.exists()
+    ):
         return False
     stage = _stage_to_repeat(request)
     asks_again = request.status == Status.NEEDS_ATTENTION and not accept_fewer
-    asks_again |= _change_search(request, images_per_class=images_per_class, license=license, sources=sources)
+    asks_again |= _change_search(
+        request, images_per_class=images_per_class, license=license, sources=sources
+    )
     request.accept_fewer = accept_fewer or request.accept_fewer
     request.save(update_fields=["images_per_class", "license", "sources", "accept_fewer"])
     for number, query in (class_queries or {}).items():
@@ -566,13 +649,17 @@ def retry(
 
 
 def _change_search(request: ClassifierRequest, **wishes: Any) -> bool:
-    """Set what the person wants otherwise (None: as before), without saving; False if that is nothing."""
+    """Set what the person wants otherwise (None: as before), without saving; False if that is
+    nothing.
+    """
     now = {
         "images_per_class": request.images_per_class,
         "license": request.license,
         "sources": request.sources or list(settings.SOURCES),
     }
-    changes = {name: wish for name, wish in wishes.items() if wish is not None and wish != now[name]}
+    changes = {
+        name: wish for name, wish in wishes.items() if wish is not None and wish != now[name]
+    }
     for name, wish in changes.items():
         setattr(request, name, wish)
     return bool(changes)
@@ -605,7 +692,8 @@ HANDLERS = jobs.Handlers(run=run_stage, failed=failed)
 
 
 def delete(request: ClassifierRequest, reason: str = "deleted by its owner") -> bool:
-    """Delete pictures, files, mails and the address; the row stays, so that its link can say that it is gone.
+    """Delete pictures, files, mails and the address; the row stays, so that its link can say that
+    it is gone.
 
     :returns: False if it was deleted before
     """
@@ -635,7 +723,9 @@ def _remove_rows(request: ClassifierRequest) -> None:
 
 
 def _remove_folder(request: ClassifierRequest) -> None:
-    """Remove the files unless a child that is being stopped may still write; `expire` comes by again."""
+    """Remove the files unless a child that is being stopped may still write; `expire` comes by
+    again.
+    """
     if not request.jobs.filter(state=JobState.RUNNING).exists():
         shutil.rmtree(request.folder, ignore_errors=True)
 
@@ -646,12 +736,18 @@ def take_down(*, url: str = "", sha256: str = "", reason: str = "") -> int:
     :param url: its address, however it is spelt
     :param sha256: the digest of its bytes, as received or as delivered
     """
-    from scraping.sources.contract import normalised_url  # not at the top: the web process needs no sources
+    from scraping.sources.contract import (
+        normalised_url,
+    )  # not at the top: the web process needs no sources
 
     images = ImageUrl.objects.select_related("image_class__request")
     if url:
         digest = sha256_hex(normalised_url(url))
-        found = [image for image in images.iterator() if sha256_hex(normalised_url(image.image_url)) == digest]
+        found = [
+            image
+            for image in images.iterator()
+            if sha256_hex(normalised_url(image.image_url)) == digest
+        ]
     else:
         digest = sha256
         found = list(images.filter(Q(sha256=sha256) | Q(source_sha256=sha256)))
@@ -661,18 +757,29 @@ def take_down(*, url: str = "", sha256: str = "", reason: str = "") -> int:
     contents = {image.sha256 for image in found if image.sha256}
     found += [image for image in images.filter(sha256__in=contents) if image not in found]
     for content in contents:
-        TakenDown.objects.get_or_create(what=TakenDown.What.SHA256, digest=content, defaults={"reason": reason})
+        TakenDown.objects.get_or_create(
+            what=TakenDown.What.SHA256, digest=content, defaults={"reason": reason}
+        )
     for request in {image.image_class.request for image in found}:
-        _remove_pictures(request, [image for image in found if image.image_class.request_id == request.pk])
+        _remove_pictures(
+            request, [image for image in found if image.image_class.request_id == request.pk]
+        )
     return len(found)
 
 
 def _remove_pictures(request: ClassifierRequest, images: list[ImageUrl]) -> None:
-    """Take pictures out of a request: rows, files, frozen manifests, and the datasets built from them."""
+    """Take pictures out of a request: rows, files, frozen manifests, and the datasets built from
+    them.
+    """
     files = {image.file for image in images if image.file}
     kept = [image for image in images if image.state == ImageState.KEPT]
     for image in images:
-        image.state, image.reason, image.file, image.split = ImageState.REJECTED, "taken_down", "", ""
+        image.state, image.reason, image.file, image.split = (
+            ImageState.REJECTED,
+            "taken_down",
+            "",
+            "",
+        )
     ImageUrl.objects.bulk_update(images, ["state", "reason", "file", "split"], batch_size=200)
     _count_again(kept)
     for file in files:
@@ -682,11 +789,15 @@ def _remove_pictures(request: ClassifierRequest, images: list[ImageUrl]) -> None
         (request.folder / "thumbnails" / f"{image.pk}.jpg").unlink(missing_ok=True)
     for version in request.versions.all():
         _rebuild_without(version, files)
-    Event.objects.create(request=request, old=request.status, new=request.status, reason="a picture was taken down")
+    Event.objects.create(
+        request=request, old=request.status, new=request.status, reason="a picture was taken down"
+    )
 
 
 def _rebuild_without(version: DatasetVersion, files: set[str]) -> None:
-    """The version's run folder, dataset and model without these files; the model's report showed them too."""
+    """The version's run folder, dataset and model without these files; the model's report showed
+    them too.
+    """
     if not (version.folder / "manifest.jsonl").exists():
         return
     takedown.forget_pictures(version.folder, files)
@@ -694,7 +805,9 @@ def _rebuild_without(version: DatasetVersion, files: set[str]) -> None:
     for artifact in version.artifacts.filter(kind__in=(Kind.DATASET, Kind.MODEL)):
         if artifact.kind == Kind.DATASET:
             _freeze(version, rows)
-            made = delivery.build_dataset(version, _pictures(version, rows), artifact.file, lambda: None)
+            made = delivery.build_dataset(
+                version, _pictures(version, rows), artifact.file, lambda: None
+            )
         else:
             made = delivery.build_model(version, artifact.file, lambda: None)
         Artifact.objects.filter(pk=artifact.pk).update(bytes=made.bytes, sha256=made.sha256)
@@ -707,7 +820,9 @@ def expire() -> None:
     ended = (Status.DELIVERED, Status.NEEDS_ATTENTION, Status.FAILED, Status.CANCELLED)
     for request in ClassifierRequest.objects.filter(status__in=ended, moved__lt=kept_until):
         delete(request, reason=f"{settings.RETENTION_DAYS} days old")
-    unconfirmed = ClassifierRequest.objects.filter(status=Status.UNCONFIRMED, created__lt=now - 2 * CONFIRM_WITHIN)
+    unconfirmed = ClassifierRequest.objects.filter(
+        status=Status.UNCONFIRMED, created__lt=now - 2 * CONFIRM_WITHIN
+    )
     unconfirmed.delete()
     for request in ClassifierRequest.objects.filter(status=Status.EXPIRED):
         if request.folder.exists():

@@ -1,7 +1,8 @@
 """Processes that do not outlive their purpose (Linux).
 
-A kill -9 of one process must leave nothing behind, and the kernel's parent-death signal alone does not do that: it
-reaches one process, is cleared by fork, and a browser starts a whole tree. So there are three means:
+A kill -9 of one process must leave nothing behind, and the kernel's parent-death signal alone does
+not do that: it reaches one process, is cleared by fork, and a browser starts a whole tree. So there
+are three means:
 
 * ``die_with_parent`` and ``tether_forks``: every process of a cluster dies with its parent.
 * ``python -m requests_app.processes keep -- COMMAND``: the *keeper*, parent of one job's child. It adopts the orphans
@@ -9,7 +10,8 @@ reaches one process, is cleared by fork, and a browser starts a whole tree. So t
 * ``sweep``: kills by marker. Each child carries its job and fence in its environment, so that the next holder of the
   job finds what an older one left, even where the keeper itself was killed.
 
-Nothing here needs Django or a database; ``/proc`` is read by hand because the environment of a process is all we need.
+Nothing here needs Django or a database; ``/proc`` is read by hand because the environment of a
+process is all we need.
 """
 
 import contextlib
@@ -33,7 +35,9 @@ _libc = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
 
 
 def boot_id() -> str:
-    """Names this boot of this host: a marker of another host, or from before a restart, is none of ours."""
+    """Names this boot of this host: a marker of another host, or from before a restart, is none of
+    ours.
+    """
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     except OSError:
@@ -64,7 +68,8 @@ class Marker:
         return cls(environment.get("PICAISSO_HOME", ""), int(job), int(fence))
 
 
-# --- dying with the parent --------------------------------------------------------------------------------
+# --- dying with the parent
+# --------------------------------------------------------------------------------
 
 
 def die_with_parent(sig: int = signal.SIGKILL, parent: int | None = None) -> None:
@@ -89,7 +94,8 @@ def tether_forks() -> None:
     )
 
 
-# --- looking at /proc -------------------------------------------------------------------------------------
+# --- looking at /proc
+# -------------------------------------------------------------------------------------
 
 
 def environment_of(pid: int) -> dict[str, str]:
@@ -98,7 +104,9 @@ def environment_of(pid: int) -> dict[str, str]:
         raw = Path(f"/proc/{pid}/environ").read_bytes()
     except OSError:
         return {}
-    pairs = (item.partition("=") for item in raw.decode(errors="replace").split("\0") if "=" in item)
+    pairs = (
+        item.partition("=") for item in raw.decode(errors="replace").split("\0") if "=" in item
+    )
     return {name: value for name, _, value in pairs}
 
 
@@ -148,9 +156,9 @@ def marked(home: str) -> dict[int, Marker]:
 def sweep(home: str, is_current: Callable[[int, int], bool]) -> int:
     """Kill every tree whose job and fence are not current any more.
 
-    :param home: the installation's data folder, so that two installations on one host leave each other alone
-    :param is_current: (job, fence) -> whether that run of the job is still the valid one
-    :returns: how many processes were killed
+    :param home: the installation's data folder, so that two installations on one host leave each
+    other alone :param is_current: (job, fence) -> whether that run of the job is still the valid
+    one :returns: how many processes were killed
     """
     verdicts: dict[tuple[int, int], bool] = {}
     stale = set()
@@ -160,13 +168,15 @@ def sweep(home: str, is_current: Callable[[int, int], bool]) -> int:
             verdicts[run] = is_current(*run)
         if not verdicts[run]:
             stale.add(pid)
-    # Children of a marked process may have overwritten their environment: they are found as descendants.
+    # Children of a marked process may have overwritten their environment: they are found as
+    # descendants.
     stale |= descendants(list(stale))
     kill_all(stale)
     return len(stale)
 
 
-# --- a job's child ----------------------------------------------------------------------------------------
+# --- a job's child
+# ----------------------------------------------------------------------------------------
 
 
 def start_kept(
@@ -186,8 +196,12 @@ def start_kept(
         )
 
 
-def stop_kept(keeper: subprocess.Popen[bytes], marker: Marker, grace: float = KILL_GRACE_SECONDS) -> None:
-    """End a keeper and its tree: politely, then by force, then by marker. Returns when nothing is left."""
+def stop_kept(
+    keeper: subprocess.Popen[bytes], marker: Marker, grace: float = KILL_GRACE_SECONDS
+) -> None:
+    """End a keeper and its tree: politely, then by force, then by marker. Returns when nothing is
+    left.
+    """
     if keeper.poll() is None:
         keeper.terminate()
         try:
@@ -208,7 +222,9 @@ class Keeper:
         self.stopping_since: float | None = None
 
     def run(self) -> int:
-        """The child's exit code (128 + signal where it was killed), after its last descendant is gone."""
+        """The child's exit code (128 + signal where it was killed), after its last descendant is
+        gone.
+        """
         if _libc is not None:
             _libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
         signal.signal(signal.SIGTERM, self._on_term)
@@ -243,7 +259,9 @@ class Keeper:
             self.stopping_since = time.monotonic()
 
     def _kill_tree(self) -> None:
-        """Kill until nothing but zombies is left: a process may fork between the look and the blow."""
+        """Kill until nothing but zombies is left: a process may fork between the look and the
+        blow.
+        """
         while left := descendants([os.getpid()]):
             kill_all(left)
             time.sleep(0.02)
@@ -256,12 +274,15 @@ def _prepare_child() -> None:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """``keep -- COMMAND`` as above; ``tether -- COMMAND`` becomes COMMAND, which then dies with our parent.
+    """``keep -- COMMAND`` as above; ``tether -- COMMAND`` becomes COMMAND, which then dies with our
+    parent.
 
     ``PICAISSO_PARENT`` may name that parent's pid: if it is gone already, COMMAND never starts.
     """
     if len(arguments) < 3 or arguments[0] not in ("keep", "tether") or arguments[1] != "--":
-        print("usage: python -m requests_app.processes {keep|tether} -- COMMAND...", file=sys.stderr)
+        print(
+            "usage: python -m requests_app.processes {keep|tether} -- COMMAND...", file=sys.stderr
+        )
         return 2
     command = list(arguments[2:])
     if arguments[0] == "keep":

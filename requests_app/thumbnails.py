@@ -18,7 +18,8 @@ def thumbnail(image: ImageUrl) -> Path | None:
     small = folder / "thumbnails" / f"{image.pk}.jpg"
     if small.is_file():
         return small
-    # The row was written from a file of the collector's; only the last part of its path is believed.
+    # The row was written from a file of the collector's; only the last part of its path is
+    # believed.
     picture = folder / "collect" / "images" / PurePosixPath(image.file).name
     try:
         return _shrink(picture, small)
@@ -27,7 +28,9 @@ def thumbnail(image: ImageUrl) -> Path | None:
 
 
 def _shrink(picture: Path, small: Path) -> Path:
-    """Written beside and renamed, so that a file that exists is complete even when two viewers ask at once."""
+    """Written beside and renamed, so that a file that exists is complete even when two viewers ask
+    at once.
+    """
     with Image.open(picture) as image:
         image.draft("RGB", (LONGER_SIDE, LONGER_SIDE))
         image.thumbnail((LONGER_SIDE, LONGER_SIDE))

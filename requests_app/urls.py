@@ -1,4 +1,6 @@
-"""Paths of the web (product.md section 5). The name of a path is what ``reverse`` is called with."""
+"""Paths of the web (product.md section 5). The name of a path is what ``reverse`` is called
+with.
+"""
 
 from django.urls import path
 

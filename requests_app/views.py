@@ -33,13 +33,16 @@ READ, WRITE = ("GET", "HEAD"), ("POST",)
 View = Callable[..., HttpResponseBase]
 
 
-# --- the gate ---------------------------------------------------------------------------------------------
+# --- the gate
+# ---------------------------------------------------------------------------------------------
 
 
 def holds_link(view: View) -> View:
-    """Whoever knows the token may; a stranger gets the 404 page, and a link whose request is gone a 410.
+    """Whoever knows the token may; a stranger gets the 404 page, and a link whose request is gone a
+    410.
 
-    The address is the permission, so nothing below it is kept by caches, found by search engines or named to others.
+    The address is the permission, so nothing below it is kept by caches, found by search engines or
+    named to others.
     """
 
     @wraps(view)
@@ -68,12 +71,18 @@ def _see(request: ClassifierRequest) -> HttpResponse:
 
 
 def takes(*methods: str) -> Callable[[View], View]:
-    """Any other method is answered with a finished 405 page, where Django's own answer is a blank one."""
+    """Any other method is answered with a finished 405 page, where Django's own answer is a blank
+    one.
+    """
 
     def checking(view: View) -> View:
         @wraps(view)
         def checked(http: HttpRequest, *place: Any, **named: Any) -> HttpResponseBase:
-            return view(http, *place, **named) if http.method in methods else not_allowed(http, methods)
+            return (
+                view(http, *place, **named)
+                if http.method in methods
+                else not_allowed(http, methods)
+            )
 
         return checked
 
@@ -81,7 +90,9 @@ def takes(*methods: str) -> Callable[[View], View]:
 
 
 def does(view: View) -> View:
-    """A POST does it. Who merely looks (a reload, a bookmark, a way back) is sent to the request's page."""
+    """A POST does it. Who merely looks (a reload, a bookmark, a way back) is sent to the request's
+    page.
+    """
 
     @wraps(view)
     def doing(http: HttpRequest, request: ClassifierRequest) -> HttpResponseBase:
@@ -90,30 +101,41 @@ def does(view: View) -> View:
     return takes(*READ, *WRITE)(doing)
 
 
-# --- submitting -------------------------------------------------------------------------------------------
+# --- submitting
+# -------------------------------------------------------------------------------------------
 
 
 @takes(*READ, *WRITE)
 def home(http: HttpRequest) -> HttpResponse:
-    """The form. Its "add a class" and "remove" buttons also work by sending the form, for pages without scripts."""
+    """The form. Its "add a class" and "remove" buttons also work by sending the form, for pages
+    without scripts.
+    """
     if http.method != "POST":
         return _form_page(http, SubmissionForm())
     form = SubmissionForm(http.POST)
     if "add" in http.POST or "remove" in http.POST:
-        return _form_page(http, form.changed(add="add" in http.POST, remove=http.POST.get("remove", "")))
+        return _form_page(
+            http, form.changed(add="add" in http.POST, remove=http.POST.get("remove", ""))
+        )
     if not form.is_valid():
         return _form_page(http, form, status=400)
     return _see(pipeline.submit(form.submission()))
 
 
 def _form_page(http: HttpRequest, form: SubmissionForm, status: int = 200) -> HttpResponse:
-    context = {"form": form, "retention_days": settings.RETENTION_DAYS, "confirms": settings.CONFIRM_EMAIL}
+    context = {
+        "form": form,
+        "retention_days": settings.RETENTION_DAYS,
+        "confirms": settings.CONFIRM_EMAIL,
+    }
     return render(http, "home.html", context, status=status)
 
 
 @takes(*READ, *WRITE)
 def confirm(http: HttpRequest, signed: str) -> HttpResponseBase:
-    """Looking shows a button, pressing it confirms: mail scanners open links, they do not press buttons."""
+    """Looking shows a button, pressing it confirms: mail scanners open links, they do not press
+    buttons.
+    """
     request = pipeline.request_of_confirmation(signed)
     if request is None:
         return _private(render(http, "confirm_invalid.html", status=404))
@@ -123,10 +145,17 @@ def confirm(http: HttpRequest, signed: str) -> HttpResponseBase:
         return _private(_see(request))
     # Anew: where the button did nothing, the row is further than this object knows.
     request.refresh_from_db(fields=["status"])
-    return _private(render(http, "confirm.html", {"classifier": request, "used": request.status != Status.UNCONFIRMED}))
+    return _private(
+        render(
+            http,
+            "confirm.html",
+            {"classifier": request, "used": request.status != Status.UNCONFIRMED},
+        )
+    )
 
 
-# --- a request --------------------------------------------------------------------------------------------
+# --- a request
+# --------------------------------------------------------------------------------------------
 
 
 @holds_link
@@ -136,11 +165,17 @@ def request_page(http: HttpRequest, request: ClassifierRequest) -> HttpResponse:
     return _request_page(http, request, RetryForm(request))
 
 
-def _request_page(http: HttpRequest, request: ClassifierRequest, form: RetryForm, status: int = 200) -> HttpResponse:
-    return render(http, "request.html", _page_context(request, overview(request), form), status=status)
+def _request_page(
+    http: HttpRequest, request: ClassifierRequest, form: RetryForm, status: int = 200
+) -> HttpResponse:
+    return render(
+        http, "request.html", _page_context(request, overview(request), form), status=status
+    )
 
 
-def _page_context(request: ClassifierRequest, shown: Overview, form: RetryForm) -> dict[str, object]:
+def _page_context(
+    request: ClassifierRequest, shown: Overview, form: RetryForm
+) -> dict[str, object]:
     # Not "request": templates know the HTTP request by that name.
     return {"classifier": request, "token": request.token, "overview": shown, "retry_form": form}
 
@@ -148,14 +183,18 @@ def _page_context(request: ClassifierRequest, shown: Overview, form: RetryForm) 
 @holds_link
 @takes(*READ)
 def progress(http: HttpRequest, request: ClassifierRequest) -> HttpResponse:
-    """The live part of the page: 304 while nothing is new, 286 when nothing more will happen; never a redirect."""
+    """The live part of the page: 304 while nothing is new, 286 when nothing more will happen; never
+    a redirect.
+    """
     shown = overview(request)
     # Over the values, not the text: the text has a fresh CSRF token each time.
     etag = f'"{hashlib.sha256(repr(shown).encode()).hexdigest()[:32]}"'
     if shown.is_open and etag in parse_etags(http.headers.get("If-None-Match", "")):
         return HttpResponse(status=304, headers={"ETag": etag})
     context = _page_context(request, shown, RetryForm(request))
-    response = render(http, "_progress.html", context, status=200 if shown.is_open else STOP_POLLING)
+    response = render(
+        http, "_progress.html", context, status=200 if shown.is_open else STOP_POLLING
+    )
     response.headers["ETag"] = etag
     return response
 
@@ -189,9 +228,14 @@ def delete(http: HttpRequest, request: ClassifierRequest) -> HttpResponse:
     if http.method != "POST":
         return render(http, "delete.html", {"classifier": request})
     if not pipeline.delete(request):
-        messages.warning(http, "This could not be deleted just now; it may have been deleted before.")
+        messages.warning(
+            http, "This could not be deleted just now; it may have been deleted before."
+        )
         return _see(request)
-    messages.success(http, "Everything of this request has been deleted: pictures, model, files and your address.")
+    messages.success(
+        http,
+        "Everything of this request has been deleted: pictures, model, files and your address.",
+    )
     return HttpResponseRedirect("/", status=303)
 
 
@@ -199,11 +243,14 @@ def delete(http: HttpRequest, request: ClassifierRequest) -> HttpResponse:
 @takes(*READ)
 def thumbnail(http: HttpRequest, request: ClassifierRequest, pk: int) -> HttpResponseBase:
     """A small copy of a kept picture."""
-    image = ImageUrl.objects.filter(image_class__request=request, state=ImageState.KEPT, pk=pk).first()
+    image = ImageUrl.objects.filter(
+        image_class__request=request, state=ImageState.KEPT, pk=pk
+    ).first()
     path = thumbnail_of(image) if image else None
     if path is None:
         return page_not_found(http)
-    # The one thing below a token that a browser may keep: the polled page shows the same pictures again and again.
+    # The one thing below a token that a browser may keep: the polled page shows the same pictures
+    # again and again.
     headers = {"Cache-Control": "private, max-age=3600"}
     return FileResponse(path.open("rb"), content_type="image/jpeg", headers=headers)
 
@@ -212,13 +259,20 @@ def thumbnail(http: HttpRequest, request: ClassifierRequest, pk: int) -> HttpRes
 @takes(*READ)
 def download(http: HttpRequest, request: ClassifierRequest, kind: str) -> HttpResponseBase:
     """The latest version's file of a kind; an interrupted download goes on."""
-    artifact = Artifact.objects.filter(version__request=request, kind=kind).order_by("-version__number").first()
+    artifact = (
+        Artifact.objects.filter(version__request=request, kind=kind)
+        .order_by("-version__number")
+        .first()
+    )
     if artifact is None or not artifact.file.is_file():
         return page_not_found(http)
-    return send_file(http, artifact.file, name=f"picaisso-{artifact.file_name}", sha256=artifact.sha256)
+    return send_file(
+        http, artifact.file, name=f"picaisso-{artifact.file_name}", sha256=artifact.sha256
+    )
 
 
-# --- for machines -----------------------------------------------------------------------------------------
+# --- for machines
+# -----------------------------------------------------------------------------------------
 
 
 @takes(*READ)
@@ -233,7 +287,8 @@ def favicon(http: HttpRequest) -> HttpResponse:
     return redirect(static("img/favicon.svg"), permanent=False)
 
 
-# --- when something is wrong ------------------------------------------------------------------------------
+# --- when something is wrong
+# ------------------------------------------------------------------------------
 
 
 def bad_request(http: HttpRequest, exception: Exception | None = None) -> HttpResponse:
@@ -259,9 +314,13 @@ def gone(http: HttpRequest) -> HttpResponse:
 
 
 def _error(http: HttpRequest, status: int) -> HttpResponse:
-    """The error page, or its main part alone for the live part of a page, which then takes its place."""
+    """The error page, or its main part alone for the live part of a page, which then takes its
+    place.
+    """
     template = "_error.html" if http.headers.get("HX-Request") else "error.html"
-    return render(http, template, {"status": status, "retention_days": settings.RETENTION_DAYS}, status=status)
+    return render(
+        http, template, {"status": status, "retention_days": settings.RETENTION_DAYS}, status=status
+    )
 
 
 def server_error(http: HttpRequest) -> HttpResponse:

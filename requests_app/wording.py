@@ -34,7 +34,11 @@ SOURCES = {
     "google": "Google Images",
 }
 
-NETWORKS = {"resnet50": "ResNet50", "resnet18": "ResNet18", "efficientnet_lite0": "EfficientNet-Lite0"}
+NETWORKS = {
+    "resnet50": "ResNet50",
+    "resnet18": "ResNet18",
+    "efficientnet_lite0": "EfficientNet-Lite0",
+}
 
 DEVICES = {"cpu": "processor (CPU)", "cuda": "graphics card (GPU)", "mps": "graphics card (GPU)"}
 
@@ -78,7 +82,9 @@ def duration(seconds: float) -> str:
 
 
 def time_left(seconds: float) -> str:
-    """An estimate, as coarse as it deserves: ``less than a minute``, ``about 4 minutes``, ``about 2 hours``."""
+    """An estimate, as coarse as it deserves: ``less than a minute``, ``about 4 minutes``, ``about 2
+    hours``.
+    """
     if seconds < 50:
         return "less than a minute"
     if seconds < 90 * 60:
@@ -92,7 +98,9 @@ def counted(number: int, noun: str, plural: str = "") -> str:
 
 
 def rejections(counts: Mapping[str, int]) -> str:
-    """Counts by reason, the largest first: ``9 duplicates, 5 unreachable, 3 too small``; empty without any."""
+    """Counts by reason, the largest first: ``9 duplicates, 5 unreachable, 3 too small``; empty
+    without any.
+    """
     ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
     return ", ".join(f"{count} {_reason(reason, count)}" for reason, count in ordered if count)
 
@@ -111,7 +119,9 @@ def outcome(code: str) -> str:
 
 
 def verdict(metrics: Mapping[str, Any]) -> str:
-    """What the measured figures (product.md section 8, metrics.json) mean, in one or two sentences."""
+    """What the measured figures (product.md section 8, metrics.json) mean, in one or two
+    sentences.
+    """
     tested = int(metrics["split"]["test"])
     right = percent(metrics["accuracy"])
     baseline = percent(metrics["majority_baseline"])

@@ -1,6 +1,8 @@
-"""From words to picture files: search the sources, fetch through a guard, keep what is a usable picture.
+"""From words to picture files: search the sources, fetch through a guard, keep what is a usable
+picture.
 
-An ordinary library: no Django, no torch. `python -m scraping --help` shows what it does from a terminal.
+An ordinary library: no Django, no torch. `python -m scraping --help` shows what it does from a
+terminal.
 """
 
 __version__ = "0.1.0"

@@ -1,4 +1,6 @@
-"""`python -m scraping`: collect, check, download, gallery. The only place here that reads environment settings."""
+"""`python -m scraping`: collect, check, download, gallery. The only place here that reads
+environment settings.
+"""
 
 import argparse
 import asyncio
@@ -17,7 +19,16 @@ from scraping import ConfigError, __version__
 from scraping.download import DownloadSettings, DownloadSummary, download_list, read_urls
 from scraping.fetch import FetchSettings
 from scraping.screen import ScreenSettings
-from scraping.terminal import DONE, FAILED, Values, add_common, bars_on_stderr, flags_of, print_line, reasons_in_words
+from scraping.terminal import (
+    DONE,
+    FAILED,
+    Values,
+    add_common,
+    bars_on_stderr,
+    flags_of,
+    print_line,
+    reasons_in_words,
+)
 
 
 def _words(text: str) -> list[str]:
@@ -40,7 +51,8 @@ ENVIRONMENT: tuple[tuple[str, str, Callable[[str], Any]], ...] = (
     ("PICAISSO_COLLECT_MINUTES", "deadline_seconds", lambda text: float(text) * 60),
 )
 
-# Environment variable and the credential that it holds. These have no flags: a command line is seen by all.
+# Environment variable and the credential that it holds. These have no flags: a command line is seen
+# by all.
 CREDENTIALS = {
     "PICAISSO_OPENVERSE_CLIENT_ID": "openverse_client_id",
     "PICAISSO_OPENVERSE_CLIENT_SECRET": "openverse_client_secret",
@@ -49,7 +61,9 @@ CREDENTIALS = {
 
 
 def read_dotenv(path: Path) -> dict[str, str]:
-    """Variables of a `.env` file: `NAME=value` lines, optionally quoted or exported; `#` lines are comments."""
+    """Variables of a `.env` file: `NAME=value` lines, optionally quoted or exported; `#` lines are
+    comments.
+    """
     if not path.is_file():
         return {}
     found = {}
@@ -63,7 +77,9 @@ def read_dotenv(path: Path) -> dict[str, str]:
 
 
 def environment_values(variables: Mapping[str, str]) -> Values:
-    """Configuration keys that the environment sets. Raises ConfigError for a value that cannot be read."""
+    """Configuration keys that the environment sets. Raises ConfigError for a value that cannot be
+    read.
+    """
     return _plain_values(variables) | _source_values(variables)
 
 
@@ -79,21 +95,37 @@ def _plain_values(variables: Mapping[str, str]) -> Values:
 
 
 def _source_values(variables: Mapping[str, str]) -> Values:
-    """Where the sources are, with which accounts, and which of them are asked where nobody has said."""
-    from scraping.sources.registry import DEFAULT_ORDER, REGISTRY, usual_sources  # not for those who only download
+    """Where the sources are, with which accounts, and which of them are asked where nobody has
+    said.
+    """
+    from scraping.sources.registry import (
+        DEFAULT_ORDER,
+        REGISTRY,
+        usual_sources,
+    )  # not for those who only download
 
-    names = {source: variables.get(f"PICAISSO_{source.upper()}_URL", "").strip() for source in REGISTRY}
+    names = {
+        source: variables.get(f"PICAISSO_{source.upper()}_URL", "").strip() for source in REGISTRY
+    }
     urls = {source: url for source, url in names.items() if url}
-    secrets = {key: text for name, key in CREDENTIALS.items() if (text := variables.get(name, "").strip())}
+    secrets = {
+        key: text for name, key in CREDENTIALS.items() if (text := variables.get(name, "").strip())
+    }
     values: Values = {}
     named = variables.get("PICAISSO_SOURCES", "").strip()
     if not named and (usual := usual_sources(secrets)) != DEFAULT_ORDER:
         values["sources"] = list(usual)
-    return values | ({"source_urls": urls} if urls else {}) | ({"credentials": secrets} if secrets else {})
+    return (
+        values
+        | ({"source_urls": urls} if urls else {})
+        | ({"credentials": secrets} if secrets else {})
+    )
 
 
 def build_parser(command: str) -> argparse.ArgumentParser:
-    """The command line. The flags of the commands that ask sources are there only where ``command`` is one of them."""
+    """The command line. The flags of the commands that ask sources are there only where ``command``
+    is one of them.
+    """
     parser = argparse.ArgumentParser(
         prog="python -m scraping",
         description="Turns words into picture files. Every flag has a PICAISSO_ variable; a flag wins.",
@@ -103,7 +135,9 @@ def build_parser(command: str) -> argparse.ArgumentParser:
     collect = commands.add_parser("collect", help="fill a quota of pictures for each class")
     check = commands.add_parser("check", help="ask each source one small question")
     _add_download(commands.add_parser("download", help="download and screen a list of addresses"))
-    _add_gallery(commands.add_parser("gallery", help="serve a search site over a folder of pictures"))
+    _add_gallery(
+        commands.add_parser("gallery", help="serve a search site over a folder of pictures")
+    )
     if command in ("collect", "check"):
         from scraping import asking
 
@@ -117,8 +151,15 @@ def _add_download(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, metavar="DIR", required=True)
     parser.add_argument("--per-host", type=int, default=4, help="connections to one host (4)")
     parser.add_argument("--concurrency", type=int, default=64, help="connections in all (64)")
-    parser.add_argument("--min-side", type=int, metavar="PX", help="refuse pictures whose shorter side is below (200)")
-    parser.add_argument("--max-side", type=int, metavar="PX", help="scale pictures to this longer side (1024)")
+    parser.add_argument(
+        "--min-side",
+        type=int,
+        metavar="PX",
+        help="refuse pictures whose shorter side is below (200)",
+    )
+    parser.add_argument(
+        "--max-side", type=int, metavar="PX", help="scale pictures to this longer side (1024)"
+    )
     add_common(parser)
 
 
@@ -163,7 +204,9 @@ def _download(given: argparse.Namespace, variables: Mapping[str, str]) -> int:
     urls = read_urls(given.list)
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     try:
-        summary = _run_download(urls, given.out.resolve(), settings, given.json or not sys.stdout.isatty())
+        summary = _run_download(
+            urls, given.out.resolve(), settings, given.json or not sys.stdout.isatty()
+        )
     except KeyboardInterrupt:
         print("Stopped before the end; the same command goes on from here.", file=sys.stderr)
         return FAILED
@@ -173,9 +216,13 @@ def _download(given: argparse.Namespace, variables: Mapping[str, str]) -> int:
     return DONE
 
 
-def _run_download(urls: list[str], folder: Path, settings: DownloadSettings, as_json: bool) -> DownloadSummary:
+def _run_download(
+    urls: list[str], folder: Path, settings: DownloadSettings, as_json: bool
+) -> DownloadSummary:
     if as_json:
-        summary = asyncio.run(download_list(urls, folder, settings, lambda row, _done: print_line(row)))
+        summary = asyncio.run(
+            download_list(urls, folder, settings, lambda row, _done: print_line(row))
+        )
         print_line(asdict(summary))
         return summary
     with bars_on_stderr() as bars:

@@ -1,9 +1,11 @@
-"""The Selenium driver: made when first needed, limited to the hosts its adapter names, and always gone afterwards.
+"""The Selenium driver: made when first needed, limited to the hosts its adapter names, and always
+gone afterwards.
 
-Chromium lies outside the guard of `scraping.fetch`: a page can make it ask for anything. So for all but the allowed
-hosts it gets a proxy that nobody listens at, or, for pages that show pictures of anywhere, one that lets it out to
-public addresses alone. It speaks to chromedriver through a pipe, and chromedriver dies with the thread that started
-it: whatever kills this process, the pipe closes and the whole browser ends.
+Chromium lies outside the guard of `scraping.fetch`: a page can make it ask for anything. So for all
+but the allowed hosts it gets a proxy that nobody listens at, or, for pages that show pictures of
+anywhere, one that lets it out to public addresses alone. It speaks to chromedriver through a pipe,
+and chromedriver dies with the thread that started it: whatever kills this process, the pipe closes
+and the whole browser ends.
 """
 
 import contextlib
@@ -75,7 +77,8 @@ class BrowserSettings:
 
 
 class Browser:
-    """One browser, made lazily and replaced after a while. `with Browser(settings) as browser: browser.run(visit)`.
+    """One browser, made lazily and replaced after a while. `with Browser(settings) as browser:
+    browser.run(visit)`.
 
     Not shared by threads.
     """
@@ -91,15 +94,19 @@ class Browser:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         self.quit()
 
     def run(self, visit: Callable[[Remote], T], images: bool = False) -> T:
-        """Call `visit` with the driver; when the browser was lost on the way, build it anew and call once more.
+        """Call `visit` with the driver; when the browser was lost on the way, build it anew and
+        call once more.
 
-        Pictures are shown only when asked for, and then also those of other public hosts. Raises BrowserUnavailable
-        when it cannot start or was lost twice.
+        Pictures are shown only when asked for, and then also those of other public hosts. Raises
+        BrowserUnavailable when it cannot start or was lost twice.
         """
         self._retire(images)
         for attempt in (1, 2):
@@ -129,7 +136,9 @@ class Browser:
             running.kill()
 
     def _retire(self, images: bool) -> None:
-        """End a browser that is of the other kind or has served long enough, before the next visit."""
+        """End a browser that is of the other kind or has served long enough, before the next
+        visit.
+        """
         running = self._running
         if running is not None:
             old = time.monotonic() - running.started > RECYCLED_AFTER_SECONDS
@@ -153,7 +162,9 @@ class Browser:
         return _start(self._settings, self._images)
 
     def _answers(self) -> bool:
-        """Whether the browser still executes anything; a lost one is told from a page's error by asking."""
+        """Whether the browser still executes anything; a lost one is told from a page's error by
+        asking.
+        """
         if self._running is None:
             return False
         try:
@@ -189,7 +200,9 @@ class _Running:
 def _start(settings: BrowserSettings, images: bool) -> _Running:
     """Raises BrowserUnavailable with the reason."""
     if settings.remote_url:  # from over there, nobody reaches a forwarder of ours
-        return _connect(settings.remote_url, _options(settings, None, images, None), None, None, None)
+        return _connect(
+            settings.remote_url, _options(settings, None, images, None), None, None, None
+        )
     chrome = _program(settings.chrome, CHROME_NAMES, "browser (Chromium)")
     driver = _program(settings.chromedriver, DRIVER_NAMES, "browser's driver (chromedriver)")
     _check_runs(chrome)
@@ -213,11 +226,20 @@ def _start(settings: BrowserSettings, images: bool) -> _Running:
 
 
 def _connect(
-    url: str, options: ChromeOptions, service: Service | None, profile: Path | None, forwarder: Forwarder | None
+    url: str,
+    options: ChromeOptions,
+    service: Service | None,
+    profile: Path | None,
+    forwarder: Forwarder | None,
 ) -> _Running:
-    direct = Proxy({"proxyType": ProxyType.DIRECT})  # a proxy variable is not meant for the driver next door
-    # A driver whose browser was killed waits long for it; a Grid has good reasons to wait for a free one.
-    client = ClientConfig(remote_server_addr=url, timeout=START_SECONDS if service else ANSWER_SECONDS, proxy=direct)
+    direct = Proxy(
+        {"proxyType": ProxyType.DIRECT}
+    )  # a proxy variable is not meant for the driver next door
+    # A driver whose browser was killed waits long for it; a Grid has good reasons to wait for a
+    # free one.
+    client = ClientConfig(
+        remote_server_addr=url, timeout=START_SECONDS if service else ANSWER_SECONDS, proxy=direct
+    )
     try:
         driver = Remote(command_executor=url, options=options, client_config=client)
     except (WebDriverException, HTTPError, OSError) as error:
@@ -240,10 +262,14 @@ def _start_service(driver: str, output: IO[bytes]) -> Service:
             if os.getppid() != parent:  # it died between fork and here
                 os._exit(1)
 
-    own_session = {"start_new_session": True, "preexec_fn": die_with_parent} if os.name == "posix" else {}
+    own_session = (
+        {"start_new_session": True, "preexec_fn": die_with_parent} if os.name == "posix" else {}
+    )
     # Both programs leave their temporary files beside the profile, so that one removal takes all.
     environment = {**os.environ, "TMPDIR": str(Path(output.name).parent)}
-    service = Service(executable_path=driver, log_output=output, popen_kw=own_session, env=environment)
+    service = Service(
+        executable_path=driver, log_output=output, popen_kw=own_session, env=environment
+    )
     service.path = driver  # the path given, whatever Selenium's own variables say
     try:
         service.start()
@@ -262,8 +288,11 @@ def _options(
     options.add_argument(f"--proxy-server=127.0.0.1:{forwarder.port if forwarder else CLOSED_PORT}")
     if not images:
         options.add_argument("--blink-settings=imagesEnabled=false")
-    # Peer connections send packets past the proxy; said twice, because the flag has changed its name before.
-    options.add_experimental_option("prefs", {"webrtc.ip_handling_policy": "disable_non_proxied_udp"})
+    # Peer connections send packets past the proxy; said twice, because the flag has changed its
+    # name before.
+    options.add_experimental_option(
+        "prefs", {"webrtc.ip_handling_policy": "disable_non_proxied_udp"}
+    )
     return options
 
 
@@ -298,14 +327,20 @@ def _program(given: str, names: tuple[str, ...], what: str) -> str:
 
 
 def _check_runs(chrome: str) -> None:
-    """Through a pipe the driver does not notice a browser that ends at once, and waits for a minute."""
+    """Through a pipe the driver does not notice a browser that ends at once, and waits for a
+    minute.
+    """
     try:
-        done = subprocess.run([chrome, "--version"], capture_output=True, timeout=START_SECONDS, check=False)
+        done = subprocess.run(
+            [chrome, "--version"], capture_output=True, timeout=START_SECONDS, check=False
+        )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise _NotStarted(f"The browser cannot start: {_first_line(error)}") from error
     if done.returncode != 0 or not done.stdout.strip():
         complaint = done.stderr.decode(errors="replace").strip().splitlines()
-        raise _NotStarted(f"The browser cannot start: {complaint[-1] if complaint else 'it ends at once'}.")
+        raise _NotStarted(
+            f"The browser cannot start: {complaint[-1] if complaint else 'it ends at once'}."
+        )
 
 
 def _first_line(error: BaseException) -> str:

@@ -1,8 +1,9 @@
 """Fills each class's quota of pictures from the sources in order, and says what happened.
 
-All classes are worked on at once; each source answers one question at a time. Within a class, candidates are decided
-in the order of their rank, so the same answers always make the same dataset. Every decision is a row on disk before
-the next one is made, and finished searches are kept beside them: a run that was killed goes on where it was.
+All classes are worked on at once; each source answers one question at a time. Within a class,
+candidates are decided in the order of their rank, so the same answers always make the same dataset.
+Every decision is a row on disk before the next one is made, and finished searches are kept beside
+them: a run that was killed goes on where it was.
 """
 
 import asyncio
@@ -54,7 +55,9 @@ class Interrupted(Exception):
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a collection is: pictures kept over all classes, of those wanted; `eta_seconds` from now."""
+    """How far a collection is: pictures kept over all classes, of those wanted; `eta_seconds` from
+    now.
+    """
 
     time: str
     stage: str
@@ -96,11 +99,19 @@ class ClassState:
     @property
     def can_grow(self) -> bool:
         """Whether there is something left to do for it."""
-        return bool(self.missing and (self.queue or self.to_ask or self.again or not self.exhausted))
+        return bool(
+            self.missing and (self.queue or self.to_ask or self.again or not self.exhausted)
+        )
 
     def more(self) -> int:
         """For how many candidates to ask, from what became of those so far."""
-        waste = self.decided / self.kept if self.kept else OVER_ASK if not self.decided else MOST_OVER_ASK
+        waste = (
+            self.decided / self.kept
+            if self.kept
+            else OVER_ASK
+            if not self.decided
+            else MOST_OVER_ASK
+        )
         return math.ceil(self.missing * min(MOST_OVER_ASK, max(OVER_ASK, waste)))
 
     def is_new(self, candidate: Candidate) -> bool:
@@ -150,7 +161,10 @@ async def _collect(
     searcher = Searcher(config, fetching, stop, folder)
     try:
         with RowLog(folder / "images.jsonl") as log, MarkLog(folder / "marks.jsonl") as marks:
-            screening, engine = ScreenSettings(config.min_side, config.max_side), EngineSettings(spool=folder / SPOOL)
+            screening, engine = (
+                ScreenSettings(config.min_side, config.max_side),
+                EngineSettings(spool=folder / SPOOL),
+            )
             async with Downloader(fetching, screening, engine) as downloader:
                 tools = _Tools(log, marks, downloader, searcher, on_progress)
                 work = _Collection(folder, config, tools)
@@ -213,7 +227,9 @@ class _Collection:
         return ClassState(entry, self._config.limit, asks, wordings=[entry.query])
 
     async def run(self) -> None:
-        """Fill all quotas as far as sources and time allow; again where a picture had to be withdrawn."""
+        """Fill all quotas as far as sources and time allow; again where a picture had to be
+        withdrawn.
+        """
         self._report("Searching", always=True)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._config.deadline_seconds):
@@ -242,7 +258,9 @@ class _Collection:
         return result
 
     def _take_up(self) -> None:
-        """Learn what an earlier run in this folder decided; what it had not finished is forgotten."""
+        """Learn what an earlier run in this folder decided; what it had not finished is
+        forgotten.
+        """
         for ask, wanted, result in self._searches:
             self._tally.begin(ask, wanted)
             self._tally.end(ask, result)
@@ -293,7 +311,11 @@ class _Collection:
         if result is None:
             self._report(f"{state.config.name}: asking {REGISTRY[ask.source].label}")
             result = await self._searcher.search(
-                ask.source, ask.words, wanted, self._search_deadline, lambda: state.kept / state.limit
+                ask.source,
+                ask.words,
+                wanted,
+                self._search_deadline,
+                lambda: state.kept / state.limit,
             )
             self._searches.keep(ask, wanted, result)
         self._tally.end(ask, result)
@@ -304,13 +326,20 @@ class _Collection:
         self._report(f"{state.config.name}: {result.message}")
 
     async def _plan_another_wording(self, state: ClassState) -> bool:
-        """Plan to ask with other words for the same thing; False when there are none left, or no time to ask."""
+        """Plan to ask with other words for the same thing; False when there are none left, or no
+        time to ask.
+        """
         if time.monotonic() < self._search_deadline and len(state.wordings) < MOST_WORDINGS:
-            usual = new_wordings(other_wordings(state.config.query, self._config.locale), state.wordings)
+            usual = new_wordings(
+                other_wordings(state.config.query, self._config.locale), state.wordings
+            )
             names = [] if usual else new_wordings(await self._other_names(state), state.wordings)
             for words in (usual or names)[:1]:
                 state.wordings.append(words)
-                state.to_ask.extend(Ask(state.config.id, source, words) for source in self._willing(state, bool(names)))
+                state.to_ask.extend(
+                    Ask(state.config.id, source, words)
+                    for source in self._willing(state, bool(names))
+                )
                 return True
         state.exhausted = True
         return False
@@ -318,7 +347,8 @@ class _Collection:
     def _willing(self, state: ClassState, renamed: bool) -> list[str]:
         """The sources to be asked with another wording.
 
-        What is nothing for a source in the singular is nothing in the plural, but may be something by another name.
+        What is nothing for a source in the singular is nothing in the plural, but may be something
+        by another name.
         """
         tally, class_id = self._tally, state.config.id
         return [
@@ -332,12 +362,17 @@ class _Collection:
     async def _other_names(self, state: ClassState) -> list[str]:
         if state.other_names is None:
             query, deadline = state.config.query, self._search_deadline
-            answers = [await self._searcher.other_names(name, query, deadline) for name in self._config.sources]
+            answers = [
+                await self._searcher.other_names(name, query, deadline)
+                for name in self._config.sources
+            ]
             state.other_names = [name for names in answers for name in names]
         return state.other_names
 
     async def _download(self, state: ClassState) -> None:
-        """Download from the queue until the quota is met or the queue is empty; decide in the order of rank."""
+        """Download from the queue until the quota is met or the queue is empty; decide in the order
+        of rank.
+        """
         under_way: deque[tuple[Candidate, asyncio.Task[Attempt]]] = deque()
         try:
             while state.missing and (under_way or state.queue):
@@ -361,7 +396,9 @@ class _Collection:
         licence = license_fields(candidate)["license"]
         if self._config.license == "open" and not is_open(licence, candidate.license_basis):
             known = licence and candidate.license_basis == "per-item"
-            return Attempt(None, "license", f"{licence} is not open" if known else "its licence is not known")
+            return Attempt(
+                None, "license", f"{licence} is not open" if known else "its licence is not known"
+            )
         if is_thumbnail(candidate.image_url):
             return Attempt(None, "too_small", "the address of a preview")
         width, height = candidate.width, candidate.height
@@ -389,7 +426,9 @@ class _Collection:
         return named or self._taken_down.holds(row["sha256"], row["source_sha256"])
 
     def _judged(self, state: ClassState, row: Row, picture: Picture) -> Row:
-        """The row of a good picture, rejected if it is a copy; a copy across classes takes the other one with it."""
+        """The row of a good picture, rejected if it is a copy; a copy across classes takes the
+        other one with it.
+        """
         if self._is_taken_down(row):
             return rejected(row, "taken_down")
         copy = self._known.copy_of(picture)
@@ -411,13 +450,17 @@ class _Collection:
         key = self._kept.get(copy.sha256)
         if not copy.withdrawn and key is not None:
             self._known.withdraw(copy.class_id, copy.sha256)
-            self._give_up(self._log.rows[key], "in_two_classes", f"found for “{state.config.name}” too")
+            self._give_up(
+                self._log.rows[key], "in_two_classes", f"found for “{state.config.name}” too"
+            )
         other = self._classes[copy.class_id].config.name
         where = "another class" if copy.class_id == state.config.id else f"“{other}”"
         return rejected(row, "in_two_classes", f"found for {where} too")
 
     def _give_up(self, row: Row, reason: str, detail: str) -> None:
-        """Reject a picture that had been kept. Its file goes, unless a kept picture has the same content."""
+        """Reject a picture that had been kept. Its file goes, unless a kept picture has the same
+        content.
+        """
         self._log.append(rejected(row, reason, detail))
         del self._kept[row["sha256"]]
         self._classes[row["class"]].kept -= 1

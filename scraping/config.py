@@ -1,4 +1,6 @@
-"""The effective configuration of one collection: what `config.json` of its folder holds, complete and checked."""
+"""The effective configuration of one collection: what `config.json` of its folder holds, complete
+and checked.
+"""
 
 import json
 import re
@@ -30,10 +32,12 @@ class ClassConfig:
 
 @dataclass(frozen=True)
 class CollectConfig:
-    """Everything a collection is told. `limit` and `minimum` count kept pictures per class; sides are in pixels.
+    """Everything a collection is told. `limit` and `minimum` count kept pictures per class; sides
+    are in pixels.
 
-    `taken_down` holds SHA-256 digests: `urls` of normalised addresses of pictures or pages, `hashes` of bytes as
-    received or as stored. With `browser_turns`, whoever started the collection grants the browser (see `turns`).
+    `taken_down` holds SHA-256 digests: `urls` of normalised addresses of pictures or pages,
+    `hashes` of bytes as received or as stored. With `browser_turns`, whoever started the collection
+    grants the browser (see `turns`).
     """
 
     classes: tuple[ClassConfig, ...]
@@ -59,7 +63,9 @@ class CollectConfig:
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> Self:
-        """Build from parsed JSON. Raises ConfigError for an unknown key and for every value that makes no sense."""
+        """Build from parsed JSON. Raises ConfigError for an unknown key and for every value that
+        makes no sense.
+        """
         unknown = sorted(set(values) - {each.name for each in fields(cls)})
         if unknown:
             raise ConfigError(f"The configuration has an unknown key: {', '.join(unknown)}.")
@@ -67,7 +73,8 @@ class CollectConfig:
             raise ConfigError("The configuration names no class.")
         try:
             plain: dict[str, Any] = {
-                name: tuple(value) if isinstance(value, list) else value for name, value in values.items()
+                name: tuple(value) if isinstance(value, list) else value
+                for name, value in values.items()
             }
             plain["classes"] = tuple(ClassConfig(**entry) for entry in values["classes"])
             plain["sources"] = in_order(plain.get("sources", cls.sources))
@@ -83,15 +90,30 @@ class CollectConfig:
         problems = (
             (len(set(ids)) < len(ids), "two classes have the same id"),
             (not all(CLASS_ID.fullmatch(name) for name in ids), "a class id is malformed"),
-            (not all(entry.query.strip() for entry in self.classes), "a class has no words to search for"),
-            (bool(wrong), f"there is no source called {', '.join(wrong)}; known are {', '.join(REGISTRY)}"),
+            (
+                not all(entry.query.strip() for entry in self.classes),
+                "a class has no words to search for",
+            ),
+            (
+                bool(wrong),
+                f"there is no source called {', '.join(wrong)}; known are {', '.join(REGISTRY)}",
+            ),
             (not self.sources, "no source is named"),
             (self.license not in ("any", "open"), "license is neither any nor open"),
             (self.robots not in ("respect", "operator"), "robots is neither respect nor operator"),
-            (not set(self.credentials) <= CREDENTIALS, "there is a credential that no source knows"),
-            (not self._takedowns_make_sense(), "what was taken down is not a list of SHA-256 digests"),
+            (
+                not set(self.credentials) <= CREDENTIALS,
+                "there is a credential that no source knows",
+            ),
+            (
+                not self._takedowns_make_sense(),
+                "what was taken down is not a list of SHA-256 digests",
+            ),
             (self.minimum < 0, "the minimum is negative"),
-            (self.limit < 1 or self.min_side < 1 or self.max_side < self.min_side, "a number is out of range"),
+            (
+                self.limit < 1 or self.min_side < 1 or self.max_side < self.min_side,
+                "a number is out of range",
+            ),
             (self.deadline_seconds <= 0, "the deadline is not in the future"),
         )
         for wrong_so, what in problems:
@@ -100,7 +122,9 @@ class CollectConfig:
 
     def _takedowns_make_sense(self) -> bool:
         digests = [digest for kind in self.taken_down.values() for digest in kind]
-        return set(self.taken_down) <= TAKEN_DOWN_KEYS and all(SHA256.fullmatch(str(digest)) for digest in digests)
+        return set(self.taken_down) <= TAKEN_DOWN_KEYS and all(
+            SHA256.fullmatch(str(digest)) for digest in digests
+        )
 
     def base_url(self, source: str) -> str:
         """Scheme, host and port of a source: the configured one, else its own."""

@@ -1,7 +1,8 @@
 """Which pictures are known, which of two copies is kept, and what belongs to two classes.
 
-Copies are exact or near ones by verified pairs, within a class and across classes. Of the copies of one picture in one
-class the one with the best-known licence is kept, then the largest. What shows up in two classes belongs to neither.
+Copies are exact or near ones by verified pairs, within a class and across classes. Of the copies of
+one picture in one class the one with the best-known licence is kept, then the largest. What shows
+up in two classes belongs to neither.
 """
 
 import base64
@@ -24,7 +25,9 @@ LARGER = 1.25  # times the pixels; a frame adds some, and is no reason to change
 
 @dataclass(frozen=True)
 class Copy:
-    """A known picture that a new one is a copy of. `class_id` is where it was kept, or would have been."""
+    """A known picture that a new one is a copy of. `class_id` is where it was kept, or would have
+    been.
+    """
 
     class_id: str
     sha256: str
@@ -34,8 +37,8 @@ class Copy:
 
 @dataclass
 class KnownPictures:
-    """The pictures of all classes by content. A picture that was withdrawn or given up for a better copy stays known,
-    so that its further copies are recognised too.
+    """The pictures of all classes by content. A picture that was withdrawn or given up for a better
+    copy stays known, so that its further copies are recognised too.
     """
 
     _index: CopyIndex = field(default_factory=CopyIndex)
@@ -69,7 +72,12 @@ class KnownPictures:
             return None
         while (instead := self._kept_instead.get(found)) is not None:
             found = instead
-        return Copy(self._class_of[found], found, exact and found == picture.sha256, found in self._withdrawn)
+        return Copy(
+            self._class_of[found],
+            found,
+            exact and found == picture.sha256,
+            found in self._withdrawn,
+        )
 
 
 def is_better(new: Row, old: Row) -> bool:
@@ -81,9 +89,11 @@ def is_better(new: Row, old: Row) -> bool:
 
 
 class MarkLog:
-    """marks.jsonl: fingerprints of pictures while a collection runs, so that one taken up again finds the same copies.
+    """marks.jsonl: fingerprints of pictures while a collection runs, so that one taken up again
+    finds the same copies.
 
-    The stored file would do for what is kept, but not for what was withdrawn. Use as a context manager to append.
+    The stored file would do for what is kept, but not for what was withdrawn. Use as a context
+    manager to append.
     """
 
     def __init__(self, path: Path) -> None:
@@ -103,12 +113,19 @@ class MarkLog:
         """Record one picture's fingerprint."""
         assert self._stream is not None
         thumbnails = base64.b64encode(marks.thumbnails).decode()
-        entry = {"sha256": sha256, "hash": marks.hash, "mirror_hash": marks.mirror_hash, "thumbnails": thumbnails}
+        entry = {
+            "sha256": sha256,
+            "hash": marks.hash,
+            "mirror_hash": marks.mirror_hash,
+            "thumbnails": thumbnails,
+        }
         self._stream.write(json.dumps(entry) + "\n")
         self._stream.flush()
 
     def read(self) -> dict[str, Fingerprint]:
-        """All fingerprints by SHA-256 of the stored picture; what another version wrote is passed over."""
+        """All fingerprints by SHA-256 of the stored picture; what another version wrote is passed
+        over.
+        """
         return dict(_parsed(read_lines(self._path)))
 
     def remove(self) -> None:

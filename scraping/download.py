@@ -1,8 +1,8 @@
 """Addresses become files or reasons, many at once.
 
-The network loop only moves bytes; decoding runs in the screening pool. What has been received and not yet decoded is
-counted, and no further request starts while that is too much: a slow decoder slows the network down instead of
-filling memory or disk.
+The network loop only moves bytes; decoding runs in the screening pool. What has been received and
+not yet decoded is counted, and no further request starts while that is too much: a slow decoder
+slows the network down instead of filling memory or disk.
 """
 
 import asyncio
@@ -27,20 +27,25 @@ from scraping.sources.contract import Candidate, normalised_url
 from scraping.spool import Extent, Spool
 
 UNDECODED_BYTES = 96 << 20
-WAITING_PER_CONNECTION = 4  # so that one slow host's queue does not keep the others' connections idle
+WAITING_PER_CONNECTION = (
+    4  # so that one slow host's queue does not keep the others' connections idle
+)
 RESUMED_STATUS = 200  # only complete answers with this status are kept on disk
 OPT_OUTS = frozenset({"noai", "noimageai", "noindex", "noimageindex"})
-VALUED_DIRECTIVES = frozenset({"unavailable_after", "max-snippet", "max-image-preview", "max-video-preview"})
+VALUED_DIRECTIVES = frozenset(
+    {"unavailable_after", "max-snippet", "max-image-preview", "max-video-preview"}
+)
 
 
 @dataclass(frozen=True)
 class RetrySettings:
-    """How often and when to ask again after a failure that may pass: a broken connection, status 429 or 5xx.
+    """How often and when to ask again after a failure that may pass: a broken connection, status
+    429 or 5xx.
 
-    The n-th wait is drawn between half of and the whole of `first_seconds` x 2^(n-1), or is what the host asks for with
-    Retry-After, and then all its addresses wait; a host that asks for more than `longest_seconds`, or so often in a row
-    as `times`, is not waited for. An address that used up its
-    deadline has had its time.
+    The n-th wait is drawn between half of and the whole of `first_seconds` x 2^(n-1), or is what
+    the host asks for with Retry-After, and then all its addresses wait; a host that asks for more
+    than `longest_seconds`, or so often in a row as `times`, is not waited for. An address that used
+    up its deadline has had its time.
     """
 
     times: int = 3
@@ -53,7 +58,9 @@ class RetrySettings:
             return None
         if failure.retry_after is not None:
             return failure.retry_after if failure.retry_after <= self.longest_seconds else None
-        return min(self.longest_seconds, self.first_seconds * 2.0 ** (tries - 1)) * random.uniform(0.5, 1.0)
+        return min(self.longest_seconds, self.first_seconds * 2.0 ** (tries - 1)) * random.uniform(
+            0.5, 1.0
+        )
 
 
 @dataclass(frozen=True)
@@ -75,7 +82,8 @@ class EngineSettings:
 class Attempt:
     """What became of one address: a picture, or a reason.
 
-    `received` is the size in bytes of what came, `extent` where the spool keeps it until `Downloader.settled`.
+    `received` is the size in bytes of what came, `extent` where the spool keeps it until
+    `Downloader.settled`.
     """
 
     picture: Picture | None
@@ -89,7 +97,9 @@ class Attempt:
 
 
 def opted_out(headers: Iterable[str]) -> bool:
-    """Whether X-Robots-Tag headers forbid this use: directives without a name before them, or with ours."""
+    """Whether X-Robots-Tag headers forbid this use: directives without a name before them, or with
+    ours.
+    """
     for header in headers:
         agent = ""
         for part in header.lower().split(","):
@@ -103,7 +113,9 @@ def opted_out(headers: Iterable[str]) -> bool:
 
 
 class _Room:
-    """Counts bytes received and not yet decoded, and holds requests back while they are too many."""
+    """Counts bytes received and not yet decoded, and holds requests back while they are too
+    many.
+    """
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
@@ -129,7 +141,10 @@ class Downloader:
     """A fetcher and a screening pool working together. Use as `async with`."""
 
     def __init__(
-        self, fetching: FetchSettings, screening: ScreenSettings, engine: EngineSettings | None = None
+        self,
+        fetching: FetchSettings,
+        screening: ScreenSettings,
+        engine: EngineSettings | None = None,
     ) -> None:
         self._engine = engine or EngineSettings()
         self._room = _Room(UNDECODED_BYTES)
@@ -144,7 +159,10 @@ class Downloader:
         return self
 
     async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         await self._fetcher.__aexit__(kind, error, trace)
         await self._pool.__aexit__(kind, error, trace)
@@ -165,7 +183,9 @@ class Downloader:
             return _not_fetched(answer)
         if self._spool is None:
             return await self._screen(answer.body, len(answer.body), answer.status)
-        return await self._screen(self._spool.add(url, answer.body), len(answer.body), answer.status)
+        return await self._screen(
+            self._spool.add(url, answer.body), len(answer.body), answer.status
+        )
 
     def settled(self, attempt: Attempt) -> None:
         """What became of an address is on record; its body is not needed any more."""
@@ -268,7 +288,9 @@ class DownloadSummary:
 
 
 def read_urls(file: Path) -> list[str]:
-    """The addresses of a text file, one a line, without repetitions; empty lines and `#` lines are passed over."""
+    """The addresses of a text file, one a line, without repetitions; empty lines and `#` lines are
+    passed over.
+    """
     lines = (line.strip() for line in file.read_text(encoding="utf-8").splitlines())
     return list(dict.fromkeys(line for line in lines if line and not line.startswith("#")))
 
@@ -276,8 +298,8 @@ def read_urls(file: Path) -> list[str]:
 class _Decided:
     """images.jsonl of a list: the rows on disk, and in memory only what each address came to.
 
-    What an earlier run left is written anew at the start, one row per address, without torn lines and without rows
-    whose picture is gone. Use as a context manager to append.
+    What an earlier run left is written anew at the start, one row per address, without torn lines
+    and without rows whose picture is gone. Use as a context manager to append.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -321,7 +343,9 @@ class _Decided:
                 yield row
 
     def _rows(self) -> Iterator[Row]:
-        return (row for row in read_lines(self._path) if isinstance(row, dict) and "image_url" in row)
+        return (
+            row for row in read_lines(self._path) if isinstance(row, dict) and "image_url" in row
+        )
 
 
 async def download_list(
@@ -330,13 +354,16 @@ async def download_list(
     settings: DownloadSettings,
     on_row: Callable[[Row, int], None] | None = None,
 ) -> DownloadSummary:
-    """Download a list into a folder, a row each; what the folder already decided is not asked again.
+    """Download a list into a folder, a row each; what the folder already decided is not asked
+    again.
 
     `on_row` hears of each new row and how many addresses are decided.
     """
     pictures = folder / "images"
     pictures.mkdir(parents=True, exist_ok=True)
-    engine = EngineSettings(PoolSettings(folder=pictures), folder / "incoming", retrying=settings.retrying)
+    engine = EngineSettings(
+        PoolSettings(folder=pictures), folder / "incoming", retrying=settings.retrying
+    )
     with _Decided(folder) as decided:
         todo = [(rank, url) for rank, url in enumerate(urls, start=1) if url not in decided.reasons]
         already = len(urls) - len(todo)
@@ -357,7 +384,9 @@ async def download_list(
 
 
 def _list_row(candidate: Candidate, attempt: Attempt, decided: _Decided) -> Row:
-    """The row of one address, with the difference hash for whoever looks for near copies in the list."""
+    """The row of one address, with the difference hash for whoever looks for near copies in the
+    list.
+    """
     row = attempt_row(candidate_row(candidate, ""), attempt)
     if attempt.picture is None:
         return row
@@ -367,7 +396,9 @@ def _list_row(candidate: Candidate, attempt: Attempt, decided: _Decided) -> Row:
 
 
 def _round_robin(ranked: list[tuple[int, str]]) -> list[tuple[int, str]]:
-    """The first address of each host, then the second of each: a list sorted by host would ask one host at a time."""
+    """The first address of each host, then the second of each: a list sorted by host would ask one
+    host at a time.
+    """
     turns: Counter[str | None] = Counter()
     placed = []
     for rank, url in ranked:
@@ -386,7 +417,9 @@ async def _many(
     finished: asyncio.Queue[asyncio.Task[Attempt]] = asyncio.Queue()
 
     def start_more() -> None:
-        for candidate in itertools.islice(candidates, connections * WAITING_PER_CONNECTION - len(under_way)):
+        for candidate in itertools.islice(
+            candidates, connections * WAITING_PER_CONNECTION - len(under_way)
+        ):
             task = asyncio.ensure_future(downloader.get(candidate.image_url, candidate.page_url))
             task.add_done_callback(finished.put_nowait)
             under_way[task] = candidate

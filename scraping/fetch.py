@@ -1,10 +1,11 @@
 """The one guarded HTTP client: everything Picaisso fetches by itself goes through here.
 
-A URL comes from strangers, so it may point at this machine or its neighbours. The rule judges addresses, not
-spellings: `getaddrinfo` reads `2130706433`, `0x7f.1` and circled digits as 127.0.0.1. Three places enforce
-it: the URL before a request and before each redirect, every answer of the name lookup, and each socket just
-before it connects. A failure is a value with a reason of the product's list; the sentence for the public is
-always the same, so that nobody learns from it which private hosts exist.
+A URL comes from strangers, so it may point at this machine or its neighbours. The rule judges
+addresses, not spellings: `getaddrinfo` reads `2130706433`, `0x7f.1` and circled digits as
+127.0.0.1. Three places enforce it: the URL before a request and before each redirect, every answer
+of the name lookup, and each socket just before it connects. A failure is a value with a reason of
+the product's list; the sentence for the public is always the same, so that nobody learns from it
+which private hosts exist.
 """
 
 import asyncio
@@ -43,9 +44,9 @@ JSON_MAX_BYTES = 8 << 20
 TRANSIENT_STATUSES = frozenset({429, 500, 502, 503, 504})
 LOOKUP_CACHE_SECONDS = 300
 
-# Ranges that the standard library calls global although they reach, embed or translate to private addresses:
-# NAT64, 6to4, Teredo and its neighbours, IPv4-compatible, site-local, documentation, carrier NAT, cloud
-# metadata.
+# Ranges that the standard library calls global although they reach, embed or translate to private
+# addresses: NAT64, 6to4, Teredo and its neighbours, IPv4-compatible, site-local, documentation,
+# carrier NAT, cloud metadata.
 EXTRA_FORBIDDEN = tuple(
     ipaddress.ip_network(text)
     for text in (
@@ -138,7 +139,9 @@ class AddressRefused(OSError):
 
 
 def is_public_address(text: str) -> bool:
-    """True only for a unicast address of the public internet; anything that is no address is not."""
+    """True only for a unicast address of the public internet; anything that is no address is
+    not.
+    """
     try:
         address = ipaddress.ip_address(text.split("%")[0])
     except ValueError:
@@ -153,11 +156,17 @@ def is_public_address(text: str) -> bool:
         or address.is_unspecified
         or getattr(address, "is_site_local", False)
     )
-    return address.is_global and not special and not any(address in network for network in EXTRA_FORBIDDEN)
+    return (
+        address.is_global
+        and not special
+        and not any(address in network for network in EXTRA_FORBIDDEN)
+    )
 
 
 def parse_retry_after(value: str | None) -> float | None:
-    """Seconds to wait from a Retry-After header, which holds a number or an HTTP date; None when it says nothing."""
+    """Seconds to wait from a Retry-After header, which holds a number or an HTTP date; None when it
+    says nothing.
+    """
     if not value:
         return None
     if value.strip().isdigit():
@@ -214,7 +223,9 @@ class AddressRule:
             raise AddressRefused("address")
 
     def open_socket(self, address_info: tuple[Any, ...]) -> socket.socket:
-        """Make the socket for one connection, or raise AddressRefused: the last gate, right before connecting."""
+        """Make the socket for one connection, or raise AddressRefused: the last gate, right before
+        connecting.
+        """
         family, kind, protocol, _name, target = address_info
         host, port = str(target[0]), int(target[1])
         public = port in PUBLIC_PORTS and is_public_address(host)
@@ -224,7 +235,9 @@ class AddressRule:
 
 
 class GuardedResolver(AbstractResolver):
-    """Looks names up in daemon threads, so that a hanging name server delays neither the loop nor the exit."""
+    """Looks names up in daemon threads, so that a hanging name server delays neither the loop nor
+    the exit.
+    """
 
     def __init__(self, rule: AddressRule, lookup: Lookup) -> None:
         self._rule = rule
@@ -233,7 +246,9 @@ class GuardedResolver(AbstractResolver):
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
     ) -> list[ResolveResult]:
-        """Return all vetted addresses of a name. Raises OSError when it has none or a forbidden one."""
+        """Return all vetted addresses of a name. Raises OSError when it has none or a forbidden
+        one.
+        """
         answers = await self._in_thread(host, port, family)
         unique = {(answer[0], str(answer[4][0])): answer for answer in answers}.values()
         self._rule.check_answers(host, port, [str(answer[4][0]) for answer in unique])
@@ -291,10 +306,13 @@ class _Redirect:
 class Fetcher:
     """An HTTP session behind the guard. Use as `async with Fetcher(settings) as fetcher`.
 
-    `before_request`, when given, is awaited when a request has its turn; a caller can hold it back there.
+    `before_request`, when given, is awaited when a request has its turn; a caller can hold it back
+    there.
     """
 
-    def __init__(self, settings: FetchSettings, before_request: Callable[[], Awaitable[None]] | None = None) -> None:
+    def __init__(
+        self, settings: FetchSettings, before_request: Callable[[], Awaitable[None]] | None = None
+    ) -> None:
         self._settings = settings
         self._before_request = before_request
         self._rule = AddressRule(settings.allowed_private_hosts)
@@ -323,18 +341,26 @@ class Fetcher:
         return self
 
     async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         assert self._session is not None
         await self._session.close()
 
     async def fetch(
-        self, url: str, page_url: str = "", accept: str = "image/*,*/*;q=0.1", unwanted: Unwanted | None = None
+        self,
+        url: str,
+        page_url: str = "",
+        accept: str = "image/*,*/*;q=0.1",
+        unwanted: Unwanted | None = None,
     ) -> Fetched | FetchFailure:
-        """Fetch one URL completely, following up to four redirects. Never raises for what the network does.
+        """Fetch one URL completely, following up to four redirects. Never raises for what the
+        network does.
 
-        `page_url` is the page that shows the picture; its origin goes out as Referer, which many hosts
-        demand. `unwanted` sees the headers and may give a reason not to take the body at all.
+        `page_url` is the page that shows the picture; its origin goes out as Referer, which many
+        hosts demand. `unwanted` sees the headers and may give a reason not to take the body at all.
         """
         headers = {"Accept": accept}
         if referer := origin_of(page_url):
@@ -348,7 +374,9 @@ class Fetcher:
         except (aiohttp.ClientError, OSError) as error:
             return _connection_failure(error)
 
-    async def _follow(self, url: URL, headers: Mapping[str, str], unwanted: Unwanted | None) -> Fetched | FetchFailure:
+    async def _follow(
+        self, url: URL, headers: Mapping[str, str], unwanted: Unwanted | None
+    ) -> Fetched | FetchFailure:
         remaining = self._settings.deadline_seconds
         for _hop in range(MAX_REDIRECTS + 1):
             if refusal := self._rule.url_refusal(url):
@@ -363,7 +391,9 @@ class Fetcher:
         return FetchFailure("http_error", f"more than {MAX_REDIRECTS} redirects")
 
     def let_rest(self, url: str, seconds: float) -> bool:
-        """Ask this address's host for nothing for so long, as it wishes; false when it rests already."""
+        """Ask this address's host for nothing for so long, as it wishes; false when it rests
+        already.
+        """
         host = _parsed(url)
         resting = self._rest_left(host) > 0
         self._resting[(host.host or "").lower()] = time.monotonic() + seconds
@@ -372,7 +402,9 @@ class Fetcher:
     async def _in_turn(
         self, url: URL, headers: Mapping[str, str], unwanted: Unwanted | None, seconds: float
     ) -> tuple[float, Fetched | FetchFailure | _Redirect]:
-        """One request when its turn has come, within so many seconds from then; also returns when that was."""
+        """One request when its turn has come, within so many seconds from then; also returns when
+        that was.
+        """
         while True:
             while (left := self._rest_left(url)) > 0:
                 await asyncio.sleep(left * random.uniform(1.0, 1.1))  # not all in the same moment
@@ -423,12 +455,16 @@ class Fetcher:
                 return _Redirect(url.join(_parsed(location)).with_fragment(None))
             if status != 200:
                 wait = parse_retry_after(response.headers.get("Retry-After"))
-                return FetchFailure("http_error", f"status {status}", status, wait, status in TRANSIENT_STATUSES)
+                return FetchFailure(
+                    "http_error", f"status {status}", status, wait, status in TRANSIENT_STATUSES
+                )
             if unwanted is not None and (reason := unwanted(response.headers)):
                 return FetchFailure(reason, "as its host's headers say", status)
             body = await self._read(response)
             if body is None:
-                return FetchFailure("too_large", f"more than {self._settings.max_bytes} bytes", status)
+                return FetchFailure(
+                    "too_large", f"more than {self._settings.max_bytes} bytes", status
+                )
             return Fetched(str(url), status, response.headers, body)
 
     async def _read(self, response: aiohttp.ClientResponse) -> bytearray | None:
@@ -453,7 +489,8 @@ class Fetcher:
 
 
 def _parsed(text: str) -> URL:
-    """Parse without touching percent-encoding that is legal already: signed addresses break when re-quoted.
+    """Parse without touching percent-encoding that is legal already: signed addresses break when
+    re-quoted.
 
     Raises ValueError for what is no URL.
     """
@@ -466,7 +503,9 @@ def _connection_failure(error: Exception) -> FetchFailure:
     refused = any(isinstance(cause, AddressRefused) for cause in causes)
     if refused or isinstance(error, aiohttp.InvalidURL):
         return FetchFailure("refused_address", "address")
-    unknown_name = any(isinstance(cause, socket.gaierror) and cause.errno != socket.EAI_AGAIN for cause in causes)
+    unknown_name = any(
+        isinstance(cause, socket.gaierror) and cause.errno != socket.EAI_AGAIN for cause in causes
+    )
     final = unknown_name or isinstance(error, aiohttp.ClientSSLError | ssl.SSLError)
     return FetchFailure("unreachable", type(error).__name__, transient=not final)
 
@@ -477,8 +516,12 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
         error = getattr(error, "os_error", None) or error.__cause__
 
 
-def fetch_once(url: str, settings: FetchSettings, accept: str = "image/*,*/*;q=0.1") -> Fetched | FetchFailure:
-    """Fetch one URL from ordinary, synchronous code. Not to be called inside a running event loop."""
+def fetch_once(
+    url: str, settings: FetchSettings, accept: str = "image/*,*/*;q=0.1"
+) -> Fetched | FetchFailure:
+    """Fetch one URL from ordinary, synchronous code. Not to be called inside a running event
+    loop.
+    """
 
     async def run() -> Fetched | FetchFailure:
         async with Fetcher(settings) as fetcher:
@@ -487,7 +530,9 @@ def fetch_once(url: str, settings: FetchSettings, accept: str = "image/*,*/*;q=0
     return asyncio.run(run())
 
 
-def fetch_json(url: str, parameters: Mapping[str, str], settings: FetchSettings) -> JsonReply | FetchFailure:
+def fetch_json(
+    url: str, parameters: Mapping[str, str], settings: FetchSettings
+) -> JsonReply | FetchFailure:
     """Ask a JSON API through the same guard, from synchronous code.
 
     An answer that is not JSON is a FetchFailure with the reason `not_json`.

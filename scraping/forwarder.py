@@ -1,7 +1,9 @@
-"""A way out of the browser to public addresses alone: a forward proxy on loopback behind the rule of `scraping.fetch`.
+"""A way out of the browser to public addresses alone: a forward proxy on loopback behind the rule
+of `scraping.fetch`.
 
-Some result pages show a picture's address only after loading the picture from wherever it lies. Such a browser cannot
-be limited to named hosts; through this proxy it reaches public addresses on the usual ports and nothing else.
+Some result pages show a picture's address only after loading the picture from wherever it lies.
+Such a browser cannot be limited to named hosts; through this proxy it reaches public addresses on
+the usual ports and nothing else.
 """
 
 import asyncio
@@ -25,11 +27,15 @@ START_SECONDS = 5.0
 REFUSED = b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 UNREACHABLE = b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 CONNECTED = b"HTTP/1.1 200 Connection established\r\n\r\n"
-HOP_HEADERS = re.compile(rb"\r\n(?:proxy-connection|proxy-authorization|connection):[^\r]*", re.IGNORECASE)
+HOP_HEADERS = re.compile(
+    rb"\r\n(?:proxy-connection|proxy-authorization|connection):[^\r]*", re.IGNORECASE
+)
 
 
 class Forwarder:
-    """The proxy, served by a daemon thread. `port` says where; `with Forwarder(settings) as forwarder`."""
+    """The proxy, served by a daemon thread. `port` says where; `with Forwarder(settings) as
+    forwarder`.
+    """
 
     def __init__(self, settings: FetchSettings) -> None:
         self._settings = settings
@@ -61,7 +67,10 @@ class Forwarder:
         return self.start()
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         self.stop()
 
@@ -84,12 +93,20 @@ class Forwarder:
         try:
             head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), IDLE_SECONDS)
             await self._pass_on(head, reader, writer)
-        except (OSError, ValueError, TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
+        except (
+            OSError,
+            ValueError,
+            TimeoutError,
+            asyncio.IncompleteReadError,
+            asyncio.LimitOverrunError,
+        ):
             pass  # whoever asked has gone, or what was asked for does; both know
         finally:
             writer.close()
 
-    async def _pass_on(self, head: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _pass_on(
+        self, head: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
         method, target, _ = head.split(b"\r\n", 1)[0].decode("latin-1").split(" ")
         url = URL(f"https://{target}" if method == "CONNECT" else target)
         if self._rule.url_refusal(url) or (url.scheme == "https") is not (method == "CONNECT"):
@@ -110,7 +127,9 @@ class Forwarder:
             far_writer.close()
 
     async def _connect(self, url: URL) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        """Connect to the first address of the host that answers. Raises OSError, AddressRefused among them."""
+        """Connect to the first address of the host that answers. Raises OSError, AddressRefused
+        among them.
+        """
         problem: OSError = OSError("no address")
         for answer in await self._resolver.resolve(url.host or "", url.port or 0):
             try:
@@ -119,9 +138,13 @@ class Forwarder:
                 problem = error
         raise problem
 
-    async def _connect_to(self, answer: ResolveResult) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    async def _connect_to(
+        self, answer: ResolveResult
+    ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         target = (answer["host"], answer["port"])
-        connection = self._rule.open_socket((answer["family"], socket.SOCK_STREAM, answer["proto"], "", target))
+        connection = self._rule.open_socket(
+            (answer["family"], socket.SOCK_STREAM, answer["proto"], "", target)
+        )
         connection.setblocking(False)
         try:
             await self._loop.sock_connect(connection, target)

@@ -1,8 +1,9 @@
 """A search site over a folder of pictures, answering with the result markup of Bing's image search.
 
-For the demonstration and for tests: the production adapter and a real browser use it as they use the real site. A
-query matches the name of any folder above a picture, singular or plural; folders with `cartoon` in their name are left
-out. Only pictures found at the start are ever served, by name look-up, so no request can reach another file.
+For the demonstration and for tests: the production adapter and a real browser use it as they use
+the real site. A query matches the name of any folder above a picture, singular or plural; folders
+with `cartoon` in their name are left out. Only pictures found at the start are ever served, by name
+look-up, so no request can reach another file.
 """
 
 import hashlib
@@ -44,7 +45,9 @@ def _plain(name: str) -> str:
 
 
 def word_forms(name: str) -> frozenset[str]:
-    """A name with its likely English singular and plural: `mammals` is found by `mammal`, and the reverse."""
+    """A name with its likely English singular and plural: `mammals` is found by `mammal`, and the
+    reverse.
+    """
     plain = _plain(name)
     forms = {plain, plain + "s", plain + "es"}
     for ending, other in (("ies", "y"), ("es", ""), ("s", ""), ("y", "ies")):
@@ -67,7 +70,9 @@ class Collection:
             folders = relative.parts[:-1]
             cartoon = any(LEFT_OUT in part.casefold() for part in folders)
             if file.suffix.lower() in PICTURE_SUFFIXES and not cartoon and file.is_file():
-                words = frozenset().union(*map(word_forms, folders)) if folders else frozenset[str]()
+                words = (
+                    frozenset().union(*map(word_forms, folders)) if folders else frozenset[str]()
+                )
                 yield Entry(relative.as_posix(), words)
 
     def __len__(self) -> int:
@@ -185,7 +190,9 @@ def tile(entry: Entry, index: int, size: tuple[int, int], site: str) -> str:
 
 
 def result_control(collection: Collection, search: Search, site: str) -> str:
-    """The block of results that both the page and what it loads while scrolling consist of; empty past the end."""
+    """The block of results that both the page and what it loads while scrolling consist of; empty
+    past the end.
+    """
     found = collection.search(search.query)
     batch = found[search.first - 1 : search.first - 1 + search.count]
     if not batch:
@@ -221,7 +228,11 @@ def result_page(collection: Collection, search: Search, site: str) -> str:
 
 
 def _script() -> str:
-    values = {"FREE_LOADS": LOADS_BEFORE_SEE_MORE, "MORE_LOADS": LOADS_PER_SEE_MORE, "LOAD_DELAY": LOAD_DELAY_MS}
+    values = {
+        "FREE_LOADS": LOADS_BEFORE_SEE_MORE,
+        "MORE_LOADS": LOADS_PER_SEE_MORE,
+        "LOAD_DELAY": LOAD_DELAY_MS,
+    }
     text = SCRIPT
     for name, value in values.items():
         text = text.replace(name, str(value))
@@ -289,9 +300,13 @@ class _Handler(BaseHTTPRequestHandler):
         if file is None:
             self._send_missing()
         elif kind == "pictures":
-            self._send_bytes(file.read_bytes(), mimetypes.guess_type(path)[0] or "application/octet-stream")
+            self._send_bytes(
+                file.read_bytes(), mimetypes.guess_type(path)[0] or "application/octet-stream"
+            )
         else:
-            picture = f'<main><img alt="" src="/pictures/{quote(path)}"><p>{html.escape(path)}</p></main>'
+            picture = (
+                f'<main><img alt="" src="/pictures/{quote(path)}"><p>{html.escape(path)}</p></main>'
+            )
             self._send(_page(path, "", picture))
 
     def _send(self, text: str, kind: str = "text/html; charset=utf-8") -> None:
@@ -312,7 +327,9 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 def serve(folder: Path, host: str, port: int) -> None:
-    """Serve until interrupted. The first line printed says where, for programs that asked for any free port."""
+    """Serve until interrupted. The first line printed says where, for programs that asked for any
+    free port.
+    """
     with GalleryServer(folder, host, port) as server:
         print(f"gallery: {server.url}", flush=True)
         server.serve_forever()

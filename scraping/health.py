@@ -17,7 +17,9 @@ SECONDS = 60.0  # for one source; those that share the browser wait for each oth
 
 @dataclass(frozen=True)
 class Health:
-    """How one source answered. `cool_down_seconds` is how long to leave it alone, None when it may be asked."""
+    """How one source answered. `cool_down_seconds` is how long to leave it alone, None when it may
+    be asked.
+    """
 
     name: str
     outcome: str
@@ -33,13 +35,17 @@ def check_source(name: str, config: CollectConfig, stop: threading.Event | None 
 
 
 def check_sources(
-    config: CollectConfig, stop: threading.Event | None = None, on_health: Callable[[Health], None] | None = None
+    config: CollectConfig,
+    stop: threading.Event | None = None,
+    on_health: Callable[[Health], None] | None = None,
 ) -> list[Health]:
     """Ask all sources of the configuration at once; `on_health` hears of each as it answers.
 
     The result is in the order of the configuration. Raises Stopped when `stop` is set meanwhile.
     """
-    fetching = FetchSettings(contact=config.contact, allowed_private_hosts=frozenset(config.allowed_private_hosts))
+    fetching = FetchSettings(
+        contact=config.contact, allowed_private_hosts=frozenset(config.allowed_private_hosts)
+    )
     searcher = Searcher(replace(config, closed_sources={}), fetching, stop or threading.Event())
 
     async def check(name: str) -> Health:

@@ -1,7 +1,8 @@
 """images.jsonl: what became of every candidate, one row each.
 
-Rows are appended as they are decided, so a killed run loses at most the last line; a later row of the same class and
-address supersedes the earlier one. At the end the file is written anew with one row per candidate.
+Rows are appended as they are decided, so a killed run loses at most the last line; a later row of
+the same class and address supersedes the earlier one. At the end the file is written anew with one
+row per candidate.
 """
 
 import json
@@ -47,7 +48,9 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def store_picture(folder: Path, picture: Picture) -> None:
-    """Publish the JPEG under its content's name; the same content is already complete if it is there."""
+    """Publish the JPEG under its content's name; the same content is already complete if it is
+    there.
+    """
     target = folder / picture_file(picture)
     if not target.exists():
         write_atomically(target, picture.jpeg)
@@ -56,7 +59,8 @@ def store_picture(folder: Path, picture: Picture) -> None:
 def candidate_row(candidate: Candidate, class_id: str) -> Row:
     """A row that says where a picture was found and nothing yet of its fate.
 
-    Sides and kind are at first what the source states and later what came; `source_width` and `source_height` stay.
+    Sides and kind are at first what the source states and later what came; `source_width` and
+    `source_height` stay.
     """
     return {
         "class": class_id,
@@ -96,7 +100,9 @@ def rejected(row: Row, reason: str, detail: str = "") -> Row:
 
 
 def read_lines(path: Path) -> Iterator[Any]:
-    """The values of a JSON-lines file; a torn last line is passed over, as is a file that is not there."""
+    """The values of a JSON-lines file; a torn last line is passed over, as is a file that is not
+    there.
+    """
     if not path.exists():
         return
     with path.open("rb") as stream:

@@ -1,11 +1,12 @@
 """Received bytes become a clean picture or a reason.
 
-Whatever arrives is judged by its content, never by its name or declared type. Everything that can be refused
-from the header alone is refused before a pixel is decoded. What passes is always encoded anew as RGB JPEG, so
-that no metadata, no second picture and no hidden payload of the original survives.
+Whatever arrives is judged by its content, never by its name or declared type. Everything that can
+be refused from the header alone is refused before a pixel is decoded. What passes is always encoded
+anew as RGB JPEG, so that no metadata, no second picture and no hidden payload of the original
+survives.
 
-`scraping.screenworker` runs this for `scraping.screenpool`: decoding strangers' files happens there, in a process with
-limited memory that may be killed at any time.
+`scraping.screenworker` runs this for `scraping.screenpool`: decoding strangers' files happens
+there, in a process with limited memory that may be killed at any time.
 """
 
 import contextlib
@@ -46,8 +47,9 @@ _SRGB = ImageCms.createProfile("sRGB")
 class ScreenSettings:
     """`min_side`: shortest side accepted, in pixels; `max_side`: longest side stored, in pixels.
 
-    `taken_down`: SHA-256 in hexadecimal of source or stored bytes that somebody wants gone. `thumbnails`: whether
-    pictures get the fingerprint that verifies near copies; without, they have the difference hash alone.
+    `taken_down`: SHA-256 in hexadecimal of source or stored bytes that somebody wants gone.
+    `thumbnails`: whether pictures get the fingerprint that verifies near copies; without, they have
+    the difference hash alone.
     """
 
     min_side: int = 200
@@ -58,7 +60,9 @@ class ScreenSettings:
 
 @dataclass(frozen=True)
 class Rejection:
-    """Why the bytes are no usable picture: a reason of the product's list, and a detail for the record."""
+    """Why the bytes are no usable picture: a reason of the product's list, and a detail for the
+    record.
+    """
 
     reason: str
     detail: str = ""
@@ -66,7 +70,8 @@ class Rejection:
 
 @dataclass(frozen=True)
 class Picture:
-    """A clean picture. `width` and `height` are those of `jpeg`; `mime` is what the received bytes were.
+    """A clean picture. `width` and `height` are those of `jpeg`; `mime` is what the received bytes
+    were.
 
     `jpeg` is empty when a worker has already stored it; `hash` is the 64-bit difference hash.
     """
@@ -112,7 +117,9 @@ def screen(data: bytes | bytearray | memoryview, settings: ScreenSettings) -> Pi
 
 
 def _mime(image: Image.Image) -> str:
-    """What the bytes are; a JPEG with further pictures behind it, as cameras make them, is a JPEG."""
+    """What the bytes are; a JPEG with further pictures behind it, as cameras make them, is a
+    JPEG.
+    """
     return "image/jpeg" if image.format == "MPO" else Image.MIME.get(image.format or "", "")
 
 
@@ -137,7 +144,9 @@ def _fitting(size: tuple[int, int], max_side: int) -> tuple[int, int]:
 
 
 def _decoded(image: Image.Image, max_side: int) -> Image.Image:
-    """First frame, decoded at reduced scale where JPEG allows it, turned upright, 8 bits, alpha on white."""
+    """First frame, decoded at reduced scale where JPEG allows it, turned upright, 8 bits, alpha on
+    white.
+    """
     image.draft(None, _fitting(image.size, max_side))
     image.load()
     turned = image.getexif().get(ORIENTATION, 1) != 1  # turning by 0 would still copy
@@ -145,7 +154,9 @@ def _decoded(image: Image.Image, max_side: int) -> Image.Image:
 
 
 def _eight_bit(image: Image.Image) -> Image.Image:
-    """Scale 16-bit grey to 8 bits. A plain conversion would clip: 300 and 65535 both became white."""
+    """Scale 16-bit grey to 8 bits. A plain conversion would clip: 300 and 65535 both became
+    white.
+    """
     if not image.mode.startswith(("I", "F")):
         return image
     values = np.clip(np.asarray(image).astype(np.int64), 0, 65535) >> 8
@@ -155,7 +166,9 @@ def _eight_bit(image: Image.Image) -> Image.Image:
 
 
 def _on_white(image: Image.Image) -> Image.Image:
-    """Lay transparent pictures on white: dropping alpha would show whatever colour hides beneath."""
+    """Lay transparent pictures on white: dropping alpha would show whatever colour hides
+    beneath.
+    """
     if not image.has_transparency_data:
         return image
     rgba = image.convert("RGBA")
@@ -179,7 +192,9 @@ def _shrunk(image: Image.Image, max_side: int) -> Image.Image:
 
 
 def _in_srgb(image: Image.Image) -> Image.Image:
-    """Convert by the embedded colour profile when there is a usable one other than sRGB, else plainly."""
+    """Convert by the embedded colour profile when there is a usable one other than sRGB, else
+    plainly.
+    """
     profile = image.info.get("icc_profile")
     if profile and len(profile) <= MAX_PROFILE_BYTES and image.mode in ("RGB", "CMYK"):
         try:
@@ -197,7 +212,9 @@ def _quick_hash(image: Image.Image) -> int:
     return difference_hash(image.reduce(max(1, min(image.size) // HASH_WORKING_SIDE)))
 
 
-def _encoded(image: Image.Image, marks: Fingerprint | None, mime: str, source_sha256: str) -> Picture:
+def _encoded(
+    image: Image.Image, marks: Fingerprint | None, mime: str, source_sha256: str
+) -> Picture:
     image.info = {}  # the encoder would copy comments and resolutions from here
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=JPEG_QUALITY)
@@ -220,7 +237,9 @@ def picture_name(sha256: str) -> str:
 
 
 def _store(picture: Picture, folder: Path) -> Picture:
-    """Publish the JPEG under its content's name; the same content is already complete if it is there."""
+    """Publish the JPEG under its content's name; the same content is already complete if it is
+    there.
+    """
     target = folder / picture_name(picture.sha256)
     if not target.exists():
         beside = folder / f".{target.name}.{os.getpid()}"
@@ -229,14 +248,17 @@ def _store(picture: Picture, folder: Path) -> Picture:
     return replace(picture, jpeg=b"")
 
 
-# The worker's protocol. First the order: a length, and JSON. Then requests: whether what follows tells a place on
-# disk, its length, and the place as JSON or the bytes. Answers: three lengths, then facts as JSON, the thumbnails and
-# the JPEG. The first answer is empty and says that the worker is ready.
+# The worker's protocol. First the order: a length, and JSON. Then requests: whether what follows
+# tells a place on disk, its length, and the place as JSON or the bytes. Answers: three lengths,
+# then facts as JSON, the thumbnails and the JPEG. The first answer is empty and says that the
+# worker is ready.
 
 
 @dataclass(frozen=True)
 class WorkOrder:
-    """What a worker needs to know from the start; with a folder it stores good pictures there itself."""
+    """What a worker needs to know from the start; with a folder it stores good pictures there
+    itself.
+    """
 
     settings: ScreenSettings
     folder: str | None = None
@@ -244,7 +266,10 @@ class WorkOrder:
 
 def order_message(order: WorkOrder) -> bytes:
     """The first message to a worker."""
-    values = asdict(order.settings) | {"taken_down": sorted(order.settings.taken_down), "folder": order.folder}
+    values = asdict(order.settings) | {
+        "taken_down": sorted(order.settings.taken_down),
+        "folder": order.folder,
+    }
     return _frame(False, json.dumps(values).encode())
 
 
@@ -285,17 +310,24 @@ def _write_answer(stream: IO[bytes], answer: Picture | Rejection) -> None:
         facts: dict[str, object] = asdict(answer)
     else:
         jpeg, marks = answer.jpeg, answer.marks
-        facts = {name: getattr(answer, name) for name in ("width", "height", "mime", "sha256", "source_sha256", "hash")}
+        facts = {
+            name: getattr(answer, name)
+            for name in ("width", "height", "mime", "sha256", "source_sha256", "hash")
+        }
         facts["mirror_hash"] = None
         if marks is not None:
             thumbnails, facts["mirror_hash"] = marks.thumbnails, marks.mirror_hash
     head = json.dumps(facts).encode()
-    stream.write(b"".join((_ANSWER.pack(len(head), len(thumbnails), len(jpeg)), head, thumbnails, jpeg)))
+    stream.write(
+        b"".join((_ANSWER.pack(len(head), len(thumbnails), len(jpeg)), head, thumbnails, jpeg))
+    )
     stream.flush()
 
 
 def _received(stream: IO[bytes]) -> bytes:
-    """The next message: bytes as they came, or those whose place was told. Raises EOFError at the end."""
+    """The next message: bytes as they came, or those whose place was told. Raises EOFError at the
+    end.
+    """
     on_disk, length = _REQUEST.unpack(_exactly(stream, _REQUEST.size))
     data = _exactly(stream, length)
     if not on_disk:
@@ -312,7 +344,9 @@ def _exactly(stream: IO[bytes], count: int) -> bytes:
 
 
 def _limit_decoding() -> None:
-    """The header is checked by hand; these limits hold should a decoder want more than its header says."""
+    """The header is checked by hand; these limits hold should a decoder want more than its header
+    says.
+    """
     Image.MAX_IMAGE_PIXELS = MAX_PIXELS
     warnings.simplefilter("error", Image.DecompressionBombWarning)
     try:
@@ -333,11 +367,15 @@ def _address_space() -> int:
 def _read_order(stream: IO[bytes]) -> WorkOrder:
     values = json.loads(_received(stream))
     folder = values.pop("folder")
-    return WorkOrder(ScreenSettings(**values | {"taken_down": frozenset(values["taken_down"])}), folder)
+    return WorkOrder(
+        ScreenSettings(**values | {"taken_down": frozenset(values["taken_down"])}), folder
+    )
 
 
 def serve(requests: IO[bytes], answers: IO[bytes]) -> None:
-    """Answer requests until the other side closes: so the worker ends with its parent, however that ended."""
+    """Answer requests until the other side closes: so the worker ends with its parent, however that
+    ended.
+    """
     with contextlib.suppress(EOFError):
         order = _read_order(requests)
         answers.write(_ANSWER.pack(0, 0, 0))
@@ -353,5 +391,7 @@ def work() -> None:
     """A worker's whole life, on its standard input and output."""
     _limit_decoding()
     with os.fdopen(os.dup(sys.stdout.fileno()), "wb") as answers:
-        os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # a decoder that prints must not print into an answer
+        os.dup2(
+            sys.stderr.fileno(), sys.stdout.fileno()
+        )  # a decoder that prints must not print into an answer
         serve(sys.stdin.buffer, answers)

@@ -1,9 +1,9 @@
-"""A few worker processes that screen pictures, so that decoding neither blocks the network loop nor takes it
-down.
+"""A few worker processes that screen pictures, so that decoding neither blocks the network loop nor
+takes it down.
 
-Each worker has one picture in work and a few waiting, so that it does not idle between them; the rest waits here. A
-worker that dies, hangs or runs out of memory costs one picture and is replaced. Workers read until their pipe
-closes, so none outlives the process that started it.
+Each worker has one picture in work and a few waiting, so that it does not idle between them; the
+rest waits here. A worker that dies, hangs or runs out of memory costs one picture and is replaced.
+Workers read until their pipe closes, so none outlives the process that started it.
 """
 
 import asyncio
@@ -32,7 +32,9 @@ from scraping.spool import Extent
 PICTURE_SECONDS = 10.0  # no honest picture within the limits takes so long to decode
 START_SECONDS = 60.0
 AT_A_WORKER = 4  # pictures
-STILLBORN_LIMIT = 3  # workers in a row that ended without one answer: then screening is broken, not the pictures
+STILLBORN_LIMIT = (
+    3  # workers in a row that ended without one answer: then screening is broken, not the pictures
+)
 PIPE_BYTES = 1 << 20
 PACKAGE_ROOT = Path(__file__).resolve().parent.parent
 
@@ -78,7 +80,9 @@ class _Worker:
 
 
 class ScreenPool:
-    """Screens pictures in worker processes. Use as `async with`; `screen` is awaited in the same event loop."""
+    """Screens pictures in worker processes. Use as `async with`; `screen` is awaited in the same
+    event loop.
+    """
 
     def __init__(self, screening: ScreenSettings, settings: PoolSettings | None = None) -> None:
         self._settings = settings or PoolSettings()
@@ -95,7 +99,10 @@ class ScreenPool:
         return self
 
     async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         for life in self._lives:
             life.cancel()
@@ -134,7 +141,8 @@ class ScreenPool:
     async def _started(self) -> _Worker | None:
         """A worker that has said that it is ready, or None."""
         try:
-            # From the package's parent folder, so that it finds the packages wherever the caller stands.
+            # From the package's parent folder, so that it finds the packages wherever the caller
+            # stands.
             process = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-m", "scraping.screenworker"),
                 stdin=asyncio.subprocess.PIPE,
@@ -177,7 +185,9 @@ class ScreenPool:
         """Pass answers on until the worker ends."""
         stream = worker.process.stdout
         assert stream is not None
-        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError, ValueError, TypeError, LookupError):
+        with contextlib.suppress(
+            asyncio.IncompleteReadError, ConnectionError, ValueError, TypeError, LookupError
+        ):
             while True:
                 lengths = answer_lengths(await stream.readexactly(ANSWER_HEAD_BYTES))
                 answer = read_answer(lengths, await stream.readexactly(sum(lengths)))
@@ -213,7 +223,9 @@ class ScreenPool:
         while self._waiting:
             job = self._waiting.popleft()
             if not job.answer.done():
-                job.answer.set_exception(CannotScreen("Pictures cannot be decoded: no screening process starts."))
+                job.answer.set_exception(
+                    CannotScreen("Pictures cannot be decoded: no screening process starts.")
+                )
 
 
 def _settle(job: _Job, answer: Picture | Rejection) -> None:

@@ -4,8 +4,12 @@ import os
 
 
 def main() -> None:
-    """Set up what must be set before the libraries load, then screen until the other side closes."""
-    os.putenv("OPENBLAS_NUM_THREADS", "1")  # its threads spin while they start, half of a worker's start
+    """Set up what must be set before the libraries load, then screen until the other side
+    closes.
+    """
+    os.putenv(
+        "OPENBLAS_NUM_THREADS", "1"
+    )  # its threads spin while they start, half of a worker's start
     from scraping import screen
 
     screen.work()

@@ -1,7 +1,9 @@
-"""Runs the sources: one question at a time to each, one browser at a time, with the tools they may use.
+"""Runs the sources: one question at a time to each, one browser at a time, with the tools they may
+use.
 
-A source is synchronous and may hang in a browser; the collection is asynchronous and must be able to stop at once.
-Between the two stand daemon threads: nobody waits for one at the end, and the browser is killed under it.
+A source is synchronous and may hang in a browser; the collection is asynchronous and must be able
+to stop at once. Between the two stand daemon threads: nobody waits for one at the end, and the
+browser is killed under it.
 """
 
 import asyncio
@@ -20,7 +22,14 @@ from yarl import URL
 
 from scraping.browser import Browser, BrowserSettings
 from scraping.config import CollectConfig
-from scraping.fetch import JSON_MAX_BYTES, FetchFailure, FetchSettings, JsonReply, fetch_json, fetch_once
+from scraping.fetch import (
+    JSON_MAX_BYTES,
+    FetchFailure,
+    FetchSettings,
+    JsonReply,
+    fetch_json,
+    fetch_once,
+)
 from scraping.sources.contract import (
     JsonRequest,
     Outcome,
@@ -49,7 +58,9 @@ class Stopped(Exception):
 
 @dataclass
 class _Job:
-    """One thing to do: the most urgent of those that wait is done next, and of equals the oldest."""
+    """One thing to do: the most urgent of those that wait is done next, and of equals the
+    oldest.
+    """
 
     future: Future[Any]
     call: Callable[[], Any]
@@ -96,7 +107,9 @@ class SourceThread:
             self._changed.notify()
 
     async def run(self, call: Callable[[], Any], urgency: Callable[[], float]) -> Any:
-        """Run in the thread when nothing waits that is more urgent, which is what has the smaller number then."""
+        """Run in the thread when nothing waits that is more urgent, which is what has the smaller
+        number then.
+        """
         future: Future[Any] = Future()
         self._put(_Job(future, call, urgency))
         return await asyncio.wrap_future(future)
@@ -124,12 +137,16 @@ class _Place:
 class Searcher:
     """Asks sources for candidates on behalf of one collection.
 
-    Each source answers one question at a time, and of those that need the browser one at a time answers. What a
-    source did not understand is saved in `evidence/` of the folder.
+    Each source answers one question at a time, and of those that need the browser one at a time
+    answers. What a source did not understand is saved in `evidence/` of the folder.
     """
 
     def __init__(
-        self, config: CollectConfig, fetching: FetchSettings, stop: threading.Event, folder: Path | None = None
+        self,
+        config: CollectConfig,
+        fetching: FetchSettings,
+        stop: threading.Event,
+        folder: Path | None = None,
     ) -> None:
         self._config = config
         self._fetching = replace(fetching, max_bytes=JSON_MAX_BYTES)
@@ -137,14 +154,23 @@ class Searcher:
         self._folder = folder
         self._threads: dict[str, SourceThread] = {}
         self._places: dict[str, _Place] = {}
-        self._turn = BrowserTurn(folder, self._wait) if folder is not None and config.browser_turns else None
+        self._turn = (
+            BrowserTurn(folder, self._wait) if folder is not None and config.browser_turns else None
+        )
 
     async def search(
-        self, name: str, words: str, limit: int, deadline: float, urgency: Callable[[], float] = lambda: 0.0
+        self,
+        name: str,
+        words: str,
+        limit: int,
+        deadline: float,
+        urgency: Callable[[], float] = lambda: 0.0,
     ) -> SearchResult:
-        """Ask one source. A source that was blocked or cannot run answers the same for all later questions.
+        """Ask one source. A source that was blocked or cannot run answers the same for all later
+        questions.
 
-        Of several questions that wait for a source, the one with the smallest `urgency` is put next.
+        Of several questions that wait for a source, the one with the smallest `urgency` is put
+        next.
         """
         if sentence := self._config.closed_sources.get(name):
             return SearchResult(Outcome.NOT_APPLICABLE, message=sentence, detail="closed")
@@ -163,7 +189,9 @@ class Searcher:
         return result
 
     async def other_names(self, name: str, words: str, deadline: float) -> list[str]:
-        """Other names that a source knows for the words; none from a source that was closed, ended or fails."""
+        """Other names that a source knows for the words; none from a source that was closed, ended
+        or fails.
+        """
         if name in self._config.closed_sources or REGISTRY[name].kind == "browser":
             return []
         place = self._place(name)
@@ -274,7 +302,8 @@ class Searcher:
     def _browser(self, place: _Place, hosts: tuple[str, ...]) -> Browser:
         for other in list(self._places.values()):
             if other is not place and other.browser is not None:
-                other.browser.quit()  # each may go to its own hosts alone, and one at a time is enough
+                # each may go to its own hosts alone, and one at a time is enough
+                other.browser.quit()
         if place.browser is None:
             config = self._config
             place.browser = Browser(

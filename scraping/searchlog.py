@@ -1,4 +1,6 @@
-"""searches.jsonl: finished searches, so that a collection that is taken up again does not ask the same twice."""
+"""searches.jsonl: finished searches, so that a collection that is taken up again does not ask the
+same twice.
+"""
 
 import json
 from collections.abc import Iterator
@@ -33,7 +35,10 @@ class SearchLog:
                 entry["message"],
                 retry_after=entry["retry_after"],
             )
-            self._kept[Ask(entry["class"], entry["source"], entry["words"])] = (entry["wanted"], result)
+            self._kept[Ask(entry["class"], entry["source"], entry["words"])] = (
+                entry["wanted"],
+                result,
+            )
 
     def __iter__(self) -> Iterator[tuple[Ask, int, SearchResult]]:
         """What is kept: the question, for how many, and the answer."""

@@ -1,10 +1,11 @@
 """Bodies that have arrived and are not yet decided, on disk.
 
-They keep memory flat while screening is behind the network, and survive a kill: what had arrived is not asked for
-again. Making a file for each would cost as much as a third of decoding it, so bodies lie one behind the other in a
-few segments that are used over and over; an index tells what lies where. An extent is only used again when the
-address whose body it held is decided and on record, so an entry of the index for an undecided address is always
-true, unless the machine itself went down: then the spool of before is not trusted.
+They keep memory flat while screening is behind the network, and survive a kill: what had arrived is
+not asked for again. Making a file for each would cost as much as a third of decoding it, so bodies
+lie one behind the other in a few segments that are used over and over; an index tells what lies
+where. An extent is only used again when the address whose body it held is decided and on record, so
+an entry of the index for an undecided address is always true, unless the machine itself went down:
+then the spool of before is not trusted.
 """
 
 import contextlib
@@ -52,7 +53,9 @@ class _Segment:
 
 
 class Spool:
-    """A folder of bodies on their way from the network to the screening. Raises OSError when the disk is full."""
+    """A folder of bodies on their way from the network to the screening. Raises OSError when the
+    disk is full.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -60,7 +63,9 @@ class Spool:
         self._index_path = folder / "index"
         self._earlier = dict(self._survivors())
         self._keep_survivors()
-        self._first_number = 1 + max((int(extent.segment.name) for extent in self._earlier.values()), default=0)
+        self._first_number = 1 + max(
+            (int(extent.segment.name) for extent in self._earlier.values()), default=0
+        )
         self._segments: list[_Segment] = []
         self._where: dict[Path, _Segment] = {}
 

@@ -9,7 +9,9 @@ from scraping.download import url_sum
 
 @dataclass(frozen=True)
 class TakenDown:
-    """SHA-256 digests: `urls` of normalised addresses, `hashes` of pictures as received or as stored."""
+    """SHA-256 digests: `urls` of normalised addresses, `hashes` of pictures as received or as
+    stored.
+    """
 
     urls: frozenset[str] = frozenset()
     hashes: frozenset[str] = frozenset()
@@ -21,7 +23,9 @@ class TakenDown:
 
     def names(self, *addresses: str) -> bool:
         """Whether one of the addresses, of a picture or of its page, is on the list."""
-        return bool(self.urls) and any(url_sum(address) in self.urls for address in addresses if address)
+        return bool(self.urls) and any(
+            url_sum(address) in self.urls for address in addresses if address
+        )
 
     def holds(self, *digests: str | None) -> bool:
         """Whether one of the pictures' digests is on the list."""

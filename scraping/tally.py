@@ -1,4 +1,6 @@
-"""The books of a collection: per class and per source, what was asked, found, kept, and rejected for which reason."""
+"""The books of a collection: per class and per source, what was asked, found, kept, and rejected
+for which reason.
+"""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -12,7 +14,12 @@ from scraping.searchlog import Ask
 from scraping.sources.contract import Outcome, SearchResult, normalised_url
 from scraping.sources.registry import REGISTRY
 
-ANSWERS = (Outcome.OK, Outcome.PARTIAL, Outcome.NO_RESULTS, Outcome.NOT_APPLICABLE)  # the best first
+ANSWERS = (
+    Outcome.OK,
+    Outcome.PARTIAL,
+    Outcome.NO_RESULTS,
+    Outcome.NOT_APPLICABLE,
+)  # the best first
 
 
 @dataclass
@@ -32,7 +39,9 @@ class _Answers:
 
 
 class Tally:
-    """Collects the answers of the sources, and makes of them and of the rows what `result.json` says."""
+    """Collects the answers of the sources, and makes of them and of the rows what `result.json`
+    says.
+    """
 
     def __init__(self, folder: Path, config: CollectConfig) -> None:
         self._folder = folder
@@ -85,7 +94,12 @@ class Tally:
 
     def _wordings(self, entry: ClassConfig) -> list[str]:
         """The words that were asked with, the class's own first."""
-        asked = [words for (class_id, _), each in self._answers.items() if class_id == entry.id for words in each.asked]
+        asked = [
+            words
+            for (class_id, _), each in self._answers.items()
+            if class_id == entry.id
+            for words in each.asked
+        ]
         return list(dict.fromkeys([entry.query, *asked]))
 
     def sources(self, rows: Iterable[Row]) -> list[dict[str, Any]]:
@@ -121,7 +135,9 @@ class Tally:
         }
 
     def _message(self, source: str, answers: _Answers, result: SearchResult, found: int) -> str:
-        wordings = sum(each.outcome is not Outcome.NOT_APPLICABLE for each in answers.results.values())
+        wordings = sum(
+            each.outcome is not Outcome.NOT_APPLICABLE for each in answers.results.values()
+        )
         if result.outcome in (Outcome.OK, Outcome.PARTIAL) and wordings > 1:
             return f"{found} from {REGISTRY[source].label}, asked in {wordings} wordings."
         return result.message
@@ -131,7 +147,9 @@ class Tally:
         if not evidence:
             return None
         path = Path(evidence)
-        return str(path.relative_to(self._folder)) if path.is_relative_to(self._folder) else evidence
+        return (
+            str(path.relative_to(self._folder)) if path.is_relative_to(self._folder) else evidence
+        )
 
 
 def rejections(rows: Iterable[Row]) -> dict[str, int]:

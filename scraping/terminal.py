@@ -29,7 +29,12 @@ def flags_of(given: argparse.Namespace, names: Sequence[str]) -> Values:
 
 
 def bars_on_stderr() -> Progress:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
     return Progress(*columns, console=Console(stderr=True))
 
 
@@ -38,4 +43,6 @@ def print_line(value: Any) -> None:
 
 
 def reasons_in_words(rejected: Mapping[str, int]) -> str:
-    return ", ".join(f"{count} {reason.replace('_', ' ')}" for reason, count in sorted(rejected.items()))
+    return ", ".join(
+        f"{count} {reason.replace('_', ' ')}" for reason, count in sorted(rejected.items())
+    )

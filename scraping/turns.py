@@ -1,7 +1,8 @@
 """Taking turns with the browser: one collection of an installation uses it at a time.
 
-The collection knows nothing of the others. It asks by a file `browser.wanted` in its folder, and begins when whoever
-started it has laid `browser.granted` beside it; it removes both when it is done.
+The collection knows nothing of the others. It asks by a file `browser.wanted` in its folder, and
+begins when whoever started it has laid `browser.granted` beside it; it removes both when it is
+done.
 """
 
 import time
@@ -12,7 +13,9 @@ POLL_SECONDS = 0.2
 
 
 class BrowserTurn:
-    """The turn of one collection. `wait` waits for some seconds and raises when the collection is being stopped."""
+    """The turn of one collection. `wait` waits for some seconds and raises when the collection is
+    being stopped.
+    """
 
     def __init__(self, folder: Path, wait: Callable[[float], None]) -> None:
         self._wanted = folder / "browser.wanted"

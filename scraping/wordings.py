@@ -11,12 +11,18 @@ IRREGULAR = {
     "mouse": "mice", "person": "people", "shelf": "shelves", "tooth": "teeth", "wolf": "wolves", "woman": "women",
 }  # fmt: skip
 SINGULAR = {plural: singular for singular, plural in IRREGULAR.items()}
-ONE_FORM = frozenset({"bison", "deer", "fish", "fruit", "moose", "salmon", "series", "sheep", "species", "swine"})
-ONE_IN_S = re.compile(r"(?:ss|us|[nrstx]is)$", re.IGNORECASE)  # glass, cactus, iris: one thing, though it ends in s
+ONE_FORM = frozenset(
+    {"bison", "deer", "fish", "fruit", "moose", "salmon", "series", "sheep", "species", "swine"}
+)
+ONE_IN_S = re.compile(
+    r"(?:ss|us|[nrstx]is)$", re.IGNORECASE
+)  # glass, cactus, iris: one thing, though it ends in s
 
 
 def other_wordings(query: str, locale: str) -> list[str]:
-    """The words in the other number, for English, and asked for as photographs; without the words themselves."""
+    """The words in the other number, for English, and asked for as photographs; without the words
+    themselves.
+    """
     english = locale.lower().startswith("en")
     wordings = [other_number(query)] if english else []
     if english and not PHOTO_WORDS.search(query):

@@ -1,7 +1,7 @@
 """The peak of a process's memory, as the kernel counts it (Linux).
 
-Not ``ru_maxrss``: that one survives exec, so a child begins with the peak of the process that started it, and a large
-test process makes every child look large.
+Not ``ru_maxrss``: that one survives exec, so a child begins with the peak of the process that
+started it, and a large test process makes every child look large.
 """
 
 from pathlib import Path

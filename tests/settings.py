@@ -1,4 +1,6 @@
-"""The site's settings for tests: a data folder of their own, and nothing taken from the machine's environment."""
+"""The site's settings for tests: a data folder of their own, and nothing taken from the machine's
+environment.
+"""
 
 import os
 import shutil

@@ -1,4 +1,6 @@
-"""The walls of the house: who may import whom, read from the source and proven by bare interpreters."""
+"""The walls of the house: who may import whom, read from the source and proven by bare
+interpreters.
+"""
 
 import ast
 import subprocess
@@ -21,7 +23,12 @@ WALLS = {
     "picaisso_site": TORCH | {"scraping", "training"},
     "requests_app": TORCH,
     "requests_app.models": {"scraping", "training", "requests_app.pipeline", "requests_app.views"},
-    "requests_app.pipeline": {"requests_app.views", "requests_app.forms", "requests_app.admin", "requests_app.tasks"},
+    "requests_app.pipeline": {
+        "requests_app.views",
+        "requests_app.forms",
+        "requests_app.admin",
+        "requests_app.tasks",
+    },
     "requests_app.processes": DJANGO | {"scraping", "training", "requests_app.models"},
     "requests_app.jobs": {"scraping", "training", "requests_app.pipeline"},
     "requests_app.mail": {"scraping", "training", "requests_app.pipeline"},
@@ -63,7 +70,9 @@ def module_name(path: Path) -> str:
 
 
 def imports(path: Path, *, at_import_only: bool = False) -> set[str]:
-    """Dotted names a file imports; with ``at_import_only`` those inside functions are not counted."""
+    """Dotted names a file imports; with ``at_import_only`` those inside functions are not
+    counted.
+    """
     tree = ast.parse(path.read_text())
     nodes = tree.body if at_import_only else list(ast.walk(tree))
     found = set()
@@ -106,7 +115,9 @@ def test_only_the_agreed_parts_of_training_are_used_outside(wall):
 
 def test_every_wall_names_code_that_exists():
     names = {module_name(path) for path in sources()}
-    missing = [wall for wall in WALLS if not any(n == wall or n.startswith(wall + ".") for n in names)]
+    missing = [
+        wall for wall in WALLS if not any(n == wall or n.startswith(wall + ".") for n in names)
+    ]
     assert missing == []
 
 
@@ -126,7 +137,9 @@ def test_nobody_reads_the_environment_but_the_places_for_it():
 def loaded_by(statement: str) -> set[str]:
     """Top-level packages that a bare interpreter has loaded after a statement."""
     code = f"import sys; {statement}; print('LOADED', *sorted({{name.split('.')[0] for name in sys.modules}}))"
-    answer = subprocess.run([sys.executable, "-c", code], cwd=PROJECT, capture_output=True, text=True, check=True)
+    answer = subprocess.run(
+        [sys.executable, "-c", code], cwd=PROJECT, capture_output=True, text=True, check=True
+    )
     return set(answer.stdout.split("LOADED")[1].split())
 
 
@@ -168,10 +181,22 @@ def test_no_file_is_a_drawer_for_leftovers():
 
 
 def test_fine_tuning_loads_with_torch_torchvision_numpy_and_pillow_alone():
-    others = ["sklearn", "scipy", "onnx", "onnxruntime", "safetensors", "matplotlib", "jinja2", "rich", "threadpoolctl"]
+    others = [
+        "sklearn",
+        "scipy",
+        "onnx",
+        "onnxruntime",
+        "safetensors",
+        "matplotlib",
+        "jinja2",
+        "rich",
+        "threadpoolctl",
+    ]
     code = (
         f"import sys; sys.modules.update(dict.fromkeys({others!r})); "
         "import training.finetune, training.data, training.backbones, training.pictures; print('loaded')"
     )
-    found = subprocess.run([sys.executable, "-c", code], cwd=PROJECT, capture_output=True, text=True, timeout=120)
+    found = subprocess.run(
+        [sys.executable, "-c", code], cwd=PROJECT, capture_output=True, text=True, timeout=120
+    )
     assert found.stdout.strip() == "loaded", found.stderr

@@ -1,4 +1,6 @@
-"""`python -m training fit|predict`: the training library from a terminal, without Django and without a database."""
+"""`python -m training fit|predict`: the training library from a terminal, without Django and
+without a database.
+"""
 
 from __future__ import annotations
 
@@ -74,11 +76,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m training", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="fit|predict")
-    fit = commands.add_parser("fit", help="train what a run folder describes, or a folder of pictures")
+    fit = commands.add_parser(
+        "fit", help="train what a run folder describes, or a folder of pictures"
+    )
     fit.set_defaults(command=_fit, parser=fit)
     fit.add_argument("run_dir", nargs="?", type=Path, metavar="RUN_DIR", help="a run folder")
-    fit.add_argument("--images", type=Path, metavar="FOLDER", help="a folder with one sub-folder per class")
-    fit.add_argument("--out", type=Path, metavar="RUN_DIR", help="the run folder to make from --images")
+    fit.add_argument(
+        "--images", type=Path, metavar="FOLDER", help="a folder with one sub-folder per class"
+    )
+    fit.add_argument(
+        "--out", type=Path, metavar="RUN_DIR", help="the run folder to make from --images"
+    )
     fit.add_argument("--backbone", help="resnet50 (default), resnet18 or efficientnet_lite0")
     fit.add_argument("--device", choices=("auto", "cpu", "cuda"))
     fit.add_argument("--seed", type=int, help="of split and folds, default 0")
@@ -89,24 +97,45 @@ def _parser() -> argparse.ArgumentParser:
         dest="time_budget_seconds",
         help="for finding the best regularisation and for fine-tuning, default 600; the rest takes what it takes",
     )
-    fit.add_argument("--finetune", choices=("auto", "never"), help="auto (default) fine-tunes where it can pay")
-    fit.add_argument("--epochs", type=_count, metavar="N", help="of fine-tuning at most; default by device and budget")
+    fit.add_argument(
+        "--finetune", choices=("auto", "never"), help="auto (default) fine-tunes where it can pay"
+    )
+    fit.add_argument(
+        "--epochs",
+        type=_count,
+        metavar="N",
+        help="of fine-tuning at most; default by device and budget",
+    )
     fit.add_argument(
         "--previous",
         type=Path,
         metavar="RUN_DIR",
         help="with --images: a run on an earlier version of the pictures, whose test pictures stay test pictures",
     )
-    fit.add_argument("--max-side", type=_pixels, metavar="PX", help="scale --images to this longer side, default 1024")
-    fit.add_argument("--data-dir", type=Path, metavar="FOLDER", help="downloaded weights are kept here, default data")
-    fit.add_argument("--weights-dir", metavar="FOLDER", help="where weight files are looked for first")
+    fit.add_argument(
+        "--max-side",
+        type=_pixels,
+        metavar="PX",
+        help="scale --images to this longer side, default 1024",
+    )
+    fit.add_argument(
+        "--data-dir",
+        type=Path,
+        metavar="FOLDER",
+        help="downloaded weights are kept here, default data",
+    )
+    fit.add_argument(
+        "--weights-dir", metavar="FOLDER", help="where weight files are looked for first"
+    )
     fit.add_argument("--weights-url", metavar="URL", help="where weight files are downloaded from")
     fit.add_argument("--threads", type=int, help="processor threads, 0 for all that may be used")
     fit.add_argument("--weights", choices=("pretrained", "random"), help=argparse.SUPPRESS)
     fit.add_argument("--json", action="store_true", help="JSON lines instead of progress bars")
     predict = commands.add_parser("predict", help="classify pictures with a delivered model")
     predict.set_defaults(command=_predict, parser=predict)
-    predict.add_argument("model", type=Path, metavar="MODEL", help="a run folder, a model folder or its zip")
+    predict.add_argument(
+        "model", type=Path, metavar="MODEL", help="a run folder, a model folder or its zip"
+    )
     predict.add_argument(
         "pictures",
         nargs="*",
@@ -114,9 +143,19 @@ def _parser() -> argparse.ArgumentParser:
         help="files, folders or URLs; @FILE for a list of them, - for a list on standard input",
     )
     predict.add_argument(
-        "--list", action="append", default=[], metavar="FILE", dest="lists", help="a picture, folder or URL per line"
+        "--list",
+        action="append",
+        default=[],
+        metavar="FILE",
+        dest="lists",
+        help="a picture, folder or URL per line",
     )
-    predict.add_argument("--explain", type=Path, metavar="DIR", help="write what in each picture spoke for the answer")
+    predict.add_argument(
+        "--explain",
+        type=Path,
+        metavar="DIR",
+        help="write what in each picture spoke for the answer",
+    )
     predict.add_argument("--device", choices=("auto", "cpu", "cuda"))
     predict.add_argument("--json", action="store_true", help="a JSON line per picture")
     return parser
@@ -163,7 +202,10 @@ def _fit(options: argparse.Namespace, environment: Mapping[str, str]) -> int:
             _import(options, folder, console, _max_side(options, environment))
         config = _configuration(read_config(folder), options, environment)
         with _progress(console, options.json) as listen:
-            from training.fit import Control, fit_among  # torch takes seconds to load, so only where it is needed
+            from training.fit import (
+                Control,
+                fit_among,
+            )  # torch takes seconds to load, so only where it is needed
             from training.processes import Processes
 
             result = fit_among(folder, config, listen, Control(Processes(**processes), stop))
@@ -175,20 +217,28 @@ def _fit(options: argparse.Namespace, environment: Mapping[str, str]) -> int:
 
 
 def _run_folder(options: argparse.Namespace) -> Path:
-    """The folder to train in; ends the program with wrong usage where the arguments name none or two."""
+    """The folder to train in; ends the program with wrong usage where the arguments name none or
+    two.
+    """
     if bool(options.run_dir) == bool(options.images) or bool(options.images) != bool(options.out):
         options.parser.error("give either RUN_DIR, or --images FOLDER and --out RUN_DIR")
     if options.max_side and not options.images:
-        options.parser.error("--max-side is for --images; the pictures of a run folder stay as they are")
+        options.parser.error(
+            "--max-side is for --images; the pictures of a run folder stay as they are"
+        )
     if options.previous and options.out and (options.out / "manifest.jsonl").exists():
         options.parser.error("--previous comes too late: the run folder has been made already")
     if options.previous and not options.images:
-        options.parser.error("--previous is for --images; the manifest of a run folder has its own parts")
+        options.parser.error(
+            "--previous is for --images; the manifest of a run folder has its own parts"
+        )
     return Path(options.out or options.run_dir)
 
 
 def _max_side(options: argparse.Namespace, environment: Mapping[str, str]) -> int:
-    """In pixels, by flag or environment; ends the program with wrong usage where the latter makes no sense."""
+    """In pixels, by flag or environment; ends the program with wrong usage where the latter makes
+    no sense.
+    """
     said = environment.get("PICAISSO_MAX_SIDE", "").strip()
     try:
         return options.max_side or (_pixels(said) if said else MAX_SIDE)
@@ -200,15 +250,21 @@ def _max_side(options: argparse.Namespace, environment: Mapping[str, str]) -> in
 def _processes(environment: Mapping[str, str]) -> dict[str, int]:
     """Which of how many processes this one is, by what torchrun sets; one alone without it."""
     said = {"rank": "RANK", "world": "WORLD_SIZE", "local_rank": "LOCAL_RANK"}
-    return {field: int(environment[name]) for field, name in said.items() if environment.get(name, "").isdigit()} or {
-        "rank": 0
-    }
+    return {
+        field: int(environment[name])
+        for field, name in said.items()
+        if environment.get(name, "").isdigit()
+    } or {"rank": 0}
 
 
 def _follow(processes: Mapping[str, int]) -> int:
-    """Take part in what the first process fine-tunes; it alone reads and writes the run folder, and stops the run."""
+    """Take part in what the first process fine-tunes; it alone reads and writes the run folder, and
+    stops the run.
+    """
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, signal.SIG_IGN)  # torchrun tells every process; the first ends the others' work in order
+        signal.signal(
+            number, signal.SIG_IGN
+        )  # torchrun tells every process; the first ends the others' work in order
     from training.finetune import follow
     from training.processes import Processes, connected
 
@@ -220,7 +276,9 @@ def _follow(processes: Mapping[str, int]) -> int:
 
 @contextlib.contextmanager
 def _ends_kept(folder: Path) -> Iterator[None]:
-    """A run that is refused or stopped outside its stages leaves a result.json too, unless it is done already."""
+    """A run that is refused or stopped outside its stages leaves a result.json too, unless it is
+    done already.
+    """
     try:
         yield
     except Stopped:
@@ -236,7 +294,9 @@ def _ends_kept(folder: Path) -> Iterator[None]:
 
 
 def _keep_end(folder: Path, result: Mapping[str, Any]) -> None:
-    """Write result.json where there is a folder that takes it; the sentence on the terminal follows in any case."""
+    """Write result.json where there is a folder that takes it; the sentence on the terminal follows
+    in any case.
+    """
     with contextlib.suppress(OSError, RunError):
         if folder.is_dir() and not (read_result(folder) or {"ok": False})["ok"]:
             write_json(folder / "result.json", result)
@@ -246,7 +306,12 @@ def _import(options: argparse.Namespace, folder: Path, console: Console, max_sid
     """Make the run folder; the manifest comes last, so that an import that died is made again."""
     images: Path = options.images
     if not images.is_dir():
-        raise RunError("features", f"{images} is no folder.", "Give the folder that holds the classes.", retry=False)
+        raise RunError(
+            "features",
+            f"{images} is no folder.",
+            "Give the folder that holds the classes.",
+            retry=False,
+        )
     earlier = read_manifest(options.previous) if options.previous else []
     classes, rows, left_out = import_folder(images, folder, max_side=max_side)
     rows = inherit_parts(rows, earlier)
@@ -254,7 +319,11 @@ def _import(options: argparse.Namespace, folder: Path, console: Console, max_sid
     write_left_out(folder, left_out)
     write_manifest(folder, rows)
     if left_out and options.json:
-        print(json.dumps({"left_out": {item.file: item.reason for item in left_out}}, ensure_ascii=False))
+        print(
+            json.dumps(
+                {"left_out": {item.file: item.reason for item in left_out}}, ensure_ascii=False
+            )
+        )
     elif left_out:
         files = "1 file" if len(left_out) == 1 else f"{len(left_out)} files"
         console.print(f"Left out {files}; see {folder / 'left_out.csv'}:")
@@ -262,7 +331,9 @@ def _import(options: argparse.Namespace, folder: Path, console: Console, max_sid
             console.print(f"  {item.file}: {item.reason}", markup=False, highlight=False)
 
 
-def _configuration(config: RunConfig, options: argparse.Namespace, environment: Mapping[str, str]) -> RunConfig:
+def _configuration(
+    config: RunConfig, options: argparse.Namespace, environment: Mapping[str, str]
+) -> RunConfig:
     """A flag wins over the run folder, the run folder over the environment."""
     names = [field.name for field in dataclasses.fields(RunConfig) if field.name != "classes"]
     flags = {name: getattr(options, name, None) for name in names}
@@ -285,11 +356,18 @@ def _weights_cache(data_dir: Path) -> Path:
 
 @contextlib.contextmanager
 def _progress(console: Console, as_json: bool) -> Iterator[Any]:
-    """A listener for progress rows: JSON lines, bars on a terminal, or a line per stage elsewhere."""
+    """A listener for progress rows: JSON lines, bars on a terminal, or a line per stage
+    elsewhere.
+    """
     if as_json:
         yield lambda row: print(json.dumps(row, ensure_ascii=False), flush=True)
         return
-    columns = (TextColumn("{task.description:<40}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    columns = (
+        TextColumn("{task.description:<40}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
     with Progress(*columns, console=console) as bars:
         tasks: dict[str, Any] = {}
 
@@ -308,7 +386,10 @@ def _show_result(folder: Path, result: Mapping[str, Any], as_json: bool) -> None
 
     metrics = read_metrics(folder)
     if as_json:
-        figures = {name: metrics[name] for name in ("accuracy", "interval", "macro_f1", "majority_baseline")}
+        figures = {
+            name: metrics[name]
+            for name in ("accuracy", "interval", "macro_f1", "majority_baseline")
+        }
         print(json.dumps({**result, **figures, "model": str(folder / "model")}, ensure_ascii=False))
         return
     console = Console()
@@ -316,12 +397,19 @@ def _show_result(folder: Path, result: Mapping[str, Any], as_json: bool) -> None
         console.print(notice, style="yellow", markup=False)
     console.print(verdict(metrics), markup=False, highlight=False, soft_wrap=True)
     table = Table(show_header=False, box=None)
-    table.add_row("Test accuracy", f"{percent(metrics['accuracy'])} (95 % interval {interval(metrics['interval'])})")
+    table.add_row(
+        "Test accuracy",
+        f"{percent(metrics['accuracy'])} (95 % interval {interval(metrics['interval'])})",
+    )
     table.add_row("Largest class alone", percent(metrics["majority_baseline"]))
     table.add_row("Delivered", metrics["choice"])
     table.add_row("Suspects", metrics["curation"]["sentence"])
-    table.add_row("Pictures", ", ".join(f"{count} {part}" for part, count in metrics["split"].items()))
-    table.add_row("Seconds", ", ".join(f"{stage} {value:.1f}" for stage, value in metrics["seconds"].items()))
+    table.add_row(
+        "Pictures", ", ".join(f"{count} {part}" for part, count in metrics["split"].items())
+    )
+    table.add_row(
+        "Seconds", ", ".join(f"{stage} {value:.1f}" for stage, value in metrics["seconds"].items())
+    )
     table.add_row("Report", str(folder / "model" / "report.html"))
     table.add_row("Model", str(folder / "model"))
     console.print(table)
@@ -343,7 +431,11 @@ def _predict(options: argparse.Namespace, environment: Mapping[str, str]) -> int
             print(f"{place}: {reason}", file=sys.stderr)
             continue
         prediction = model.predict(picture)
-        show(place, prediction, explainer.explain(place, picture, prediction.outputs) if explainer else None)
+        show(
+            place,
+            prediction,
+            explainer.explain(place, picture, prediction.outputs) if explainer else None,
+        )
     if isinstance(show, _TableRows):
         show.print()
     return FAILED if failed else DONE
@@ -355,9 +447,16 @@ def _counted(places: Sequence[str]) -> Iterator[str]:
     if len(places) < 2 or not console.is_terminal:
         yield from places
         return
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
     # What goes to a file must not be led to the terminal with the bar.
-    with Progress(*columns, console=console, transient=True, redirect_stdout=sys.stdout.isatty()) as bars:
+    with Progress(
+        *columns, console=console, transient=True, redirect_stdout=sys.stdout.isatty()
+    ) as bars:
         yield from bars.track(places, description="Classifying pictures")
 
 
@@ -365,7 +464,9 @@ def _json_line(place: str, prediction: Prediction, explanation: Explanation | No
     row: dict[str, Any] = {"picture": place, **prediction.as_json()}
     if explanation:
         row["map"] = str(explanation.map)
-        row["nearest"] = [{**dataclasses.asdict(near), "cosine": round(c, 4)} for near, c in explanation.nearest]
+        row["nearest"] = [
+            {**dataclasses.asdict(near), "cosine": round(c, 4)} for near, c in explanation.nearest
+        ]
     print(json.dumps(row, ensure_ascii=False))
 
 
@@ -374,7 +475,9 @@ class _TableRows:
 
     def __init__(self, classes: Sequence[str]) -> None:
         # As Text: names are the user's, and square brackets in them no markup.
-        self._table = Table(Column("picture", overflow="fold"), "answer", *(Column(Text(name)) for name in classes))
+        self._table = Table(
+            Column("picture", overflow="fold"), "answer", *(Column(Text(name)) for name in classes)
+        )
         self._notes: list[str] = []
 
     def __call__(self, place: str, prediction: Prediction, explanation: Explanation | None) -> None:
@@ -399,7 +502,10 @@ def _dotenv(path: Path) -> dict[str, str]:
     """NAME=value lines of a .env file; quotes around a value are taken off."""
     if not path.is_file():
         return {}
-    pairs = (line.removeprefix("export ").split("=", 1) for line in path.read_text("utf-8", "replace").splitlines())
+    pairs = (
+        line.removeprefix("export ").split("=", 1)
+        for line in path.read_text("utf-8", "replace").splitlines()
+    )
     named = ((pair[0].strip(), pair[1].strip()) for pair in pairs if len(pair) == 2)
     return {name: value.strip("\"'") for name, value in named if name and not name.startswith("#")}
 

@@ -1,6 +1,8 @@
-"""The report's pictures: small JPEGs inside the page, each once however often it is shown, within a limit of bytes.
+"""The report's pictures: small JPEGs inside the page, each once however often it is shown, within a
+limit of bytes.
 
-Every rule is named after the file that it shows, so that a picture can be taken out of a finished page.
+Every rule is named after the file that it shows, so that a picture can be taken out of a finished
+page.
 """
 
 from __future__ import annotations
@@ -20,21 +22,29 @@ from training.data import BrokenPictureError, read_picture
 THUMBNAIL_SIDE = 128  # pixels of the longer side
 MAP_SIDE = 176
 _QUALITY = 75
-_LONGEST = 2.0  # no box is longer than so many times its other side; the picture stands whole inside
+_LONGEST = (
+    2.0  # no box is longer than so many times its other side; the picture stands whole inside
+)
 
 
 class Album:
-    """Gives each picture a CSS class that shows it as a background; a page with the rules has it inside once."""
+    """Gives each picture a CSS class that shows it as a background; a page with the rules has it
+    inside once.
+    """
 
     def __init__(self, folder: Path, limit: int) -> None:
-        """`folder` is what files are relative to; `limit` is in bytes of rules, past which pictures are refused."""
+        """`folder` is what files are relative to; `limit` is in bytes of rules, past which pictures
+        are refused.
+        """
         self._folder = folder
         self._left = limit
         self._names: dict[str, str | None] = {}
         self._rules: list[str] = []
 
     def thumbnail(self, file: str) -> str | None:
-        """The CSS class of a picture file; None when it cannot be read any more or the limit is reached."""
+        """The CSS class of a picture file; None when it cannot be read any more or the limit is
+        reached.
+        """
         if file not in self._names:
             try:
                 self._names[file] = self.place(f"p{_digest(file)}", _small(self._folder / file))
@@ -65,7 +75,9 @@ class Album:
 
 
 def without_pictures(page: str, files: Iterable[str]) -> str:
-    """A report without these files: where one stood it shows nothing, and tells neither its author nor its place."""
+    """A report without these files: where one stood it shows nothing, and tells neither its author
+    nor its place.
+    """
     for file in files:
         name = re.escape(html.escape(Path(file).stem))
         page = re.sub(rf"(?m)^\.(?:p|m\d+-){_digest(file)}\{{.*\n", "", page)
@@ -80,7 +92,9 @@ def _digest(file: str) -> str:
 
 
 def _small(path: Path) -> Image.Image:
-    """A file as a thumbnail. JPEG is decoded at a fraction of its size, which takes a fraction of the time."""
+    """A file as a thumbnail. JPEG is decoded at a fraction of its size, which takes a fraction of
+    the time.
+    """
     with Image.open(path) as opened:
         if opened.format != "JPEG":
             picture = read_picture(path)

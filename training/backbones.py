@@ -1,4 +1,6 @@
-"""The pretrained networks Picaisso trains from: architecture, weights, preprocessing, names in the delivered files."""
+"""The pretrained networks Picaisso trains from: architecture, weights, preprocessing, names in the
+delivered files.
+"""
 
 from __future__ import annotations
 
@@ -63,7 +65,9 @@ class LoadedBackbone:
 def load_backbone(
     wanted: Backbone, weights: Weights, places: WeightPlaces, report: Report | None = None
 ) -> LoadedBackbone:
-    """The wanted backbone with its weights, or the bundled one with a notice when they cannot be had."""
+    """The wanted backbone with its weights, or the bundled one with a notice when they cannot be
+    had.
+    """
     if weights == "random":
         notice = "The network has random weights: this model is for timing alone and not for use."
         torch.manual_seed(0)
@@ -76,11 +80,17 @@ def load_backbone(
             f"The pretrained weights of {wanted.title} could not be had: {error}. "
             f"{bundled.title}, whose pretrained weights come with Picaisso, was used instead."
         )
-        return LoadedBackbone(bundled, _pretrained(bundled, places, report), bundled.weights, notice)
+        return LoadedBackbone(
+            bundled, _pretrained(bundled, places, report), bundled.weights, notice
+        )
 
 
-def delivered_state(backbone: Backbone, body: Mapping[str, Tensor], weight: Tensor, bias: Tensor) -> dict[str, Tensor]:
-    """The state_dict as torchvision or timm name it: the body, then the classifier [classes, d] and [classes]."""
+def delivered_state(
+    backbone: Backbone, body: Mapping[str, Tensor], weight: Tensor, bias: Tensor
+) -> dict[str, Tensor]:
+    """The state_dict as torchvision or timm name it: the body, then the classifier [classes, d] and
+    [classes].
+    """
     state = {backbone.delivered_name(name): tensor for name, tensor in body.items()}
     return state | {f"{backbone.classifier}.weight": weight, f"{backbone.classifier}.bias": bias}
 
@@ -94,7 +104,11 @@ def load_body(backbone: Backbone, delivered: Mapping[str, Tensor]) -> nn.Module:
 
 
 def _pretrained(backbone: Backbone, places: WeightPlaces, report: Report | None) -> nn.Module:
-    path = find_weights(backbone.weights_file, places, report) if backbone.weights_file else _bundled_weights()
+    path = (
+        find_weights(backbone.weights_file, places, report)
+        if backbone.weights_file
+        else _bundled_weights()
+    )
     network = backbone.build()
     state = torch.load(path, map_location="cpu", weights_only=True)
     network.load_state_dict({name: state[name] for name in network.state_dict()}, strict=True)
@@ -134,7 +148,12 @@ def _lite_map(network: Any, pictures: Tensor) -> Tensor:
 
 _LITE_STAGES = (1, 2, 2, 3, 3, 4, 1)  # blocks in each stage; the package counts the blocks through
 _LITE_OUTSIDE = {"_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2"}
-_LITE_FIRST_BLOCK = {"_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv": "conv_pw", "_bn2": "bn2"}
+_LITE_FIRST_BLOCK = {
+    "_depthwise_conv": "conv_dw",
+    "_bn1": "bn1",
+    "_project_conv": "conv_pw",
+    "_bn2": "bn2",
+}
 _LITE_BLOCK = {
     "_expand_conv": "conv_pw",
     "_bn0": "bn1",

@@ -1,4 +1,6 @@
-"""The two models of a run, the linear head and the fine-tuned network, and which of them is delivered."""
+"""The two models of a run, the linear head and the fine-tuned network, and which of them is
+delivered.
+"""
 
 from __future__ import annotations
 
@@ -60,12 +62,16 @@ class SplitPictures:
     def samples(self, *parts: str) -> Samples:
         """The pictures of the given parts as curating takes them."""
         places = self.part(*parts)
-        return Samples(self.embeddings[places], self.labels[places], self.groups[places], self.classes)
+        return Samples(
+            self.embeddings[places], self.labels[places], self.groups[places], self.classes
+        )
 
 
 @dataclass(frozen=True)
 class HeadCandidate:
-    """The linear head on the pretrained network, and what it says about pictures that it has not seen."""
+    """The linear head on the pretrained network, and what it says about pictures that it has not
+    seen.
+    """
 
     fitted: FittedHead
     """Learned from train and val; its out-of-fold logits are those pictures' in order."""
@@ -120,8 +126,12 @@ class Choice:
     """Of the fine-tuning, delivered or not."""
 
 
-def train_head(pictures: SplitPictures, report: Callable[[int, int], None], in_time: InTime) -> HeadCandidate:
-    """The head with the best strength; suspected training pictures count less where cross-validation wants it."""
+def train_head(
+    pictures: SplitPictures, report: Callable[[int, int], None], in_time: InTime
+) -> HeadCandidate:
+    """The head with the best strength; suspected training pictures count less where
+    cross-validation wants it.
+    """
     learned, seed = pictures.samples("train", "val"), pictures.seed
     fitted = _fitted(learned, seed, report, in_time)
     opinions = unseen_opinions(learned, fitted.strength, seed)
@@ -129,7 +139,9 @@ def train_head(pictures: SplitPictures, report: Callable[[int, int], None], in_t
     if in_time():
         treatment = choose_treatment(learned, opinions, in_training, fitted.strength, seed)
     else:
-        treatment = no_treatment(learned, "There was no time to try whether suspected pictures had better count less.")
+        treatment = no_treatment(
+            learned, "There was no time to try whether suspected pictures had better count less."
+        )
     if treatment.pictures:
         fitted = _fitted(learned, seed, report, in_time, treatment.weights)
     from_train = fit_strength(
@@ -168,9 +180,14 @@ def tune_network(
 
 
 def choose_candidate(
-    pictures: SplitPictures, extractor: Extractor, head: HeadCandidate, tuned: NetworkCandidate | str
+    pictures: SplitPictures,
+    extractor: Extractor,
+    head: HeadCandidate,
+    tuned: NetworkCandidate | str,
 ) -> Choice:
-    """Judge both on val and deliver the better; test results are told of both and decide nothing."""
+    """Judge both on val and deliver the better; test results are told of both and decide
+    nothing.
+    """
     head_seen = _head_on_test(pictures, extractor, head)
     with_head = _with_head(pictures, extractor.network, head, head_seen)
     val, test = pictures.part("val"), pictures.part("test")
@@ -186,12 +203,16 @@ def choose_candidate(
     figures |= {"epochs": len(tuned.tuned.epochs)}
     name, sentence = choose(head_figures, figures, len(val))
     model = with_head if name == "head" else _with_network(pictures, extractor, tuned, seen)
-    return Choice(name, sentence, model, head_figures, figures, with_head.novelty, head, tuned.tuned.epochs)
+    return Choice(
+        name, sentence, model, head_figures, figures, with_head.novelty, head, tuned.tuned.epochs
+    )
 
 
 @dataclass(frozen=True)
 class _OnTest:
-    """A candidate's answers to the test pictures, computed in the arithmetic of the delivered files."""
+    """A candidate's answers to the test pictures, computed in the arithmetic of the delivered
+    files.
+    """
 
     embeddings: NDArray[np.float32]
     logits: Floats
@@ -206,12 +227,16 @@ def _head_on_test(pictures: SplitPictures, extractor: Extractor, head: HeadCandi
     return _OnTest(embeddings, head.fitted.head.logits(embeddings))
 
 
-def _network_on_test(pictures: SplitPictures, extractor: Extractor, tuned: NetworkCandidate) -> _OnTest:
+def _network_on_test(
+    pictures: SplitPictures, extractor: Extractor, tuned: NetworkCandidate
+) -> _OnTest:
     embeddings = _exact_embeddings(pictures, extractor, tuned.network)
     return _OnTest(embeddings, _logits(tuned.network, embeddings))
 
 
-def _exact_embeddings(pictures: SplitPictures, extractor: Extractor, network: PictureNetwork) -> NDArray[np.float32]:
+def _exact_embeddings(
+    pictures: SplitPictures, extractor: Extractor, network: PictureNetwork
+) -> NDArray[np.float32]:
     """[t, d] of the test pictures."""
     exact = dataclasses.replace(extractor, network=network, arithmetic=EXACT, squares=None)
     return _all_of(exact.extract([pictures.rows[i] for i in pictures.part("test")], _quietly))
@@ -221,7 +246,9 @@ def _all_of(features: PictureFeatures) -> NDArray[np.float32]:
     """The embeddings; raises RunError where a picture has gone since it was first looked at."""
     if features.broken:
         reason = f"The picture {next(iter(features.broken))} can no longer be read."
-        raise RunError("evaluate", reason, "Start again: the run then goes on without it.", retry=True)
+        raise RunError(
+            "evaluate", reason, "Start again: the run then goes on without it.", retry=True
+        )
     return features.embeddings
 
 
@@ -229,24 +256,40 @@ def _quietly(done: int, total: int) -> None:
     """For work too short to be reported."""
 
 
-def _with_head(pictures: SplitPictures, network: PictureNetwork, head: HeadCandidate, seen: _OnTest) -> Delivered:
+def _with_head(
+    pictures: SplitPictures, network: PictureNetwork, head: HeadCandidate, seen: _OnTest
+) -> Delivered:
     """The pretrained network with the linear head; novelty is judged out-of-fold."""
     learned, test, fitted = pictures.part("train", "val"), pictures.part("test"), head.fitted
     samples = pictures.samples("train", "val")
-    references = choose_references(samples.embeddings, samples.labels, pictures.classes, pictures.seed)
+    references = choose_references(
+        samples.embeddings, samples.labels, pictures.classes, pictures.seed
+    )
     unseen = softmax(fitted.out_of_fold / fitted.temperature)
     novelty = np.zeros(len(pictures.rows))
-    novelty[learned] = out_of_fold_novelty(samples.embeddings, samples.labels, samples.groups, unseen, pictures.seed)
+    novelty[learned] = out_of_fold_novelty(
+        samples.embeddings, samples.labels, samples.groups, unseen, pictures.seed
+    )
     novelty[test] = references.novelty(seen.embeddings, softmax(seen.logits / fitted.temperature))
     _set_head(network, fitted.head, fitted.temperature)
     network.set_references(references)
     embeddings = pictures.embeddings.copy()
     embeddings[test] = seen.embeddings
-    return Delivered(network, embeddings, seen.logits, fitted.temperature, novelty, reject_threshold(novelty[learned]))
+    return Delivered(
+        network,
+        embeddings,
+        seen.logits,
+        fitted.temperature,
+        novelty,
+        reject_threshold(novelty[learned]),
+    )
 
 
-def _with_network(pictures: SplitPictures, extractor: Extractor, tuned: NetworkCandidate, seen: _OnTest) -> Delivered:
-    """The fine-tuned network. Its threshold comes from val, the pictures that it has not learned from.
+def _with_network(
+    pictures: SplitPictures, extractor: Extractor, tuned: NetworkCandidate, seen: _OnTest
+) -> Delivered:
+    """The fine-tuned network. Its threshold comes from val, the pictures that it has not learned
+    from.
 
     Training pictures are judged without their own fold, so that none is compared with itself.
     """
@@ -254,19 +297,35 @@ def _with_network(pictures: SplitPictures, extractor: Extractor, tuned: NetworkC
     again = dataclasses.replace(extractor, network=tuned.network, squares=None)
     embeddings = _all_of(again.extract(pictures.rows, _quietly))
     embeddings[test] = seen.embeddings
-    references = choose_references(embeddings[train], pictures.labels[train], pictures.classes, pictures.seed)
+    references = choose_references(
+        embeddings[train], pictures.labels[train], pictures.classes, pictures.seed
+    )
     probabilities = softmax(_logits(tuned.network, embeddings) / tuned.temperature)
     novelty = references.novelty(embeddings, probabilities)
     novelty[train] = out_of_fold_novelty(
-        embeddings[train], pictures.labels[train], pictures.groups[train], probabilities[train], pictures.seed
+        embeddings[train],
+        pictures.labels[train],
+        pictures.groups[train],
+        probabilities[train],
+        pictures.seed,
     )
     tuned.network.set_references(references)
-    return Delivered(tuned.network, embeddings, seen.logits, tuned.temperature, novelty, reject_threshold(novelty[val]))
+    return Delivered(
+        tuned.network,
+        embeddings,
+        seen.logits,
+        tuned.temperature,
+        novelty,
+        reject_threshold(novelty[val]),
+    )
 
 
 def _logits(network: PictureNetwork, embeddings: NDArray[np.float32]) -> Floats:
     """[n, classes] of embeddings [n, d], before the temperature."""
-    weight, bias = (tensor.detach().cpu().double().numpy() for tensor in (network.head.weight, network.head.bias))
+    weight, bias = (
+        tensor.detach().cpu().double().numpy()
+        for tensor in (network.head.weight, network.head.bias)
+    )
     result: Floats = embeddings @ weight.T + bias
     return result
 
@@ -278,7 +337,16 @@ def _fitted(
     in_time: InTime,
     weights: Floats | None = None,
 ) -> FittedHead:
-    return fit_head(learned.embeddings, learned.labels, learned.groups, learned.classes, seed, report, in_time, weights)
+    return fit_head(
+        learned.embeddings,
+        learned.labels,
+        learned.groups,
+        learned.classes,
+        seed,
+        report,
+        in_time,
+        weights,
+    )
 
 
 def _set_head(network: PictureNetwork, head: LinearHead, temperature: float) -> None:

@@ -1,4 +1,6 @@
-"""The model card, README.md of the model folder: figures, limits, licences, and how to load each file."""
+"""The model card, README.md of the model folder: figures, limits, licences, and how to load each
+file.
+"""
 
 from __future__ import annotations
 
@@ -46,7 +48,9 @@ def model_card(config: Mapping[str, Any], metrics: Metrics, backbone: Backbone) 
 def verdict(metrics: Metrics) -> str:
     """How good the model is, in one sentence: the same in card, report and command line."""
     tested = counted(sum(row["support"] for row in metrics["per_class"].values()), "test picture")
-    right = f"right on {percent(metrics['accuracy'])} (95 % interval {interval(metrics['interval'])})"
+    right = (
+        f"right on {percent(metrics['accuracy'])} (95 % interval {interval(metrics['interval'])})"
+    )
     baseline = percent(metrics["majority_baseline"])
     if metrics["better_than_chance"]:
         return (
@@ -67,7 +71,9 @@ def calibration_in_words(metrics: Metrics) -> str:
 
 
 def unknown_in_words(metrics: Metrics) -> str:
-    """From where a picture counts as none of the classes, and how often that hit pictures that do show one."""
+    """From where a picture counts as none of the classes, and how often that hit pictures that do
+    show one.
+    """
     unknown = metrics["unknown"]
     return (
         f"A picture whose novelty is above {metrics['reject_threshold']:.3f} is called unknown, because it looks like "
@@ -80,7 +86,9 @@ def unknown_in_words(metrics: Metrics) -> str:
 def suspects_in_words(metrics: Metrics) -> str:
     """How many pictures are doubtful, and what was done about them."""
     count = counted(metrics["label_issues"], "picture")
-    return f"{count[0].upper()}{count[1:]} may carry a wrong label. {metrics['curation']['sentence']}"
+    return (
+        f"{count[0].upper()}{count[1:]} may carry a wrong label. {metrics['curation']['sentence']}"
+    )
 
 
 def more_in_words(metrics: Metrics) -> str:
@@ -88,9 +96,7 @@ def more_in_words(metrics: Metrics) -> str:
     if metrics["learning_curve"]:
         return str(metrics["learning_curve"]["sentence"])
     if metrics["split"]["train"] + metrics["split"]["val"] < MINIMUM_PICTURES:
-        return (
-            f"What more pictures would bring can be measured from {MINIMUM_PICTURES} on; with fewer, more usually help."
-        )
+        return f"What more pictures would bring can be measured from {MINIMUM_PICTURES} on; with fewer, more usually help."
     return "There was no time left to measure what more pictures would bring."
 
 
@@ -113,7 +119,10 @@ def _figures(metrics: Metrics) -> str:
         for name, row in metrics["per_class"].items()
     ]
     names = [_plain(name) for name in metrics["confusion"]["labels"]]
-    confusion = [(f"**{name}**", *counts) for name, counts in zip(names, metrics["confusion"]["matrix"], strict=True)]
+    confusion = [
+        (f"**{name}**", *counts)
+        for name, counts in zip(names, metrics["confusion"]["matrix"], strict=True)
+    ]
     return "\n".join(
         [
             "## Figures\n",
@@ -130,7 +139,10 @@ def _candidates(metrics: Metrics) -> str:
     """The linear head beside the fine-tuned network."""
     rows = [
         (name, percent(row["accuracy"]), interval(row["interval"]), f"{row['val_loss']:.3f}")
-        for name, row in (("linear head", metrics["head"]), ("fine-tuned network", metrics["network"]))
+        for name, row in (
+            ("linear head", metrics["head"]),
+            ("fine-tuned network", metrics["network"]),
+        )
         if row
     ]
     table = _table(("candidate", "right on test", "95 % interval", "loss on validation"), rows)
@@ -139,7 +151,12 @@ def _candidates(metrics: Metrics) -> str:
 
 def _by_source(metrics: Metrics) -> str:
     rows = [
-        (_plain(source) or "not known", percent(row["accuracy"]), interval(row["interval"]), row["support"])
+        (
+            _plain(source) or "not known",
+            percent(row["accuracy"]),
+            interval(row["interval"]),
+            row["support"],
+        )
         for source, row in metrics["by_source"].items()
     ]
     return f"## By source\n\n{_table(('source', 'right', '95 % interval', 'test pictures'), rows)}"
@@ -151,7 +168,9 @@ def _unknown(metrics: Metrics) -> str:
 
 def _doubts(metrics: Metrics) -> str:
     """Wrong labels, shortcuts, and what more pictures would bring."""
-    traits = [f"{TRAITS_IN_WORDS[name]} {percent(share)}" for name, share in metrics["shortcuts"].items()]
+    traits = [
+        f"{TRAITS_IN_WORDS[name]} {percent(share)}" for name, share in metrics["shortcuts"].items()
+    ]
     lines = (
         _prose(suspects_in_words(metrics)),
         _prose(metrics["shortcut_warning"] or "No sign of a shortcut was found."),

@@ -14,12 +14,15 @@ import torch
 
 _DIGEST_BYTES = 32
 
-# What loading ends in where the bytes are whole but another program's: no zip, no tensors, forbidden classes.
+# What loading ends in where the bytes are whole but another program's: no zip, no tensors,
+# forbidden classes.
 _FOREIGN = (RuntimeError, ValueError, KeyError, EOFError, pickle.UnpicklingError)
 
 
 def write_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
-    """Write tensors, numbers, texts, lists and dicts: beside the name, flushed, renamed. A sha256 ends the file."""
+    """Write tensors, numbers, texts, lists and dicts: beside the name, flushed, renamed. A sha256
+    ends the file.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with beside.open("wb") as file:
@@ -32,7 +35,9 @@ def write_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
 
 
 def read_checkpoint(path: Path) -> dict[str, Any] | None:
-    """The state in a file on the CPU, or None where it is missing, damaged or foreign. Runs no code from it."""
+    """The state in a file on the CPU, or None where it is missing, damaged or foreign. Runs no code
+    from it.
+    """
     try:
         data = path.read_bytes()
     except FileNotFoundError:

@@ -1,6 +1,8 @@
-"""What the pictures say about each other: near copies and leaks, labels that are probably wrong, outliers.
+"""What the pictures say about each other: near copies and leaks, labels that are probably wrong,
+outliers.
 
-Nothing is ever removed here. Suspected training pictures count less only where cross-validation shows that it helps.
+Nothing is ever removed here. Suspected training pictures count less only where cross-validation
+shows that it helps.
 """
 
 from __future__ import annotations
@@ -14,14 +16,24 @@ from numpy.typing import NDArray
 
 from training.evaluate import Suspect
 from training.features import PictureFeatures
-from training.head import Floats, Labels, cut_folds, find_temperature, fit_strength, log_losses, softmax
+from training.head import (
+    Floats,
+    Labels,
+    cut_folds,
+    find_temperature,
+    fit_strength,
+    log_losses,
+    softmax,
+)
 from training.manifest import ImageRow
 from training.nearcopies import groups_of_pairs, near_copy_pairs
 from training.wording import counted
 
-_SHUFFLES = 3  # cross-validations whose predictions are averaged: one alone depends on how its folds were cut
+# cross-validations whose predictions are averaged: one alone depends on how its folds were cut
+_SHUFFLES = 3
 _VOTERS = 10  # learned pictures that vote on each picture
-_PLAIN = 0.75  # suspicion that needs no further claim: three quarters of what is said is for another class
+# suspicion that needs no further claim: three quarters of what is said is for another class
+_PLAIN = 0.75
 _MOST_OF_A_CLASS = 0.5  # share of its pictures that may count less
 _CLEARLY = 2.0  # standard errors of a gain
 _MORE_HITS = 2  # that a treatment must bring
@@ -40,7 +52,9 @@ class NearCopies:
 
 
 def find_near_copies(features: PictureFeatures, by_embedding: bool) -> NearCopies:
-    """Pairs and groups, by hash and thumbnail, and by embedding too where the network has learned to see."""
+    """Pairs and groups, by hash and thumbnail, and by embedding too where the network has learned
+    to see.
+    """
     found = near_copy_pairs(features.fingerprints, features.embeddings if by_embedding else None)
     pairs = list(found)
     numbers = groups_of_pairs(len(features.rows), pairs)
@@ -52,11 +66,15 @@ def find_near_copies(features: PictureFeatures, by_embedding: bool) -> NearCopie
 
 def with_groups(rows: Sequence[ImageRow], copies: NearCopies) -> list[ImageRow]:
     """The manifest's rows with their group numbers; None for pictures that could not be used."""
-    return [dataclasses.replace(row, group=copies.groups.get(place)) for place, row in enumerate(rows)]
+    return [
+        dataclasses.replace(row, group=copies.groups.get(place)) for place, row in enumerate(rows)
+    ]
 
 
 def count_leaks(rows: Sequence[ImageRow], copies: NearCopies) -> int:
-    """Pairs of near copies whose pictures stand in different parts: 0 unless the split is broken."""
+    """Pairs of near copies whose pictures stand in different parts: 0 unless the split is
+    broken.
+    """
     parts = [(rows[one].split, rows[other].split) for one, other in copies.pairs]
     return sum(1 for one, other in parts if one and other and one != other)
 
@@ -75,7 +93,9 @@ class Samples:
 
     def taken(self, places: Labels | NDArray[np.bool_]) -> Samples:
         """Only the pictures at these places."""
-        return Samples(self.embeddings[places], self.labels[places], self.groups[places], self.classes)
+        return Samples(
+            self.embeddings[places], self.labels[places], self.groups[places], self.classes
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,23 +113,34 @@ class Treatment:
         return int((self.weights < 1).sum())
 
 
-_TREATMENTS: tuple[tuple[Literal["down-weighted", "left out"], float], ...] = (("down-weighted", 0.25), ("left out", 0))
+_TREATMENTS: tuple[tuple[Literal["down-weighted", "left out"], float], ...] = (
+    ("down-weighted", 0.25),
+    ("left out", 0),
+)
 
 
-def unseen_opinions(learned: Samples, strength: float, seed: int, shuffles: int = _SHUFFLES) -> Floats:
-    """What others say about each learned picture's class: probabilities [n, classes] that its own label had no part in.
+def unseen_opinions(
+    learned: Samples, strength: float, seed: int, shuffles: int = _SHUFFLES
+) -> Floats:
+    """What others say about each learned picture's class: probabilities [n, classes] that its own
+    label had no part in.
 
-    The mean of cross-validated predictions, averaged over several ways of cutting the folds, and of the votes of the
-    pictures that look most alike. The first sees what separates the classes, the second what a few pictures share.
+    The mean of cross-validated predictions, averaged over several ways of cutting the folds, and of
+    the votes of the pictures that look most alike. The first sees what separates the classes, the
+    second what a few pictures share.
     """
     predictions = [_out_of_fold(learned, strength, seed + shuffle) for shuffle in range(shuffles)]
-    calibrated = [softmax(logits / find_temperature(logits, learned.labels)) for logits in predictions]
+    calibrated = [
+        softmax(logits / find_temperature(logits, learned.labels)) for logits in predictions
+    ]
     result: Floats = (np.mean(calibrated, axis=0) + neighbour_votes(learned, learned)) / 2
     return result
 
 
 def neighbour_votes(voters: Samples, pictures: Samples) -> Floats:
-    """Shares [n, classes] of the votes of the ten most alike voters, near copies of the picture itself excluded."""
+    """Shares [n, classes] of the votes of the ten most alike voters, near copies of the picture
+    itself excluded.
+    """
     spread = voters.embeddings.std(axis=0)
     scale = 1 / (spread + spread.mean() + 1e-12)
     cosines = _unit(pictures.embeddings * scale) @ _unit(voters.embeddings * scale).T
@@ -118,13 +149,20 @@ def neighbour_votes(voters: Samples, pictures: Samples) -> Floats:
     nearest = np.argpartition(-cosines, count - 1, axis=1)[:, :count]
     weights = np.maximum(np.take_along_axis(cosines, nearest, axis=1), 0.0).astype(np.float64) ** 2
     chosen = voters.labels[nearest]
-    votes = np.stack([(weights * (chosen == label)).sum(axis=1) for label in range(voters.classes)], axis=1) + 1e-6
+    votes = (
+        np.stack(
+            [(weights * (chosen == label)).sum(axis=1) for label in range(voters.classes)], axis=1
+        )
+        + 1e-6
+    )
     result: Floats = votes / votes.sum(axis=1, keepdims=True)
     return result
 
 
 def suspicion(opinions: Floats, labels: Labels) -> Floats:
-    """0 (in order) to 1 (certainly wrong) for each label [n]: the strongest other class beside its own [n, classes]."""
+    """0 (in order) to 1 (certainly wrong) for each label [n]: the strongest other class beside its
+    own [n, classes].
+    """
     own, other, _ = _own_and_strongest_other(opinions, labels)
     return (other - own + 1) / 2
 
@@ -132,13 +170,16 @@ def suspicion(opinions: Floats, labels: Labels) -> Floats:
 def suspected_labels(opinions: Floats, labels: Labels) -> NDArray[np.bool_]:
     """Which pictures [n] probably have a wrong label, by what others say about them [n, classes].
 
-    Confident learning (Northcutt, Jiang and Chuang 2021): a class is claimed for a picture when its probability
-    reaches the mean that pictures labelled so have; a picture is suspected when its strongest claim is by another
-    class, and that is likelier than its label's. So is one whose label most opinions plainly speak against, which
-    matters where the others of the class are too sure to be reached.
+    Confident learning (Northcutt, Jiang and Chuang 2021): a class is claimed for a picture when its
+    probability reaches the mean that pictures labelled so have; a picture is suspected when its
+    strongest claim is by another class, and that is likelier than its label's. So is one whose
+    label most opinions plainly speak against, which matters where the others of the class are too
+    sure to be reached.
     """
     classes = opinions.shape[1]
-    usual = np.array([opinions[labels == c, c].mean() if (labels == c).any() else np.inf for c in range(classes)])
+    usual = np.array(
+        [opinions[labels == c, c].mean() if (labels == c).any() else np.inf for c in range(classes)]
+    )
     claims = np.where(opinions >= usual, opinions, -np.inf)
     strongest = claims.argmax(axis=1)
     own = opinions[np.arange(len(labels)), labels]
@@ -147,7 +188,9 @@ def suspected_labels(opinions: Floats, labels: Labels) -> NDArray[np.bool_]:
     return result
 
 
-def rank_suspects(opinions: Floats, labels: Labels, novelty: Floats, names: Sequence[str]) -> list[Suspect]:
+def rank_suspects(
+    opinions: Floats, labels: Labels, novelty: Floats, names: Sequence[str]
+) -> list[Suspect]:
     """Suspected labels and outliers with reasons in words, the most suspicious first."""
     _, _, strongest = _own_and_strongest_other(opinions, labels)
     scores, wrong = suspicion(opinions, labels), suspected_labels(opinions, labels)
@@ -163,7 +206,11 @@ def rank_suspects(opinions: Floats, labels: Labels, novelty: Floats, names: Sequ
         for i in np.flatnonzero(wrong)
     ] + [
         Suspect(
-            int(i), float(distance[i] / (distance[i] + _OUTLIER)), "outlier", None, "Looks unlike every other picture."
+            int(i),
+            float(distance[i] / (distance[i] + _OUTLIER)),
+            "outlier",
+            None,
+            "Looks unlike every other picture.",
         )
         for i in np.flatnonzero((distance > _OUTLIER) & ~wrong)
     ]
@@ -173,10 +220,12 @@ def rank_suspects(opinions: Floats, labels: Labels, novelty: Floats, names: Sequ
 def choose_treatment(
     learned: Samples, opinions: Floats, in_training: NDArray[np.bool_], strength: float, seed: int
 ) -> Treatment:
-    """Whether suspected training pictures had better count less: decided by cross-validation, in doubt no.
+    """Whether suspected training pictures had better count less: decided by cross-validation, in
+    doubt no.
 
-    In each fold the suspects are found without the held-out pictures. A treatment is taken when it lowers the held-out
-    loss by more than twice its standard error and brings at least two more hits: one is often chance.
+    In each fold the suspects are found without the held-out pictures. A treatment is taken when it
+    lowers the held-out loss by more than twice its standard error and brings at least two more
+    hits: one is often chance.
     """
     suspected = _treatable(opinions, learned.labels) & in_training
     plain = no_treatment(learned, "No training picture is suspected, so all count alike.")
@@ -192,7 +241,9 @@ def choose_treatment(
         if gains.mean() > max(_CLEARLY * error, best_gain) and hits >= base_hits + _MORE_HITS:
             best_gain = float(gains.mean())
             best = Treatment(
-                name, np.where(suspected, weight, 1.0), _treated(name, int(suspected.sum()), hits - base_hits)
+                name,
+                np.where(suspected, weight, 1.0),
+                _treated(name, int(suspected.sum()), hits - base_hits),
             )
     if best is plain:
         return dataclasses.replace(plain, sentence=_untreated(int(suspected.sum())))
@@ -205,10 +256,13 @@ def no_treatment(learned: Samples, sentence: str) -> Treatment:
 
 
 def _treatable(opinions: Floats, labels: Labels) -> NDArray[np.bool_]:
-    """The suspected labels [n], without those of a class of which more than half are suspected: it would vanish."""
+    """The suspected labels [n], without those of a class of which more than half are suspected: it
+    would vanish.
+    """
     suspected = suspected_labels(opinions, labels)
     share = [
-        suspected[labels == label].mean() if (labels == label).any() else 0.0 for label in range(opinions.shape[1])
+        suspected[labels == label].mean() if (labels == label).any() else 0.0
+        for label in range(opinions.shape[1])
     ]
     result: NDArray[np.bool_] = suspected & (np.array(share)[labels] <= _MOST_OF_A_CLASS)
     return result
@@ -230,11 +284,17 @@ def _trials(learned: Samples, strength: float, seed: int) -> dict[str, Floats]:
 
 def _judged(logits: Floats, labels: Labels) -> tuple[Floats, int]:
     """Loss of each picture [n] after calibration, and hits."""
-    return log_losses(logits / find_temperature(logits, labels), labels), int((logits.argmax(axis=1) == labels).sum())
+    return log_losses(logits / find_temperature(logits, labels), labels), int(
+        (logits.argmax(axis=1) == labels).sum()
+    )
 
 
 def _treated(name: str, count: int, more_hits: int) -> str:
-    pictures = "1 suspected training picture was" if count == 1 else f"{count} suspected training pictures were"
+    pictures = (
+        "1 suspected training picture was"
+        if count == 1
+        else f"{count} suspected training pictures were"
+    )
     how = "left out" if name == "left out" else "given a quarter of the weight"
     return f"{pictures} {how}, because cross-validation showed that it helps: {counted(more_hits, 'more hit')}."
 
@@ -254,7 +314,9 @@ def _out_of_fold(learned: Samples, strength: float, seed: int) -> Floats:
 
 
 def _own_and_strongest_other(opinions: Floats, labels: Labels) -> tuple[Floats, Floats, Labels]:
-    """Of each picture the probability of its label, the highest of the other classes, and which that is: [n] each."""
+    """Of each picture the probability of its label, the highest of the other classes, and which
+    that is: [n] each.
+    """
     everyone = np.arange(len(labels))
     others = opinions.copy()
     others[everyone, labels] = -1.0
@@ -278,5 +340,7 @@ def _label_reason(opinion: Floats, label: int, strongest: int, names: Sequence[s
 
 
 def _unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
-    result: NDArray[np.float32] = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+    result: NDArray[np.float32] = vectors / np.maximum(
+        np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12
+    )
     return result

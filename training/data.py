@@ -1,4 +1,6 @@
-"""Pictures from files: decoded to upright RGB on white; a folder of class folders as a run folder. No torch."""
+"""Pictures from files: decoded to upright RGB on white; a folder of class folders as a run folder.
+No torch.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +40,9 @@ class LeftOut:
 
 
 def read_picture(source: Path | bytes) -> Image.Image:
-    """A file or its bytes as an upright RGB picture, transparency on white. Raises BrokenPictureError."""
+    """A file or its bytes as an upright RGB picture, transparency on white. Raises
+    BrokenPictureError.
+    """
     try:
         data = source if isinstance(source, bytes) else source.read_bytes()
         with Image.open(io.BytesIO(data), formats=_FORMATS) as opened:
@@ -56,7 +60,10 @@ def as_array(picture: Image.Image) -> NDArray[np.uint8]:
 
 
 def import_folder(
-    images: Path, run_dir: Path, report: Callable[[int, int], None] | None = None, max_side: int = MAX_SIDE
+    images: Path,
+    run_dir: Path,
+    report: Callable[[int, int], None] | None = None,
+    max_side: int = MAX_SIDE,
 ) -> tuple[tuple[ClassLabel, ...], list[ImageRow], list[LeftOut]]:
     """Bring a folder with one sub-folder per class (sorted by name) into a run folder's `images/`.
 
@@ -64,7 +71,9 @@ def import_folder(
     `report` gets files done and files in all; `max_side` is in pixels, see `check_max_side`.
     """
     check_max_side(max_side)
-    folders = sorted(path for path in images.iterdir() if path.is_dir() and not path.name.startswith("."))
+    folders = sorted(
+        path for path in images.iterdir() if path.is_dir() and not path.name.startswith(".")
+    )
     if len(folders) < 2:
         raise RunError(
             "features",
@@ -72,8 +81,14 @@ def import_folder(
             "Put the pictures of each class into a folder of its own.",
             retry=False,
         )
-    labels = tuple(ClassLabel(f"c{number:03d}", path.name) for number, path in enumerate(folders, 1))
-    found = [(label, path) for label, folder in zip(labels, folders, strict=True) for path in _files(folder)]
+    labels = tuple(
+        ClassLabel(f"c{number:03d}", path.name) for number, path in enumerate(folders, 1)
+    )
+    found = [
+        (label, path)
+        for label, folder in zip(labels, folders, strict=True)
+        for path in _files(folder)
+    ]
     rows: dict[str, ImageRow] = {}
     left_out: list[LeftOut] = []
     for done, (label, path) in enumerate(found, 1):
@@ -82,7 +97,9 @@ def import_folder(
             known = rows.setdefault(row.file, row)
             if known is not row:
                 same = known.class_id == row.class_id
-                raise BrokenPictureError("the same picture again" if same else "also in another class")
+                raise BrokenPictureError(
+                    "the same picture again" if same else "also in another class"
+                )
         except BrokenPictureError as error:
             left_out.append(LeftOut(str(path.relative_to(images)), str(error)))
         if report:
@@ -91,7 +108,9 @@ def import_folder(
 
 
 def check_max_side(pixels: int) -> None:
-    """Raise ValueError for a longer side that would leave nothing to learn from, or that only fills the disk."""
+    """Raise ValueError for a longer side that would leave nothing to learn from, or that only fills
+    the disk.
+    """
     low, high = _SENSIBLE_SIDES
     if not low <= pixels <= high:
         raise ValueError(f"must be {low} to {high} pixels")
@@ -123,7 +142,12 @@ def _ready(path: Path, max_side: int) -> bool:
     """Whether a file can be used as it is, without a second JPEG compression."""
     with Image.open(path) as opened:
         upright = opened.getexif().get(0x0112, 1) == 1
-        return opened.format == "JPEG" and opened.mode == "RGB" and upright and max(opened.size) <= max_side
+        return (
+            opened.format == "JPEG"
+            and opened.mode == "RGB"
+            and upright
+            and max(opened.size) <= max_side
+        )
 
 
 def _jpeg(picture: Image.Image, max_side: int) -> bytes:
@@ -143,7 +167,9 @@ def _store(data: bytes, target: Path) -> None:
 
 
 def _eight_bits(picture: Image.Image) -> Image.Image:
-    """Pictures with 16 or 32 bits a pixel scaled to 8; converting alone would clip them to white."""
+    """Pictures with 16 or 32 bits a pixel scaled to 8; converting alone would clip them to
+    white.
+    """
     if picture.mode.startswith("I"):
         values = np.asarray(picture).astype(np.float64)
         return Image.fromarray((np.clip(values, 0, 65535) / 257 + 0.5).astype(np.uint8))

@@ -1,4 +1,6 @@
-"""Measures a trained head on pictures it has never seen, with the uncertainty that their number leaves."""
+"""Measures a trained head on pictures it has never seen, with the uncertainty that their number
+leaves.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,9 @@ from training.wording import percent
 
 CHANCE_P = 0.01  # how rarely guessing may do as well for a model to count as better
 ECE_MINIMUM = 100  # test pictures below which a calibration error says nothing
-CHOICE_MINIMUM = 60  # val pictures below which the network cannot show that it is better than the head
+CHOICE_MINIMUM = (
+    60  # val pictures below which the network cannot show that it is better than the head
+)
 TRAITS = ("width", "height", "brightness", "sharpness")  # the columns of Findings.traits
 _ECE_BINS = 15
 _NORMAL_95 = 1.959963984540054  # two-sided 95 % quantile of the normal distribution
@@ -39,7 +43,9 @@ class Suspect:
 
 @dataclass(frozen=True)
 class Findings:
-    """What is known of a run's n usable pictures after training: what report, card and explanations are made from."""
+    """What is known of a run's n usable pictures after training: what report, card and explanations
+    are made from.
+    """
 
     rows: list[ImageRow]
     """In the order of the manifest; a `split` of None means left out."""
@@ -61,7 +67,9 @@ class Findings:
     """All of metrics.json."""
 
 
-def measure(logits: Floats, labels: Labels, names: Sequence[str], temperature: float) -> dict[str, Any]:
+def measure(
+    logits: Floats, labels: Labels, names: Sequence[str], temperature: float
+) -> dict[str, Any]:
     """Everything of metrics.json that test logits [n, classes] and labels [n] tell."""
     predicted = logits.argmax(axis=1)
     hits = int((predicted == labels).sum())
@@ -84,16 +92,19 @@ def measure(logits: Floats, labels: Labels, names: Sequence[str], temperature: f
         },
         "confusion": {"labels": list(names), "matrix": matrix.tolist()},
         "majority_baseline": majority / len(labels),
-        "better_than_chance": chance_of_as_many(hits, len(labels), majority / len(labels)) < CHANCE_P,
+        "better_than_chance": chance_of_as_many(hits, len(labels), majority / len(labels))
+        < CHANCE_P,
         "ece_before": calibration_error(softmax(logits), labels),
         "ece_after": calibration_error(softmax(logits / temperature), labels),
     }
 
 
 def candidate(test: Floats, test_labels: Labels, val: Floats, val_labels: Labels) -> dict[str, Any]:
-    """What `head` and `network` of metrics.json say of a model with these logits [n, classes] on test and on val.
+    """What `head` and `network` of metrics.json say of a model with these logits [n, classes] on
+    test and on val.
 
-    The val logits must be by a model that has not learned from those pictures, and scaled by its temperature.
+    The val logits must be by a model that has not learned from those pictures, and scaled by its
+    temperature.
     """
     hits = test.argmax(axis=1) == test_labels
     return _share(hits) | {
@@ -105,21 +116,34 @@ def candidate(test: Floats, test_labels: Labels, val: Floats, val_labels: Labels
 def choose(
     head: Mapping[str, Any], network: Mapping[str, Any], val_pictures: int
 ) -> tuple[Literal["head", "network"], str]:
-    """Which of two candidates is delivered, and the sentence why; test results have no say in it."""
+    """Which of two candidates is delivered, and the sentence why; test results have no say in
+    it.
+    """
     if val_pictures < CHOICE_MINIMUM:
         few = f"{val_pictures} validation pictures are too few (fewer than {CHOICE_MINIMUM})"
-        return "head", f"The linear head is delivered: {few} to show that the fine-tuned network is better."
+        return (
+            "head",
+            f"The linear head is delivered: {few} to show that the fine-tuned network is better.",
+        )
     figures = (
         f"loss {network['val_loss']:.3f} against {head['val_loss']:.3f}, "
         f"{percent(network['val_accuracy'])} against {percent(head['val_accuracy'])} right on {val_pictures} "
         "validation pictures"
     )
     if network["val_loss"] < head["val_loss"] and network["val_accuracy"] >= head["val_accuracy"]:
-        return "network", f"The fine-tuned network is delivered: it is better than the linear head ({figures})."
-    return "head", f"The linear head is delivered: the fine-tuned network is not better on both counts ({figures})."
+        return (
+            "network",
+            f"The fine-tuned network is delivered: it is better than the linear head ({figures}).",
+        )
+    return (
+        "head",
+        f"The linear head is delivered: the fine-tuned network is not better on both counts ({figures}).",
+    )
 
 
-def by_source(predicted: Labels, labels: Labels, sources: Sequence[str]) -> dict[str, dict[str, Any]]:
+def by_source(
+    predicted: Labels, labels: Labels, sources: Sequence[str]
+) -> dict[str, dict[str, Any]]:
     """Accuracy, interval and support of the test pictures [n] of each source, by name."""
     hits, named = predicted == labels, np.asarray(sources, dtype=object)
     found = {name: hits[named == name] for name in sorted(set(sources))}
@@ -127,7 +151,9 @@ def by_source(predicted: Labels, labels: Labels, sources: Sequence[str]) -> dict
 
 
 def unknown(novelty: Floats, threshold: float) -> dict[str, Any]:
-    """False alarms of "none of these": how many of the test pictures [n], which show the classes, would be refused."""
+    """False alarms of "none of these": how many of the test pictures [n], which show the classes,
+    would be refused.
+    """
     refused = int((novelty > threshold).sum())
     tested = len(novelty)
     interval = list(wilson(refused, tested))
@@ -158,13 +184,17 @@ def chance_of_as_many(hits: int, trials: int, rate: float) -> float:
 
 
 def calibration_error(probabilities: Floats, labels: Labels) -> float | None:
-    """Expected calibration error of the likeliest class in 15 equal bins; None below 100 pictures."""
+    """Expected calibration error of the likeliest class in 15 equal bins; None below 100
+    pictures.
+    """
     if len(labels) < ECE_MINIMUM:
         return None
     sureness = probabilities.max(axis=1)
     right = probabilities.argmax(axis=1) == labels
     bins = np.minimum((sureness * _ECE_BINS).astype(int), _ECE_BINS - 1)
-    gaps = [abs(float(right[bins == b].sum() - sureness[bins == b].sum())) for b in range(_ECE_BINS)]
+    gaps = [
+        abs(float(right[bins == b].sum() - sureness[bins == b].sum())) for b in range(_ECE_BINS)
+    ]
     return sum(gaps) / len(labels)
 
 
@@ -179,7 +209,9 @@ def _confusion(labels: Labels, predicted: Labels, classes: int) -> NDArray[np.in
 
 
 def _per_class(matrix: NDArray[np.int64]) -> tuple[Floats, Floats, Floats]:
-    """Recall, precision and F1 [classes]; 0 where nothing was there to be found or was predicted."""
+    """Recall, precision and F1 [classes]; 0 where nothing was there to be found or was
+    predicted.
+    """
     hits = matrix.diagonal().astype(np.float64)
     recall = hits / np.maximum(matrix.sum(axis=1), 1)
     precision = hits / np.maximum(matrix.sum(axis=0), 1)

@@ -1,4 +1,6 @@
-"""Why the model answered so: maps of what it looked at, nearest pictures it learned from, best and worst. No torch."""
+"""Why the model answered so: maps of what it looked at, nearest pictures it learned from, best and
+worst. No torch.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,16 @@ _STRONGEST = 0.7  # share of colour where the map is at its height
 _WEAKEST = 0.5  # and where it says nothing
 
 # What reading a cut or damaged file of arrays ends in.
-_UNREADABLE = (OSError, EOFError, ValueError, KeyError, TypeError, RuntimeError, zipfile.BadZipFile, zlib.error)
+_UNREADABLE = (
+    OSError,
+    EOFError,
+    ValueError,
+    KeyError,
+    TypeError,
+    RuntimeError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
 
 Floats = NDArray[np.floating]
 
@@ -57,20 +68,29 @@ class Neighbours:
 
     def nearest(self, embedding: Floats, count: int) -> list[tuple[LearnedPicture, float]]:
         """The pictures nearest to an embedding [d], each with its cosine, the nearest first."""
-        return [(self.pictures[place], cosine) for place, cosine in nearest_pictures(embedding, self.embeddings, count)]
+        return [
+            (self.pictures[place], cosine)
+            for place, cosine in nearest_pictures(embedding, self.embeddings, count)
+        ]
 
 
-def overlay(picture: Image.Image, cam: Floats, resize_side: int, height: float | None = None) -> Image.Image:
-    """A class activation map [7, 7] in colour over the part of an RGB picture that the network saw, the rest dimmed.
+def overlay(
+    picture: Image.Image, cam: Floats, resize_side: int, height: float | None = None
+) -> Image.Image:
+    """A class activation map [7, 7] in colour over the part of an RGB picture that the network saw,
+    the rest dimmed.
 
-    The network sees the middle 224 pixels of the picture once its shorter side is `resize_side` pixels (`resize` of
-    its backbone). Bright colours spoke for the class. `height` is the value of the brightest colour, so that two maps
-    can be compared; by default that of the map itself. The picture keeps its size.
+    The network sees the middle 224 pixels of the picture once its shorter side is `resize_side`
+    pixels (`resize` of its backbone). Bright colours spoke for the class. `height` is the value of
+    the brightest colour, so that two maps can be compared; by default that of the map itself. The
+    picture keeps its size.
     """
     top = float(height if height is not None else cam.max())
     strength = np.clip(np.asarray(cam, np.float64) / top, 0, 1) if top > 0 else np.zeros(cam.shape)
     left, upper, side = _view(picture, resize_side)
-    spread = Image.fromarray(strength.astype(np.float32)).resize((side, side), Image.Resampling.BICUBIC)
+    spread = Image.fromarray(strength.astype(np.float32)).resize(
+        (side, side), Image.Resampling.BICUBIC
+    )
     values = np.clip(np.asarray(spread), 0, 1)[..., None]
     # Colours say more over a picture without its own.
     grey = np.asarray(ImageOps.grayscale(picture).convert("RGB"), np.float64)
@@ -83,16 +103,20 @@ def overlay(picture: Image.Image, cam: Floats, resize_side: int, height: float |
 
 
 def evidence(cams: Floats, number: int) -> Floats:
-    """What spoke for a class rather than for the others: its map of [classes, h, w] less the mean of all maps.
+    """What spoke for a class rather than for the others: its map of [classes, h, w] less the mean
+    of all maps.
 
-    Adding the same to the logits of all classes changes no probability, so what all maps share says nothing.
+    Adding the same to the logits of all classes changes no probability, so what all maps share says
+    nothing.
     """
     result: Floats = cams[number] - cams.mean(axis=0)
     return result
 
 
 def nearest_pictures(embedding: Floats, references: Floats, count: int) -> list[tuple[int, float]]:
-    """Indices of the references [m, d] nearest to an embedding [d] by cosine, with that cosine, the nearest first."""
+    """Indices of the references [m, d] nearest to an embedding [d] by cosine, with that cosine, the
+    nearest first.
+    """
     if not len(references) or count < 1:
         return []
     wide = references.astype(np.float32)
@@ -104,19 +128,27 @@ def nearest_pictures(embedding: Floats, references: Floats, count: int) -> list[
 
 def places_of(findings: Findings, part: str) -> NDArray[np.int64]:
     """Indices of the findings' pictures in a part of the split, in manifest order."""
-    return np.array([place for place, row in enumerate(findings.rows) if row.split == part], np.int64)
+    return np.array(
+        [place for place, row in enumerate(findings.rows) if row.split == part], np.int64
+    )
 
 
 def learned_places(findings: Findings) -> NDArray[np.int64]:
-    """Indices of the pictures that the delivered model learned from: the head is fitted on val too."""
+    """Indices of the pictures that the delivered model learned from: the head is fitted on val
+    too.
+    """
     parts = ("train", "val") if findings.metrics["delivered"] == "head" else ("train",)
-    return np.array([place for place, row in enumerate(findings.rows) if row.split in parts], np.int64)
+    return np.array(
+        [place for place, row in enumerate(findings.rows) if row.split in parts], np.int64
+    )
 
 
 def worst(findings: Findings, count: int = SHOWN) -> list[int]:
-    """Test pictures that the model did worst on: the surest mistakes first, then the least sure of the right answers.
+    """Test pictures that the model did worst on: the surest mistakes first, then the least sure of
+    the right answers.
 
-    Right answers fill at most half of the test part, so that in a small one the best are not among the worst.
+    Right answers fill at most half of the test part, so that in a small one the best are not among
+    the worst.
     """
     test, own, right = _tested(findings)
     order = test[np.lexsort((test, own, right))]
@@ -125,16 +157,23 @@ def worst(findings: Findings, count: int = SHOWN) -> list[int]:
 
 
 def best(findings: Findings, count: int = SHOWN) -> list[int]:
-    """Test pictures that the model was right on, the surest first, without those among the worst."""
+    """Test pictures that the model was right on, the surest first, without those among the
+    worst.
+    """
     taken = set(worst(findings))
     return [place for place in _surest_right(findings) if place not in taken][:count]
 
 
 def examples_of_each_class(findings: Findings, count: int) -> list[list[int]]:
-    """For each class the `count` of its test pictures that the model was right about and surest of."""
+    """For each class the `count` of its test pictures that the model was right about and surest
+    of.
+    """
     ranked = _surest_right(findings)
     classes = findings.probabilities.shape[1]
-    return [[place for place in ranked if findings.labels[place] == number][:count] for number in range(classes)]
+    return [
+        [place for place in ranked if findings.labels[place] == number][:count]
+        for number in range(classes)
+    ]
 
 
 def write_neighbours(folder: Path, findings: Findings) -> None:
@@ -148,26 +187,38 @@ def write_neighbours(folder: Path, findings: Findings) -> None:
     ]
     text = json.dumps([asdict(picture) for picture in pictures], ensure_ascii=False).encode()
     stream = io.BytesIO()
-    np.savez(stream, embeddings=findings.embeddings[places].astype(np.float16), rows=np.frombuffer(text, np.uint8))
+    np.savez(
+        stream,
+        embeddings=findings.embeddings[places].astype(np.float16),
+        rows=np.frombuffer(text, np.uint8),
+    )
     _publish(folder / NEIGHBOURS_FILE, stream.getvalue())
 
 
 def read_neighbours(run_folder: Path) -> Neighbours | None:
-    """The pictures that a run's model learned from; None for a folder without them or with a damaged file."""
+    """The pictures that a run's model learned from; None for a folder without them or with a
+    damaged file.
+    """
     try:
         with np.load(run_folder / NEIGHBOURS_FILE, allow_pickle=False) as arrays:
             rows, embeddings = json.loads(arrays["rows"].tobytes()), arrays["embeddings"]
         pictures = tuple(LearnedPicture(**row) for row in rows)
     except _UNREADABLE:
         return None
-    return Neighbours(pictures, embeddings) if embeddings.ndim == 2 and len(embeddings) == len(pictures) else None
+    return (
+        Neighbours(pictures, embeddings)
+        if embeddings.ndim == 2 and len(embeddings) == len(pictures)
+        else None
+    )
 
 
 @cache
 def colour_scale() -> NDArray[np.float64]:
-    """256 colours [256, 3] in 0..255 from dark violet over red to pale yellow, even in lightness to the eye.
+    """256 colours [256, 3] in 0..255 from dark violet over red to pale yellow, even in lightness to
+    the eye.
 
-    Lightness grows in equal steps of OKLab (B. Ottosson 2020), hue turns and colourfulness swells on the way.
+    Lightness grows in equal steps of OKLab (B. Ottosson 2020), hue turns and colourfulness swells
+    on the way.
     """
     along = np.linspace(0, 1, 256)
     lightness = 0.25 + 0.68 * along
@@ -179,7 +230,11 @@ def colour_scale() -> NDArray[np.float64]:
 def _from_oklab(lab: NDArray[np.float64]) -> NDArray[np.float64]:
     """OKLab [n, 3] to sRGB [n, 3] in 0..255."""
     to_cones = np.array(
-        [[1, 0.3963377774, 0.2158037573], [1, -0.1055613458, -0.0638541728], [1, -0.0894841775, -1.2914855480]]
+        [
+            [1, 0.3963377774, 0.2158037573],
+            [1, -0.1055613458, -0.0638541728],
+            [1, -0.0894841775, -1.2914855480],
+        ]
     )
     to_rgb = np.array(
         [
@@ -207,7 +262,9 @@ def _surest_right(findings: Findings) -> list[int]:
 
 
 def _tested(findings: Findings) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.bool_]]:
-    """The test pictures' places, probability of their own class, and whether the model was right: each [tested]."""
+    """The test pictures' places, probability of their own class, and whether the model was right:
+    each [tested].
+    """
     test = places_of(findings, "test")
     said = findings.probabilities[test].argmax(axis=1)
     own = findings.probabilities[test, findings.labels[test]]

@@ -1,4 +1,6 @@
-"""The model folder: written beside its place, read back and compared, and only then given its name."""
+"""The model folder: written beside its place, read back and compared, and only then given its
+name.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +32,9 @@ from training.tryout import TryPage, write_try_page
 CHECK_SIZES = ((1, 1), (31, 17), (640, 333), (3, 900), (257, 224), (500, 1001))
 """Width and height of the synthetic pictures that a delivered model proves itself with."""
 
-_TOLERANCE = 1e-3  # largest difference of a probability or the novelty between the forms of the model
+_TOLERANCE = (
+    1e-3  # largest difference of a probability or the novelty between the forms of the model
+)
 _REQUIREMENTS = ("onnxruntime", "pillow")
 _DELIVERED = Path(__file__).with_name("delivered")
 
@@ -74,13 +78,17 @@ class _Draft:
 
 
 def export_model(trained: Trained, model_dir: Path, pictures: Pictures, report: Report) -> None:
-    """Write the model folder. `pictures` (uint8 [h, w, 3]) are compared besides the synthetic ones."""
+    """Write the model folder. `pictures` (uint8 [h, w, 3]) are compared besides the synthetic
+    ones.
+    """
     beside = model_dir.with_name(f".{model_dir.name}.{os.getpid()}.tmp")
     for stale in model_dir.parent.glob(f".{model_dir.name}.*.tmp"):
         shutil.rmtree(stale)
     beside.mkdir(parents=True)
     compared = [*synthetic_pictures(), *pictures]
-    draft = _Draft(trained, beside, compared, [outputs_of(trained.network, picture) for picture in compared])
+    draft = _Draft(
+        trained, beside, compared, [outputs_of(trained.network, picture) for picture in compared]
+    )
     steps: tuple[Callable[[], None], ...] = (
         lambda: _write_weights(trained, beside),
         lambda: _write_onnx(trained, beside / "model.onnx"),
@@ -106,7 +114,9 @@ def synthetic_pictures() -> list[NDArray[np.uint8]]:
 
 
 def model_config(trained: Trained) -> dict[str, Any]:
-    """`config.json` of the model folder: what timm's `local-dir:` reads, and every value the run used."""
+    """`config.json` of the model folder: what timm's `local-dir:` reads, and every value the run
+    used.
+    """
     backbone = trained.network.backbone
     return {
         "architecture": backbone.architecture,
@@ -137,7 +147,9 @@ def model_config(trained: Trained) -> dict[str, Any]:
 def outputs_of(network: PictureNetwork, picture: NDArray[np.uint8]) -> Outputs:
     """What the torch module says about one picture uint8 [h, w, 3]."""
     with torch.inference_mode():
-        probabilities, embedding, cam, novelty = (found.numpy() for found in network(torch.from_numpy(picture)))
+        probabilities, embedding, cam, novelty = (
+            found.numpy() for found in network(torch.from_numpy(picture))
+        )
     return Outputs(probabilities[0], embedding[0], cam[0], float(novelty[0]))
 
 
@@ -185,13 +197,20 @@ def _write_texts(trained: Trained, folder: Path) -> None:
     write_json(folder / "config.json", model_config(trained))
     pins = [f"{name}=={importlib.metadata.version(name)}\n" for name in _REQUIREMENTS]
     write_text(folder / "requirements.txt", "".join(pins))
-    write_text(folder / "README.md", model_card(model_config(trained), trained.metrics, trained.network.backbone))
+    write_text(
+        folder / "README.md",
+        model_card(model_config(trained), trained.metrics, trained.network.backbone),
+    )
     shutil.copyfile(_DELIVERED / "predict.py", folder / "predict.py")
 
 
 def _write_reference(draft: _Draft) -> None:
     rows = [
-        {"size": list(size), "probabilities": outputs.probabilities.tolist(), "novelty": outputs.novelty}
+        {
+            "size": list(size),
+            "probabilities": outputs.probabilities.tolist(),
+            "novelty": outputs.novelty,
+        }
         for size, outputs in zip(CHECK_SIZES, draft.expected, strict=False)
     ]
     write_json(draft.folder / "reference_predictions.json", rows)
@@ -201,27 +220,39 @@ def _compare(draft: _Draft) -> None:
     """Read every written form of the model back and refuse if one is not the trained network."""
     network = draft.trained.network
     state = network.delivered_state()
-    written = {"model.safetensors": state, "model.pth": state, "novelty.safetensors": network.novelty_state()}
+    written = {
+        "model.safetensors": state,
+        "model.pth": state,
+        "novelty.safetensors": network.novelty_state(),
+    }
     for name, tensors in written.items():
         if not _same_tensors(tensors, read_state(draft.folder / name)):
             raise _refusal(f"{name} holds other numbers than the trained network.")
-    worst = largest_difference(draft.expected, [draft.onnx.run(picture) for picture in draft.pictures])
+    worst = largest_difference(
+        draft.expected, [draft.onnx.run(picture) for picture in draft.pictures]
+    )
     if not worst < _TOLERANCE:
         forget_graph(network.backbone, _graphs_folder(draft.trained.config))
-        raise _refusal(f"model.onnx predicts otherwise than the trained network: it differs by {worst:.2g}.")
+        raise _refusal(
+            f"model.onnx predicts otherwise than the trained network: it differs by {worst:.2g}."
+        )
 
 
 def _write_pages(draft: _Draft) -> None:
     """The pages that a browser opens without a network."""
     trained, backbone = draft.trained, draft.trained.network.backbone
-    page = TryPage(draft.onnx.classes, draft.onnx.reject, backbone.resize, backbone.title, training.__version__)
+    page = TryPage(
+        draft.onnx.classes, draft.onnx.reject, backbone.resize, backbone.title, training.__version__
+    )
     write_try_page(draft.folder / "try.html", page, draft.folder / "model.onnx")
     trained.write_report(draft.folder / "report.html", draft.onnx.run)
 
 
 def _same_tensors(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> bool:
     """Whether two states are the same to the last bit."""
-    return one.keys() == other.keys() and all(torch.equal(tensor, other[name]) for name, tensor in one.items())
+    return one.keys() == other.keys() and all(
+        torch.equal(tensor, other[name]) for name, tensor in one.items()
+    )
 
 
 def largest_difference(expected: Sequence[Outputs], found: Sequence[Outputs]) -> float:
@@ -246,7 +277,10 @@ def _seal(trained: Trained, folder: Path) -> None:
     digests = {path.name: _flushed_digest(path) for path in folder.iterdir()}
     write_json(folder / "metrics.json", {**trained.metrics, "seconds": dict(trained.seconds())})
     digests["metrics.json"] = _flushed_digest(folder / "metrics.json")
-    write_text(folder / "SHA256SUMS", "".join(f"{digest}  {name}\n" for name, digest in sorted(digests.items())))
+    write_text(
+        folder / "SHA256SUMS",
+        "".join(f"{digest}  {name}\n" for name, digest in sorted(digests.items())),
+    )
 
 
 def _flushed_digest(path: Path) -> str:

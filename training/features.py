@@ -1,4 +1,6 @@
-"""Embeddings and fingerprints of every picture of a run, computed in batches and cached by content."""
+"""Embeddings and fingerprints of every picture of a run, computed in batches and cached by
+content.
+"""
 
 from __future__ import annotations
 
@@ -29,8 +31,9 @@ from training.shortcuts import traits
 
 _BATCH = 16  # pictures computed and cached together
 
-# What reading a cut or damaged entry ends in, found by cutting and flipping bits at every place of one: the zip
-# around it (RuntimeError: a flag of encryption or of an unknown compression), the array's header, its data.
+# What reading a cut or damaged entry ends in, found by cutting and flipping bits at every place of
+# one: the zip around it (RuntimeError: a flag of encryption or of an unknown compression), the
+# array's header, its data.
 _UNREADABLE = (
     OSError, EOFError, ValueError, KeyError, IndexError, RuntimeError, SyntaxError,
     zipfile.BadZipFile, zlib.error, tokenize.TokenError,
@@ -91,7 +94,8 @@ class Extractor:
     def extract(self, rows: Sequence[ImageRow], report: Report) -> PictureFeatures:
         """Features of all pictures of the manifest.
 
-        Batches are cut at fixed places, so a run that was killed and goes on computes the very same numbers.
+        Batches are cut at fixed places, so a run that was killed and goes on computes the very same
+        numbers.
         """
         folder = self._folder()
         folder.mkdir(parents=True, exist_ok=True)
@@ -112,7 +116,10 @@ class Extractor:
             coming = [self._submit(reader, rows, start, folder) for start in starts[:1]]
             for number, start in enumerate(starts):
                 reading = coming.pop()
-                coming = [self._submit(reader, rows, next_, folder) for next_ in starts[number + 1 : number + 2]]
+                coming = [
+                    self._submit(reader, rows, next_, folder)
+                    for next_ in starts[number + 1 : number + 2]
+                ]
                 if isinstance(reading[0], Future):
                     decoded = [future.result() for future in reading]
                     yield self._compute(rows, start, decoded, folder)
@@ -124,10 +131,14 @@ class Extractor:
     ) -> list[Future[_Decoded]] | list[_Result]:
         """The results of a batch if the cache has them all, else its pictures being decoded."""
         batch = rows[start : start + _BATCH]
-        lacking = self.squares is not None and not self.squares.has(range(start, start + len(batch)))
+        lacking = self.squares is not None and not self.squares.has(
+            range(start, start + len(batch))
+        )
         gone = not all((self.run_dir / row.file).is_file() for row in batch)
         known = None if lacking or gone else _cached(folder, batch)
-        return known or [reader.submit(_decode, self.run_dir / row.file, row.sha256) for row in batch]
+        return known or [
+            reader.submit(_decode, self.run_dir / row.file, row.sha256) for row in batch
+        ]
 
     def _compute(
         self, rows: Sequence[ImageRow], start: int, decoded: Sequence[_Decoded], folder: Path
@@ -145,17 +156,23 @@ class Extractor:
         return results
 
     def _embed(self, places: Sequence[int], pictures: Sequence[Image.Image]) -> NDArray[np.float32]:
-        """Embeddings [n, d] of the pictures at these places of the manifest; their squares are kept on the way."""
+        """Embeddings [n, d] of the pictures at these places of the manifest; their squares are kept
+        on the way.
+        """
         if self.squares is None:
             return embed_pictures(self.network, pictures, self.arithmetic)
         side, device = self.squares.side, self.network.temperature.device
         with torch.inference_mode():
             squares = [
-                self.network.resized(torch.from_numpy(as_array(picture)).to(device), side) for picture in pictures
+                self.network.resized(torch.from_numpy(as_array(picture)).to(device), side)
+                for picture in pictures
             ]
             self.squares.put(places, squares)
             edge = (side - CROP) // 2
-            crops = [self.network.normalise(square[:, edge : edge + CROP, edge : edge + CROP]) for square in squares]
+            crops = [
+                self.network.normalise(square[:, edge : edge + CROP, edge : edge + CROP])
+                for square in squares
+            ]
             return _embed_crops(self.network, crops, self.arithmetic)
 
 
@@ -165,11 +182,15 @@ def embed_pictures(
     """Embeddings [n, d] of decoded pictures of any size, as one batch."""
     device = network.temperature.device
     with torch.inference_mode():
-        crops = [network.prepare(torch.from_numpy(as_array(picture)).to(device)) for picture in pictures]
+        crops = [
+            network.prepare(torch.from_numpy(as_array(picture)).to(device)) for picture in pictures
+        ]
         return _embed_crops(network, crops, arithmetic)
 
 
-def _embed_crops(network: PictureNetwork, crops: Sequence[torch.Tensor], arithmetic: Arithmetic) -> NDArray[np.float32]:
+def _embed_crops(
+    network: PictureNetwork, crops: Sequence[torch.Tensor], arithmetic: Arithmetic
+) -> NDArray[np.float32]:
     if not crops:
         return np.empty((0, network.backbone.dimension), np.float32)
     with arithmetic.applied(network.temperature.device):
@@ -188,14 +209,20 @@ def _decode(path: Path, sha256: str) -> _Decoded:
         return _Decoded(None, str(error))
 
 
-def _collected(rows: Sequence[ImageRow], results: Sequence[_Result], dimension: int) -> PictureFeatures:
+def _collected(
+    rows: Sequence[ImageRow], results: Sequence[_Result], dimension: int
+) -> PictureFeatures:
     known = [result for result in results if isinstance(result, _Known)]
     return PictureFeatures(
         rows=[place for place, result in enumerate(results) if isinstance(result, _Known)],
         embeddings=np.array([item.embedding for item in known], np.float32).reshape(-1, dimension),
         fingerprints=[item.fingerprint for item in known],
         traits=np.array([item.traits for item in known], np.float32).reshape(len(known), -1),
-        broken={row.file: result for row, result in zip(rows, results, strict=True) if isinstance(result, str)},
+        broken={
+            row.file: result
+            for row, result in zip(rows, results, strict=True)
+            if isinstance(result, str)
+        },
     )
 
 
@@ -204,18 +231,24 @@ def _entry(folder: Path, row: ImageRow) -> Path:
 
 
 def _store(folder: Path, row: ImageRow, known: _Known) -> None:
-    """One picture's entry, renamed into place; not flushed, because an unreadable entry is simply made again."""
+    """One picture's entry, renamed into place; not flushed, because an unreadable entry is simply
+    made again.
+    """
     stream = io.BytesIO()
     hashes = np.array([known.fingerprint.hash, known.fingerprint.mirror_hash], np.uint64)
     thumbnails = np.frombuffer(known.fingerprint.thumbnails, np.uint8)
-    np.savez(stream, embedding=known.embedding, hashes=hashes, thumbnails=thumbnails, traits=known.traits)
+    np.savez(
+        stream, embedding=known.embedding, hashes=hashes, thumbnails=thumbnails, traits=known.traits
+    )
     beside = folder / f".{row.sha256[:32]}.{os.getpid()}.tmp"
     beside.write_bytes(stream.getvalue())
     beside.replace(_entry(folder, row))
 
 
 def _cached(folder: Path, batch: Sequence[ImageRow]) -> list[_Result] | None:
-    """The results of a batch that is complete in the cache, else None; an unreadable entry counts as not there."""
+    """The results of a batch that is complete in the cache, else None; an unreadable entry counts
+    as not there.
+    """
     results: list[_Result] = []
     for row in batch:
         try:
@@ -229,7 +262,9 @@ def _cached(folder: Path, batch: Sequence[ImageRow]) -> list[_Result] | None:
 
 
 def _body_digest(network: PictureNetwork) -> str:
-    """Tells apart the weights that embeddings were made with: the first eight digits over all tensors' sums."""
+    """Tells apart the weights that embeddings were made with: the first eight digits over all
+    tensors' sums.
+    """
     digest = hashlib.sha256()
     for name, tensor in network.body.state_dict().items():
         digest.update(f"{name} {tensor.double().sum().item():.9e}\n".encode())

@@ -1,4 +1,6 @@
-"""All that is known of a run's pictures and of its model after training, put together for metrics, report and card."""
+"""All that is known of a run's pictures and of its model after training, put together for metrics,
+report and card.
+"""
 
 from __future__ import annotations
 
@@ -19,14 +21,18 @@ from training.shortcuts import Labelled, balanced_accuracy, shortcut_warning, sh
 Report = Callable[[int, int], None]
 
 
-def gather(pictures: SplitPictures, choice: Choice, names: Sequence[str], report: Report) -> tuple[Findings, Floats]:
+def gather(
+    pictures: SplitPictures, choice: Choice, names: Sequence[str], report: Report
+) -> tuple[Findings, Floats]:
     """The findings of the delivered model, and how suspicious each picture's label is: 0..1 [n].
 
     What the run itself knows (weights, device, seconds) is not yet in the metrics.
     """
     opinions = _opinions(pictures, choice)
     judged = _judged_places(pictures)
-    suspects = rank_suspects(opinions[judged], pictures.labels[judged], choice.strangeness[judged], names)
+    suspects = rank_suspects(
+        opinions[judged], pictures.labels[judged], choice.strangeness[judged], names
+    )
     metrics = _metrics(pictures, choice, names, report)
     findings = Findings(
         rows=pictures.rows,
@@ -43,7 +49,9 @@ def gather(pictures: SplitPictures, choice: Choice, names: Sequence[str], report
 
 
 def suspects_as_lines(findings: Findings, scores: Floats, names: Sequence[str]) -> str:
-    """`suspects.jsonl`: every picture that takes part, the most suspicious first; those in order have no reason."""
+    """`suspects.jsonl`: every picture that takes part, the most suspicious first; those in order
+    have no reason.
+    """
     suspects = {suspect.place: suspect for suspect in findings.suspects}
     places = [place for place, row in enumerate(findings.rows) if row.split]
     lines = [
@@ -51,7 +59,9 @@ def suspects_as_lines(findings: Findings, scores: Floats, names: Sequence[str]) 
             "file": findings.rows[place].file,
             "class": names[findings.labels[place]],
             "split": findings.rows[place].split,
-            "score": round(max(float(scores[place]), suspects[place].score if place in suspects else 0.0), 4),
+            "score": round(
+                max(float(scores[place]), suspects[place].score if place in suspects else 0.0), 4
+            ),
             **_suspected_of(suspects.get(place), names),
         }
         for place in places
@@ -73,9 +83,11 @@ def _judged_places(pictures: SplitPictures) -> Any:
 
 
 def _opinions(pictures: SplitPictures, choice: Choice) -> Floats:
-    """What others say about each picture's class [n, classes]; pictures left out of all parts get no say and none.
+    """What others say about each picture's class [n, classes]; pictures left out of all parts get
+    no say and none.
 
-    Test pictures have no part in what is said about others, so that nothing learned here has seen them.
+    Test pictures have no part in what is said about others, so that nothing learned here has seen
+    them.
     """
     head, learned = choice.head, pictures.samples("train", "val")
     opinions = np.full((len(pictures.rows), pictures.classes), 1 / pictures.classes)
@@ -91,11 +103,15 @@ def _unseen_probabilities(pictures: SplitPictures, choice: Choice) -> Floats:
     fitted = choice.head.fitted
     probabilities = np.full((len(pictures.rows), pictures.classes), 1 / pictures.classes)
     probabilities[pictures.part("train", "val")] = softmax(fitted.out_of_fold / fitted.temperature)
-    probabilities[pictures.part("test")] = softmax(choice.model.test_logits / choice.model.temperature)
+    probabilities[pictures.part("test")] = softmax(
+        choice.model.test_logits / choice.model.temperature
+    )
     return probabilities
 
 
-def _metrics(pictures: SplitPictures, choice: Choice, names: Sequence[str], report: Report) -> dict[str, Any]:
+def _metrics(
+    pictures: SplitPictures, choice: Choice, names: Sequence[str], report: Report
+) -> dict[str, Any]:
     model, test = choice.model, pictures.part("test")
     labels, predicted = pictures.labels[test], model.test_logits.argmax(axis=1)
     return measure(model.test_logits, labels, names, model.temperature) | {
@@ -116,22 +132,32 @@ def _metrics(pictures: SplitPictures, choice: Choice, names: Sequence[str], repo
     }
 
 
-def _learning_curve(pictures: SplitPictures, choice: Choice, report: Report) -> dict[str, Any] | None:
+def _learning_curve(
+    pictures: SplitPictures, choice: Choice, report: Report
+) -> dict[str, Any] | None:
     learned = pictures.samples("train", "val")
-    sample = Sample(learned.embeddings, learned.labels, learned.groups.tolist(), learned.classes, pictures.seed)
+    sample = Sample(
+        learned.embeddings, learned.labels, learned.groups.tolist(), learned.classes, pictures.seed
+    )
     strength = choice.head.fitted.strength
 
     def fit(places: Any) -> Any:
-        return fit_strength(learned.embeddings[places], learned.labels[places], learned.classes, strength)
+        return fit_strength(
+            learned.embeddings[places], learned.labels[places], learned.classes, strength
+        )
 
     return learning_curve(sample, fit, report)
 
 
 def _shortcuts(pictures: SplitPictures, choice: Choice) -> dict[str, Any]:
-    """Whether something else than what the pictures show tells their classes, judged on the pictures learned from."""
+    """Whether something else than what the pictures show tells their classes, judged on the
+    pictures learned from.
+    """
     places, learned = pictures.part("train", "val"), pictures.samples("train", "val")
     labelled = Labelled(learned.labels, learned.groups.tolist(), learned.classes, pictures.seed)
-    figures = shortcuts(pictures.traits[places], [pictures.rows[i].source for i in places], labelled)
+    figures = shortcuts(
+        pictures.traits[places], [pictures.rows[i].source for i in places], labelled
+    )
     model = balanced_accuracy(choice.head.fitted.out_of_fold.argmax(axis=1), learned.labels)
     warning = shortcut_warning(figures, model, learned.labels, learned.classes)
     return {"shortcuts": figures, "shortcut_warning": warning}
@@ -151,4 +177,6 @@ def _curation(choice: Choice, suspects: Sequence[Suspect]) -> dict[str, Any]:
 
 def _moved(suspect: Suspect, places: Any) -> Suspect:
     """The suspect under its number among all pictures."""
-    return Suspect(int(places[suspect.place]), suspect.score, suspect.kind, suspect.suggested, suspect.reason)
+    return Suspect(
+        int(places[suspect.place]), suspect.score, suspect.kind, suspect.suggested, suspect.reason
+    )

@@ -1,9 +1,10 @@
 """Fine-tuning: the whole network trained on from where the linear head left it.
 
-Every random choice follows from the seed and the epoch, and the state is kept on the disk, so that a training that was
-killed goes on as if nothing had happened. Several processes share the work of each step and end with the same network
-as one alone. Batch normalisation keeps the statistics it came with: small sets give no better ones, and batches that
-are divided over processes would each give others.
+Every random choice follows from the seed and the epoch, and the state is kept on the disk, so that
+a training that was killed goes on as if nothing had happened. Several processes share the work of
+each step and end with the same network as one alone. Batch normalisation keeps the statistics it
+came with: small sets give no better ones, and batches that are divided over processes would each
+give others.
 """
 
 from __future__ import annotations
@@ -37,7 +38,15 @@ from training.checkpoint import read_checkpoint, write_checkpoint
 from training.head import Floats, Labels, log_loss
 from training.manifest import Stopped
 from training.network import PictureNetwork
-from training.pictures import DRAWS, Augmentation, Feed, PictureCache, attach_cache, eval_view, train_view
+from training.pictures import (
+    DRAWS,
+    Augmentation,
+    Feed,
+    PictureCache,
+    attach_cache,
+    eval_view,
+    train_view,
+)
 from training.processes import ALONE, Processes
 
 Report = Callable[[int, int, str], None]
@@ -54,7 +63,9 @@ _BATCH_CPU = 16  # small sets gain more from many steps than from large ones
 _TRIAL_BATCH_CPU = 16  # pictures
 _EVALUATED = 64  # pictures at once where nothing is kept for gradients
 _EVALUATION_SHARE = 1 / 3  # what looking at a picture costs of what learning from it does
-_BUDGET_SHARE = 0.85  # of the time left that is planned for; the rest is for a machine that slows down
+_BUDGET_SHARE = (
+    0.85  # of the time left that is planned for; the rest is for a machine that slows down
+)
 _CHECKPOINT = "finetune.pt"
 _WRITING_SHARE = 0.1  # of the time, at most, that goes into writing checkpoints
 
@@ -190,12 +201,15 @@ class NotTuned:
     """As a sentence."""
 
 
-def finetune(network: PictureNetwork, material: Material, recipe: Recipe, job: Job) -> Tuned | NotTuned:
+def finetune(
+    network: PictureNetwork, material: Material, recipe: Recipe, job: Job
+) -> Tuned | NotTuned:
     """Train the network on from its present body and head; the network itself stays as it is.
 
-    Its head must have been fitted on the train part alone, or the loss on val means nothing. Goes on from the
-    checkpoint in `job.folder` where that is of the same material, recipe and network. Runs on the network's device;
-    where a GPU has no room for even one picture, on the CPU. Asked to stop it writes a checkpoint and raises Stopped.
+    Its head must have been fitted on the train part alone, or the loss on val means nothing. Goes
+    on from the checkpoint in `job.folder` where that is of the same material, recipe and network.
+    Runs on the network's device; where a GPU has no room for even one picture, on the CPU. Asked to
+    stop it writes a checkpoint and raises Stopped.
     """
     started = time.monotonic()
     digest = _digest(network, material, recipe)
@@ -215,13 +229,17 @@ def finetune(network: PictureNetwork, material: Material, recipe: Recipe, job: J
 
 
 def dismiss(processes: Processes) -> None:
-    """Let the other processes, who are waiting in `follow`, end. For the first process, when it needs them no more."""
+    """Let the other processes, who are waiting in `follow`, end. For the first process, when it
+    needs them no more.
+    """
     if processes.world > 1:
         processes.send(b"")
 
 
 def follow(processes: Processes, backbones: Mapping[str, Backbone] = BACKBONES) -> None:
-    """What all processes but the first do: take part in its fine-tunings until it dismisses them."""
+    """What all processes but the first do: take part in its fine-tunings until it dismisses
+    them.
+    """
     while message := processes.receive():
         order = torch.load(io.BytesIO(message), weights_only=True)
         start, plan = _ordered(order, processes, backbones)
@@ -231,11 +249,18 @@ def follow(processes: Processes, backbones: Mapping[str, Backbone] = BACKBONES) 
 
 def epochs_that_fit(seconds: float, epoch_seconds: float, most: int) -> int:
     """The largest of EPOCHS that takes no longer, and is no more, than that; 0 where none is."""
-    return max((epochs for epochs in EPOCHS if epochs <= most and epochs * epoch_seconds <= seconds), default=0)
+    return max(
+        (epochs for epochs in EPOCHS if epochs <= most and epochs * epoch_seconds <= seconds),
+        default=0,
+    )
 
 
-def make_plan(network: PictureNetwork, material: Material, recipe: Recipe, job: Job, device: str) -> Plan | NotTuned:
-    """The plan that was given, or batch, arithmetic and epochs by timing a few steps, whose results are thrown away."""
+def make_plan(
+    network: PictureNetwork, material: Material, recipe: Recipe, job: Job, device: str
+) -> Plan | NotTuned:
+    """The plan that was given, or batch, arithmetic and epochs by timing a few steps, whose results
+    are thrown away.
+    """
     if job.plan:
         return job.plan
     most = recipe.most_epochs if device == "cuda" else recipe.most_epochs_cpu
@@ -250,7 +275,9 @@ def make_plan(network: PictureNetwork, material: Material, recipe: Recipe, job: 
     epoch_seconds = pictures * trial.seconds_per_picture(batch, arithmetic)
     if device == "cuda":
         epoch_seconds /= job.processes.world
-    most = min(most, max(recipe.least_epochs, recipe.most_steps // steps_of(len(material.train), batch)))
+    most = min(
+        most, max(recipe.least_epochs, recipe.most_steps // steps_of(len(material.train), batch))
+    )
     epochs = epochs_that_fit(_BUDGET_SHARE * job.budget, epoch_seconds, most)
     if epochs < least:
         return NotTuned(
@@ -273,7 +300,9 @@ class _Start:
     """By the monotonic clock."""
 
 
-def _carried_out(start: _Start, plan: Plan | NotTuned, kept: Mapping[str, Any] | None) -> Tuned | NotTuned:
+def _carried_out(
+    start: _Start, plan: Plan | NotTuned, kept: Mapping[str, Any] | None
+) -> Tuned | NotTuned:
     """Carry the plan out, with the other processes' help where there are any."""
     if isinstance(plan, NotTuned):
         return plan
@@ -287,7 +316,10 @@ def _carried_out(start: _Start, plan: Plan | NotTuned, kept: Mapping[str, Any] |
 def _order(start: _Start, plan: Plan, kept: Mapping[str, Any] | None) -> bytes:
     """What the other processes need to know, for `_ordered`."""
     material, stream = start.material, io.BytesIO()
-    arrays = {name: torch.from_numpy(getattr(material, name)) for name in ("labels", "train", "val", "weights")}
+    arrays = {
+        name: torch.from_numpy(getattr(material, name))
+        for name in ("labels", "train", "val", "weights")
+    }
     order = {
         **arrays,
         "cache": str(material.cache.path.absolute()),
@@ -303,8 +335,12 @@ def _order(start: _Start, plan: Plan, kept: Mapping[str, Any] | None) -> bytes:
     return stream.getvalue()
 
 
-def _ordered(order: Mapping[str, Any], processes: Processes, backbones: Mapping[str, Backbone]) -> tuple[_Start, Plan]:
-    """The first process's network, material and plan in another process, which keeps no checkpoint and no clock."""
+def _ordered(
+    order: Mapping[str, Any], processes: Processes, backbones: Mapping[str, Backbone]
+) -> tuple[_Start, Plan]:
+    """The first process's network, material and plan in another process, which keeps no checkpoint
+    and no clock.
+    """
     backbone, plan = backbones[order["backbone"]], Plan(**order["plan"])
     network = PictureNetwork(backbone, backbone.build(), order["classes"])
     network.load_state_dict(order["network"], strict=False)
@@ -312,7 +348,9 @@ def _ordered(order: Mapping[str, Any], processes: Processes, backbones: Mapping[
     cache = attach_cache(Path(order["cache"]), len(arrays["labels"]), order["side"])
     material = Material(cache=cache, classes=order["classes"], **arrays)
     job = Job(Path(), math.inf, CANDIDATES[plan.arithmetic], processes)
-    return _Start(network, material, Recipe.from_json(order["recipe"]), job, "", time.monotonic()), plan
+    return _Start(
+        network, material, Recipe.from_json(order["recipe"]), job, "", time.monotonic()
+    ), plan
 
 
 @dataclass(frozen=True)
@@ -330,20 +368,34 @@ class _Batch:
 
     def chunks(self, size: int) -> Iterator[_Batch]:
         """Parts of at most so many pictures."""
-        parts = (tensor.split(size) for tensor in (self.squares, self.labels, self.weights, self.draws))
+        parts = (
+            tensor.split(size) for tensor in (self.squares, self.labels, self.weights, self.draws)
+        )
         return (_Batch(*tensors) for tensors in zip(*parts, strict=True))
 
 
 class _Learner:
-    """A copy of the network on its device, the moving average of its weights, and what changes them."""
+    """A copy of the network on its device, the moving average of its weights, and what changes
+    them.
+    """
 
-    def __init__(self, network: PictureNetwork, recipe: Recipe, plan: Plan, processes: Processes) -> None:
-        self.recipe, self.arithmetic, self.processes = recipe, CANDIDATES[plan.arithmetic], processes
+    def __init__(
+        self, network: PictureNetwork, recipe: Recipe, plan: Plan, processes: Processes
+    ) -> None:
+        self.recipe, self.arithmetic, self.processes = (
+            recipe,
+            CANDIDATES[plan.arithmetic],
+            processes,
+        )
         self.device = processes.device(plan.device)
         layout = torch.channels_last if self.arithmetic.channels_last else torch.contiguous_format
         self.network = copy.deepcopy(network).to(self.device).to(memory_format=layout).eval()
         self.network.requires_grad_(True)
-        averaged = copy.deepcopy(self.network).requires_grad_(False) if recipe.averaged_share else self.network
+        averaged = (
+            copy.deepcopy(self.network).requires_grad_(False)
+            if recipe.averaged_share
+            else self.network
+        )
         self.averaged: PictureNetwork = averaged
         self.optimiser = torch.optim.AdamW(
             parameter_groups(self.network, recipe, plan.batch), fused=self.device.type == "cuda"
@@ -367,26 +419,33 @@ class _Learner:
         self.optimiser.step()
         self.optimiser.zero_grad(set_to_none=True)
         if self.averaged is not self.network:
-            pair = [cast(Any, list(network.parameters())) for network in (self.averaged, self.network)]
+            pair = [
+                cast(Any, list(network.parameters())) for network in (self.averaged, self.network)
+            ]
             get_ema_multi_avg_fn(average)(*pair, 0)
         return loss
 
     def logits(self, squares: Iterator[Tensor]) -> list[Tensor]:
         """Logits float32 [b, classes] of batches of squares by the averaged weights.
 
-        In float32 whatever the training computes in, for that is what the delivered model computes in.
+        In float32 whatever the training computes in, for that is what the delivered model computes
+        in.
         """
         with torch.inference_mode():
             views = (eval_view(batch, self.averaged.normalise) for batch in squares)
             return [self._forward(self.averaged, view) for view in views]
 
     def _gradients(self, batch: _Batch, head_only: bool) -> Tensor:
-        """Add up the gradients of a batch; where the GPU has no room, in halved chunks, whose sum is the same."""
+        """Add up the gradients of a batch; where the GPU has no room, in halved chunks, whose sum
+        is the same.
+        """
         if not len(batch.labels):  # more processes than pictures
             return torch.zeros((), device=self.device)
         while True:
             try:
-                return torch.stack([self._backward(chunk, head_only) for chunk in batch.chunks(self.chunk)]).sum()
+                return torch.stack(
+                    [self._backward(chunk, head_only) for chunk in batch.chunks(self.chunk)]
+                ).sum()
             except torch.OutOfMemoryError:
                 if self.chunk == 1:
                     raise
@@ -396,7 +455,9 @@ class _Learner:
                 torch.cuda.empty_cache()
 
     def _backward(self, batch: _Batch, head_only: bool) -> Tensor:
-        view = train_view(batch.squares, batch.draws, self.recipe.augmentation, self.network.normalise)
+        view = train_view(
+            batch.squares, batch.draws, self.recipe.augmentation, self.network.normalise
+        )
         with self.arithmetic.applied(self.device):
             logits = self._forward(self.network, view, head_only)
         losses = functional.cross_entropy(
@@ -413,12 +474,21 @@ class _Learner:
 
 
 def parameter_groups(network: PictureNetwork, recipe: Recipe, batch: int) -> list[dict[str, Any]]:
-    """AdamW's groups: rates fall from the last part of the body to the first; only matrices and filters decay."""
+    """AdamW's groups: rates fall from the last part of the body to the first; only matrices and
+    filters decay.
+    """
     scale, body = math.sqrt(batch / 32), list(network.body.parameters())
-    parts: list[tuple[float, list[nn.Parameter]]] = [(recipe.head_rate, list(network.head.parameters()))]
+    parts: list[tuple[float, list[nn.Parameter]]] = [
+        (recipe.head_rate, list(network.head.parameters()))
+    ]
     for number in range(recipe.depth_groups):
         first, end = (len(body) * place // recipe.depth_groups for place in (number, number + 1))
-        parts.append((recipe.rate * recipe.depth_decay ** (recipe.depth_groups - 1 - number), body[first:end]))
+        parts.append(
+            (
+                recipe.rate * recipe.depth_decay ** (recipe.depth_groups - 1 - number),
+                body[first:end],
+            )
+        )
     groups = []
     for rate, parameters in parts:
         for decay, chosen in (
@@ -426,27 +496,42 @@ def parameter_groups(network: PictureNetwork, recipe: Recipe, batch: int) -> lis
             (0.0, [p for p in parameters if p.ndim <= 1]),
         ):
             if chosen:
-                groups.append({"params": chosen, "full_rate": rate * scale, "lr": 0.0, "weight_decay": decay})
+                groups.append(
+                    {"params": chosen, "full_rate": rate * scale, "lr": 0.0, "weight_decay": decay}
+                )
     return groups
 
 
 class _Trial:
     """Times steps on a machine before anything is decided."""
 
-    def __init__(self, network: PictureNetwork, material: Material, recipe: Recipe, device: torch.device) -> None:
-        self._network, self._material, self._recipe, self._device = network, material, recipe, device
+    def __init__(
+        self, network: PictureNetwork, material: Material, recipe: Recipe, device: torch.device
+    ) -> None:
+        self._network, self._material, self._recipe, self._device = (
+            network,
+            material,
+            recipe,
+            device,
+        )
 
     def choose_arithmetic(self, measured: Arithmetic) -> Arithmetic:
-        """bfloat16 on GPUs that have it; on a CPU only where steps are so much faster that its rounding is worth it."""
+        """bfloat16 on GPUs that have it; on a CPU only where steps are so much faster that its
+        rounding is worth it.
+        """
         if self._device.type == "cuda":
             return COARSE if torch.cuda.is_bf16_supported() else measured
         if measured.dtype == torch.float32:
             return measured
-        seconds = {one: self.seconds_per_picture(_TRIAL_BATCH_CPU, one) for one in (measured, EXACT)}
+        seconds = {
+            one: self.seconds_per_picture(_TRIAL_BATCH_CPU, one) for one in (measured, EXACT)
+        }
         return measured if seconds[measured] * _COARSE_GAIN < seconds[EXACT] else EXACT
 
     def choose_batch(self, arithmetic: Arithmetic) -> int:
-        """The recipe's, or the largest on this GPU that still gains, leaves enough steps in an epoch, and has room."""
+        """The recipe's, or the largest on this GPU that still gains, leaves enough steps in an
+        epoch, and has room.
+        """
         if self._recipe.batch:
             return self._recipe.batch
         if self._device.type == "cpu":
@@ -468,7 +553,9 @@ class _Trial:
         """Of a training step in that arithmetic with so many pictures; on a CPU with 16 at most."""
         size = min(batch, _TRIAL_BATCH_CPU) if self._device.type == "cpu" else batch
         plan = Plan(1, batch, arithmetic.name, self._device.type)
-        learner = _Learner(self._network, self._recipe, plan, Processes(local_rank=self._device.index or 0))
+        learner = _Learner(
+            self._network, self._recipe, plan, Processes(local_rank=self._device.index or 0)
+        )
         places = np.resize(self._material.train, size)
         pictures = _Batch(
             torch.from_numpy(self._material.cache.squares[places]).to(self._device),
@@ -488,7 +575,9 @@ class _Trial:
 
 
 class _Epoch:
-    """The order of an epoch's pictures, how each is varied, and which of them a step and this process take."""
+    """The order of an epoch's pictures, how each is varied, and which of them a step and this
+    process take.
+    """
 
     def __init__(self, start: _Start, number: int, batch: int, device: torch.device) -> None:
         material, processes = start.material, start.job.processes
@@ -501,7 +590,8 @@ class _Epoch:
         self.steps = steps_of(len(learned), batch)
         bounds = [len(learned) * step // self.steps for step in range(self.steps + 1)]
         ordered = weights[self.places]
-        # Divided by the weight of the whole step, over all processes, so that gradients need only be added up.
+        # Divided by the weight of the whole step, over all processes, so that gradients need only
+        # be added up.
         totals = np.add.reduceat(ordered, bounds[:-1])
         shares = (ordered / np.repeat(totals, np.diff(bounds))).astype(np.float32)
         self.parts = [processes.part(first, end) for first, end in pairwise(bounds)]
@@ -513,12 +603,16 @@ class _Epoch:
         parts = self.parts[done:]
         squares = feed.batches([self.places[first:end] for first, end in parts])
         for (first, end), pixels in zip(parts, squares, strict=True):
-            yield _Batch(pixels, self._labels[first:end], self._shares[first:end], self._draws[first:end])
+            yield _Batch(
+                pixels, self._labels[first:end], self._shares[first:end], self._draws[first:end]
+            )
 
 
 def _fastest_kernels() -> AbstractContextManager[None]:
     """Let a GPU try which of its convolutions is fastest at each size; there are few sizes."""
-    return cast(AbstractContextManager[None], torch.backends.cudnn.flags(enabled=True, benchmark=True))
+    return cast(
+        AbstractContextManager[None], torch.backends.cudnn.flags(enabled=True, benchmark=True)
+    )
 
 
 def steps_of(pictures: int, batch: int) -> int:
@@ -527,7 +621,9 @@ def steps_of(pictures: int, batch: int) -> int:
 
 
 def picture_weights(material: Material, recipe: Recipe) -> NDArray[np.float64]:
-    """How much each picture counts [n]: its own weight times its class's, which makes up for rare classes."""
+    """How much each picture counts [n]: its own weight times its class's, which makes up for rare
+    classes.
+    """
     weights = material.weights.astype(np.float64)
     mass = np.bincount(material.labels[material.train], weights[material.train], material.classes)
     rarity = mass.sum() / np.maximum(mass, 1e-9) / material.classes
@@ -598,7 +694,10 @@ class _Training:
         head_only = self._at.epoch < self._recipe.head_epochs
         for batch in epoch.batches(self._feed, self._at.step):
             done = before + self._at.step
-            factor, average = rate_factor(done, total, self._recipe), _kept_share(done, total, self._recipe)
+            factor, average = (
+                rate_factor(done, total, self._recipe),
+                _kept_share(done, total, self._recipe),
+            )
             self._loss += self._learner.step(batch, factor, average, head_only)
             self._at.step += 1
             self._between_steps(done + 1, total)
@@ -622,7 +721,9 @@ class _Training:
         logits, labels = self._val_logits(), self._start.material.labels[self._start.material.val]
         loss, number, now = log_loss(logits, labels), self._at.epoch + 1, time.monotonic()
         if math.isfinite(loss) and (self._best is None or loss < self._best.loss):
-            weights = [parameter.detach().clone() for parameter in self._learner.averaged.parameters()]
+            weights = [
+                parameter.detach().clone() for parameter in self._learner.averaged.parameters()
+            ]
             self._best = _Best(number, loss, torch.from_numpy(logits), weights)
         row = {
             "epoch": number,
@@ -657,14 +758,18 @@ class _Training:
         if epoch - best >= self._recipe.patience:
             return f"{self._recipe.patience} epochs in a row did not lower the loss on val."
         if self._processes.any(self._spent() * (epoch + 1) / epoch > self._job.budget):
-            return f"The time budget ended the training after {epoch} of {self._plan.epochs} epochs."
+            return (
+                f"The time budget ended the training after {epoch} of {self._plan.epochs} epochs."
+            )
         return ""
 
     def _spent(self) -> float:
         return self._at.seconds + time.monotonic() - self._start.started
 
     def _state(self) -> dict[str, Any]:
-        """All that a checkpoint holds, copied to the CPU; of a training that has ended only its result."""
+        """All that a checkpoint holds, copied to the CPU; of a training that has ended only its
+        result.
+        """
         present_epoch = self._at.epoch_seconds + time.monotonic() - self._epoch_started
         at = dataclasses.replace(self._at, seconds=self._spent(), epoch_seconds=present_epoch)
         learner = {
@@ -678,7 +783,9 @@ class _Training:
             "plan": dataclasses.asdict(self._plan),
             "at": dataclasses.asdict(at),
             "history": self._history,
-            "best": {field.name: getattr(self._best, field.name) for field in dataclasses.fields(_Best)}
+            "best": {
+                field.name: getattr(self._best, field.name) for field in dataclasses.fields(_Best)
+            }
             if self._best
             else None,
             "learner": None if at.ended else learner,
@@ -690,10 +797,15 @@ class _Training:
         device = self._learner.device
         if kept["best"]:
             best = _Best(**kept["best"])
-            self._best = dataclasses.replace(best, weights=[tensor.to(device) for tensor in best.weights])
+            self._best = dataclasses.replace(
+                best, weights=[tensor.to(device) for tensor in best.weights]
+            )
         learner = kept["learner"]
         with torch.no_grad():
-            for network, name in ((self._learner.averaged, "averaged"), (self._learner.network, "weights")):
+            for network, name in (
+                (self._learner.averaged, "averaged"),
+                (self._learner.network, "weights"),
+            ):
                 for parameter, tensor in zip(network.parameters(), learner[name], strict=True):
                     parameter.copy_(tensor)
         self._learner.optimiser.load_state_dict(learner["optimiser"])
@@ -701,7 +813,9 @@ class _Training:
 
 
 class _Saver:
-    """Writes checkpoints, in a thread of its own where the training goes on meanwhile; the first process's alone."""
+    """Writes checkpoints, in a thread of its own where the training goes on meanwhile; the first
+    process's alone.
+    """
 
     def __init__(self, job: Job) -> None:
         self._path = job.folder / _CHECKPOINT
@@ -725,7 +839,9 @@ class _Saver:
         return self._writes and not busy and time.monotonic() - self._last >= self._interval
 
     def write_meanwhile(self, state: Callable[[], dict[str, Any]]) -> None:
-        """Take the state now, write it while the training goes on. Raises what the write before ended in."""
+        """Take the state now, write it while the training goes on. Raises what the write before
+        ended in.
+        """
         self._settle()
         self._last = time.monotonic()
         self._writing = self._thread.submit(self._write, state())
@@ -748,7 +864,9 @@ class _Saver:
 
 
 def rate_factor(done: int, total: int, recipe: Recipe) -> float:
-    """Share of the full rate in the step after `done` of `total`: a straight rise, then half a cosine."""
+    """Share of the full rate in the step after `done` of `total`: a straight rise, then half a
+    cosine.
+    """
     rising = max(1.0, recipe.warm_up * total)
     if done < rising:
         return min(1.0, (done + 1) / rising)
@@ -757,7 +875,9 @@ def rate_factor(done: int, total: int, recipe: Recipe) -> float:
 
 
 def _kept_share(done: int, total: int, recipe: Recipe) -> float:
-    """What stays of the moving average in a step; less in the first ones, so that the start is soon forgotten."""
+    """What stays of the moving average in a step; less in the first ones, so that the start is soon
+    forgotten.
+    """
     return min(1 - 1 / max(1.0, recipe.averaged_share * total), (1 + done) / (10 + done))
 
 
@@ -780,7 +900,11 @@ def _result(start: _Start, plan: Plan, state: Mapping[str, Any]) -> Tuned | NotT
 
 def _learned(network: PictureNetwork) -> dict[str, Tensor]:
     """The tensors of body and head."""
-    return {name: tensor for name, tensor in network.state_dict().items() if name.startswith(("body.", "head."))}
+    return {
+        name: tensor
+        for name, tensor in network.state_dict().items()
+        if name.startswith(("body.", "head."))
+    }
 
 
 def _on_cpu(value: Any) -> Any:
@@ -797,7 +921,9 @@ def _on_cpu(value: Any) -> Any:
 def _digest(network: PictureNetwork, material: Material, recipe: Recipe) -> str:
     """Tells apart trainings that must not go on from each other's checkpoints: hex sha256."""
     digest = hashlib.sha256(
-        json.dumps([training.__version__, material.cache.path.name, recipe.as_json()], sort_keys=True).encode()
+        json.dumps(
+            [training.__version__, material.cache.path.name, recipe.as_json()], sort_keys=True
+        ).encode()
     )
     for array in (material.labels, material.train, material.val, material.weights):
         digest.update(np.ascontiguousarray(array).tobytes())

@@ -1,4 +1,6 @@
-"""One training from its run folder to the model folder: the stages in order, and what makes it safe to stop."""
+"""One training from its run folder to the model folder: the stages in order, and what makes it safe
+to stop.
+"""
 
 from __future__ import annotations
 
@@ -83,7 +85,9 @@ _CHOICES = {
     "finetune": ("auto", "never"),
     "weights": ("pretrained", "random"),
 }
-_COMPARED_PICTURES = 3  # test pictures that the exported files are compared on, besides the synthetic ones
+_COMPARED_PICTURES = (
+    3  # test pictures that the exported files are compared on, besides the synthetic ones
+)
 _NAMED_FILES = 3  # unusable pictures that a notice names
 
 _log = logging.getLogger("training")
@@ -110,10 +114,12 @@ class _Sight:
 def fit(
     folder: Path, config: RunConfig, listen: Listener = no_listener, control: Control | None = None
 ) -> dict[str, Any]:
-    """Train what the run folder describes and return its `result.json`; a folder that is done returns at once.
+    """Train what the run folder describes and return its `result.json`; a folder that is done
+    returns at once.
 
-    Killed anywhere and started again it goes on from what is on the disk and ends the same. Raises RunError or OSError
-    only where the run folder cannot be read or not even `result.json` be written.
+    Killed anywhere and started again it goes on from what is on the disk and ends the same. Raises
+    RunError or OSError only where the run folder cannot be read or not even `result.json` be
+    written.
     """
     result = read_result(folder)
     if result and result["ok"]:
@@ -135,7 +141,9 @@ def fit(
     except Exception:
         _log.exception("training failed in stage %s", run.stage)
         reason = f"Training failed unexpectedly while it was at the stage “{run.stage}”."
-        unexpected = RunError(run.stage, reason, "Start it again; if it fails the same way, the log tells more.", True)
+        unexpected = RunError(
+            run.stage, reason, "Start it again; if it fails the same way, the log tells more.", True
+        )
         result = {"ok": False, "error": unexpected.as_json()}
     write_json(folder / "result.json", result)
     if result["ok"]:
@@ -143,12 +151,18 @@ def fit(
     return result
 
 
-def fit_among(folder: Path, config: RunConfig, listen: Listener, control: Control) -> dict[str, Any]:
-    """`fit` in the first of several processes; the others take part in its fine-tuning until it has ended."""
+def fit_among(
+    folder: Path, config: RunConfig, listen: Listener, control: Control
+) -> dict[str, Any]:
+    """`fit` in the first of several processes; the others take part in its fine-tuning until it has
+    ended.
+    """
     processes = control.processes
     with connected(processes):
         result = fit(folder, config, listen, control)
-        if result["ok"] or result["error"]["stage"] != "finetune":  # else they may be waiting for something else
+        if (
+            result["ok"] or result["error"]["stage"] != "finetune"
+        ):  # else they may be waiting for something else
             dismiss(processes)
     return result
 
@@ -236,7 +250,9 @@ def _processors() -> int:
 
 
 def _look(run: Run, rows: list[ImageRow], control: Control) -> _Sight:
-    """Choose the network and its arithmetic as the run began, and compute the features of every picture."""
+    """Choose the network and its arithmetic as the run began, and compute the features of every
+    picture.
+    """
     note = run.folder / "checkpoints" / "backbone.json"
     loaded, earlier = _choose_backbone(run, note)
     network = _network(run, loaded, control.processes)
@@ -245,7 +261,9 @@ def _look(run: Run, rows: list[ImageRow], control: Control) -> _Sight:
     choice = {"wanted": _wanted(run), "used": loaded.backbone.name, "notice": loaded.notice}
     write_json(note, {**choice, "arithmetic": arithmetic.name})
     squares = _squares(run, rows, network)
-    extractor = Extractor(network, arithmetic, run.folder, run.folder / "checkpoints" / "features", squares)
+    extractor = Extractor(
+        network, arithmetic, run.folder, run.folder / "checkpoints" / "features", squares
+    )
     run.report(0, len(rows), "Looking at the pictures")
     features = extractor.extract(rows, run.report)
     _note_broken(run, features)
@@ -253,7 +271,8 @@ def _look(run: Run, rows: list[ImageRow], control: Control) -> _Sight:
 
 
 def _choose_backbone(run: Run, note: Path) -> tuple[LoadedBackbone, dict[str, Any] | None]:
-    """The wanted backbone, or the one that stood in for it when the run began, so that a resumed run ends the same.
+    """The wanted backbone, or the one that stood in for it when the run began, so that a resumed
+    run ends the same.
 
     With what the note of an earlier attempt says, where there was one that wanted the same.
     """
@@ -280,7 +299,9 @@ def _weight_places(run: Run) -> WeightPlaces:
 
 
 def _in_megabytes(run: Run) -> Callable[[int, int], None]:
-    return lambda done, total: run.report(done >> 20, max(done, total) >> 20, "Downloading pretrained weights (MB)")
+    return lambda done, total: run.report(
+        done >> 20, max(done, total) >> 20, "Downloading pretrained weights (MB)"
+    )
 
 
 def _network(run: Run, loaded: LoadedBackbone, processes: Processes) -> PictureNetwork:
@@ -299,17 +320,23 @@ def _network(run: Run, loaded: LoadedBackbone, processes: Processes) -> PictureN
 
 
 def _arithmetic(run: Run, network: PictureNetwork, earlier: Mapping[str, Any] | None) -> Arithmetic:
-    """That of the earlier attempt, or the fastest of this machine, which is noted beside the cached weights."""
+    """That of the earlier attempt, or the fastest of this machine, which is noted beside the cached
+    weights.
+    """
     chosen = CANDIDATES.get(str((earlier or {}).get("arithmetic")))
     if chosen is None:
-        chosen = choose_arithmetic(network, Path(run.config.weights_cache or "").parent / "arithmetic.json")
+        chosen = choose_arithmetic(
+            network, Path(run.config.weights_cache or "").parent / "arithmetic.json"
+        )
     layout = torch.channels_last if chosen.channels_last else torch.contiguous_format
     network.to(memory_format=cast(Any, layout))
     return chosen
 
 
 def _squares(run: Run, rows: list[ImageRow], network: PictureNetwork) -> PictureCache | None:
-    """Where pictures are kept decoded, if there will be enough of them for a fine-tuned network to be delivered."""
+    """Where pictures are kept decoded, if there will be enough of them for a fine-tuned network to
+    be delivered.
+    """
     if run.config.finetune == "never" or len(rows) * HELD_OUT_SHARE < CHOICE_MINIMUM:
         return None
     return open_cache(run.folder / "checkpoints", rows, network.backbone.resize)
@@ -320,25 +347,36 @@ def _note_broken(run: Run, features: PictureFeatures) -> None:
         return
     named = [f"{file} ({reason})" for file, reason in list(features.broken.items())[:_NAMED_FILES]]
     more = len(features.broken) - len(named)
-    run.notices.append(f"Left out because unusable: {', '.join(named)}{f' and {more} more' if more else ''}.")
+    run.notices.append(
+        f"Left out because unusable: {', '.join(named)}{f' and {more} more' if more else ''}."
+    )
 
 
 def _split(run: Run, rows: list[ImageRow], copies: NearCopies) -> list[ImageRow]:
     """Freeze groups and parts in the manifest."""
     grouped = with_groups(rows, copies)
-    # A manifest with all groups has been split by an earlier attempt: what it left out must stay out.
-    done = all(row.group is not None for row, new in zip(rows, grouped, strict=True) if new.group is not None)
+    # A manifest with all groups has been split by an earlier attempt: what it left out must stay
+    # out.
+    done = all(
+        row.group is not None
+        for row, new in zip(rows, grouped, strict=True)
+        if new.group is not None
+    )
     split = rows if done else split_rows(run.config, grouped)
     left_out = sum(1 for row in split if row.group is not None and row.split is None)
     if left_out:
-        run.notices.append(f"Pictures left out because they are near copies of pictures in another part: {left_out}.")
+        run.notices.append(
+            f"Pictures left out because they are near copies of pictures in another part: {left_out}."
+        )
     write_manifest(run.folder, split)
     run.report(len(split), len(split))
     return split
 
 
 def _usable(run: Run, rows: list[ImageRow], features: PictureFeatures, leaks: int) -> SplitPictures:
-    """The pictures that have features, with their places in the split; refuses a split with leaks."""
+    """The pictures that have features, with their places in the split; refuses a split with
+    leaks.
+    """
     if leaks:
         raise RunError(
             "split",
@@ -389,7 +427,9 @@ def _finetune(
     )
     recipe = Recipe(seed=pictures.seed)
     if run.config.epochs:
-        recipe = dataclasses.replace(recipe, most_epochs=run.config.epochs, most_epochs_cpu=run.config.epochs)
+        recipe = dataclasses.replace(
+            recipe, most_epochs=run.config.epochs, most_epochs_cpu=run.config.epochs
+        )
     return tune_network(pictures, sight.extractor, head, recipe, job)
 
 
@@ -415,7 +455,9 @@ def _evaluate(
 
 
 def _pictures_to_compare(run: Run, findings: Findings) -> list[Any]:
-    """A few test pictures, uint8 [h, w, 3]; those that have gone since they were looked at are not needed."""
+    """A few test pictures, uint8 [h, w, 3]; those that have gone since they were looked at are not
+    needed.
+    """
     compared = []
     for row in [row for row in findings.rows if row.split == "test"][:_COMPARED_PICTURES]:
         with suppress(BrokenPictureError):
@@ -437,6 +479,11 @@ def _export(run: Run, network: PictureNetwork, findings: Findings, loaded: Loade
         write_report(path, findings, run.config, run.folder, look, origin, _quietly)
 
     write_neighbours(run.folder, findings)
-    trained = Trained(network, run.config.classes, run.config, findings.metrics, run.spent, report_page)
+    trained = Trained(
+        network, run.config.classes, run.config, findings.metrics, run.spent, report_page
+    )
     export_model(trained, run.folder / "model", compared, run.report)
-    write_text(run.folder / "metrics.json", (run.folder / "model" / "metrics.json").read_text(encoding="utf-8"))
+    write_text(
+        run.folder / "metrics.json",
+        (run.folder / "model" / "metrics.json").read_text(encoding="utf-8"),
+    )

@@ -1,7 +1,9 @@
-"""The network's ONNX graph: traced once for each backbone with its weights left out, kept, and filled for each model.
+"""The network's ONNX graph: traced once for each backbone with its weights left out, kept, and
+filled for each model.
 
-Tracing takes seconds, writing weights into a traced graph a fraction of one. All tensors of the network are inputs of
-the kept graph, for any number of classes and references, and become constants when a model is written.
+Tracing takes seconds, writing weights into a traced graph a fraction of one. All tensors of the
+network are inputs of the kept graph, for any number of classes and references, and become constants
+when a model is written.
 """
 
 from __future__ import annotations
@@ -32,7 +34,12 @@ OUTPUTS = ("probabilities", "embedding", "cam", "novelty")
 _CLASSES, _REFERENCES = 5, 41  # while tracing; any numbers that are no other size in the graph
 _BARRED = -4.0  # added to the cosine of a reference of another class, below any true one
 _DIGEST_BYTES = 32  # of sha256, at the head of a kept graph
-_SOURCES = (__file__, backbones.__file__, network.__file__, novelty.__file__)  # what the graph is traced from
+_SOURCES = (
+    __file__,
+    backbones.__file__,
+    network.__file__,
+    novelty.__file__,
+)  # what the graph is traced from
 
 
 def filled_graph(trained: PictureNetwork, folder: Path) -> onnx.ModelProto:
@@ -52,7 +59,9 @@ def forget_graph(backbone: Backbone, folder: Path) -> None:
 
 
 class _AnyClasses(PictureNetwork):
-    """The network with a table of whose reference is whose instead of bounds, so that one graph serves all."""
+    """The network with a table of whose reference is whose instead of bounds, so that one graph
+    serves all.
+    """
 
     members: Tensor
     """1 where a reference is of a class, else 0: float32 [classes, references]."""
@@ -79,7 +88,9 @@ class _WithoutWeights(nn.Module):
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
-        self._network = (network,)  # inside a tuple it is no part of this module, and so are its tensors
+        self._network = (
+            network,
+        )  # inside a tuple it is no part of this module, and so are its tensors
 
     def forward(self, image: Tensor, tensors: dict[str, Tensor]) -> Any:
         return torch.func.functional_call(self._network[0], tensors, (image,))
@@ -87,7 +98,9 @@ class _WithoutWeights(nn.Module):
 
 def _place(backbone: Backbone, folder: Path) -> Path:
     """Where a graph is kept: the name changes with everything that it depends on."""
-    digest = hashlib.sha256("".join(version(name) for name in ("torch", "onnx", "onnxscript")).encode())
+    digest = hashlib.sha256(
+        "".join(version(name) for name in ("torch", "onnx", "onnxscript")).encode()
+    )
     for source in _SOURCES:
         digest.update(Path(source).read_bytes())
     return folder / f"{backbone.name}-{digest.hexdigest()[:16]}.graph"
@@ -145,7 +158,9 @@ def _traced(trained: PictureNetwork) -> onnx.ModelProto:
 
 
 def _remove_traces(graph: onnx.ModelProto) -> None:
-    """Take out what the exporter notes about the source code, where its files lie on this machine included."""
+    """Take out what the exporter notes about the source code, where its files lie on this machine
+    included.
+    """
     for node in graph.graph.node:
         node.ClearField("metadata_props")
         node.ClearField("doc_string")
@@ -170,7 +185,11 @@ def _fill(graph: onnx.ModelProto, tensors: dict[str, Tensor]) -> None:
 
     image = [value for value in graph.graph.input if value.name == "image"]
     read = {name for node in graph.graph.node for name in node.input}
-    for name in (value.name for value in graph.graph.input if value.name in read and value.name != "image"):
-        graph.graph.initializer.append(numpy_helper.from_array(tensors[name].detach().contiguous().numpy(), name))
+    for name in (
+        value.name for value in graph.graph.input if value.name in read and value.name != "image"
+    ):
+        graph.graph.initializer.append(
+            numpy_helper.from_array(tensors[name].detach().contiguous().numpy(), name)
+        )
     del graph.graph.input[:]
     graph.graph.input.extend(image)

@@ -1,4 +1,6 @@
-"""The linear head: logistic regression on embeddings, its strength and temperature cross-validated."""
+"""The linear head: logistic regression on embeddings, its strength and temperature
+cross-validated.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,8 @@ Report = Callable[[int, int], None]
 InTime = Callable[[], bool]
 """Whether there is time left to go on searching."""
 
-# Inverse regularisation on standardised embeddings, from a nearly constant answer to a nearly free one.
+# Inverse regularisation on standardised embeddings, from a nearly constant answer to a nearly free
+# one.
 STRENGTHS = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 FOLDS = 5
 
@@ -25,8 +28,8 @@ _ITERATIONS = 300
 _FEW_PREDICTIONS = 100  # below this a temperature must earn its place
 _WORTHWHILE = 0.02  # by lowering the loss by this share
 _TEMPERATURES = (0.1, 10.0)
-# Share of the usual spread below which a number is not enlarged further: one that hardly ever differs from 0 in
-# training would let a single held-out picture that shows it drown all others.
+# Share of the usual spread below which a number is not enlarged further: one that hardly ever
+# differs from 0 in training would let a single held-out picture that shows it drown all others.
 _LEAST_SPREAD = 0.1
 _UNSEEN = -30.0  # logit of a class that a fold's training part does not contain
 
@@ -74,12 +77,15 @@ def fit_head(
     in_time: InTime = always_in_time,
     weights: Floats | None = None,
 ) -> FittedHead:
-    """Fit on embeddings [n, d] with labels [n] in 0..classes-1; near copies share a group and a fold.
+    """Fit on embeddings [n, d] with labels [n] in 0..classes-1; near copies share a group and a
+    fold.
 
-    `weights` [n] say how much each picture counts in every fit; all pictures are predicted and judged alike.
+    `weights` [n] say how much each picture counts in every fit; all pictures are predicted and
+    judged alike.
 
-    Once `in_time` says no, the search ends with the best of the strengths that every fold has tried, at least one;
-    only the final fit with that strength follows. A search that was in time is the same every time.
+    Once `in_time` says no, the search ends with the best of the strengths that every fold has
+    tried, at least one; only the final fit with that strength follows. A search that was in time is
+    the same every time.
     """
     folds = cut_folds(labels, groups, seed)
     steps = len(folds) * len(STRENGTHS) + 1
@@ -89,14 +95,17 @@ def fit_head(
     best = int(np.argmin([log_loss(logits, labels) for logits in tried]))
     *_, head = _path(embeddings, labels, classes, STRENGTHS[: best + 1], counts)
     report(steps, steps)
-    return FittedHead(head, STRENGTHS[best], find_temperature(tried[best], labels), tried[best], len(tried))
+    return FittedHead(
+        head, STRENGTHS[best], find_temperature(tried[best], labels), tried[best], len(tried)
+    )
 
 
 def find_temperature(logits: Floats, labels: Labels) -> float:
     """The divisor of logits [n, classes] that makes held-out predictions as sure as they are right.
 
-    Minimises the log loss, with targets smoothed by one imagined miss so that faultless predictions do not become
-    certainties. With fewer than 100 predictions the answer is 1 unless the loss falls by more than 2 %.
+    Minimises the log loss, with targets smoothed by one imagined miss so that faultless predictions
+    do not become certainties. With fewer than 100 predictions the answer is 1 unless the loss falls
+    by more than 2 %.
     """
     from scipy.optimize import minimize_scalar  # type: ignore[import-untyped]
 
@@ -124,7 +133,9 @@ def log_loss(logits: Floats, labels: Labels, smoothing: float = 0.0) -> float:
 
 
 def log_losses(logits: Floats, labels: Labels, smoothing: float = 0.0) -> Floats:
-    """Negative log likelihood in nats of each label [n], `smoothing` of each spread over the other classes."""
+    """Negative log likelihood in nats of each label [n], `smoothing` of each spread over the other
+    classes.
+    """
     shifted = logits - logits.max(axis=1, keepdims=True)
     logs = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
     own = logs[np.arange(len(labels)), labels]
@@ -134,9 +145,15 @@ def log_losses(logits: Floats, labels: Labels, smoothing: float = 0.0) -> Floats
 
 
 def fit_strength(
-    embeddings: NDArray[np.float32], labels: Labels, classes: int, strength: float, weights: Floats | None = None
+    embeddings: NDArray[np.float32],
+    labels: Labels,
+    classes: int,
+    strength: float,
+    weights: Floats | None = None,
 ) -> LinearHead:
-    """The head of one strength on embeddings [n, d] with labels [n]; pictures of weight 0 are not looked at."""
+    """The head of one strength on embeddings [n, d] with labels [n]; pictures of weight 0 are not
+    looked at.
+    """
     counts = np.ones(len(labels)) if weights is None else weights
     (head,) = _path(embeddings, labels, classes, (strength,), counts)
     return head
@@ -145,7 +162,8 @@ def fit_strength(
 def cut_folds(
     labels: Labels, groups: Sequence[int] | Labels, seed: int, most: int = FOLDS
 ) -> list[tuple[Labels, Labels]]:
-    """(places to learn from, places held out) of each fold: near copies stay together, classes are spread evenly.
+    """(places to learn from, places held out) of each fold: near copies stay together, classes are
+    spread evenly.
 
     At most as many folds as the smallest class has groups, and at least two.
     """
@@ -172,9 +190,11 @@ class _Search:
     def run(
         self, folds: Sequence[tuple[Labels, Labels]], report: Callable[[int], None], in_time: InTime
     ) -> Iterator[Floats]:
-        """Yield the out-of-fold logits [n, classes] of each strength in rising order, of the first in any case.
+        """Yield the out-of-fold logits [n, classes] of each strength in rising order, of the first
+        in any case.
 
-        A strength is tried in all folds before the next, so that a search cut short has whole ones to choose from.
+        A strength is tried in all folds before the next, so that a search cut short has whole ones
+        to choose from.
         """
         paths = [self._path(train) for train, _ in folds]
         for place in range(len(STRENGTHS)):
@@ -187,13 +207,21 @@ class _Search:
             yield logits
 
     def _path(self, train: Labels) -> Iterator[LinearHead]:
-        return _path(self.embeddings[train], self.labels[train], self.classes, STRENGTHS, self.weights[train])
+        return _path(
+            self.embeddings[train], self.labels[train], self.classes, STRENGTHS, self.weights[train]
+        )
 
 
 def _path(
-    embeddings: NDArray[np.float32], labels: Labels, classes: int, strengths: Sequence[float], weights: Floats
+    embeddings: NDArray[np.float32],
+    labels: Labels,
+    classes: int,
+    strengths: Sequence[float],
+    weights: Floats,
 ) -> Iterator[LinearHead]:
-    """Yield a head for each strength in rising order, each fit starting where the one before ended."""
+    """Yield a head for each strength in rising order, each fit starting where the one before
+    ended.
+    """
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
     from threadpoolctl import threadpool_limits
@@ -205,15 +233,20 @@ def _path(
         return
     centre = embeddings.mean(axis=0, dtype=np.float64)
     spread = embeddings.std(axis=0, dtype=np.float64)
-    spread = np.maximum(spread, _LEAST_SPREAD * np.median(spread[spread > 0]) if spread.any() else 1.0)
+    spread = np.maximum(
+        spread, _LEAST_SPREAD * np.median(spread[spread > 0]) if spread.any() else 1.0
+    )
     coordinates, back = _rotated((embeddings - centre) / spread)
-    # Balanced: every class has the same say, however few its pictures. On unequal photograph sets that gave 2 to 8
-    # points of balanced accuracy and cost no loss.
-    model = LogisticRegression(solver="newton-cg", max_iter=_ITERATIONS, warm_start=True, class_weight="balanced")
+    # Balanced: every class has the same say, however few its pictures. On unequal photograph sets
+    # that gave 2 to 8 points of balanced accuracy and cost no loss.
+    model = LogisticRegression(
+        solver="newton-cg", max_iter=_ITERATIONS, warm_start=True, class_weight="balanced"
+    )
     for strength in strengths:
         # The products are small: a second thread would mostly wait for the first.
         with warnings.catch_warnings(), threadpool_limits(1, user_api="blas"):
-            # The weakest regularisations need not converge to be compared honestly on held-out pictures.
+            # The weakest regularisations need not converge to be compared honestly on held-out
+            # pictures.
             warnings.simplefilter("ignore", ConvergenceWarning)
             model.set_params(C=strength).fit(coordinates, labels, sample_weight=weights)
         yield _folded(model, np.asarray(model.coef_) @ back, centre, spread, classes)
@@ -229,8 +262,8 @@ def _certain(label: int, classes: int, dimension: int) -> LinearHead:
 def _rotated(pictures: Floats) -> tuple[Floats, Floats]:
     """Coordinates [n, r] of pictures [n, d] in the space that they span, and the way back [r, d].
 
-    A penalised linear model never leaves that space, so with fewer pictures than numbers this gives the same model
-    many times faster.
+    A penalised linear model never leaves that space, so with fewer pictures than numbers this gives
+    the same model many times faster.
     """
     if len(pictures) >= pictures.shape[1]:
         return pictures, np.eye(pictures.shape[1])
@@ -243,7 +276,9 @@ def _rotated(pictures: Floats) -> tuple[Floats, Floats]:
 def _folded(model: Any, weight: Floats, centre: Floats, spread: Floats, classes: int) -> LinearHead:
     """The fitted model as one linear layer on plain embeddings, with a row for every class."""
     bias = np.asarray(model.intercept_)
-    if len(weight) == 1:  # two classes: one vector decides; half of it for each gives the same probabilities
+    if (
+        len(weight) == 1
+    ):  # two classes: one vector decides; half of it for each gives the same probabilities
         weight, bias = np.concatenate([-weight, weight]) / 2, np.concatenate([-bias, bias]) / 2
     weight = weight / spread
     bias = bias - weight @ centre

@@ -1,7 +1,9 @@
-"""The run folder: what goes in, how it is split, what comes out. No torch: the site's pipeline imports this.
+"""The run folder: what goes in, how it is split, what comes out. No torch: the site's pipeline
+imports this.
 
-In: `config.json`, `manifest.jsonl`, `images/`. Out: `progress.jsonl`, `checkpoints/`, `model/`, `metrics.json` and,
-last of all, `result.json`. Every file is written beside its name, flushed and renamed, so one that exists is complete.
+In: `config.json`, `manifest.jsonl`, `images/`. Out: `progress.jsonl`, `checkpoints/`, `model/`,
+`metrics.json` and, last of all, `result.json`. Every file is written beside its name, flushed and
+renamed, so one that exists is complete.
 """
 
 from __future__ import annotations
@@ -25,9 +27,21 @@ MINIMUM_PER_CLASS = MINIMUM_PER_PART * len(PARTS)  # different pictures a class 
 HELD_OUT_SHARE = 0.15  # of a class's pictures, for val and for test each
 STAGES = ("features", "split", "train", "finetune", "evaluate", "export")
 
-_SUMMARY = {"accuracy", "interval", "macro_f1", "majority_baseline", "better_than_chance", "split", "seconds"}
+_SUMMARY = {
+    "accuracy",
+    "interval",
+    "macro_f1",
+    "majority_baseline",
+    "better_than_chance",
+    "split",
+    "seconds",
+}
 _HELD_OUT: tuple[Part, ...] = ("test", "val")  # in the order in which they are filled
-_PROTECTION: tuple[Part, ...] = ("test", "val", "train")  # whose claim on a group of near copies is the stronger
+_PROTECTION: tuple[Part, ...] = (
+    "test",
+    "val",
+    "train",
+)  # whose claim on a group of near copies is the stronger
 
 
 class RunError(Exception):
@@ -42,7 +56,12 @@ class RunError(Exception):
 
     def as_json(self) -> dict[str, Any]:
         """The `error` object of `result.json`."""
-        return {"stage": self.stage, "reason": self.reason, "remedy": self.remedy, "retry": self.retry}
+        return {
+            "stage": self.stage,
+            "reason": self.reason,
+            "remedy": self.remedy,
+            "retry": self.retry,
+        }
 
 
 class Stopped(BaseException):
@@ -126,8 +145,12 @@ class ImageRow:
         return {"file": row.pop("file"), "class": row.pop("class_id"), **row}
 
 
-def write_run(run_dir: Path, config: RunConfig, rows: Sequence[ImageRow], images_from: Path) -> None:
-    """Make a run folder. `images_from / row.file` is linked in, or copied where linking fails. Can be repeated."""
+def write_run(
+    run_dir: Path, config: RunConfig, rows: Sequence[ImageRow], images_from: Path
+) -> None:
+    """Make a run folder. `images_from / row.file` is linked in, or copied where linking fails. Can
+    be repeated.
+    """
     check_manifest(config, rows)
     for row in rows:
         _bring(images_from / row.file, run_dir / row.file)
@@ -153,7 +176,9 @@ def read_config(run_dir: Path) -> RunConfig:
     if unknown:
         raise _unusable(f"config.json has the unknown key “{unknown[0]}”")
     try:
-        labels = tuple(ClassLabel(str(label["id"]), str(label["name"])) for label in values.pop("classes"))
+        labels = tuple(
+            ClassLabel(str(label["id"]), str(label["name"])) for label in values.pop("classes")
+        )
     except (KeyError, TypeError) as error:
         raise _unusable("config.json must list its classes, each with id and name") from error
     return RunConfig(classes=labels, **values)
@@ -170,7 +195,8 @@ def read_manifest(run_dir: Path) -> list[ImageRow]:
 
 
 def read_result(run_dir: Path) -> dict[str, Any] | None:
-    """`result.json`, or None while the run has not ended; one without sense counts as none, as the next run mends it.
+    """`result.json`, or None while the run has not ended; one without sense counts as none, as the
+    next run mends it.
 
     Raises RunError where the disk does not let it be read.
     """
@@ -195,7 +221,9 @@ def read_metrics(run_dir: Path) -> dict[str, Any]:
 
 
 def append_line(path: Path, value: Mapping[str, Any]) -> None:
-    """Append one line of JSON. A line that was cut off before it ends first, so that readers lose that one alone."""
+    """Append one line of JSON. A line that was cut off before it ends first, so that readers lose
+    that one alone.
+    """
     with path.open("ab+") as file:
         file.seek(max(0, file.seek(0, os.SEEK_END) - 1))
         cut_off = file.read() not in (b"", b"\n")
@@ -203,20 +231,32 @@ def append_line(path: Path, value: Mapping[str, Any]) -> None:
 
 
 def disk_error(stage: str, error: OSError) -> RunError:
-    """What to tell the user when the disk refuses; names the file, but not where on this machine it lies."""
+    """What to tell the user when the disk refuses; names the file, but not where on this machine it
+    lies.
+    """
     name = Path(os.fsdecode(error.filename)).name if error.filename else "a file"
     reason = f"The disk refused {name}: {error.strerror or error}."
-    return RunError(stage, reason, "See that the folder may be written and has room, and start again.", retry=True)
+    return RunError(
+        stage,
+        reason,
+        "See that the folder may be written and has room, and start again.",
+        retry=True,
+    )
 
 
 def stopped_result(stage: str) -> dict[str, Any]:
     """`result.json` of a run that was asked to stop."""
     remedy = "Start it again: it goes on where it was."
-    return {"ok": False, "error": RunError(stage, "The training was stopped.", remedy, retry=True).as_json()}
+    return {
+        "ok": False,
+        "error": RunError(stage, "The training was stopped.", remedy, retry=True).as_json(),
+    }
 
 
 def check_manifest(config: RunConfig, rows: Sequence[ImageRow]) -> None:
-    """Refuse what no training could use: fewer than two classes, pictures of unknown classes, a picture twice."""
+    """Refuse what no training could use: fewer than two classes, pictures of unknown classes, a
+    picture twice.
+    """
     ids = [label.id for label in config.classes]
     names = [label.name for label in config.classes]
     if len(ids) < 2:
@@ -237,21 +277,25 @@ def check_manifest(config: RunConfig, rows: Sequence[ImageRow]) -> None:
 
 
 def inherit_parts(rows: Sequence[ImageRow], earlier: Sequence[ImageRow]) -> list[ImageRow]:
-    """The rows with the part that an earlier manifest gave the same file, whatever its class is called now.
+    """The rows with the part that an earlier manifest gave the same file, whatever its class is
+    called now.
 
-    So a test picture stays one in every later version of a dataset, and its results can be compared.
+    So a test picture stays one in every later version of a dataset, and its results can be
+    compared.
     """
     known = {row.sha256: row.split for row in earlier}
     return [dataclasses.replace(row, split=known.get(row.sha256, row.split)) for row in rows]
 
 
 def split_rows(config: RunConfig, rows: Sequence[ImageRow]) -> list[ImageRow]:
-    """The rows with `split` filled in: 70/15/15 by class, a group of near copies never in two parts.
+    """The rows with `split` filled in: 70/15/15 by class, a group of near copies never in two
+    parts.
 
-    Groups are taken in the order of sha256(seed + smallest content hash) and fill each class's test part, then val,
-    then train. Rows that have a part keep it, and then new pictures go to train and val only; one that is a near copy
-    of a test picture is left out (None), and so is the less protected side of a group found across parts. Rows
-    without a group (unreadable pictures) are left out. Raises RunError where a class has too few pictures.
+    Groups are taken in the order of sha256(seed + smallest content hash) and fill each class's test
+    part, then val, then train. Rows that have a part keep it, and then new pictures go to train and
+    val only; one that is a near copy of a test picture is left out (None), and so is the less
+    protected side of a group found across parts. Rows without a group (unreadable pictures) are
+    left out. Raises RunError where a class has too few pictures.
     """
     groups: dict[int, list[int]] = defaultdict(list)
     for index, row in enumerate(rows):
@@ -264,7 +308,9 @@ def split_rows(config: RunConfig, rows: Sequence[ImageRow]) -> list[ImageRow]:
             _keep_known(rows, members, parts)
         else:
             free.append(members)
-    free.sort(key=lambda members: _place_in_order(config.seed or 0, [rows[i].sha256 for i in members]))
+    free.sort(
+        key=lambda members: _place_in_order(config.seed or 0, [rows[i].sha256 for i in members])
+    )
     filling = _Filling(rows, parts)
     filling.take(free)
     _check_enough(config, rows, parts)
@@ -281,7 +327,9 @@ class _Filling:
             if part:
                 self.have[part][row.class_id] += 1
         usable = Counter(row.class_id for row in rows if row.group is not None)
-        share = {name: max(MINIMUM_PER_PART, int(HELD_OUT_SHARE * n + 0.5)) for name, n in usable.items()}
+        share = {
+            name: max(MINIMUM_PER_PART, int(HELD_OUT_SHARE * n + 0.5)) for name, n in usable.items()
+        }
         enough = {name for name, n in self.have["test"].items() if n >= MINIMUM_PER_PART}
         self.wanted: dict[Part, dict[str, int]] = {
             "val": share,
@@ -309,8 +357,13 @@ class _Filling:
     def _mend(self, part: Part, candidates: Sequence[list[int]]) -> None:
         for members in candidates:
             counts = self._counts(members)
-            short = any(self.wanted[part][name] and self.have[part][name] < MINIMUM_PER_PART for name in counts)
-            spare = all(self.have["train"][name] - n >= MINIMUM_PER_PART for name, n in counts.items())
+            short = any(
+                self.wanted[part][name] and self.have[part][name] < MINIMUM_PER_PART
+                for name in counts
+            )
+            spare = all(
+                self.have["train"][name] - n >= MINIMUM_PER_PART for name, n in counts.items()
+            )
             if short and spare and self.parts[members[0]] == "train":
                 self._put(members, part)
 
@@ -328,7 +381,9 @@ class _Filling:
 
 def _keep_known(rows: Sequence[ImageRow], members: list[int], parts: list[Part | None]) -> None:
     """The group's most protected known part wins; its new pictures join it, but never test."""
-    strongest = next(part for part in _PROTECTION if any(rows[index].split == part for index in members))
+    strongest = next(
+        part for part in _PROTECTION if any(rows[index].split == part for index in members)
+    )
     for index in members:
         known = rows[index].split
         if known == strongest or (known is None and strongest != "test"):
@@ -339,14 +394,18 @@ def _place_in_order(seed: int, hashes: Sequence[str]) -> str:
     return hashlib.sha256(f"{seed}{min(hashes)}".encode()).hexdigest()
 
 
-def _check_enough(config: RunConfig, rows: Sequence[ImageRow], parts: Sequence[Part | None]) -> None:
+def _check_enough(
+    config: RunConfig, rows: Sequence[ImageRow], parts: Sequence[Part | None]
+) -> None:
     have = Counter((row.class_id, part) for row, part in zip(rows, parts, strict=True) if part)
     for label in config.classes:
         if all(have[label.id, part] >= MINIMUM_PER_PART for part in PARTS):
             continue
         usable = [row for row in rows if row.class_id == label.id and row.group is not None]
         distinct = len({row.group for row in usable})
-        copies = f", of which {distinct} are no copies of each other" if distinct < len(usable) else ""
+        copies = (
+            f", of which {distinct} are no copies of each other" if distinct < len(usable) else ""
+        )
         pictures = "picture" if len(usable) == 1 else "pictures"
         raise RunError(
             "split",

@@ -1,8 +1,10 @@
-"""Near copies: the same photograph resized, re-encoded, mirrored, captioned, framed or lightly cropped.
+"""Near copies: the same photograph resized, re-encoded, mirrored, captioned, framed or lightly
+cropped.
 
-A 64-bit difference hash and a coarse sketch of the colours only *propose* a pair, because cut-outs on white share most
-of either. A pair counts when small colour thumbnails of the two agree as well, in their pattern and in their colours,
-or, in training, when their embeddings do. numpy and Pillow alone: `scraping` imports this module.
+A 64-bit difference hash and a coarse sketch of the colours only *propose* a pair, because cut-outs
+on white share most of either. A pair counts when small colour thumbnails of the two agree as well,
+in their pattern and in their colours, or, in training, when their embeddings do. numpy and Pillow
+alone: `scraping` imports this module.
 """
 
 from __future__ import annotations
@@ -20,26 +22,35 @@ THUMBNAIL_CORRELATION = 0.93  # at least this, in one pair of views, verifies a 
 THUMBNAIL_DIFFERENCE = 12.0  # if the same views differ by no more than this of 255 on average
 EMBEDDING_COSINE = 0.9  # embeddings this close count without a proposal
 PROPOSED_COSINE = 0.8  # embeddings this close count for a proposed pair
-CENTRED_COSINE = 0.8  # what must be left of either when the average picture of the set is taken away
+CENTRED_COSINE = (
+    0.8  # what must be left of either when the average picture of the set is taken away
+)
 
 _SIDE = 16  # thumbnail side in pixels
 _WHOLE, _UNFRAMED, _BARE, _INNER, _MIDDLE = range(5)
 _VIEWS = 5
-# Which view of one picture may show the same as which of another: a crop shows what was inside, a frame hides nothing.
+# Which view of one picture may show the same as which of another: a crop shows what was inside, a
+# frame hides nothing.
 _VIEW_PAIRS = (
     (_WHOLE, _WHOLE), (_BARE, _BARE), (_MIDDLE, _MIDDLE), (_UNFRAMED, _UNFRAMED),
     (_INNER, _WHOLE), (_WHOLE, _INNER), (_UNFRAMED, _WHOLE), (_WHOLE, _UNFRAMED),
 )  # fmt: skip
 _BAND = 0.15  # share of the height where captions and banners sit, at the top and at the bottom
 _CROP = 0.03  # share of either side that a light crop takes away on each edge
-_WORKING_SIDE = 96  # pictures are shrunk to at least this, and less than twice this, before thumbnails are cut
-_BORDER_TOLERANCE = 48  # difference of 255 that still belongs to a uniform border: JPEG rings beside a frame's edge
+_WORKING_SIDE = (
+    96  # pictures are shrunk to at least this, and less than twice this, before thumbnails are cut
+)
+_BORDER_TOLERANCE = (
+    48  # difference of 255 that still belongs to a uniform border: JPEG rings beside a frame's edge
+)
 _BORDER_SPECKS = 0.04  # share of a row or column that may differ by more
 _FLAT = 2.0  # standard deviation of 255 below which a thumbnail has nothing to correlate
 _FLAT_DIFFERENCE = 8.0  # two flat thumbnails are equal when their mean colours differ by less
 _SKETCH_SIDE = 4  # a sketch is a thumbnail of this side
 _SKETCH_SIZE = _SKETCH_SIDE * _SKETCH_SIDE * 3
-_BLOCK = 512  # rows compared at once when all pairs are looked at: 512 x 10,000 numbers fit in the cache of a server
+# rows compared at once when all pairs are looked at: 512 x 10,000 numbers fit in the cache of a
+# server
+_BLOCK = 512
 
 Thumbnails = NDArray[np.uint8]
 Box = tuple[float, float, float, float]
@@ -47,7 +58,9 @@ Box = tuple[float, float, float, float]
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """What is kept of a picture to recognise its copies: 3.8 kB. ValueError for thumbnails of another layout."""
+    """What is kept of a picture to recognise its copies: 3.8 kB. ValueError for thumbnails of
+    another layout.
+    """
 
     hash: int
     """64-bit difference hash."""
@@ -62,7 +75,9 @@ class Fingerprint:
 
 
 def difference_hash(picture: Image.Image) -> int:
-    """64-bit difference hash: row by row, a bit is set where brightness rises from one of 9 columns to the next."""
+    """64-bit difference hash: row by row, a bit is set where brightness rises from one of 9 columns
+    to the next.
+    """
     return _packed(_brightness(picture))
 
 
@@ -80,7 +95,9 @@ def fingerprint(picture: Image.Image) -> Fingerprint:
 
 
 class CopyIndex:
-    """Fingerprints that have been added, searched for a verified near copy. 4.9 MB per 1,000 pictures."""
+    """Fingerprints that have been added, searched for a verified near copy. 4.9 MB per 1,000
+    pictures.
+    """
 
     def __init__(self) -> None:
         self._keys: list[str] = []
@@ -125,8 +142,13 @@ class CopyIndex:
         count = len(self._keys)
         best_key, best = None, THUMBNAIL_CORRELATION
         views = _views_of(fingerprint)
-        for query_hash, query in ((fingerprint.hash, views), (fingerprint.mirror_hash, views[:, :, ::-1])):
-            proposed = np.bitwise_count(self._hashes[:count] ^ np.uint64(query_hash)) <= HASH_DISTANCE
+        for query_hash, query in (
+            (fingerprint.hash, views),
+            (fingerprint.mirror_hash, views[:, :, ::-1]),
+        ):
+            proposed = (
+                np.bitwise_count(self._hashes[:count] ^ np.uint64(query_hash)) <= HASH_DISTANCE
+            )
             proposed |= _alike(_sketches(query)[None], self._sketches[:count])[0]
             near = np.flatnonzero(proposed)
             if not len(near):
@@ -138,8 +160,11 @@ class CopyIndex:
         return best_key
 
 
-def near_copy_groups(fingerprints: Sequence[Fingerprint], embeddings: NDArray[np.float32] | None = None) -> list[int]:
-    """Group number of every picture, numbered by first appearance: pictures linked by near copies share one.
+def near_copy_groups(
+    fingerprints: Sequence[Fingerprint], embeddings: NDArray[np.float32] | None = None
+) -> list[int]:
+    """Group number of every picture, numbered by first appearance: pictures linked by near copies
+    share one.
 
     `embeddings` [n, d], when given, add the pairs that heavier crops hide from the thumbnails.
     """
@@ -147,7 +172,9 @@ def near_copy_groups(fingerprints: Sequence[Fingerprint], embeddings: NDArray[np
 
 
 def groups_of_pairs(count: int, pairs: Iterable[tuple[int, int]]) -> list[int]:
-    """Group number of each of `count` pictures when every pair shares one, numbered by first appearance."""
+    """Group number of each of `count` pictures when every pair shares one, numbered by first
+    appearance.
+    """
     parent = list(range(count))
     for one, other in pairs:
         _unite(parent, one, other)
@@ -203,20 +230,33 @@ class _Marks:
         )
 
     def proposed(self, rows: slice, mirrored: bool) -> NDArray[np.bool_]:
-        """bool [rows, n]: which pictures may be copies of those in `rows`, or of their mirror images."""
+        """bool [rows, n]: which pictures may be copies of those in `rows`, or of their mirror
+        images.
+        """
         hashes = self.mirrored_hashes if mirrored else self.hashes
         sketches = self.mirrored_sketches if mirrored else self.sketches
         close = np.bitwise_count(hashes[rows, None] ^ self.hashes[None, :]) <= HASH_DISTANCE
         return close | _alike(sketches[rows], self.sketches)
 
     def verified(
-        self, one: int, others: NDArray[np.intp], straight: NDArray[np.bool_], flipped: NDArray[np.bool_]
+        self,
+        one: int,
+        others: NDArray[np.intp],
+        straight: NDArray[np.bool_],
+        flipped: NDArray[np.bool_],
     ) -> NDArray[np.bool_]:
-        """bool [others]: whether the thumbnails agree, straight or mirrored, where that was proposed."""
+        """bool [others]: whether the thumbnails agree, straight or mirrored, where that was
+        proposed.
+        """
         sure = np.zeros(len(others), np.bool_)
-        for views, proposed in ((self.views[one], straight), (self.views[one][:, :, ::-1], flipped)):
+        for views, proposed in (
+            (self.views[one], straight),
+            (self.views[one][:, :, ::-1], flipped),
+        ):
             if proposed.any():
-                sure[proposed] |= _agreement(views, self.views[others[proposed]]) >= THUMBNAIL_CORRELATION
+                sure[proposed] |= (
+                    _agreement(views, self.views[others[proposed]]) >= THUMBNAIL_CORRELATION
+                )
         return sure
 
 
@@ -235,21 +275,38 @@ def _thumbnail(picture: Image.Image, box: Box) -> Image.Image:
 
 
 def _view_boxes(picture: Image.Image) -> tuple[Box, ...]:
-    """Whole, without a frame, without frame and plain margins, without the outermost, without top and bottom bands."""
+    """Whole, without a frame, without frame and plain margins, without the outermost, without top
+    and bottom bands.
+    """
     width, height = picture.size
     unframed = _shaved(_without_border(picture), picture.size)
     inside = _without_border(picture.crop(unframed))
     left, top = unframed[:2]
     bare = (left + inside[0], top + inside[1], left + inside[2], top + inside[3])
     x, y, band = width * _CROP, height * _CROP, height * _BAND
-    return (0, 0, width, height), unframed, bare, (x, y, width - x, height - y), (0, band, width, height - band)
+    return (
+        (0, 0, width, height),
+        unframed,
+        bare,
+        (x, y, width - x, height - y),
+        (0, band, width, height - band),
+    )
 
 
 def _without_border(picture: Image.Image) -> tuple[int, int, int, int]:
-    """Box (left, top, right, bottom) of what differs from the usual colour of the edge; all of it if nothing does."""
+    """Box (left, top, right, bottom) of what differs from the usual colour of the edge; all of it
+    if nothing does.
+    """
     width, height = picture.size
-    sides = ((0, 0, width, 1), (0, height - 1, width, height), (0, 0, 1, height), (width - 1, 0, width, height))
-    edge = np.frombuffer(b"".join(picture.crop(side).tobytes() for side in sides), np.uint8).reshape(-1, 3)
+    sides = (
+        (0, 0, width, 1),
+        (0, height - 1, width, height),
+        (0, 0, 1, height),
+        (width - 1, 0, width, height),
+    )
+    edge = np.frombuffer(
+        b"".join(picture.crop(side).tobytes() for side in sides), np.uint8
+    ).reshape(-1, 3)
     usual = tuple(int(value) for value in np.median(edge, axis=0))
     red, green, blue = ImageChops.difference(picture, Image.new("RGB", picture.size, usual)).split()
     largest = np.asarray(ImageChops.lighter(ImageChops.lighter(red, green), blue))
@@ -262,11 +319,18 @@ def _without_border(picture: Image.Image) -> tuple[int, int, int, int]:
 
 
 def _shaved(box: Box, size: tuple[int, int]) -> Box:
-    """The box without the pixel inside each edge that is not the picture's own: it may be half border."""
+    """The box without the pixel inside each edge that is not the picture's own: it may be half
+    border.
+    """
     left, top, right, bottom = box
     if right - left < _SIDE or bottom - top < _SIDE:
         return box
-    return left + (left > 0), top + (top > 0), right - (right < size[0]), bottom - (bottom < size[1])
+    return (
+        left + (left > 0),
+        top + (top > 0),
+        right - (right < size[0]),
+        bottom - (bottom < size[1]),
+    )
 
 
 def _views_of(fingerprint: Fingerprint) -> Thumbnails:
@@ -274,7 +338,9 @@ def _views_of(fingerprint: Fingerprint) -> Thumbnails:
 
 
 def _sketches(views: Thumbnails) -> NDArray[np.float32]:
-    """float32 [..., 48]: unit vectors of coarse thumbnails [..., 16, 16, 3] around their mean; zeros for flat ones."""
+    """float32 [..., 48]: unit vectors of coarse thumbnails [..., 16, 16, 3] around their mean;
+    zeros for flat ones.
+    """
     cell = _SIDE // _SKETCH_SIDE
     cells = views.reshape(*views.shape[:-3], _SKETCH_SIDE, cell, _SKETCH_SIDE, cell, 3)
     coarse = cells.mean(axis=(-4, -2), dtype=np.float32).reshape(*views.shape[:-3], _SKETCH_SIZE)
@@ -285,7 +351,9 @@ def _sketches(views: Thumbnails) -> NDArray[np.float32]:
 
 
 def _alike(sketches: NDArray[np.float32], others: NDArray[np.float32]) -> NDArray[np.bool_]:
-    """bool [m, n]: whether sketches [m, 5, 48] and [n, 5, 48] correlate in any of the pairs of views."""
+    """bool [m, n]: whether sketches [m, 5, 48] and [n, 5, 48] correlate in any of the pairs of
+    views.
+    """
     found = np.zeros((len(sketches), len(others)), np.bool_)
     for one, other in _VIEW_PAIRS:
         found |= sketches[:, one] @ others[:, other].T >= SKETCH_CORRELATION
@@ -293,9 +361,11 @@ def _alike(sketches: NDArray[np.float32], others: NDArray[np.float32]) -> NDArra
 
 
 def _agreement(views: Thumbnails, others: Thumbnails) -> NDArray[np.float32]:
-    """float32 [n]: the best correlation of one picture's views [5, 16, 16, 3] with each of [n, 5, 16, 16, 3].
+    """float32 [n]: the best correlation of one picture's views [5, 16, 16, 3] with each of [n, 5,
+    16, 16, 3].
 
-    Only pairs of views whose colours agree count; without any it is 0. Two flat views of one colour agree wholly.
+    Only pairs of views whose colours agree count; without any it is 0. Two flat views of one colour
+    agree wholly.
     """
     one = views.reshape(_VIEWS, -1).astype(np.float32)
     many = others.reshape(len(others), _VIEWS, -1).astype(np.float32)
@@ -314,9 +384,11 @@ def _agreement(views: Thumbnails, others: Thumbnails) -> NDArray[np.float32]:
 
 
 def _directions(embeddings: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Unit vectors of the embeddings as they are, and with the mean direction of the set taken away.
+    """Unit vectors of the embeddings as they are, and with the mean direction of the set taken
+    away.
 
-    In a set where everything looks alike, plain cosines are all high; the centred ones still tell copies apart.
+    In a set where everything looks alike, plain cosines are all high; the centred ones still tell
+    copies apart.
     """
     raw = _unit(embeddings)
     return raw, _unit(raw - raw.mean(axis=0))

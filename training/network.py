@@ -1,4 +1,6 @@
-"""The one torch module that features, evaluation, prediction and export share: a picture in, probabilities out."""
+"""The one torch module that features, evaluation, prediction and export share: a picture in,
+probabilities out.
+"""
 
 from __future__ import annotations
 
@@ -13,11 +15,15 @@ from torch import Tensor, nn
 from training.backbones import BACKBONES, CROP, Backbone, delivered_state, load_body
 from training.novelty import NEIGHBOURS, UNSURENESS_SHARE, References
 
-PREPROCESSING = 1  # raised whenever `prepare` gives other numbers, so that cached embeddings are made anew
+PREPROCESSING = (
+    1  # raised whenever `prepare` gives other numbers, so that cached embeddings are made anew
+)
 
 
 class PictureNetwork(nn.Module):
-    """Resizing, centre crop, normalisation, backbone, linear head, temperature and novelty in one graph."""
+    """Resizing, centre crop, normalisation, backbone, linear head, temperature and novelty in one
+    graph.
+    """
 
     mean: Tensor
     std: Tensor
@@ -38,24 +44,31 @@ class PictureNetwork(nn.Module):
         self.register_buffer("std", 255 * torch.tensor(backbone.std).reshape(3, 1, 1))
         self.register_buffer("temperature", torch.ones(()))
         self.register_buffer("scale", torch.ones(backbone.dimension))
-        self.register_buffer("references", torch.zeros((0, backbone.dimension), dtype=torch.float16))
+        self.register_buffer(
+            "references", torch.zeros((0, backbone.dimension), dtype=torch.float16)
+        )
         self.bounds = ()
         self.eval()
 
     def prepare(self, image: Tensor) -> Tensor:
-        """uint8 [height, width, 3] of any size to the normalised centre crop, float32 [3, 224, 224]."""
+        """uint8 [height, width, 3] of any size to the normalised centre crop, float32 [3, 224,
+        224].
+        """
         return self.normalise(self.resized(image, CROP))
 
     def resized(self, image: Tensor, side: int) -> Tensor:
-        """The middle square of a picture whose shorter side has the backbone's size: float32 [3, side, side] in 0..255.
+        """The middle square of a picture whose shorter side has the backbone's size: float32 [3,
+        side, side] in 0..255.
 
-        Bilinear resizing with antialiasing as two matrix products. Only the rows and columns inside the square are
-        ever computed, so a picture of 3 x 9,000 pixels costs no more than others. A smaller square is the middle of a
-        larger one.
+        Bilinear resizing with antialiasing as two matrix products. Only the rows and columns inside
+        the square are ever computed, so a picture of 3 x 9,000 pixels costs no more than others. A
+        smaller square is the middle of a larger one.
         """
         height, width = image.shape[0], image.shape[1]
         step = cast(float, torch.sym_min(height, width) / self.backbone.resize)
-        rows = _sampling(height, step, side, image.device) @ image.to(torch.float32).reshape(height, width * 3)
+        rows = _sampling(height, step, side, image.device) @ image.to(torch.float32).reshape(
+            height, width * 3
+        )
         across = rows.reshape(side, width, 3).permute(2, 0, 1)
         return across @ _sampling(width, step, side, image.device).T
 
@@ -68,11 +81,14 @@ class PictureNetwork(nn.Module):
         return self.backbone.last_map(self.body, pictures)
 
     def embed(self, pictures: Tensor) -> Tensor:
-        """float32 [n, 3, 224, 224] to embeddings [n, d]; averaged in float32 whatever the products were computed in."""
+        """float32 [n, 3, 224, 224] to embeddings [n, d]; averaged in float32 whatever the products
+        were computed in.
+        """
         return self.feature_map(pictures).float().mean((2, 3))
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """uint8 [h, w, 3] to probabilities [1, classes], embedding [1, d], maps [1, classes, 7, 7] and novelty [1].
+        """uint8 [h, w, 3] to probabilities [1, classes], embedding [1, d], maps [1, classes, 7, 7]
+        and novelty [1].
 
         The maps are class activation maps: the classifier's weights on the last feature map.
         """
@@ -83,9 +99,11 @@ class PictureNetwork(nn.Module):
         return probabilities, embedding, maps, self.novelty(embedding, probabilities)
 
     def novelty(self, embeddings: Tensor, probabilities: Tensor) -> Tensor:
-        """How unlike all classes pictures are [n], by embeddings [n, d] and probabilities [n, classes].
+        """How unlike all classes pictures are [n], by embeddings [n, d] and probabilities [n,
+        classes].
 
-        See `training.novelty`, which computes the same with numpy; 0 for a network without references.
+        See `training.novelty`, which computes the same with numpy; 0 for a network without
+        references.
         """
         if not self.bounds:
             return embeddings.new_zeros(len(embeddings))
@@ -114,13 +132,24 @@ class PictureNetwork(nn.Module):
         self.bounds = references.bounds
 
     def novelty_state(self) -> dict[str, Tensor]:
-        """What `novelty.safetensors` of a model folder holds, which the plain state_dict has no place for."""
-        tensors = {"scale": self.scale, "references": self.references, "bounds": torch.tensor(self.bounds)}
+        """What `novelty.safetensors` of a model folder holds, which the plain state_dict has no
+        place for.
+        """
+        tensors = {
+            "scale": self.scale,
+            "references": self.references,
+            "bounds": torch.tensor(self.bounds),
+        }
         return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
 
     def delivered_state(self) -> dict[str, Tensor]:
-        """The plain state_dict that torchvision's or timm's model of this name loads; the temperature is not in it."""
-        body = {name: tensor.detach().cpu().contiguous() for name, tensor in self.body.state_dict().items()}
+        """The plain state_dict that torchvision's or timm's model of this name loads; the
+        temperature is not in it.
+        """
+        body = {
+            name: tensor.detach().cpu().contiguous()
+            for name, tensor in self.body.state_dict().items()
+        }
         head = self.head.weight.detach().cpu(), self.head.bias.detach().cpu()
         return delivered_state(self.backbone, body, *head)
 
@@ -128,13 +157,17 @@ class PictureNetwork(nn.Module):
 def from_delivered(
     config: dict[str, Any], state: Mapping[str, Tensor], novelty_state: Mapping[str, Tensor]
 ) -> PictureNetwork:
-    """The network again from a model folder's `config.json`, state_dict and `novelty.safetensors`."""
+    """The network again from a model folder's `config.json`, state_dict and
+    `novelty.safetensors`.
+    """
     backbone = BACKBONES[config["backbone"]]
     network = PictureNetwork(backbone, load_body(backbone, state), config["num_classes"])
     weight, bias = state[f"{backbone.classifier}.weight"], state[f"{backbone.classifier}.bias"]
     network.set_head(weight, bias, config["temperature"])
     bounds = tuple(int(bound) for bound in novelty_state["bounds"])
-    network.set_references(References(novelty_state["scale"].numpy(), novelty_state["references"].numpy(), bounds))
+    network.set_references(
+        References(novelty_state["scale"].numpy(), novelty_state["references"].numpy(), bounds)
+    )
     return network
 
 
@@ -148,10 +181,11 @@ def read_state(path: Path) -> dict[str, Tensor]:
 
 
 def _sampling(length: int, step: float, side: int, device: torch.device) -> Tensor:
-    """Triangle-filter weights [side, length]: what each pixel of the middle square takes from a line of the picture.
+    """Triangle-filter weights [side, length]: what each pixel of the middle square takes from a
+    line of the picture.
 
-    `step` is the distance between output pixels in input pixels; a filter is at least one input pixel wide, so
-    enlarging interpolates and shrinking averages.
+    `step` is the distance between output pixels in input pixels; a filter is at least one input
+    pixel wide, so enlarging interpolates and shrinking averages.
     """
     pixels = torch.arange(length, dtype=torch.float32, device=device) + 0.5
     offsets = torch.arange(side, dtype=torch.float32, device=device) + (0.5 - side / 2)

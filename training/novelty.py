@@ -1,8 +1,10 @@
-"""How unlike all classes a picture is: its distance from the pictures that were learned, and the model's unsureness.
+"""How unlike all classes a picture is: its distance from the pictures that were learned, and the
+model's unsureness.
 
-The score is 1 minus the cosine to the three nearest learned pictures of the nearest class, plus a share of what the
-highest probability lacks to 1. Embeddings are scaled first, number by number, so that what hardly varies among the
-learned pictures weighs more when a stranger shows it. numpy alone: the network computes the same inside its graph.
+The score is 1 minus the cosine to the three nearest learned pictures of the nearest class, plus a
+share of what the highest probability lacks to 1. Embeddings are scaled first, number by number, so
+that what hardly varies among the learned pictures weighs more when a stranger shows it. numpy
+alone: the network computes the same inside its graph.
 """
 
 from __future__ import annotations
@@ -39,14 +41,22 @@ class References:
     def novelty(self, embeddings: NDArray[np.float32], probabilities: Floats) -> Floats:
         """Scores [n] of embeddings [n, d] with calibrated probabilities [n, classes]."""
         cosines = _unit(embeddings * self.scale) @ self.vectors.astype(np.float32).T
-        by_class = [_mean_of_highest(cosines[:, start:end]) for start, end in pairwise(self.bounds) if end > start]
+        by_class = [
+            _mean_of_highest(cosines[:, start:end])
+            for start, end in pairwise(self.bounds)
+            if end > start
+        ]
         likeness = np.max(by_class, axis=0)
         result: Floats = 1 - likeness + UNSURENESS_SHARE * (1 - probabilities.max(axis=1))
         return result
 
 
-def choose_references(embeddings: NDArray[np.float32], labels: Labels, classes: int, seed: int) -> References:
-    """References from learned embeddings [n, d] with labels [n]; an even sample where there are too many."""
+def choose_references(
+    embeddings: NDArray[np.float32], labels: Labels, classes: int, seed: int
+) -> References:
+    """References from learned embeddings [n, d] with labels [n]; an even sample where there are too
+    many.
+    """
     spread = embeddings.std(axis=0)
     scale = (1 / (spread + spread.mean() + 1e-12)).astype(np.float32)
     order = np.random.default_rng(seed).permutation(len(labels))
@@ -58,24 +68,32 @@ def choose_references(embeddings: NDArray[np.float32], labels: Labels, classes: 
 
 
 def out_of_fold_novelty(
-    embeddings: NDArray[np.float32], labels: Labels, groups: Labels, probabilities: Floats, seed: int
+    embeddings: NDArray[np.float32],
+    labels: Labels,
+    groups: Labels,
+    probabilities: Floats,
+    seed: int,
 ) -> Floats:
-    """Scores [n] of learned pictures by references without their own fold, near copies of theirs included.
+    """Scores [n] of learned pictures by references without their own fold, near copies of theirs
+    included.
 
     `probabilities` [n, classes] are out-of-fold too.
     """
     scores = np.zeros(len(labels))
     for learned, held_out in cut_folds(labels, groups, seed, _FOLDS):
-        references = choose_references(embeddings[learned], labels[learned], probabilities.shape[1], seed)
+        references = choose_references(
+            embeddings[learned], labels[learned], probabilities.shape[1], seed
+        )
         scores[held_out] = references.novelty(embeddings[held_out], probabilities[held_out])
     return scores
 
 
 def reject_threshold(unseen: Floats) -> float:
-    """The score above which a picture is called unknown: 5 % of these scores [n] of unseen pictures lie above it.
+    """The score above which a picture is called unknown: 5 % of these scores [n] of unseen pictures
+    lie above it.
 
-    Of few pictures the tail is mostly chance: below 200 it only counts half, and half what a normal distribution of
-    their mean and spread says.
+    Of few pictures the tail is mostly chance: below 200 it only counts half, and half what a normal
+    distribution of their mean and spread says.
     """
     tail = float(np.quantile(unseen, 1 - FALSE_ALARMS))
     if len(unseen) >= _FEW:
@@ -91,5 +109,7 @@ def _mean_of_highest(cosines: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def _unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
-    result: NDArray[np.float32] = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+    result: NDArray[np.float32] = vectors / np.maximum(
+        np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12
+    )
     return result

@@ -1,7 +1,9 @@
-"""The pictures that fine-tuning looks at: decoded once into a memory-mapped file, seen through two views.
+"""The pictures that fine-tuning looks at: decoded once into a memory-mapped file, seen through two
+views.
 
-`eval_view` shows what `PictureNetwork.prepare` shows; `train_view` varies every picture, a batch at a time on the
-device, by numbers drawn beforehand, so that the result depends on those numbers alone.
+`eval_view` shows what `PictureNetwork.prepare` shows; `train_view` varies every picture, a batch at
+a time on the device, by numbers drawn beforehand, so that the result depends on those numbers
+alone.
 """
 
 from __future__ import annotations
@@ -65,7 +67,9 @@ class Augmentation:
 
 @dataclass(frozen=True)
 class PictureCache:
-    """The middle squares of a run's pictures in two files: the pixels, and a byte for each that is there."""
+    """The middle squares of a run's pictures in two files: the pixels, and a byte for each that is
+    there.
+    """
 
     path: Path
     squares: NDArray[np.uint8]
@@ -73,15 +77,21 @@ class PictureCache:
     done: NDArray[np.uint8]
     """[n], mapped; 1 where the square is there."""
 
-    def fill(self, network: PictureNetwork, rows: Sequence[ImageRow], run_dir: Path, report: Report) -> None:
+    def fill(
+        self, network: PictureNetwork, rows: Sequence[ImageRow], run_dir: Path, report: Report
+    ) -> None:
         """Decode what is not there yet. Raises RunError where a picture can no longer be read."""
         missing = [place for place in range(len(rows)) if not self.done[place]]
         before = len(rows) - len(missing)
         for start in range(0, len(missing), _FLUSHED_TOGETHER):
             batch = missing[start : start + _FLUSHED_TOGETHER]
-            for place, pixels in zip(batch, _decoded([run_dir / rows[place].file for place in batch]), strict=True):
+            for place, pixels in zip(
+                batch, _decoded([run_dir / rows[place].file for place in batch]), strict=True
+            ):
                 self.squares[place] = _square(network, pixels, self.squares.shape[1])
-            _flush(self.squares)  # before the flags, so that a power cut leaves no flag without its pixels
+            _flush(
+                self.squares
+            )  # before the flags, so that a power cut leaves no flag without its pixels
             self.done[batch] = 1
             _flush(self.done)
             report(before + start + len(batch), len(rows))
@@ -96,10 +106,16 @@ class PictureCache:
         return bool(self.done[list(places)].all())
 
     def put(self, places: Sequence[int], squares: Sequence[Tensor]) -> None:
-        """Keep squares as `PictureNetwork.resized` gives them: float32 [3, side, side] in 0..255."""
+        """Keep squares as `PictureNetwork.resized` gives them: float32 [3, side, side] in
+        0..255.
+        """
         for place, square in zip(places, squares, strict=True):
-            self.squares[place] = square.round().clamp(0, 255).to(torch.uint8).permute(1, 2, 0).cpu().numpy()
-        _flush(self.squares)  # before the flags, so that a power cut leaves no flag without its pixels
+            self.squares[place] = (
+                square.round().clamp(0, 255).to(torch.uint8).permute(1, 2, 0).cpu().numpy()
+            )
+        _flush(
+            self.squares
+        )  # before the flags, so that a power cut leaves no flag without its pixels
         self.done[list(places)] = 1
         _flush(self.done)
 
@@ -112,7 +128,8 @@ class PictureCache:
 def open_cache(folder: Path, rows: Sequence[ImageRow], side: int) -> PictureCache:
     """The cache of these pictures in this folder, as full as earlier attempts left it.
 
-    Its name tells pictures, order, side in pixels and preprocessing, so that other pictures never meet these squares.
+    Its name tells pictures, order, side in pixels and preprocessing, so that other pictures never
+    meet these squares.
     """
     digest = hashlib.sha256(f"{PREPROCESSING} {side}".encode())
     for row in rows:
@@ -120,7 +137,9 @@ def open_cache(folder: Path, rows: Sequence[ImageRow], side: int) -> PictureCach
     path = folder / f"{digest.hexdigest()[:16]}.squares"
     folder.mkdir(parents=True, exist_ok=True)
     if not path.exists() or path.stat().st_size != len(rows) * side * side * 3:
-        _flags(path).unlink(missing_ok=True)  # first, so that no flag speaks of pixels that are not there
+        _flags(path).unlink(
+            missing_ok=True
+        )  # first, so that no flag speaks of pixels that are not there
         _make(path, len(rows) * side * side * 3)
     if not _flags(path).exists() or _flags(path).stat().st_size != len(rows):
         _make(_flags(path), len(rows))
@@ -129,7 +148,9 @@ def open_cache(folder: Path, rows: Sequence[ImageRow], side: int) -> PictureCach
 
 def attach_cache(path: Path, pictures: int, side: int) -> PictureCache:
     """A filled cache for another process, for reading."""
-    return _mapped(path, pictures, side, "c")  # what would be written stays in this process; torch warns of mode "r"
+    return _mapped(
+        path, pictures, side, "c"
+    )  # what would be written stays in this process; torch warns of mode "r"
 
 
 def eval_view(squares: Tensor, normalise: Normalise) -> Tensor:
@@ -142,13 +163,17 @@ def eval_view(squares: Tensor, normalise: Normalise) -> Tensor:
     return normalise(crops.permute(0, 3, 1, 2).float())
 
 
-def train_view(squares: Tensor, draws: Tensor, augmentation: Augmentation, normalise: Normalise) -> Tensor:
+def train_view(
+    squares: Tensor, draws: Tensor, augmentation: Augmentation, normalise: Normalise
+) -> Tensor:
     """Varied crops of uint8 squares [b, side, side, 3], normalised: float32 [b, 3, 224, 224].
 
     `draws` [b, DRAWS] in 0..1 decide everything; the same ones give the same crops.
     """
     drawn = dict(zip(_DRAWN, draws.unbind(dim=1), strict=True))
-    grid = functional.affine_grid(_placement(drawn, augmentation), [len(squares), 3, CROP, CROP], align_corners=False)
+    grid = functional.affine_grid(
+        _placement(drawn, augmentation), [len(squares), 3, CROP, CROP], align_corners=False
+    )
     pictures = squares.permute(0, 3, 1, 2).float()
     crops = functional.grid_sample(pictures, grid, padding_mode="reflection", align_corners=False)
     return _erased(normalise(_coloured(crops, drawn, augmentation)), drawn, augmentation)
@@ -157,11 +182,13 @@ def train_view(squares: Tensor, draws: Tensor, augmentation: Augmentation, norma
 class Feed:
     """Hands out batches of squares on the device, each there before it is asked for.
 
-    The whole cache moves to the GPU once where it takes at most a third of the free memory. Else a thread copies the
-    coming batch through pinned memory while the present one is computed.
+    The whole cache moves to the GPU once where it takes at most a third of the free memory. Else a
+    thread copies the coming batch through pinned memory while the present one is computed.
     """
 
-    def __init__(self, squares: NDArray[np.uint8], device: torch.device, resident: bool | None = None) -> None:
+    def __init__(
+        self, squares: NDArray[np.uint8], device: torch.device, resident: bool | None = None
+    ) -> None:
         """`resident` says whether to move the whole cache; None decides by the free memory."""
         self._squares, self._device = squares, device
         whole = _fits(squares, device) if resident is None else resident
@@ -172,8 +199,13 @@ class Feed:
         if self._resident is None:
             yield from self._prefetched(batches)
             return
-        # Moved all at once: a copy to a GPU in every step would wait for the computing of the one before.
-        places = torch.from_numpy(np.concatenate(batches)).to(self._device) if len(batches) else torch.empty(0)
+        # Moved all at once: a copy to a GPU in every step would wait for the computing of the one
+        # before.
+        places = (
+            torch.from_numpy(np.concatenate(batches)).to(self._device)
+            if len(batches)
+            else torch.empty(0)
+        )
         for part in places.split([len(batch) for batch in batches]) if len(batches) else ():
             yield self._resident[part]
 
@@ -192,12 +224,16 @@ class Feed:
 
 
 class _Lane:
-    """One of two ways to the device that take turns: a buffer, and on a GPU a stream that copies from it."""
+    """One of two ways to the device that take turns: a buffer, and on a GPU a stream that copies
+    from it.
+    """
 
     def __init__(self, squares: NDArray[np.uint8], largest: int, device: torch.device) -> None:
         self._squares, self._device = squares, device
         self._on_gpu = device.type == "cuda"
-        self._buffer = torch.empty((largest, *squares.shape[1:]), dtype=torch.uint8, pin_memory=self._on_gpu)
+        self._buffer = torch.empty(
+            (largest, *squares.shape[1:]), dtype=torch.uint8, pin_memory=self._on_gpu
+        )
         self._stream = torch.cuda.Stream(device) if self._on_gpu else None
 
     def load(self, places: NDArray[np.int64]) -> Tensor:
@@ -232,7 +268,9 @@ def _fits(squares: NDArray[np.uint8], device: torch.device) -> bool:
 
 
 def _placement(drawn: dict[str, Tensor], augmentation: Augmentation) -> Tensor:
-    """Affine maps [b, 2, 3] from a crop's coordinates to the square's, both from -1 to 1: crop, turn and mirror."""
+    """Affine maps [b, 2, 3] from a crop's coordinates to the square's, both from -1 to 1: crop,
+    turn and mirror.
+    """
     area = augmentation.least_area + (1 - augmentation.least_area) * drawn["area"]
     shape = torch.exp((2 * drawn["shape"] - 1) * math.log(augmentation.stretch) / 2)
     width, height = (area.sqrt() * shape).clamp(max=1), (area.sqrt() / shape).clamp(max=1)
@@ -250,7 +288,9 @@ def _coloured(crops: Tensor, drawn: dict[str, Tensor], augmentation: Augmentatio
     grey = (bright * bright.new_tensor(_GREY)[:, None, None]).sum(dim=1, keepdim=True)
     mean = grey.mean(dim=(2, 3), keepdim=True)
     coloured = torch.lerp(grey, bright, _factor(drawn["saturation"], augmentation.saturation))
-    return torch.lerp(mean, coloured, _factor(drawn["contrast"], augmentation.contrast)).clamp(0, 255)
+    return torch.lerp(mean, coloured, _factor(drawn["contrast"], augmentation.contrast)).clamp(
+        0, 255
+    )
 
 
 def _factor(drawn: Tensor, reach: float) -> Tensor:
@@ -261,9 +301,15 @@ def _erased(crops: Tensor, drawn: dict[str, Tensor], augmentation: Augmentation)
     """Some of the normalised crops with a rectangle in the mean colour."""
     if not augmentation.erase:
         return crops
-    area, shape = 0.02 + 0.18 * drawn["erase_area"], torch.exp((2 * drawn["erase_shape"] - 1) * math.log(2))
+    area, shape = (
+        0.02 + 0.18 * drawn["erase_area"],
+        torch.exp((2 * drawn["erase_shape"] - 1) * math.log(2)),
+    )
     inside = torch.ones((), dtype=torch.bool, device=crops.device)
-    for axis, extent, start in ((3, (area * shape).sqrt(), "erase_left"), (2, (area / shape).sqrt(), "erase_top")):
+    for axis, extent, start in (
+        (3, (area * shape).sqrt(), "erase_left"),
+        (2, (area / shape).sqrt(), "erase_top"),
+    ):
         first = drawn[start] * (1 - extent)
         line = (torch.arange(CROP, device=crops.device) + 0.5) / CROP
         within = (line >= first[:, None]) & (line < (first + extent)[:, None])
@@ -281,7 +327,9 @@ def _make(path: Path, size: int) -> None:
     """A file of so many zeros."""
     beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with beside.open("wb") as file:
-        if hasattr(os, "posix_fallocate"):  # a full disk is told now, and not by a crash when the file is written to
+        if hasattr(
+            os, "posix_fallocate"
+        ):  # a full disk is told now, and not by a crash when the file is written to
             os.posix_fallocate(file.fileno(), 0, size)
         else:
             file.truncate(size)
@@ -308,11 +356,15 @@ def _pixels(path: Path) -> NDArray[np.uint8]:
         return as_array(read_picture(path))
     except (OSError, BrokenPictureError) as error:
         reason = f"The picture {path.name} can no longer be read."
-        raise RunError("finetune", reason, "See that the run folder is whole, and start again.", retry=True) from error
+        raise RunError(
+            "finetune", reason, "See that the run folder is whole, and start again.", retry=True
+        ) from error
 
 
 def _square(network: PictureNetwork, pixels: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
     with torch.inference_mode():
         resized = network.resized(torch.from_numpy(pixels).to(network.temperature.device), side)
-        square: NDArray[np.uint8] = resized.round().clamp(0, 255).to(torch.uint8).permute(1, 2, 0).cpu().numpy()
+        square: NDArray[np.uint8] = (
+            resized.round().clamp(0, 255).to(torch.uint8).permute(1, 2, 0).cpu().numpy()
+        )
     return square

@@ -1,4 +1,6 @@
-"""The report's plots by matplotlib, as SVG to stand inside a page: its text colour, its tokens, no fixed background."""
+"""The report's plots by matplotlib, as SVG to stand inside a page: its text colour, its tokens, no
+fixed background.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,8 @@ _RELIABILITY_BINS = 10
 _NOVELTY_BINS = 20  # below the threshold
 _LABEL_COLUMNS = 40  # of a class name in a plot
 
-# Colours that stand for the page's own: matplotlib knows no CSS variables, so they are put in afterwards.
+# Colours that stand for the page's own: matplotlib knows no CSS variables, so they are put in
+# afterwards.
 _INK, _SOFT, _LINE = "#010101", "#020202", "#030303"
 _FIRST, _SECOND, _GOOD, _BAD = "#040404", "#050505", "#060606", "#070707"
 _TOKENS = {
@@ -70,7 +73,9 @@ class ClassRates:
 
 
 def reliability(sureness: Floats, right: NDArray[np.bool_]) -> str:
-    """How often the model is right where it says so: probability of the likeliest class [n] against hits [n]."""
+    """How often the model is right where it says so: probability of the likeliest class [n] against
+    hits [n].
+    """
     with _Plot(4.4) as plot:
         above, below = plot.stacked((3, 1))
         edges = np.linspace(0, 1, _RELIABILITY_BINS + 1)
@@ -80,20 +85,33 @@ def reliability(sureness: Floats, right: NDArray[np.bool_]) -> str:
         said = np.array([sureness[bins == place].mean() for place in full])
         hits = np.array([right[bins == place].sum() for place in full])
         share = hits / counts[full]
-        low, high = np.array([wilson(int(hit), int(n)) for hit, n in zip(hits, counts[full], strict=True)]).T
-        above.plot([0, 1], [0, 1], color=_SOFT, linestyle=(0, (4, 3)), linewidth=1.2, label="as sure as right")
+        low, high = np.array(
+            [wilson(int(hit), int(n)) for hit, n in zip(hits, counts[full], strict=True)]
+        ).T
+        above.plot(
+            [0, 1],
+            [0, 1],
+            color=_SOFT,
+            linestyle=(0, (4, 3)),
+            linewidth=1.2,
+            label="as sure as right",
+        )
         _whiskers(above, said, share, low, high, _FIRST)
         above.plot(said, share, "o-", color=_FIRST, markersize=5, label="this model")
         above.set(ylabel="right", xlim=(0, 1), ylim=(0, 1.03))
         above.legend(loc="upper left")
-        below.bar(edges[:-1], counts, width=1 / _RELIABILITY_BINS, align="edge", color=_FIRST, alpha=0.55)
+        below.bar(
+            edges[:-1], counts, width=1 / _RELIABILITY_BINS, align="edge", color=_FIRST, alpha=0.55
+        )
         below.set(xlabel="how sure it was", ylabel="pictures")
         _in_percent(above.yaxis, below.xaxis)
         return plot.svg("reliability")
 
 
 def class_bars(classes: Sequence[ClassRates]) -> str:
-    """For each class the share that was found and the share of its answers that were right, with their intervals."""
+    """For each class the share that was found and the share of its answers that were right, with
+    their intervals.
+    """
     with _Plot(0.75 + 0.62 * len(classes)) as plot:
         (axes,) = plot.stacked((1,))
         for place, row in enumerate(classes):
@@ -102,9 +120,28 @@ def class_bars(classes: Sequence[ClassRates]) -> str:
                 (0.3, row.precision, row.precision_interval, _SECOND, "precision"),
             )
             for offset, value, (low, high), colour, meaning in bars:
-                axes.barh(place + offset, value, 0.24, color=colour, alpha=0.6, label="" if place else meaning)
-                axes.plot([low, high], [place + offset] * 2, color=_INK, linewidth=1.2, solid_capstyle="butt")
-            axes.text(0, place - 0.18, plot.users_text(shortened(row.name, _LABEL_COLUMNS)), va="bottom", color=_INK)
+                axes.barh(
+                    place + offset,
+                    value,
+                    0.24,
+                    color=colour,
+                    alpha=0.6,
+                    label="" if place else meaning,
+                )
+                axes.plot(
+                    [low, high],
+                    [place + offset] * 2,
+                    color=_INK,
+                    linewidth=1.2,
+                    solid_capstyle="butt",
+                )
+            axes.text(
+                0,
+                place - 0.18,
+                plot.users_text(shortened(row.name, _LABEL_COLUMNS)),
+                va="bottom",
+                color=_INK,
+            )
         axes.set(xlim=(0, 1), ylim=(len(classes) - 0.45, -0.55), yticks=[])
         axes.grid(axis="y", visible=False)
         axes.spines["left"].set_visible(False)
@@ -114,19 +151,30 @@ def class_bars(classes: Sequence[ClassRates]) -> str:
 
 
 def tuning_curves(epochs: Sequence[Mapping[str, Any]]) -> str:
-    """Loss on training and val pictures, and the share of val pictures that was right, epoch by epoch."""
+    """Loss on training and val pictures, and the share of val pictures that was right, epoch by
+    epoch.
+    """
     number = [row["epoch"] for row in epochs]
     with _Plot(4.6) as plot:
         above, below = plot.stacked((3, 2))
         marker = "o" if len(epochs) < 20 else None
-        for key, colour, label in (("train_loss", _SECOND, "training pictures"), ("val_loss", _FIRST, "val pictures")):
+        for key, colour, label in (
+            ("train_loss", _SECOND, "training pictures"),
+            ("val_loss", _FIRST, "val pictures"),
+        ):
             values = [row[key] for row in epochs]
             above.plot(number, values, color=colour, label=label, marker=marker, markersize=4)
         lowest = min(epochs, key=lambda row: float(row["val_loss"]))
         above.axvline(lowest["epoch"], color=_SOFT, linestyle=(0, (2, 3)), linewidth=1)
         above.set(ylabel="loss")
         above.legend(loc="upper right")
-        below.plot(number, [row["val_accuracy"] for row in epochs], color=_FIRST, marker=marker, markersize=4)
+        below.plot(
+            number,
+            [row["val_accuracy"] for row in epochs],
+            color=_FIRST,
+            marker=marker,
+            markersize=4,
+        )
         below.axvline(lowest["epoch"], color=_SOFT, linestyle=(0, (2, 3)), linewidth=1)
         below.set(xlabel="epoch", ylabel="val right")
         _in_percent(below.yaxis)
@@ -146,7 +194,9 @@ def learning_curve(curve: Mapping[str, Any]) -> str:
         _whiskers(axes, sizes, accuracy, accuracy - error, accuracy + error, _FIRST)
         axes.plot(sizes, accuracy, "o-", color=_FIRST, markersize=5, label="measured")
         expected = [accuracy[-1], min(1.0, accuracy[-1] + curve["gain"])]
-        axes.plot([sizes[-1], further], expected, color=_SECOND, linestyle=(0, (4, 3)), label="expected")
+        axes.plot(
+            [sizes[-1], further], expected, color=_SECOND, linestyle=(0, (4, 3)), label="expected"
+        )
         axes.plot(further, expected[1], "o", color=_SECOND, markersize=5)
         axes.set(xlabel="training pictures per class", ylabel="right", xlim=(0, further * 1.05))
         axes.legend(loc="lower right")
@@ -155,7 +205,9 @@ def learning_curve(curve: Mapping[str, Any]) -> str:
 
 
 def novelty_histogram(novelty: Floats, threshold: float) -> str:
-    """How unlike its training pictures the model finds pictures of its own classes [n], and from where it refuses."""
+    """How unlike its training pictures the model finds pictures of its own classes [n], and from
+    where it refuses.
+    """
     edges = _edges_through(threshold, min(0.0, float(novelty.min())), float(novelty.max()))
     with _Plot(2.9) as plot:
         (axes,) = plot.stacked((1,))
@@ -179,7 +231,14 @@ def phase_bars(seconds: Mapping[str, float]) -> str:
         (axes,) = plot.stacked((1,))
         axes.barh(names, values, 0.62, color=_FIRST, alpha=0.65)
         for place, value in enumerate(values):
-            axes.annotate(duration(value), (value, place), (5, 0), textcoords="offset points", va="center", color=_INK)
+            axes.annotate(
+                duration(value),
+                (value, place),
+                (5, 0),
+                textcoords="offset points",
+                va="center",
+                color=_INK,
+            )
         axes.set(xlabel="seconds", xlim=(0, float(values.max()) * 1.22 or 1.0))
         axes.invert_yaxis()
         axes.grid(axis="y", visible=False)
@@ -210,13 +269,17 @@ class _Plot:
 
     def stacked(self, heights: Sequence[float]) -> list[Axes]:
         """Axes one below the other with a common horizontal axis, their heights as given."""
-        grid = self.figure.subplots(len(heights), 1, sharex=True, squeeze=False, height_ratios=heights)
+        grid = self.figure.subplots(
+            len(heights), 1, sharex=True, squeeze=False, height_ratios=heights
+        )
         for axes in grid[:, 0]:
             axes.patch.set_visible(False)
         return list(grid[:, 0])
 
     def users_text(self, text: str) -> str:
-        """What to draw in place of a text that somebody typed: matplotlib would read formulas into it."""
+        """What to draw in place of a text that somebody typed: matplotlib would read formulas into
+        it.
+        """
         self._texts.append(text)
         return f"@{len(self._texts) - 1}@"
 
@@ -225,7 +288,9 @@ class _Plot:
         stream = io.StringIO()
         # Dates and versions would make two equal reports differ.
         self.figure.savefig(
-            stream, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None}
+            stream,
+            format="svg",
+            metadata={"Date": None, "Creator": None, "Format": None, "Type": None},
         )
         drawn = stream.getvalue()
         drawn = drawn[drawn.index("<svg") :].strip()
@@ -260,9 +325,13 @@ def _whole_numbers(axis: Any) -> None:
 
 
 def _edges_through(threshold: float, low: float, high: float) -> Floats:
-    """Edges of equal bins of which one is the threshold, so that no bar stands on both sides; room for its name."""
+    """Edges of equal bins of which one is the threshold, so that no bar stands on both sides; room
+    for its name.
+    """
     width = max(threshold - low, 1e-6) / _NOVELTY_BINS
-    beyond = int(np.clip(np.ceil((high - threshold) / width), 0.45 * _NOVELTY_BINS, 3 * _NOVELTY_BINS))
+    beyond = int(
+        np.clip(np.ceil((high - threshold) / width), 0.45 * _NOVELTY_BINS, 3 * _NOVELTY_BINS)
+    )
     edges = threshold + width * np.arange(-_NOVELTY_BINS, beyond + 1)
     edges[-1] = max(edges[-1], high)
     return edges

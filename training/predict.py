@@ -1,4 +1,6 @@
-"""Predictions by a delivered model: ONNX Runtime on the CPU, torch only where a GPU is asked for."""
+"""Predictions by a delivered model: ONNX Runtime on the CPU, torch only where a GPU is asked
+for.
+"""
 
 from __future__ import annotations
 
@@ -48,8 +50,8 @@ _NEAREST = 3  # training pictures named with an explanation
 _NAME_LENGTH = 60  # characters of a picture's name that its map's file keeps
 
 
-# What reading a file ends in that the disk refuses, or that lies in a damaged zip (RuntimeError: encrypted, or packed
-# in a way that Python does not know).
+# What reading a file ends in that the disk refuses, or that lies in a damaged zip (RuntimeError:
+# encrypted, or packed in a way that Python does not know).
 _UNREADABLE = (OSError, EOFError, zipfile.BadZipFile, zlib.error, RuntimeError)
 
 
@@ -128,7 +130,8 @@ class Model:
 
 
 def open_model(place: Path, device: str = "cpu", threads: int = 0) -> Model:
-    """Open a run folder, a model folder or a model zip. `threads` 0 leaves the number to the runtime.
+    """Open a run folder, a model folder or a model zip. `threads` 0 leaves the number to the
+    runtime.
 
     Raises ModelError when there is no usable model, or no GPU where one is asked for.
     """
@@ -160,7 +163,9 @@ class Explainer:
     """Names of the maps written so far; those of earlier times are written over."""
 
     def explain(self, name: str, picture: Image.Image, outputs: Outputs) -> Explanation:
-        """Write the map of the most probable class over a picture that came from the given path or URL."""
+        """Write the map of the most probable class over a picture that came from the given path or
+        URL.
+        """
         cam = evidence(outputs.cam, int(outputs.probabilities.argmax()))
         path = self._free_place(name)
         overlay(picture, cam, self.resize).save(path)
@@ -169,7 +174,12 @@ class Explainer:
 
     def _free_place(self, name: str) -> Path:
         last = urllib.parse.unquote(urllib.parse.urlsplit(name).path) if _is_url(name) else name
-        stem = "".join(c if c.isalnum() or c in "-_. " else "_" for c in Path(last).stem)[:_NAME_LENGTH] or "picture"
+        stem = (
+            "".join(c if c.isalnum() or c in "-_. " else "_" for c in Path(last).stem)[
+                :_NAME_LENGTH
+            ]
+            or "picture"
+        )
         names = itertools.chain((stem,), (f"{stem}-{number}" for number in itertools.count(2)))
         free = next(name for name in names if name not in self.used)
         self.used.add(free)
@@ -177,9 +187,13 @@ class Explainer:
 
 
 def open_explainer(place: Path, folder: Path) -> Explainer:
-    """Explanations by the model at `place` into `folder`, which is made. Raises ModelError or OSError."""
+    """Explanations by the model at `place` into `folder`, which is made. Raises ModelError or
+    OSError.
+    """
     try:
-        resize = round(_CROP / json.loads(_read_file(place, "config.json"))["pretrained_cfg"]["crop_pct"])
+        resize = round(
+            _CROP / json.loads(_read_file(place, "config.json"))["pretrained_cfg"]["crop_pct"]
+        )
     except (KeyError, ValueError, TypeError) as error:
         raise _no_model_of_ours(place, "config.json") from error
     folder.mkdir(parents=True, exist_ok=True)
@@ -187,16 +201,23 @@ def open_explainer(place: Path, folder: Path) -> Explainer:
 
 
 def find_pictures(arguments: Iterable[str], lists: Iterable[str] = ()) -> list[str]:
-    """The paths and URLs of all pictures that arguments and lists name, in order; what is not there stays in.
+    """The paths and URLs of all pictures that arguments and lists name, in order; what is not there
+    stays in.
 
-    An argument is a picture, a URL, a folder, `@FILE` for a list, or `-` for a list on standard input. A list has a
-    picture, URL or folder in each line.
+    An argument is a picture, a URL, a folder, `@FILE` for a list, or `-` for a list on standard
+    input. A list has a picture, URL or folder in each line.
     """
     found: list[str] = []
     for argument in arguments:
-        listed = _listed(argument.removeprefix("@")) if argument == "-" or argument.startswith("@") else [argument]
+        listed = (
+            _listed(argument.removeprefix("@"))
+            if argument == "-" or argument.startswith("@")
+            else [argument]
+        )
         found += [picture for place in listed for picture in _pictures_of(place)]
-    return found + [picture for name in lists for place in _listed(name) for picture in _pictures_of(place)]
+    return found + [
+        picture for name in lists for place in _listed(name) for picture in _pictures_of(place)
+    ]
 
 
 def load_picture(place: str) -> tuple[Image.Image | None, str]:
@@ -229,7 +250,9 @@ def _pictures_of(place: str) -> Iterator[str]:
     if _is_url(place) or not Path(place).is_dir():
         yield place
         return
-    yield from (str(p) for p in sorted(Path(place).rglob("*")) if p.suffix.lower() in _PICTURE_SUFFIXES)
+    yield from (
+        str(p) for p in sorted(Path(place).rglob("*")) if p.suffix.lower() in _PICTURE_SUFFIXES
+    )
 
 
 def _fetch(url: str) -> bytes:
@@ -267,11 +290,16 @@ def _open_onnx(place: Path, threads: int) -> Model:
     session = _session(place, threads)
     metadata = session.get_modelmeta().custom_metadata_map
     try:
-        classes, reject = tuple(json.loads(metadata["classes"])), float(json.loads(metadata["reject"]))
+        classes, reject = (
+            tuple(json.loads(metadata["classes"])),
+            float(json.loads(metadata["reject"])),
+        )
     except (KeyError, ValueError, TypeError) as error:
         raise _no_model_of_ours(place, "model.onnx") from error
     inputs = [(image.name, image.type) for image in session.get_inputs()]
-    if inputs != [("image", "tensor(uint8)")] or set(_OUTPUTS) - {output.name for output in session.get_outputs()}:
+    if inputs != [("image", "tensor(uint8)")] or set(_OUTPUTS) - {
+        output.name for output in session.get_outputs()
+    }:
         raise _no_model_of_ours(place, "model.onnx")
 
     def run(image: NDArray[np.uint8]) -> Outputs:
@@ -322,7 +350,9 @@ def _open_torch(place: Path, device: str) -> Model:
 
     def run(image: NDArray[np.uint8]) -> Outputs:
         with torch.inference_mode():
-            return _outputs(found.float().cpu().numpy() for found in network(torch.from_numpy(image).to(device)))
+            return _outputs(
+                found.float().cpu().numpy() for found in network(torch.from_numpy(image).to(device))
+            )
 
     return Model(tuple(config["label_names"]), float(config["reject"]), run)
 
@@ -336,7 +366,11 @@ def _delivered_network(place: Path) -> tuple[dict[str, Any], Any]:
 
     try:
         config = json.loads(_read_file(place, "config.json"))
-        state, novelty = (load(_read_file(place, name)) for name in ("model.safetensors", "novelty.safetensors"))
+        state, novelty = (
+            load(_read_file(place, name)) for name in ("model.safetensors", "novelty.safetensors")
+        )
         return config, from_delivered(config, state, novelty)
     except (SafetensorError, RuntimeError, KeyError, ValueError, TypeError) as error:
-        raise _no_model_of_ours(place, "config.json, model.safetensors or novelty.safetensors") from error
+        raise _no_model_of_ours(
+            place, "config.json, model.safetensors or novelty.safetensors"
+        ) from error

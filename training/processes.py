@@ -1,4 +1,6 @@
-"""The processes that torchrun starts: how they talk while they fine-tune one network together. torch alone."""
+"""The processes that torchrun starts: how they talk while they fine-tune one network together.
+torch alone.
+"""
 
 from __future__ import annotations
 
@@ -11,12 +13,16 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-_PATIENCE = timedelta(hours=24)  # for a process that waits while the first looks at pictures and fits heads
+_PATIENCE = timedelta(
+    hours=24
+)  # for a process that waits while the first looks at pictures and fits heads
 
 
 @dataclass(frozen=True)
 class Processes:
-    """Which of how many processes this one is, as torchrun says in RANK, WORLD_SIZE and LOCAL_RANK."""
+    """Which of how many processes this one is, as torchrun says in RANK, WORLD_SIZE and
+    LOCAL_RANK.
+    """
 
     rank: int = 0
     world: int = 1
@@ -32,17 +38,27 @@ class Processes:
         return torch.device("cuda", self.local_rank) if kind == "cuda" else torch.device(kind)
 
     def part(self, start: int, end: int) -> tuple[int, int]:
-        """This process's share of the places from start to end; the shares differ by one at most."""
+        """This process's share of the places from start to end; the shares differ by one at
+        most.
+        """
         length = end - start
-        return start + length * self.rank // self.world, start + length * (self.rank + 1) // self.world
+        return start + length * self.rank // self.world, start + length * (
+            self.rank + 1
+        ) // self.world
 
     def add(self, tensors: Sequence[Tensor]) -> None:
-        """Replace each tensor by its sum over all processes; all have the same shapes in the same order."""
+        """Replace each tensor by its sum over all processes; all have the same shapes in the same
+        order.
+        """
         if self.world == 1 or not tensors:
             return
-        together = torch.cat([tensor.reshape(-1) for tensor in tensors])  # one message instead of hundreds
+        together = torch.cat(
+            [tensor.reshape(-1) for tensor in tensors]
+        )  # one message instead of hundreds
         dist.all_reduce(together)
-        for tensor, total in zip(tensors, together.split([tensor.numel() for tensor in tensors]), strict=True):
+        for tensor, total in zip(
+            tensors, together.split([tensor.numel() for tensor in tensors]), strict=True
+        ):
             tensor.copy_(total.view(tensor.shape))
 
     def any(self, here: bool) -> bool:
@@ -76,17 +92,21 @@ ALONE = Processes()
 def connected(processes: Processes) -> Iterator[None]:
     """Join the others for as long as this lasts; nothing to do for one process alone.
 
-    Where to meet is read by torch itself from what torchrun has set. Words travel over gloo, gradients on GPUs over
-    NCCL, so that a process that waits for hours leaves its GPU alone.
+    Where to meet is read by torch itself from what torchrun has set. Words travel over gloo,
+    gradients on GPUs over NCCL, so that a process that waits for hours leaves its GPU alone.
     """
     if processes.world == 1:
         yield
         return
-    cuda = torch.cuda.is_available()  # whatever the run then computes on: all processes must meet the same way
+    cuda = (
+        torch.cuda.is_available()
+    )  # whatever the run then computes on: all processes must meet the same way
     if cuda:
         torch.cuda.set_device(processes.local_rank)
     backend = "cpu:gloo,cuda:nccl" if cuda else "gloo"
-    dist.init_process_group(backend, rank=processes.rank, world_size=processes.world, timeout=_PATIENCE)
+    dist.init_process_group(
+        backend, rank=processes.rank, world_size=processes.world, timeout=_PATIENCE
+    )
     try:
         yield
     finally:

@@ -1,4 +1,6 @@
-"""Where a run is: its stage, how long each has taken over all attempts, and the rows of progress.jsonl."""
+"""Where a run is: its stage, how long each has taken over all attempts, and the rows of
+progress.jsonl.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,9 @@ from typing import Any
 from training.manifest import STAGES, RunConfig, append_line, write_json
 
 _REPORT_SECONDS = 0.5  # between two rows of progress.jsonl at least, within a stage
-_SECONDS_NOTE = Path("checkpoints", "seconds.json")  # in the run folder: {stage: seconds} of all attempts
+_SECONDS_NOTE = Path(
+    "checkpoints", "seconds.json"
+)  # in the run folder: {stage: seconds} of all attempts
 
 Listener = Callable[[Mapping[str, Any]], None]
 """Gets every row of progress.jsonl as it is written."""
@@ -62,13 +66,17 @@ class Run:
         return {**self.seconds, self.stage: round(present, 3)}
 
     def recall_seconds(self) -> None:
-        """Take over what attempts that did not come to the end have spent; nothing where their note is unreadable."""
+        """Take over what attempts that did not come to the end have spent; nothing where their note
+        is unreadable.
+        """
         with suppress(OSError, ValueError, TypeError):
             note = json.loads((self.folder / _SECONDS_NOTE).read_text(encoding="utf-8"))
             self.seconds = {stage: float(note[stage]) for stage in STAGES if stage in note}
 
     def report(self, done: int, total: int, message: str = "") -> None:
-        """A row of progress.jsonl, at most about two a second, but always a stage's first and last."""
+        """A row of progress.jsonl, at most about two a second, but always a stage's first and
+        last.
+        """
         now = time.monotonic()
         if now - self.reported < _REPORT_SECONDS and done < total:
             return

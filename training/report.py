@@ -1,4 +1,6 @@
-"""The report, one HTML file that needs no network: what the model can do, where it fails, what it was made from."""
+"""The report, one HTML file that needs no network: what the model can do, where it fails, what it
+was made from.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,15 @@ from training.card import (
 )
 from training.data import BrokenPictureError, as_array, read_picture
 from training.evaluate import ECE_MINIMUM, Findings, wilson
-from training.explain import best, evidence, examples_of_each_class, learned_places, nearest_pictures, overlay, worst
+from training.explain import (
+    best,
+    evidence,
+    examples_of_each_class,
+    learned_places,
+    nearest_pictures,
+    overlay,
+    worst,
+)
 from training.manifest import ImageRow, RunConfig, write_text
 from training.predict import Outputs
 from training.wording import counted, duration, interval, listed, percent
@@ -160,8 +170,8 @@ def write_report(
 ) -> None:
     """Write `report.html`.
 
-    `look` is called for the worst mistakes and a few pictures of each class, `report` after each of them; the findings'
-    files are relative to `run_folder`.
+    `look` is called for the worst mistakes and a few pictures of each class, `report` after each of
+    them; the findings' files are relative to `run_folder`.
     """
     pages = _Pages(findings, Album(run_folder, _ALBUM_BYTES), run_folder, origin.resize_side)
     looked = pages.explanations(look, report)
@@ -203,7 +213,9 @@ class _Looked:
 class _Pages:
     """Turns indices of the findings into pictures that the page can show."""
 
-    def __init__(self, findings: Findings, album: Album, run_folder: Path, resize_side: int) -> None:
+    def __init__(
+        self, findings: Findings, album: Album, run_folder: Path, resize_side: int
+    ) -> None:
         self.findings, self.album = findings, album
         self.names = list(findings.metrics["per_class"])
         self._run_folder, self._resize_side = run_folder, resize_side
@@ -234,9 +246,14 @@ class _Pages:
             maps[place] = self._maps(place, look)
             report(len(maps), to_do)
         return _Looked(
-            worst=[self._explained(place, maps[place] if place in mistakes else [], NEAREST) for place in worst_places],
+            worst=[
+                self._explained(place, maps[place] if place in mistakes else [], NEAREST)
+                for place in worst_places
+            ],
             best=[self.tile(place) for place in best(self.findings)],
-            examples=[[self._explained(place, maps[place], 0) for place in places] for places in few],
+            examples=[
+                [self._explained(place, maps[place], 0) for place in places] for places in few
+            ],
         )
 
     def doubts(self) -> list[Doubt]:
@@ -253,7 +270,9 @@ class _Pages:
         ]
 
     def matrix(self) -> list[list[Cell]]:
-        """The confusion matrix with the pictures behind each cell: mistakes first into the album, should it fill up."""
+        """The confusion matrix with the pictures behind each cell: mistakes first into the album,
+        should it fill up.
+        """
         counts = np.array(self.findings.metrics["confusion"]["matrix"])
         places = sorted(np.ndindex(counts.shape), key=lambda at: at[0] == at[1])
         cells = {at: self._cell(at[0], at[1], counts) for at in places}
@@ -271,26 +290,41 @@ class _Pages:
         behind.sort(key=lambda place: -findings.probabilities[place, said])
         limit = _CELL_OF_HITS if truth == said else _CELL_OF_MISTAKES
         share = counts[truth, said] / max(1, counts[truth].sum())
-        return Cell(truth, said, len(behind), float(share), [self.tile(place) for place in behind[:limit]])
+        return Cell(
+            truth, said, len(behind), float(share), [self.tile(place) for place in behind[:limit]]
+        )
 
     def _maps(self, place: int, look: Look) -> list[SeenMap]:
-        """What spoke for the class that was said and, for a mistake, for its own: in one scale, to be compared."""
+        """What spoke for the class that was said and, for a mistake, for its own: in one scale, to
+        be compared.
+        """
         try:
             picture = read_picture(self._run_folder / self.findings.rows[place].file)
-        except BrokenPictureError:  # it has gone since it was learned from; the report can do without
+        except (
+            BrokenPictureError
+        ):  # it has gone since it was learned from; the report can do without
             return []
         cams = np.asarray(look(as_array(picture)).cam, np.float64)
-        numbers = dict.fromkeys((int(self.findings.probabilities[place].argmax()), int(self.findings.labels[place])))
+        numbers = dict.fromkeys(
+            (int(self.findings.probabilities[place].argmax()), int(self.findings.labels[place]))
+        )
         height = max(float(evidence(cams, number).max()) for number in numbers)
         picture.thumbnail((MAP_SIDE, MAP_SIDE), Image.Resampling.BICUBIC)
-        drawn = {number: overlay(picture, evidence(cams, number), self._resize_side, height) for number in numbers}
+        drawn = {
+            number: overlay(picture, evidence(cams, number), self._resize_side, height)
+            for number in numbers
+        }
         file = self.findings.rows[place].file
-        return [SeenMap(self.album.map_of(file, number, laid), number) for number, laid in drawn.items()]
+        return [
+            SeenMap(self.album.map_of(file, number, laid), number) for number, laid in drawn.items()
+        ]
 
     def _explained(self, place: int, maps: list[SeenMap], nearest: int) -> Explained:
         found = nearest_pictures(self.findings.embeddings[place], self._references, nearest)
         return Explained(
-            self.tile(place), maps, [(self.tile(int(self._learned[number])), cosine) for number, cosine in found]
+            self.tile(place),
+            maps,
+            [(self.tile(int(self._learned[number])), cosine) for number, cosine in found],
         )
 
     def _is_right(self, place: int) -> bool:
@@ -298,7 +332,9 @@ class _Pages:
 
 
 def _web_address(text: str) -> str:
-    """Only what leads to the web: any other scheme in a link would run or open something on the reader's machine."""
+    """Only what leads to the web: any other scheme in a link would run or open something on the
+    reader's machine.
+    """
     return text if text.lower().startswith(("http://", "https://")) else ""
 
 
@@ -309,7 +345,9 @@ def _first_cell(matrix: Sequence[Sequence[Cell]]) -> Cell:
 
 
 def _scale(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """What is drawn on one scale from 0 to 1: both candidates with their intervals, the baseline without."""
+    """What is drawn on one scale from 0 to 1: both candidates with their intervals, the baseline
+    without.
+    """
     titles = {"head": "Linear head", "network": "Fine-tuned network"}
     rows = [
         {"title": titles[key], "delivered": metrics["delivered"] == key, **metrics[key]}
@@ -333,9 +371,15 @@ def _class_rows(metrics: Mapping[str, Any]) -> list[plots.ClassRates]:
 
 
 def _judged(findings: Findings) -> NDArray[np.bool_]:
-    """The pictures that reliability is drawn from: the test part where it is large enough, else all of the split."""
+    """The pictures that reliability is drawn from: the test part where it is large enough, else all
+    of the split.
+    """
     test = np.array([row.split == "test" for row in findings.rows])
-    return test if test.sum() >= ECE_MINIMUM else np.array([row.split is not None for row in findings.rows])
+    return (
+        test
+        if test.sum() >= ECE_MINIMUM
+        else np.array([row.split is not None for row in findings.rows])
+    )
 
 
 def _judged_in_words(findings: Findings) -> str:
@@ -379,11 +423,16 @@ def _sources(rows: Sequence[ImageRow]) -> list[tuple[str, str, int]]:
     """(source, licence, pictures) of all pictures in the split, the commonest first."""
     counts = Counter((row.source, row.license) for row in rows if row.split)
     ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
-    return [(source or "not known", licence or "not known", count) for (source, licence), count in ordered]
+    return [
+        (source or "not known", licence or "not known", count)
+        for (source, licence), count in ordered
+    ]
 
 
 def _credits(findings: Findings, names: Sequence[str]) -> list[dict[str, Any]]:
-    """Whom to thank, class by class; pictures of which neither author nor page is known are left out."""
+    """Whom to thank, class by class; pictures of which neither author nor page is known are left
+    out.
+    """
     groups = []
     for number, name in enumerate(names):
         items = [
@@ -398,13 +447,18 @@ def _credits(findings: Findings, names: Sequence[str]) -> list[dict[str, Any]]:
 def _facts(metrics: Mapping[str, Any], config: RunConfig, origin: Origin) -> list[tuple[str, str]]:
     """How it was trained: pairs of term and value."""
     split = metrics["split"]
-    parts = f"{split['train']} for training, {split['val']} for validation, {split['test']} for testing"
+    parts = (
+        f"{split['train']} for training, {split['val']} for validation, {split['test']} for testing"
+    )
     return [
         ("Delivered", _DELIVERED[metrics["delivered"]]),
         ("Backbone", origin.backbone),
         ("Pretrained weights", metrics["weights"]),
         ("Pictures", f"{parts}; no near copies on both sides"),
-        ("Regularisation", f"C = {metrics['regularisation']:g} for the linear head, by cross-validation"),
+        (
+            "Regularisation",
+            f"C = {metrics['regularisation']:g} for the linear head, by cross-validation",
+        ),
         ("Temperature", f"{metrics['temperature']:.3f}, {_where_calibrated(metrics)}"),
         ("Fine-tuning", _tuning(metrics)),
         ("Device", metrics["device"]),

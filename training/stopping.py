@@ -23,7 +23,9 @@ class StopRequest:
 
     @contextmanager
     def deferred(self) -> Iterator[None]:
-        """Only take note meanwhile: whoever works asks `asked` and stops by itself; else it happens at the end."""
+        """Only take note meanwhile: whoever works asks `asked` and stops by itself; else it happens
+        at the end.
+        """
         self._deferring = True
         try:
             yield

@@ -1,4 +1,6 @@
-"""Takes pictures out of a run folder for good: out of its manifest and of everything that was made to be looked at."""
+"""Takes pictures out of a run folder for good: out of its manifest and of everything that was made
+to be looked at.
+"""
 
 from __future__ import annotations
 
@@ -14,8 +16,9 @@ from training.manifest import ImageRow, read_manifest, write_manifest, write_tex
 def forget_pictures(run_dir: Path, files: Collection[str]) -> None:
     """Forget picture files, named as in the manifest; can be repeated.
 
-    What the model learned from them stays in its weights; its report no longer shows them. The table of nearest
-    pictures goes as a whole: it is a convenience, and made anew by the next training.
+    What the model learned from them stays in its weights; its report no longer shows them. The
+    table of nearest pictures goes as a whole: it is a convenience, and made anew by the next
+    training.
     """
     rows = read_manifest(run_dir)
     write_manifest(run_dir, [row for row in rows if row.file not in files])
@@ -47,5 +50,7 @@ def _forget_in_report(model: Path, files: Collection[str]) -> None:
     write_text(report, without_pictures(report.read_text(encoding="utf-8"), files))
     digest = hashlib.sha256(report.read_bytes()).hexdigest()
     lines = sums.read_text(encoding="utf-8").splitlines()
-    kept = [f"{digest}  {report.name}" if line.endswith(f"  {report.name}") else line for line in lines]
+    kept = [
+        f"{digest}  {report.name}" if line.endswith(f"  {report.name}") else line for line in lines
+    ]
     write_text(sums, "".join(f"{line}\n" for line in kept))

@@ -1,4 +1,6 @@
-"""`try.html`: one page with the model, its runtime and everything else inside, for any browser, without a network."""
+"""`try.html`: one page with the model, its runtime and everything else inside, for any browser,
+without a network.
+"""
 
 from __future__ import annotations
 
@@ -58,7 +60,9 @@ def _rendered(page: TryPage, model: bytes, limit: int) -> str:
             "policy": _policy(style, (runtime_script, script)),
             "title": html.escape(f"{_question(page.classes)} · Picaisso"),
             "heading": _question(names),
-            "facts": html.escape(f"{page.title}, trained by Picaisso {page.version} for {len(page.classes)} classes."),
+            "facts": html.escape(
+                f"{page.title}, trained by Picaisso {page.version} for {len(page.classes)} classes."
+            ),
             "runtime": html.escape(f"ONNX Runtime Web {runtime['version']} ({runtime['licence']})"),
             "licence": html.escape(_text(_RUNTIME / "LICENSE")),
             "style": style,
@@ -73,7 +77,8 @@ def _rendered(page: TryPage, model: bytes, limit: int) -> str:
 
 
 def _policy(style: str, scripts: tuple[str, ...]) -> str:
-    """A content security policy under which nothing but these scripts runs and nothing can be sent or fetched.
+    """A content security policy under which nothing but these scripts runs and nothing can be sent
+    or fetched.
 
     `blob:` is for the runtime's module, which has no address of its own inside one file.
     """
@@ -91,7 +96,11 @@ def _settings(page: TryPage, model: bytes, inside: bool) -> str:
         "resize": page.resize,
         "crop": _CROP,
         "colours": np.rint(colour_scale()).astype(np.uint8).tobytes().hex(),
-        "model": {"inside": inside, "bytes": len(model), "sha256": hashlib.sha256(model).hexdigest()},
+        "model": {
+            "inside": inside,
+            "bytes": len(model),
+            "sha256": hashlib.sha256(model).hexdigest(),
+        },
     }
     # A class name must not end the element that it stands in.
     return json.dumps(values, ensure_ascii=False).replace("<", "\\u003c")
@@ -104,7 +113,9 @@ def _question(names: Sequence[str]) -> str:
 
 
 def _filled(template: str, values: Mapping[str, str]) -> str:
-    """The template with each `{{name}}` replaced, once over: what a value contains is never taken for a name."""
+    """The template with each `{{name}}` replaced, once over: what a value contains is never taken
+    for a name.
+    """
     return re.sub(r"{{(\w+)}}", lambda found: values[found[1]], template)
 
 

@@ -1,6 +1,8 @@
-"""Finds the file with a backbone's pretrained weights: in a given folder, in the cache, or on the download server.
+"""Finds the file with a backbone's pretrained weights: in a given folder, in the cache, or on the
+download server.
 
-A file counts only if the sha256 of its bytes begins with the digits in its name, as torchvision's do. No torch here.
+A file counts only if the sha256 of its bytes begins with the digits in its name, as torchvision's
+do. No torch here.
 """
 
 from __future__ import annotations
@@ -76,7 +78,9 @@ def _download(url: str, target: Path, report: Report | None) -> Path:
     try:
         digest = _receive(url, beside, report)
         if not digest.startswith(_promised(target.name)):
-            raise WeightsUnavailableError("the downloaded file is not the one that was promised (wrong hash)")
+            raise WeightsUnavailableError(
+                "the downloaded file is not the one that was promised (wrong hash)"
+            )
         beside.replace(target)
     except urllib.error.HTTPError as error:
         raise WeightsUnavailableError(f"the download server answered {error.code}") from error
@@ -98,7 +102,10 @@ def _receive(url: str, path: Path, report: Report | None) -> str:
     """Stream a URL into a file, flushed to the disk; hex sha256 of what came."""
     digest, received, deadline = hashlib.sha256(), 0, time.monotonic() + _DEADLINE_SECONDS
     request = urllib.request.Request(url, headers={"User-Agent": "Picaisso"})
-    with urllib.request.urlopen(request, timeout=_CONNECT_SECONDS) as answer, path.open("wb") as file:
+    with (
+        urllib.request.urlopen(request, timeout=_CONNECT_SECONDS) as answer,
+        path.open("wb") as file,
+    ):
         expected = int(answer.headers.get("Content-Length") or 0)
         while chunk := answer.read(_CHUNK):
             received += len(chunk)

@@ -1,4 +1,6 @@
-"""Numbers in words: what report, card, plots and command line say, in one place so that they say the same."""
+"""Numbers in words: what report, card, plots and command line say, in one place so that they say
+the same.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +44,9 @@ def listed(words: Sequence[str]) -> str:
 
 
 def shortened(text: str, columns: int) -> str:
-    """The text cut to so many columns, wide signs counting two, with an ellipsis where something is missing."""
+    """The text cut to so many columns, wide signs counting two, with an ellipsis where something is
+    missing.
+    """
     taken = 0
     for place, sign in enumerate(text):
         taken += 2 if unicodedata.east_asian_width(sign) in "WF" else 1

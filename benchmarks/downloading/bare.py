@@ -1,7 +1,9 @@
-"""The limit beside which N1 is measured: aiohttp and Pillow in the shortest loop that does the work.
+"""The limit beside which N1 is measured: aiohttp and Pillow in the shortest loop that does the
+work.
 
-``python -m benchmarks.downloading.bare URLS.txt FOLDER --processes P --threads T``: fetch, decode at the reduced scale
-that JPEG allows, resize to 256, encode, write. No guard, no screening, no hashes, no rows, no retries.
+``python -m benchmarks.downloading.bare URLS.txt FOLDER --processes P --threads T``: fetch, decode
+at the reduced scale that JPEG allows, resize to 256, encode, write. No guard, no screening, no
+hashes, no rows, no retries.
 """
 
 import argparse

@@ -1,8 +1,9 @@
 """The pictures that N1 downloads: JPEG of 640 to 1280 px, made once and the same on every machine.
 
-Photographs of the Tux Paint stamps, where they are installed, are pasted on textured grounds; without them the grounds
-alone are drawn, with blocks of colour. What a decoder has to do depends on the detail: texture and quality are chosen
-so that a thousand pictures weigh about as much as a thousand from the web (178 MB).
+Photographs of the Tux Paint stamps, where they are installed, are pasted on textured grounds;
+without them the grounds alone are drawn, with blocks of colour. What a decoder has to do depends on
+the detail: texture and quality are chosen so that a thousand pictures weigh about as much as a
+thousand from the web (178 MB).
 """
 
 from collections.abc import Sequence
@@ -47,7 +48,9 @@ def _texture() -> NDArray[np.float32]:
     total = random.normal(0, GRAIN, (TEXTURE_SIDE, TEXTURE_SIDE)).astype(np.float32)
     for cells in (8, 32, 128, 512):
         coarse = random.normal(0, 24, (cells, cells)).astype(np.float32)
-        enlarged = Image.fromarray(coarse).resize((TEXTURE_SIDE, TEXTURE_SIDE), Image.Resampling.BICUBIC)
+        enlarged = Image.fromarray(coarse).resize(
+            (TEXTURE_SIDE, TEXTURE_SIDE), Image.Resampling.BICUBIC
+        )
         total += np.asarray(enlarged)
     return total
 
@@ -59,7 +62,9 @@ def _picture(number: int, stamps: Sequence[Path], texture: NDArray[np.float32]) 
     width, height = (longer, shorter) if random.random() < 0.7 else (shorter, longer)
     left, top = (int(random.integers(0, TEXTURE_SIDE - side)) for side in (width, height))
     ground = texture[top : top + height, left : left + width, None] * random.uniform(0.5, 1.2, 3)
-    picture = Image.fromarray(np.clip(ground + random.integers(60, 200, 3), 0, 255).astype(np.uint8))
+    picture = Image.fromarray(
+        np.clip(ground + random.integers(60, 200, 3), 0, 255).astype(np.uint8)
+    )
     for _ in range(3):
         _paste(picture, stamps, random)
     return picture
@@ -68,13 +73,19 @@ def _picture(number: int, stamps: Sequence[Path], texture: NDArray[np.float32]) 
 def _paste(picture: Image.Image, stamps: Sequence[Path], random: np.random.Generator) -> None:
     """Lay a photograph, or a block of colour, somewhere on the picture."""
     side = int(min(picture.size) * random.uniform(0.4, 0.8))
-    place = int(random.integers(0, picture.width - side)), int(random.integers(0, picture.height - side))
+    place = (
+        int(random.integers(0, picture.width - side)),
+        int(random.integers(0, picture.height - side)),
+    )
     if not stamps:
         picture.paste(
-            tuple(int(value) for value in random.integers(0, 256, 3)), (*place, place[0] + side, place[1] + side)
+            tuple(int(value) for value in random.integers(0, 256, 3)),
+            (*place, place[0] + side, place[1] + side),
         )
         return
     with Image.open(stamps[int(random.integers(len(stamps)))]) as file:
         stamp = file.convert("RGBA")
-    stamp = stamp.resize((side, max(1, round(side * min(1.0, stamp.height / stamp.width)))), Image.Resampling.BICUBIC)
+    stamp = stamp.resize(
+        (side, max(1, round(side * min(1.0, stamp.height / stamp.width)))), Image.Resampling.BICUBIC
+    )
     picture.paste(stamp, place, stamp)

@@ -1,4 +1,5 @@
-"""The loopback server of N1, in its own process: every picture after a wait, from memory, over kept connections.
+"""The loopback server of N1, in its own process: every picture after a wait, from memory, over kept
+connections.
 
 ``python -m benchmarks.downloading.server FOLDER DELAY`` prints its port. `/p/<n>.jpg` is picture n; beyond the number
 of files it goes round again with one entry of the quantisation table changed, so that the pixels differ each time.
@@ -11,7 +12,9 @@ import time
 from pathlib import Path
 
 TABLE = b"\xff\xdb"  # marker of the quantisation tables
-TABLE_ENTRY = 4 + 1 + 1  # marker and length, table number, then the lowest frequency but one, which reduced scales use
+TABLE_ENTRY = (
+    4 + 1 + 1
+)  # marker and length, table number, then the lowest frequency but one, which reduced scales use
 
 
 class Pictures:
@@ -72,7 +75,9 @@ async def serve(folder: Path, delay: float) -> None:
     """Serve until killed."""
     pictures = Pictures(folder)
     loop = asyncio.get_running_loop()
-    server = await loop.create_server(lambda: Connection(pictures, delay), "127.0.0.1", 0, backlog=1024)
+    server = await loop.create_server(
+        lambda: Connection(pictures, delay), "127.0.0.1", 0, backlog=1024
+    )
     print(server.sockets[0].getsockname()[1], flush=True)
     await server.serve_forever()
 

@@ -14,7 +14,12 @@ class Migration(migrations.Migration):
         migrations.CreateModel(
             name="ClassifierRequest",
             fields=[
-                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
                 ("email", models.EmailField(max_length=254)),
                 (
                     "status",
@@ -37,18 +42,24 @@ class Migration(migrations.Migration):
                 ("created", models.DateTimeField(db_index=True, default=django.utils.timezone.now)),
                 (
                     "moved",
-                    models.DateTimeField(default=django.utils.timezone.now, help_text="When the status last changed."),
+                    models.DateTimeField(
+                        default=django.utils.timezone.now, help_text="When the status last changed."
+                    ),
                 ),
                 (
                     "link_version",
-                    models.PositiveIntegerField(default=1, help_text="A new version revokes older links."),
+                    models.PositiveIntegerField(
+                        default=1, help_text="A new version revokes older links."
+                    ),
                 ),
                 ("token_sha256", models.CharField(editable=False, max_length=64, unique=True)),
                 ("images_per_class", models.PositiveIntegerField(default=100)),
                 (
                     "license",
                     models.CharField(
-                        choices=[("any", "Any licence"), ("open", "Open licences only")], default="any", max_length=8
+                        choices=[("any", "Any licence"), ("open", "Open licences only")],
+                        default="any",
+                        max_length=8,
                     ),
                 ),
                 (
@@ -57,7 +68,10 @@ class Migration(migrations.Migration):
                         choices=[
                             ("resnet50", "ResNet50 (the default)"),
                             ("resnet18", "ResNet18 (smaller, faster)"),
-                            ("efficientnet_lite0", "EfficientNet-Lite0 (smallest, always available)"),
+                            (
+                                "efficientnet_lite0",
+                                "EfficientNet-Lite0 (smallest, always available)",
+                            ),
                         ],
                         default="resnet50",
                         max_length=32,
@@ -65,16 +79,26 @@ class Migration(migrations.Migration):
                 ),
                 (
                     "sources",
-                    models.JSONField(blank=True, default=list, help_text="Ordered source names; empty: the site's."),
+                    models.JSONField(
+                        blank=True,
+                        default=list,
+                        help_text="Ordered source names; empty: the site's.",
+                    ),
                 ),
                 ("locale", models.CharField(default="en-US", max_length=16)),
                 (
                     "accept_fewer",
-                    models.BooleanField(default=False, help_text="Train even with fewer pictures than the minimum."),
+                    models.BooleanField(
+                        default=False, help_text="Train even with fewer pictures than the minimum."
+                    ),
                 ),
                 (
                     "error",
-                    models.JSONField(blank=True, help_text="stage, reason, remedy; null when all is well.", null=True),
+                    models.JSONField(
+                        blank=True,
+                        help_text="stage, reason, remedy; null when all is well.",
+                        null=True,
+                    ),
                 ),
             ],
             options={
@@ -85,12 +109,20 @@ class Migration(migrations.Migration):
         migrations.CreateModel(
             name="SourceHealth",
             fields=[
-                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
                 ("name", models.CharField(max_length=32, unique=True)),
                 ("outcome", models.CharField(max_length=20)),
                 ("message", models.TextField(blank=True)),
                 ("asked", models.DateTimeField(default=django.utils.timezone.now)),
-                ("failures", models.PositiveIntegerField(default=0, help_text="Failures in a row.")),
+                (
+                    "failures",
+                    models.PositiveIntegerField(default=0, help_text="Failures in a row."),
+                ),
                 ("closed_until", models.DateTimeField(blank=True, null=True)),
             ],
             options={
@@ -101,7 +133,12 @@ class Migration(migrations.Migration):
         migrations.CreateModel(
             name="WorkerBeat",
             fields=[
-                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
                 ("cluster", models.CharField(max_length=64, unique=True)),
                 ("queue", models.CharField(max_length=16)),
                 ("at", models.DateTimeField(default=django.utils.timezone.now)),
@@ -114,13 +151,22 @@ class Migration(migrations.Migration):
         migrations.CreateModel(
             name="DatasetVersion",
             fields=[
-                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
                 ("number", models.PositiveIntegerField()),
                 ("created", models.DateTimeField(default=django.utils.timezone.now)),
                 ("images", models.PositiveIntegerField(default=0)),
                 (
                     "manifest_sha256",
-                    models.CharField(blank=True, help_text="Set when training has frozen the split.", max_length=64),
+                    models.CharField(
+                        blank=True,
+                        help_text="Set when training has frozen the split.",
+                        max_length=64,
+                    ),
                 ),
                 (
                     "request",
@@ -138,7 +184,12 @@ class Migration(migrations.Migration):
         migrations.CreateModel(
             name="Artifact",
             fields=[
-                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
                 (
                     "kind",
                     models.CharField(
@@ -151,7 +202,10 @@ class Migration(migrations.Migration):
                         max_length=12,
                     ),
                 ),
-                ("path", models.CharField(help_text="Relative to the data folder.", max_length=200)),
+                (
+                    "path",
+                    models.CharField(help_text="Relative to the data folder.", max_length=200),
+                ),
                 ("bytes", models.PositiveBigIntegerField()),
                 ("sha256", models.CharField(max_length=64)),
                 ("created", models.DateTimeField(default=django.utils.timezone.now)),
@@ -171,14 +225,23 @@ class Migration(migrations.Migration):
         migrations.CreateModel(
             name="Event",
             fields=[
-                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
                 ("at", models.DateTimeField(default=django.utils.timezone.now)),
                 ("old", models.CharField(blank=True, max_length=20)),
                 ("new", models.CharField(max_length=20)),
                 ("reason", models.TextField(blank=True)),
                 (
                     "actor",
-                    models.CharField(blank=True, help_text="job:<id>, person, admin name, or empty", max_length=64),
+                    models.CharField(
+                        blank=True,
+                        help_text="job:<id>, person, admin name, or empty",
+                        max_length=64,
+                    ),
                 ),
                 (
                     "request",
@@ -196,8 +259,18 @@ class Migration(migrations.Migration):
         migrations.CreateModel(
             name="ImageClass",
             fields=[
-                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
-                ("number", models.PositiveSmallIntegerField(help_text="1-based, in the order of submission.")),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                (
+                    "number",
+                    models.PositiveSmallIntegerField(
+                        help_text="1-based, in the order of submission."
+                    ),
+                ),
                 ("name", models.CharField(max_length=64)),
                 ("query", models.CharField(max_length=200)),
                 ("found", models.PositiveIntegerField(default=0)),
@@ -206,7 +279,9 @@ class Migration(migrations.Migration):
                 (
                     "outcomes",
                     models.JSONField(
-                        blank=True, default=list, help_text="One per source asked: name, outcome, found, message."
+                        blank=True,
+                        default=list,
+                        help_text="One per source asked: name, outcome, found, message.",
                     ),
                 ),
                 (
@@ -226,7 +301,12 @@ class Migration(migrations.Migration):
         migrations.CreateModel(
             name="ImageUrl",
             fields=[
-                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
                 ("source", models.CharField(max_length=32)),
                 ("query", models.CharField(max_length=200)),
                 ("rank", models.PositiveIntegerField(default=0)),
@@ -238,17 +318,32 @@ class Migration(migrations.Migration):
                 ("license", models.CharField(blank=True, max_length=64)),
                 ("license_version", models.CharField(blank=True, max_length=16)),
                 ("license_url", models.TextField(blank=True)),
-                ("license_basis", models.CharField(blank=True, help_text="per-item, filter or unknown", max_length=16)),
+                (
+                    "license_basis",
+                    models.CharField(
+                        blank=True, help_text="per-item, filter or unknown", max_length=16
+                    ),
+                ),
                 ("attribution", models.TextField(blank=True)),
                 (
                     "state",
                     models.CharField(
-                        choices=[("kept", "Kept"), ("removed", "Removed"), ("rejected", "Rejected")], max_length=10
+                        choices=[
+                            ("kept", "Kept"),
+                            ("removed", "Removed"),
+                            ("rejected", "Rejected"),
+                        ],
+                        max_length=10,
                     ),
                 ),
                 ("reason", models.CharField(blank=True, max_length=24)),
                 ("detail", models.TextField(blank=True)),
-                ("file", models.CharField(blank=True, help_text="Path inside the collection folder.", max_length=64)),
+                (
+                    "file",
+                    models.CharField(
+                        blank=True, help_text="Path inside the collection folder.", max_length=64
+                    ),
+                ),
                 ("sha256", models.CharField(blank=True, db_index=True, max_length=64)),
                 ("source_sha256", models.CharField(blank=True, db_index=True, max_length=64)),
                 ("width", models.PositiveIntegerField(null=True)),
@@ -259,13 +354,24 @@ class Migration(migrations.Migration):
                 ("fetched_at", models.DateTimeField(null=True)),
                 (
                     "split",
-                    models.CharField(blank=True, help_text="train, val or test in the latest version", max_length=5),
+                    models.CharField(
+                        blank=True,
+                        help_text="train, val or test in the latest version",
+                        max_length=5,
+                    ),
                 ),
-                ("group", models.IntegerField(help_text="near-duplicate group in the latest version", null=True)),
+                (
+                    "group",
+                    models.IntegerField(
+                        help_text="near-duplicate group in the latest version", null=True
+                    ),
+                ),
                 (
                     "image_class",
                     models.ForeignKey(
-                        on_delete=django.db.models.deletion.CASCADE, related_name="images", to="requests_app.imageclass"
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="images",
+                        to="requests_app.imageclass",
                     ),
                 ),
             ],
@@ -276,7 +382,12 @@ class Migration(migrations.Migration):
         migrations.CreateModel(
             name="Job",
             fields=[
-                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
                 ("stage", models.CharField(max_length=12)),
                 ("queue", models.CharField(max_length=16)),
                 (
@@ -297,13 +408,24 @@ class Migration(migrations.Migration):
                 (
                     "fence",
                     models.PositiveIntegerField(
-                        default=0, help_text="Grows with every claim; an older holder has lost the job."
+                        default=0,
+                        help_text="Grows with every claim; an older holder has lost the job.",
                     ),
                 ),
-                ("owner", models.CharField(blank=True, help_text="The cluster that runs it.", max_length=64)),
+                (
+                    "owner",
+                    models.CharField(
+                        blank=True, help_text="The cluster that runs it.", max_length=64
+                    ),
+                ),
                 ("lease_until", models.DateTimeField(null=True)),
                 ("cancel_requested", models.BooleanField(default=False)),
-                ("progress", models.JSONField(blank=True, default=dict, help_text="done, total, message, eta_seconds")),
+                (
+                    "progress",
+                    models.JSONField(
+                        blank=True, default=dict, help_text="done, total, message, eta_seconds"
+                    ),
+                ),
                 ("error", models.TextField(blank=True)),
                 ("created", models.DateTimeField(default=django.utils.timezone.now)),
                 ("started", models.DateTimeField(null=True)),
@@ -324,11 +446,18 @@ class Migration(migrations.Migration):
         migrations.CreateModel(
             name="OutgoingMail",
             fields=[
-                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
                 (
                     "key",
                     models.CharField(
-                        help_text="Makes the mail, and its Message-ID, unique.", max_length=100, unique=True
+                        help_text="Makes the mail, and its Message-ID, unique.",
+                        max_length=100,
+                        unique=True,
                     ),
                 ),
                 ("to", models.EmailField(max_length=254)),
@@ -371,13 +500,26 @@ class Migration(migrations.Migration):
         migrations.CreateModel(
             name="TrainingRun",
             fields=[
-                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
                 ("created", models.DateTimeField(default=django.utils.timezone.now)),
                 ("finished", models.DateTimeField(null=True)),
-                ("backbone", models.CharField(help_text="The backbone really used.", max_length=32)),
+                (
+                    "backbone",
+                    models.CharField(help_text="The backbone really used.", max_length=32),
+                ),
                 ("metrics", models.JSONField(blank=True, null=True)),
                 ("seconds", models.JSONField(blank=True, default=dict, help_text="phase: seconds")),
-                ("notices", models.JSONField(blank=True, default=list, help_text="Sentences the person must read.")),
+                (
+                    "notices",
+                    models.JSONField(
+                        blank=True, default=list, help_text="Sentences the person must read."
+                    ),
+                ),
                 (
                     "version",
                     models.OneToOneField(
@@ -393,23 +535,33 @@ class Migration(migrations.Migration):
         ),
         migrations.AddConstraint(
             model_name="datasetversion",
-            constraint=models.UniqueConstraint(fields=("request", "number"), name="version_number_once_per_request"),
+            constraint=models.UniqueConstraint(
+                fields=("request", "number"), name="version_number_once_per_request"
+            ),
         ),
         migrations.AddConstraint(
             model_name="artifact",
-            constraint=models.UniqueConstraint(fields=("version", "kind"), name="artifact_kind_once_per_version"),
+            constraint=models.UniqueConstraint(
+                fields=("version", "kind"), name="artifact_kind_once_per_version"
+            ),
         ),
         migrations.AddConstraint(
             model_name="imageclass",
-            constraint=models.UniqueConstraint(fields=("request", "number"), name="class_number_once_per_request"),
+            constraint=models.UniqueConstraint(
+                fields=("request", "number"), name="class_number_once_per_request"
+            ),
         ),
         migrations.AddIndex(
             model_name="imageurl",
-            index=models.Index(fields=["image_class", "state"], name="requests_ap_image_c_b74e03_idx"),
+            index=models.Index(
+                fields=["image_class", "state"], name="requests_ap_image_c_b74e03_idx"
+            ),
         ),
         migrations.AddConstraint(
             model_name="imageurl",
-            constraint=models.UniqueConstraint(fields=("image_class", "url_sha256"), name="url_once_per_class"),
+            constraint=models.UniqueConstraint(
+                fields=("image_class", "url_sha256"), name="url_once_per_class"
+            ),
         ),
         migrations.AddIndex(
             model_name="job",
@@ -417,6 +569,8 @@ class Migration(migrations.Migration):
         ),
         migrations.AddIndex(
             model_name="job",
-            index=models.Index(fields=["state", "lease_until"], name="requests_ap_state_57d6fe_idx"),
+            index=models.Index(
+                fields=["state", "lease_until"], name="requests_ap_state_57d6fe_idx"
+            ),
         ),
     ]

@@ -13,7 +13,12 @@ class Migration(migrations.Migration):
         migrations.CreateModel(
             name="BrowserTurn",
             fields=[
-                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
                 ("name", models.CharField(default="browser", max_length=16, unique=True)),
                 ("job", models.BigIntegerField(null=True)),
                 ("fence", models.PositiveIntegerField(default=0)),
@@ -26,12 +31,16 @@ class Migration(migrations.Migration):
         migrations.AddField(
             model_name="sourcehealth",
             name="evidence",
-            field=models.CharField(blank=True, help_text="Saved page, relative to the data folder.", max_length=200),
+            field=models.CharField(
+                blank=True, help_text="Saved page, relative to the data folder.", max_length=200
+            ),
         ),
         migrations.AddField(
             model_name="sourcehealth",
             name="trial_job",
-            field=models.BigIntegerField(blank=True, help_text="The job that may try a closed source.", null=True),
+            field=models.BigIntegerField(
+                blank=True, help_text="The job that may try a closed source.", null=True
+            ),
         ),
         migrations.AddField(
             model_name="workerbeat",
@@ -43,8 +52,18 @@ class Migration(migrations.Migration):
         migrations.CreateModel(
             name="TakenDown",
             fields=[
-                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
-                ("what", models.CharField(choices=[("url", "Address"), ("sha256", "Content")], max_length=8)),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                (
+                    "what",
+                    models.CharField(
+                        choices=[("url", "Address"), ("sha256", "Content")], max_length=8
+                    ),
+                ),
                 ("digest", models.CharField(max_length=64)),
                 ("reason", models.TextField(blank=True)),
                 ("at", models.DateTimeField(default=django.utils.timezone.now)),
@@ -52,7 +71,9 @@ class Migration(migrations.Migration):
             options={
                 "verbose_name_plural": "taken down",
                 "ordering": ["-at"],
-                "constraints": [models.UniqueConstraint(fields=("what", "digest"), name="taken_down_once")],
+                "constraints": [
+                    models.UniqueConstraint(fields=("what", "digest"), name="taken_down_once")
+                ],
             },
         ),
     ]

@@ -1,4 +1,6 @@
-"""What the adapters of JSON APIs share: asking with retries, and cleaning the text that comes back."""
+"""What the adapters of JSON APIs share: asking with retries, and cleaning the text that comes
+back.
+"""
 
 import html
 import random
@@ -21,7 +23,8 @@ def ask(
     interval: float,
     headers: Mapping[str, str] | None = None,
 ) -> JsonReply | FetchFailure:
-    """Ask at the source's pace; after a server error or no answer, try again with growing, jittered pauses.
+    """Ask at the source's pace; after a server error or no answer, try again with growing, jittered
+    pauses.
 
     `headers` go along where the tools can send them.
     """

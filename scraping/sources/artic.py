@@ -1,4 +1,6 @@
-"""The Art Institute of Chicago: photographs of its works, asked only for those in the public domain, which are CC0."""
+"""The Art Institute of Chicago: photographs of its works, asked only for those in the public
+domain, which are CC0.
+"""
 
 from typing import Any
 
@@ -23,7 +25,9 @@ def image_base(data: Any) -> str:
 
 
 def parse_artwork(work: Any, base: str) -> list[Candidate] | None:
-    """One work as a candidate; None when it cannot be read, none when it is not free or has no picture."""
+    """One work as a candidate; None when it cannot be read, none when it is not free or has no
+    picture.
+    """
     if not isinstance(work, dict) or "image_id" not in work or "is_public_domain" not in work:
         return None
     image = plain_text(work["image_id"])
@@ -44,7 +48,9 @@ def parse_artwork(work: Any, base: str) -> list[Candidate] | None:
             license_version=FREE["zero"].version,
             license_url=FREE["zero"].url,
             license_basis="per-item",
-            attribution=", ".join(filter(None, (creator, title, "The Art Institute of Chicago, CC0"))),
+            attribution=", ".join(
+                filter(None, (creator, title, "The Art Institute of Chicago, CC0"))
+            ),
         )
     ]
 
@@ -66,7 +72,11 @@ class ArticSource(Source):
     def search(self, query: Query, tools: SourceTools) -> SearchResult:
         """Read page after page until enough is found or the last is reached."""
         base = ""
-        contact = {"AIC-User-Agent": f"{PRODUCT} ({query.options.contact})"} if query.options.contact else {}
+        contact = (
+            {"AIC-User-Agent": f"{PRODUCT} ({query.options.contact})"}
+            if query.options.contact
+            else {}
+        )
 
         def request(number: int, _: JsonReply | None) -> JsonReply | FetchFailure:
             nonlocal base
@@ -77,7 +87,9 @@ class ArticSource(Source):
                 "limit": str(PAGE_SIZE),
                 "page": str(number),
             }
-            reply = ask(tools.base_url + SEARCH_PATH, parameters, query, tools, self.min_interval_s, contact)
+            reply = ask(
+                tools.base_url + SEARCH_PATH, parameters, query, tools, self.min_interval_s, contact
+            )
             base = "" if isinstance(reply, FetchFailure) else image_base(reply.data)
             return reply
 
@@ -86,7 +98,13 @@ class ArticSource(Source):
 
         def is_last(reply: JsonReply, number: int, count: int) -> bool:
             pagination = reply.data.get("pagination")
-            pages = whole_number(pagination.get("total_pages")) if isinstance(pagination, dict) else None
+            pages = (
+                whole_number(pagination.get("total_pages"))
+                if isinstance(pagination, dict)
+                else None
+            )
             return not count or number >= (pages or 0) or (number + 1) * PAGE_SIZE > DEEPEST
 
-        return read_pages(self, query, Paging(request, items, lambda work: parse_artwork(work, base), is_last))
+        return read_pages(
+            self, query, Paging(request, items, lambda work: parse_artwork(work, base), is_last)
+        )

@@ -1,7 +1,8 @@
 """Bing Images, read from its result page in a real browser.
 
-The page is scrolled like a reader would, slowly; results are read from the `m` attribute of their tiles in one
-script call. Bing states no licence per picture. What the page looks like stands in SELECTORS and nowhere else.
+The page is scrolled like a reader would, slowly; results are read from the `m` attribute of their
+tiles in one script call. Bing states no licence per picture. What the page looks like stands in
+SELECTORS and nowhere else.
 """
 
 import html
@@ -43,7 +44,9 @@ SELECTORS = {
 }
 BLOCKED_PATHS = re.compile(r"/turing/captcha|/challenge")
 BLOCKED_TEXT = re.compile(r"one last step|please solve the challenge below", re.IGNORECASE)
-NO_RESULTS_TEXT = re.compile(r"there are no results for|no results found for|did not match any", re.IGNORECASE)
+NO_RESULTS_TEXT = re.compile(
+    r"there are no results for|no results found for|did not match any", re.IGNORECASE
+)
 SHELL_CHARACTERS = 2000  # a page shorter than this without results is an empty shell
 MAX_ROUNDS = 60
 STALE_ROUNDS = 3  # scrolls without anything new before the end is believed
@@ -85,13 +88,17 @@ window.dispatchEvent(new Event('scroll'));
 const more = document.querySelector(s.see_more);
 if (arguments[1] && more) { more.click(); }
 """
-CLOSE_CONSENT = "const b = document.querySelector(arguments[0].consent_reject); if (b) { b.click(); }"
+CLOSE_CONSENT = (
+    "const b = document.querySelector(arguments[0].consent_reject); if (b) { b.click(); }"
+)
 COUNT_TILES = "return document.querySelectorAll(arguments[0].tile).length;"
 
 
 @dataclass(frozen=True)
 class PageState:
-    """What the page shows right now, as READ_PAGE returns it. `tiles`: the `m`, `href` and size text of each."""
+    """What the page shows right now, as READ_PAGE returns it. `tiles`: the `m`, `href` and size
+    text of each.
+    """
 
     count: int
     tiles: list[list[str]]
@@ -106,7 +113,9 @@ class PageState:
 
 
 def search_url(base_url: str, words: str, locale: str, filters: tuple[str, ...] = ()) -> str:
-    """Address of the result page. Filters such as `photo-photo` go in with a plain `+`: `%2B` disables them."""
+    """Address of the result page. Filters such as `photo-photo` go in with a plain `+`: `%2B`
+    disables them.
+    """
     address = f"{base_url}/images/search?q={quote(words)}&form=HDRSC2&first=1&adlt=strict&mkt={quote(locale)}"
     tokens = "".join(f"+filterui:{quote(name, safe='-_')}" for name in filters)
     return f"{address}&qft={tokens}" if tokens else address
@@ -238,7 +247,9 @@ class _Visit:
         in_time = open_page(driver, address, self.query)
         state = self._first_state(driver)
         if not state.count:
-            return self._without_tiles(driver, state) if in_time else late(self.source, self.gathering)
+            return (
+                self._without_tiles(driver, state) if in_time else late(self.source, self.gathering)
+            )
         driver.execute_script(CLOSE_CONSENT, SELECTORS)
         state = self._scroll_through(driver, state)
         return self._with_tiles(driver, state)
@@ -286,13 +297,17 @@ class _Visit:
     def _with_tiles(self, driver: Remote, state: PageState) -> SearchResult:
         stats, found = self.gathering.stats, self.gathering.candidates()
         if self.gathering.drifted():
-            return self._changed(driver, f"{self.gathering.readable} of {stats.seen} tiles readable")
+            return self._changed(
+                driver, f"{self.gathering.readable} of {stats.seen} tiles readable"
+            )
         enough = len(found) >= self.query.limit
         if not enough and state.fragment_status == 429:
             return rate_limited(self.source, found, stats, None, "while scrolling")
         if not enough and stats.ended_by == "deadline":
             return late(self.source, self.gathering)
-        if not enough and state.fragment_status >= 500:  # not all that it has, only all that it gave
+        if (
+            not enough and state.fragment_status >= 500
+        ):  # not all that it has, only all that it gave
             detail = f"status {state.fragment_status} while scrolling"
             return SearchResult(Outcome.NETWORK, found, "Bing stopped answering.", detail, stats)
         return finished(self.source, self.query, found, stats)
@@ -307,17 +322,23 @@ class _Visit:
             case Outcome.NO_RESULTS:
                 return finished(self.source, self.query, (), stats)
             case Outcome.NETWORK:
-                return SearchResult(Outcome.NETWORK, (), "Bing did not answer.", f"status {state.status}", stats)
+                return SearchResult(
+                    Outcome.NETWORK, (), "Bing did not answer.", f"status {state.status}", stats
+                )
             case _:
                 return self._changed(driver, f"no {SELECTORS['tile']} at {state.url}")
 
     def _changed(self, driver: Remote, detail: str) -> SearchResult:
         evidence = keep_page(driver, self.source, self.query)
-        return changed(self.source, self.gathering.candidates(), self.gathering.stats, detail, evidence)
+        return changed(
+            self.source, self.gathering.candidates(), self.gathering.stats, detail, evidence
+        )
 
 
 def classify_empty(state: PageState) -> Outcome:
-    """What a page without a single tile means, judged by its address, status and visible text only."""
+    """What a page without a single tile means, judged by its address, status and visible text
+    only.
+    """
     if BLOCKED_PATHS.search(urlsplit(state.url).path) or BLOCKED_TEXT.search(state.text):
         return Outcome.BLOCKED
     if state.status == 429:
@@ -339,7 +360,9 @@ def _state(driver: Remote, start: int) -> PageState:
 
 
 def _wait_for_growth(driver: Remote, known: int, patience: float) -> float:
-    """Wait until there are more tiles than known; return the seconds waited, `patience` when none came."""
+    """Wait until there are more tiles than known; return the seconds waited, `patience` when none
+    came.
+    """
     started = time.monotonic()
     while (waited := time.monotonic() - started) < patience:
         if driver.execute_script(COUNT_TILES, SELECTORS) != known:

@@ -1,4 +1,6 @@
-"""What the sources that are read in a browser share: opening a page, failing in words, keeping what is strange."""
+"""What the sources that are read in a browser share: opening a page, failing in words, keeping what
+is strange.
+"""
 
 from collections.abc import Callable
 from typing import Protocol
@@ -25,7 +27,9 @@ class Harvest(Protocol):
 def exact_host(base_url: str) -> tuple[str, ...]:
     """The one host and port of a replica or mirror, as a pattern for the browser."""
     parts = urlsplit(base_url)
-    return (f"{parts.scheme}://{parts.hostname}:{parts.port or (443 if parts.scheme == 'https' else 80)}",)
+    return (
+        f"{parts.scheme}://{parts.hostname}:{parts.port or (443 if parts.scheme == 'https' else 80)}",
+    )
 
 
 def visited(
@@ -35,7 +39,9 @@ def visited(
     harvest: Harvest,
     images: bool = False,
 ) -> SearchResult:
-    """Run a visit; whatever the browser does, the end is an outcome, and what was found before is kept."""
+    """Run a visit; whatever the browser does, the end is an outcome, and what was found before is
+    kept.
+    """
 
     def ended(outcome: Outcome, message: str, error: Exception) -> SearchResult:
         detail = str(getattr(error, "msg", None) or error).partition("\n")[0]
@@ -54,12 +60,17 @@ def visited(
 def late(source: Source, harvest: Harvest) -> SearchResult:
     """The result of a visit for which the time ran out."""
     found = harvest.candidates()
-    message = f"The time for {source.label} ran out." if found else f"{source.label} did not answer in time."
+    message = (
+        f"The time for {source.label} ran out."
+        if found
+        else f"{source.label} did not answer in time."
+    )
     return SearchResult(Outcome.TIMEOUT, found, message, "deadline", harvest.stats)
 
 
 def open_page(driver: Remote, address: str, query: Query) -> bool:
-    """Open a page within the time left; False when it did not load in time, then with what has come so far.
+    """Open a page within the time left; False when it did not load in time, then with what has come
+    so far.
 
     The page before is left first: else a page that never comes would be taken for it.
     """
@@ -74,7 +85,9 @@ def open_page(driver: Remote, address: str, query: Query) -> bool:
 
 
 def keep_page(driver: Remote, source: Source, query: Query) -> str:
-    """Save the page that is shown, with a screenshot, for the operator; return its path, empty without a folder."""
+    """Save the page that is shown, with a screenshot, for the operator; return its path, empty
+    without a folder.
+    """
     if not query.options.evidence_dir:
         return ""
     try:

@@ -1,7 +1,8 @@
 """What a source is: words in, candidates and a typed outcome out.
 
-A source never answers with silence: whatever happens to it is one of ten outcomes with a sentence for the user, and
-what it found before is kept. Parsers are pure functions over text; input and output around them are thin.
+A source never answers with silence: whatever happens to it is one of ten outcomes with a sentence
+for the user, and what it found before is kept. Parsers are pure functions over text; input and
+output around them are thin.
 """
 
 import re
@@ -37,7 +38,8 @@ class Outcome(StrEnum):
     UNAVAILABLE = "unavailable"
 
 
-# How long a source is left alone after such an end, in seconds; a wait that it asked for goes before.
+# How long a source is left alone after such an end, in seconds; a wait that it asked for goes
+# before.
 COOL_DOWN_SECONDS: Mapping[Outcome, float] = {
     Outcome.BLOCKED: 3600.0,
     Outcome.RATE_LIMITED: DEFAULT_WAIT_SECONDS,
@@ -52,8 +54,9 @@ COOL_DOWN_SECONDS: Mapping[Outcome, float] = {
 class Candidate:
     """One picture that a source names. `license_basis` is `per-item`, `filter` or `unknown`.
 
-    `identity` is a hint for finding the same photograph in two sources before any download: equal, non-empty
-    texts such as `inaturalist:12345` name one photograph, whatever the addresses look like.
+    `identity` is a hint for finding the same photograph in two sources before any download: equal,
+    non-empty texts such as `inaturalist:12345` name one photograph, whatever the addresses look
+    like.
     """
 
     image_url: str
@@ -91,8 +94,9 @@ class SearchStats:
 class SearchResult:
     """The end of a search: the user's sentence in `message`, the operator's in `detail`.
 
-    `retry_after` holds the seconds that the source itself asked to wait. `evidence` is the path of the page or
-    answer that was not understood, saved in the search's evidence folder; a screenshot lies beside it as `.png`.
+    `retry_after` holds the seconds that the source itself asked to wait. `evidence` is the path of
+    the page or answer that was not understood, saved in the search's evidence folder; a screenshot
+    lies beside it as `.png`.
     """
 
     outcome: Outcome
@@ -105,7 +109,9 @@ class SearchResult:
 
     @property
     def cool_down_seconds(self) -> float | None:
-        """Seconds to leave the source alone after this end; None when it may be asked again at once."""
+        """Seconds to leave the source alone after this end; None when it may be asked again at
+        once.
+        """
         usual = COOL_DOWN_SECONDS.get(self.outcome)
         if self.outcome is Outcome.RATE_LIMITED and self.retry_after is not None:
             return self.retry_after
@@ -114,10 +120,12 @@ class SearchResult:
 
 @dataclass(frozen=True)
 class SearchOptions:
-    """What was chosen. `license` is `any` or `open`; `robots` is `respect` or `operator`; `max_side` in pixels.
+    """What was chosen. `license` is `any` or `open`; `robots` is `respect` or `operator`;
+    `max_side` in pixels.
 
-    `credentials` holds what sources with an account need (`openverse_client_id`, `openverse_client_secret`,
-    `pixabay_key`). `evidence_dir` is the folder for answers that were not understood; without it none is saved.
+    `credentials` holds what sources with an account need (`openverse_client_id`,
+    `openverse_client_secret`, `pixabay_key`). `evidence_dir` is the folder for answers that were
+    not understood; without it none is saved.
     """
 
     locale: str = "en-US"
@@ -131,7 +139,9 @@ class SearchOptions:
 
 @dataclass(frozen=True)
 class Query:
-    """One question to a source: at most `limit` candidates, before `deadline` on the monotonic clock."""
+    """One question to a source: at most `limit` candidates, before `deadline` on the monotonic
+    clock.
+    """
 
     words: str
     limit: int
@@ -145,7 +155,9 @@ class Query:
 
 @dataclass(frozen=True)
 class JsonRequest:
-    """A request that needs more than an address: headers of its own, or a form to post when `form` is not None."""
+    """A request that needs more than an address: headers of its own, or a form to post when `form`
+    is not None.
+    """
 
     url: str
     parameters: Mapping[str, str] = field(default_factory=dict)
@@ -157,10 +169,11 @@ class JsonRequest:
 class SourceTools:
     """The outside world as a source sees it.
 
-    `get_json` and `fetch_text` go through the guarded fetch; `send` makes requests with headers or a form
-    (`scraping.sources.exchange.send`), and without it sources do what they can without an account. `browser` gives
-    a browser limited to the given hosts; it belongs to the caller. `pace` waits until the given seconds have passed
-    since this source was last asked, and not at all for hosts of one's own. `wait` simply waits.
+    `get_json` and `fetch_text` go through the guarded fetch; `send` makes requests with headers or
+    a form (`scraping.sources.exchange.send`), and without it sources do what they can without an
+    account. `browser` gives a browser limited to the given hosts; it belongs to the caller. `pace`
+    waits until the given seconds have passed since this source was last asked, and not at all for
+    hosts of one's own. `wait` simply waits.
     """
 
     base_url: str
@@ -200,23 +213,35 @@ class Source(ABC):
         """Find candidates. Never raises for what the source does; every end is an Outcome."""
 
     def other_names(self, query: Query, tools: SourceTools) -> list[str]:
-        """Other names of what is asked for, best first, by which it may be found too; empty when none are known."""
+        """Other names of what is asked for, best first, by which it may be found too; empty when
+        none are known.
+        """
         return []
 
 
-def finished(source: Source, query: Query, found: tuple[Candidate, ...], stats: SearchStats) -> SearchResult:
-    """The result of a search that ended by itself: OK, PARTIAL or NO_RESULTS by the number found."""
+def finished(
+    source: Source, query: Query, found: tuple[Candidate, ...], stats: SearchStats
+) -> SearchResult:
+    """The result of a search that ended by itself: OK, PARTIAL or NO_RESULTS by the number
+    found.
+    """
     found = found[: query.limit]
     if len(found) >= query.limit:
         return SearchResult(Outcome.OK, found, f"{len(found)} from {source.label}.", stats=stats)
     if found:
-        return SearchResult(Outcome.PARTIAL, found, f"{source.label} had only {len(found)}.", stats=stats)
+        return SearchResult(
+            Outcome.PARTIAL, found, f"{source.label} had only {len(found)}.", stats=stats
+        )
     message = f"{source.label} found nothing for “{query.words}”."
     return SearchResult(Outcome.NO_RESULTS, (), message, stats=stats)
 
 
 def rate_limited(
-    source: Source, found: tuple[Candidate, ...], stats: SearchStats, retry_after: float | None, detail: str = ""
+    source: Source,
+    found: tuple[Candidate, ...],
+    stats: SearchStats,
+    retry_after: float | None,
+    detail: str = "",
 ) -> SearchResult:
     """The result of a search that the source asked to interrupt."""
     wait = DEFAULT_WAIT_SECONDS if retry_after is None else retry_after
@@ -240,18 +265,34 @@ def changed(
 ) -> SearchResult:
     """The result of a search whose answer this program no longer understands."""
     message = f"{source.label} changed its pages; this source needs an update."
-    return SearchResult(Outcome.LAYOUT_CHANGED, found, message, detail, stats or SearchStats(), evidence=evidence)
+    return SearchResult(
+        Outcome.LAYOUT_CHANGED, found, message, detail, stats or SearchStats(), evidence=evidence
+    )
 
 
 def blocked(
-    source: Source, found: tuple[Candidate, ...], stats: SearchStats, detail: str, retry_after: float | None = None
+    source: Source,
+    found: tuple[Candidate, ...],
+    stats: SearchStats,
+    detail: str,
+    retry_after: float | None = None,
 ) -> SearchResult:
     """The result of a search that ended before a human check."""
-    return SearchResult(Outcome.BLOCKED, found, f"{source.label} asked for a human check.", detail, stats, retry_after)
+    return SearchResult(
+        Outcome.BLOCKED,
+        found,
+        f"{source.label} asked for a human check.",
+        detail,
+        stats,
+        retry_after,
+    )
 
 
 def failed(
-    source: Source, failure: FetchFailure, found: tuple[Candidate, ...] = (), stats: SearchStats | None = None
+    source: Source,
+    failure: FetchFailure,
+    found: tuple[Candidate, ...] = (),
+    stats: SearchStats | None = None,
 ) -> SearchResult:
     """The result of a search that an HTTP failure ended; what was found before is kept."""
     stats = stats or SearchStats()
@@ -259,7 +300,9 @@ def failed(
         return rate_limited(source, found, stats, failure.retry_after, failure.detail)
     if failure.status in (401, 403):
         message = f"{source.label} refused our requests."
-        return SearchResult(Outcome.BLOCKED, found, message, failure.detail, stats, failure.retry_after)
+        return SearchResult(
+            Outcome.BLOCKED, found, message, failure.detail, stats, failure.retry_after
+        )
     if failure.status in (400, 404) or failure.reason == "not_json":
         return changed(source, found, stats, failure.detail)
     late = failure.detail == "deadline"
@@ -269,7 +312,9 @@ def failed(
 
 
 def normalised_url(url: str) -> str:
-    """The form under which two spellings of one address are equal: for comparing, never for fetching."""
+    """The form under which two spellings of one address are equal: for comparing, never for
+    fetching.
+    """
     try:
         parts = urlsplit(url.strip())
         port = parts.port

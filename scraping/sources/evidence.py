@@ -1,4 +1,6 @@
-"""What the operator needs to mend a source: the page or answer that was not understood, saved when it happens."""
+"""What the operator needs to mend a source: the page or answer that was not understood, saved when
+it happens.
+"""
 
 import json
 import re
@@ -12,7 +14,9 @@ MOST_BYTES = 1 << 20
 
 
 def save_page(source: Source, query: Query, page: str, screenshot: bytes) -> str:
-    """Save a page and its screenshot side by side; return the page's path, empty when no folder was given."""
+    """Save a page and its screenshot side by side; return the page's path, empty when no folder was
+    given.
+    """
     path = _path(source, query, ".html")
     if path is None:
         return ""

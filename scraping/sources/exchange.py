@@ -1,7 +1,8 @@
 """Requests that `scraping.fetch` does not make: with headers of their own, or with a form to post.
 
-Sources with an account need them. The guard is the same: the same rule judges the address, the name's answers and
-each socket. Redirects are not followed, because what such a request carries is meant for one host.
+Sources with an account need them. The guard is the same: the same rule judges the address, the
+name's answers and each socket. Redirects are not followed, because what such a request carries is
+meant for one host.
 """
 
 import asyncio
@@ -24,7 +25,9 @@ from scraping.sources.contract import JsonRequest
 
 
 def send(request: JsonRequest, settings: FetchSettings) -> JsonReply | FetchFailure:
-    """Send one request and parse the JSON answer. For synchronous code; never raises for what the network does."""
+    """Send one request and parse the JSON answer. For synchronous code; never raises for what the
+    network does.
+    """
     return asyncio.run(_send(request, settings))
 
 
@@ -45,7 +48,9 @@ async def _send(request: JsonRequest, settings: FetchSettings) -> JsonReply | Fe
 
 
 def _session(rule: AddressRule, settings: FetchSettings) -> aiohttp.ClientSession:
-    connector = aiohttp.TCPConnector(resolver=GuardedResolver(rule, settings.lookup), socket_factory=rule.open_socket)
+    connector = aiohttp.TCPConnector(
+        resolver=GuardedResolver(rule, settings.lookup), socket_factory=rule.open_socket
+    )
     return aiohttp.ClientSession(
         connector=connector,
         headers={"User-Agent": settings.user_agent, "Accept": "application/json"},
@@ -54,7 +59,9 @@ def _session(rule: AddressRule, settings: FetchSettings) -> aiohttp.ClientSessio
     )
 
 
-async def _answer(session: aiohttp.ClientSession, url: URL, request: JsonRequest) -> JsonReply | FetchFailure:
+async def _answer(
+    session: aiohttp.ClientSession, url: URL, request: JsonRequest
+) -> JsonReply | FetchFailure:
     method = "GET" if request.form is None else "POST"
     form = None if request.form is None else dict(request.form)
     async with session.request(
@@ -67,7 +74,9 @@ async def _answer(session: aiohttp.ClientSession, url: URL, request: JsonRequest
         async for chunk in response.content.iter_any():
             body += chunk
             if len(body) > JSON_MAX_BYTES:
-                return FetchFailure("too_large", f"more than {JSON_MAX_BYTES} bytes", response.status)
+                return FetchFailure(
+                    "too_large", f"more than {JSON_MAX_BYTES} bytes", response.status
+                )
         try:
             return JsonReply(json.loads(body), response.headers)
         except (ValueError, RecursionError):

@@ -1,13 +1,22 @@
 """GBIF: occurrences of species from museums and observers, with the licence of each picture.
 
-Asked only for exact taxa. Much of it comes from iNaturalist; those photographs are named alike, so that one is kept.
+Asked only for exact taxa. Much of it comes from iNaturalist; those photographs are named alike, so
+that one is kept.
 """
 
 from typing import Any
 
 from scraping.fetch import FetchFailure, JsonReply
 from scraping.sources.api import ask, list_at, plain_text, same_name, web_address, whole_number
-from scraping.sources.contract import Candidate, Outcome, Query, SearchResult, Source, SourceTools, failed
+from scraping.sources.contract import (
+    Candidate,
+    Outcome,
+    Query,
+    SearchResult,
+    Source,
+    SourceTools,
+    failed,
+)
 from scraping.sources.identity import photograph
 from scraping.sources.inaturalist import PREVIEWS, sized_address
 from scraping.sources.licenses import License, read_license
@@ -57,7 +66,9 @@ def parse_occurrence(entry: Any, max_side: int) -> list[Candidate] | None:
     media = entry.get("media") if isinstance(entry, dict) else None
     if not isinstance(media, list):
         return None
-    parsed = (_parse_medium(medium, entry, max_side) for medium in media if isinstance(medium, dict))
+    parsed = (
+        _parse_medium(medium, entry, max_side) for medium in media if isinstance(medium, dict)
+    )
     return [candidate for candidate in parsed if candidate is not None][:PER_OCCURRENCE]
 
 
@@ -74,9 +85,12 @@ def _parse_medium(medium: dict[str, Any], entry: dict[str, Any], max_side: int) 
         source="gbif",
         query="",
         rank=0,
-        page_url=web_address(medium.get("references")) or (f"https://www.gbif.org/occurrence/{key}" if key else ""),
+        page_url=web_address(medium.get("references"))
+        or (f"https://www.gbif.org/occurrence/{key}" if key else ""),
         title=title,
-        mime=plain_text(medium.get("format")) if "image/" in plain_text(medium.get("format")) else "",
+        mime=plain_text(medium.get("format"))
+        if "image/" in plain_text(medium.get("format"))
+        else "",
         creator=creator,
         license=licence.name,
         license_version=licence.version,
@@ -88,7 +102,9 @@ def _parse_medium(medium: dict[str, Any], entry: dict[str, Any], max_side: int) 
 
 
 def smaller(address: str, max_side: int) -> str:
-    """An original of iNaturalist in the size that iNaturalist itself is asked for; any other address as it is."""
+    """An original of iNaturalist in the size that iNaturalist itself is asked for; any other
+    address as it is.
+    """
     if not photograph(address).startswith("inaturalist:"):
         return address
     return sized_address(address.replace("/original.", "/square."), max_side)
@@ -114,7 +130,9 @@ class GbifSource(Source):
     sample_words = "Felis catus"
 
     def search(self, query: Query, tools: SourceTools) -> SearchResult:
-        """Find the taxon by scientific or common name, then read its occurrences that have pictures."""
+        """Find the taxon by scientific or common name, then read its occurrences that have
+        pictures.
+        """
         taxon = self._taxon(query, tools)
         if isinstance(taxon, FetchFailure):
             return failed(self, taxon)
@@ -126,7 +144,9 @@ class GbifSource(Source):
     def other_names(self, query: Query, tools: SourceTools) -> list[str]:
         """The scientific name of what the words commonly name."""
         reply = self._ask(NAMES_PATH, _vernacular(query.words), query, tools)
-        taxon = None if isinstance(reply, FetchFailure) else exact_vernacular(reply.data, query.words)
+        taxon = (
+            None if isinstance(reply, FetchFailure) else exact_vernacular(reply.data, query.words)
+        )
         name = plain_text((taxon or {}).get("canonicalName"))
         return [name] if name and not same_name(name, query.words) else []
 
@@ -143,7 +163,9 @@ class GbifSource(Source):
         taxon = exact_vernacular(reply.data, query.words)
         return None if taxon is None else _key(taxon)
 
-    def _ask(self, path: str, parameters: dict[str, str], query: Query, tools: SourceTools) -> JsonReply | FetchFailure:
+    def _ask(
+        self, path: str, parameters: dict[str, str], query: Query, tools: SourceTools
+    ) -> JsonReply | FetchFailure:
         return ask(tools.base_url + path, parameters, query, tools, self.min_interval_s)
 
     def _paging(self, taxon: int, query: Query, tools: SourceTools) -> Paging:
@@ -151,10 +173,14 @@ class GbifSource(Source):
         parameters = {"taxonKey": str(taxon), "mediaType": "StillImage", "limit": str(size)}
 
         def request(number: int, _: JsonReply | None) -> JsonReply | FetchFailure:
-            return self._ask(OCCURRENCES_PATH, parameters | {"offset": str((number - 1) * size)}, query, tools)
+            return self._ask(
+                OCCURRENCES_PATH, parameters | {"offset": str((number - 1) * size)}, query, tools
+            )
 
         def is_last(reply: JsonReply, number: int, count: int) -> bool:
-            return not count or reply.data.get("endOfRecords") is True or (number + 1) * size > DEEPEST
+            return (
+                not count or reply.data.get("endOfRecords") is True or (number + 1) * size > DEEPEST
+            )
 
         return Paging(
             request,

@@ -1,8 +1,9 @@
-"""Google Images, read in a real browser: each result is opened with one ordinary click, as a reader would.
+"""Google Images, read in a real browser: each result is opened with one ordinary click, as a reader
+would.
 
-Off unless the operator asks for it, and then the last to be asked: its rules exclude programs, it shows a human check
-soon, and its pages change often. A human check ends the search; nothing is done to get around one. What the pages
-look like stands in SELECTORS and nowhere else.
+Off unless the operator asks for it, and then the last to be asked: its rules exclude programs, it
+shows a human check soon, and its pages change often. A human check ends the search; nothing is done
+to get around one. What the pages look like stands in SELECTORS and nowhere else.
 """
 
 import re
@@ -54,7 +55,8 @@ BLOCKED_TEXT = re.compile(r"unusual traffic", re.IGNORECASE)
 NO_RESULTS_TEXT = re.compile(r"did not match any|no results found|didn't match any", re.IGNORECASE)
 CONSENT_PATHS = re.compile(r"^/(?:ml|m)$")
 THUMBNAIL = re.compile(
-    r"^https?://(?:encrypted-tbn\d*\.|[^/]*\.)?(?:gstatic|google|googleusercontent)\.com/", re.IGNORECASE
+    r"^https?://(?:encrypted-tbn\d*\.|[^/]*\.)?(?:gstatic|google|googleusercontent)\.com/",
+    re.IGNORECASE,
 )
 SMALLEST_TILE = 47  # icons are smaller
 MOST_TILES = 100  # about as many as one search shows
@@ -103,12 +105,16 @@ return {
 };
 """
 BRING_INTO_VIEW = "arguments[0].scrollIntoView({block: 'center', behavior: 'instant'});"
-TO_THE_END = "window.scrollTo(0, document.body.scrollHeight); window.dispatchEvent(new Event('scroll'));"
+TO_THE_END = (
+    "window.scrollTo(0, document.body.scrollHeight); window.dispatchEvent(new Event('scroll'));"
+)
 
 
 @dataclass(frozen=True)
 class PageState:
-    """What the page shows right now. `tiles`: landing page, caption and thumbnail of each, None for mere icons."""
+    """What the page shows right now. `tiles`: landing page, caption and thumbnail of each, None for
+    mere icons.
+    """
 
     tiles: list[list[str] | None]
     panels: int
@@ -123,7 +129,9 @@ class PageState:
 
 @dataclass(frozen=True)
 class Panel:
-    """The panel opened last. `images`: address, width and height of each; `link` may name the original."""
+    """The panel opened last. `images`: address, width and height of each; `link` may name the
+    original.
+    """
 
     panels: int
     images: list[list[Any]]
@@ -141,7 +149,11 @@ def search_url(base_url: str, words: str, locale: str) -> str:
 def allowed_hosts(base_url: str) -> tuple[str, ...]:
     """Where the browser may go: Google's own hosts, or exactly the host and port of a replica."""
     if (urlsplit(base_url).hostname or "").endswith("google.com"):
-        return ("https://*.google.com:443", "https://*.gstatic.com:443", "https://*.googleusercontent.com:443")
+        return (
+            "https://*.google.com:443",
+            "https://*.gstatic.com:443",
+            "https://*.googleusercontent.com:443",
+        )
     return exact_host(base_url)
 
 
@@ -160,11 +172,17 @@ def parse_panel(panel: Panel) -> tuple[str, int | None, int | None] | None:
     if not is_original(address):
         return None
     width, height = given.get("w", [""])[0], given.get("h", [""])[0]
-    return address, int(width) if width.isdecimal() else None, int(height) if height.isdecimal() else None
+    return (
+        address,
+        int(width) if width.isdecimal() else None,
+        int(height) if height.isdecimal() else None,
+    )
 
 
 def classify_empty(state: PageState) -> Outcome:
-    """What a page without a single tile means. Its source is never searched: good pages contain the same words."""
+    """What a page without a single tile means. Its source is never searched: good pages contain the
+    same words.
+    """
     parts = urlsplit(state.url)
     if parts.hostname in BLOCKED_HOSTS or BLOCKED_PATHS.search(parts.path):
         return Outcome.BLOCKED
@@ -184,12 +202,16 @@ def classify_empty(state: PageState) -> Outcome:
 def on_consent_page(url: str) -> bool:
     """Whether the search was redirected to the question about cookies."""
     parts = urlsplit(url)
-    return (parts.hostname or "").startswith("consent.") or CONSENT_PATHS.search(parts.path) is not None
+    return (parts.hostname or "").startswith("consent.") or CONSENT_PATHS.search(
+        parts.path
+    ) is not None
 
 
 @dataclass
 class Gathering:
-    """What the clicks have brought so far; tiles tried are not tried again after the browser was lost."""
+    """What the clicks have brought so far; tiles tried are not tried again after the browser was
+    lost.
+    """
 
     words: str
     found: dict[str, Candidate] = field(default_factory=dict)
@@ -230,7 +252,11 @@ class GoogleSource(Source):
     supports = frozenset({"safe_search"})
     default_enabled = False
     min_interval_s = 5.0
-    thumbnail_hosts = ("encrypted-tbn*.gstatic.com/*", "*.gstatic.com/images*", "lh*.googleusercontent.com/*=w*")
+    thumbnail_hosts = (
+        "encrypted-tbn*.gstatic.com/*",
+        "*.gstatic.com/images*",
+        "lh*.googleusercontent.com/*=w*",
+    )
     always_last = True
 
     def search(self, query: Query, tools: SourceTools) -> SearchResult:
@@ -244,7 +270,9 @@ class GoogleSource(Source):
         gathering = Gathering(query.words)
         visit = _Visit(self, query, tools, gathering)
         browser = tools.browser(allowed_hosts(tools.base_url))
-        return visited(self, browser, lambda driver: visit.read(driver, address), gathering, images=True)
+        return visited(
+            self, browser, lambda driver: visit.read(driver, address), gathering, images=True
+        )
 
 
 @dataclass(frozen=True)
@@ -261,7 +289,9 @@ class _Visit:
         in_time = open_page(driver, address, self.query)
         state = self._refuse_cookies(driver, self._first_state(driver))
         if not state.tiles:
-            return self._without_tiles(driver, state) if in_time else late(self.source, self.gathering)
+            return (
+                self._without_tiles(driver, state) if in_time else late(self.source, self.gathering)
+            )
         self.gathering.stats.pages = 1
         return self._open_all(driver, state)
 
@@ -302,7 +332,9 @@ class _Visit:
         return finished(self.source, self.query, self.gathering.candidates(), stats)
 
     def _open_these(self, driver: Remote, state: PageState, start: int) -> SearchResult | None:
-        """Open the tiles from `start` on, one after the other; the result when there was reason to stop."""
+        """Open the tiles from `start` on, one after the other; the result when there was reason to
+        stop.
+        """
         for index, tile in enumerate(state.tiles[:MOST_TILES]):
             if index >= start and tile is not None:
                 if end := self._end(driver):
@@ -319,7 +351,9 @@ class _Visit:
         if stats.seen >= UNOPENED_TILES and not self.gathering.opened:
             return self._stuck(driver, f"no {SELECTORS['panel']} after {stats.seen} clicks")
         if stats.seen >= DRIFT_TILES and stats.dropped * 2 > stats.seen:
-            return self._stuck(driver, f"{stats.dropped} of {stats.seen} results showed no original")
+            return self._stuck(
+                driver, f"{stats.dropped} of {stats.seen} results showed no original"
+            )
         if not self.query.seconds_left():
             stats.ended_by = "deadline"
             return late(self.source, self.gathering)
@@ -347,8 +381,12 @@ class _Visit:
         else:
             self.gathering.keep(tile, original)
 
-    def _original(self, driver: Remote, index: int, before: int) -> tuple[str, int | None, int | None] | None:
-        """Wait until the panel shows the original instead of its preview; None when it does not come."""
+    def _original(
+        self, driver: Remote, index: int, before: int
+    ) -> tuple[str, int | None, int | None] | None:
+        """Wait until the panel shows the original instead of its preview; None when it does not
+        come.
+        """
         until = time.monotonic() + min(OPEN_SECONDS, self.query.seconds_left())
         opened = False
         while time.monotonic() < until:
@@ -382,13 +420,17 @@ class _Visit:
                 return finished(self.source, self.query, found, stats)
             case Outcome.NETWORK:
                 message = f"{self.source.label} did not answer."
-                return SearchResult(Outcome.NETWORK, found, message, f"status {state.status}", stats)
+                return SearchResult(
+                    Outcome.NETWORK, found, message, f"status {state.status}", stats
+                )
             case _:
                 return self._changed(driver, f"no {SELECTORS['tile']} at {state.url}")
 
     def _changed(self, driver: Remote, detail: str) -> SearchResult:
         evidence = keep_page(driver, self.source, self.query)
-        return changed(self.source, self.gathering.candidates(), self.gathering.stats, detail, evidence)
+        return changed(
+            self.source, self.gathering.candidates(), self.gathering.stats, detail, evidence
+        )
 
 
 def _state(driver: Remote) -> PageState:
@@ -402,12 +444,18 @@ def _panel(driver: Remote, index: int) -> Panel:
 
 
 def _click_first(driver: Remote, elements: list[Any]) -> bool:
-    """One ordinary click on the first element; False when there is none or something lies over it."""
+    """One ordinary click on the first element; False when there is none or something lies over
+    it.
+    """
     if not elements:
         return False
     try:
         driver.execute_script(BRING_INTO_VIEW, elements[0])
         elements[0].click()
-    except (ElementClickInterceptedException, ElementNotInteractableException, StaleElementReferenceException):
+    except (
+        ElementClickInterceptedException,
+        ElementNotInteractableException,
+        StaleElementReferenceException,
+    ):
         return False
     return True

@@ -1,4 +1,5 @@
-"""iNaturalist: observations of living things, identified by people, with the licence of each photograph.
+"""iNaturalist: observations of living things, identified by people, with the licence of each
+photograph.
 
 Asked only for exact taxa: its search is fuzzy, and a car may be called like a beetle.
 """
@@ -8,7 +9,16 @@ from typing import Any
 
 from scraping.fetch import FetchFailure, JsonReply
 from scraping.sources.api import ask, list_at, plain_text, same_name, web_address, whole_number
-from scraping.sources.contract import Candidate, Outcome, Query, SearchResult, Source, SourceTools, changed, failed
+from scraping.sources.contract import (
+    Candidate,
+    Outcome,
+    Query,
+    SearchResult,
+    Source,
+    SourceTools,
+    changed,
+    failed,
+)
 from scraping.sources.evidence import save_answer
 from scraping.sources.licenses import read_license
 from scraping.sources.paging import Paging, read_pages
@@ -28,7 +38,9 @@ SIZES = ((500, "medium"), (1024, "large"))
 
 
 def sized_address(square: str, max_side: int) -> str:
-    """The address of the size that suffices for the side wanted; the extension keeps its spelling."""
+    """The address of the size that suffices for the side wanted; the extension keeps its
+    spelling.
+    """
     size = next((name for side, name in SIZES if max_side <= side), "original")
     return SQUARE.sub(rf"/{size}\1", square)
 
@@ -37,14 +49,20 @@ def exact_taxon(taxa: list[Any], words: str) -> dict[str, Any] | None:
     """The first taxon that is really called so, by one of its names; a fuzzy hit is none."""
     for taxon in taxa:
         if isinstance(taxon, dict) and whole_number(taxon.get("id")):
-            names = (taxon.get("name"), taxon.get("preferred_common_name"), taxon.get("matched_term"))
+            names = (
+                taxon.get("name"),
+                taxon.get("preferred_common_name"),
+                taxon.get("matched_term"),
+            )
             if any(same_name(name, words) for name in names):
                 return taxon
     return None
 
 
 def parse_observation(entry: Any, max_side: int) -> list[Candidate] | None:
-    """The licensed photographs of one observation, None when it is none; those without a licence are reserved."""
+    """The licensed photographs of one observation, None when it is none; those without a licence
+    are reserved.
+    """
     photos = entry.get("photos") if isinstance(entry, dict) else None
     if not isinstance(photos, list):
         return None
@@ -103,10 +121,16 @@ class InaturalistSource(Source):
             return failed(self, reply)
         taxa = list_at(reply.data, "results")
         if taxa is None:
-            return changed(self, detail="the answer has no list of taxa", evidence=save_answer(self, query, reply.data))
+            return changed(
+                self,
+                detail="the answer has no list of taxa",
+                evidence=save_answer(self, query, reply.data),
+            )
         taxon = exact_taxon(taxa, query.words)
         if taxon is None:
-            message = f"iNaturalist was skipped: “{query.words}” is not the exact name of a living thing."
+            message = (
+                f"iNaturalist was skipped: “{query.words}” is not the exact name of a living thing."
+            )
             return SearchResult(Outcome.NOT_APPLICABLE, message=message)
         return read_pages(self, query, self._paging(taxon["id"], query, tools))
 
@@ -140,7 +164,9 @@ class InaturalistSource(Source):
 
         def is_last(reply: JsonReply, number: int, count: int) -> bool:
             total = whole_number(reply.data.get("total_results")) or 0
-            return not count or number * size >= min(total, DEEPEST) or (number + 1) * size > DEEPEST
+            return (
+                not count or number * size >= min(total, DEEPEST) or (number + 1) * size > DEEPEST
+            )
 
         return Paging(
             request,

@@ -1,4 +1,6 @@
-"""One spelling for every licence: a short name, its version and its address, whatever a source writes."""
+"""One spelling for every licence: a short name, its version and its address, whatever a source
+writes.
+"""
 
 import re
 from dataclasses import dataclass
@@ -15,7 +17,9 @@ MARK = re.compile(r"pdm|public-domain(?:-mark)?(?:-1-0)?")
 
 @dataclass(frozen=True)
 class License:
-    """`name` is `cc-by-sa` and the like, `cc0` or `pdm`; empty when the text names no open licence."""
+    """`name` is `cc-by-sa` and the like, `cc0` or `pdm`; empty when the text names no open
+    licence.
+    """
 
     name: str = ""
     version: str = ""
@@ -23,7 +27,9 @@ class License:
 
 
 def read_license(text: object, version: str = "") -> License:
-    """A licence from its address, its code or its usual short form; `version` is taken where the text has none."""
+    """A licence from its address, its code or its usual short form; `version` is taken where the
+    text has none.
+    """
     if not isinstance(text, str):
         return License()
     if deed := DEED.search(text):

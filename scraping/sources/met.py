@@ -1,6 +1,8 @@
-"""The Metropolitan Museum of Art: photographs of its works, CC0 where the work is in the public domain.
+"""The Metropolitan Museum of Art: photographs of its works, CC0 where the work is in the public
+domain.
 
-A search gives numbers of works only; each is looked up by itself, slowly: a firewall refuses quick readers.
+A search gives numbers of works only; each is looked up by itself, slowly: a firewall refuses quick
+readers.
 """
 
 from collections.abc import Iterator
@@ -29,17 +31,25 @@ OBJECT_PATH = "/public/collection/v1/objects"
 
 
 def object_numbers(data: Any) -> list[int] | None:
-    """The numbers found; empty when the answer holds null for them, None when it is of another shape."""
+    """The numbers found; empty when the answer holds null for them, None when it is of another
+    shape.
+    """
     if not isinstance(data, dict) or "objectIDs" not in data:
         return None
     numbers = data["objectIDs"]
     if numbers is None:
         return []
-    return [number for number in numbers if whole_number(number)] if isinstance(numbers, list) else None
+    return (
+        [number for number in numbers if whole_number(number)]
+        if isinstance(numbers, list)
+        else None
+    )
 
 
 def parse_object(work: Any) -> list[Candidate] | None:
-    """One work as a candidate; None when it cannot be read, none when it is not free or has no picture."""
+    """One work as a candidate; None when it cannot be read, none when it is not free or has no
+    picture.
+    """
     if not isinstance(work, dict) or "isPublicDomain" not in work:
         return None
     address = web_address(work.get("primaryImageSmall")) or web_address(work.get("primaryImage"))
@@ -59,7 +69,9 @@ def parse_object(work: Any) -> list[Candidate] | None:
             license_version=FREE["zero"].version,
             license_url=FREE["zero"].url,
             license_basis="per-item",
-            attribution=", ".join(filter(None, (creator, title, "The Metropolitan Museum of Art, CC0"))),
+            attribution=", ".join(
+                filter(None, (creator, title, "The Metropolitan Museum of Art, CC0"))
+            ),
         )
     ]
 
@@ -79,7 +91,9 @@ class MetSource(Source):
     thumbnail_hosts = ("images.metmuseum.org/*/mobile-large/*",)
 
     def search(self, query: Query, tools: SourceTools) -> SearchResult:
-        """Find the numbers of works with pictures, then look up one after the other until enough is found."""
+        """Find the numbers of works with pictures, then look up one after the other until enough is
+        found.
+        """
         parameters = {"hasImages": "true", "q": query.words}
         reply = ask(tools.base_url + SEARCH_PATH, parameters, query, tools, self.min_interval_s)
         if isinstance(reply, FetchFailure):
@@ -92,7 +106,9 @@ class MetSource(Source):
             return finished(self, query, (), SearchStats(pages=1, ended_by="nothing found"))
         return read_pages(self, query, self._paging(iter(numbers), len(numbers), query, tools))
 
-    def _paging(self, numbers: Iterator[int], total: int, query: Query, tools: SourceTools) -> Paging:
+    def _paging(
+        self, numbers: Iterator[int], total: int, query: Query, tools: SourceTools
+    ) -> Paging:
         left = total
 
         def request(_: int, __: JsonReply | None) -> JsonReply | FetchFailure:

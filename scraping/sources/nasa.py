@@ -1,6 +1,8 @@
-"""NASA's image library: space, aircraft, people at work. Its pictures are free of copyright unless one says otherwise.
+"""NASA's image library: space, aircraft, people at work. Its pictures are free of copyright unless
+one says otherwise.
 
-That is a rule of the whole library, not a statement about each picture, so it does not count as an open licence.
+That is a rule of the whole library, not a statement about each picture, so it does not count as an
+open licence.
 """
 
 import itertools
@@ -21,7 +23,9 @@ PICTURES = (".jpg", ".jpeg", ".png", ".gif", ".webp")
 
 
 def best_address(links: list[Any], max_side: int) -> tuple[str, int | None, int | None]:
-    """The smallest rendering that suffices, else the largest; of a picture with a preview only, its medium size."""
+    """The smallest rendering that suffices, else the largest; of a picture with a preview only, its
+    medium size.
+    """
     sized: list[tuple[int, str, int | None, int | None]] = []
     preview = ""
     for link in links:
@@ -71,7 +75,9 @@ def parse_item(item: Any, max_side: int) -> list[Candidate] | None:
             license="pd" if own else "",
             license_url=GUIDELINES if own else "",
             license_basis="filter" if own else "unknown",
-            attribution=", ".join(filter(None, (creator or "NASA", title, "via NASA Image and Video Library"))),
+            attribution=", ".join(
+                filter(None, (creator or "NASA", title, "via NASA Image and Video Library"))
+            ),
         )
     ]
 
@@ -115,5 +121,7 @@ class NasaSource(Source):
             return list_at(data, "collection", "items")
 
         return read_pages(
-            self, query, Paging(request, items, lambda item: parse_item(item, query.options.max_side), is_last)
+            self,
+            query,
+            Paging(request, items, lambda item: parse_item(item, query.options.max_side), is_last),
         )

@@ -1,4 +1,6 @@
-"""Openverse: openly licensed pictures of many collections, with the licence of each, through its public API."""
+"""Openverse: openly licensed pictures of many collections, with the licence of each, through its
+public API.
+"""
 
 import time
 from collections.abc import Mapping
@@ -60,7 +62,11 @@ def parse_item(item: Any) -> Candidate | None:
 
 def seconds_to_wait(reply: JsonReply) -> float | None:
     """Seconds to wait when the answer's headers say that no request is left, else None."""
-    left = (value.strip() for name, value in reply.headers.items() if name.lower().startswith(LEFT_HEADERS))
+    left = (
+        value.strip()
+        for name, value in reply.headers.items()
+        if name.lower().startswith(LEFT_HEADERS)
+    )
     return DEFAULT_WAIT_SECONDS if "0" in left else None
 
 
@@ -79,7 +85,9 @@ class _Account:
     valid_until: float = 0.0
 
     def authorisation(self, tools: SourceTools) -> Mapping[str, str]:
-        """The header that proves the account, with a fresh token where the old one has run out; empty without one."""
+        """The header that proves the account, with a fresh token where the old one has run out;
+        empty without one.
+        """
         if time.monotonic() >= self.valid_until:
             self._renew(tools)
         return {"Authorization": f"Bearer {self.token}"} if self.token else {}
@@ -104,7 +112,9 @@ class _Account:
 
 
 class OpenverseSource(Source):
-    """The adapter. With the operator's registration it reads larger pages, deeper and more often."""
+    """The adapter. With the operator's registration it reads larger pages, deeper and more
+    often.
+    """
 
     name = "openverse"
     label = "Openverse"

@@ -1,4 +1,6 @@
-"""Reading an interface page by page, the same for every source that has one: what ends it, and what is kept."""
+"""Reading an interface page by page, the same for every source that has one: what ends it, and what
+is kept.
+"""
 
 import itertools
 from collections.abc import Callable, Iterable
@@ -28,10 +30,11 @@ DRIFT_ITEMS = 10  # from here on, fewer than half readable means that the answer
 class Paging:
     """How one interface is read.
 
-    `request` asks for a page, counted from 1, given the answer before it. `items` takes the list out of an answer,
-    None when there is no such list. `parse` gives an entry's candidates, none when it holds nothing of use and None
-    when it cannot be read. `is_last` is told the answer, the page's number and how many entries it had. `used_up`
-    gives the seconds to wait when an answer says that no request is left.
+    `request` asks for a page, counted from 1, given the answer before it. `items` takes the list
+    out of an answer, None when there is no such list. `parse` gives an entry's candidates, none
+    when it holds nothing of use and None when it cannot be read. `is_last` is told the answer, the
+    page's number and how many entries it had. `used_up` gives the seconds to wait when an answer
+    says that no request is left.
     """
 
     request: Callable[[int, JsonReply | None], JsonReply | FetchFailure]
@@ -43,7 +46,9 @@ class Paging:
 
 
 def read_pages(source: Source, query: Query, paging: Paging) -> SearchResult:
-    """Ask for page after page until enough is found, the last is reached or something goes wrong."""
+    """Ask for page after page until enough is found, the last is reached or something goes
+    wrong.
+    """
     reading, reply = _Reading(source, query, paging), None
     for number in itertools.count(1):
         answer = paging.request(number, reply)
@@ -74,7 +79,9 @@ class _Reading:
             return self._changed(reply, "the answer has no list of results")
         self._absorb(items)
         if self.stats.seen >= DRIFT_ITEMS and self.stats.dropped * 2 > self.stats.seen:
-            return self._changed(reply, f"{self.stats.dropped} of {self.stats.seen} entries cannot be read")
+            return self._changed(
+                reply, f"{self.stats.dropped} of {self.stats.seen} entries cannot be read"
+            )
         return self._end_after(reply, number, len(items))
 
     def _end_after(self, reply: JsonReply, number: int, count: int) -> SearchResult | None:
@@ -84,10 +91,14 @@ class _Reading:
             return self._finished("last page")
         if (wait := self.paging.used_up(reply)) is not None:
             self.stats.ended_by = "no requests left"
-            return rate_limited(self.source, self._candidates(), self.stats, wait, "no requests left")
+            return rate_limited(
+                self.source, self._candidates(), self.stats, wait, "no requests left"
+            )
         if not self.query.seconds_left():
             self.stats.ended_by = "deadline"
-            return failed(self.source, FetchFailure("unreachable", "deadline"), self._candidates(), self.stats)
+            return failed(
+                self.source, FetchFailure("unreachable", "deadline"), self._candidates(), self.stats
+            )
         return None
 
     def _absorb(self, items: list[Any]) -> None:
@@ -105,7 +116,9 @@ class _Reading:
         key = normalised_url(candidate.image_url)
         if key not in self.found:
             rank = len(self.found) + 1
-            self.found[key] = replace(candidate, query=self.query.words, rank=rank, identity=identity)
+            self.found[key] = replace(
+                candidate, query=self.query.words, rank=rank, identity=identity
+            )
 
     def _candidates(self) -> tuple[Candidate, ...]:
         return tuple(self.found.values())

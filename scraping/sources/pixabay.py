@@ -1,11 +1,21 @@
-"""Pixabay: photographs under the site's own licence, with a key that the operator has registered."""
+"""Pixabay: photographs under the site's own licence, with a key that the operator has
+registered.
+"""
 
 from dataclasses import replace
 from typing import Any
 
 from scraping.fetch import FetchFailure, JsonReply
 from scraping.sources.api import ask, list_at, plain_text, web_address, whole_number
-from scraping.sources.contract import DEFAULT_WAIT_SECONDS, Candidate, Outcome, Query, SearchResult, Source, SourceTools
+from scraping.sources.contract import (
+    DEFAULT_WAIT_SECONDS,
+    Candidate,
+    Outcome,
+    Query,
+    SearchResult,
+    Source,
+    SourceTools,
+)
 from scraping.sources.paging import Paging, read_pages
 
 INTERFACE_AS_OF = "2026-11"
@@ -24,7 +34,11 @@ def parse_hit(hit: Any, max_side: int) -> list[Candidate] | None:
     """One hit as a candidate, None when it names no picture."""
     if not isinstance(hit, dict):
         return None
-    names = ("webformatURL", "largeImageURL") if max_side <= WEB_SIDE else ("largeImageURL", "webformatURL")
+    names = (
+        ("webformatURL", "largeImageURL")
+        if max_side <= WEB_SIDE
+        else ("largeImageURL", "webformatURL")
+    )
     address = next(filter(None, (web_address(hit.get(name)) for name in names)), "")
     if not address:
         return None
@@ -48,7 +62,9 @@ def parse_hit(hit: Any, max_side: int) -> list[Candidate] | None:
 
 
 def seconds_to_wait(reply: JsonReply) -> float | None:
-    """Seconds until requests are allowed again when the answer says that none is left, else None."""
+    """Seconds until requests are allowed again when the answer says that none is left, else
+    None.
+    """
     if reply.headers.get(LEFT_HEADER, "").strip() != "0":
         return None
     reset = reply.headers.get(RESET_HEADER, "").strip()
@@ -86,7 +102,9 @@ class PixabaySource(Source):
             asked = parameters | {"page": str(number)}
             reply = ask(tools.base_url + SEARCH_PATH, asked, query, tools, self.min_interval_s)
             if isinstance(reply, FetchFailure) and reply.status == 400 and number == 1:
-                return replace(reply, status=403, detail="the key was refused")  # so it is answered to a wrong key
+                return replace(
+                    reply, status=403, detail="the key was refused"
+                )  # so it is answered to a wrong key
             return reply
 
         def is_last(reply: JsonReply, number: int, count: int) -> bool:
@@ -106,4 +124,8 @@ class PixabaySource(Source):
     def _reason_against(self, query: Query) -> str:
         if not query.options.credentials.get(KEY):
             return "it needs a key, and none is configured"
-        return "it does not state the licence of each picture" if query.options.license == "open" else ""
+        return (
+            "it does not state the licence of each picture"
+            if query.options.license == "open"
+            else ""
+        )

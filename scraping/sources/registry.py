@@ -1,4 +1,6 @@
-"""The registry of the sources: all of them, their usual order, and where they keep their previews."""
+"""The registry of the sources: all of them, their usual order, and where they keep their
+previews.
+"""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -35,15 +37,22 @@ REGISTRY: dict[str, Source] = {
 }
 DEFAULT_ORDER = tuple(name for name, source in REGISTRY.items() if source.default_enabled)
 
-# Where previews lie, of every source: `host/path` patterns. A picture from there is not the picture.
-THUMBNAIL_HOSTS = tuple(sorted({pattern for source in REGISTRY.values() for pattern in source.thumbnail_hosts}))
+# Where previews lie, of every source: `host/path` patterns. A picture from there is not the
+# picture.
+THUMBNAIL_HOSTS = tuple(
+    sorted({pattern for source in REGISTRY.values() for pattern in source.thumbnail_hosts})
+)
 _THUMBNAIL = re.compile("|".join(map(translate, THUMBNAIL_HOSTS)))
 
 
 def usual_sources(credentials: Mapping[str, str]) -> tuple[str, ...]:
-    """The sources asked unless the operator names others: those on by default, and those whose key is there."""
+    """The sources asked unless the operator names others: those on by default, and those whose key
+    is there.
+    """
     keyed = {name for name, source in REGISTRY.items() if source.credentials}
-    ready = {name for name in keyed if all(credentials.get(key) for key in REGISTRY[name].credentials)}
+    ready = {
+        name for name in keyed if all(credentials.get(key) for key in REGISTRY[name].credentials)
+    }
     return tuple(name for name in REGISTRY if name in DEFAULT_ORDER or name in ready)
 
 

@@ -1,4 +1,6 @@
-"""Robots rules for sources that are scraped. The hosts of public APIs are meant for programs and need no such check."""
+"""Robots rules for sources that are scraped. The hosts of public APIs are meant for programs and
+need no such check.
+"""
 
 from protego import Protego
 
@@ -14,11 +16,13 @@ from scraping.sources.contract import (
 )
 
 
-def robots_refusal(source: Source, query: Query, tools: SourceTools, paths: tuple[str, ...]) -> SearchResult | None:
+def robots_refusal(
+    source: Source, query: Query, tools: SourceTools, paths: tuple[str, ...]
+) -> SearchResult | None:
     """Why the result pages may not be read, or None.
 
-    A missing file allows everything; one that cannot be had allows nothing (RFC 9309). An operator who has
-    answered for the source (`robots` is `operator`) is not asked again.
+    A missing file allows everything; one that cannot be had allows nothing (RFC 9309). An operator
+    who has answered for the source (`robots` is `operator`) is not asked again.
     """
     if query.options.robots == "operator":
         return None

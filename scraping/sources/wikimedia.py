@@ -1,4 +1,5 @@
-"""Wikimedia Commons: freely licensed files, with author and licence of each, through the MediaWiki API.
+"""Wikimedia Commons: freely licensed files, with author and licence of each, through the MediaWiki
+API.
 
 Asked for a bounded rendering of each file: originals run to 50 MB.
 """
@@ -17,12 +18,18 @@ BATCH = 50
 RENDERED_WIDTHS = (250, 330, 500, 960, 1280, 1920)  # the widths that Wikimedia renders
 MAXLAG_TRIES = 3
 MAXLAG_SECONDS = 5.0
-FIELDS = "LicenseShortName|License|LicenseUrl|Artist|Credit|ObjectName|AttributionRequired|UsageTerms"
-LICENSE_SLUG = re.compile(r"(?P<name>.*?[a-z0])(?:-(?P<version>\d+(?:\.\d+)+))(?:-(?P<port>[a-z-]+))?")
+FIELDS = (
+    "LicenseShortName|License|LicenseUrl|Artist|Credit|ObjectName|AttributionRequired|UsageTerms"
+)
+LICENSE_SLUG = re.compile(
+    r"(?P<name>.*?[a-z0])(?:-(?P<version>\d+(?:\.\d+)+))(?:-(?P<port>[a-z-]+))?"
+)
 
 
 def split_license(slug: str, short_name: str) -> tuple[str, str]:
-    """Name and version of a licence: `cc-by-sa-4.0` is (`cc-by-sa`, `4.0`); the shown name where there is no slug."""
+    """Name and version of a licence: `cc-by-sa-4.0` is (`cc-by-sa`, `4.0`); the shown name where
+    there is no slug.
+    """
     slug = slug.strip().lower()
     if found := LICENSE_SLUG.fullmatch(slug):
         return found["name"], found["version"]
@@ -42,7 +49,10 @@ def parse_page(page: Any) -> Candidate | None:
     if not address:
         return None
     meta = _values(info.get("extmetadata"))
-    title = meta.get("ObjectName") or plain_text(page.get("title")).removeprefix("File:").rpartition(".")[0]
+    title = (
+        meta.get("ObjectName")
+        or plain_text(page.get("title")).removeprefix("File:").rpartition(".")[0]
+    )
     name, version = split_license(meta.get("License", ""), meta.get("LicenseShortName", ""))
     creator = meta.get("Artist", "")
     shown_license = meta.get("LicenseShortName") or name
@@ -62,7 +72,9 @@ def parse_page(page: Any) -> Candidate | None:
         license_version=version,
         license_url=web_address(meta.get("LicenseUrl")),
         license_basis="per-item" if name else "unknown",
-        attribution=", ".join(filter(None, (creator, title, shown_license, "via Wikimedia Commons"))),
+        attribution=", ".join(
+            filter(None, (creator, title, shown_license, "via Wikimedia Commons"))
+        ),
     )
 
 
@@ -70,11 +82,17 @@ def _values(extmetadata: Any) -> dict[str, str]:
     """Field to plain text, for the fields that are there."""
     if not isinstance(extmetadata, dict):
         return {}
-    return {name: plain_text(entry.get("value")) for name, entry in extmetadata.items() if isinstance(entry, dict)}
+    return {
+        name: plain_text(entry.get("value"))
+        for name, entry in extmetadata.items()
+        if isinstance(entry, dict)
+    }
 
 
 def pages_in_order(data: Any) -> list[Any] | None:
-    """The found pages by their rank, which is not their order; empty without results, None when not understood."""
+    """The found pages by their rank, which is not their order; empty without results, None when not
+    understood.
+    """
     if not isinstance(data, dict) or "error" in data:
         return None
     if "query" not in data:
@@ -82,7 +100,9 @@ def pages_in_order(data: Any) -> list[Any] | None:
     pages = data["query"].get("pages") if isinstance(data["query"], dict) else None
     if not isinstance(pages, list):
         return None
-    return sorted((page for page in pages if isinstance(page, dict)), key=lambda page: page.get("index") or 0)
+    return sorted(
+        (page for page in pages if isinstance(page, dict)), key=lambda page: page.get("index") or 0
+    )
 
 
 class WikimediaSource(Source):
@@ -109,7 +129,9 @@ class WikimediaSource(Source):
 
         def request(_: int, before: JsonReply | None) -> JsonReply | FetchFailure:
             continued = (before.data.get("continue") if before else None) or {}
-            reply = self._ask_patiently(query, {name: str(value) for name, value in continued.items()}, tools)
+            reply = self._ask_patiently(
+                query, {name: str(value) for name, value in continued.items()}, tools
+            )
             if isinstance(reply, FetchFailure) or _error_code(reply) != "maxlag":
                 return reply
             wait = parse_retry_after(reply.headers.get("Retry-After")) or MAXLAG_SECONDS
@@ -127,11 +149,19 @@ class WikimediaSource(Source):
     def _ask_patiently(
         self, query: Query, continued: Mapping[str, str], tools: SourceTools
     ) -> JsonReply | FetchFailure:
-        """Ask; while the servers say that they lag behind, wait as long as they ask, a few times."""
+        """Ask; while the servers say that they lag behind, wait as long as they ask, a few
+        times.
+        """
         parameters = _parameters(query) | dict(continued)
         for attempt in range(MAXLAG_TRIES + 1):
-            reply = ask(f"{tools.base_url}/w/api.php", parameters, query, tools, self.min_interval_s)
-            if isinstance(reply, FetchFailure) or _error_code(reply) != "maxlag" or attempt == MAXLAG_TRIES:
+            reply = ask(
+                f"{tools.base_url}/w/api.php", parameters, query, tools, self.min_interval_s
+            )
+            if (
+                isinstance(reply, FetchFailure)
+                or _error_code(reply) != "maxlag"
+                or attempt == MAXLAG_TRIES
+            ):
                 return reply
             asked = parse_retry_after(reply.headers.get("Retry-After"))
             tools.wait(min(MAXLAG_SECONDS if asked is None else asked, query.seconds_left()))

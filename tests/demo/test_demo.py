@@ -1,6 +1,7 @@
 """``manage.py demo``: its parts, and what it leaves behind when it is refused, stopped or killed.
 
-The demo from its form to its delivery is not repeated here: ``make demo`` runs it, and CI runs that.
+The demo from its form to its delivery is not repeated here: ``make demo`` runs it, and CI runs
+that.
 """
 
 import fcntl
@@ -34,16 +35,21 @@ def command(*arguments):
 
 @pytest.fixture
 def environment(tmp_path):
-    """A data folder of the test's own for the command's first half; its second half has the demo's folder."""
+    """A data folder of the test's own for the command's first half; its second half has the demo's
+    folder.
+    """
     ours = {name: value for name, value in os.environ.items() if name != "DJANGO_SETTINGS_MODULE"}
     return {**ours, "PICAISSO_DATA_DIR": str(tmp_path / "data")}
 
 
 def run_demo(environment, *arguments):
-    return subprocess.run(command(*arguments), env=environment, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    return subprocess.run(
+        command(*arguments), env=environment, cwd=ROOT, capture_output=True, text=True, timeout=120
+    )
 
 
-# --- refusals -----------------------------------------------------------------------------------------------
+# --- refusals
+# -----------------------------------------------------------------------------------------------
 
 
 def test_without_photographs_it_says_where_to_get_them(environment, tmp_path):
@@ -56,7 +62,9 @@ def test_without_photographs_it_says_where_to_get_them(environment, tmp_path):
 def test_a_second_demo_in_the_same_folder_is_refused(environment, tmp_path):
     with (tmp_path / "site.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        result = run_demo(environment, "--folder", str(tmp_path / "site"), "--photographs", str(tmp_path))
+        result = run_demo(
+            environment, "--folder", str(tmp_path / "site"), "--photographs", str(tmp_path)
+        )
     assert result.returncode == 1
     assert "Another demo is running" in result.stderr
     assert not (tmp_path / "site").exists()
@@ -72,12 +80,15 @@ def test_what_a_person_configured_for_the_site_does_not_reach_the_demo(monkeypat
     assert environment["PICAISSO_CHROME"] == "something"
 
 
-# --- leaving nothing behind ---------------------------------------------------------------------------------
+# --- leaving nothing behind
+# ---------------------------------------------------------------------------------
 
 
 @pytest.fixture
 def photographs(tmp_path):
-    """Two folders of pictures, so that the gallery starts; the demo is stopped before it asks for them."""
+    """Two folders of pictures, so that the gallery starts; the demo is stopped before it asks for
+    them.
+    """
     for name in ("mammals", "plants"):
         folder = tmp_path / "photographs" / name
         folder.mkdir(parents=True)
@@ -126,7 +137,10 @@ def processes_of(folder):
     found = {}
     for entry in Path("/proc").iterdir():
         try:
-            if entry.name.isdigit() and f"PICAISSO_DATA_DIR={folder}\0".encode() in (entry / "environ").read_bytes():
+            if (
+                entry.name.isdigit()
+                and f"PICAISSO_DATA_DIR={folder}\0".encode() in (entry / "environ").read_bytes()
+            ):
                 found[entry.name] = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode()
         except OSError:
             continue
@@ -149,7 +163,9 @@ def test_waiting_ends_when_the_time_of_the_whole_demo_is_over(tmp_path):
             pass
 
 
-def test_a_process_that_ignores_the_polite_signal_is_ended_by_force(tmp_path, monkeypatch, settings):
+def test_a_process_that_ignores_the_polite_signal_is_ended_by_force(
+    tmp_path, monkeypatch, settings
+):
     settings.STOP_SECONDS = 0.2
     monkeypatch.setattr(demo, "KILL_GRACE_SECONDS", 0.2)
     processes = demo.Processes(tmp_path)
@@ -162,7 +178,8 @@ def test_a_process_that_ignores_the_polite_signal_is_ended_by_force(tmp_path, mo
     processes.check()  # nothing is left to be checked
 
 
-# --- the visitor --------------------------------------------------------------------------------------------
+# --- the visitor
+# --------------------------------------------------------------------------------------------
 
 FORM = '<form method="post"><input type="hidden" name="csrfmiddlewaretoken" value="a&amp;b"><input name="email"></form>'
 
@@ -179,7 +196,9 @@ class FormSite(BaseHTTPRequestHandler):
     def do_POST(self):
         fields = parse_qsl(self.rfile.read(int(self.headers["Content-Length"])).decode())
         self.server.posted.append(fields)
-        good = ("csrfmiddlewaretoken", "a&b") in fields and "csrftoken=cookie" in self.headers.get("Cookie", "")
+        good = ("csrfmiddlewaretoken", "a&b") in fields and "csrftoken=cookie" in self.headers.get(
+            "Cookie", ""
+        )
         self.send_response(303 if good and ("classes", "plant") in fields else 400)
         self.send_header("Location", "/r/token/")
         self.end_headers()
@@ -219,18 +238,24 @@ def test_a_link_is_found_in_a_mail_whose_lines_were_wrapped_for_transport(tmp_pa
     assert demo.find_link(tmp_path, r"http://elsewhere/\S+") is None
 
 
-# --- what it shows ------------------------------------------------------------------------------------------
+# --- what it shows
+# ------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
 def delivered_request(db):
     start = timezone.now()
-    request = ClassifierRequest.create(class_queries=[("mammal", ""), ("plant", "")], email="a@example.org")
+    request = ClassifierRequest.create(
+        class_queries=[("mammal", ""), ("plant", "")], email="a@example.org"
+    )
     ClassifierRequest.objects.filter(pk=request.pk).update(created=start, status=Status.DELIVERED)
     for seconds, status in ((2, Status.QUEUED), (3, Status.RUNNING), (20, Status.DELIVERED)):
         Event.objects.create(request=request, new=status, at=start + timedelta(seconds=seconds))
     for stage, first, last in (("collect", 3, 10), ("train", 11, 19)):
-        times = {"started": start + timedelta(seconds=first), "finished": start + timedelta(seconds=last)}
+        times = {
+            "started": start + timedelta(seconds=first),
+            "finished": start + timedelta(seconds=last),
+        }
         Job.objects.create(request=request, stage=stage, queue="train", state="done", **times)
     request.refresh_from_db()
     return request
@@ -238,10 +263,14 @@ def delivered_request(db):
 
 def test_the_seconds_of_the_stages_and_of_the_waiting_add_up_to_the_total(delivered_request):
     seconds = demo.stage_seconds(delivered_request)
-    assert seconds == pytest.approx({"confirm": 2, "collect": 7, "train": 8, "waiting": 3, "total": 20})
+    assert seconds == pytest.approx(
+        {"confirm": 2, "collect": 7, "train": 8, "waiting": 3, "total": 20}
+    )
 
 
-def test_without_a_terminal_each_stage_says_once_that_it_runs_and_once_that_it_is_done(delivered_request):
+def test_without_a_terminal_each_stage_says_once_that_it_runs_and_once_that_it_is_done(
+    delivered_request,
+):
     output = io.StringIO()
     display = demo.StageDisplay(Console(file=output, force_terminal=False))
     collect = delivered_request.jobs.first()
@@ -257,7 +286,10 @@ def test_on_a_terminal_the_bar_of_a_stage_reaches_its_end(delivered_request):
     display = demo.StageDisplay(Console(file=output, force_terminal=True, width=120))
     collect = delivered_request.jobs.first()
     with display.showing():
-        collect.state, collect.progress = "running", {"done": 3, "total": 76, "message": "asking Bing"}
+        collect.state, collect.progress = (
+            "running",
+            {"done": 3, "total": 76, "message": "asking Bing"},
+        )
         display.update([collect])
         assert display.bars.tasks[0].completed == 3
         assert display.bars.tasks[0].total == 76

@@ -1,4 +1,6 @@
-"""``scripts/setup`` in an empty copy whose requirement files are empty: no package is fetched, all else is real."""
+"""``scripts/setup`` in an empty copy whose requirement files are empty: no package is fetched, all
+else is real.
+"""
 
 import os
 import shutil
@@ -30,7 +32,9 @@ BASIC_PROGRAMS = (
 # A stand-in for the browser programs: the set-up only looks whether they are there.
 BROWSER_PROGRAMS = ("chromium", "chromedriver")
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the set-up's system part is for Linux")
+pytestmark = pytest.mark.skipif(
+    sys.platform != "linux", reason="the set-up's system part is for Linux"
+)
 
 
 @pytest.fixture
@@ -63,7 +67,9 @@ def machine_without_apt(tmp_path):
 
 def run_setup(folder, environment, *arguments):
     command = [shutil.which("bash"), "scripts/setup", *arguments]
-    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=120)
+    return subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=120
+    )
 
 
 def test_a_second_run_finds_everything_done_and_is_fast(copy, machine_without_apt):
@@ -92,7 +98,9 @@ def test_without_apt_and_browser_the_set_up_names_the_programs_and_stops(copy, m
     assert not (copy / ".venv").exists()
 
 
-def test_for_the_tests_it_goes_on_without_a_browser_and_says_what_is_skipped(copy, machine_without_apt):
+def test_for_the_tests_it_goes_on_without_a_browser_and_says_what_is_skipped(
+    copy, machine_without_apt
+):
     result = run_setup(copy, machine_without_apt(), "--tests")
     assert result.returncode == 0, result.stderr
     assert "the browser tests are skipped" in result.stdout
@@ -116,10 +124,14 @@ def test_a_package_that_cannot_be_installed_ends_with_its_log(copy, machine_with
     assert "no-such-folder" in result.stderr
 
 
-def test_interrupted_in_the_middle_it_leaves_no_process_and_the_next_run_completes(copy, machine_without_apt):
+def test_interrupted_in_the_middle_it_leaves_no_process_and_the_next_run_completes(
+    copy, machine_without_apt
+):
     environment = machine_without_apt(*BROWSER_PROGRAMS)
     command = [shutil.which("bash"), "scripts/setup"]
-    running = subprocess.Popen(command, cwd=copy, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    running = subprocess.Popen(
+        command, cwd=copy, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
     wait_for(lambda: (copy / ".venv").exists())
     running.send_signal(signal.SIGTERM)
     _, errors = running.communicate(timeout=20)
@@ -134,7 +146,12 @@ def test_two_at_once_wait_for_each_other(copy, machine_without_apt):
     command = [shutil.which("bash"), "scripts/setup"]
     both = [
         subprocess.Popen(
-            command, cwd=copy, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+            command,
+            cwd=copy,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
         )
         for _ in range(2)
     ]

@@ -16,7 +16,9 @@ def data_dir(tmp_path: Path, settings) -> Path:
 
 
 def _submission() -> pipeline.Submission:
-    return pipeline.Submission(classes=(("cat", ""), ("dog", "dog animal")), email="ada@example.org")
+    return pipeline.Submission(
+        classes=(("cat", ""), ("dog", "dog animal")), email="ada@example.org"
+    )
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """Finished folders as the two libraries leave them, for tests in which neither is the point.
 
-The real command runs on them all the same: a folder whose result is there and good is returned at once.
+The real command runs on them all the same: a folder whose result is there and good is returned at
+once.
 """
 
 import hashlib
@@ -24,7 +25,9 @@ def picture(number: int) -> bytes:
 
 
 def write_collection(request: ClassifierRequest, kept_per_class: int) -> Path:
-    """A finished collection: per class so many kept pictures and one rejected, asked from one source."""
+    """A finished collection: per class so many kept pictures and one rejected, asked from one
+    source.
+    """
     folder = request.folder / "collect"
     (folder / "images").mkdir(parents=True, exist_ok=True)
     rows, summaries, sources = [], [], []
@@ -69,7 +72,10 @@ def write_collection(request: ClassifierRequest, kept_per_class: int) -> Path:
             }
         )
     manifest.write_text(folder / "images.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
-    manifest.write_json(folder / "result.json", {"ok": True, "classes": summaries, "sources": sources, "seconds": 1.0})
+    manifest.write_json(
+        folder / "result.json",
+        {"ok": True, "classes": summaries, "sources": sources, "seconds": 1.0},
+    )
     return folder
 
 
@@ -84,21 +90,31 @@ METRICS = {
 }  # fmt: skip
 
 
-def write_run(version: DatasetVersion, rows: list[manifest.ImageRow], *, error: dict | None = None) -> Path:
-    """A run folder that training has finished with: frozen manifest, metrics, a model folder, a result."""
+def write_run(
+    version: DatasetVersion, rows: list[manifest.ImageRow], *, error: dict | None = None
+) -> Path:
+    """A run folder that training has finished with: frozen manifest, metrics, a model folder, a
+    result.
+    """
     folder = version.folder
     folder.mkdir(parents=True, exist_ok=True)
     parts = ["train"] * 7 + ["val"] * 2 + ["test"] * 2
     frozen = [
-        manifest.ImageRow(row.file, row.class_id, row.sha256, row.source, row.license, parts[i % len(parts)], i)
+        manifest.ImageRow(
+            row.file, row.class_id, row.sha256, row.source, row.license, parts[i % len(parts)], i
+        )
         for i, row in enumerate(rows)
     ]
     labels = tuple(manifest.ClassLabel(c.class_id, c.name) for c in version.request.classes.all())
-    manifest.write_run(folder, manifest.RunConfig(classes=labels), frozen, version.request.folder / "collect")
+    manifest.write_run(
+        folder, manifest.RunConfig(classes=labels), frozen, version.request.folder / "collect"
+    )
     manifest.write_json(folder / "metrics.json", METRICS)
     (folder / "model").mkdir(exist_ok=True)
     (folder / "model" / "model.onnx").write_bytes(b"onnx" * 1000)
-    (folder / "model" / "SHA256SUMS").write_text(f"{hashlib.sha256(b'onnx' * 1000).hexdigest()}  model.onnx\n")
+    (folder / "model" / "SHA256SUMS").write_text(
+        f"{hashlib.sha256(b'onnx' * 1000).hexdigest()}  model.onnx\n"
+    )
     result = (
         {"ok": False, "error": error}
         if error

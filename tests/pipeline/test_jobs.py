@@ -55,7 +55,9 @@ def test_five_rings_run_a_job_once(confirmed):
 
 
 def test_a_drain_runs_one_job_and_rings_for_the_next(confirmed):
-    other = ClassifierRequest.create(class_queries=[("a", ""), ("b", "")], email="b@example.org", status="queued")
+    other = ClassifierRequest.create(
+        class_queries=[("a", ""), ("b", "")], email="b@example.org", status="queued"
+    )
     jobs.enqueue(other, "collect", "collect")
     OrmQ.objects.all().delete()
     ran = []
@@ -182,7 +184,9 @@ def test_a_stopping_cluster_puts_its_job_back_without_counting_the_attempt(confi
 def test_a_cancelled_job_ends_and_its_child_with_it(confirmed, data_dir):
     def run(lease):
         Job.objects.update(cancel_requested=True)
-        lease.run_child([sys.executable, "-c", "import time; time.sleep(60)"], data_dir / "log.txt", dict)
+        lease.run_child(
+            [sys.executable, "-c", "import time; time.sleep(60)"], data_dir / "log.txt", dict
+        )
 
     started = time.monotonic()
     jobs.drain("collect", handlers(run))
@@ -259,11 +263,15 @@ for _ in range(100):
 """
 
 
-def test_writers_of_several_processes_neither_lock_each_other_out_nor_lose_updates(confirmed, tmp_path):
+def test_writers_of_several_processes_neither_lock_each_other_out_nor_lose_updates(
+    confirmed, tmp_path
+):
     path = tmp_path / "copy.sqlite3"
     with connection.cursor() as cursor:
         cursor.execute("VACUUM INTO %s", [str(path)])
-    sqlite3.connect(path).execute("PRAGMA journal_mode=WAL")  # as the first connection of `up` leaves it
+    sqlite3.connect(path).execute(
+        "PRAGMA journal_mode=WAL"
+    )  # as the first connection of `up` leaves it
     environment = {
         **os.environ,
         "DJANGO_SETTINGS_MODULE": "picaisso_site.settings",
@@ -271,14 +279,21 @@ def test_writers_of_several_processes_neither_lock_each_other_out_nor_lose_updat
         "PICAISSO_DATA_DIR": str(tmp_path),
     }
     writers = [
-        subprocess.Popen([sys.executable, "-c", WRITER], cwd=processes.PROJECT, env=environment) for _ in range(4)
+        subprocess.Popen([sys.executable, "-c", WRITER], cwd=processes.PROJECT, env=environment)
+        for _ in range(4)
     ]
     assert [writer.wait(60) for writer in writers] == [0, 0, 0, 0]
     assert sqlite3.connect(path).execute("SELECT fence FROM requests_app_job").fetchone() == (400,)
 
 
 def test_a_child_is_not_told_the_sites_secrets(monkeypatch):
-    secrets = ("PICAISSO_SECRET_KEY", "PICAISSO_SECRET_KEY_FILE", "DATABASE_URL", "EMAIL_URL", "PICAISSO_CLUSTER")
+    secrets = (
+        "PICAISSO_SECRET_KEY",
+        "PICAISSO_SECRET_KEY_FILE",
+        "DATABASE_URL",
+        "EMAIL_URL",
+        "PICAISSO_CLUSTER",
+    )
     for name in secrets:
         monkeypatch.setenv(name, "x")
     monkeypatch.setenv("PICAISSO_DEVICE", "cpu")
@@ -288,23 +303,33 @@ def test_a_child_is_not_told_the_sites_secrets(monkeypatch):
 
 
 def test_an_empty_key_file_is_replaced_and_processes_that_start_together_share_one_key(tmp_path):
-    environment = {**os.environ, "PICAISSO_DATA_DIR": str(tmp_path), "PICAISSO_ENV_FILE": os.devnull}
+    environment = {
+        **os.environ,
+        "PICAISSO_DATA_DIR": str(tmp_path),
+        "PICAISSO_ENV_FILE": os.devnull,
+    }
     code = "from picaisso_site import settings; print(settings.SECRET_KEY)"
     command = [sys.executable, "-c", code]
     started = [
-        subprocess.Popen(command, cwd=processes.PROJECT, env=environment, stdout=subprocess.PIPE, text=True)
+        subprocess.Popen(
+            command, cwd=processes.PROJECT, env=environment, stdout=subprocess.PIPE, text=True
+        )
         for _ in range(4)
     ]
     keys = {process.communicate(timeout=60)[0].strip() for process in started}
     assert len(keys) == 1 and len(keys.pop()) > 60
     assert (tmp_path / "secret_key").stat().st_mode & 0o777 == 0o600
     (tmp_path / "secret_key").write_text("")
-    again = subprocess.run(command, cwd=processes.PROJECT, env=environment, capture_output=True, text=True, check=True)
+    again = subprocess.run(
+        command, cwd=processes.PROJECT, env=environment, capture_output=True, text=True, check=True
+    )
     assert len(again.stdout.strip()) > 60
 
 
 def test_the_keeper_refuses_unknown_words():
     command = [sys.executable, "-m", "requests_app.processes", "hold", "sleep", "1"]
-    answer = subprocess.run(command, cwd=processes.PROJECT, capture_output=True, text=True, check=False)
+    answer = subprocess.run(
+        command, cwd=processes.PROJECT, capture_output=True, text=True, check=False
+    )
     assert answer.returncode == 2
     assert answer.stderr.startswith("usage:")

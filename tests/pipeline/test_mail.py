@@ -1,4 +1,6 @@
-"""The outbox against a real SMTP server: nothing lost, nothing sent twice that the receiver could notice."""
+"""The outbox against a real SMTP server: nothing lost, nothing sent twice that the receiver could
+notice.
+"""
 
 import re
 from datetime import timedelta
@@ -15,7 +17,9 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 
 def opens(body: str, request: ClassifierRequest) -> bool:
-    """Whether the first confirmation link of a text opens this request. (A link made now would bear another time.)"""
+    """Whether the first confirmation link of a text opens this request. (A link made now would bear
+    another time.)
+    """
     signed = re.search(r"/confirm/([^/\s\"<]+)/", body)[1]
     return pipeline.request_of_confirmation(signed) == request
 
@@ -34,7 +38,9 @@ def test_a_mail_is_sent_once_with_text_and_html_and_its_body_is_then_emptied(sub
     assert message["Message-ID"] == f"<request.{submitted.pk}.confirm@localhost>"
     assert message["Auto-Submitted"] == "auto-generated"
     assert message["To"] == "ada@example.org"
-    bodies = [part.get_payload(decode=True).decode() for part in message.walk() if not part.is_multipart()]
+    bodies = [
+        part.get_payload(decode=True).decode() for part in message.walk() if not part.is_multipart()
+    ]
     assert len(bodies) == 2 and all(opens(body, submitted) for body in bodies)
     row = OutgoingMail.objects.get()
     assert (row.state, row.text, row.html) == (MailState.SENT, "", "")
@@ -47,7 +53,9 @@ def test_a_server_that_is_down_loses_nothing(submitted, settings):
     row = OutgoingMail.objects.get()
     assert (row.state, row.attempts) == (MailState.WAITING, 1)
     assert row.error and row.not_before > timezone.now()
-    OutgoingMail.objects.update(created=timezone.now() - mail.GIVE_UP_AFTER, not_before=timezone.now())
+    OutgoingMail.objects.update(
+        created=timezone.now() - mail.GIVE_UP_AFTER, not_before=timezone.now()
+    )
     mail.send_waiting()
     assert OutgoingMail.objects.get().state == MailState.GIVEN_UP
 
@@ -72,14 +80,18 @@ def test_a_mail_whose_senders_keep_dying_is_given_up_after_a_day(submitted, smtp
 
 
 def test_a_mail_that_cannot_be_written_does_not_hold_up_the_others(submitted, smtp):
-    other = pipeline.submit(pipeline.Submission(classes=(("a", ""), ("b", "")), email="b@example.org"))
+    other = pipeline.submit(
+        pipeline.Submission(classes=(("a", ""), ("b", "")), email="b@example.org")
+    )
     OutgoingMail.objects.filter(request=submitted).update(to="a@" + 62 * "ä" + ".org")
     assert mail.send_waiting() == 1
     assert [message["To"] for message in smtp.messages] == [other.email]
     assert OutgoingMail.objects.get(request=submitted).state == MailState.WAITING
 
 
-def test_a_sender_is_busy_while_it_sends_so_that_nobody_takes_its_silence_for_death(submitted, settings):
+def test_a_sender_is_busy_while_it_sends_so_that_nobody_takes_its_silence_for_death(
+    submitted, settings
+):
     settings.CLUSTER_ID = "picaisso-1"
     WorkerBeat.objects.create(cluster="picaisso-1", queue="picaisso")
     seen = []

@@ -38,7 +38,9 @@ def drain(queue: str) -> None:
 
 
 def rows_of(request: ClassifierRequest) -> list[ImageRow]:
-    kept = ImageUrl.objects.filter(image_class__request=request, state="kept").select_related("image_class")
+    kept = ImageUrl.objects.filter(image_class__request=request, state="kept").select_related(
+        "image_class"
+    )
     return [ImageRow(i.file, i.image_class.class_id, i.sha256, i.source, i.license) for i in kept]
 
 
@@ -76,21 +78,27 @@ def delivered(packaged) -> ClassifierRequest:
     return packaged
 
 
-# --- submission -------------------------------------------------------------------------------------------
+# --- submission
+# -------------------------------------------------------------------------------------------
 
 
 def test_nothing_heavy_starts_before_the_address_is_confirmed(submitted):
     assert submitted.status == Status.UNCONFIRMED
     assert not Job.objects.exists()
     mail = OutgoingMail.objects.get()
-    assert f"{settings.BASE_URL}/confirm/" in mail.text and f"{settings.BASE_URL}/confirm/" in mail.html
+    assert (
+        f"{settings.BASE_URL}/confirm/" in mail.text
+        and f"{settings.BASE_URL}/confirm/" in mail.html
+    )
     assert "cat" not in mail.subject
 
 
 def test_a_confirmation_link_opens_its_request_and_works_once(submitted):
     signed = pipeline.confirmation_link(submitted).rstrip("/").rpartition("/")[2]
     assert pipeline.request_of_confirmation(signed) == submitted
-    assert pipeline.request_of_confirmation(signed[:-1] + ("a" if signed[-1] != "a" else "b")) is None
+    assert (
+        pipeline.request_of_confirmation(signed[:-1] + ("a" if signed[-1] != "a" else "b")) is None
+    )
     assert pipeline.confirm(submitted)
     assert not pipeline.confirm(ClassifierRequest.objects.get())
     assert Job.objects.count() == 1
@@ -105,7 +113,9 @@ def test_the_token_is_derived_and_only_its_digest_is_stored(submitted):
     assert ClassifierRequest.objects.by_token(token[:-1] + other_end) is None
 
 
-@pytest.mark.parametrize("status", [Status.DELIVERED, Status.CANCELLED, Status.FAILED, Status.NEEDS_ATTENTION])
+@pytest.mark.parametrize(
+    "status", [Status.DELIVERED, Status.CANCELLED, Status.FAILED, Status.NEEDS_ATTENTION]
+)
 def test_a_used_confirmation_starts_nothing_again(submitted, status):
     ClassifierRequest.objects.update(status=status)
     assert not pipeline.confirm(ClassifierRequest.objects.get())
@@ -134,14 +144,21 @@ def test_a_move_is_won_once_and_leaves_a_row(confirmed):
     ]
 
 
-# --- collect ----------------------------------------------------------------------------------------------
+# --- collect
+# ----------------------------------------------------------------------------------------------
 
 
 def test_a_collection_becomes_rows_counts_and_a_version(collected):
     cat = collected.classes.first()
     assert (cat.found, cat.kept, cat.rejected) == (34, 33, {"too_small": 1})
     assert cat.outcomes == [
-        {"name": "bing", "outcome": "partial", "found": 34, "kept": None, "message": "Bing had only 34."}
+        {
+            "name": "bing",
+            "outcome": "partial",
+            "found": 34,
+            "kept": None,
+            "message": "Bing had only 34.",
+        }
     ]
     assert ImageUrl.objects.filter(state="kept").count() == 66
     assert ImageUrl.objects.get(image_class=cat, state="rejected").reason == "too_small"
@@ -190,8 +207,12 @@ def test_another_wording_drops_what_the_old_one_found_and_asks_again(confirmed):
     assert ImageUrl.objects.filter(image_class__number=2).count() == 8
     ask_nobody()
     drain("collect")
-    assert {json.loads(line)["class"] for line in (folder / "images.jsonl").read_text().splitlines()} == {"c002"}
-    assert json.loads((folder / "result.json").read_text())["classes"][0]["kept"] == 0, "asked once more"
+    assert {
+        json.loads(line)["class"] for line in (folder / "images.jsonl").read_text().splitlines()
+    } == {"c002"}
+    assert json.loads((folder / "result.json").read_text())["classes"][0]["kept"] == 0, (
+        "asked once more"
+    )
 
 
 def test_a_collection_that_refuses_fails_the_request_with_its_own_words(confirmed):
@@ -206,7 +227,8 @@ def test_a_collection_that_refuses_fails_the_request_with_its_own_words(confirme
     assert OutgoingMail.objects.filter(key__contains=":failed:").count() == 1
 
 
-# --- train ------------------------------------------------------------------------------------------------
+# --- train
+# ------------------------------------------------------------------------------------------------
 
 
 def test_a_training_freezes_the_split_and_is_recorded(trained):
@@ -214,7 +236,11 @@ def test_a_training_freezes_the_split_and_is_recorded(trained):
     manifest_file = version.folder / "manifest.jsonl"
     assert version.manifest_sha256 == hashlib.sha256(manifest_file.read_bytes()).hexdigest()
     run = TrainingRun.objects.get()
-    assert (run.metrics, run.backbone, run.notices) == (METRICS, "efficientnet_lite0", ["A notice."])
+    assert (run.metrics, run.backbone, run.notices) == (
+        METRICS,
+        "efficientnet_lite0",
+        ["A notice."],
+    )
     assert {i.split for i in ImageUrl.objects.filter(state="kept")} == {"train", "val", "test"}
     assert Job.objects.get(stage="package").queue == "train"
 
@@ -223,7 +249,9 @@ def test_a_training_that_refuses_fails_the_request_and_a_retry_trains_again(coll
     rows = [row for row in rows_of(collected) if row.class_id == "c001"][:2] + [
         row for row in rows_of(collected) if row.class_id == "c002"
     ]
-    ImageUrl.objects.exclude(sha256__in=[row.sha256 for row in rows]).filter(state="kept").update(state="removed")
+    ImageUrl.objects.exclude(sha256__in=[row.sha256 for row in rows]).filter(state="kept").update(
+        state="removed"
+    )
     drain("train")
     collected.refresh_from_db()
     assert collected.status == Status.FAILED
@@ -236,7 +264,8 @@ def test_a_training_that_refuses_fails_the_request_and_a_retry_trains_again(coll
     assert Job.objects.last().stage == "package"
 
 
-# --- package ----------------------------------------------------------------------------------------------
+# --- package
+# ----------------------------------------------------------------------------------------------
 
 
 def dataset_of(request: ClassifierRequest) -> zipfile.ZipFile:
@@ -252,13 +281,21 @@ def test_the_dataset_zip_is_complete_and_its_checksums_hold(packaged):
         assert len(archive.read("SHA256SUMS").decode().splitlines()) == len(names) - 1
         assert json.loads(archive.read("classes.json")) == {"c001": "cat", "c002": "dog"}
         rows = list(csv.DictReader(io.StringIO(archive.read("images.csv").decode())))
-        assert {row["file_name"] for row in rows} == {name for name in names if name.endswith(".jpg")}
+        assert {row["file_name"] for row in rows} == {
+            name for name in names if name.endswith(".jpg")
+        }
         for row in rows:
             split, class_id, name = row["file_name"].split("/")
-            assert row["split"] == split and row["class"] == {"c001": "cat", "c002": "dog"}[class_id]
+            assert (
+                row["split"] == split and row["class"] == {"c001": "cat", "c002": "dog"}[class_id]
+            )
             assert name == row["sha256"][:16] + ".jpg"
             assert hashlib.sha256(archive.read(row["file_name"])).hexdigest() == row["sha256"]
-            assert (row["license"], row["license_basis"], row["creator"]) == ("by-sa", "per-item", "Ada")
+            assert (row["license"], row["license_basis"], row["creator"]) == (
+                "by-sa",
+                "per-item",
+                "Ada",
+            )
         rejected = list(csv.DictReader(io.StringIO(archive.read("rejected.csv").decode())))
         assert [row["reason"] for row in rejected] == ["too_small", "too_small"]
         assert "metadata.csv" not in names
@@ -283,7 +320,8 @@ def test_the_model_zip_is_the_model_folder(packaged):
         assert sorted(archive.namelist()) == ["SHA256SUMS", "model.onnx"]
 
 
-# --- deliver ----------------------------------------------------------------------------------------------
+# --- deliver
+# ----------------------------------------------------------------------------------------------
 
 
 def test_a_delivery_is_one_mail_with_figures_links_and_small_files_attached(delivered):
@@ -316,7 +354,8 @@ def test_every_stage_rings_for_the_next_in_its_own_transaction(delivered):
     assert set(OrmQ.objects.values_list("key", flat=True)) == {"collect", "train", "picaisso"}
 
 
-# --- at any time ------------------------------------------------------------------------------------------
+# --- at any time
+# ------------------------------------------------------------------------------------------
 
 
 def test_a_cancelled_request_waits_for_nothing_and_a_second_cancel_does_nothing(confirmed):
@@ -412,14 +451,23 @@ def test_a_picture_that_the_split_left_out_is_listed_with_its_reason(collected):
     drain("train")
     with dataset_of(collected) as archive:
         rejected = list(csv.DictReader(io.StringIO(archive.read("rejected.csv").decode())))
-        assert Counter(row["reason"] for row in rejected) == {"too_small": 2, "near_duplicate": 1, "not_a_picture": 1}
+        assert Counter(row["reason"] for row in rejected) == {
+            "too_small": 2,
+            "near_duplicate": 1,
+            "not_a_picture": 1,
+        }
         assert len([name for name in archive.namelist() if name.endswith(".jpg")]) == 64
     cat = collected.classes.first()
-    assert (cat.kept, cat.rejected) == (31, {"too_small": 1, "near_duplicate": 1, "not_a_picture": 1})
+    assert (cat.kept, cat.rejected) == (
+        31,
+        {"too_small": 1, "near_duplicate": 1, "not_a_picture": 1},
+    )
 
 
 def test_what_is_past_its_time_is_deleted_and_the_rest_stays(delivered, settings):
-    young = pipeline.submit(pipeline.Submission(classes=(("a", ""), ("b", "")), email="b@example.org"))
+    young = pipeline.submit(
+        pipeline.Submission(classes=(("a", ""), ("b", "")), email="b@example.org")
+    )
     pipeline.expire()
     assert delivered.folder.exists()
     old = timezone.now() - timedelta(days=settings.RETENTION_DAYS, seconds=1)

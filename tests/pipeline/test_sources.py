@@ -34,7 +34,8 @@ def let_the_cool_down_pass() -> None:
     SourceHealth.objects.update(closed_until=timezone.now() - timedelta(seconds=1))
 
 
-# --- breakers ---------------------------------------------------------------------------------------------
+# --- breakers
+# ---------------------------------------------------------------------------------------------
 
 
 def test_a_blocked_source_is_closed_for_everyone_and_says_why():
@@ -48,7 +49,10 @@ def test_after_the_cool_down_one_job_tries_and_the_others_wait():
     blocked()
     let_the_cool_down_pass()
     assert SourceHealth.closed_for(job_id=1) == {}
-    assert "trying" in SourceHealth.closed_for(job_id=2)["bing"] or "not asked" in SourceHealth.closed_for(2)["bing"]
+    assert (
+        "trying" in SourceHealth.closed_for(job_id=2)["bing"]
+        or "not asked" in SourceHealth.closed_for(2)["bing"]
+    )
     assert SourceHealth.closed_for(job_id=1) == {}, "the trying job, started again, still may"
 
 
@@ -83,7 +87,12 @@ def test_a_source_that_does_not_apply_says_nothing_about_its_health():
 
 
 def test_one_run_counts_as_one_failure_however_many_classes_asked():
-    row = {"name": "bing", "outcome": "blocked", "message": "A human check.", "cool_down_seconds": 3600}
+    row = {
+        "name": "bing",
+        "outcome": "blocked",
+        "message": "A human check.",
+        "cool_down_seconds": 3600,
+    }
     intake.record_health([{**row, "class": "c001"}, {**row, "class": "c002"}])
     assert SourceHealth.objects.get().failures == 1
 
@@ -96,7 +105,8 @@ def test_closed_sources_reach_the_collection_in_its_config(confirmed):
     assert "human check" in config["closed_sources"]["bing"]
 
 
-# --- the browser's turn -----------------------------------------------------------------------------------
+# --- the browser's turn
+# -----------------------------------------------------------------------------------
 
 
 def test_one_job_at_a_time_uses_the_browser():
@@ -135,7 +145,8 @@ def test_a_child_waits_while_another_request_has_the_browser(confirmed, data_dir
     assert not door.look() and door.granted.exists()
 
 
-# --- taking down ------------------------------------------------------------------------------------------
+# --- taking down
+# ------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -156,12 +167,19 @@ def test_a_picture_taken_down_is_gone_everywhere_and_stays_out(packaged, by):
     image = ImageUrl.objects.filter(state="kept").first()
     places = list(packaged.folder.rglob(image.file.split("/")[1]))
     assert len(places) == 2, "the collection and the run"
-    spelt = image.image_url.replace("http://pictures.example", "HTTP://Pictures.Example:80") + "#top"
-    call_command("takedown", spelt if by == "url" else image.sha256.upper(), reason="its author asked")
+    spelt = (
+        image.image_url.replace("http://pictures.example", "HTTP://Pictures.Example:80") + "#top"
+    )
+    call_command(
+        "takedown", spelt if by == "url" else image.sha256.upper(), reason="its author asked"
+    )
     assert list(packaged.folder.rglob(image.file.split("/")[1])) == []
     image.refresh_from_db()
     assert (image.state, image.reason) == ("rejected", "taken_down")
-    assert (image.image_class.kept, image.image_class.rejected) == (32, {"too_small": 1, "taken_down": 1})
+    assert (image.image_class.kept, image.image_class.rejected) == (
+        32,
+        {"too_small": 1, "taken_down": 1},
+    )
     artifact = Artifact.objects.get(kind="dataset")
     assert artifact.sha256 == hashlib.sha256(artifact.file.read_bytes()).hexdigest()
     with zipfile.ZipFile(artifact.file) as archive:
@@ -191,4 +209,7 @@ def test_a_retry_may_ask_other_sources(confirmed):
     assert pipeline.retry(confirmed, sources=["wikimedia", "bing"])
     confirmed.refresh_from_db()
     assert confirmed.sources == ["wikimedia", "bing"]
-    assert Job.objects.latest("pk").stage == "collect" and Job.objects.latest("pk").state == JobState.QUEUED
+    assert (
+        Job.objects.latest("pk").stage == "collect"
+        and Job.objects.latest("pk").state == JobState.QUEUED
+    )

@@ -1,1 +1,3 @@
-"""Local replicas of the sources and of picture hosts, good and hostile: real servers on loopback, synthetic content."""
+"""Local replicas of the sources and of picture hosts, good and hostile: real servers on loopback,
+synthetic content.
+"""

@@ -1,4 +1,6 @@
-"""The Art Institute of Chicago's interface as its clients meet it: works without pictures, and works not free."""
+"""The Art Institute of Chicago's interface as its clients meet it: works without pictures, and
+works not free.
+"""
 
 from tests.replicas.server import Replica, Request, Response, json_response
 
@@ -17,7 +19,10 @@ class ArticReplica(Replica):
 
     def respond(self, request: Request) -> Response:
         query = request.query
-        if request.path != "/api/v1/artworks/search" or query.get("query[term][is_public_domain]") != "true":
+        if (
+            request.path != "/api/v1/artworks/search"
+            or query.get("query[term][is_public_domain]") != "true"
+        ):
             return json_response({"status": 404, "error": "Not found"}, 404)
         words, page, limit = query["q"], int(query["page"]), int(query["limit"])
         if limit > 100 or page * limit > 1000:
@@ -29,10 +34,17 @@ class ArticReplica(Replica):
         total = 0 if "nothing" in words else self._total
         numbers = range((page - 1) * limit, min(page * limit, total))
         data = {
-            "pagination": {"total": total, "limit": limit, "total_pages": -(-total // limit), "current_page": page},
+            "pagination": {
+                "total": total,
+                "limit": limit,
+                "total_pages": -(-total // limit),
+                "current_page": page,
+            },
             "data": [self._work(number, "drifted" in words) for number in numbers],
         }
-        return json_response(data if "baseless" in words else data | {"config": {"iiif_url": self._pictures}})
+        return json_response(
+            data if "baseless" in words else data | {"config": {"iiif_url": self._pictures}}
+        )
 
     def _work(self, number: int, drifted: bool) -> dict:
         if drifted and number % 3:

@@ -1,4 +1,6 @@
-"""Bing's image search as a browser meets it: scrolling, a see-more link, a consent banner, and every known trap."""
+"""Bing's image search as a browser meets it: scrolling, a see-more link, a consent banner, and
+every known trap.
+"""
 
 import html
 import json
@@ -30,7 +32,9 @@ for (const choice of ['accept', 'reject']) {{
 }}
 {script}</script></body></html>"""
 
-BANNER = re.compile(r'<div id="bnp_container">.*?</div>|^for \(const choice.*?^}$', re.DOTALL | re.MULTILINE)
+BANNER = re.compile(
+    r'<div id="bnp_container">.*?</div>|^for \(const choice.*?^}$', re.DOTALL | re.MULTILINE
+)
 SCRIPT = """
 const control = document.querySelector('.dgControl'), end = document.getElementById('bop_container');
 let left = %d, clicked = false, busy = false;
@@ -63,11 +67,12 @@ addEventListener('scroll', more);
 class BingReplica(Replica):
     """`total` pictures per query. Words in the query choose a scenario.
 
-    `noresults`, `captcha`, `shell`, `changed`, `forbidden`, `overloaded` answer the page so; `drifted` has tiles that
-    mostly cannot be read; `throttled` refuses the second fragment, `broken` fails on it for good, `flaky` fails each
-    fragment once, `silent` answers an empty body past the end instead of repeating the last batch; `slow` takes
-    `slow_seconds`; `nocookies` asks nothing about cookies. `robots` is the text of robots.txt, `extra` is put into
-    every result page.
+    `noresults`, `captcha`, `shell`, `changed`, `forbidden`, `overloaded` answer the page so;
+    `drifted` has tiles that mostly cannot be read; `throttled` refuses the second fragment,
+    `broken` fails on it for good, `flaky` fails each fragment once, `silent` answers an empty body
+    past the end instead of repeating the last batch; `slow` takes `slow_seconds`; `nocookies` asks
+    nothing about cookies. `robots` is the text of robots.txt, `extra` is put into every result
+    page.
     """
 
     def __init__(
@@ -99,12 +104,16 @@ class BingReplica(Replica):
         if request.path == "/images/search":
             return self._page(request, words)
         if request.path.startswith("/turing/captcha"):
-            return Response(b"<title>Bing</title><h1>One last step</h1>Please solve the challenge below to continue")
+            return Response(
+                b"<title>Bing</title><h1>One last step</h1>Please solve the challenge below to continue"
+            )
         return Response(b"no", "text/plain", 404)
 
     def _page(self, request: Request, words: str) -> Response:
         if "captcha" in words:
-            return Response(status=302, headers={"Location": "/turing/captcha/challenge?q=" + quote(words)})
+            return Response(
+                status=302, headers={"Location": "/turing/captcha/challenge?q=" + quote(words)}
+            )
         if "shell" in words:
             return Response(b"<!doctype html><title>Bing</title><div id=b_header></div>")
         if "forbidden" in words:
@@ -114,7 +123,12 @@ class BingReplica(Replica):
         if "slow" in words:
             time.sleep(self.slow_seconds)
         body, script = self._results(words)
-        raw = {name: value for name, _, value in (p.partition("=") for p in request.target.split("?")[1].split("&"))}
+        raw = {
+            name: value
+            for name, _, value in (
+                p.partition("=") for p in request.target.split("?")[1].split("&")
+            )
+        }
         text = PAGE.format(
             title=html.escape(words),
             query=html.escape(words),
@@ -123,14 +137,20 @@ class BingReplica(Replica):
             body=body + self.extra,
             script=script,
         )
-        return Response(text.encode() if "nocookies" not in words else BANNER.sub("", text).encode())
+        return Response(
+            text.encode() if "nocookies" not in words else BANNER.sub("", text).encode()
+        )
 
     def _results(self, words: str) -> tuple[str, str]:
         if "noresults" in words:
             return f"<p>There are no results for {html.escape(words)}</p>" + "<p></p>" * 400, ""
         control = self._control(words, 1)
         if "changed" in words:
-            control = control.replace("iusc", "tile2027").replace("dgControl", "grid").replace("dg_b", "g")
+            control = (
+                control.replace("iusc", "tile2027")
+                .replace("dgControl", "grid")
+                .replace("dg_b", "g")
+            )
             return control + "<p></p>" * 400, ""
         end = (
             '<div id="bop_container" class="invis"><div class="mm_seemore">'
@@ -161,7 +181,9 @@ class BingReplica(Replica):
         tiles = [self._tile(words, number) for number in range(first, last + 1)]
         if first == 1:
             tiles[5:5] = self._traps()
-        following = f"/images/async?q={quote(words)}&first={last + 1}&count={PAGE_SIZE}&relp=35&mmasync=1"
+        following = (
+            f"/images/async?q={quote(words)}&first={last + 1}&count={PAGE_SIZE}&relp=35&mmasync=1"
+        )
         return (
             f'<div id="mmComponent_images_{first}" class="dgControl hover" data-nextUrl="{html.escape(following)}" '
             f'data-iid="images.5{first:03d}" data-layout="row"><ul class="dgControl_list " data-row="1">'
@@ -170,7 +192,9 @@ class BingReplica(Replica):
         )
 
     def _tile(self, words: str, number: int) -> str:
-        address = self._pictures.format(number) if self._pictures else f"{self.url}/pic/{number}.jpg"
+        address = (
+            self._pictures.format(number) if self._pictures else f"{self.url}/pic/{number}.jpg"
+        )
         facts = {
             "murl": address,
             "turl": f"{self.url}/th?id=OIP.{number}",
@@ -178,7 +202,11 @@ class BingReplica(Replica):
             "t": f"\ue000{words}\ue001 &amp; friends {number}",
         }
         text = "{broken" if "drifted" in words and number % 3 else json.dumps(facts)
-        href = "" if number % 5 == 2 else f"/images/search?view=detailV2&exph=240&expw=320&mediaurl={quote(address)}"
+        href = (
+            ""
+            if number % 5 == 2
+            else f"/images/search?view=detailV2&exph=240&expw=320&mediaurl={quote(address)}"
+        )
         size = "320 × 240 · jpeg" if number % 2 else "320 x 240 · jpeg"
         return _markup(text, href, size, swapped=number % 2 == 0, lazy=number % 4 == 0)
 
@@ -186,7 +214,11 @@ class BingReplica(Replica):
         again = json.dumps({"murl": f"{self.url.upper().replace('HTTP', 'http')}/pic/1.jpg#again"})
         if self._pictures:
             again = json.dumps({"murl": self._pictures.format(1)})
-        bad = ("{not json", json.dumps({"t": "no picture"}), json.dumps({"murl": "data:image/gif;base64,R0lGODdh"}))
+        bad = (
+            "{not json",
+            json.dumps({"t": "no picture"}),
+            json.dumps({"murl": "data:image/gif;base64,R0lGODdh"}),
+        )
         return [_markup(text, "", "", swapped=False, lazy=False) for text in (*bad, again)]
 
 

@@ -1,4 +1,6 @@
-"""Wikimedia Commons' search as its clients meet it: unordered pages, gaps, HTML, lag, and a rule about user agents."""
+"""Wikimedia Commons' search as its clients meet it: unordered pages, gaps, HTML, lag, and a rule
+about user agents.
+"""
 
 import json
 import re
@@ -12,11 +14,14 @@ CONTACT = re.compile(r"\S+/\S+ \(.+\)")
 class CommonsReplica(Replica):
     """`total` files. Query words choose a scenario.
 
-    `nothing` finds nothing, `lagging` lags twice and then answers, `lagged` always lags, `changed` answers in another
-    shape, `refused` is an error of the API. Pictures point at `pictures`, a URL with a place for a number.
+    `nothing` finds nothing, `lagging` lags twice and then answers, `lagged` always lags, `changed`
+    answers in another shape, `refused` is an error of the API. Pictures point at `pictures`, a URL
+    with a place for a number.
     """
 
-    def __init__(self, pictures: str = "https://upload.example/{}.jpg", total: int = 120, first: int = 0) -> None:
+    def __init__(
+        self, pictures: str = "https://upload.example/{}.jpg", total: int = 120, first: int = 0
+    ) -> None:
         super().__init__()
         self._pictures = pictures
         self._total = total
@@ -42,7 +47,9 @@ class CommonsReplica(Replica):
 
     def _batch(self, offset: int) -> Response:
         numbers = range(offset, min(offset + BATCH, self._total))
-        pages = sorted((self._page(number) for number in numbers), key=lambda page: -page["pageid"] % 7)
+        pages = sorted(
+            (self._page(number) for number in numbers), key=lambda page: -page["pageid"] % 7
+        )
         data: dict = {"query": {"pages": pages}}
         if offset + BATCH < self._total:
             data["continue"] = {"gsroffset": offset + BATCH, "continue": "gsroffset||"}
@@ -51,7 +58,12 @@ class CommonsReplica(Replica):
         return _answer(data)
 
     def _page(self, number: int) -> dict:
-        page: dict = {"pageid": 1000 + number, "ns": 6, "title": f"File:Picture {number}.jpg", "index": number + 1}
+        page: dict = {
+            "pageid": 1000 + number,
+            "ns": 6,
+            "title": f"File:Picture {number}.jpg",
+            "index": number + 1,
+        }
         if number == 4:  # a page may lack its file's description
             return page
         info = {

@@ -1,20 +1,40 @@
-"""GBIF's interface as its clients meet it: fuzzy matches, media without an address, licences in every spelling."""
+"""GBIF's interface as its clients meet it: fuzzy matches, media without an address, licences in
+every spelling.
+"""
 
 from tests.replicas.server import Replica, Request, Response, json_response
 
 MATCHES = {
-    "panthera onca": {"usageKey": 5219426, "matchType": "EXACT", "confidence": 99, "canonicalName": "Panthera onca"},
-    "panthera onka": {"usageKey": 5219426, "matchType": "FUZZY", "confidence": 92, "canonicalName": "Panthera onca"},
+    "panthera onca": {
+        "usageKey": 5219426,
+        "matchType": "EXACT",
+        "confidence": 99,
+        "canonicalName": "Panthera onca",
+    },
+    "panthera onka": {
+        "usageKey": 5219426,
+        "matchType": "FUZZY",
+        "confidence": 92,
+        "canonicalName": "Panthera onca",
+    },
     "panthera corgi": {"usageKey": 2435194, "matchType": "HIGHERRANK", "confidence": 96},
 }
 COMMON = {
     "jaguar": [
-        {"key": 1, "nubKey": 77, "canonicalName": "Jaguarundi", "vernacularNames": [{"vernacularName": "Jaguarundi"}]},
+        {
+            "key": 1,
+            "nubKey": 77,
+            "canonicalName": "Jaguarundi",
+            "vernacularNames": [{"vernacularName": "Jaguarundi"}],
+        },
         {
             "key": 101_000,
             "nubKey": 5219426,
             "canonicalName": "Panthera onca",
-            "vernacularNames": [{"vernacularName": "onça"}, {"vernacularName": "Jaguar", "language": "eng"}],
+            "vernacularNames": [
+                {"vernacularName": "onça"},
+                {"vernacularName": "Jaguar", "language": "eng"},
+            ],
         },
         {"key": 3, "canonicalName": "Nothing"},
     ]
@@ -36,7 +56,9 @@ class GbifReplica(Replica):
     `drifted` entries without media, `down` 503, `empty` none. `pictures` is a URL with a place for a number.
     """
 
-    def __init__(self, total: int = 120, scenario: str = "", pictures: str = "", first: int = 0) -> None:
+    def __init__(
+        self, total: int = 120, scenario: str = "", pictures: str = "", first: int = 0
+    ) -> None:
         super().__init__()
         self._total = 0 if scenario == "empty" else total
         self._scenario = scenario
@@ -49,9 +71,13 @@ class GbifReplica(Replica):
             return json_response(MATCHES.get(request.query["name"].casefold(), nothing))
         if request.path == "/v1/species/search":
             assert request.query["qField"] == "VERNACULAR"
-            return json_response({"offset": 0, "results": COMMON.get(request.query["q"].casefold(), [])})
+            return json_response(
+                {"offset": 0, "results": COMMON.get(request.query["q"].casefold(), [])}
+            )
         if request.path == "/v1/occurrence/search":
-            return self._occurrences(int(request.query["offset"]), int(request.query["limit"]), request)
+            return self._occurrences(
+                int(request.query["offset"]), int(request.query["limit"]), request
+            )
         return Response(b"no", "text/plain", 404)
 
     def _occurrences(self, offset: int, limit: int, request: Request) -> Response:
@@ -65,7 +91,12 @@ class GbifReplica(Replica):
             return json_response([])
         last = min(offset + limit, self._total)
         entries = [self._entry(number) for number in range(offset, last)]
-        data = {"offset": offset, "limit": limit, "endOfRecords": last >= self._total, "count": self._total}
+        data = {
+            "offset": offset,
+            "limit": limit,
+            "endOfRecords": last >= self._total,
+            "count": self._total,
+        }
         return json_response(data | {"results": entries})
 
     def _entry(self, number: int) -> dict:
@@ -74,7 +105,10 @@ class GbifReplica(Replica):
             "species": "Panthera onca",
             "scientificName": "Panthera onca (Linnaeus, 1758)",
             "license": "http://creativecommons.org/licenses/by/4.0/legalcode",
-            "media": [self._medium(number), {"type": "Sound", "identifier": "https://museum.example/roar.mp3"}],
+            "media": [
+                self._medium(number),
+                {"type": "Sound", "identifier": "https://museum.example/roar.mp3"},
+            ],
         }
         if self._scenario == "drifted" and number % 4:
             entry["media"] = "moved"
@@ -83,7 +117,9 @@ class GbifReplica(Replica):
     def _medium(self, number: int) -> dict:
         address = self._pictures.format(self._first + number)
         if number % 10 == 7:
-            address = f"https://inaturalist-open-data.s3.amazonaws.com/photos/{number}/original.jpeg"
+            address = (
+                f"https://inaturalist-open-data.s3.amazonaws.com/photos/{number}/original.jpeg"
+            )
         medium = {
             "type": "StillImage",
             "format": "image/jpeg",

@@ -1,6 +1,8 @@
-"""Google's image search as a browser meets it: tiles that honour only real clicks, panels that show the original late.
+"""Google's image search as a browser meets it: tiles that honour only real clicks, panels that show
+the original late.
 
-Also its question about cookies, its human check, and good pages whose scripts speak of the human check.
+Also its question about cookies, its human check, and good pages whose scripts speak of the human
+check.
 """
 
 import html
@@ -118,14 +120,23 @@ class GoogleReplica(Replica):
         if request.path.startswith("/sorry"):
             return Response(SORRY.encode(), status=429)
         if request.path == "/httpservice/retry/enablejs":
-            return Response(b"<!doctype html><title>Google Search</title><noscript>Turn on scripts</noscript>")
+            return Response(
+                b"<!doctype html><title>Google Search</title><noscript>Turn on scripts</noscript>"
+            )
         if request.path == "/clicked":
             return Response(b"ok", "text/plain")
-        return self._search(request) if request.path == "/search" else Response(b"no", "text/plain", 404)
+        return (
+            self._search(request)
+            if request.path == "/search"
+            else Response(b"no", "text/plain", 404)
+        )
 
     def _search(self, request: Request) -> Response:
         words = request.query.get("q", "")
-        elsewhere = {"sorry": "/sorry/index?continue=x", "noscript": "/httpservice/retry/enablejs?sei=x"}
+        elsewhere = {
+            "sorry": "/sorry/index?continue=x",
+            "noscript": "/httpservice/retry/enablejs?sei=x",
+        }
         if "wall" in words or ("consent" in words and not self._choices):
             elsewhere["w"] = elsewhere["c"] = "/ml?continue=" + quote(request.target, safe="")
         for mark, target in elsewhere.items():
@@ -142,9 +153,7 @@ class GoogleReplica(Replica):
         if "changed" in words:
             body = '<main id="grid27"><div class="cell"><img alt="x" width=200 height=200></div></main>'
         if "dialog" in words:
-            body += (
-                '<div id="dialog"><button id="L2AGLb">Accept all</button><button id="W0wltc">Reject all</button></div>'
-            )
+            body += '<div id="dialog"><button id="L2AGLb">Accept all</button><button id="W0wltc">Reject all</button></div>'
         return PAGE.format(
             title=html.escape(words),
             safe=safe,

@@ -1,4 +1,6 @@
-"""The Met's collection as its clients meet it: numbers first, then one work at a time, and a firewall."""
+"""The Met's collection as its clients meet it: numbers first, then one work at a time, and a
+firewall.
+"""
 
 from tests.replicas.server import Replica, Request, Response, json_response
 
@@ -6,11 +8,13 @@ from tests.replicas.server import Replica, Request, Response, json_response
 class MetReplica(Replica):
     """`total` works: every fourth is not free, every fifth is gone. Query words choose a scenario.
 
-    `nothing` finds nothing, `changed` answers in another shape; `strange` works cannot be read. After `patience`
-    works the firewall answers 403. `pictures` is a URL with a place for a number.
+    `nothing` finds nothing, `changed` answers in another shape; `strange` works cannot be read.
+    After `patience` works the firewall answers 403. `pictures` is a URL with a place for a number.
     """
 
-    def __init__(self, total: int = 20, patience: int = 1000, pictures: str = "", first: int = 0) -> None:
+    def __init__(
+        self, total: int = 20, patience: int = 1000, pictures: str = "", first: int = 0
+    ) -> None:
         super().__init__()
         self._total = total
         self._patience = patience
@@ -47,7 +51,9 @@ class MetReplica(Replica):
             {
                 "objectID": number,
                 "isPublicDomain": free,
-                "primaryImage": f"https://images.metmuseum.org/original/{number}.jpg" if free else "",
+                "primaryImage": f"https://images.metmuseum.org/original/{number}.jpg"
+                if free
+                else "",
                 "primaryImageSmall": self._pictures.format(self._first + number) if free else "",
                 "additionalImages": [],
                 "objectURL": f"https://www.metmuseum.org/art/collection/search/{number}",

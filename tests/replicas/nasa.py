@@ -1,4 +1,6 @@
-"""NASA's picture library as its clients meet it: renderings of many sizes, previews only, spaces in addresses."""
+"""NASA's picture library as its clients meet it: renderings of many sizes, previews only, spaces in
+addresses.
+"""
 
 from tests.replicas.server import Replica, Request, Response, json_response
 
@@ -6,7 +8,8 @@ PAGE_SIZE = 100
 
 
 class NasaReplica(Replica):
-    """`total` pictures. Query words choose a scenario: `nothing`, `changed`, `drifted`, `down`, `throttled`.
+    """`total` pictures. Query words choose a scenario: `nothing`, `changed`, `drifted`, `down`,
+    `throttled`.
 
     `pictures` is a URL with a place for a number.
     """
@@ -35,7 +38,9 @@ class NasaReplica(Replica):
         items = [self._item(number, drifted) for number in range((page - 1) * PAGE_SIZE, last)]
         collection: dict = {"metadata": {"total_hits": total}, "items": items}
         if last < total:
-            collection["links"] = [{"rel": "next", "prompt": "Next", "href": f"{self.url}/search?page={page + 1}"}]
+            collection["links"] = [
+                {"rel": "next", "prompt": "Next", "href": f"{self.url}/search?page={page + 1}"}
+            ]
         return collection
 
     def _item(self, number: int, drifted: bool) -> dict:
@@ -53,10 +58,22 @@ class NasaReplica(Replica):
             data["secondary_creator"] = "A University"
         links = [self._link(number, "thumb", 640, "preview")]
         if number % 3 != 2:  # some are listed with their preview only
-            links += [self._link(number, "orig", 6000, "canonical"), self._link(number, "medium", 1280, "alternate")]
-            links += [self._link(number, "large", 1920, "alternate"), {"href": "http://x.example/metadata.json"}]
+            links += [
+                self._link(number, "orig", 6000, "canonical"),
+                self._link(number, "medium", 1280, "alternate"),
+            ]
+            links += [
+                self._link(number, "large", 1920, "alternate"),
+                {"href": "http://x.example/metadata.json"},
+            ]
         return {"href": f"{self.url}/asset/N{number}", "data": [data], "links": links}
 
     def _link(self, number: int, size: str, width: int, rel: str) -> dict:
         address = self._pictures.format(self._first + number, size)
-        return {"href": address, "rel": rel, "render": "image", "width": width, "height": width * 3 // 4}
+        return {
+            "href": address,
+            "rel": rel,
+            "render": "image",
+            "width": width,
+            "height": width * 3 // 4,
+        }

@@ -15,16 +15,20 @@ CLIENT = {"client_id": "picaisso-tests", "client_secret": "not so secret"}
 class OpenverseReplica(Replica):
     """Twelve pages of twenty, some a little shorter. The query words choose a scenario.
 
-    `nothing` finds nothing, `throttled` answers 429 from the third page, `exhausted` says in its headers that no
-    request is left, `broken` fails once per page and then works, `down` always fails, `changed` answers in another
-    shape, `few` has one page of three. Pictures point at `pictures`, a URL with a place for a number.
+    `nothing` finds nothing, `throttled` answers 429 from the third page, `exhausted` says in its
+    headers that no request is left, `broken` fails once per page and then works, `down` always
+    fails, `changed` answers in another shape, `few` has one page of three. Pictures point at
+    `pictures`, a URL with a place for a number.
 
-    With the registered `CLIENT` a token can be had that serves `token_uses` requests and allows larger pages; it is
-    refused afterwards. The scenario `banned` refuses every token.
+    With the registered `CLIENT` a token can be had that serves `token_uses` requests and allows
+    larger pages; it is refused afterwards. The scenario `banned` refuses every token.
     """
 
     def __init__(
-        self, pictures: str = "https://pictures.example/{}.jpg", first: int = 0, token_uses: int = 1000
+        self,
+        pictures: str = "https://pictures.example/{}.jpg",
+        first: int = 0,
+        token_uses: int = 1000,
     ) -> None:
         super().__init__()
         self._token_uses = token_uses
@@ -59,20 +63,30 @@ class OpenverseReplica(Replica):
             return _problem(401, "invalid_client")
         token = f"token-{len(self._tokens) + 1}"
         self._tokens[token] = self._token_uses
-        return _answer({"access_token": token, "expires_in": 43_200, "token_type": "Bearer", "scope": "read"})
+        return _answer(
+            {"access_token": token, "expires_in": 43_200, "token_type": "Bearer", "scope": "read"}
+        )
 
     def _large_page(self, page: int, size: int) -> dict:
         numbers = range((page - 1) * size, min(page * size, OF_ACCOUNT))
         results = [self._item(number) for number in numbers]
         pages = -(-OF_ACCOUNT // size)
-        return {"result_count": OF_ACCOUNT, "page_count": pages, "page_size": size, "page": page, "results": results}
+        return {
+            "result_count": OF_ACCOUNT,
+            "page_count": pages,
+            "page_size": size,
+            "page": page,
+            "results": results,
+        }
 
     def _scenario(self, request: Request, words: str, page: int) -> Response:
         tries = sum(1 for each in self.requests if each.target == request.target)
         if "down" in words or ("broken" in words and tries == 1):
             return _problem(503, "try again")
         if "throttled" in words and page >= 3:
-            return Response(b'{"detail": "throttled"}', "application/json", 429, {"Retry-After": "42"})
+            return Response(
+                b'{"detail": "throttled"}', "application/json", 429, {"Retry-After": "42"}
+            )
         if "changed" in words:
             return _answer({"items": []})
         left = "0" if "exhausted" in words and page == 2 else "19"
@@ -80,7 +94,9 @@ class OpenverseReplica(Replica):
 
     def _page(self, words: str, page: int) -> dict:
         pages = 1 if "few" in words else PAGES
-        on_page = 3 if "few" in words else PAGE_SIZE - (page % 3 == 2) * 2  # dead links are taken out
+        on_page = (
+            3 if "few" in words else PAGE_SIZE - (page % 3 == 2) * 2
+        )  # dead links are taken out
         if "nothing" in words and "few" not in words:
             pages = on_page = 0
         numbers = range((page - 1) * PAGE_SIZE, (page - 1) * PAGE_SIZE + on_page)

@@ -1,4 +1,6 @@
-"""A picture host that behaves, and on request misbehaves in every way that a stranger's server can."""
+"""A picture host that behaves, and on request misbehaves in every way that a stranger's server
+can.
+"""
 
 import contextlib
 import gzip
@@ -15,11 +17,12 @@ PICTURE = "image/jpeg"
 class PictureHost(Replica):
     """`/pic/<seed>.jpg` is always good. `delay` in seconds holds every good answer back.
 
-    `/redirect?to=URL`, `/loop`, `/hops/<n>` redirect; `/endless`, `/drip`, `/short`, `/huge`, `/gzip` lie about or
-    never finish their bodies; `/html`, `/empty`, `/gone`, `/forbidden`, `/nothing`, `/busy` are no pictures; `/noai`,
-    `/otherbot`, `/ourbot`, `/tags`, `/hotlink` set conditions. `/flaky/<n>/<status>` answers with that status n times
-    before it has a picture, `/breaks/<n>` breaks the connection off n times, `/patience/<seconds>` asks once for so
-    much time, `/tired` always for a second.
+    `/redirect?to=URL`, `/loop`, `/hops/<n>` redirect; `/endless`, `/drip`, `/short`, `/huge`,
+    `/gzip` lie about or never finish their bodies; `/html`, `/empty`, `/gone`, `/forbidden`,
+    `/nothing`, `/busy` are no pictures; `/noai`, `/otherbot`, `/ourbot`, `/tags`, `/hotlink` set
+    conditions. `/flaky/<n>/<status>` answers with that status n times before it has a picture,
+    `/breaks/<n>` breaks the connection off n times, `/patience/<seconds>` asks once for so much
+    time, `/tired` always for a second.
 
     `times` tells when requests came, by the monotonic clock.
     """
@@ -72,7 +75,9 @@ class PictureHost(Replica):
 
     def _patience(self, request: Request) -> Response:
         if len(self.asked(request.path)) == 1:
-            return Response(b"later", "text/plain", 429, {"Retry-After": request.path.split("/")[2]})
+            return Response(
+                b"later", "text/plain", 429, {"Retry-After": request.path.split("/")[2]}
+            )
         return Response(jpeg(13), PICTURE)
 
     def _tired(self, request: Request) -> Response:
@@ -156,7 +161,11 @@ def _drip(handler: BaseHTTPRequestHandler) -> None:
 
 def _tags(handler: BaseHTTPRequestHandler) -> None:
     handler.send_response(200)
-    for tag in ("otherbot: noindex", "noarchive, nosnippet", "unavailable_after: 25 Jun 2030 15:00:00 PST, NoImageAI"):
+    for tag in (
+        "otherbot: noindex",
+        "noarchive, nosnippet",
+        "unavailable_after: 25 Jun 2030 15:00:00 PST, NoImageAI",
+    ):
         handler.send_header("X-Robots-Tag", tag)
     handler.send_header("Content-Length", str(len(jpeg(14))))
     handler.end_headers()
@@ -173,4 +182,10 @@ def _huge(handler: BaseHTTPRequestHandler) -> None:
     handler.wfile.write(b"x" * 65536)
 
 
-MISBEHAVIOUR = {"/endless": _endless, "/drip": _drip, "/short": _short, "/huge": _huge, "/tags": _tags}
+MISBEHAVIOUR = {
+    "/endless": _endless,
+    "/drip": _drip,
+    "/short": _short,
+    "/huge": _huge,
+    "/tags": _tags,
+}

@@ -1,4 +1,6 @@
-"""Pixabay's interface as its clients meet it: a key, five hundred reachable pictures, plain text for errors."""
+"""Pixabay's interface as its clients meet it: a key, five hundred reachable pictures, plain text
+for errors.
+"""
 
 from tests.replicas.server import Replica, Request, Response, json_response
 
@@ -9,8 +11,9 @@ REACHABLE = 500
 class PixabayReplica(Replica):
     """`total` pictures, of which 500 can be reached. Query words choose a scenario.
 
-    `nothing`, `changed`, `drifted`, `down`; `throttled` answers 429 from the second page, `exhausted` says in its
-    headers that no request is left. `pictures` is a URL with a place for a number.
+    `nothing`, `changed`, `drifted`, `down`; `throttled` answers 429 from the second page,
+    `exhausted` says in its headers that no request is left. `pictures` is a URL with a place for a
+    number.
     """
 
     def __init__(self, total: int = 900, pictures: str = "", first: int = 0) -> None:
@@ -38,7 +41,11 @@ class PixabayReplica(Replica):
         if page > 1 and (page - 1) * size >= total:
             return _error('"page" is out of valid range.')
         left = "0" if "exhausted" in words else "99"
-        headers = {"X-RateLimit-Limit": "100", "X-RateLimit-Remaining": left, "X-RateLimit-Reset": "33"}
+        headers = {
+            "X-RateLimit-Limit": "100",
+            "X-RateLimit-Remaining": left,
+            "X-RateLimit-Reset": "33",
+        }
         numbers = range((page - 1) * size, min(page * size, total))
         hits = [self._hit(number, "drifted" in words) for number in numbers]
         return json_response({"total": 9000, "totalHits": total, "hits": hits}, 200, headers)

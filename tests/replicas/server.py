@@ -1,4 +1,6 @@
-"""The small HTTP server that the replicas share: one method to answer with, and a record of what was asked."""
+"""The small HTTP server that the replicas share: one method to answer with, and a record of what
+was asked.
+"""
 
 import json
 import sys
@@ -45,12 +47,16 @@ class _Server(ThreadingHTTPServer):
     request_queue_size = 256  # many connections at once are the rule here
 
     def handle_error(self, request: object, client_address: object) -> None:
-        if not isinstance(sys.exception(), ConnectionError):  # clients of these tests hang up, or are killed
+        if not isinstance(
+            sys.exception(), ConnectionError
+        ):  # clients of these tests hang up, or are killed
             super().handle_error(request, client_address)
 
 
 class Replica:
-    """A server on a free loopback port. Use as a context manager; `requests` grows as it is asked."""
+    """A server on a free loopback port. Use as a context manager; `requests` grows as it is
+    asked.
+    """
 
     def __init__(self) -> None:
         self.requests: list[Request] = []
@@ -74,7 +80,9 @@ class Replica:
                 pass
 
         self._server = _Server(("127.0.0.1", 0), Handler)
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
+        self._thread = threading.Thread(
+            target=self._server.serve_forever, args=(0.05,), daemon=True
+        )
 
     def __enter__(self):
         self._thread.start()
@@ -112,5 +120,7 @@ class Replica:
         raise NotImplementedError
 
 
-def json_response(data: object, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+def json_response(
+    data: object, status: int = 200, headers: Mapping[str, str] | None = None
+) -> Response:
     return Response(json.dumps(data).encode(), "application/json", status, headers or {})

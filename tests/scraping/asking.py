@@ -1,4 +1,6 @@
-"""Asking one adapter directly, with the production's client, guard and browser, against a replica."""
+"""Asking one adapter directly, with the production's client, guard and browser, against a
+replica.
+"""
 
 import time
 from contextlib import ExitStack
@@ -16,7 +18,8 @@ CONTACT = "operator@example.org"
 
 @dataclass
 class Asking:
-    """One source at one replica. `paces` and `waits` hold the seconds that the source wanted to wait.
+    """One source at one replica. `paces` and `waits` hold the seconds that the source wanted to
+    wait.
 
     Its browser is the one given, or one of its own that ends with `browsers`.
     """
@@ -29,8 +32,12 @@ class Asking:
     with_send: bool = True
     browser: Browser | None = None
 
-    def __call__(self, words: str, limit: int = 30, seconds: float = 60, **options: object) -> SearchResult:
-        return REGISTRY[self.source].search(self.query(words, limit, seconds, **options), self.tools())
+    def __call__(
+        self, words: str, limit: int = 30, seconds: float = 60, **options: object
+    ) -> SearchResult:
+        return REGISTRY[self.source].search(
+            self.query(words, limit, seconds, **options), self.tools()
+        )
 
     def other_names(self, words: str) -> list[str]:
         return REGISTRY[self.source].other_names(self.query(words), self.tools())
@@ -41,7 +48,9 @@ class Asking:
 
     def tools(self) -> SourceTools:
         allowed = frozenset({self.replica.host})
-        settings = FetchSettings(CONTACT, allowed_private_hosts=allowed, max_bytes=JSON_MAX_BYTES, deadline_seconds=10)
+        settings = FetchSettings(
+            CONTACT, allowed_private_hosts=allowed, max_bytes=JSON_MAX_BYTES, deadline_seconds=10
+        )
 
         def fetch_text(url: str) -> str | FetchFailure:
             answer = fetch_once(url, settings, accept="text/plain")
@@ -60,5 +69,7 @@ class Asking:
     def _browser(self, hosts: tuple[str, ...]) -> Browser:
         if self.browser is None:
             assert self.browsers is not None, "this source wants a browser"
-            self.browser = self.browsers.enter_context(Browser(BrowserSettings(allowed_hosts=hosts)))
+            self.browser = self.browsers.enter_context(
+                Browser(BrowserSettings(allowed_hosts=hosts))
+            )
         return self.browser

@@ -15,19 +15,26 @@ from scraping.searching import Searcher
 from scraping.sources.contract import SearchResult
 from tests.replicas.server import Replica
 
-BASE = {"classes": [{"id": "c001", "name": "thing", "query": "thing"}], "contact": "operator@example.org"}
+BASE = {
+    "classes": [{"id": "c001", "name": "thing", "query": "thing"}],
+    "contact": "operator@example.org",
+}
 
 
 def config_for(replicas: dict[str, Replica], **values) -> CollectConfig:
     """A configuration that knows only local replicas."""
-    hosts = [replica.host for replica in replicas.values()] + values.pop("allowed_private_hosts", [])
+    hosts = [replica.host for replica in replicas.values()] + values.pop(
+        "allowed_private_hosts", []
+    )
     urls = {name: replica.url for name, replica in replicas.items()}
     return CollectConfig.of(BASE | {"source_urls": urls, "allowed_private_hosts": hosts} | values)
 
 
 def fetching_for(config: CollectConfig) -> FetchSettings:
     return FetchSettings(
-        contact=config.contact, allowed_private_hosts=frozenset(config.allowed_private_hosts), deadline_seconds=10
+        contact=config.contact,
+        allowed_private_hosts=frozenset(config.allowed_private_hosts),
+        deadline_seconds=10,
     )
 
 
@@ -40,7 +47,9 @@ def ask() -> Iterator[Ask]:
     searchers: dict[int, Searcher] = {}
     stop = threading.Event()
 
-    def run(source: str, config: CollectConfig, words: str, limit: int = 30, seconds: float = 60) -> SearchResult:
+    def run(
+        source: str, config: CollectConfig, words: str, limit: int = 30, seconds: float = 60
+    ) -> SearchResult:
         searcher = searchers.setdefault(id(config), Searcher(config, fetching_for(config), stop))
         return asyncio.run(searcher.search(source, words, limit, time.monotonic() + seconds))
 

@@ -1,4 +1,6 @@
-"""The adapters of Openverse and Wikimedia Commons, against replicas with the traps of the real ones."""
+"""The adapters of Openverse and Wikimedia Commons, against replicas with the traps of the real
+ones.
+"""
 
 import pytest
 
@@ -24,15 +26,23 @@ def test_openverse_ends_at_its_last_page_with_all_that_it_has(ask):
         result = ask("openverse", config_for({"openverse": site}), "corgi", limit=500)
         assert result.outcome is Outcome.PARTIAL
         assert len(site.requests) == 12
-        assert len(result.candidates) == 12 * 20 - 4 * 2 - 1  # short pages, and one entry without an address
+        assert (
+            len(result.candidates) == 12 * 20 - 4 * 2 - 1
+        )  # short pages, and one entry without an address
         assert result.stats.dropped == 1
 
 
 def test_openverse_gives_the_licence_and_author_of_each_picture_and_no_html(ask):
     with OpenverseReplica() as site:
-        first, *_, sparse = ask("openverse", config_for({"openverse": site}), "corgi", limit=4).candidates
+        first, *_, sparse = ask(
+            "openverse", config_for({"openverse": site}), "corgi", limit=4
+        ).candidates
         assert first.title == "Picture & more 0"
-        assert (first.license, first.license_version, first.license_basis) == ("cc-by-sa", "4.0", "per-item")
+        assert (first.license, first.license_version, first.license_basis) == (
+            "cc-by-sa",
+            "4.0",
+            "per-item",
+        )
         assert first.license_url == "https://creativecommons.org/licenses/by-sa/4.0/"
         assert first.creator == "Author 0"
         assert "CC BY-SA 4.0" in first.attribution
@@ -50,10 +60,16 @@ def test_openverse_gives_the_licence_and_author_of_each_picture_and_no_html(ask)
         ("changed", Outcome.LAYOUT_CHANGED, 0, None),
     ],
 )
-def test_each_end_of_openverse_has_its_outcome_and_keeps_what_was_found(ask, words, outcome, found, wait):
+def test_each_end_of_openverse_has_its_outcome_and_keeps_what_was_found(
+    ask, words, outcome, found, wait
+):
     with OpenverseReplica() as site:
         result = ask("openverse", config_for({"openverse": site}), words, limit=100)
-        assert (result.outcome, len(result.candidates), result.retry_after) == (outcome, found, wait), result
+        assert (result.outcome, len(result.candidates), result.retry_after) == (
+            outcome,
+            found,
+            wait,
+        ), result
         assert "Openverse" in result.message
 
 
@@ -105,7 +121,9 @@ def test_an_expired_token_of_openverse_is_renewed_and_the_page_asked_for_again()
 
 
 @pytest.mark.parametrize(
-    ("words", "secret"), [("corgi", {"openverse_client_secret": "wrong"}), ("banned", {})], ids=["secret", "token"]
+    ("words", "secret"),
+    [("corgi", {"openverse_client_secret": "wrong"}), ("banned", {})],
+    ids=["secret", "token"],
 )
 def test_an_account_that_openverse_refuses_is_done_without_and_the_operator_is_told(words, secret):
     with OpenverseReplica() as site:
@@ -114,15 +132,22 @@ def test_an_account_that_openverse_refuses_is_done_without_and_the_operator_is_t
         assert (result.outcome, len(result.candidates)) == (Outcome.OK, 30), result
         assert result.detail == "the account was refused; asked without it"
         assert site.requests[-1].query["page_size"] == "20"
-        assert "not so secret" not in repr(Asking("openverse", site).query("x", credentials=credentials))
+        assert "not so secret" not in repr(
+            Asking("openverse", site).query("x", credentials=credentials)
+        )
 
 
 def test_commons_results_come_in_the_order_of_their_rank_with_bounded_pictures(ask):
     with CommonsReplica() as site:
-        result = ask("wikimedia", config_for({"wikimedia": site}, max_side=1024), "corgi", limit=500)
+        result = ask(
+            "wikimedia", config_for({"wikimedia": site}, max_side=1024), "corgi", limit=500
+        )
         assert result.outcome is Outcome.PARTIAL, result
         assert len(result.candidates) == 119  # one page lacks its file's description
-        numbers = [int(candidate.image_url.rpartition("/")[2].removesuffix(".jpg")) for candidate in result.candidates]
+        numbers = [
+            int(candidate.image_url.rpartition("/")[2].removesuffix(".jpg"))
+            for candidate in result.candidates
+        ]
         assert numbers == sorted(numbers)
         assert "original" not in result.candidates[0].image_url
         assert [request.query.get("gsroffset") for request in site.requests] == [None, "50", "100"]
@@ -134,11 +159,19 @@ def test_commons_gives_author_and_licence_as_plain_text_and_marks_what_is_unknow
         found = ask("wikimedia", config_for({"wikimedia": site}), "corgi", limit=10).candidates
         first = found[0]
         assert first.creator == "Author & Co 0"
-        assert (first.license, first.license_version, first.license_basis) == ("cc-by-sa", "4.0", "per-item")
+        assert (first.license, first.license_version, first.license_basis) == (
+            "cc-by-sa",
+            "4.0",
+            "per-item",
+        )
         assert first.attribution == "Author & Co 0, Picture 0, CC BY-SA 4.0, via Wikimedia Commons"
         assert first.page_url == "https://commons.example/wiki/File:Picture_0.jpg"
         unknown = next(candidate for candidate in found if candidate.image_url.endswith("/6.jpg"))
-        assert (unknown.license, unknown.license_basis, unknown.title) == ("", "unknown", "Picture 6")
+        assert (unknown.license, unknown.license_basis, unknown.title) == (
+            "",
+            "unknown",
+            "Picture 6",
+        )
 
 
 @pytest.mark.parametrize(
@@ -160,7 +193,10 @@ def test_each_end_of_commons_has_its_outcome(ask, words, outcome, found):
 
 def test_commons_is_told_who_asks_and_is_not_asked_without_a_contact(ask):
     with CommonsReplica() as site:
-        assert ask("wikimedia", config_for({"wikimedia": site}), "corgi", limit=1).outcome is Outcome.OK
+        assert (
+            ask("wikimedia", config_for({"wikimedia": site}), "corgi", limit=1).outcome
+            is Outcome.OK
+        )
         agent = site.requests[0].headers["User-Agent"]
         assert agent.startswith("Picaisso/")
         assert agent.endswith("(operator@example.org)")
@@ -186,6 +222,8 @@ def test_a_licence_is_split_into_name_and_version(slug, shown, expected):
     assert split_license(slug, shown) == expected
 
 
-@pytest.mark.parametrize(("side", "width"), [(200, 250), (256, 330), (1024, 1280), (1280, 1280), (5000, 1920)])
+@pytest.mark.parametrize(
+    ("side", "width"), [(200, 250), (256, 330), (1024, 1280), (1280, 1280), (5000, 1920)]
+)
 def test_the_rendered_width_asked_for_is_one_that_exists_and_not_too_small(side, width):
     assert rendered_width(side) == width

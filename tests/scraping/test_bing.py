@@ -31,7 +31,9 @@ def test_scrolling_and_see_more_reach_every_picture_and_end_when_nothing_new_com
         first = result.candidates[0]
         assert first.title == "corgi & friends 1"
         assert first.page_url == "https://pages.example/1"
-        assert all((candidate.width, candidate.height) == (320, 240) for candidate in result.candidates)
+        assert all(
+            (candidate.width, candidate.height) == (320, 240) for candidate in result.candidates
+        )
         assert site.asked("/images/search")[0].query["adlt"] == "strict"
 
 
@@ -76,7 +78,10 @@ def test_a_filter_reaches_the_server_with_a_plain_plus():
         address = search_url(site.url, "shiba inu", "en-US", ("photo-photo", "license-L2_L3"))
         with Browser(BrowserSettings(allowed_hosts=(site.host,))) as browser:
             browser.run(lambda driver: driver.get(address))
-        assert "&qft=+filterui:photo-photo+filterui:license-L2_L3" in site.asked("/images/search")[0].target
+        assert (
+            "&qft=+filterui:photo-photo+filterui:license-L2_L3"
+            in site.asked("/images/search")[0].target
+        )
 
 
 @pytest.mark.browser
@@ -88,7 +93,9 @@ def test_a_killed_browser_is_built_once_more_and_the_query_repeated(ask, victim)
         def kill_when_scrolling() -> None:
             wait_until(lambda: site.asked("/images/async"))
             drivers = [pid for pid in descendants(os.getpid()) if _name(pid) == "chromedriver"]
-            below = [pid for driver in drivers for pid in descendants(driver) if _name(pid) == "chromium"]
+            below = [
+                pid for driver in drivers for pid in descendants(driver) if _name(pid) == "chromium"
+            ]
             killed.extend(drivers if victim == "chromedriver" else [min(below)])
             for pid in killed:
                 os.kill(pid, signal.SIGKILL)
@@ -113,7 +120,9 @@ def _name(pid: int) -> str:
 @pytest.mark.parametrize("words", ["changed", "drifted"])
 def test_a_page_that_is_not_understood_is_saved_with_a_screenshot(words, tmp_path):
     with BingReplica(total=35) as site, ExitStack() as browsers:
-        result = Asking("bing", site, browsers)(words, limit=60, evidence_dir=str(tmp_path / "evidence"))
+        result = Asking("bing", site, browsers)(
+            words, limit=60, evidence_dir=str(tmp_path / "evidence")
+        )
         assert result.outcome is Outcome.LAYOUT_CHANGED
         assert result.cool_down_seconds == 6 * 3600
         page = Path(result.evidence)
@@ -154,7 +163,9 @@ def test_the_browser_reaches_nothing_but_the_hosts_of_its_source(ask):
     with _Tripwire() as other, BingReplica(total=35) as site:
         port = other.host.partition(":")[2]
         names = ("127.0.0.1", "localhost", "2130706433", "0x7f.1", "[::1]", "127.1")
-        addresses = [f"http://{name}:{port}/caught" for name in names] + [f"ws://127.0.0.1:{port}/caught"]
+        addresses = [f"http://{name}:{port}/caught" for name in names] + [
+            f"ws://127.0.0.1:{port}/caught"
+        ]
         site.extra = (
             "".join(
                 f'<iframe src="{a}"></iframe><link rel=stylesheet href="{a}"><script src="{a}"></script>'
@@ -185,7 +196,11 @@ def test_a_browser_that_cannot_start_makes_the_source_unavailable_with_the_reaso
         ("User-agent: *\nDisallow: /images/search\n", "respect", Outcome.NOT_APPLICABLE),
         ("User-agent: *\nDisallow: /*?q=\n", "respect", Outcome.NOT_APPLICABLE),
         ("User-agent: *\nDisallow: /images/async\n", "respect", Outcome.NOT_APPLICABLE),
-        ("User-agent: picaisso\nDisallow: /\n\nUser-agent: *\nAllow: /\n", "respect", Outcome.NOT_APPLICABLE),
+        (
+            "User-agent: picaisso\nDisallow: /\n\nUser-agent: *\nAllow: /\n",
+            "respect",
+            Outcome.NOT_APPLICABLE,
+        ),
     ],
 )
 def test_robots_rules_that_exclude_the_result_page_are_respected(ask, robots, mode, outcome):
@@ -230,7 +245,9 @@ def test_a_tile_is_a_candidate_or_nothing(facts, address):
 
 
 def test_words_of_a_block_in_a_page_with_results_container_do_not_make_it_blocked():
-    page = PageState(0, [], True, True, False, "https://b.example/images/search", "nothing", 9000, 200, 0)
+    page = PageState(
+        0, [], True, True, False, "https://b.example/images/search", "nothing", 9000, 200, 0
+    )
     assert classify_empty(page) is Outcome.NO_RESULTS
 
 

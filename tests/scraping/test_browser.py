@@ -1,4 +1,6 @@
-"""The browser's walls: where it may go, how long one serves, and a Selenium Grid instead of a local one."""
+"""The browser's walls: where it may go, how long one serves, and a Selenium Grid instead of a local
+one.
+"""
 
 import http.client
 import os
@@ -51,7 +53,9 @@ peer.createOffer().then((offer) => peer.setLocalDescription(offer));
 
 
 class Tripwire:
-    """Listens for TCP connections and UDP packets on one port of every local address, and counts them."""
+    """Listens for TCP connections and UDP packets on one port of every local address, and counts
+    them.
+    """
 
     def __init__(self) -> None:
         self.caught: list[str] = []
@@ -99,7 +103,9 @@ class Tripwire:
 
 
 def own_address() -> str:
-    """An address of this machine that is not loopback; loopback where it has none. No packet is sent."""
+    """An address of this machine that is not loopback; loopback where it has none. No packet is
+    sent.
+    """
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         try:
             probe.connect(("192.0.2.1", 9))
@@ -109,7 +115,16 @@ def own_address() -> str:
 
 
 def hostile_page(port: int, schemes: tuple[str, ...]) -> str:
-    names = ["127.0.0.1", "localhost", "2130706433", "0x7f.1", "[::1]", "127.1", "[::ffff:127.0.0.1]", "0.0.0.0"]
+    names = [
+        "127.0.0.1",
+        "localhost",
+        "2130706433",
+        "0x7f.1",
+        "[::1]",
+        "127.1",
+        "[::ffff:127.0.0.1]",
+        "0.0.0.0",
+    ]
     names += ["foo.localhost", own_address()]
     pages = "".join(PROBE.replace("ADDRESS", f"http://{name}:{port}") for name in names)
     others = "".join(f'<iframe src="{scheme}://127.0.0.1:{port}/x"></iframe>' for scheme in schemes)
@@ -128,9 +143,14 @@ def test_the_tripwire_of_these_tests_catches_whoever_comes():
 
 @pytest.mark.parametrize(
     ("source", "schemes"),
-    [("bing", ("https", "ftp", "wss", "gopher")), ("google", ("https", "wss"))],  # a frame of ftp stops all clicks
+    [
+        ("bing", ("https", "ftp", "wss", "gopher")),
+        ("google", ("https", "wss")),
+    ],  # a frame of ftp stops all clicks
 )
-def test_a_hostile_result_page_reaches_no_private_address_no_other_port_and_no_other_scheme(source, schemes):
+def test_a_hostile_result_page_reaches_no_private_address_no_other_port_and_no_other_scheme(
+    source, schemes
+):
     with Tripwire() as wire, _replica(source) as site:
         site.extra = hostile_page(wire.port, schemes)
         with Browser(BrowserSettings(allowed_hosts=(site.url,))) as browser:
@@ -198,7 +218,8 @@ def test_a_browser_is_replaced_after_a_number_of_visits_and_for_one_that_shows_p
 class Grid:
     """A Selenium Grid of one node: passes everything on to a chromedriver of its own.
 
-    Like the nodes of the real one it adds what its own machine needs, here the flag that root needs.
+    Like the nodes of the real one it adds what its own machine needs, here the flag that root
+    needs.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -207,7 +228,10 @@ class Grid:
             self._port = free.getsockname()[1]
         self._log = (folder / "grid.log").open("wb")
         self._process = subprocess.Popen(
-            ["chromedriver", f"--port={self._port}"], stdout=self._log, stderr=self._log, start_new_session=True
+            ["chromedriver", f"--port={self._port}"],
+            stdout=self._log,
+            stderr=self._log,
+            start_new_session=True,
         )
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
         threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
@@ -223,7 +247,9 @@ class Grid:
                 if self.path == "/session":
                     body = body.replace(b'"args": [', b'"args": ["--no-sandbox", ')
                 node = http.client.HTTPConnection("127.0.0.1", grid._port, timeout=60)
-                node.request(self.command, self.path, body or None, {"Content-Type": "application/json"})
+                node.request(
+                    self.command, self.path, body or None, {"Content-Type": "application/json"}
+                )
                 answer = node.getresponse()
                 text = answer.read()
                 self.send_response(answer.status)
@@ -259,7 +285,9 @@ def test_a_search_through_a_selenium_grid_finds_the_same_and_leaves_no_session_t
     grid = Grid(tmp_path)
     try:
         with BingReplica(total=35) as site:
-            settings = BrowserSettings(chrome="/nowhere", remote_url=grid.url, allowed_hosts=(site.url,))
+            settings = BrowserSettings(
+                chrome="/nowhere", remote_url=grid.url, allowed_hosts=(site.url,)
+            )
             with Browser(settings) as browser:
                 result = Asking("bing", site, browser=browser)("corgi", limit=20)
                 assert len(result.candidates) == 20, result

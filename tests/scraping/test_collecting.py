@@ -1,4 +1,6 @@
-"""What a collection promises beyond its quota: words for every failure, provenance, one of each, no opt-outs."""
+"""What a collection promises beyond its quota: words for every failure, provenance, one of each, no
+opt-outs.
+"""
 
 import asyncio
 import hashlib
@@ -31,16 +33,27 @@ pytestmark = pytest.mark.timeout(120)
 
 
 class Listing(OpenverseReplica):
-    """Names the pictures that it is given, by the words asked for; an item may set what it likes."""
+    """Names the pictures that it is given, by the words asked for; an item may set what it
+    likes.
+    """
 
     def __init__(self, items: dict[str, list[dict]]) -> None:
         super().__init__()
         self.items = items
 
     def respond(self, request: Request) -> Response:
-        found = [self._item(n) | item for n, item in enumerate(self.items.get(request.query.get("q", ""), []))]
+        found = [
+            self._item(n) | item
+            for n, item in enumerate(self.items.get(request.query.get("q", ""), []))
+        ]
         page = int(request.query.get("page", "1"))
-        answer = {"result_count": len(found), "page_count": 1, "page_size": 20, "page": page, "results": found}
+        answer = {
+            "result_count": len(found),
+            "page_count": 1,
+            "page_size": 20,
+            "page": page,
+            "results": found,
+        }
         return json_response(answer if page == 1 else answer | {"results": []})
 
 
@@ -71,7 +84,12 @@ def test_one_answering_source_fills_the_quota_and_the_three_others_are_named_in_
         Refusing() as limited,
         OpenverseReplica(host.url + "/pic/{}.jpg") as answering,
     ):
-        replicas = {"bing": blocked, "wikimedia": changed, "inaturalist": limited, "openverse": answering}
+        replicas = {
+            "bing": blocked,
+            "wikimedia": changed,
+            "inaturalist": limited,
+            "openverse": answering,
+        }
         values = {"sources": list(replicas), "classes": classes("captcha refused"), "limit": 40}
         result = collect(tmp_path, configuration(replicas, [host], **values))
         check_folder(tmp_path, result)
@@ -79,16 +97,26 @@ def test_one_answering_source_fills_the_quota_and_the_three_others_are_named_in_
         assert {row["source"] for row in rows(tmp_path) if row["state"] == "kept"} == {"openverse"}
         said = {entry["name"]: (entry["outcome"], entry["message"]) for entry in result["sources"]}
         assert said["bing"] == ("blocked", "Bing asked for a human check.")
-        assert said["wikimedia"][0] == "layout_changed" and "Wikimedia Commons changed" in said["wikimedia"][1]
+        assert (
+            said["wikimedia"][0] == "layout_changed"
+            and "Wikimedia Commons changed" in said["wikimedia"][1]
+        )
         assert said["inaturalist"] == ("rate_limited", "iNaturalist asks us to wait 90 seconds.")
         assert said["openverse"][0] == "ok"
         cool_downs = {entry["name"]: entry["cool_down_seconds"] for entry in result["sources"]}
-        assert cool_downs == {"bing": 3600.0, "wikimedia": 21600.0, "inaturalist": 90.0, "openverse": None}
+        assert cool_downs == {
+            "bing": 3600.0,
+            "wikimedia": 21600.0,
+            "inaturalist": 90.0,
+            "openverse": None,
+        }
 
 
 def test_an_answer_that_is_not_understood_is_kept_for_the_operator(tmp_path):
     with InaturalistReplica(scenario="changed") as site:
-        config = configuration({"inaturalist": site}, [], sources=["inaturalist"], classes=classes("jaguar"))
+        config = configuration(
+            {"inaturalist": site}, [], sources=["inaturalist"], classes=classes("jaguar")
+        )
         entry = collect(tmp_path, config)["sources"][0]
         assert entry["outcome"] == "layout_changed"
         assert json.loads((tmp_path / entry["evidence"]).read_text())["total_results"] == 9
@@ -111,17 +139,24 @@ def test_the_numbers_of_each_source_add_up(tmp_path):
             assert sum(source["kept"] for source in of_class) == entry["kept"]
             for reason, count in entry["rejected"].items():
                 assert sum(source["rejected"].get(reason, 0) for source in of_class) == count
-            assert all(source["found"] >= source["kept"] + sum(source["rejected"].values()) for source in of_class)
+            assert all(
+                source["found"] >= source["kept"] + sum(source["rejected"].values())
+                for source in of_class
+            )
             assert all(source["asked"] > 0 for source in of_class)
 
 
 def test_too_few_is_stated_and_no_error(tmp_path):
     with PictureHost() as host, OpenverseReplica(host.url + "/pic/{}.jpg") as site:
-        config = configuration({"openverse": site}, [host], sources=["openverse"], limit=50, minimum=20)
+        config = configuration(
+            {"openverse": site}, [host], sources=["openverse"], limit=50, minimum=20
+        )
         result = collect(tmp_path, replace(config, classes=config.classes[:1]))
         assert result["ok"] and result["classes"][0]["too_few"] is False
     with PictureHost() as host, OpenverseReplica(host.url + "/pic/{}.jpg") as site:
-        config = configuration({"openverse": site}, [host], sources=["openverse"], classes=classes("few"), limit=50)
+        config = configuration(
+            {"openverse": site}, [host], sources=["openverse"], classes=classes("few"), limit=50
+        )
         result = collect(tmp_path / "few", config)
         assert result["ok"] and result["classes"][0]["too_few"] is True
 
@@ -146,7 +181,9 @@ def test_a_short_class_is_asked_for_in_other_words(tmp_path):
             for number, words in enumerate(["corgi", "corgis", "corgi photo"])
         }
         with Listing(named) as site:
-            config = configuration({"openverse": site}, [host], sources=["openverse"], classes=classes("corgi"))
+            config = configuration(
+                {"openverse": site}, [host], sources=["openverse"], classes=classes("corgi")
+            )
             result = collect(tmp_path, config)
             check_folder(tmp_path, result)
             entry, source = result["classes"][0], result["sources"][0]
@@ -159,7 +196,9 @@ def test_a_short_class_is_asked_for_in_other_words(tmp_path):
 
 def test_no_other_words_are_tried_while_the_own_ones_suffice(tmp_path):
     with PictureHost() as host, OpenverseReplica(host.url + "/pic/{}.jpg") as site:
-        result = collect(tmp_path, configuration({"openverse": site}, [host], sources=["openverse"], limit=30))
+        result = collect(
+            tmp_path, configuration({"openverse": site}, [host], sources=["openverse"], limit=30)
+        )
         assert result["classes"][0]["wordings"] == ["thing"]
         assert {request.query["q"] for request in site.asked("/v1/images/")} == {"thing"}
 
@@ -170,7 +209,11 @@ def test_names_that_one_source_knows_are_asked_of_the_others(tmp_path):
         with Listing(named) as site, InaturalistReplica(scenario="empty") as names:
             replicas = {"openverse": site, "inaturalist": names}
             config = configuration(
-                replicas, [host], sources=["openverse", "inaturalist"], classes=classes("house cat"), limit=4
+                replicas,
+                [host],
+                sources=["openverse", "inaturalist"],
+                classes=classes("house cat"),
+                limit=4,
             )
             result = collect(tmp_path, config)
             assert result["classes"][0]["kept"] == 4
@@ -186,7 +229,10 @@ def test_the_question_for_the_shortest_class_is_put_first():
         first = asyncio.ensure_future(thread.run(lambda: begin.wait(10), lambda: 0.0))
         await asyncio.sleep(0.05)
         waiting = [
-            asyncio.ensure_future(thread.run(lambda n=name: order.append(n), lambda n=name: kept[n])) for name in kept
+            asyncio.ensure_future(
+                thread.run(lambda n=name: order.append(n), lambda n=name: kept[n])
+            )
+            for name in kept
         ]
         await asyncio.sleep(0.05)
         kept["half"] = 0  # what counts is how it stands when the source is free
@@ -203,7 +249,9 @@ def test_the_question_for_the_shortest_class_is_put_first():
 
 def captioned(image: Image.Image) -> Image.Image:
     copy = image.copy()
-    ImageDraw.Draw(copy).rectangle((0, copy.height * 9 // 10, copy.width, copy.height), fill=(10, 10, 10))
+    ImageDraw.Draw(copy).rectangle(
+        (0, copy.height * 9 // 10, copy.width, copy.height), fill=(10, 10, 10)
+    )
     return copy
 
 
@@ -221,11 +269,19 @@ def test_of_copies_the_one_with_the_best_known_licence_is_kept_then_the_largest(
         ]
         items = [listed(url, license="cc0" if "free" in url else "by-nc") for url in urls]
         with Listing({"thing": items}) as site:
-            result = collect(tmp_path, configuration({"openverse": site}, [host], sources=["openverse"]))
+            result = collect(
+                tmp_path, configuration({"openverse": site}, [host], sources=["openverse"])
+            )
         check_folder(tmp_path, result)
         found = {Path(url).stem: row for url, row in by_url(tmp_path).items()}
-        assert {name for name, row in found.items() if row["state"] == "kept"} == {"1-big", "2-free", "3-big"}
-        assert {row["reason"] for name, row in found.items() if row["state"] != "kept"} == {"near_duplicate"}
+        assert {name for name, row in found.items() if row["state"] == "kept"} == {
+            "1-big",
+            "2-free",
+            "3-big",
+        }
+        assert {row["reason"] for name, row in found.items() if row["state"] != "kept"} == {
+            "near_duplicate"
+        }
         assert found["1-small"]["detail"] == "a better copy is kept"
         assert found["1-captioned"]["detail"] == ""
         assert result["classes"][0]["rejected"] == {"near_duplicate": 4}
@@ -236,19 +292,31 @@ def test_the_same_bytes_with_a_better_licence_change_the_record_and_keep_the_fil
         one, two = (host.add(f"/{name}.jpg", encoded(picture(1))) for name in ("unfree", "free"))
         items = [listed(one, license="by-nd"), listed(two, license="by")]
         with Listing({"thing": items}) as site:
-            result = collect(tmp_path, configuration({"openverse": site}, [host], sources=["openverse"]))
+            result = collect(
+                tmp_path, configuration({"openverse": site}, [host], sources=["openverse"])
+            )
         check_folder(tmp_path, result)
-        assert (by_url(tmp_path)[one]["reason"], by_url(tmp_path)[two]["state"]) == ("duplicate", "kept")
+        assert (by_url(tmp_path)[one]["reason"], by_url(tmp_path)[two]["state"]) == (
+            "duplicate",
+            "kept",
+        )
 
 
 def test_a_near_copy_in_another_class_takes_both_out_and_each_names_the_other(tmp_path):
     with PictureHost() as host:
         one = host.add("/one.jpg", encoded(picture(1, (640, 480))))
-        two = host.add("/two.png", encoded(picture(1).transpose(Image.Transpose.FLIP_LEFT_RIGHT), "PNG"))
+        two = host.add(
+            "/two.png", encoded(picture(1).transpose(Image.Transpose.FLIP_LEFT_RIGHT), "PNG")
+        )
         three = host.add("/three.jpg", encoded(captioned(picture(1)), quality=70))
-        named = {"wolf": [listed(one)], "dog": [listed(two), listed(three), listed(host.picture_url(8))]}
+        named = {
+            "wolf": [listed(one)],
+            "dog": [listed(two), listed(three), listed(host.picture_url(8))],
+        }
         with Listing(named) as site:
-            config = configuration({"openverse": site}, [host], sources=["openverse"], classes=classes("wolf", "dog"))
+            config = configuration(
+                {"openverse": site}, [host], sources=["openverse"], classes=classes("wolf", "dog")
+            )
             result = collect(tmp_path, config)
         check_folder(tmp_path, result)
         assert [entry["kept"] for entry in result["classes"]] == [0, 1]
@@ -263,14 +331,21 @@ def test_copies_of_a_withdrawn_picture_are_recognised_after_a_restart(tmp_path):
         one = host.add("/one.jpg", encoded(picture(1)))
         again = host.add("/again.jpg", encoded(picture(1, (640, 480))))
         late = host.add("/late.jpg", encoded(captioned(picture(1, (500, 375))), quality=70))
-        named = {"wolf": [listed(one)], "dog": [listed(again), listed(host.picture_url(9)), listed(late)]}
+        named = {
+            "wolf": [listed(one)],
+            "dog": [listed(again), listed(host.picture_url(9)), listed(late)],
+        }
         with Listing(named) as site:
-            config = configuration({"openverse": site}, [host], sources=["openverse"], classes=classes("wolf", "dog"))
+            config = configuration(
+                {"openverse": site}, [host], sources=["openverse"], classes=classes("wolf", "dog")
+            )
             stop = threading.Event()
             (tmp_path / "images.jsonl").touch()
 
             def stop_after_the_conflict() -> None:
-                wait_until(lambda: (tmp_path / "images.jsonl").read_text().count("in_two_classes") == 2, 10)
+                wait_until(
+                    lambda: (tmp_path / "images.jsonl").read_text().count("in_two_classes") == 2, 10
+                )
                 stop.set()
 
             watcher = threading.Thread(target=stop_after_the_conflict)
@@ -293,18 +368,50 @@ def test_a_row_says_where_a_picture_is_from_and_what_came(tmp_path):
     with PictureHost() as host:
         body = encoded(picture(1, (640, 480)), "PNG")
         url = host.add("/one.png", body)
-        item = listed(url, title="A corgi", creator="Ada", license="by-sa", license_version="3.0", attribution=None)
-        item |= {"license_url": "http://creativecommons.org/licenses/by-sa/3.0/", "width": 1280, "height": 960}
-        with Listing({"thing": [item | {"foreign_landing_url": "https://pages.example/1"}]}) as site:
-            collect(tmp_path, configuration({"openverse": site}, [host], sources=["openverse"], max_side=320))
+        item = listed(
+            url,
+            title="A corgi",
+            creator="Ada",
+            license="by-sa",
+            license_version="3.0",
+            attribution=None,
+        )
+        item |= {
+            "license_url": "http://creativecommons.org/licenses/by-sa/3.0/",
+            "width": 1280,
+            "height": 960,
+        }
+        with Listing(
+            {"thing": [item | {"foreign_landing_url": "https://pages.example/1"}]}
+        ) as site:
+            collect(
+                tmp_path,
+                configuration({"openverse": site}, [host], sources=["openverse"], max_side=320),
+            )
         row = by_url(tmp_path)[url]
         assert (row["source"], row["query"], row["rank"]) == ("openverse", "thing", 1)
-        assert (row["page_url"], row["title"], row["creator"]) == ("https://pages.example/1", "A corgi", "Ada")
-        assert (row["license"], row["license_version"], row["license_basis"]) == ("cc-by-sa", "3.0", "per-item")
+        assert (row["page_url"], row["title"], row["creator"]) == (
+            "https://pages.example/1",
+            "A corgi",
+            "Ada",
+        )
+        assert (row["license"], row["license_version"], row["license_basis"]) == (
+            "cc-by-sa",
+            "3.0",
+            "per-item",
+        )
         assert row["license_url"] == "http://creativecommons.org/licenses/by-sa/3.0/"
-        assert all(words in row["attribution"] for words in ("A corgi", "Ada", "CC BY-SA 3.0", "pages.example"))
+        assert all(
+            words in row["attribution"]
+            for words in ("A corgi", "Ada", "CC BY-SA 3.0", "pages.example")
+        )
         assert (row["http_status"], row["mime"], row["bytes"]) == (200, "image/png", len(body))
-        assert (row["width"], row["height"], row["source_width"], row["source_height"]) == (320, 240, 1280, 960)
+        assert (row["width"], row["height"], row["source_width"], row["source_height"]) == (
+            320,
+            240,
+            1280,
+            960,
+        )
         assert row["stored_bytes"] == (tmp_path / row["file"]).stat().st_size
         assert row["source_sha256"] == hashlib.sha256(body).hexdigest()
         assert row["found_at"].endswith("Z") and row["fetched_at"].endswith("Z")
@@ -318,7 +425,9 @@ def test_open_means_free_for_any_purpose_and_known_for_the_very_picture(tmp_path
             for n, name in enumerate(licenses)
         ]
         with Listing({"thing": items}) as site:
-            config = configuration({"openverse": site}, [host], sources=["openverse"], license="open")
+            config = configuration(
+                {"openverse": site}, [host], sources=["openverse"], license="open"
+            )
             result = collect(tmp_path, config)
         check_folder(tmp_path, result)
         kept = {row["license"] for row in rows(tmp_path) if row["state"] == "kept"}
@@ -333,7 +442,9 @@ def test_pictures_whose_host_opted_out_are_counted_and_left_alone(tmp_path):
     with PictureHost() as host:
         items = [listed(host.url + path) for path in ("/noai", "/ourbot", "/otherbot")]
         with Listing({"thing": items}) as site:
-            result = collect(tmp_path, configuration({"openverse": site}, [host], sources=["openverse"]))
+            result = collect(
+                tmp_path, configuration({"openverse": site}, [host], sources=["openverse"])
+            )
         check_folder(tmp_path, result)
         assert result["classes"][0]["rejected"] == {"opted_out": 2}
         assert result["sources"][0]["rejected"] == {"opted_out": 2}
@@ -366,13 +477,21 @@ def test_what_was_taken_down_by_address_page_or_content_stays_out(tmp_path):
     with PictureHost() as host:
         bodies = [encoded(picture(n)) for n in range(4)]
         urls = [host.add(f"/{n}.jpg", body) for n, body in enumerate(bodies)]
-        items = [listed(url, foreign_landing_url=f"https://pages.example/{n}") for n, url in enumerate(urls)]
+        items = [
+            listed(url, foreign_landing_url=f"https://pages.example/{n}")
+            for n, url in enumerate(urls)
+        ]
         with Listing({"thing": items}) as site:
             taken_down = {
-                "urls": [digest(normalised_url(text).encode()) for text in (urls[0] + "#x", "https://PAGES.example/1")],
+                "urls": [
+                    digest(normalised_url(text).encode())
+                    for text in (urls[0] + "#x", "https://PAGES.example/1")
+                ],
                 "hashes": [digest(bodies[2])],
             }
-            config = configuration({"openverse": site}, [host], sources=["openverse"], taken_down=taken_down)
+            config = configuration(
+                {"openverse": site}, [host], sources=["openverse"], taken_down=taken_down
+            )
             result = collect(tmp_path, config)
         check_folder(tmp_path, result)
         assert result["classes"][0]["rejected"] == {"taken_down": 3}
@@ -399,7 +518,9 @@ def test_what_is_taken_down_while_a_collection_pauses_is_removed_when_it_goes_on
 @pytest.mark.browser
 def test_a_browser_source_waits_for_its_turn_and_gives_it_back(tmp_path):
     with PictureHost() as host, BingReplica(pictures=host.url + "/pic/{}.jpg") as site:
-        config = configuration({"bing": site}, [host], sources=["bing"], limit=5, browser_turns=True)
+        config = configuration(
+            {"bing": site}, [host], sources=["bing"], limit=5, browser_turns=True
+        )
         asked_before_granted, done = [], threading.Event()
 
         def grant() -> None:
@@ -451,7 +572,10 @@ def test_two_browser_sources_and_two_classes_share_one_browser(tmp_path):
         check_folder(tmp_path, result)
         assert most == [1]
         assert [entry["kept"] for entry in result["classes"]] == [8, 0]
-        assert {row["source"] for row in rows(tmp_path) if row["state"] == "kept"} == {"bing", "google"}
+        assert {row["source"] for row in rows(tmp_path) if row["state"] == "kept"} == {
+            "bing",
+            "google",
+        }
 
 
 def process_name(pid: int) -> str:
@@ -462,7 +586,11 @@ def process_name(pid: int) -> str:
 
 
 def test_a_turn_that_never_comes_skips_the_source_in_words(tmp_path):
-    with PictureHost() as host, BingReplica() as site, OpenverseReplica(host.url + "/pic/{}.jpg") as other:
+    with (
+        PictureHost() as host,
+        BingReplica() as site,
+        OpenverseReplica(host.url + "/pic/{}.jpg") as other,
+    ):
         config = configuration(
             {"bing": site, "openverse": other}, [host], sources=["bing", "openverse"], browser_turns=True,
             deadline_seconds=4,
@@ -480,7 +608,9 @@ def test_a_turn_that_never_comes_skips_the_source_in_words(tmp_path):
 
 
 def test_keys_of_sources_are_not_written_into_the_folder(tmp_path):
-    config = configuration({}, [], sources=["openverse"], credentials={"openverse_client_secret": "do not tell"})
+    config = configuration(
+        {}, [], sources=["openverse"], credentials={"openverse_client_secret": "do not tell"}
+    )
     config.write(tmp_path)
     assert "do not tell" not in (tmp_path / "config.json").read_text()
     assert "do not tell" not in repr(config)
@@ -488,4 +618,7 @@ def test_keys_of_sources_are_not_written_into_the_folder(tmp_path):
 
 @pytest.mark.skipif("google" not in REGISTRY, reason="there is no source that is always last")
 def test_a_source_that_is_always_last_is_last_whatever_the_order_says():
-    assert configuration({}, [], sources=["google", "openverse", "openverse"]).sources == ("openverse", "google")
+    assert configuration({}, [], sources=["google", "openverse", "openverse"]).sources == (
+        "openverse",
+        "google",
+    )

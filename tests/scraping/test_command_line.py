@@ -1,4 +1,6 @@
-"""The commands as a person or a program types them: exit codes, where values come from, JSON lines."""
+"""The commands as a person or a program types them: exit codes, where values come from, JSON
+lines.
+"""
 
 import json
 import subprocess
@@ -19,7 +21,13 @@ from tests.scraping.conftest import environment
 def run(*arguments: str, cwd: Path, **variables: str) -> subprocess.CompletedProcess:
     command = [sys.executable, "-m", "scraping", *arguments]
     return subprocess.run(
-        command, cwd=cwd, env=environment(**variables), capture_output=True, text=True, timeout=60, check=False
+        command,
+        cwd=cwd,
+        env=environment(**variables),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
     )
 
 
@@ -29,7 +37,18 @@ def test_names_become_a_folder_with_its_configuration_and_result(tmp_path):
             f"# local\nexport PICAISSO_OPENVERSE_URL='{site.url}'\nPICAISSO_MIN_SIDE=64\nPICAISSO_MAX_SIDE=512\n"
         )
         done = run(
-            *("collect", "corgi", "shiba inu few", "--limit", "3", "--out", "found", "--source", "openverse", "--json"),
+            *(
+                "collect",
+                "corgi",
+                "shiba inu few",
+                "--limit",
+                "3",
+                "--out",
+                "found",
+                "--source",
+                "openverse",
+                "--json",
+            ),
             cwd=tmp_path,
             PICAISSO_ALLOWED_PRIVATE_HOSTS=f"{site.host}, {host.host}",
             PICAISSO_MAX_SIDE="300",
@@ -42,9 +61,9 @@ def test_names_become_a_folder_with_its_configuration_and_result(tmp_path):
         lines = [json.loads(line) for line in done.stdout.splitlines()]
         assert lines[0]["stage"] == "collect"
         assert lines[-1] == json.loads((tmp_path / "found" / "result.json").read_text())
-        assert [entry["kept"] + sum(entry["rejected"].values()) for entry in lines[-1]["classes"]] == [
-            entry["found"] for entry in lines[-1]["classes"]
-        ]
+        assert [
+            entry["kept"] + sum(entry["rejected"].values()) for entry in lines[-1]["classes"]
+        ] == [entry["found"] for entry in lines[-1]["classes"]]
         assert lines[-1]["classes"][0]["kept"] > 0
 
 
@@ -91,7 +110,14 @@ def test_what_is_refused_ends_with_one_and_one_sentence(tmp_path, arguments, var
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--help"], ["collect", "--help"], ["check", "--help"], ["download", "--help"], ["gallery", "--help"]]
+    "arguments",
+    [
+        ["--help"],
+        ["collect", "--help"],
+        ["check", "--help"],
+        ["download", "--help"],
+        ["gallery", "--help"],
+    ],
 )
 def test_help_is_there(tmp_path, arguments):
     done = run(*arguments, cwd=tmp_path)
@@ -123,7 +149,10 @@ def test_the_environment_sets_what_it_names_and_nothing_else():
 
 def test_a_source_that_needs_a_key_is_asked_when_there_is_one():
     assert "sources" not in environment_values({})
-    assert environment_values({"PICAISSO_PIXABAY_KEY": "k"})["sources"] == [*DEFAULT_ORDER, "pixabay"]
+    assert environment_values({"PICAISSO_PIXABAY_KEY": "k"})["sources"] == [
+        *DEFAULT_ORDER,
+        "pixabay",
+    ]
     both = {"PICAISSO_PIXABAY_KEY": "k", "PICAISSO_SOURCES": "openverse"}
     assert environment_values(both)["sources"] == ["openverse"]
 
@@ -147,7 +176,10 @@ def test_a_dotenv_file_is_read_as_usual(tmp_path):
         {"classes": [{"id": "c001", "name": "x", "query": "x"}], "license": "free"},
         {"classes": [{"id": "c001", "name": "x", "query": "x"}], "limit": "ten"},
         {"classes": [{"id": "c001", "name": "x", "query": "x"}], "limt": 10},
-        {"classes": [{"id": "c001", "name": "x", "query": "x"}], "credentials": {"flickr_key": "x"}},
+        {
+            "classes": [{"id": "c001", "name": "x", "query": "x"}],
+            "credentials": {"flickr_key": "x"},
+        },
         {"classes": [{"id": "c001", "name": "x", "query": "x"}], "taken_down": {"hashes": ["x"]}},
         {"classes": [{"id": "c001", "name": "x", "query": "x"}], "taken_down": {"pages": []}},
         {"classes": [{"id": "c001", "name": "x", "query": "x"}], "minimum": -1},
@@ -165,6 +197,11 @@ def test_neither_django_nor_torch_is_loaded(tmp_path):
         "print(sorted({name.partition('.')[0] for name in sys.modules} & {'django', 'torch', 'sklearn'}))"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code], env=environment(), cwd=tmp_path, capture_output=True, text=True, check=True
+        [sys.executable, "-c", code],
+        env=environment(),
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
     )
     assert done.stdout.strip() == "[]"

@@ -34,7 +34,9 @@ SOON = RetrySettings(first_seconds=0.05, longest_seconds=2.0)
 
 
 def settings(*hosts: PictureHost, **values) -> DownloadSettings:
-    fetching = FetchSettings(allowed_private_hosts=frozenset(host.host for host in hosts), deadline_seconds=2, **values)
+    fetching = FetchSettings(
+        allowed_private_hosts=frozenset(host.host for host in hosts), deadline_seconds=2, **values
+    )
     return DownloadSettings(fetching, ScreenSettings(min_side=64, max_side=256), SOON)
 
 
@@ -111,12 +113,22 @@ def test_killed_twice_in_the_middle_of_a_thousand_each_is_fetched_successfully_o
         (tmp_path / "urls.txt").write_text("# a list\n\n" + "\n".join(urls))
         out = tmp_path / "out"
         command = [
-            *(sys.executable, "-m", "scraping", "download", str(tmp_path / "urls.txt"), "--out", str(out)),
+            *(
+                sys.executable,
+                "-m",
+                "scraping",
+                "download",
+                str(tmp_path / "urls.txt"),
+                "--out",
+                str(out),
+            ),
             *("--concurrency", "16", "--min-side", "64", "--allow-private-host", host.host),
         ]
 
         def start() -> subprocess.Popen:
-            return subprocess.Popen(command, cwd=repository(), env=environment(), stdout=subprocess.DEVNULL)
+            return subprocess.Popen(
+                command, cwd=repository(), env=environment(), stdout=subprocess.DEVNULL
+            )
 
         fetched: set[str] = set()
         for least in (250, 600):
@@ -134,7 +146,11 @@ def test_killed_twice_in_the_middle_of_a_thousand_each_is_fetched_successfully_o
         asked = {host.url + request.target for request in host.requests[before:]}
         assert not asked & fetched
         assert asked | fetched == set(urls), "nothing is lost"
-        again = [url for url, count in Counter(request.target for request in host.requests).items() if count > 1]
+        again = [
+            url
+            for url, count in Counter(request.target for request in host.requests).items()
+            if count > 1
+        ]
         assert len(again) <= 2 * 16, "only what was on the wire when it was killed"
         lines = (out / "images.jsonl").read_text().splitlines()
         assert len(lines) == 1000
@@ -176,7 +192,9 @@ def test_the_spool_s_segments_are_used_again_and_survivors_are_not_overwritten(t
     assert undecided is not None and undecided.read() == b"u" * 100
 
 
-def asked_in(host: PictureHost, path: str, tmp_path: Path, retrying: RetrySettings = SOON) -> tuple[str | None, int]:
+def asked_in(
+    host: PictureHost, path: str, tmp_path: Path, retrying: RetrySettings = SOON
+) -> tuple[str | None, int]:
     """Reason in the end, and how often it was asked for."""
     values = replace(settings(host), retrying=retrying)
     asyncio.run(download_list([host.url + path], tmp_path, values))
@@ -204,7 +222,9 @@ def asked_in(host: PictureHost, path: str, tmp_path: Path, retrying: RetrySettin
         ("/redirect?to=http://169.254.169.254/", "refused_address", 0),
     ],
 )
-def test_only_what_may_pass_is_asked_for_again_and_three_times_at_most(path, reason, requests, tmp_path):
+def test_only_what_may_pass_is_asked_for_again_and_three_times_at_most(
+    path, reason, requests, tmp_path
+):
     with PictureHost() as host:
         assert asked_in(host, path, tmp_path) == (reason, requests)
 
@@ -243,7 +263,9 @@ def test_hosts_take_turns_whatever_the_order_of_the_list(tmp_path):
         urls += [second.picture_url(number) for number in range(200, 210)]
         order: list[str] = []
         values = settings(first, second, connections=4)
-        asyncio.run(download_list(urls, tmp_path, values, lambda row, _: order.append(row["image_url"])))
+        asyncio.run(
+            download_list(urls, tmp_path, values, lambda row, _: order.append(row["image_url"]))
+        )
         assert {url for url in order if url.startswith(second.url)} <= set(order[:40])
 
 
@@ -262,7 +284,9 @@ def test_a_taken_down_address_is_never_asked_for():
     async def run(host: PictureHost) -> list[str | None]:
         gone = frozenset({url_sum(host.picture_url(1))})
         fetching = settings(host).fetching
-        async with Downloader(fetching, ScreenSettings(64, 256), EngineSettings(taken_down_urls=gone)) as downloader:
+        async with Downloader(
+            fetching, ScreenSettings(64, 256), EngineSettings(taken_down_urls=gone)
+        ) as downloader:
             return [(await downloader.get(host.picture_url(number))).reason for number in (1, 2)]
 
     with PictureHost() as host:
@@ -272,7 +296,11 @@ def test_a_taken_down_address_is_never_asked_for():
 
 def test_a_taken_down_picture_is_refused_wherever_it_turns_up(tmp_path):
     with PictureHost() as host:
-        urls = [host.add("/a.jpg", jpeg(1)), host.add("/b.jpg", jpeg(1)), host.add("/c.jpg", jpeg(2))]
+        urls = [
+            host.add("/a.jpg", jpeg(1)),
+            host.add("/b.jpg", jpeg(1)),
+            host.add("/c.jpg", jpeg(2)),
+        ]
         screening = ScreenSettings(64, 256, frozenset({hashlib.sha256(jpeg(1)).hexdigest()}))
         asyncio.run(download_list(urls, tmp_path, replace(settings(host), screening=screening)))
         assert [row["reason"] for row in rows(tmp_path).values()].count("taken_down") == 2
@@ -282,13 +310,19 @@ def test_a_taken_down_picture_is_refused_wherever_it_turns_up(tmp_path):
 def test_hostile_hosts_at_the_same_time_keep_memory_flat_and_the_others_go_on(tmp_path):
     """F21 as a whole: in its own process, so that its peak is its own."""
     with PictureHost() as host:
-        bad = [f"{host.url}/{kind}?{number}" for kind in ("endless", "huge", "drip") for number in range(20)]
+        bad = [
+            f"{host.url}/{kind}?{number}"
+            for kind in ("endless", "huge", "drip")
+            for number in range(20)
+        ]
         good = [host.picture_url(number) for number in range(40)]
         mixed = [url for pair in zip(bad, good, strict=False) for url in pair] + bad[len(good) :]
         script = tmp_path / "run.py"
         script.write_text(HOSTILE_RUN + PRINT_PEAK)
         command = [sys.executable, str(script), str(tmp_path / "out"), host.host, *mixed]
-        done = subprocess.run(command, cwd=repository(), env=environment(), capture_output=True, text=True)
+        done = subprocess.run(
+            command, cwd=repository(), env=environment(), capture_output=True, text=True
+        )
         assert done.returncode == 0, done.stderr
         reasons = Counter(row["reason"] for row in rows(tmp_path / "out").values())
         assert reasons == {None: 40, "too_large": 40, "unreachable": 20}
@@ -312,7 +346,9 @@ def test_a_slow_host_does_not_hold_up_the_others(tmp_path):
         urls += [fast.picture_url(number) for number in range(100, 160)]
         order: list[str] = []
         started = time.monotonic()
-        done = download_list(urls, tmp_path, settings(fast, slow), lambda row, _: order.append(row["image_url"]))
+        done = download_list(
+            urls, tmp_path, settings(fast, slow), lambda row, _: order.append(row["image_url"])
+        )
         asyncio.run(done)
         assert time.monotonic() - started < 10
         assert {url.startswith(slow.url) for url in order[-4:]} == {True}

@@ -47,7 +47,9 @@ def _listen(event: str, arguments: tuple) -> None:
         raise ConnectionRefusedError("tests stay on this machine")
 
 
-sys.addaudithook(_listen)  # the interpreter itself reports each connection attempt, whoever makes it
+sys.addaudithook(
+    _listen
+)  # the interpreter itself reports each connection attempt, whoever makes it
 
 
 @pytest.fixture
@@ -65,7 +67,10 @@ def answers(*addresses: str):
 
     def look_up(host, port, family=0, type=0):
         families = [socket.AF_INET6 if ":" in address else socket.AF_INET for address in addresses]
-        return [(f, socket.SOCK_STREAM, 6, "", (address, port)) for f, address in zip(families, addresses, strict=True)]
+        return [
+            (f, socket.SOCK_STREAM, 6, "", (address, port))
+            for f, address in zip(families, addresses, strict=True)
+        ]
 
     return look_up
 
@@ -132,7 +137,9 @@ def test_a_forbidden_address_is_refused_without_a_single_connect(url, connects):
     ],
 )
 def test_a_name_with_one_forbidden_answer_is_refused_whole(addresses, connects):
-    answer = fetch_once("http://evil.example/", FetchSettings(lookup=answers(*addresses), deadline_seconds=5))
+    answer = fetch_once(
+        "http://evil.example/", FetchSettings(lookup=answers(*addresses), deadline_seconds=5)
+    )
     assert isinstance(answer, FetchFailure)
     assert answer.reason == "refused_address"
     assert connects == []
@@ -152,7 +159,9 @@ def test_a_name_that_is_rebound_between_two_requests_is_refused_the_second_time(
 
     def rebinding(host, port, family=0, type=0):
         lookups.append(host)
-        return answers("93.184.215.14" if len(lookups) == 1 else "127.0.0.1")(host, port, family, type)
+        return answers("93.184.215.14" if len(lookups) == 1 else "127.0.0.1")(
+            host, port, family, type
+        )
 
     async def run() -> list[FetchFailure | Fetched]:
         values = FetchSettings(lookup=rebinding, deadline_seconds=5)
@@ -163,15 +172,21 @@ def test_a_name_that_is_rebound_between_two_requests_is_refused_the_second_time(
         return found
 
     vetted, rebound = asyncio.run(run())
-    assert isinstance(vetted, FetchFailure) and vetted.reason == "unreachable", "these tests connect to nobody"
+    assert isinstance(vetted, FetchFailure) and vetted.reason == "unreachable", (
+        "these tests connect to nobody"
+    )
     assert isinstance(rebound, FetchFailure) and rebound.reason == "refused_address"
     assert lookups == ["evil.example"] * 2
-    assert set(connects) == {("93.184.215.14", 80)}, "only the vetted address, and never after another look-up"
+    assert set(connects) == {("93.184.215.14", 80)}, (
+        "only the vetted address, and never after another look-up"
+    )
 
 
 def test_within_one_fetcher_a_name_stays_at_the_address_that_was_vetted(connects):
     lookups = iter([answers("93.184.215.14"), *[answers("127.0.0.1")] * 9])
-    values = FetchSettings(lookup=lambda *args, **named: next(lookups)(*args, **named), deadline_seconds=5)
+    values = FetchSettings(
+        lookup=lambda *args, **named: next(lookups)(*args, **named), deadline_seconds=5
+    )
 
     async def run() -> None:
         async with Fetcher(values) as fetcher:
@@ -191,7 +206,13 @@ def test_a_refused_address_and_a_dead_name_read_the_same_to_everybody(url, tmp_p
     rows: list[dict] = []
     asyncio.run(download_list([url], tmp_path, settings, lambda row, _: rows.append(row)))
     told = {name: rows[0][name] for name in ("detail", "http_status", "bytes", "sha256", "file")}
-    assert told == {"detail": NEUTRAL_MESSAGE, "http_status": None, "bytes": None, "sha256": None, "file": None}
+    assert told == {
+        "detail": NEUTRAL_MESSAGE,
+        "http_status": None,
+        "bytes": None,
+        "sha256": None,
+        "file": None,
+    }
 
 
 def test_a_foreign_name_may_not_lead_to_an_allowed_private_host(connects):
@@ -206,7 +227,9 @@ def test_a_foreign_name_may_not_lead_to_an_allowed_private_host(connects):
 def test_an_allowed_name_vouches_for_its_address_and_only_on_its_port():
     with PictureHost() as host:
         port = host.host.partition(":")[2]
-        values = FetchSettings(allowed_private_hosts=frozenset({f"gallery:{port}"}), lookup=answers("127.0.0.1"))
+        values = FetchSettings(
+            allowed_private_hosts=frozenset({f"gallery:{port}"}), lookup=answers("127.0.0.1")
+        )
         assert isinstance(fetch_once(f"http://gallery:{port}/pic/1.jpg", values), Fetched)
         assert isinstance(fetch_once(f"http://127.0.0.1:{port}/pic/1.jpg", values), FetchFailure)
         assert isinstance(fetch_once("http://gallery:9/", values), FetchFailure)
@@ -304,7 +327,9 @@ def test_a_hostile_body_ends_at_the_cap_or_the_deadline(path, reason):
     with PictureHost() as host:
         before = forget_peak()
         started = time.monotonic()
-        answer = fetch_once(host.url + path, settings(host, deadline_seconds=1.0, max_bytes=4 << 20))
+        answer = fetch_once(
+            host.url + path, settings(host, deadline_seconds=1.0, max_bytes=4 << 20)
+        )
         assert isinstance(answer, FetchFailure)
         assert answer.reason == reason
         assert time.monotonic() - started < 4
@@ -346,7 +371,11 @@ def authority(tmp_path_factory):
     )
     signed = builder.add_extension(address, False).sign(key, hashes.SHA256())
     file = tmp_path_factory.mktemp("tls") / "certificate.pem"
-    plain = (serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    plain = (
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
+    )
     file.write_bytes(key.private_bytes(*plain) + signed.public_bytes(serialization.Encoding.PEM))
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(file)
@@ -355,7 +384,9 @@ def authority(tmp_path_factory):
 
 def test_an_unknown_certificate_is_a_plain_failure_that_is_not_worth_another_try(authority):
     with PictureHost(tls=authority[1]) as host:
-        answer = fetch_once(host.picture_url(1).replace("http:", "https:"), settings(host, deadline_seconds=5))
+        answer = fetch_once(
+            host.picture_url(1).replace("http:", "https:"), settings(host, deadline_seconds=5)
+        )
         assert isinstance(answer, FetchFailure)
         assert (answer.reason, answer.transient, host.requests) == ("unreachable", False, [])
 
@@ -376,7 +407,9 @@ def test_a_redirect_from_https_to_http_is_refused(authority):
             url = secure.url.replace("http:", "https:") + path
             command = [sys.executable, "-c", FETCH, url, secure.host, plain.host]
             variables = environment(SSL_CERT_FILE=str(authority[0]))
-            return subprocess.run(command, cwd=repository(), env=variables, capture_output=True, text=True).stdout
+            return subprocess.run(
+                command, cwd=repository(), env=variables, capture_output=True, text=True
+            ).stdout
 
         assert fetched("/pic/1.jpg") == "fetched \n"
         assert fetched("/hops/2") == "fetched \n"
@@ -401,7 +434,9 @@ def test_large_bodies_come_one_after_the_other_and_all_the_same():
 def test_the_referer_is_the_origin_of_the_page_and_nothing_more():
     async def run(host: PictureHost) -> list[object]:
         async with Fetcher(settings(host)) as fetcher:
-            good = await fetcher.fetch(f"{host.url}/hotlink", "https://pages.example/secret/path?token=1")
+            good = await fetcher.fetch(
+                f"{host.url}/hotlink", "https://pages.example/secret/path?token=1"
+            )
             bad = await fetcher.fetch(f"{host.url}/hotlink")
             return [type(good), type(bad)]
 
@@ -462,7 +497,9 @@ def test_ordinary_addresses_are_public(text):
     assert is_public_address(text)
 
 
-@pytest.mark.parametrize(("value", "seconds"), [("120", 120.0), ("", None), (None, None), ("soon", None), ("-5", None)])
+@pytest.mark.parametrize(
+    ("value", "seconds"), [("120", 120.0), ("", None), (None, None), ("soon", None), ("-5", None)]
+)
 def test_retry_after_is_read_as_seconds_or_not_at_all(value, seconds):
     assert parse_retry_after(value) == seconds
 

@@ -13,7 +13,9 @@ from tests.replicas.server import Replica, Response
 
 class Echo(Replica):
     def respond(self, request):
-        return Response(f"{request.target} {request.headers.get('Connection')}".encode(), "text/plain")
+        return Response(
+            f"{request.target} {request.headers.get('Connection')}".encode(), "text/plain"
+        )
 
 
 def _raw(port: int, head: str) -> bytes:
@@ -44,7 +46,17 @@ def test_a_tunnel_to_a_host_of_ones_own_carries_what_is_sent_through_it():
 
 
 @pytest.mark.parametrize(
-    "host", ["127.0.0.1", "localhost", "2130706433", "0x7f.1", "[::1]", "[::ffff:127.0.0.1]", "0.0.0.0", "127.1"]
+    "host",
+    [
+        "127.0.0.1",
+        "localhost",
+        "2130706433",
+        "0x7f.1",
+        "[::1]",
+        "[::ffff:127.0.0.1]",
+        "0.0.0.0",
+        "127.1",
+    ],
 )
 def test_no_spelling_of_a_private_address_is_connected_to(host):
     with Echo() as site, Forwarder(_settings()) as forwarder:
@@ -54,7 +66,9 @@ def test_no_spelling_of_a_private_address_is_connected_to(host):
             _raw(forwarder.port, f"GET http://{host}:{port}/x HTTP/1.1\r\n\r\n"),
             _raw(forwarder.port, f"CONNECT {host}:443 HTTP/1.1\r\n\r\n"),
         ]
-        assert all(answer.startswith((b"HTTP/1.1 403", b"HTTP/1.1 502")) for answer in answers), answers
+        assert all(answer.startswith((b"HTTP/1.1 403", b"HTTP/1.1 502")) for answer in answers), (
+            answers
+        )
         assert site.requests == []
 
 
@@ -63,7 +77,9 @@ def test_a_public_name_with_a_private_address_is_refused():
         return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("10.0.0.7", port))]
 
     with Forwarder(_settings(lookup=lookup)) as forwarder:
-        assert _raw(forwarder.port, "CONNECT rebind.example:443 HTTP/1.1\r\n\r\n").startswith(b"HTTP/1.1 502")
+        assert _raw(forwarder.port, "CONNECT rebind.example:443 HTTP/1.1\r\n\r\n").startswith(
+            b"HTTP/1.1 502"
+        )
 
 
 @pytest.mark.parametrize(
@@ -79,12 +95,19 @@ def test_a_public_name_with_a_private_address_is_refused():
 )
 def test_other_ports_other_schemes_and_credentials_are_refused(line):
     with Forwarder(_settings()) as forwarder:
-        assert _raw(forwarder.port, f"{line} HTTP/1.1\r\nHost: public.example\r\n\r\n").startswith(b"HTTP/1.1 403")
+        assert _raw(forwarder.port, f"{line} HTTP/1.1\r\nHost: public.example\r\n\r\n").startswith(
+            b"HTTP/1.1 403"
+        )
 
 
 def test_nonsense_ends_the_connection_and_not_the_forwarder():
     with Echo() as site, Forwarder(_settings(site.host)) as forwarder:
-        for text in ("\r\n\r\n", "GET\r\n\r\n", "GET http://[::bad/ HTTP/1.1\r\n\r\n", "x" * 70_000 + "\r\n\r\n"):
+        for text in (
+            "\r\n\r\n",
+            "GET\r\n\r\n",
+            "GET http://[::bad/ HTTP/1.1\r\n\r\n",
+            "x" * 70_000 + "\r\n\r\n",
+        ):
             with contextlib.suppress(ConnectionError):
                 assert b"200" not in _raw(forwarder.port, text)
         assert b"200" in _raw(forwarder.port, f"GET {site.url}/x HTTP/1.1\r\nHost: a\r\n\r\n")

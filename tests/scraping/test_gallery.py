@@ -36,7 +36,9 @@ def read(url: str) -> bytes:
 
 
 def facts(page: str) -> list[dict]:
-    return [json.loads(html.unescape(text)) for text in re.findall(r'class="iusc" m="([^"]*)"', page)]
+    return [
+        json.loads(html.unescape(text)) for text in re.findall(r'class="iusc" m="([^"]*)"', page)
+    ]
 
 
 @pytest.mark.parametrize(
@@ -81,7 +83,9 @@ def test_the_page_and_its_fragments_hold_each_picture_once_with_its_size(gallery
 
 
 def test_without_results_the_page_says_so_and_a_fragment_is_empty(gallery):
-    assert b"There are no results for <strong>&lt;b&gt;" in read(f"{gallery.url}/images/search?q=%3Cb%3E")
+    assert b"There are no results for <strong>&lt;b&gt;" in read(
+        f"{gallery.url}/images/search?q=%3Cb%3E"
+    )
     assert read(f"{gallery.url}/images/async?q=mammal&first=999") == b""
 
 
@@ -90,7 +94,15 @@ def test_robots_are_allowed(gallery):
 
 
 @pytest.mark.parametrize(
-    "path", ["/secret.txt", "/../secret.txt", "/..%2fsecret.txt", "/%2e%2e/secret.txt", "//etc/passwd", "/animals"]
+    "path",
+    [
+        "/secret.txt",
+        "/../secret.txt",
+        "/..%2fsecret.txt",
+        "/%2e%2e/secret.txt",
+        "//etc/passwd",
+        "/animals",
+    ],
 )
 def test_nothing_but_its_pictures_is_served(gallery, path):
     with pytest.raises(urllib.error.HTTPError) as caught:

@@ -8,7 +8,14 @@ import pytest
 from scraping.browser import Browser, BrowserSettings
 from scraping.sources import google
 from scraping.sources.contract import Outcome
-from scraping.sources.google import PageState, Panel, classify_empty, is_original, parse_panel, search_url
+from scraping.sources.google import (
+    PageState,
+    Panel,
+    classify_empty,
+    is_original,
+    parse_panel,
+    search_url,
+)
 from scraping.sources.registry import REGISTRY, in_order
 from tests.replicas.google import NEVER_SHOWN, GoogleReplica
 from tests.replicas.pictures import jpeg
@@ -37,12 +44,17 @@ def ask_google(site):
 
 
 @pytest.mark.browser
-def test_each_tile_is_clicked_once_and_gives_its_original_with_page_and_caption(ask_google, site, monkeypatch):
+def test_each_tile_is_clicked_once_and_gives_its_original_with_page_and_caption(
+    ask_google, site, monkeypatch
+):
     monkeypatch.setattr(google, "GROWTH_SECONDS", 0.5)
     monkeypatch.setattr(google, "OPEN_SECONDS", 2.0)
     result = ask_google("corgi", limit=50)
     assert result.outcome is Outcome.PARTIAL, result
-    numbers = [int(candidate.image_url.rpartition("/")[2].removesuffix(".jpg")) for candidate in result.candidates]
+    numbers = [
+        int(candidate.image_url.rpartition("/")[2].removesuffix(".jpg"))
+        for candidate in result.candidates
+    ]
     assert numbers == [number for number in range(12) if number != NEVER_SHOWN]
     first = result.candidates[0]
     assert (first.page_url, first.title) == ("https://pages.example/0", "caption & 0")
@@ -69,8 +81,12 @@ class PictureHost(Replica):
 
 
 @pytest.mark.browser
-@pytest.mark.parametrize(("allowed", "outcome"), [(True, Outcome.OK), (False, Outcome.LAYOUT_CHANGED)])
-def test_originals_are_loaded_from_other_hosts_but_never_from_private_ones(allowed, outcome, monkeypatch):
+@pytest.mark.parametrize(
+    ("allowed", "outcome"), [(True, Outcome.OK), (False, Outcome.LAYOUT_CHANGED)]
+)
+def test_originals_are_loaded_from_other_hosts_but_never_from_private_ones(
+    allowed, outcome, monkeypatch
+):
     monkeypatch.setattr(google, "OPEN_SECONDS", 2.0)
     monkeypatch.setattr(google, "GROWTH_SECONDS", 0.3)
     with PictureHost() as host, GoogleReplica(total=3, pictures=host.url + "/{}.jpg") as site:
@@ -121,7 +137,9 @@ def test_a_question_about_cookies_that_never_ends_is_a_block(ask_google, monkeyp
 
 @pytest.mark.browser
 @pytest.mark.parametrize("words", ["changed", "dead", "previews"])
-def test_a_page_that_works_otherwise_now_is_saved_with_a_screenshot(ask_google, words, tmp_path, monkeypatch):
+def test_a_page_that_works_otherwise_now_is_saved_with_a_screenshot(
+    ask_google, words, tmp_path, monkeypatch
+):
     monkeypatch.setattr(google, "OPEN_SECONDS", 0.5)
     result = ask_google(words, limit=5, evidence_dir=str(tmp_path))
     assert result.outcome is Outcome.LAYOUT_CHANGED, result
@@ -151,7 +169,17 @@ def test_it_is_off_unless_asked_for_and_then_the_last():
 
 
 def test_words_of_the_human_check_in_the_source_of_a_good_page_are_no_block():
-    page = PageState([], 0, False, False, True, True, "https://www.google.com/search?q=/sorry/index", "nothing", 200)
+    page = PageState(
+        [],
+        0,
+        False,
+        False,
+        True,
+        True,
+        "https://www.google.com/search?q=/sorry/index",
+        "nothing",
+        200,
+    )
     assert classify_empty(page) is Outcome.NO_RESULTS
 
 
@@ -172,13 +200,18 @@ def test_the_address_tells_a_block_from_a_changed_page(url, outcome):
 def test_previews_are_never_taken_for_the_original():
     preview = ["https://encrypted-tbn0.gstatic.com/images?q=tbn:1", 200, 150]
     icon = ["https://shop.example/icon.png", 16, 16]
-    assert parse_panel(Panel(1, [preview, icon, ["data:image/jpeg;base64,x", 300, 200]], "", "")) is None
+    assert (
+        parse_panel(Panel(1, [preview, icon, ["data:image/jpeg;base64,x", 300, 200]], "", ""))
+        is None
+    )
     assert parse_panel(Panel(1, [preview, ["https://a.example/x.jpg", 800, 600]], "", "")) == (
         "https://a.example/x.jpg",
         800,
         600,
     )
-    link = "https://www.google.com/imgres?imgurl=https%3A%2F%2Fa.example%2Fx.jpg%3Fa%3D1&w=800&h=6oo"
+    link = (
+        "https://www.google.com/imgres?imgurl=https%3A%2F%2Fa.example%2Fx.jpg%3Fa%3D1&w=800&h=6oo"
+    )
     assert parse_panel(Panel(1, [preview], link, "")) == ("https://a.example/x.jpg?a=1", 800, None)
     assert not is_original("https://lh3.googleusercontent.com/abc")
 

@@ -1,4 +1,6 @@
-"""`python -m scraping check`: one small question to each source, and what a person and a program are told."""
+"""`python -m scraping check`: one small question to each source, and what a person and a program
+are told.
+"""
 
 import json
 import os
@@ -32,7 +34,13 @@ class Broken(Replica):
 def run(*arguments: str, cwd: Path, **variables: str) -> subprocess.CompletedProcess:
     command = [sys.executable, "-m", "scraping", *arguments]
     return subprocess.run(
-        command, cwd=cwd, env=environment(**variables), capture_output=True, text=True, timeout=60, check=False
+        command,
+        cwd=cwd,
+        env=environment(**variables),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
     )
 
 
@@ -41,7 +49,9 @@ def on_a_terminal(*arguments: str, cwd: Path, **variables: str) -> tuple[int, st
     master, slave = pty.openpty()
     command = [sys.executable, "-m", "scraping", *arguments]
     values = environment(COLUMNS="160", TERM="xterm", **variables)
-    process = subprocess.Popen(command, cwd=cwd, env=values, stdin=slave, stdout=slave, stderr=slave)
+    process = subprocess.Popen(
+        command, cwd=cwd, env=values, stdin=slave, stdout=slave, stderr=slave
+    )
     os.close(slave)
     shown = b""
     try:
@@ -71,7 +81,10 @@ def test_each_source_gets_one_small_question_and_a_row(tmp_path):
         assert all(set(entry) == keys for entry in found.values())
         assert (found["openverse"]["outcome"], found["openverse"]["found"]) == ("ok", 5)
         assert found["openverse"]["cool_down_seconds"] is None
-        assert (found["wikimedia"]["outcome"], found["wikimedia"]["cool_down_seconds"]) == ("blocked", 3600.0)
+        assert (found["wikimedia"]["outcome"], found["wikimedia"]["cool_down_seconds"]) == (
+            "blocked",
+            3600.0,
+        )
         assert len(good.requests) == 1
         assert list(tmp_path.iterdir()) == []
 
@@ -85,7 +98,9 @@ def test_when_no_source_answers_the_command_fails_in_a_sentence(tmp_path):
 
 def test_a_person_sees_a_table_in_words(tmp_path):
     with OpenverseReplica() as good, Broken() as bad:
-        code, shown = on_a_terminal("check", cwd=tmp_path, **variables_for(openverse=good, wikimedia=bad))
+        code, shown = on_a_terminal(
+            "check", cwd=tmp_path, **variables_for(openverse=good, wikimedia=bad)
+        )
         assert code == 0
         assert "Openverse" in shown and "answered" in shown
         assert "Wikimedia Commons" in shown and "blocked us" in shown
@@ -93,7 +108,9 @@ def test_a_person_sees_a_table_in_words(tmp_path):
 
 def test_a_closed_breaker_does_not_keep_a_source_from_being_checked():
     with OpenverseReplica() as site:
-        config = config_for({"openverse": site}, sources=["openverse"], closed_sources={"openverse": "closed"})
+        config = config_for(
+            {"openverse": site}, sources=["openverse"], closed_sources={"openverse": "closed"}
+        )
         assert check_source("openverse", config).outcome == "ok"
 
 

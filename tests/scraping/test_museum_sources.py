@@ -1,4 +1,6 @@
-"""The adapters of NASA, the Met, the Art Institute of Chicago and Pixabay, against replicas with their traps."""
+"""The adapters of NASA, the Met, the Art Institute of Chicago and Pixabay, against replicas with
+their traps.
+"""
 
 from pathlib import Path
 
@@ -12,7 +14,12 @@ from tests.replicas.pixabay import KEY, PixabayReplica
 from tests.scraping.asking import Asking
 
 WITH_KEY = {"credentials": {"pixabay_key": KEY}}
-REPLICAS = {"nasa": NasaReplica, "met": MetReplica, "artic": ArticReplica, "pixabay": PixabayReplica}
+REPLICAS = {
+    "nasa": NasaReplica,
+    "met": MetReplica,
+    "artic": ArticReplica,
+    "pixabay": PixabayReplica,
+}
 
 
 @pytest.mark.parametrize(
@@ -43,7 +50,9 @@ REPLICAS = {"nasa": NasaReplica, "met": MetReplica, "artic": ArticReplica, "pixa
         ("pixabay", "down", Outcome.NETWORK, 0, 60),
     ],
 )
-def test_each_end_has_its_outcome_and_keeps_what_was_found(source, words, outcome, found, cool_down, tmp_path):
+def test_each_end_has_its_outcome_and_keeps_what_was_found(
+    source, words, outcome, found, cool_down, tmp_path
+):
     with REPLICAS[source]() as site:
         asking = Asking(source, site)
         result = asking(words, limit=1000, evidence_dir=str(tmp_path), **WITH_KEY)
@@ -70,7 +79,11 @@ def test_nasa_gives_no_licence_where_somebody_else_is_credited_and_is_skipped_fo
         own, staff, other, *_ = Asking("nasa", site)("moon", limit=4).candidates
         assert (own.license, own.license_basis, own.creator) == ("pd", "filter", "NASA")
         assert (staff.license_basis, staff.creator) == ("filter", "NASA/Someone")
-        assert (other.license, other.license_basis, other.creator) == ("", "unknown", "A University")
+        assert (other.license, other.license_basis, other.creator) == (
+            "",
+            "unknown",
+            "A University",
+        )
         asked = len(site.requests)
         assert Asking("nasa", site)("moon", license="open").outcome is Outcome.NOT_APPLICABLE
         assert len(site.requests) == asked
@@ -80,7 +93,9 @@ def test_the_met_looks_up_no_more_works_than_are_needed_and_gives_free_ones_only
     with MetReplica() as site:
         result = Asking("met", site)("cat", limit=6)
         assert result.outcome is Outcome.OK
-        assert [candidate.page_url.rpartition("/")[2] for candidate in result.candidates] == list("123679")
+        assert [candidate.page_url.rpartition("/")[2] for candidate in result.candidates] == list(
+            "123679"
+        )
         assert len(site.requests) == 1 + 9
         first = result.candidates[0]
         assert (first.license, first.license_basis) == ("cc0", "per-item")

@@ -52,7 +52,12 @@ def test_the_better_known_and_the_freer_licence_ranks_higher():
 
 def test_the_line_of_credit_is_the_source_s_own_or_made_of_what_is_known():
     assert attribution(candidate(attribution="By Ada.")) == "By Ada."
-    made = attribution(candidate(title="A corgi", creator="Ada", license="by", license_version="4.0"))
+    made = attribution(
+        candidate(title="A corgi", creator="Ada", license="by", license_version="4.0")
+    )
     expected = "“A corgi” by Ada, CC BY 4.0 (https://creativecommons.org/licenses/by/4.0/), via pages.example"
     assert made == expected
-    assert attribution(candidate(license_basis="unknown")) == "Untitled picture, licence unknown, via pages.example"
+    assert (
+        attribution(candidate(license_basis="unknown"))
+        == "Untitled picture, licence unknown, via pages.example"
+    )

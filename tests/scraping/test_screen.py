@@ -1,4 +1,6 @@
-"""Bytes to clean pictures or reasons: F22 to F24, with pixels compared and metadata searched for."""
+"""Bytes to clean pictures or reasons: F22 to F24, with pixels compared and metadata searched
+for.
+"""
 
 import asyncio
 import contextlib
@@ -51,7 +53,9 @@ def png_header(width: int, height: int) -> bytes:
     """A PNG that claims a size and holds next to nothing."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        return (
+            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        )
 
     head = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0))
     body = chunk(b"IDAT", zlib.compress(b"\0" * 100))
@@ -63,11 +67,20 @@ def png_header(width: int, height: int) -> bytes:
     [
         (b"", "not_a_picture"),
         (b"<!doctype html><title>404</title>", "not_a_picture"),
-        (b'<svg xmlns="http://www.w3.org/2000/svg"><script>alert(1)</script></svg>', "not_a_picture"),
-        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 100 100\n%%EndComments\nshowpage\n", "not_a_picture"),
+        (
+            b'<svg xmlns="http://www.w3.org/2000/svg"><script>alert(1)</script></svg>',
+            "not_a_picture",
+        ),
+        (
+            b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 100 100\n%%EndComments\nshowpage\n",
+            "not_a_picture",
+        ),
         (encoded(picture(1), "TIFF"), "not_a_picture"),
         (encoded(picture(1), "PPM"), "not_a_picture"),
-        (b"8BPS" + struct.pack(">H6xHIIHH", 1, 3, 48, 64, 8, 3) + bytes(14) + bytes(48 * 64 * 3), "not_a_picture"),
+        (
+            b"8BPS" + struct.pack(">H6xHIIHH", 1, 3, 48, 64, 8, 3) + bytes(14) + bytes(48 * 64 * 3),
+            "not_a_picture",
+        ),
         (encoded(picture(1), "JPEG")[:-3000], "not_a_picture"),
         (encoded(picture(1), "PNG")[:-3000], "not_a_picture"),
         (png_header(20000, 20000), "too_large"),
@@ -93,13 +106,21 @@ def test_the_five_formats_are_taken_by_content(kind):
 
 
 def test_pictures_are_scaled_down_to_the_longest_side_and_never_up():
-    assert (screened(jpeg(1, (2000, 1000))).width, screened(jpeg(1, (2000, 1000))).height) == (512, 256)
+    assert (screened(jpeg(1, (2000, 1000))).width, screened(jpeg(1, (2000, 1000))).height) == (
+        512,
+        256,
+    )
     assert screened(jpeg(1, (300, 200))).width == 300
 
 
 def test_scaling_in_the_decoder_shows_the_same_picture():
-    large, small = picture(3, (2048, 1536)), picture(3, (2048, 1536)).resize((512, 384), Image.Resampling.LANCZOS)
-    difference = np.abs(pixels(screened(encoded(large, "JPEG", quality=95))) - np.asarray(small).astype(int))
+    large, small = (
+        picture(3, (2048, 1536)),
+        picture(3, (2048, 1536)).resize((512, 384), Image.Resampling.LANCZOS),
+    )
+    difference = np.abs(
+        pixels(screened(encoded(large, "JPEG", quality=95))) - np.asarray(small).astype(int)
+    )
     assert difference.mean() < 3
 
 
@@ -124,7 +145,9 @@ def test_sixteen_bits_are_scaled_not_clipped():
 def test_grey_bilevel_and_cmyk_become_rgb():
     assert near(screened(encoded(flat("L", 77), "PNG")), (77, 77, 77))
     assert near(screened(encoded(flat("1", 1), "PNG")), (255, 255, 255))
-    assert near(screened(encoded(flat("CMYK", (0, 255, 255, 0)), "JPEG", quality=95)), (255, 0, 0), 12)
+    assert near(
+        screened(encoded(flat("CMYK", (0, 255, 255, 0)), "JPEG", quality=95)), (255, 0, 0), 12
+    )
 
 
 def test_a_wide_colour_profile_is_converted_to_srgb():
@@ -142,9 +165,13 @@ def _linear_rgb() -> bytes:
     data = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
     count = struct.unpack(">I", data[128:132])[0]
     for number in range(count):
-        signature, offset, size = struct.unpack(">4sII", data[132 + 12 * number : 144 + 12 * number])
+        signature, offset, size = struct.unpack(
+            ">4sII", data[132 + 12 * number : 144 + 12 * number]
+        )
         if signature in (b"rTRC", b"gTRC", b"bTRC"):
-            data[offset : offset + size] = struct.pack(">4sIHHi", b"para", 0, 0, 0, 65536).ljust(size, b"\0")
+            data[offset : offset + size] = struct.pack(">4sIHHi", b"para", 0, 0, 0, 65536).ljust(
+                size, b"\0"
+            )
         if signature == b"desc":
             name, other = ("sRGB".encode("utf-16-be"), "Line".encode("utf-16-be"))
             data[offset : offset + size] = bytes(data[offset : offset + size]).replace(name, other)
@@ -152,11 +179,15 @@ def _linear_rgb() -> bytes:
 
 
 def _adobe_rgb() -> bytes:
-    """A profile with the primaries of Adobe RGB (1998), adapted to D50, and its gamma of 563/256."""
+    """A profile with the primaries of Adobe RGB (1998), adapted to D50, and its gamma of
+    563/256.
+    """
     data = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
     primaries = {b"rXYZ": ADOBE[:, 0], b"gXYZ": ADOBE[:, 1], b"bXYZ": ADOBE[:, 2]}
     for number in range(struct.unpack(">I", data[128:132])[0]):
-        signature, offset, size = struct.unpack(">4sII", data[132 + 12 * number : 144 + 12 * number])
+        signature, offset, size = struct.unpack(
+            ">4sII", data[132 + 12 * number : 144 + 12 * number]
+        )
         if signature in primaries:
             values = [round(value * 65536) for value in primaries[signature]]
             data[offset : offset + size] = struct.pack(">4sI3i", b"XYZ ", 0, *values)
@@ -169,9 +200,14 @@ def _adobe_rgb() -> bytes:
     return bytes(data)
 
 
-# Columns: red, green, blue in XYZ under D50; the second matrix is sRGB's, from its standard, likewise adapted.
-ADOBE = np.array([[0.60974, 0.20528, 0.14919], [0.31111, 0.62567, 0.06322], [0.01947, 0.06087, 0.74457]])
-SRGB = np.array([[0.43607, 0.38515, 0.14307], [0.22249, 0.71687, 0.06061], [0.01392, 0.09708, 0.71410]])
+# Columns: red, green, blue in XYZ under D50; the second matrix is sRGB's, from its standard,
+# likewise adapted.
+ADOBE = np.array(
+    [[0.60974, 0.20528, 0.14919], [0.31111, 0.62567, 0.06322], [0.01947, 0.06087, 0.74457]]
+)
+SRGB = np.array(
+    [[0.43607, 0.38515, 0.14307], [0.22249, 0.71687, 0.06061], [0.01392, 0.09708, 0.71410]]
+)
 
 
 def test_adobe_rgb_becomes_the_same_colour_in_srgb():
@@ -223,7 +259,9 @@ def test_a_payload_behind_the_picture_is_gone():
 
 
 def test_of_an_animation_the_first_frame_is_taken_without_decoding_the_rest():
-    frames = [flat("RGB", (255, 0, 0))] + [flat("RGB", (0, number % 256, 255)) for number in range(300)]
+    frames = [flat("RGB", (255, 0, 0))] + [
+        flat("RGB", (0, number % 256, 255)) for number in range(300)
+    ]
     for kind in ("GIF", "WEBP"):
         buffer = io.BytesIO()
         frames[0].save(buffer, kind, save_all=True, append_images=frames[1:], duration=20)
@@ -263,8 +301,12 @@ def workers() -> set[int]:
 def test_the_workers_answer_as_the_function_does():
     inputs = [jpeg(number) for number in range(8)] + [b"nothing"]
     *pictures, nothing = pooled(inputs, PoolSettings(2))
-    assert [answer.sha256 for answer in pictures] == [screened(jpeg(number)).sha256 for number in range(8)]
-    assert [answer.jpeg for answer in pictures] == [screened(jpeg(number)).jpeg for number in range(8)]
+    assert [answer.sha256 for answer in pictures] == [
+        screened(jpeg(number)).sha256 for number in range(8)
+    ]
+    assert [answer.jpeg for answer in pictures] == [
+        screened(jpeg(number)).jpeg for number in range(8)
+    ]
     assert pictures[0].fingerprint == screened(jpeg(0)).fingerprint
     assert nothing == Rejection("not_a_picture", "UnidentifiedImageError")
 
@@ -300,7 +342,10 @@ def test_a_worker_that_dies_costs_at_most_one_picture_and_is_replaced():
             first = await pool.screen(jpeg(1))
             for pid in workers():
                 os.kill(pid, signal.SIGKILL)
-            return [first, *await asyncio.gather(*(pool.screen(jpeg(number)) for number in range(2, 5)))]
+            return [
+                first,
+                *await asyncio.gather(*(pool.screen(jpeg(number)) for number in range(2, 5))),
+            ]
 
     first, *others = asyncio.run(run())
     assert isinstance(first, Picture)
@@ -310,20 +355,36 @@ def test_a_worker_that_dies_costs_at_most_one_picture_and_is_replaced():
 
 
 def scan_bomb(side: int, scans: int) -> bytes:
-    """A progressive JPEG of a few kilobytes whose every scan makes the decoder walk over all blocks again."""
+    """A progressive JPEG of a few kilobytes whose every scan makes the decoder walk over all blocks
+    again.
+    """
 
     def segment(marker: int, body: bytes) -> bytes:
         return struct.pack(">BBH", 0xFF, marker, len(body) + 2) + body
 
-    # One symbol per table: "end of band for 2^14 blocks or more" in the AC table, "difference 0" in the DC table.
+    # One symbol per table: "end of band for 2^14 blocks or more" in the AC table, "difference 0" in
+    # the DC table.
     tables = segment(0xDB, b"\0" + b"\1" * 64)
-    tables += segment(0xC4, b"\x00\1" + b"\0" * 15 + b"\0") + segment(0xC4, b"\x10\1" + b"\0" * 15 + b"\xe0")
+    tables += segment(0xC4, b"\x00\1" + b"\0" * 15 + b"\0") + segment(
+        0xC4, b"\x10\1" + b"\0" * 15 + b"\xe0"
+    )
     frame = segment(0xC2, struct.pack(">BHHB", 8, side, side, 1) + b"\1\x11\0")
     blocks = (side // 8) ** 2
     dc = segment(0xDA, b"\1\1\0\0\0\0") + b"\0" * (blocks // 8)
     runs = "".join("0" + "1" * 14 for _ in range(blocks // 32767 + 1))
-    ac = int(runs + "1" * (-len(runs) % 8), 2).to_bytes((len(runs) + 7) // 8, "big").replace(b"\xff", b"\xff\0")
-    return b"\xff\xd8" + tables + frame + dc + (segment(0xDA, b"\1\1\0\1\x3f\0") + ac) * scans + b"\xff\xd9"
+    ac = (
+        int(runs + "1" * (-len(runs) % 8), 2)
+        .to_bytes((len(runs) + 7) // 8, "big")
+        .replace(b"\xff", b"\xff\0")
+    )
+    return (
+        b"\xff\xd8"
+        + tables
+        + frame
+        + dc
+        + (segment(0xDA, b"\1\1\0\1\x3f\0") + ac) * scans
+        + b"\xff\xd9"
+    )
 
 
 def test_a_picture_that_takes_too_long_costs_its_time_and_nothing_else():
@@ -371,7 +432,9 @@ def test_hostile_pictures_leave_a_worker_s_memory_below_its_limit():
         encoded(Image.new("1", (1, 50000)), "PNG"),
         encoded(Image.new("RGB", (1, 1)), "PNG"),
         animation.getvalue(),
-        encoded(Image.new("RGBA", (5400, 5400), (255, 0, 0, 0)), "PNG"),  # the largest that is accepted at all
+        encoded(
+            Image.new("RGBA", (5400, 5400), (255, 0, 0, 0)), "PNG"
+        ),  # the largest that is accepted at all
     ]
 
     async def run() -> tuple[list, int]:
@@ -389,7 +452,9 @@ def test_hostile_pictures_leave_a_worker_s_memory_below_its_limit():
 
 def test_a_worker_may_not_take_more_memory_than_its_limit():
     greedy = "import scraping.screen as s; s._limit_decoding(); bytearray(s.MEMORY_LIMIT_BYTES + (64 << 20))"
-    done = subprocess.run([sys.executable, "-c", greedy], cwd=repository(), capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", greedy], cwd=repository(), capture_output=True, text=True
+    )
     assert "MemoryError" in done.stderr
 
 

@@ -1,4 +1,6 @@
-"""What all sources have in common: the registry, their order, their outcomes and what is never a picture."""
+"""What all sources have in common: the registry, their order, their outcomes and what is never a
+picture.
+"""
 
 from pathlib import Path
 
@@ -17,7 +19,14 @@ from scraping.sources.contract import (
 )
 from scraping.sources.evidence import save_page
 from scraping.sources.identity import photograph
-from scraping.sources.registry import DEFAULT_ORDER, REGISTRY, THUMBNAIL_HOSTS, in_order, is_thumbnail, usual_sources
+from scraping.sources.registry import (
+    DEFAULT_ORDER,
+    REGISTRY,
+    THUMBNAIL_HOSTS,
+    in_order,
+    is_thumbnail,
+    usual_sources,
+)
 
 
 def test_the_default_order_is_the_documented_one():
@@ -111,23 +120,37 @@ def test_patterns_of_previews_name_a_host_each():
         (FetchFailure("unreachable", "deadline"), Outcome.TIMEOUT, None, 60.0),
     ],
 )
-def test_each_failure_has_an_outcome_a_sentence_and_a_cool_down(failure, outcome, retry_after, cool_down):
+def test_each_failure_has_an_outcome_a_sentence_and_a_cool_down(
+    failure, outcome, retry_after, cool_down
+):
     for source in REGISTRY.values():
         result = failed(source, failure)
-        assert (result.outcome, result.retry_after, result.cool_down_seconds) == (outcome, retry_after, cool_down)
+        assert (result.outcome, result.retry_after, result.cool_down_seconds) == (
+            outcome,
+            retry_after,
+            cool_down,
+        )
         assert source.label in result.message
         assert result.message.endswith(".")
 
 
 def test_ends_that_are_no_failure_need_no_cool_down():
     calm = {Outcome.OK, Outcome.PARTIAL, Outcome.NO_RESULTS, Outcome.NOT_APPLICABLE}
-    assert {outcome for outcome in Outcome if SearchResult(outcome).cool_down_seconds is None} == calm
+    assert {
+        outcome for outcome in Outcome if SearchResult(outcome).cool_down_seconds is None
+    } == calm
     assert set(COOL_DOWN_SECONDS) == set(Outcome) - calm
 
 
 @pytest.mark.parametrize(
     ("seconds", "words"),
-    [(0.2, "1 second"), (42, "42 seconds"), (119, "119 seconds"), (180, "3 minutes"), (7200, "2 hours")],
+    [
+        (0.2, "1 second"),
+        (42, "42 seconds"),
+        (119, "119 seconds"),
+        (180, "3 minutes"),
+        (7200, "2 hours"),
+    ],
 )
 def test_a_wait_is_said_in_words(seconds, words):
     result = rate_limited(REGISTRY["openverse"], (), SearchStats(), seconds)
@@ -141,7 +164,10 @@ def test_credentials_stand_in_no_text():
 @pytest.mark.parametrize(
     ("url", "name"),
     [
-        ("https://inaturalist-open-data.s3.amazonaws.com/photos/12/original.jpeg", "inaturalist:12"),
+        (
+            "https://inaturalist-open-data.s3.amazonaws.com/photos/12/original.jpeg",
+            "inaturalist:12",
+        ),
         ("https://static.inaturalist.org/photos/12/large.JPG?1", "inaturalist:12"),
         ("https://upload.wikimedia.org/wikipedia/commons/a/ab/A%20cat.jpg", "wikimedia:A cat.jpg"),
         (

@@ -21,10 +21,18 @@ def test_inaturalist_gives_licensed_photographs_of_exactly_the_taxon_asked_for()
         assert site.asked("/v1/observations")[0].query["taxon_id"] == "41970"
         assert site.asked("/v1/observations")[0].query["quality_grade"] == "research"
         first = result.candidates[0]
-        assert (first.license, first.license_version, first.license_basis) == ("cc-by", "4.0", "per-item")
+        assert (first.license, first.license_version, first.license_basis) == (
+            "cc-by",
+            "4.0",
+            "per-item",
+        )
         assert first.license_url == "https://creativecommons.org/licenses/by/4.0/"
         assert first.page_url == "https://www.inaturalist.org/observations/7000"
-        assert (first.creator, first.title, first.identity) == ("Observer 0", "Jaguar", "inaturalist:0")
+        assert (first.creator, first.title, first.identity) == (
+            "Observer 0",
+            "Jaguar",
+            "inaturalist:0",
+        )
         assert result.candidates[1].creator == "user1"
 
 
@@ -51,7 +59,10 @@ def test_inaturalist_pages_are_read_to_the_last_and_no_further():
     with InaturalistReplica(total=450) as site:
         result = Asking("inaturalist", site)("house cat", limit=1000)
         assert result.outcome is Outcome.PARTIAL
-        pages = [(request.query["page"], request.query["per_page"]) for request in site.asked("/v1/observations")]
+        pages = [
+            (request.query["page"], request.query["per_page"])
+            for request in site.asked("/v1/observations")
+        ]
         assert pages == [("1", "200"), ("2", "200"), ("3", "200")]
         assert len(result.candidates) == 450 - 75
 
@@ -92,7 +103,9 @@ def test_gbif_gives_pictures_with_the_licence_of_each_in_one_spelling():
     with GbifReplica(total=20) as site:
         result = Asking("gbif", site)("Panthera onca", limit=100)
         assert result.outcome is Outcome.PARTIAL, result
-        found = {candidate.page_url.rpartition("/")[2]: candidate for candidate in result.candidates}
+        found = {
+            candidate.page_url.rpartition("/")[2]: candidate for candidate in result.candidates
+        }
         assert "4" not in found  # all rights reserved
         assert "5" not in found  # no address
         spelled = [(found[key].license, found[key].license_version) for key in ("0", "1", "2", "3")]
@@ -138,15 +151,22 @@ def test_other_names_come_from_exact_taxa_only():
         assert asking.other_names("golf") == []
 
 
-@pytest.mark.parametrize(("side", "size"), [(256, "medium"), (500, "medium"), (1024, "large"), (1500, "original")])
+@pytest.mark.parametrize(
+    ("side", "size"), [(256, "medium"), (500, "medium"), (1024, "large"), (1500, "original")]
+)
 def test_the_size_asked_for_suffices_and_is_no_larger_than_needed(side, size):
     assert (
-        sized_address("https://h.example/photos/1/square.JPEG?1", side) == f"https://h.example/photos/1/{size}.JPEG?1"
+        sized_address("https://h.example/photos/1/square.JPEG?1", side)
+        == f"https://h.example/photos/1/{size}.JPEG?1"
     )
 
 
 def test_names_are_compared_without_case_and_never_in_part():
-    taxa = [None, {"name": "Corgius", "id": 1}, {"name": "A", "matched_term": " Shiba  inu ", "id": 2}]
+    taxa = [
+        None,
+        {"name": "Corgius", "id": 1},
+        {"name": "A", "matched_term": " Shiba  inu ", "id": 2},
+    ]
     assert exact_taxon(taxa, "shiba inu") == taxa[2]
     assert exact_taxon(taxa, "shiba") is None
     assert exact_taxon(taxa, "") is None

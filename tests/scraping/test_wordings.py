@@ -30,7 +30,11 @@ def test_words_without_another_number_stay(words):
 
 
 def test_one_thing_that_ends_in_s_is_no_plural():
-    assert [other_number(word) for word in ("iris", "cactus", "axis")] == ["irises", "cactuses", "axises"]
+    assert [other_number(word) for word in ("iris", "cactus", "axis")] == [
+        "irises",
+        "cactuses",
+        "axises",
+    ]
 
 
 def test_photographs_are_asked_for_once():

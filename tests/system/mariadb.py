@@ -24,7 +24,13 @@ def mariadb(folder: Path) -> Iterator[str]:
     folder.mkdir(parents=True)
     data, socket_path, port = folder / "data", folder / "s.sock", free_port()
     subprocess.run(
-        [INSTALLER, "--no-defaults", f"--datadir={data}", "--auth-root-authentication-method=normal", "--user=root"],
+        [
+            INSTALLER,
+            "--no-defaults",
+            f"--datadir={data}",
+            "--auth-root-authentication-method=normal",
+            "--user=root",
+        ],
         check=True,
         capture_output=True,
     )
@@ -52,7 +58,9 @@ def mariadb(folder: Path) -> Iterator[str]:
             "CREATE USER picaisso@'127.0.0.1' IDENTIFIED BY 'secret';"
             "GRANT ALL ON *.* TO picaisso@'127.0.0.1';"
         )
-        subprocess.run(["mariadb", "--no-defaults", f"--socket={socket_path}", "-uroot", "-e", sql], check=True)
+        subprocess.run(
+            ["mariadb", "--no-defaults", f"--socket={socket_path}", "-uroot", "-e", sql], check=True
+        )
         yield f"mysql://picaisso:secret@127.0.0.1:{port}/picaisso"
     finally:
         server.terminate()

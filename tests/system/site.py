@@ -1,4 +1,6 @@
-"""The whole product as a person and an operator see it: processes, pages, mails. Nothing of it is imported."""
+"""The whole product as a person and an operator see it: processes, pages, mails. Nothing of it is
+imported.
+"""
 
 import json
 import os
@@ -63,7 +65,11 @@ class Site:
         return self.folder / "up.log"
 
     def environment(self) -> dict[str, str]:
-        own = {name: value for name, value in os.environ.items() if not name.startswith(("PICAISSO_", "DJANGO_"))}
+        own = {
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith(("PICAISSO_", "DJANGO_"))
+        }
         own |= SHORT_TIMES
         own |= {
             "PICAISSO_ENV_FILE": os.devnull,
@@ -79,7 +85,8 @@ class Site:
         }
         return own | ({"DATABASE_URL": self.database_url} if self.database_url else {})
 
-    # --- starting and stopping ----------------------------------------------------------------------------
+    # --- starting and stopping
+    # ----------------------------------------------------------------------------
 
     def start_gallery(self) -> None:
         command = [sys.executable, "-m", "scraping", "gallery", str(PHOTOGRAPHS), "--port", "0"]
@@ -118,17 +125,25 @@ class Site:
             self.gallery.kill()
             self.gallery.wait()
 
-    # --- looking ------------------------------------------------------------------------------------------
+    # --- looking
+    # ------------------------------------------------------------------------------------------
 
     def processes(self) -> list[Proc]:
-        """Everything that runs for this site: known by the data folder in its environment or on its command line."""
+        """Everything that runs for this site: known by the data folder in its environment or on its
+        command line.
+        """
         home, parent_of, found = str(self.folder / "data"), parents(), []
         for pid in running_pids():
             if pid not in parent_of or (self.gallery is not None and pid == self.gallery.pid):
                 continue
             environment = environment_of(pid)
             try:
-                command = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+                command = (
+                    Path(f"/proc/{pid}/cmdline")
+                    .read_bytes()
+                    .replace(b"\0", b" ")
+                    .decode(errors="replace")
+                )
             except OSError:
                 continue
             if environment.get("PICAISSO_DATA_DIR") == home or home in command:
@@ -148,12 +163,15 @@ class Site:
             if holds():
                 return
             time.sleep(0.05)
-        raise AssertionError(f"{what} did not come within {seconds} seconds; the log ends:\n{self.tail()}")
+        raise AssertionError(
+            f"{what} did not come within {seconds} seconds; the log ends:\n{self.tail()}"
+        )
 
     def tail(self) -> str:
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-40:])
 
-    # --- a person -----------------------------------------------------------------------------------------
+    # --- a person
+    # -----------------------------------------------------------------------------------------
 
     def page(self, path: str) -> str | None:
         """A page's text; None while nobody answers."""
@@ -165,7 +183,11 @@ class Site:
     def submit(self, images: int) -> str:
         """Send the form; returns the path of the request's page."""
         fields = [("classes", name) for name in CLASSES]
-        fields += [("email", "ada@example.org"), ("images_per_class", str(images)), ("license", "any")]
+        fields += [
+            ("email", "ada@example.org"),
+            ("images_per_class", str(images)),
+            ("license", "any"),
+        ]
         fields += [("backbone", "efficientnet_lite0")]
         return urlsplit(Visitor(self.url).send_form("/", fields)).path
 
@@ -176,7 +198,11 @@ class Site:
 
 
 def links(mails: list) -> list[str]:
-    return [link for mail in mails for link in re.findall(r"http://\S+/confirm/[^\s\"<]+", text_of(mail))]
+    return [
+        link
+        for mail in mails
+        for link in re.findall(r"http://\S+/confirm/[^\s\"<]+", text_of(mail))
+    ]
 
 
 def text_of(mail) -> str:

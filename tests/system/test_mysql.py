@@ -6,7 +6,13 @@ import pytest
 
 from tests.system.mariadb import INSTALLER, SERVER, mariadb
 from tests.system.site import running_site
-from tests.system.test_survival import IMAGES, check_delivered_once, check_nothing_left, follow_to_delivery, missing
+from tests.system.test_survival import (
+    IMAGES,
+    check_delivered_once,
+    check_nothing_left,
+    follow_to_delivery,
+    missing,
+)
 
 lacking = [*missing]
 if not (SERVER and INSTALLER):
@@ -24,7 +30,10 @@ pytestmark = [
 
 
 def test_a_request_is_delivered_with_mariadb(tmp_path, smtpd):
-    with mariadb(tmp_path / "mariadb") as url, running_site(tmp_path / "site", smtpd.port, url) as site:
+    with (
+        mariadb(tmp_path / "mariadb") as url,
+        running_site(tmp_path / "site", smtpd.port, url) as site,
+    ):
         path = site.submit(IMAGES)
         site.confirm(smtpd)
         follow_to_delivery(site, path, smtpd)

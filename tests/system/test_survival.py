@@ -1,4 +1,6 @@
-"""A whole request survives kill -9 of any one process: delivered, once, with one mail, and nothing left over."""
+"""A whole request survives kill -9 of any one process: delivered, once, with one mail, and nothing
+left over.
+"""
 
 import asyncio
 import hashlib
@@ -53,7 +55,9 @@ def is_driver(process: Proc) -> bool:
 
 
 def is_collector(process: Proc) -> bool:
-    return "-m scraping collect" in process.command and "requests_app.processes" not in process.command
+    return (
+        "-m scraping collect" in process.command and "requests_app.processes" not in process.command
+    )
 
 
 def is_trainer(process: Proc) -> bool:
@@ -92,12 +96,16 @@ def kill_keeper(site: Site) -> None:
 
 
 def kill_idle_worker(site: Site) -> None:
-    """The first process that a cluster's sentinel forks is its worker; idle, it holds the lock of the queue."""
+    """The first process that a cluster's sentinel forks is its worker; idle, it holds the lock of
+    the queue.
+    """
     site.wait_for("the collector", is_collector)
     main = site.find(is_main_of("train", site))[0]
     sentinel = site.find(lambda p: p.parent == main.pid)[0]
     site.find(lambda p: p.parent == sentinel.pid)[0].kill()
-    site.wait("the canary", lambda: "train does not answer and is replaced" in site.log.read_text(), 60)
+    site.wait(
+        "the canary", lambda: "train does not answer and is replaced" in site.log.read_text(), 60
+    )
 
 
 def kill_trainer(site: Site) -> None:
@@ -243,6 +251,8 @@ def test_two_requests_at_once_take_turns_with_the_browser_and_are_both_delivered
 
 def test_a_second_up_in_the_same_folder_is_refused(site):
     command = [sys.executable, "manage.py", "up", "--only", "collect"]
-    answer = subprocess.run(command, cwd=PROJECT, env=site.environment(), capture_output=True, text=True, check=False)
+    answer = subprocess.run(
+        command, cwd=PROJECT, env=site.environment(), capture_output=True, text=True, check=False
+    )
     assert answer.returncode == 1
     assert "already running" in answer.stderr

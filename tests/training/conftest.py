@@ -1,4 +1,6 @@
-"""Photographs, one trained run that all tests of the package share, and a small web server on loopback."""
+"""Photographs, one trained run that all tests of the package share, and a small web server on
+loopback.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,9 @@ def stamps(*folders: str) -> list[Path]:
     if not STAMPS.is_dir():
         pytest.skip("the photographs of the package tuxpaint-stamps-default are not installed")
     found = [path for folder in folders for path in sorted((STAMPS / folder).rglob("*.png"))]
-    return [path for path in found if "cartoon" not in str(path) and min(Image.open(path).size) >= 64]
+    return [
+        path for path in found if "cartoon" not in str(path) and min(Image.open(path).size) >= 64
+    ]
 
 
 @pytest.fixture(scope="session")
@@ -50,7 +54,9 @@ def imported_run(photographs: Path, tmp_path_factory: pytest.TempPathFactory) ->
     classes, rows, left_out = import_folder(photographs, folder)
     assert not left_out
     cache = str(tmp_path_factory.mktemp("cache") / "weights")
-    config = RunConfig(classes=classes, backbone="efficientnet_lite0", seed=0, device="cpu", weights_cache=cache)
+    config = RunConfig(
+        classes=classes, backbone="efficientnet_lite0", seed=0, device="cpu", weights_cache=cache
+    )
     write_config(folder, config)
     write_manifest(folder, rows)
     return folder

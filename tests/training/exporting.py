@@ -1,4 +1,6 @@
-"""Model folders without a training: a network with a made-up head, exported as every trained one is."""
+"""Model folders without a training: a network with a made-up head, exported as every trained one
+is.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +35,9 @@ def one_thread() -> Iterator[None]:
 
 
 def odd_pictures(count: int, seed: int = 0) -> list[NDArray[np.uint8]]:
-    """Pictures uint8 [h, w, 3] of odd sizes, 1 x 1 and 3 x 900 first: blots of colour with some noise."""
+    """Pictures uint8 [h, w, 3] of odd sizes, 1 x 1 and 3 x 900 first: blots of colour with some
+    noise.
+    """
     random = np.random.default_rng(seed)
     sizes = [(1, 1), (900, 3), *(tuple(random.choice(SIDES, 2)) for _ in range(count - 2))]
     return [blots(random, int(height), int(width)) for height, width in sizes]
@@ -47,16 +51,29 @@ def blots(random: np.random.Generator, height: int, width: int) -> NDArray[np.ui
 
 
 def network(backbone: str, names: tuple[str, ...] = NAMES) -> PictureNetwork:
-    """Pretrained where the weights come bundled; a head and references that tell blots apart more or less."""
+    """Pretrained where the weights come bundled; a head and references that tell blots apart more
+    or less.
+    """
     places = WeightPlaces(None, Path("unused"), "")
-    loaded = load_backbone(BACKBONES[backbone], "random" if BACKBONES[backbone].weights_file else "pretrained", places)
+    loaded = load_backbone(
+        BACKBONES[backbone], "random" if BACKBONES[backbone].weights_file else "pretrained", places
+    )
     made = PictureNetwork(loaded.backbone, loaded.network, len(names))
     embeddings = embed(made, [blots(np.random.default_rng(seed), 224, 224) for seed in range(12)])
     labels = np.arange(12) % len(names)
     spread = embeddings.std(axis=0) + 1e-6
-    weight = np.stack([(embeddings[labels == k].mean(axis=0) - embeddings.mean(axis=0)) / spread for k in set(labels)])
+    weight = np.stack(
+        [
+            (embeddings[labels == k].mean(axis=0) - embeddings.mean(axis=0)) / spread
+            for k in set(labels)
+        ]
+    )
     weight /= spread * len(spread) / 3
-    made.set_head(torch.from_numpy(weight).float(), torch.from_numpy(-weight @ embeddings.mean(axis=0)).float(), 1.5)
+    made.set_head(
+        torch.from_numpy(weight).float(),
+        torch.from_numpy(-weight @ embeddings.mean(axis=0)).float(),
+        1.5,
+    )
     made.set_references(choose_references(embeddings, labels, len(names), seed=0))
     return made
 
@@ -66,10 +83,16 @@ def embed(made: PictureNetwork, pictures: list[NDArray[np.uint8]]) -> NDArray[np
         return torch.cat([made(torch.from_numpy(picture))[1] for picture in pictures]).numpy()
 
 
-def trained(made: PictureNetwork, caches: Path, names: tuple[str, ...] = NAMES, reject: float = 0.9) -> Trained:
+def trained(
+    made: PictureNetwork, caches: Path, names: tuple[str, ...] = NAMES, reject: float = 0.9
+) -> Trained:
     classes = tuple(ClassLabel(f"c{number:03d}", name) for number, name in enumerate(names, 1))
-    config = RunConfig(classes, made.backbone.name, seed=0, device="cpu", weights_cache=str(caches / "weights"))
-    return Trained(made, classes, config, metrics(names, reject), lambda: {"export": 1.0}, write_report)
+    config = RunConfig(
+        classes, made.backbone.name, seed=0, device="cpu", weights_cache=str(caches / "weights")
+    )
+    return Trained(
+        made, classes, config, metrics(names, reject), lambda: {"export": 1.0}, write_report
+    )
 
 
 def write_report(path: Path, look: Look) -> None:

@@ -1,4 +1,6 @@
-"""Findings of a training that never took place, on real pictures: for tests of what is made from findings."""
+"""Findings of a training that never took place, on real pictures: for tests of what is made from
+findings.
+"""
 
 from __future__ import annotations
 
@@ -11,14 +13,23 @@ import numpy as np
 
 from training.evaluate import Findings, Suspect, by_source, measure, unknown
 from training.head import softmax
-from training.manifest import ClassLabel, ImageRow, RunConfig, read_config, read_manifest, split_rows
+from training.manifest import (
+    ClassLabel,
+    ImageRow,
+    RunConfig,
+    read_config,
+    read_manifest,
+    split_rows,
+)
 from training.predict import Outputs
 
 NAMES = ("mammal", "plant")
 
 
 def findings_of(run: Path, names: Sequence[str] = NAMES, **metrics: Any) -> Findings:
-    """Of a run folder's pictures, divided up here. Two mammals of the test part are taken for plants."""
+    """Of a run folder's pictures, divided up here. Two mammals of the test part are taken for
+    plants.
+    """
     rows = split_run(run, names)
     random = np.random.default_rng(0)
     ids = {label.id: number for number, label in enumerate(labels_of(names))}
@@ -30,19 +41,23 @@ def findings_of(run: Path, names: Sequence[str] = NAMES, **metrics: Any) -> Find
     measured = measure(logits[tested], labels[tested], list(names), 1.0)
     said = logits.argmax(axis=1)
     found = metrics_of(measured, rows) | {
-        "by_source": by_source(said[tested], labels[tested], [row.source for row in np.array(rows)[tested]]),
+        "by_source": by_source(
+            said[tested], labels[tested], [row.source for row in np.array(rows)[tested]]
+        ),
         "unknown": unknown(novelty[tested], 0.7),
     }
     doubtful = np.argsort(softmax(logits)[np.arange(len(rows)), labels])[:7]
-    suspects = [suspect(int(place), rank, int(said[place]), names) for rank, place in enumerate(doubtful)]
+    suspects = [
+        suspect(int(place), rank, int(said[place]), names) for rank, place in enumerate(doubtful)
+    ]
     return Findings(
         rows=rows,
         labels=labels,
         probabilities=softmax(logits),
         novelty=novelty,
-        embeddings=(random.normal(size=(len(rows), 16)) + 3 * right.repeat(16 // len(names), axis=1)).astype(
-            np.float32
-        ),
+        embeddings=(
+            random.normal(size=(len(rows), 16)) + 3 * right.repeat(16 // len(names), axis=1)
+        ).astype(np.float32),
         suspects=suspects,
         epochs=[],
         traits=np.ones((len(rows), 4), np.float32),
@@ -74,7 +89,9 @@ def split_run(run: Path, names: Sequence[str]) -> list[ImageRow]:
 
 def suspect(place: int, rank: int, said: int, names: Sequence[str]) -> Suspect:
     if rank % 3 == 2:
-        return Suspect(place, 0.9 - rank / 10, "outlier", None, "It is unlike the other pictures of its class.")
+        return Suspect(
+            place, 0.9 - rank / 10, "outlier", None, "It is unlike the other pictures of its class."
+        )
     return Suspect(place, 0.9 - rank / 10, "label", said, f"It looks more like “{names[said]}”.")
 
 
@@ -85,7 +102,9 @@ def metrics_of(measured: dict[str, Any], rows: Sequence[ImageRow]) -> dict[str, 
         **measured,
         "temperature": 1.25,
         "reject_threshold": 0.7,
-        "split": {part: sum(row.split == part for row in rows) for part in ("train", "val", "test")},
+        "split": {
+            part: sum(row.split == part for row in rows) for part in ("train", "val", "test")
+        },
         "near_duplicate_leaks": 0,
         "label_issues": 5,
         "seconds": {"features": 2.5, "train": 61.0},
@@ -97,23 +116,49 @@ def metrics_of(measured: dict[str, Any], rows: Sequence[ImageRow]) -> dict[str, 
         "head": {**share, "val_loss": 0.4321, "val_accuracy": 0.9},
         "network": None,
         "choice": "The linear head is delivered: the network was not fine-tuned.",
-        "shortcuts": {"size": 0.51, "brightness": 0.52, "sharpness": 0.53, "source": 0.5, "all": 0.54},
+        "shortcuts": {
+            "size": 0.51,
+            "brightness": 0.52,
+            "sharpness": 0.53,
+            "source": 0.5,
+            "all": 0.54,
+        },
         "shortcut_warning": None,
         "learning_curve": None,
-        "curation": {"suspects": 7, "treatment": "none", "pictures": 0, "sentence": "All of them were kept."},
+        "curation": {
+            "suspects": 7,
+            "treatment": "none",
+            "pictures": 0,
+            "sentence": "All of them were kept.",
+        },
         "notices": [],
         "regularisation": 0.01,
         "arithmetic": "float32",
     }
 
 
-NETWORK = {"accuracy": 0.95, "interval": [0.81, 0.99], "val_loss": 0.2345, "val_accuracy": 0.95, "epochs": 6}
+NETWORK = {
+    "accuracy": 0.95,
+    "interval": [0.81, 0.99],
+    "val_loss": 0.2345,
+    "val_accuracy": 0.95,
+    "epochs": 6,
+}
 EPOCHS = [
-    {"epoch": n, "train_loss": 0.7 / n, "val_loss": 0.6 / n, "val_accuracy": 0.8 + n / 40, "rate": 1e-3, "seconds": 2.0}
+    {
+        "epoch": n,
+        "train_loss": 0.7 / n,
+        "val_loss": 0.6 / n,
+        "val_accuracy": 0.8 + n / 40,
+        "rate": 1e-3,
+        "seconds": 2.0,
+    }
     for n in range(1, 7)
 ]
 CURVE = {
-    "points": [{"per_class": 30 * n, "accuracy": 0.95 - 0.3 / n, "error": 0.02} for n in range(1, 6)],
+    "points": [
+        {"per_class": 30 * n, "accuracy": 0.95 - 0.3 / n, "error": 0.02} for n in range(1, 6)
+    ],
     "more_per_class": 200,
     "gain": 0.015,
     "sentence": "200 more pictures per class would give about +1.5 points.",
@@ -122,17 +167,26 @@ CURVE = {
 
 def tuned(findings: Findings) -> Findings:
     """The same run with a fine-tuned network delivered and a learning curve measured."""
-    more = {"delivered": "network", "network": NETWORK, "learning_curve": CURVE, "choice": "The network is better."}
+    more = {
+        "delivered": "network",
+        "network": NETWORK,
+        "learning_curve": CURVE,
+        "choice": "The network is better.",
+    }
     return dataclasses.replace(findings, epochs=EPOCHS, metrics={**findings.metrics, **more})
 
 
 def config_of(run: Path, names: Sequence[str] = NAMES) -> RunConfig:
-    return dataclasses.replace(read_config(run), classes=labels_of(names), time_budget_seconds=600.0)
+    return dataclasses.replace(
+        read_config(run), classes=labels_of(names), time_budget_seconds=600.0
+    )
 
 
 def look(image: np.ndarray) -> Outputs:
     """Maps that lie where the picture is dark, for the second class where it is bright."""
     height, width = image.shape[0] // 7 * 7, image.shape[1] // 7 * 7
-    grey = image[:height, :width].mean(axis=2).reshape(7, height // 7, 7, width // 7).mean(axis=(1, 3))
+    grey = (
+        image[:height, :width].mean(axis=2).reshape(7, height // 7, 7, width // 7).mean(axis=(1, 3))
+    )
     cam = np.stack([255 - grey, grey]).astype(np.float32)
     return Outputs(np.array([0.5, 0.5], np.float32), np.zeros(16, np.float32), cam, 0.1)

@@ -6,7 +6,15 @@ import pytest
 import torch
 from PIL import Image
 
-from training.arithmetic import CANDIDATES, COARSE, EXACT, PLAIN, choose_arithmetic, fastest, measure_arithmetic
+from training.arithmetic import (
+    CANDIDATES,
+    COARSE,
+    EXACT,
+    PLAIN,
+    choose_arithmetic,
+    fastest,
+    measure_arithmetic,
+)
 from training.backbones import BACKBONES
 from training.features import embed_pictures
 from training.network import PictureNetwork
@@ -31,13 +39,20 @@ def test_every_candidate_is_measured_and_the_fastest_taken(network: PictureNetwo
 
 @pytest.mark.parametrize(
     ("seconds", "chosen"),
-    [((3.0, 2.0, 1.0), COARSE), ((3.0, 2.0, 1.95), EXACT), ((1.0, 2.0, 1.5), PLAIN), ((2.0, 3.0, 1.0), COARSE)],
+    [
+        ((3.0, 2.0, 1.0), COARSE),
+        ((3.0, 2.0, 1.95), EXACT),
+        ((1.0, 2.0, 1.5), PLAIN),
+        ((2.0, 3.0, 1.0), COARSE),
+    ],
 )
 def test_coarse_numbers_must_be_clearly_faster(seconds: tuple[float, ...], chosen: object) -> None:
     assert fastest(dict(zip(CANDIDATES, seconds, strict=True))) is chosen
 
 
-def test_the_choice_is_noted_and_asked_for_only_once(network: PictureNetwork, tmp_path: Path) -> None:
+def test_the_choice_is_noted_and_asked_for_only_once(
+    network: PictureNetwork, tmp_path: Path
+) -> None:
     note = tmp_path / "cache" / "arithmetic.json"
     first = choose_arithmetic(network, note)
     (key,) = json.loads(note.read_text())
@@ -48,15 +63,21 @@ def test_the_choice_is_noted_and_asked_for_only_once(network: PictureNetwork, tm
 
 
 @pytest.mark.parametrize("junk", ["", "[]", "{", '{"x": 1}'])
-def test_a_note_without_sense_is_made_again(junk: str, network: PictureNetwork, tmp_path: Path) -> None:
+def test_a_note_without_sense_is_made_again(
+    junk: str, network: PictureNetwork, tmp_path: Path
+) -> None:
     note = tmp_path / "arithmetic.json"
     note.write_text(junk)
     assert choose_arithmetic(network, note).name in json.loads(note.read_text()).values()
 
 
-def test_layouts_give_the_same_embeddings_and_coarse_numbers_nearly(network: PictureNetwork) -> None:
+def test_layouts_give_the_same_embeddings_and_coarse_numbers_nearly(
+    network: PictureNetwork,
+) -> None:
     plain = embed_pictures(network, pictures(), PLAIN)
     assert embed_pictures(network, pictures(), EXACT) == pytest.approx(plain, abs=1e-4)
     coarse = embed_pictures(network, pictures(), COARSE)
-    cosines = (plain * coarse).sum(1) / np.linalg.norm(plain, axis=1) / np.linalg.norm(coarse, axis=1)
+    cosines = (
+        (plain * coarse).sum(1) / np.linalg.norm(plain, axis=1) / np.linalg.norm(coarse, axis=1)
+    )
     assert coarse.dtype == np.float32 and cosines.min() > 0.999

@@ -40,12 +40,15 @@ def test_the_card_begins_with_what_model_hubs_read_and_then_the_verdict(imported
     read = yaml.safe_load(front)
     assert read["pipeline_tag"] == "image-classification" and read["library_name"] == "timm"
     (result,) = read["model-index"][0]["results"]
-    assert result["metrics"] == [{"type": "accuracy", "value": round(findings.metrics["accuracy"], 4)}]
+    assert result["metrics"] == [
+        {"type": "accuracy", "value": round(findings.metrics["accuracy"], 4)}
+    ]
     assert body.strip().splitlines()[2] == verdict(findings.metrics)
 
 
 @pytest.mark.parametrize(
-    ("better", "beginning"), [(True, "On 12 test pictures that it never saw"), (False, "The classes could not be told")]
+    ("better", "beginning"),
+    [(True, "On 12 test pictures that it never saw"), (False, "The classes could not be told")],
 )
 def test_the_verdict_is_one_sentence_with_interval_and_baseline(
     imported_run: Path, better: bool, beginning: str
@@ -53,31 +56,59 @@ def test_the_verdict_is_one_sentence_with_interval_and_baseline(
     metrics = findings_of(imported_run, better_than_chance=better).metrics
     sentence = verdict(metrics)
     assert sentence.startswith(beginning) and sentence.endswith(".") and ". " not in sentence
-    assert f"right on {percent(metrics['accuracy'])} (95 % interval {interval(metrics['interval'])})" in sentence
+    assert (
+        f"right on {percent(metrics['accuracy'])} (95 % interval {interval(metrics['interval'])})"
+        in sentence
+    )
     assert f"largest class would be right on {percent(metrics['majority_baseline'])}." in sentence
     assert ("no better than guessing" in sentence) != better
 
 
 def test_the_card_has_the_figures_of_the_report(imported_run: Path) -> None:
-    findings = tuned(findings_of(imported_run, notices=["Weights were missing."], shortcut_warning="Size tells it."))
+    findings = tuned(
+        findings_of(
+            imported_run, notices=["Weights were missing."], shortcut_warning="Size tells it."
+        )
+    )
     card, metrics = card_of(findings), findings.metrics
     for row in metrics["per_class"].values():
-        assert f"| {percent(row['precision'])} | {percent(row['recall'])} | {row['support']} |" in card
+        assert (
+            f"| {percent(row['precision'])} | {percent(row['recall'])} | {row['support']} |" in card
+        )
     for row in metrics["by_source"].values():
-        assert f"| {percent(row['accuracy'])} | {interval(row['interval'])} | {row['support']} |" in card
-    assert f"| linear head | {percent(metrics['head']['accuracy'])} |" in card and "| 0.432 |" in card
-    assert f"| fine-tuned network | {percent(NETWORK['accuracy'])} | {interval(NETWORK['interval'])} | 0.234 |" in card
+        assert (
+            f"| {percent(row['accuracy'])} | {interval(row['interval'])} | {row['support']} |"
+            in card
+        )
+    assert (
+        f"| linear head | {percent(metrics['head']['accuracy'])} |" in card and "| 0.432 |" in card
+    )
+    assert (
+        f"| fine-tuned network | {percent(NETWORK['accuracy'])} | {interval(NETWORK['interval'])} | 0.234 |"
+        in card
+    )
     assert all(percent(share) in card for share in metrics["shortcuts"].values())
-    for words in ("> Weights were missing.", "The network is better.", "Size tells it.", CURVE["sentence"]):
+    for words in (
+        "> Weights were missing.",
+        "The network is better.",
+        "Size tells it.",
+        CURVE["sentence"],
+    ):
         assert words in card
-    assert f"refused {metrics['unknown']['refused']} of 12" in card and "above 0.700 is called unknown" in card
+    assert (
+        f"refused {metrics['unknown']['refused']} of 12" in card
+        and "above 0.700 is called unknown" in card
+    )
     assert "5 pictures may carry a wrong label. All of them were kept." in card
     assert "fine-tuned EfficientNet-Lite0" in card and "computed in float32" in card
 
 
 def test_a_head_alone_without_a_learning_curve_is_told_as_such(imported_run: Path) -> None:
     card = card_of(findings_of(imported_run))
-    assert "| fine-tuned network |" not in card and "trained a linear classifier on the features of" in card
+    assert (
+        "| fine-tuned network |" not in card
+        and "trained a linear classifier on the features of" in card
+    )
     assert "can be measured from 300 on" in card and "No sign of a shortcut" in card
 
 
@@ -98,9 +129,14 @@ def test_the_card_says_how_to_load_each_backbone(imported_run: Path, backbone: s
     card = card_of(findings_of(imported_run), backbone)
     library = "timm.create_model" if backbone == "efficientnet_lite0" else "torchvision.models"
     assert f"model = {library}" in card and "weights_only=True" in card and "local-dir:." in card
-    assert f"shorter side to {BACKBONES[backbone].resize}" in card and "python predict.py --check" in card
+    assert (
+        f"shorter side to {BACKBONES[backbone].resize}" in card
+        and "python predict.py --check" in card
+    )
 
 
 def test_a_learning_curve_without_time_for_it_is_told_as_such(imported_run: Path) -> None:
     split = {"train": 290, "val": 60, "test": 60}
-    assert "There was no time left to measure what more" in card_of(findings_of(imported_run, split=split))
+    assert "There was no time left to measure what more" in card_of(
+        findings_of(imported_run, split=split)
+    )

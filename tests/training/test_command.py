@@ -32,20 +32,42 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def environment(home: Path, **more: str) -> dict[str, str]:
-    """Without CI, under which ONNX Runtime keeps quiet anyway, and with a home that shows what is written there."""
-    kept = {name: value for name, value in os.environ.items() if name != "CI" and "PICAISSO" not in name}
-    return {**kept, "HOME": str(home), "XDG_CACHE_HOME": str(home / ".cache"), "PYTHONPATH": str(ROOT), **more}
+    """Without CI, under which ONNX Runtime keeps quiet anyway, and with a home that shows what is
+    written there.
+    """
+    kept = {
+        name: value for name, value in os.environ.items() if name != "CI" and "PICAISSO" not in name
+    }
+    return {
+        **kept,
+        "HOME": str(home),
+        "XDG_CACHE_HOME": str(home / ".cache"),
+        "PYTHONPATH": str(ROOT),
+        **more,
+    }
 
 
 def run(*arguments: object, home: Path, **more: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, *map(str, arguments)]
-    return subprocess.run(command, env=environment(home, **more), cwd=home, capture_output=True, text=True, timeout=120)
+    return subprocess.run(
+        command,
+        env=environment(home, **more),
+        cwd=home,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
 
 
 def start(folder: Path, home: Path) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "training", "fit", str(folder), "--json"]
     return subprocess.Popen(
-        command, env=environment(home), cwd=home, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        command,
+        env=environment(home),
+        cwd=home,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     )
 
 
@@ -59,7 +81,14 @@ def wait_for(stream: IO[str] | None, stage: str, done: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "module", ["training", "training.manifest", "training.nearcopies", "training.predict", "training.__main__"]
+    "module",
+    [
+        "training",
+        "training.manifest",
+        "training.nearcopies",
+        "training.predict",
+        "training.__main__",
+    ],
 )
 def test_these_modules_load_neither_torch_nor_django(module: str, tmp_path: Path) -> None:
     code = f"import sys, {module}; print([m for m in ('torch', 'django', 'sklearn', 'onnx') if m in sys.modules])"
@@ -104,7 +133,9 @@ def test_a_folder_of_pictures_is_refused_with_one_sentence_when_a_class_is_too_s
         home=tmp_path, PICAISSO_BACKBONE="efficientnet_lite0",
     )  # fmt: skip
     assert ended.returncode == 1
-    assert ended.stderr.strip().splitlines()[-1].startswith("The class “plant” has 2 usable pictures")
+    assert (
+        ended.stderr.strip().splitlines()[-1].startswith("The class “plant” has 2 usable pictures")
+    )
     assert json.loads(ended.stdout.splitlines()[0]) == {
         "left_out": {"mammal/broken.jpg": "not a picture that can be read"}
     }
@@ -113,18 +144,25 @@ def test_a_folder_of_pictures_is_refused_with_one_sentence_when_a_class_is_too_s
     assert read(tmp_path / "run" / "config.json")["backbone"] == "efficientnet_lite0"
 
 
-@pytest.mark.parametrize("arguments", [(), ("fit",), ("fit", "a", "--images", "b"), ("fit", "a", "--seed", "x")])
+@pytest.mark.parametrize(
+    "arguments", [(), ("fit",), ("fit", "a", "--images", "b"), ("fit", "a", "--seed", "x")]
+)
 def test_wrong_usage_exits_with_2(arguments: tuple[str, ...], tmp_path: Path) -> None:
     ended = run("-m", "training", *arguments, home=tmp_path)
     assert ended.returncode == 2 and "usage: python -m training" in ended.stderr
 
 
-def test_settings_come_from_the_env_file_and_the_environment_wins(untrained_run: Path, tmp_path: Path) -> None:
+def test_settings_come_from_the_env_file_and_the_environment_wins(
+    untrained_run: Path, tmp_path: Path
+) -> None:
     config = read(untrained_run / "config.json")
     del config["backbone"]
     (untrained_run / "config.json").write_text(json.dumps(config))
     (tmp_path / ".env").write_text('# mine\nPICAISSO_BACKBONE="from the file"\n')
-    for more, words in (({}, "“from the file” is not"), ({"PICAISSO_BACKBONE": "set"}, "“set” is not")):
+    for more, words in (
+        ({}, "“from the file” is not"),
+        ({"PICAISSO_BACKBONE": "set"}, "“set” is not"),
+    ):
         ended = run("-m", "training", "fit", untrained_run, home=tmp_path, **more)
         assert ended.returncode == 1 and words in ended.stderr
 
@@ -135,24 +173,36 @@ def test_a_folder_that_is_no_run_folder_is_refused(tmp_path: Path) -> None:
     assert "The run folder has no readable config.json." in ended.stderr
 
 
-def test_the_delivered_predict_proves_itself_without_picaisso(trained_run: Path, tmp_path: Path) -> None:
+def test_the_delivered_predict_proves_itself_without_picaisso(
+    trained_run: Path, tmp_path: Path
+) -> None:
     folder = shutil.copytree(trained_run / "model", tmp_path / "unzipped")
     command = [sys.executable, "-I", str(folder / "predict.py")]
     home = tmp_path / "home"
     home.mkdir()
-    check = subprocess.run([*command, "--check"], env=environment(home), capture_output=True, text=True)
+    check = subprocess.run(
+        [*command, "--check"], env=environment(home), capture_output=True, text=True
+    )
     assert check.returncode == 0, check.stderr
     assert check.stdout.startswith("6 pictures") and check.stdout.strip().endswith("same")
     assert not list(home.rglob("*")), "ONNX Runtime wrote usage data"
-    row = next(row for row in read_manifest(trained_run) if row.split == "test" and row.class_id == "c002")
+    row = next(
+        row for row in read_manifest(trained_run) if row.split == "test" and row.class_id == "c002"
+    )
     answer = subprocess.run(
-        [*command, str(trained_run / row.file)], env=environment(home), capture_output=True, text=True
+        [*command, str(trained_run / row.file)],
+        env=environment(home),
+        capture_output=True,
+        text=True,
     )
     name, first, *_ = answer.stdout.splitlines()
     assert name.endswith(".jpg: plant") and first.endswith("%  plant")
     Image.effect_noise((300, 200), 90).save(tmp_path / "stranger.png")
     answer = subprocess.run(
-        [*command, str(tmp_path / "stranger.png")], env=environment(home), capture_output=True, text=True
+        [*command, str(tmp_path / "stranger.png")],
+        env=environment(home),
+        capture_output=True,
+        text=True,
     )
     assert answer.stdout.splitlines()[0].endswith("stranger.png: none of these")
     reference = read(folder / "reference_predictions.json")
@@ -160,9 +210,13 @@ def test_the_delivered_predict_proves_itself_without_picaisso(trained_run: Path,
         other = json.loads(json.dumps(reference))
         other[0][changed] = np.add(other[0][changed], 0.01).tolist()
         (folder / "reference_predictions.json").write_text(json.dumps(other))
-        check = subprocess.run([*command, "--check"], env=environment(home), capture_output=True, text=True)
+        check = subprocess.run(
+            [*command, "--check"], env=environment(home), capture_output=True, text=True
+        )
         assert check.returncode == 1 and "DIFFERENT" in check.stdout
-    shown = subprocess.run([*command, "--help"], env=environment(home), capture_output=True, text=True)
+    shown = subprocess.run(
+        [*command, "--help"], env=environment(home), capture_output=True, text=True
+    )
     assert shown.returncode == 0 and "python predict.py PICTURE_OR_URL" in shown.stdout
 
 
@@ -190,13 +244,27 @@ def test_predict_reads_run_folders_model_folders_and_zips_and_files_folders_and_
     assert len(answers) == 4
     assert all(answer["label"] == "mammal" and answer["known"] for answer in answers)
     assert all(abs(sum(answer["probabilities"].values()) - 1) < 1e-4 for answer in answers)
-    assert len({(round(answer["probabilities"]["mammal"], 4), answer["novelty"]) for answer in answers}) == 1
+    assert (
+        len(
+            {(round(answer["probabilities"]["mammal"], 4), answer["novelty"]) for answer in answers}
+        )
+        == 1
+    )
 
 
 def test_predict_names_what_it_cannot_read_and_goes_on(trained_run: Path, tmp_path: Path) -> None:
     good = trained_run / read_manifest(trained_run)[0].file
     (tmp_path / "bad.jpg").write_bytes(b"bad")
-    ended = run("-m", "training", "predict", trained_run, tmp_path / "bad.jpg", "none.jpg", good, home=tmp_path)
+    ended = run(
+        "-m",
+        "training",
+        "predict",
+        trained_run,
+        tmp_path / "bad.jpg",
+        "none.jpg",
+        good,
+        home=tmp_path,
+    )
     assert ended.returncode == 1
     assert "bad.jpg: not a picture that can be read" in ended.stderr
     assert "none.jpg: cannot be read (No such file or directory)" in ended.stderr
@@ -224,9 +292,15 @@ def junk_models(folder: Path) -> dict[str, Path]:
     for name, data in (("junk", b"junk" * 99), ("empty", b"")):
         (folder / name).mkdir()
         (folder / name / "model.onnx").write_bytes(data)
-    values = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1]) for name in ("x", "y")]
-    graph = onnx.helper.make_graph([onnx.helper.make_node("Neg", ["x"], ["y"])], "g", values[:1], values[1:])
-    foreign = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)], ir_version=9)
+    values = [
+        onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1]) for name in ("x", "y")
+    ]
+    graph = onnx.helper.make_graph(
+        [onnx.helper.make_node("Neg", ["x"], ["y"])], "g", values[:1], values[1:]
+    )
+    foreign = onnx.helper.make_model(
+        graph, opset_imports=[onnx.helper.make_opsetid("", 18)], ir_version=9
+    )
     (folder / "foreign").mkdir()
     onnx.save(foreign, folder / "foreign" / "model.onnx")
     (folder / "no.zip").write_bytes(b"no zip")
@@ -253,13 +327,18 @@ def test_predict_says_in_one_line_what_is_wrong_with_a_model(
         assert words in line, line
 
 
-def test_a_torch_model_that_is_damaged_is_refused_in_words(trained_run: Path, tmp_path: Path) -> None:
+def test_a_torch_model_that_is_damaged_is_refused_in_words(
+    trained_run: Path, tmp_path: Path
+) -> None:
     folder = Path(shutil.copytree(trained_run / "model", tmp_path / "model"))
     assert _delivered_network(folder)[0]["num_classes"] == 2
     damaged = {"model.safetensors": b"junk" * 99, "novelty.safetensors": b"", "config.json": b"{}"}
     for name, data in (*damaged.items(), ("config.json", b"{")):
         (folder / name).write_bytes(data)
-        with pytest.raises(ModelError, match=r"config.json, model.safetensors or novelty.safetensors that is damaged"):
+        with pytest.raises(
+            ModelError,
+            match=r"config.json, model.safetensors or novelty.safetensors that is damaged",
+        ):
             _delivered_network(folder)
         shutil.copyfile(trained_run / "model" / name, folder / name)
 
@@ -270,7 +349,9 @@ def test_the_torch_path_answers_as_the_onnx_file_does(trained_run: Path) -> None
     for row in read_manifest(trained_run)[:2]:
         picture = read_picture(trained_run / row.file)
         first, second = one.predict(picture), other.predict(picture)
-        assert first.known == second.known and first.novelty == pytest.approx(second.novelty, abs=1e-3)
+        assert first.known == second.known and first.novelty == pytest.approx(
+            second.novelty, abs=1e-3
+        )
         assert first.probabilities == pytest.approx(second.probabilities, abs=1e-3)
         assert np.allclose(first.outputs.cam, second.outputs.cam, atol=1e-2)
         assert np.allclose(first.outputs.embedding, second.outputs.embedding, atol=1e-3)
@@ -289,10 +370,17 @@ def test_pictures_come_from_files_folders_and_lists_in_the_order_given(tmp_path:
         (tmp_path / "folder" / name).touch()
     folder = str(tmp_path / "folder")
     inside = [str(tmp_path / "folder" / name) for name in ("a.PNG", "b.jpg", "deep/c.webp")]
-    (tmp_path / "list.txt").write_text(f"\n  HTTP://one.example/p.jpg \n{folder}\n\n", encoding="utf-8")
+    (tmp_path / "list.txt").write_text(
+        f"\n  HTTP://one.example/p.jpg \n{folder}\n\n", encoding="utf-8"
+    )
     listed = ["HTTP://one.example/p.jpg", *inside]
     named = f"@{tmp_path / 'list.txt'}"
-    assert find_pictures(["x.jpg", named, folder], [str(tmp_path / "list.txt")]) == ["x.jpg", *listed, *inside, *listed]
+    assert find_pictures(["x.jpg", named, folder], [str(tmp_path / "list.txt")]) == [
+        "x.jpg",
+        *listed,
+        *inside,
+        *listed,
+    ]
     with pytest.raises(ModelError, match=r"^The list .*none cannot be read"):
         find_pictures(["@none"])
 
@@ -306,7 +394,9 @@ def test_a_list_comes_from_standard_input_too(trained_run: Path, tmp_path: Path)
     )  # fmt: skip
     assert ended.returncode == 0, ended.stderr
     answers = [json.loads(line) for line in ended.stdout.splitlines()]
-    assert [answer["picture"] for answer in answers] == [str(trained_run / row.file) for row in rows]
+    assert [answer["picture"] for answer in answers] == [
+        str(trained_run / row.file) for row in rows
+    ]
 
 
 def test_predict_without_pictures_is_wrong_usage(capsys: pytest.CaptureFixture[str]) -> None:
@@ -316,7 +406,10 @@ def test_predict_without_pictures_is_wrong_usage(capsys: pytest.CaptureFixture[s
 
 
 def test_answers_are_explained_with_a_map_and_the_nearest_training_pictures(
-    trained_run: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    trained_run: Path,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(tmp_path)
     rows = read_manifest(trained_run)
@@ -327,20 +420,36 @@ def test_answers_are_explained_with_a_map_and_the_nearest_training_pictures(
     arguments = ["picture.jpg", "other", "--explain", "maps"]
     assert main(["predict", str(trained_run), *arguments, "--json"]) == 0
     answers = [json.loads(line) for line in capfd.readouterr().out.splitlines()]
-    assert [answer["map"] for answer in answers] == [str(Path("maps", f"picture{end}.png")) for end in ("", "-2")]
+    assert [answer["map"] for answer in answers] == [
+        str(Path("maps", f"picture{end}.png")) for end in ("", "-2")
+    ]
     picture, explained = Image.open("picture.jpg"), Image.open(answers[0]["map"])
-    assert explained.size == picture.size and explained.tobytes() != picture.convert("RGB").tobytes()
+    assert (
+        explained.size == picture.size and explained.tobytes() != picture.convert("RGB").tobytes()
+    )
     nearest = answers[0]["nearest"]
-    assert len(nearest) == 3 and nearest[0]["file"] == learned.file and nearest[0]["label"] == "plant"
-    assert nearest[0]["cosine"] == pytest.approx(1, abs=1e-2) and nearest[0]["cosine"] > nearest[1]["cosine"]
+    assert (
+        len(nearest) == 3 and nearest[0]["file"] == learned.file and nearest[0]["label"] == "plant"
+    )
+    assert (
+        nearest[0]["cosine"] == pytest.approx(1, abs=1e-2)
+        and nearest[0]["cosine"] > nearest[1]["cosine"]
+    )
     assert main(["predict", str(trained_run), *arguments]) == 0
     assert f"like {learned.file} (plant, " in capfd.readouterr().out
     assert main(["predict", str(trained_run / "model"), *arguments, "--json"]) == 0
-    assert json.loads(capfd.readouterr().out.splitlines()[0])["nearest"] == [], "a model alone has no pictures"
-    assert sorted(path.name for path in (tmp_path / "maps").iterdir()) == ["picture-2.png", "picture.png"]
+    assert json.loads(capfd.readouterr().out.splitlines()[0])["nearest"] == [], (
+        "a model alone has no pictures"
+    )
+    assert sorted(path.name for path in (tmp_path / "maps").iterdir()) == [
+        "picture-2.png",
+        "picture.png",
+    ]
 
 
-def test_a_progress_bar_on_the_terminal_leaves_the_answers_alone(trained_run: Path, tmp_path: Path) -> None:
+def test_a_progress_bar_on_the_terminal_leaves_the_answers_alone(
+    trained_run: Path, tmp_path: Path
+) -> None:
     import pty
 
     ours, theirs = pty.openpty()
@@ -374,11 +483,24 @@ def test_square_brackets_in_names_are_no_markup(
     assert "[b]a" in shown and "[/x]" in shown and "[red]" in "".join(shown.split())
 
 
-def test_an_out_folder_that_cannot_be_written_is_told_in_one_line(photographs: Path, tmp_path: Path) -> None:
+def test_an_out_folder_that_cannot_be_written_is_told_in_one_line(
+    photographs: Path, tmp_path: Path
+) -> None:
     (tmp_path / "file").write_text("in the way")
-    ended = run("-m", "training", "fit", "--images", photographs, "--out", tmp_path / "file" / "run", home=tmp_path)
+    ended = run(
+        "-m",
+        "training",
+        "fit",
+        "--images",
+        photographs,
+        "--out",
+        tmp_path / "file" / "run",
+        home=tmp_path,
+    )
     (line,) = ended.stderr.splitlines()
-    assert ended.returncode == 1 and line.startswith("The disk refused") and "Not a directory" in line
+    assert (
+        ended.returncode == 1 and line.startswith("The disk refused") and "Not a directory" in line
+    )
 
 
 @pytest.mark.parametrize("name", ["config.json", "manifest.jsonl", "progress.jsonl", "result.json"])
@@ -406,22 +528,41 @@ def test_a_finished_run_without_sensible_metrics_is_told_in_one_line(tmp_path: P
 
 
 @pytest.mark.parametrize("value", ["0", "-1", "nan", "inf", "soon"])
-def test_a_time_budget_that_is_no_time_is_wrong_usage(value: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_time_budget_that_is_no_time_is_wrong_usage(
+    value: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(SystemExit) as ended:
         main(["fit", "run", f"--time-budget={value}"])
     assert ended.value.code == 2
-    assert f"must be a number of seconds above 0, not {value}" in capsys.readouterr().err.splitlines()[-1]
+    assert (
+        f"must be a number of seconds above 0, not {value}"
+        in capsys.readouterr().err.splitlines()[-1]
+    )
 
 
-def test_the_data_folder_is_given_by_flag_or_environment(untrained_run: Path, tmp_path: Path) -> None:
+def test_the_data_folder_is_given_by_flag_or_environment(
+    untrained_run: Path, tmp_path: Path
+) -> None:
     rows = read_manifest(untrained_run)
     config = read(untrained_run / "config.json")
     del config["weights_cache"]
     for flags, folder in (([], "by environment"), (["--data-dir", "by flag"], "by flag")):
         (untrained_run / "config.json").write_text(json.dumps(config))
-        write_manifest(untrained_run, rows[:1])  # too few, so that it ends right after the configuration
-        run("-m", "training", "fit", untrained_run, *flags, home=tmp_path, PICAISSO_DATA_DIR="by environment")
-        assert read(untrained_run / "config.json")["weights_cache"] == str(Path(folder, "cache", "weights"))
+        write_manifest(
+            untrained_run, rows[:1]
+        )  # too few, so that it ends right after the configuration
+        run(
+            "-m",
+            "training",
+            "fit",
+            untrained_run,
+            *flags,
+            home=tmp_path,
+            PICAISSO_DATA_DIR="by environment",
+        )
+        assert read(untrained_run / "config.json")["weights_cache"] == str(
+            Path(folder, "cache", "weights")
+        )
 
 
 def test_pictures_are_scaled_as_flag_or_environment_say(tmp_path: Path) -> None:
@@ -430,7 +571,18 @@ def test_pictures_are_scaled_as_flag_or_environment_say(tmp_path: Path) -> None:
         Image.new("RGB", (400, 300), name.replace("a", "red").replace("b", "blue")).save(
             tmp_path / "in" / name / "p.png"
         )
-    command = ("-m", "training", "fit", "--images", "in", "--device", "cuda", "--backbone", "none", "--out")
+    command = (
+        "-m",
+        "training",
+        "fit",
+        "--images",
+        "in",
+        "--device",
+        "cuda",
+        "--backbone",
+        "none",
+        "--out",
+    )
     for out, flags, said, width in (
         ("default", [], "", 400),
         ("environment", [], "200", 200),
@@ -438,15 +590,29 @@ def test_pictures_are_scaled_as_flag_or_environment_say(tmp_path: Path) -> None:
     ):
         ended = run(*command, out, *flags, home=tmp_path, PICAISSO_MAX_SIDE=said)
         assert ended.returncode == 1 and "“none” is not a backbone" in ended.stderr
-        assert {Image.open(tmp_path / out / row.file).width for row in read_manifest(tmp_path / out)} == {width}
+        assert {
+            Image.open(tmp_path / out / row.file).width for row in read_manifest(tmp_path / out)
+        } == {width}
 
 
 @pytest.mark.parametrize(
     ("arguments", "said", "words"),
     [
-        (["--images", "in", "--out", "run", "--max-side", "63"], "", "must be 64 to 8192 pixels, not 63"),
-        (["--images", "in", "--out", "run", "--max-side", "wide"], "", "must be a whole number of pixels, not wide"),
-        (["--images", "in", "--out", "run"], "9000", "PICAISSO_MAX_SIDE must be 64 to 8192 pixels, not 9000"),
+        (
+            ["--images", "in", "--out", "run", "--max-side", "63"],
+            "",
+            "must be 64 to 8192 pixels, not 63",
+        ),
+        (
+            ["--images", "in", "--out", "run", "--max-side", "wide"],
+            "",
+            "must be a whole number of pixels, not wide",
+        ),
+        (
+            ["--images", "in", "--out", "run"],
+            "9000",
+            "PICAISSO_MAX_SIDE must be 64 to 8192 pixels, not 9000",
+        ),
         (["run", "--max-side", "500"], "", "--max-side is for --images"),
     ],
 )

@@ -29,17 +29,24 @@ NAMES = ("mammal", "plant")
 def seen(tmp_path_factory: pytest.TempPathFactory) -> dict[str, np.ndarray]:
     """Embeddings of mammals, plants and all other photographs by the bundled network."""
     loaded = load_backbone(
-        BACKBONES["efficientnet_lite0"], "pretrained", WeightPlaces(None, tmp_path_factory.mktemp("w"), "")
+        BACKBONES["efficientnet_lite0"],
+        "pretrained",
+        WeightPlaces(None, tmp_path_factory.mktemp("w"), ""),
     )
     network = PictureNetwork(loaded.backbone, loaded.network, 2)
     paths = {"mammal": stamps("animals/mammals"), "plant": stamps("plants")}
     known = {path for group in paths.values() for path in group}
     paths["stranger"] = [
-        path for path in stamps(*(p.name for p in STAMPS.iterdir() if p.is_dir())) if path not in known
+        path
+        for path in stamps(*(p.name for p in STAMPS.iterdir() if p.is_dir()))
+        if path not in known
     ]
     return {
         name: np.concatenate(
-            [embed_pictures(network, [on_white(p) for p in group[at : at + 16]]) for at in range(0, len(group), 16)]
+            [
+                embed_pictures(network, [on_white(p) for p in group[at : at + 16]])
+                for at in range(0, len(group), 16)
+            ]
         )
         for name, group in paths.items()
     }
@@ -58,31 +65,44 @@ def drawn(seen: dict[str, np.ndarray], seed: int, held_out: int) -> tuple[Sample
 
 
 def fitted(learned: Samples, seed: int):
-    return fit_head(learned.embeddings, learned.labels, learned.groups, 2, seed, lambda done, total: None)
+    return fit_head(
+        learned.embeddings, learned.labels, learned.groups, 2, seed, lambda done, total: None
+    )
 
 
-def test_swapped_labels_come_first_in_the_ranking_of_all_pictures(seen: dict[str, np.ndarray]) -> None:
+def test_swapped_labels_come_first_in_the_ranking_of_all_pictures(
+    seen: dict[str, np.ndarray],
+) -> None:
     found = []
     for seed in range(SEEDS):
         learned, _ = drawn(seen, seed, 0)
         swapped = np.random.default_rng(seed).permutation(len(learned.labels))[:8]
         learned.labels[swapped] = 1 - learned.labels[swapped]
-        scores = suspicion(unseen_opinions(learned, fitted(learned, seed).strength, seed), learned.labels)
+        scores = suspicion(
+            unseen_opinions(learned, fitted(learned, seed).strength, seed), learned.labels
+        )
         first = np.argsort(-scores)[: round(0.15 * len(scores))]
         found.append(np.isin(swapped, first).mean())
     assert np.mean(found) >= 0.8
 
 
-def test_strangers_are_refused_and_few_of_the_classes_own_pictures(seen: dict[str, np.ndarray]) -> None:
+def test_strangers_are_refused_and_few_of_the_classes_own_pictures(
+    seen: dict[str, np.ndarray],
+) -> None:
     strangers, refused, tested = [], 0, 0
     for seed in range(SEEDS):
         learned, test = drawn(seen, seed, 6)
         head = fitted(learned, seed)
         unseen = softmax(head.out_of_fold / head.temperature)
-        limit = reject_threshold(out_of_fold_novelty(learned.embeddings, learned.labels, learned.groups, unseen, seed))
+        limit = reject_threshold(
+            out_of_fold_novelty(learned.embeddings, learned.labels, learned.groups, unseen, seed)
+        )
         references = choose_references(learned.embeddings, learned.labels, 2, seed)
         said = {
-            name: references.novelty(pictures, softmax(head.head.logits(pictures) / head.temperature)) > limit
+            name: references.novelty(
+                pictures, softmax(head.head.logits(pictures) / head.temperature)
+            )
+            > limit
             for name, pictures in (("stranger", seen["stranger"]), ("test", test.embeddings))
         }
         strangers.append(said["stranger"].mean())
@@ -110,7 +130,9 @@ def test_suspects_have_a_score_and_a_reason_and_outliers_are_named_apart() -> No
     labels = np.array([0] * 20 + [1] * 20 + [1])
     novelty = np.r_[np.random.default_rng(0).normal(0.4, 0.02, 40), 0.4]
     novelty[5] = 0.9
-    suspects = {suspect.kind: suspect for suspect in rank_suspects(opinions, labels, novelty, NAMES)}
+    suspects = {
+        suspect.kind: suspect for suspect in rank_suspects(opinions, labels, novelty, NAMES)
+    }
     label, outlier = suspects["label"], suspects["outlier"]
     assert len(suspects) == 2 and (label.place, label.suggested) == (40, 0)
     assert label.reason == "Looks like “mammal” (90%) rather than its label “plant” (10%)."

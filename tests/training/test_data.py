@@ -72,15 +72,22 @@ def test_a_messy_folder_is_imported_with_a_reason_for_every_file_left_out(tmp_pa
     (first / "again.jpeg").write_bytes(ready)
     (second / "contrary.jpg").write_bytes(ready)
     (first / "cmyk.jpg").write_bytes(encoded(Image.new("CMYK", (40, 40), (9, 99, 0, 0)), "JPEG"))
-    (first / "16 bits.png").write_bytes(encoded(Image.fromarray(np.full((50, 50), 30000, np.uint16)), "PNG"))
+    (first / "16 bits.png").write_bytes(
+        encoded(Image.fromarray(np.full((50, 50), 30000, np.uint16)), "PNG")
+    )
     (first / "dot.png").write_bytes(encoded(Image.new("RGB", (1, 1)), "PNG"))
     (first / "empty.jpg").write_bytes(b"")
     (first / "corrupt.jpg").write_bytes(ready[:600])
     (first / "notes.txt").write_text("no picture")
     (second / "large.png").write_bytes(encoded(gradient(2000, 500), "PNG"))
     seen: list[tuple[int, int]] = []
-    classes, rows, left_out = import_folder(tmp_path / "in", tmp_path / "run", lambda *at: seen.append(at))
-    assert [(label.id, label.name) for label in classes] == [("c001", "b class"), ("c002", "Ä class")]
+    classes, rows, left_out = import_folder(
+        tmp_path / "in", tmp_path / "run", lambda *at: seen.append(at)
+    )
+    assert [(label.id, label.name) for label in classes] == [
+        ("c001", "b class"),
+        ("c002", "Ä class"),
+    ]
     assert [row.class_id for row in rows] == ["c001", "c001", "c001", "c002"]
     assert {item.file: item.reason for item in left_out} == {
         "b class/corrupt.jpg": "not a picture that can be read",
@@ -93,7 +100,10 @@ def test_a_messy_folder_is_imported_with_a_reason_for_every_file_left_out(tmp_pa
     assert seen[-1] == (10, 10)
     for row in rows:
         data = (tmp_path / "run" / row.file).read_bytes()
-        assert row.sha256 == hashlib.sha256(data).hexdigest() and row.file == f"images/{row.sha256[:16]}.jpg"
+        assert (
+            row.sha256 == hashlib.sha256(data).hexdigest()
+            and row.file == f"images/{row.sha256[:16]}.jpg"
+        )
         with Image.open(io.BytesIO(data)) as stored:
             assert stored.format == "JPEG" and stored.mode == "RGB" and max(stored.size) <= 1024
     assert hashlib.sha256(ready).hexdigest() in {row.sha256 for row in rows}
@@ -105,7 +115,9 @@ def test_a_folder_without_classes_is_refused(tmp_path: Path) -> None:
         import_folder(tmp_path, tmp_path / "run")
 
 
-def test_the_longer_side_of_imported_pictures_is_limited_as_asked_within_sense(tmp_path: Path) -> None:
+def test_the_longer_side_of_imported_pictures_is_limited_as_asked_within_sense(
+    tmp_path: Path,
+) -> None:
     for name, side in (("a", 300), ("b", 120)):
         (tmp_path / "in" / name).mkdir(parents=True)
         gradient(side, 60).save(tmp_path / "in" / name / "one.jpg")

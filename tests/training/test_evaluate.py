@@ -19,15 +19,24 @@ from training.head import softmax
 
 @pytest.mark.parametrize(
     ("hits", "trials", "low", "high"),
-    [(8, 10, 0.4902, 0.9433), (12, 12, 0.7575, 1.0), (0, 10, 0.0, 0.2775), (50, 100, 0.4038, 0.5962)],
+    [
+        (8, 10, 0.4902, 0.9433),
+        (12, 12, 0.7575, 1.0),
+        (0, 10, 0.0, 0.2775),
+        (50, 100, 0.4038, 0.5962),
+    ],
 )
-def test_wilson_intervals_are_the_known_ones(hits: int, trials: int, low: float, high: float) -> None:
+def test_wilson_intervals_are_the_known_ones(
+    hits: int, trials: int, low: float, high: float
+) -> None:
     assert wilson(hits, trials) == pytest.approx((low, high), abs=5e-5)
     oracle = binomtest(hits, trials).proportion_ci(method="wilson")
     assert wilson(hits, trials) == pytest.approx((oracle.low, oracle.high), abs=1e-12)
 
 
-@pytest.mark.parametrize(("hits", "trials", "rate"), [(12, 12, 0.5), (9, 12, 0.5), (0, 5, 0.2), (300, 500, 0.55)])
+@pytest.mark.parametrize(
+    ("hits", "trials", "rate"), [(12, 12, 0.5), (9, 12, 0.5), (0, 5, 0.2), (300, 500, 0.55)]
+)
 def test_the_chance_of_guessing_as_well_is_exact(hits: int, trials: int, rate: float) -> None:
     assert chance_of_as_many(hits, trials, rate) == pytest.approx(
         binomtest(hits, trials, rate, alternative="greater").pvalue
@@ -43,7 +52,9 @@ def test_metrics_agree_with_scikit_learn() -> None:
     assert metrics["balanced_accuracy"] == pytest.approx(balanced_accuracy_score(labels, predicted))
     assert metrics["macro_f1"] == pytest.approx(f1_score(labels, predicted, average="macro"))
     precision = precision_score(labels, predicted, average=None)
-    assert [row["precision"] for row in metrics["per_class"].values()] == pytest.approx(list(precision))
+    assert [row["precision"] for row in metrics["per_class"].values()] == pytest.approx(
+        list(precision)
+    )
     assert metrics["majority_baseline"] == np.bincount(labels).max() / 150
     matrix = np.array(metrics["confusion"]["matrix"])
     assert matrix.sum(axis=1).tolist() == np.bincount(labels).tolist()
@@ -108,7 +119,9 @@ def test_a_candidate_is_described_by_its_test_and_val_answers() -> None:
         ((0.5, 0.8), (0.4, 0.95), 200, "network"),
     ],
 )
-def test_the_network_is_delivered_only_where_val_shows_that_it_is_better(head, network, pictures, delivered) -> None:
+def test_the_network_is_delivered_only_where_val_shows_that_it_is_better(
+    head, network, pictures, delivered
+) -> None:
     one, other = ({"val_loss": loss, "val_accuracy": share} for loss, share in (head, network))
     chosen, sentence = choose(one, other, pictures)
     assert chosen == delivered

@@ -49,8 +49,13 @@ def test_a_map_is_brightest_where_its_cell_lies_in_the_middle_of_the_picture(
 
 
 @pytest.mark.parametrize(("resize_side", "side"), [(256, 224), (232, 247)])
-def test_what_the_network_does_not_see_is_dimmed_and_without_colour(resize_side: int, side: int) -> None:
-    shown = np.asarray(overlay(Image.new("RGB", (600, 256), (200, 150, 100)), np.ones((7, 7)), resize_side), np.int64)
+def test_what_the_network_does_not_see_is_dimmed_and_without_colour(
+    resize_side: int, side: int
+) -> None:
+    shown = np.asarray(
+        overlay(Image.new("RGB", (600, 256), (200, 150, 100)), np.ones((7, 7)), resize_side),
+        np.int64,
+    )
     coloured = np.abs(shown[..., 0] - shown[..., 2]) > 10
     rows, columns = np.flatnonzero(coloured.any(axis=1)), np.flatnonzero(coloured.any(axis=0))
     assert len(rows) == len(columns) == side and coloured.sum() == side**2
@@ -60,13 +65,18 @@ def test_what_the_network_does_not_see_is_dimmed_and_without_colour(resize_side:
 
 @pytest.mark.parametrize("size", [(1, 1), (3, 900), (900, 3), (2, 1)])
 @pytest.mark.parametrize("cam", [np.zeros((7, 7)), -np.ones((7, 7)), one_cell(3, 3)])
-def test_odd_pictures_and_maps_without_evidence_are_shown_too(size: tuple[int, int], cam: np.ndarray) -> None:
+def test_odd_pictures_and_maps_without_evidence_are_shown_too(
+    size: tuple[int, int], cam: np.ndarray
+) -> None:
     assert overlay(Image.new("RGB", size, "white"), cam, 256).size == size
 
 
 def test_two_maps_in_one_scale_can_be_compared() -> None:
     grey = Image.new("RGB", (256, 256), "grey")
-    strong, weak = overlay(grey, one_cell(3, 3), 256, height=2.0), overlay(grey, one_cell(3, 3) / 4, 256, height=2.0)
+    strong, weak = (
+        overlay(grey, one_cell(3, 3), 256, height=2.0),
+        overlay(grey, one_cell(3, 3) / 4, 256, height=2.0),
+    )
     assert lightness(strong).max() > 1.3 * lightness(weak).max()
     assert np.array_equal(overlay(grey, one_cell(3, 3) / 4, 256), strong)
 
@@ -75,7 +85,9 @@ def test_the_colours_grow_evenly_in_lightness() -> None:
     colours = colour_scale() / 255
     assert colours.shape == (256, 3) and colours.min() >= 0 and colours.max() <= 1
     linear = np.where(colours <= 0.04045, colours / 12.92, ((colours + 0.055) / 1.055) ** 2.4)
-    lightness = 116 * np.cbrt(linear @ [0.2126, 0.7152, 0.0722]) - 16  # CIE L*, another measure than they are made by
+    lightness = (
+        116 * np.cbrt(linear @ [0.2126, 0.7152, 0.0722]) - 16
+    )  # CIE L*, another measure than they are made by
     steps = np.diff(lightness[::16])
     assert (steps > 0).all() and steps.max() < 2.5 * steps.min()
 
@@ -93,9 +105,16 @@ def test_the_nearest_pictures_are_those_of_the_highest_cosine() -> None:
     found = nearest_pictures(wanted, references, 4)
     assert [place for place, _ in found] == np.argsort(-cosines)[:4].tolist()
     assert np.allclose([cosine for _, cosine in found], np.sort(cosines)[::-1][:4], atol=1e-6)
-    assert nearest_pictures(100 * references[7], references.astype(np.float16), 1)[0] == (7, pytest.approx(1, abs=1e-3))
-    assert nearest_pictures(wanted, references[:2], 5) == nearest_pictures(wanted, references[:2], 2)
-    assert nearest_pictures(wanted, references[:0], 3) == [] == nearest_pictures(wanted, references, 0)
+    assert nearest_pictures(100 * references[7], references.astype(np.float16), 1)[0] == (
+        7,
+        pytest.approx(1, abs=1e-3),
+    )
+    assert nearest_pictures(wanted, references[:2], 5) == nearest_pictures(
+        wanted, references[:2], 2
+    )
+    assert (
+        nearest_pictures(wanted, references[:0], 3) == [] == nearest_pictures(wanted, references, 0)
+    )
     assert nearest_pictures(np.zeros(8), references, 1)[0][1] == 0
 
 
@@ -124,7 +143,9 @@ def test_examples_are_of_their_class_and_recognised(imported_run: Path) -> None:
         assert all(findings.rows[place].split == "test" for place in places)
 
 
-@pytest.mark.parametrize(("delivered", "parts"), [("head", {"train", "val"}), ("network", {"train"})])
+@pytest.mark.parametrize(
+    ("delivered", "parts"), [("head", {"train", "val"}), ("network", {"train"})]
+)
 def test_learned_pictures_are_those_that_the_delivered_model_saw(
     imported_run: Path, delivered: str, parts: set[str]
 ) -> None:
@@ -132,7 +153,9 @@ def test_learned_pictures_are_those_that_the_delivered_model_saw(
     assert {findings.rows[place].split for place in learned_places(findings)} == parts
 
 
-def test_the_neighbours_file_gives_back_file_class_credit_and_page(imported_run: Path, tmp_path: Path) -> None:
+def test_the_neighbours_file_gives_back_file_class_credit_and_page(
+    imported_run: Path, tmp_path: Path
+) -> None:
     findings = findings_of(imported_run)
     write_neighbours(tmp_path, findings)
     assert [path.name for path in tmp_path.iterdir()] == ["neighbours.npz"]
@@ -143,11 +166,19 @@ def test_the_neighbours_file_gives_back_file_class_credit_and_page(imported_run:
     for place in (places[0], places[5]):
         row = findings.rows[place]
         ((picture, cosine),) = neighbours.nearest(findings.embeddings[place], 1)
-        assert (picture.file, picture.credit, picture.page_url) == (row.file, row.credit, row.page_url)
-        assert picture.label == ("mammal", "plant")[findings.labels[place]] and cosine == pytest.approx(1, abs=1e-3)
+        assert (picture.file, picture.credit, picture.page_url) == (
+            row.file,
+            row.credit,
+            row.page_url,
+        )
+        assert picture.label == ("mammal", "plant")[
+            findings.labels[place]
+        ] and cosine == pytest.approx(1, abs=1e-3)
 
 
-def test_a_neighbours_file_that_is_missing_or_damaged_is_no_file(imported_run: Path, tmp_path: Path) -> None:
+def test_a_neighbours_file_that_is_missing_or_damaged_is_no_file(
+    imported_run: Path, tmp_path: Path
+) -> None:
     assert read_neighbours(tmp_path) is None
     write_neighbours(tmp_path, findings_of(imported_run))
     path = tmp_path / "neighbours.npz"
@@ -158,7 +189,10 @@ def test_a_neighbours_file_that_is_missing_or_damaged_is_no_file(imported_run: P
     for arrays in (
         {"rows": np.zeros(3, np.uint8), "embeddings": np.zeros((1, 2), np.float16)},
         {"rows": np.frombuffer(b"[]", np.uint8), "embeddings": np.zeros((1, 2), np.float16)},
-        {"rows": np.frombuffer(b'[{"file": "a"}]', np.uint8), "embeddings": np.zeros((1, 2), np.float16)},
+        {
+            "rows": np.frombuffer(b'[{"file": "a"}]', np.uint8),
+            "embeddings": np.zeros((1, 2), np.float16),
+        },
         {"rows": np.frombuffer(b"[]", np.uint8)},
     ):
         np.savez(path, **arrays)
@@ -168,5 +202,7 @@ def test_a_neighbours_file_that_is_missing_or_damaged_is_no_file(imported_run: P
 @pytest.mark.parametrize("module", ["explain", "plots", "report", "card", "album", "wording"])
 def test_explanations_plots_and_report_load_no_torch_and_no_matplotlib(module: str) -> None:
     code = f"import sys, training.{module}; print([m for m in ('torch', 'matplotlib', 'django') if m in sys.modules])"
-    ended = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    ended = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60
+    )
     assert ended.stdout.strip() == "[]", ended.stderr

@@ -1,4 +1,6 @@
-"""The model folder as its readers open it: ONNX Runtime, timm, torchvision, and predict.py on a bare machine."""
+"""The model folder as its readers open it: ONNX Runtime, timm, torchvision, and predict.py on a
+bare machine.
+"""
 
 import hashlib
 import json
@@ -37,7 +39,9 @@ def caches(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module", params=list(BACKBONES))
-def exported(request: pytest.FixtureRequest, caches: Path, tmp_path_factory: pytest.TempPathFactory):
+def exported(
+    request: pytest.FixtureRequest, caches: Path, tmp_path_factory: pytest.TempPathFactory
+):
     """What was exported and its folder, for each backbone."""
     folder = tmp_path_factory.mktemp(request.param) / "model"
     return exporting.export(folder, request.param, caches), folder
@@ -53,7 +57,9 @@ def export_again(made: Trained, folder: Path) -> None:
     export_model(made, folder, [], lambda done, total: None)
 
 
-def test_the_onnx_file_agrees_with_torch_on_fifty_pictures_of_odd_sizes(exported: tuple[Trained, Path]) -> None:
+def test_the_onnx_file_agrees_with_torch_on_fifty_pictures_of_odd_sizes(
+    exported: tuple[Trained, Path],
+) -> None:
     made, folder = exported
     pictures, model = exporting.odd_pictures(50), open_model(folder, threads=1)
     assert [picture.shape[1::-1] for picture in pictures[:2]] == [(1, 1), (3, 900)]
@@ -63,8 +69,12 @@ def test_the_onnx_file_agrees_with_torch_on_fifty_pictures_of_odd_sizes(exported
     for one, other in zip(expected, found, strict=True):
         assert np.allclose(one.embedding, other.embedding, rtol=1e-3, atol=1e-3)
         assert np.allclose(one.cam, other.cam, rtol=1e-3, atol=1e-2)
-        assert one.cam.shape == (3, 7, 7) and other.probabilities.sum() == pytest.approx(1, abs=1e-4)
-    assert np.std([one.probabilities for one in expected], axis=0).max() > 0.05, "the pictures are no test"
+        assert one.cam.shape == (3, 7, 7) and other.probabilities.sum() == pytest.approx(
+            1, abs=1e-4
+        )
+    assert np.std([one.probabilities for one in expected], axis=0).max() > 0.05, (
+        "the pictures are no test"
+    )
     assert np.std([one.novelty for one in expected]) > 0.01, "the pictures are no test"
 
 
@@ -74,7 +84,9 @@ def test_timm_opens_the_folder_and_gives_the_same_logits(exported: tuple[Trained
     made, folder = exported
     model = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
     assert model.num_classes == 3 and model.pretrained_cfg["label_names"] == list(exporting.NAMES)
-    crops = torch.stack([made.network.prepare(torch.from_numpy(p)) for p in exporting.odd_pictures(6)])
+    crops = torch.stack(
+        [made.network.prepare(torch.from_numpy(p)) for p in exporting.odd_pictures(6)]
+    )
     with torch.inference_mode():
         expected = made.network.head(made.network.embed(crops))
         assert torch.allclose(model(crops), expected, atol=1e-3)
@@ -88,10 +100,14 @@ def test_the_pth_loads_strictly_and_without_code_into_the_architecture_it_names(
 
     made, folder = exported
     backbone = made.network.backbone
-    build: Callable[..., torch.nn.Module] = torchvision.models.get_model if backbone.weights_file else timm.create_model
+    build: Callable[..., torch.nn.Module] = (
+        torchvision.models.get_model if backbone.weights_file else timm.create_model
+    )
     model = build(backbone.architecture, num_classes=3).eval()
     model.load_state_dict(torch.load(folder / "model.pth", weights_only=True), strict=True)
-    crops = torch.stack([made.network.prepare(torch.from_numpy(p)) for p in exporting.odd_pictures(3)])
+    crops = torch.stack(
+        [made.network.prepare(torch.from_numpy(p)) for p in exporting.odd_pictures(3)]
+    )
     with torch.inference_mode():
         assert torch.allclose(model(crops), made.network.head(made.network.embed(crops)), atol=1e-3)
 
@@ -99,19 +115,28 @@ def test_the_pth_loads_strictly_and_without_code_into_the_architecture_it_names(
 def test_the_torch_files_make_the_same_network_again(exported: tuple[Trained, Path]) -> None:
     made, folder = exported
     config = json.loads((folder / "config.json").read_text())
-    state, novelty = (read_state(folder / name) for name in ("model.safetensors", "novelty.safetensors"))
+    state, novelty = (
+        read_state(folder / name) for name in ("model.safetensors", "novelty.safetensors")
+    )
     again = from_delivered(config, state, novelty)
     pictures = exporting.odd_pictures(4)
-    one, other = ([outputs_of(each, picture) for picture in pictures] for each in (made.network, again))
+    one, other = (
+        [outputs_of(each, picture) for picture in pictures] for each in (made.network, again)
+    )
     assert largest_difference(one, other) < 1e-6
 
 
-def test_the_folder_is_whole_its_sums_hold_and_it_tells_nothing_of_this_machine(lite: tuple[Trained, Path]) -> None:
+def test_the_folder_is_whole_its_sums_hold_and_it_tells_nothing_of_this_machine(
+    lite: tuple[Trained, Path],
+) -> None:
     folder = lite[1]
     assert {path.name for path in folder.iterdir()} == WHOLE
     sums = dict(line.split("  ")[::-1] for line in (folder / "SHA256SUMS").read_text().splitlines())
     assert set(sums) == WHOLE - {"SHA256SUMS"}
-    here = [str(place).encode() for place in (folder.parent, Path(__file__).parents[2], Path(sys.prefix), Path.home())]
+    here = [
+        str(place).encode()
+        for place in (folder.parent, Path(__file__).parents[2], Path(sys.prefix), Path.home())
+    ]
     for name, digest in sums.items():
         content = (folder / name).read_bytes()
         assert hashlib.sha256(content).hexdigest() == digest
@@ -130,7 +155,9 @@ def test_the_onnx_file_says_what_its_reader_needs(lite: tuple[Trained, Path]) ->
     assert tuple(value.name for value in model.graph.output) == OUTPUTS
 
 
-def test_the_report_is_written_by_a_look_through_the_exported_file(lite: tuple[Trained, Path]) -> None:
+def test_the_report_is_written_by_a_look_through_the_exported_file(
+    lite: tuple[Trained, Path],
+) -> None:
     seen = json.loads((lite[1] / "report.html").read_text())
     expected = outputs_of(lite[0].network, exporting.odd_pictures(3)[2]).probabilities
     assert np.allclose(seen, expected, atol=1e-3)
@@ -141,7 +168,9 @@ def kept_graph(caches: Path) -> Path:
     return path
 
 
-def test_one_kept_graph_serves_any_number_of_classes(lite: tuple[Trained, Path], caches: Path, tmp_path: Path) -> None:
+def test_one_kept_graph_serves_any_number_of_classes(
+    lite: tuple[Trained, Path], caches: Path, tmp_path: Path
+) -> None:
     before = kept_graph(caches).stat()
     names = tuple(f"class {number}" for number in range(10))
     made = exporting.trained(exporting.network("efficientnet_lite0", names), caches, names)
@@ -153,7 +182,9 @@ def test_one_kept_graph_serves_any_number_of_classes(lite: tuple[Trained, Path],
     assert model.classes == names
 
 
-def test_a_class_with_few_or_no_references_is_no_trouble_to_the_graph(caches: Path, tmp_path: Path) -> None:
+def test_a_class_with_few_or_no_references_is_no_trouble_to_the_graph(
+    caches: Path, tmp_path: Path
+) -> None:
     from training.novelty import References
 
     made = exporting.network("efficientnet_lite0")
@@ -161,12 +192,16 @@ def test_a_class_with_few_or_no_references_is_no_trouble_to_the_graph(caches: Pa
     for bounds in ((0, 1, 1, 3), (0, 0, 2, 5), (0, 3, 3, 3), (0, 1, 2, 2)):
         made.set_references(References(made.scale.numpy(), references[: bounds[-1]], bounds))
         onnx.save(filled_graph(made, caches / "graphs"), tmp_path / "model.onnx")
-        session = onnxruntime.InferenceSession(tmp_path / "model.onnx", providers=["CPUExecutionProvider"])
+        session = onnxruntime.InferenceSession(
+            tmp_path / "model.onnx", providers=["CPUExecutionProvider"]
+        )
         (novelty,) = session.run(["novelty"], {"image": picture})
         assert novelty[0] == pytest.approx(outputs_of(made, picture).novelty, abs=1e-4)
 
 
-def test_a_damaged_graph_counts_as_none(lite: tuple[Trained, Path], caches: Path, tmp_path: Path) -> None:
+def test_a_damaged_graph_counts_as_none(
+    lite: tuple[Trained, Path], caches: Path, tmp_path: Path
+) -> None:
     whole = kept_graph(caches).read_bytes()
     for content in (whole[:-1], whole[:999] + bytes(1) + whole[1000:], b"", whole[32:]):
         (tmp_path / "graph").write_bytes(content)
@@ -186,7 +221,9 @@ def test_a_graph_that_computes_otherwise_is_refused_and_forgotten(
     del softmax.attribute[:]
     content = graph.SerializeToString()
     path.write_bytes(hashlib.sha256(content).digest() + content)
-    with pytest.raises(RunError, match=r"model\.onnx predicts otherwise than the trained network") as refused:
+    with pytest.raises(
+        RunError, match=r"model\.onnx predicts otherwise than the trained network"
+    ) as refused:
         export_again(lite[0], tmp_path / "model")
     assert refused.value.retry and not path.exists() and not (tmp_path / "model").exists()
     path.write_bytes(whole)
@@ -198,8 +235,12 @@ def test_a_graph_is_made_anew_and_used_where_none_can_be_read_or_kept(
     (tmp_path / kept_graph(caches).name).mkdir()  # in the way
     written = filled_graph(lite[0].network, tmp_path)
     kept = filled_graph(lite[0].network, caches / "graphs")
-    assert [node.op_type for node in written.graph.node] == [node.op_type for node in kept.graph.node]
-    assert [path.name for path in tmp_path.iterdir()] == [kept_graph(caches).name], "half a file was left"
+    assert [node.op_type for node in written.graph.node] == [
+        node.op_type for node in kept.graph.node
+    ]
+    assert [path.name for path in tmp_path.iterdir()] == [kept_graph(caches).name], (
+        "half a file was left"
+    )
 
 
 def test_predict_proves_itself_in_a_clean_environment_of_its_requirements(
@@ -208,19 +249,36 @@ def test_predict_proves_itself_in_a_clean_environment_of_its_requirements(
     folder = Path(shutil.copytree(lite[1], tmp_path / "model"))
     subprocess.run([sys.executable, "-m", "venv", tmp_path / "venv"], check=True)
     python = tmp_path / "venv" / ("Scripts" if os.name == "nt" else "bin") / "python"
-    install = [python, "-m", "pip", "install", "--quiet", "--only-binary=:all:", "-r", folder / "requirements.txt"]
+    install = [
+        python,
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--only-binary=:all:",
+        "-r",
+        folder / "requirements.txt",
+    ]
     installed = subprocess.run(install, capture_output=True, text=True)
     if installed.returncode and "No matching distribution" in installed.stderr:
         pytest.skip("pip finds no package index here that has the requirements of the model folder")
     assert installed.returncode == 0, installed.stderr
-    listed = subprocess.run([python, "-m", "pip", "list", "--format=json"], capture_output=True, check=True).stdout
-    assert not {"torch", "picaisso", "torchvision"} & {package["name"] for package in json.loads(listed)}
+    listed = subprocess.run(
+        [python, "-m", "pip", "list", "--format=json"], capture_output=True, check=True
+    ).stdout
+    assert not {"torch", "picaisso", "torchvision"} & {
+        package["name"] for package in json.loads(listed)
+    }
     (tmp_path / "home").mkdir()
-    bare = {name: value for name, value in os.environ.items() if name in ("PATH", "SYSTEMROOT", "LANG")}
+    bare = {
+        name: value for name, value in os.environ.items() if name in ("PATH", "SYSTEMROOT", "LANG")
+    }
     check = subprocess.run(
         [python, "predict.py", "--check"],
         cwd=folder, env={**bare, "HOME": str(tmp_path / "home")}, capture_output=True, text=True,
     )  # fmt: skip
     assert check.returncode == 0, check.stderr
-    assert check.stdout.startswith(f"{len(CHECK_SIZES)} pictures") and check.stdout.strip().endswith("same")
+    assert check.stdout.startswith(
+        f"{len(CHECK_SIZES)} pictures"
+    ) and check.stdout.strip().endswith("same")
     assert not list((tmp_path / "home").rglob("*")), "ONNX Runtime wrote usage data"

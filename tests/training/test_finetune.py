@@ -93,7 +93,9 @@ def loaded(material: Material, result: Tuned) -> PictureNetwork:
     return network
 
 
-def test_the_body_learns_what_the_head_alone_cannot_make_up_for(tmp_path: Path, material: Material) -> None:
+def test_the_body_learns_what_the_head_alone_cannot_make_up_for(
+    tmp_path: Path, material: Material
+) -> None:
     shades = material.cache.squares // 4 + 90 * material.labels[:, None, None, None]
     material.cache.squares[:] = shades  # what even a tiny body learns soon
     network = tiny_network()
@@ -111,7 +113,9 @@ def test_the_body_learns_what_the_head_alone_cannot_make_up_for(tmp_path: Path, 
     assert losses[0] < math.log(3) - 0.1
 
 
-def test_the_result_is_the_best_epoch_and_the_given_network_stays_as_it_was(tmp_path: Path, material: Material) -> None:
+def test_the_result_is_the_best_epoch_and_the_given_network_stays_as_it_was(
+    tmp_path: Path, material: Material
+) -> None:
     network = tiny_network()
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     result = finetune(network, material, RECIPE, job(tmp_path))
@@ -130,19 +134,39 @@ def test_the_result_is_the_best_epoch_and_the_given_network_stays_as_it_was(tmp_
         assert torch.equal(result.state[name], before[name])
 
 
-def test_progress_counts_steps_and_says_how_many_there_are(tmp_path: Path, material: Material) -> None:
+def test_progress_counts_steps_and_says_how_many_there_are(
+    tmp_path: Path, material: Material
+) -> None:
     rows: list[tuple[int, int, str]] = []
     tuned(tmp_path, material, report=lambda *row: rows.append(row))
-    assert [row[:2] for row in rows] == [*((done, STEPS) for done in range(1, STEPS + 1)), (STEPS, STEPS)]
+    assert [row[:2] for row in rows] == [
+        *((done, STEPS) for done in range(1, STEPS + 1)),
+        (STEPS, STEPS),
+    ]
     assert "epoch 2 of at most 4" in rows[4][2] and "% right on val" in rows[4][2]
 
 
-def run_program(folder: Path, *flags: str, launcher: tuple[str, ...] = ()) -> tuple[int, dict[str, Any] | None]:
+def run_program(
+    folder: Path, *flags: str, launcher: tuple[str, ...] = ()
+) -> tuple[int, dict[str, Any] | None]:
     """Exit code and result of the program that fine-tunes in a folder."""
     out = folder / "out.pt"
-    command = [sys.executable, *launcher, str(PROJECT / "tests" / "training" / "tuning.py"), str(folder), str(out)]
-    where = {"PYTHONPATH": str(PROJECT), "OMP_NUM_THREADS": "1", "PATH": "/usr/bin:/bin", "HOME": str(folder)}
-    done = subprocess.run([*command, *flags], cwd=folder, env=where, capture_output=True, text=True, timeout=200)
+    command = [
+        sys.executable,
+        *launcher,
+        str(PROJECT / "tests" / "training" / "tuning.py"),
+        str(folder),
+        str(out),
+    ]
+    where = {
+        "PYTHONPATH": str(PROJECT),
+        "OMP_NUM_THREADS": "1",
+        "PATH": "/usr/bin:/bin",
+        "HOME": str(folder),
+    }
+    done = subprocess.run(
+        [*command, *flags], cwd=folder, env=where, capture_output=True, text=True, timeout=200
+    )
     assert done.returncode in (0, -9), done.stderr[-3000:]
     return done.returncode, torch.load(out, weights_only=True) if out.exists() else None
 
@@ -150,10 +174,15 @@ def run_program(folder: Path, *flags: str, launcher: tuple[str, ...] = ()) -> tu
 def assert_program_found(result: dict[str, Any] | None, expected: Tuned, tolerance: float) -> None:
     assert result is not None
     assert np.abs(result["logits"].numpy() - expected.val_logits).max() <= tolerance
-    assert all((result["state"][name] - tensor).abs().max() <= tolerance for name, tensor in expected.state.items())
+    assert all(
+        (result["state"][name] - tensor).abs().max() <= tolerance
+        for name, tensor in expected.state.items()
+    )
 
 
-def test_killed_in_the_middle_of_an_epoch_and_started_again_it_ends_the_same(tmp_path: Path, expected: Tuned) -> None:
+def test_killed_in_the_middle_of_an_epoch_and_started_again_it_ends_the_same(
+    tmp_path: Path, expected: Tuned
+) -> None:
     code, result = run_program(tmp_path, "--die-after", "8")
     assert code == -9 and result is None and (tmp_path / "finetune.pt").exists()
     code, result = run_program(tmp_path)
@@ -182,13 +211,17 @@ def test_asked_to_stop_it_stops_after_the_step_and_goes_on_from_there(
 
 def test_a_training_that_has_ended_is_not_done_again(tmp_path: Path, material: Material) -> None:
     first, seen = tuned(tmp_path, material), []
-    again = tuned(tmp_path, material, report=lambda *row: seen.append(row), should_stop=lambda: True)
+    again = tuned(
+        tmp_path, material, report=lambda *row: seen.append(row), should_stop=lambda: True
+    )
     assert seen == []
     assert_same(first, again)
 
 
 @pytest.mark.parametrize("change", ["recipe", "labels", "weights", "network"])
-def test_a_checkpoint_of_another_training_is_ignored(tmp_path: Path, material: Material, change: str) -> None:
+def test_a_checkpoint_of_another_training_is_ignored(
+    tmp_path: Path, material: Material, change: str
+) -> None:
     with pytest.raises(Stopped):
         tuned(tmp_path, material, should_stop=stop_after(5))
     network, recipe, seen = tiny_network(), RECIPE, []
@@ -200,7 +233,9 @@ def test_a_checkpoint_of_another_training_is_ignored(tmp_path: Path, material: M
         material = dataclasses.replace(material, labels=material.labels[::-1].copy())
     else:
         material = dataclasses.replace(material, weights=material.weights * 2)
-    told = job(tmp_path, report=lambda done, total, message: seen.append(done), should_stop=stop_after(3))
+    told = job(
+        tmp_path, report=lambda done, total, message: seen.append(done), should_stop=stop_after(3)
+    )
     with pytest.raises(Stopped):
         finetune(network, material, recipe, told)
     assert seen == [1, 2]
@@ -213,11 +248,21 @@ def test_a_damaged_checkpoint_is_ignored(tmp_path: Path, material: Material, dam
     path = tmp_path / "finetune.pt"
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1
-    written = {"cut off": data[:-100], "a bit flipped": data, "empty": b"", "another file": b"no checkpoint" * 9}
+    written = {
+        "cut off": data[:-100],
+        "a bit flipped": data,
+        "empty": b"",
+        "another file": b"no checkpoint" * 9,
+    }
     path.write_bytes(written[damage])
     seen: list[int] = []
     with pytest.raises(Stopped):
-        tuned(tmp_path, material, report=lambda done, *rest: seen.append(done), should_stop=stop_after(2))
+        tuned(
+            tmp_path,
+            material,
+            report=lambda done, *rest: seen.append(done),
+            should_stop=stop_after(2),
+        )
     assert seen == [1]
 
 
@@ -226,12 +271,19 @@ def test_a_budget_that_has_been_used_up_by_earlier_attempts_ends_the_training(
 ) -> None:
     with pytest.raises(Stopped):
         tuned(tmp_path, material, should_stop=stop_after(5))
-    result = finetune(tiny_network(), material, RECIPE, dataclasses.replace(job(tmp_path), budget=1e-3))
+    result = finetune(
+        tiny_network(), material, RECIPE, dataclasses.replace(job(tmp_path), budget=1e-3)
+    )
     assert isinstance(result, Tuned)
-    assert len(result.epochs) == 2 and result.stopped == "The time budget ended the training after 2 of 4 epochs."
+    assert (
+        len(result.epochs) == 2
+        and result.stopped == "The time budget ended the training after 2 of 4 epochs."
+    )
 
 
-def test_a_machine_too_slow_for_the_budget_says_so_in_numbers(tmp_path: Path, material: Material) -> None:
+def test_a_machine_too_slow_for_the_budget_says_so_in_numbers(
+    tmp_path: Path, material: Material
+) -> None:
     result = finetune(tiny_network(), material, RECIPE, Job(tmp_path, 1e-3, EXACT))
     assert isinstance(result, NotTuned)
     assert result.reason.startswith("One epoch of fine-tuning takes about ")
@@ -241,7 +293,9 @@ def test_a_machine_too_slow_for_the_budget_says_so_in_numbers(tmp_path: Path, ma
     assert not (tmp_path / "finetune.pt").exists()
 
 
-def test_a_machine_fast_enough_gets_a_plan_with_the_most_epochs(tmp_path: Path, material: Material) -> None:
+def test_a_machine_fast_enough_gets_a_plan_with_the_most_epochs(
+    tmp_path: Path, material: Material
+) -> None:
     recipe = dataclasses.replace(RECIPE, most_epochs_cpu=15)
     plan = make_plan(tiny_network(), material, recipe, Job(tmp_path, NO_LIMIT, COARSE), "cpu")
     assert isinstance(plan, Plan)
@@ -256,19 +310,25 @@ def test_a_machine_fast_enough_gets_a_plan_with_the_most_epochs(tmp_path: Path, 
     ("seconds", "epoch", "most", "expected"),
     [(600, 80, 100, 6), (600, 1, 20, 20), (600, 1, 100, 100), (79, 20, 20, 3), (19, 20, 20, 0)],
 )
-def test_epochs_are_as_many_of_a_few_choices_as_fit(seconds: float, epoch: float, most: int, expected: int) -> None:
+def test_epochs_are_as_many_of_a_few_choices_as_fit(
+    seconds: float, epoch: float, most: int, expected: int
+) -> None:
     assert epochs_that_fit(seconds, epoch, most) == expected
     assert expected in (0, *EPOCHS)
 
 
-def test_training_ends_when_the_loss_on_val_falls_no_more(tmp_path: Path, material: Material) -> None:
+def test_training_ends_when_the_loss_on_val_falls_no_more(
+    tmp_path: Path, material: Material
+) -> None:
     recipe = dataclasses.replace(RECIPE, rate=0.0, head_rate=0.0, patience=2)
     result = tuned(tmp_path, material, recipe)
     assert len(result.epochs) == 3 and result.best == 1
     assert result.stopped == "2 epochs in a row did not lower the loss on val."
 
 
-def test_rates_that_destroy_the_network_give_none_and_the_reason(tmp_path: Path, material: Material) -> None:
+def test_rates_that_destroy_the_network_give_none_and_the_reason(
+    tmp_path: Path, material: Material
+) -> None:
     recipe = dataclasses.replace(RECIPE, rate=1e30, head_rate=1e30)
     result = finetune(tiny_network(), material, recipe, job(tmp_path))
     assert isinstance(result, NotTuned) and "left all bounds in epoch 1" in result.reason
@@ -277,7 +337,11 @@ def test_rates_that_destroy_the_network_give_none_and_the_reason(tmp_path: Path,
 def test_the_epochs_of_the_head_leave_the_body_alone(tmp_path: Path, material: Material) -> None:
     result = tuned(tmp_path, material, dataclasses.replace(RECIPE, head_epochs=4))
     start = tiny_network().state_dict()
-    assert all(torch.equal(tensor, start[name]) for name, tensor in result.state.items() if name.startswith("body."))
+    assert all(
+        torch.equal(tensor, start[name])
+        for name, tensor in result.state.items()
+        if name.startswith("body.")
+    )
     assert not torch.equal(result.state["head.weight"], start["head.weight"])
 
 
@@ -316,7 +380,9 @@ def test_where_memory_is_short_a_step_is_done_in_parts_with_the_same_result(
     assert_same(result, expected, tolerance=1e-3)
 
 
-def test_coarse_arithmetic_learns_nearly_the_same(tmp_path: Path, material: Material, expected: Tuned) -> None:
+def test_coarse_arithmetic_learns_nearly_the_same(
+    tmp_path: Path, material: Material, expected: Tuned
+) -> None:
     coarse = tuned(tmp_path, material, plan=dataclasses.replace(PLAN, arithmetic=COARSE.name))
     assert 0 < np.abs(coarse.val_logits - expected.val_logits).max() < 0.1
 
@@ -329,7 +395,9 @@ def test_rates_fall_from_the_head_to_the_first_layer() -> None:
     assert rates[id(network.body.third.weight)] == recipe.rate
     assert rates[id(network.body.first.weight)] == recipe.rate / 2
     assert len(rates) == len(list(network.parameters()))
-    assert all((group["weight_decay"] > 0) == (p.ndim > 1) for group in groups for p in group["params"])
+    assert all(
+        (group["weight_decay"] > 0) == (p.ndim > 1) for group in groups for p in group["params"]
+    )
     assert parameter_groups(network, recipe, batch=128)[0]["full_rate"] == 2 * recipe.head_rate
 
 

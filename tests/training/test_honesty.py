@@ -1,4 +1,6 @@
-"""What the figures are worth: pictures of nothing must not look learned, and small classes must not vanish."""
+"""What the figures are worth: pictures of nothing must not look learned, and small classes must not
+vanish.
+"""
 
 import json
 from pathlib import Path
@@ -14,7 +16,14 @@ from training.evaluate import measure
 from training.features import embed_pictures
 from training.fit import fit
 from training.head import fit_head
-from training.manifest import ClassLabel, ImageRow, RunConfig, split_rows, write_config, write_manifest
+from training.manifest import (
+    ClassLabel,
+    ImageRow,
+    RunConfig,
+    split_rows,
+    write_config,
+    write_manifest,
+)
 from training.nearcopies import fingerprint, groups_of_pairs, near_copy_pairs
 from training.network import PictureNetwork
 from training.weights import WeightPlaces
@@ -32,7 +41,9 @@ FOLDERS = {
 
 
 def noise(count: int, seed: int = 0) -> list[Image.Image]:
-    """Pictures of coloured noise; its grain is drawn anew for each, or all would look alike to a network."""
+    """Pictures of coloured noise; its grain is drawn anew for each, or all would look alike to a
+    network.
+    """
     random = np.random.default_rng(seed)
     grains = random.integers(4, 33, count)
     values = (random.integers(0, 256, (grain, grain, 3), dtype=np.uint8) for grain in grains)
@@ -42,10 +53,14 @@ def noise(count: int, seed: int = 0) -> list[Image.Image]:
 @pytest.fixture(scope="module")
 def noise_embeddings() -> tuple[np.ndarray, list[int]]:
     """Embeddings of the noise by the bundled network, and their groups of near copies."""
-    loaded = load_backbone(BACKBONES["efficientnet_lite0"], "pretrained", WeightPlaces(None, Path(), ""))
+    loaded = load_backbone(
+        BACKBONES["efficientnet_lite0"], "pretrained", WeightPlaces(None, Path(), "")
+    )
     network = PictureNetwork(loaded.backbone, loaded.network, 2)
     pictures = noise(NOISE_PICTURES)
-    embeddings = np.concatenate([embed_pictures(network, pictures[at : at + 16]) for at in range(0, len(pictures), 16)])
+    embeddings = np.concatenate(
+        [embed_pictures(network, pictures[at : at + 16]) for at in range(0, len(pictures), 16)]
+    )
     pairs = near_copy_pairs([fingerprint(picture) for picture in pictures], embeddings)
     return embeddings, list(groups_of_pairs(len(pictures), list(pairs)))
 
@@ -59,29 +74,49 @@ def figures_on_noise(embeddings: np.ndarray, groups: list[int], seed: int) -> di
         for place, (label, group) in enumerate(zip(labels, groups, strict=True))
     ]
     parts = np.array([row.split or "" for row in split_rows(config, rows)])
-    learned, test = np.flatnonzero((parts == "train") | (parts == "val")), np.flatnonzero(parts == "test")
-    fitted = fit_head(
-        embeddings[learned], labels[learned], [groups[i] for i in learned], 2, seed, lambda done, total: None
+    learned, test = (
+        np.flatnonzero((parts == "train") | (parts == "val")),
+        np.flatnonzero(parts == "test"),
     )
-    return measure(fitted.head.logits(embeddings[test]), labels[test], ["this", "that"], fitted.temperature)
+    fitted = fit_head(
+        embeddings[learned],
+        labels[learned],
+        [groups[i] for i in learned],
+        2,
+        seed,
+        lambda done, total: None,
+    )
+    return measure(
+        fitted.head.logits(embeddings[test]), labels[test], ["this", "that"], fitted.temperature
+    )
 
 
-def test_two_classes_of_noise_are_not_told_apart(noise_embeddings: tuple[np.ndarray, list[int]]) -> None:
+def test_two_classes_of_noise_are_not_told_apart(
+    noise_embeddings: tuple[np.ndarray, list[int]],
+) -> None:
     tested = [figures_on_noise(*noise_embeddings, seed) for seed in range(SEEDS)]
     lucky = [metrics for metrics in tested if metrics["better_than_chance"]]
-    covering = [metrics for metrics in tested if metrics["interval"][0] <= 0.5 <= metrics["interval"][1]]
+    covering = [
+        metrics for metrics in tested if metrics["interval"][0] <= 0.5 <= metrics["interval"][1]
+    ]
     assert len(lucky) <= 1 and len(covering) >= 17
     accuracies = [metrics["accuracy"] for metrics in tested]
-    assert 0.4 < np.mean(accuracies) < 0.6 and len(set(accuracies)) > 3  # each lot is tested by itself
+    assert (
+        0.4 < np.mean(accuracies) < 0.6 and len(set(accuracies)) > 3
+    )  # each lot is tested by itself
 
 
 def trained(folder: Path, seed: int = 0) -> dict:
     """metrics.json of a whole run on a folder of class folders."""
     run = folder.parent / "run"
     classes, rows, _ = import_folder(folder, run)
-    write_config(run, RunConfig(classes=classes, backbone="efficientnet_lite0", seed=seed, device="cpu"))
+    write_config(
+        run, RunConfig(classes=classes, backbone="efficientnet_lite0", seed=seed, device="cpu")
+    )
     write_manifest(run, rows)
-    result = fit(run, RunConfig(classes=classes, backbone="efficientnet_lite0", seed=seed, device="cpu"))
+    result = fit(
+        run, RunConfig(classes=classes, backbone="efficientnet_lite0", seed=seed, device="cpu")
+    )
     assert result["ok"], result
     return json.loads((run / "metrics.json").read_text(encoding="utf-8"))
 
@@ -110,4 +145,6 @@ def test_five_classes_with_ten_to_one_imbalance_are_each_reported(tmp_path: Path
     recalls = {name: figures["recall"] for name, figures in metrics["per_class"].items()}
     assert metrics["balanced_accuracy"] == pytest.approx(np.mean(list(recalls.values())))
     assert metrics["better_than_chance"] is True
-    assert sum(recall > 0 for recall in recalls.values()) >= 4  # small classes get a say beside one ten times larger
+    assert (
+        sum(recall > 0 for recall in recalls.values()) >= 4
+    )  # small classes get a say beside one ten times larger

@@ -14,8 +14,19 @@ from training.manifest import STAGES
 
 ROOT = Path(__file__).resolve().parents[2]
 PER_CLASS = 220  # enough for 60 validation pictures, below which nothing is fine-tuned
-# Random weights: the bundled network's real ones would take minutes to fine-tune on two cores, and learn no otherwise.
-OPTIONS = ("--backbone", "resnet18", "--weights", "random", "--epochs", "1", "--device", "cpu", "--json")
+# Random weights: the bundled network's real ones would take minutes to fine-tune on two cores, and
+# learn no otherwise.
+OPTIONS = (
+    "--backbone",
+    "resnet18",
+    "--weights",
+    "random",
+    "--epochs",
+    "1",
+    "--device",
+    "cpu",
+    "--json",
+)
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +43,17 @@ def symbols_and_things(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def command(images: Path, run: Path, home: Path) -> dict:
     kept = {name: value for name, value in os.environ.items() if "PICAISSO" not in name}
-    arguments = [sys.executable, "-m", "training", "fit", "--images", str(images), "--out", str(run), *OPTIONS]
+    arguments = [
+        sys.executable,
+        "-m",
+        "training",
+        "fit",
+        "--images",
+        str(images),
+        "--out",
+        str(run),
+        *OPTIONS,
+    ]
     return {"args": arguments, "cwd": home, "env": {**kept, "PYTHONPATH": str(ROOT)}, "text": True}
 
 
@@ -58,19 +79,30 @@ def test_a_run_killed_in_every_stage_ends_once_and_with_the_same_figures(
     symbols_and_things: Path, tmp_path: Path
 ) -> None:
     whole, torn = tmp_path / "whole", tmp_path / "torn"
-    undisturbed = subprocess.run(**command(symbols_and_things, whole, tmp_path), capture_output=True, timeout=600)
+    undisturbed = subprocess.run(
+        **command(symbols_and_things, whole, tmp_path), capture_output=True, timeout=600
+    )
     assert undisturbed.returncode == 0, undisturbed.stderr
     for stage in STAGES:
         started = command(symbols_and_things, torn, tmp_path)
-        killed_in(stage, subprocess.Popen(**started, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL))
+        killed_in(
+            stage, subprocess.Popen(**started, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+        )
         assert not (torn / "result.json").exists() and not (torn / "model").exists()
-    resumed = subprocess.run(**command(symbols_and_things, torn, tmp_path), capture_output=True, timeout=600)
+    resumed = subprocess.run(
+        **command(symbols_and_things, torn, tmp_path), capture_output=True, timeout=600
+    )
     assert resumed.returncode == 0, resumed.stderr
     one, other = metrics(whole), metrics(torn)
-    assert one["network"] and one["network"]["epochs"] >= 1, "nothing was fine-tuned, so nothing was tried"
+    assert one["network"] and one["network"]["epochs"] >= 1, (
+        "nothing was fine-tuned, so nothing was tried"
+    )
     assert other["split"] == one["split"] and other["delivered"] == one["delivered"]
     for name in ("accuracy", "balanced_accuracy", "macro_f1"):
         assert other[name] == pytest.approx(one[name], abs=0.005), name
     assert other["network"]["val_loss"] == pytest.approx(one["network"]["val_loss"], abs=0.02)
     assert (torn / "manifest.jsonl").read_text() == (whole / "manifest.jsonl").read_text()
-    assert not list((torn / "checkpoints").glob("*.squares")) and not (torn / "checkpoints" / "finetune.pt").exists()
+    assert (
+        not list((torn / "checkpoints").glob("*.squares"))
+        and not (torn / "checkpoints" / "finetune.pt").exists()
+    )

@@ -46,8 +46,12 @@ def ignored(done: int, total: int) -> None:
     """Nobody watches."""
 
 
-@pytest.mark.parametrize(("floor", "factor", "exponent"), [(0.05, 0.8, 0.5), (0.0, 1.2, 0.35), (0.1, 3.0, 1.0)])
-def test_points_on_a_power_law_are_continued_along_it(floor: float, factor: float, exponent: float) -> None:
+@pytest.mark.parametrize(
+    ("floor", "factor", "exponent"), [(0.05, 0.8, 0.5), (0.0, 1.2, 0.35), (0.1, 3.0, 1.0)]
+)
+def test_points_on_a_power_law_are_continued_along_it(
+    floor: float, factor: float, exponent: float
+) -> None:
     sizes, wanted = np.array([40.0, 80, 120, 160, 200]), np.array([250.0, 450])
     errors = floor + factor * sizes**-exponent
     predicted = extrapolate(sizes, errors[None], np.full(5, 1e8), wanted)
@@ -69,7 +73,9 @@ def test_no_law_ever_promises_less_than_no_error() -> None:
 
 @pytest.mark.parametrize("seed", range(3))
 def test_the_promised_gain_is_about_what_more_pictures_bring(seed: int) -> None:
-    """Counts what the extrapolation guesses: 200 more per class are made, learned from, and tested on 4,000 others."""
+    """Counts what the extrapolation guesses: 200 more per class are made, learned from, and tested
+    on 4,000 others.
+    """
     classes, size = 4, 400
     sample = sample_of(*clouds(size, classes, 0.25, seed), seed)
     curve = learning_curve(sample, fitting(sample), ignored)
@@ -77,10 +83,15 @@ def test_the_promised_gain_is_about_what_more_pictures_bring(seed: int) -> None:
     more, more_labels = clouds(MORE_PER_CLASS * classes, classes, 0.25, 100 + seed)
     test, test_labels = clouds(4000, classes, 0.25, 200)
     small = head_on(sample.embeddings, sample.labels)
-    large = head_on(np.concatenate([sample.embeddings, more]), np.concatenate([sample.labels, more_labels]))
+    large = head_on(
+        np.concatenate([sample.embeddings, more]), np.concatenate([sample.labels, more_labels])
+    )
     hits = [(head.logits(test).argmax(axis=1) == test_labels).mean() for head in (small, large)]
     assert curve["gain"] == pytest.approx(hits[1] - hits[0], abs=0.025)
-    assert curve["sentence"] == f"200 more pictures per class would give about {100 * curve['gain']:+.1f} points."
+    assert (
+        curve["sentence"]
+        == f"200 more pictures per class would give about {100 * curve['gain']:+.1f} points."
+    )
 
 
 def test_the_points_say_from_how_many_pictures_how_much_was_learned() -> None:
@@ -88,10 +99,14 @@ def test_the_points_say_from_how_many_pictures_how_much_was_learned() -> None:
     curve = learning_curve(sample, fitting(sample), ignored)
     assert curve is not None and curve["more_per_class"] == MORE_PER_CLASS
     learned_from = 200 * (FOLDS - 1) / FOLDS
-    assert [point["per_class"] for point in curve["points"]] == [round(share * learned_from) for share in SHARES]
+    assert [point["per_class"] for point in curve["points"]] == [
+        round(share * learned_from) for share in SHARES
+    ]
     first, last = curve["points"][0], curve["points"][-1]
     assert 0.5 < first["accuracy"] < last["accuracy"] < 1
-    assert first["error"] == pytest.approx((first["accuracy"] * (1 - first["accuracy"]) / 400) ** 0.5)
+    assert first["error"] == pytest.approx(
+        (first["accuracy"] * (1 - first["accuracy"]) / 400) ** 0.5
+    )
 
 
 def test_classes_that_are_told_apart_at_once_need_no_more_pictures() -> None:
@@ -106,7 +121,10 @@ def test_nothing_is_promised_where_nothing_was_learned(seed: int) -> None:
     sample = sample_of(*clouds(400, 2, 0.0, seed), seed)
     curve = learning_curve(sample, fitting(sample), ignored)
     assert curve is not None
-    assert curve["sentence"] == "With these pictures too little was learned to say what more would bring."
+    assert (
+        curve["sentence"]
+        == "With these pictures too little was learned to say what more would bring."
+    )
 
 
 def test_a_small_set_has_no_curve() -> None:
@@ -118,7 +136,12 @@ def test_without_time_left_there_is_no_curve_rather_than_half_of_one() -> None:
     sample = sample_of(*clouds(320, 2, 0.3, 0))
     left = iter([True] * 7)
     done: list[tuple[int, int]] = []
-    assert learning_curve(sample, fitting(sample), lambda *at: done.append(at), lambda: next(left, False)) is None
+    assert (
+        learning_curve(
+            sample, fitting(sample), lambda *at: done.append(at), lambda: next(left, False)
+        )
+        is None
+    )
     assert done == [(number, FOLDS * len(SHARES)) for number in range(1, 8)]
 
 
@@ -136,18 +159,26 @@ def test_every_share_contains_the_smaller_ones_and_has_the_classes_in_proportion
     for start in range(0, len(asked), len(SHARES)):
         shares = asked[start : start + len(SHARES)]
         assert all(set(small) < set(large) for small, large in pairwise(shares))
-        assert all(sample.labels[places].mean() == pytest.approx(0.25, abs=0.02) for places in shares)
+        assert all(
+            sample.labels[places].mean() == pytest.approx(0.25, abs=0.02) for places in shares
+        )
 
 
 def test_no_head_is_tested_on_near_copies_of_what_it_learned() -> None:
-    """Four copies of each picture with labels of chance: only a head that knows a copy can be right."""
+    """Four copies of each picture with labels of chance: only a head that knows a copy can be
+    right.
+    """
     base, _ = clouds(100, 2, 0.0, 0)
     labels = np.repeat(np.random.default_rng(0).permutation(np.arange(100) % 2), 4)
-    sample = Sample(np.repeat(base, 4, axis=0), labels, [int(n) for n in np.repeat(np.arange(100), 4)], 2, 0)
+    sample = Sample(
+        np.repeat(base, 4, axis=0), labels, [int(n) for n in np.repeat(np.arange(100), 4)], 2, 0
+    )
     curve = learning_curve(sample, fitting(sample), ignored)
     assert curve is not None and curve["points"][-1]["accuracy"] < 0.65
 
 
 def test_the_same_pictures_and_seed_give_the_same_curve() -> None:
     sample = sample_of(*clouds(320, 3, 0.2, 0), seed=4)
-    assert learning_curve(sample, fitting(sample), ignored) == learning_curve(sample, fitting(sample), ignored)
+    assert learning_curve(sample, fitting(sample), ignored) == learning_curve(
+        sample, fitting(sample), ignored
+    )

@@ -37,7 +37,9 @@ def row(class_id: str, number: int, group: int | None = None, split: str | None 
 
 def rows_of(*sizes: int) -> list[ImageRow]:
     """So many ungrouped pictures of each class, each a group of its own."""
-    found = [row(label.id, n) for label, size in zip(CLASSES, sizes, strict=True) for n in range(size)]
+    found = [
+        row(label.id, n) for label, size in zip(CLASSES, sizes, strict=True) for n in range(size)
+    ]
     return [dataclasses.replace(item, group=number) for number, item in enumerate(found)]
 
 
@@ -60,7 +62,9 @@ def test_a_run_folder_is_read_back_as_it_was_written(tmp_path: Path) -> None:
 
 
 def test_pictures_are_copied_where_linking_fails(tmp_path: Path) -> None:
-    elsewhere = Path("/dev/shm")  # a file system of its own on Linux, so that a hard link is impossible
+    elsewhere = Path(
+        "/dev/shm"
+    )  # a file system of its own on Linux, so that a hard link is impossible
     if not elsewhere.is_dir() or elsewhere.stat().st_dev == tmp_path.stat().st_dev:
         pytest.skip("there is no second file system to copy from")
     source = elsewhere / f"picaisso-test-{tmp_path.name}"
@@ -79,12 +83,17 @@ def test_pictures_are_copied_where_linking_fails(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("config", "reason"),
     [
-        ({"classes": [{"id": "c001", "name": "a"}], "bakcbone": "resnet50"}, "unknown key “bakcbone”"),
+        (
+            {"classes": [{"id": "c001", "name": "a"}], "bakcbone": "resnet50"},
+            "unknown key “bakcbone”",
+        ),
         ({"classes": [{"name": "a"}]}, "each with id and name"),
         ([], "one JSON object"),
     ],
 )
-def test_a_config_that_cannot_be_meant_is_refused(tmp_path: Path, config: object, reason: str) -> None:
+def test_a_config_that_cannot_be_meant_is_refused(
+    tmp_path: Path, config: object, reason: str
+) -> None:
     (tmp_path / "config.json").write_text(json.dumps(config))
     with pytest.raises(RunError, match=reason):
         read_config(tmp_path)
@@ -96,10 +105,15 @@ def test_a_config_that_cannot_be_meant_is_refused(tmp_path: Path, config: object
         ("{", "Line 1 of manifest.jsonl is not"),
         ('{"file": "images/a.jpg", "class": "c001"}', "Line 1 of manifest.jsonl is not"),
         ('{"file": "../a.jpg", "class": "c001", "sha256": ""}', "outside the run folder"),
-        ('{"file": "a.jpg", "class": "c001", "sha256": "", "split": "tset"}', "unknown split “tset”"),
+        (
+            '{"file": "a.jpg", "class": "c001", "sha256": "", "split": "tset"}',
+            "unknown split “tset”",
+        ),
     ],
 )
-def test_a_manifest_line_that_cannot_be_used_is_named(tmp_path: Path, line: str, reason: str) -> None:
+def test_a_manifest_line_that_cannot_be_used_is_named(
+    tmp_path: Path, line: str, reason: str
+) -> None:
     (tmp_path / "manifest.jsonl").write_text(line + "\n")
     with pytest.raises(RunError, match=reason):
         read_manifest(tmp_path)
@@ -144,7 +158,9 @@ def test_the_order_of_the_rows_does_not_matter_but_the_seed_does() -> None:
 
 @settings(max_examples=150)
 @given(
-    st.lists(st.tuples(st.sampled_from(["c001", "c002"]), st.integers(0, 25)), min_size=1, max_size=120),
+    st.lists(
+        st.tuples(st.sampled_from(["c001", "c002"]), st.integers(0, 25)), min_size=1, max_size=120
+    ),
     st.integers(0, 5),
 )
 def test_a_group_is_never_in_two_parts(members: list[tuple[str, int]], seed: int) -> None:
@@ -159,13 +175,17 @@ def test_a_group_is_never_in_two_parts(members: list[tuple[str, int]], seed: int
     for item in split:
         parts[item.group].add(item.split)
     assert all(len(found) == 1 and None not in found for found in parts.values())
-    assert all(counts(split)[label.id, part] >= MINIMUM_PER_PART for label in CLASSES for part in PARTS)
+    assert all(
+        counts(split)[label.id, part] >= MINIMUM_PER_PART for label in CLASSES for part in PARTS
+    )
     assert split_rows(config, split) == split
 
 
 @settings(max_examples=50)
 @given(st.integers(9, 60), st.integers(9, 60), st.integers(0, 50))
-def test_nine_different_pictures_of_each_class_are_always_enough(one: int, other: int, seed: int) -> None:
+def test_nine_different_pictures_of_each_class_are_always_enough(
+    one: int, other: int, seed: int
+) -> None:
     split = counts(split_rows(dataclasses.replace(CONFIG, seed=seed), rows_of(one, other)))
     for label, size in zip(CLASSES, (one, other), strict=True):
         wanted = max(3, int(0.15 * size + 0.5))
@@ -188,7 +208,8 @@ def test_a_class_of_large_groups_only_is_still_split_between_them() -> None:
 
 
 @pytest.mark.parametrize(
-    ("size", "words"), [(2, "has 2 usable pictures"), (8, "has 8"), (0, "has 0"), (1, "1 usable picture;")]
+    ("size", "words"),
+    [(2, "has 2 usable pictures"), (8, "has 8"), (0, "has 0"), (1, "1 usable picture;")],
 )
 def test_a_class_with_too_few_pictures_is_refused_by_its_name(size: int, words: str) -> None:
     with pytest.raises(RunError, match=f"“łoś” .*{words}" if size == 8 else words) as refused:
@@ -214,7 +235,9 @@ def test_known_pictures_keep_their_part_and_new_ones_go_to_train_and_val() -> No
     assert counts(second)["c001", "val"] == 12
 
 
-def test_a_later_version_inherits_the_parts_of_the_earlier_one_even_for_pictures_that_were_relabelled() -> None:
+def test_a_later_version_inherits_the_parts_of_the_earlier_one_even_for_pictures_that_were_relabelled() -> (
+    None
+):
     first = split_rows(CONFIG, rows_of(40, 40))
     fresh = [dataclasses.replace(item, split=None) for item in first]
     moved = next(place for place, item in enumerate(first) if item.split == "test")
@@ -229,11 +252,15 @@ def test_a_later_version_inherits_the_parts_of_the_earlier_one_even_for_pictures
 def test_a_new_copy_of_a_test_picture_is_left_out_and_of_a_training_picture_is_trained_on() -> None:
     first = split_rows(CONFIG, rows_of(40, 40))
     test, train = (next(i for i in first if i.split == part) for part in ("test", "train"))
-    second = split_rows(CONFIG, [*first, row("c001", 1000, test.group), row("c001", 1001, train.group)])
+    second = split_rows(
+        CONFIG, [*first, row("c001", 1000, test.group), row("c001", 1001, train.group)]
+    )
     assert [item.split for item in second[-2:]] == [None, "train"]
 
 
-def test_known_pictures_found_to_be_copies_across_parts_leave_only_the_most_protected_side() -> None:
+def test_known_pictures_found_to_be_copies_across_parts_leave_only_the_most_protected_side() -> (
+    None
+):
     first = split_rows(CONFIG, rows_of(40, 40))
     test, train = (next(i for i in first if i.split == part) for part in ("test", "train"))
     again = [dataclasses.replace(i, group=test.group) if i is train else i for i in first]
@@ -254,8 +281,12 @@ def test_unreadable_pictures_take_no_part() -> None:
     assert split_rows(CONFIG, rows)[-1].split is None
 
 
-@pytest.mark.parametrize("before", [b"", b'{"n": 1}\n', b'{"n": 1}\n{"n": 2, "mes', '{"n": 1}\n{"ł'.encode()[:-1]])
-def test_a_line_cut_off_in_the_middle_costs_readers_that_line_alone(before: bytes, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "before", [b"", b'{"n": 1}\n', b'{"n": 1}\n{"n": 2, "mes', '{"n": 1}\n{"ł'.encode()[:-1]]
+)
+def test_a_line_cut_off_in_the_middle_costs_readers_that_line_alone(
+    before: bytes, tmp_path: Path
+) -> None:
     path = tmp_path / "progress.jsonl"
     path.write_bytes(before)
     for number in (3, 4):
@@ -280,14 +311,19 @@ def test_metrics_that_are_not_whole_are_refused_in_words(junk: str, tmp_path: Pa
 
 def test_a_result_that_the_disk_refuses_is_told_by_its_name_alone(tmp_path: Path) -> None:
     (tmp_path / "result.json").mkdir()
-    with pytest.raises(RunError, match=r"The disk refused result\.json: Is a directory\.") as refused:
+    with pytest.raises(
+        RunError, match=r"The disk refused result\.json: Is a directory\."
+    ) as refused:
         read_result(tmp_path)
     assert refused.value.retry and str(tmp_path) not in refused.value.reason
 
 
 @pytest.mark.parametrize(
     ("junk", "words"),
-    [(b"\xff\xfe", "no readable manifest.jsonl"), (b'{"class": "c001", "file": 5, "sha256": ""}', "Line 1 of")],
+    [
+        (b"\xff\xfe", "no readable manifest.jsonl"),
+        (b'{"class": "c001", "file": 5, "sha256": ""}', "Line 1 of"),
+    ],
 )
 def test_a_manifest_of_junk_is_refused_in_words(junk: bytes, words: str, tmp_path: Path) -> None:
     (tmp_path / "manifest.jsonl").write_bytes(junk)

@@ -24,12 +24,16 @@ from training.nearcopies import (
 def scene(seed: int, width: int = 320, height: int = 240) -> Image.Image:
     """A picture with structure at several scales, different for every seed."""
     random = np.random.default_rng(seed)
-    coarse = Image.fromarray(random.integers(0, 256, (6, 8, 3), dtype=np.uint8)).resize((width, height))
+    coarse = Image.fromarray(random.integers(0, 256, (6, 8, 3), dtype=np.uint8)).resize(
+        (width, height)
+    )
     draw = ImageDraw.Draw(coarse)
     for _ in range(12):
         x, y = int(random.integers(0, width)), int(random.integers(0, height))
         colour = tuple(int(c) for c in random.integers(0, 256, 3))
-        draw.ellipse((x, y, x + int(random.integers(10, 80)), y + int(random.integers(10, 80))), fill=colour)
+        draw.ellipse(
+            (x, y, x + int(random.integers(10, 80)), y + int(random.integers(10, 80))), fill=colour
+        )
     return coarse
 
 
@@ -41,7 +45,9 @@ def recompressed(picture: Image.Image) -> Image.Image:
 
 def captioned(picture: Image.Image) -> Image.Image:
     copy = picture.copy()
-    ImageDraw.Draw(copy).rectangle((0, int(copy.height * 0.88), copy.width, copy.height), fill=(20, 20, 20))
+    ImageDraw.Draw(copy).rectangle(
+        (0, int(copy.height * 0.88), copy.width, copy.height), fill=(20, 20, 20)
+    )
     return copy
 
 
@@ -55,8 +61,12 @@ COPIES: dict[str, Callable[[Image.Image], Image.Image]] = {
 
 
 def test_the_hash_agrees_with_image_hash() -> None:
-    pictures = [scene(seed) for seed in range(20)] + [on_white(path) for path in stamps("vehicles")[:20]]
-    assert [difference_hash(p) for p in pictures] == [int(str(imagehash.dhash(p)), 16) for p in pictures]
+    pictures = [scene(seed) for seed in range(20)] + [
+        on_white(path) for path in stamps("vehicles")[:20]
+    ]
+    assert [difference_hash(p) for p in pictures] == [
+        int(str(imagehash.dhash(p)), 16) for p in pictures
+    ]
 
 
 @pytest.mark.parametrize("name", COPIES)
@@ -73,18 +83,39 @@ def test_different_pictures_are_no_copies() -> None:
 
 
 def test_cut_outs_on_white_whose_hashes_are_close_are_not_merged() -> None:
-    folders = ("animals", "plants", "food", "vehicles", "household", "hobbies", "sports", "clothes", "town")
+    folders = (
+        "animals",
+        "plants",
+        "food",
+        "vehicles",
+        "household",
+        "hobbies",
+        "sports",
+        "clothes",
+        "town",
+    )
     paths = stamps(*folders)
     prints = [fingerprint(on_white(path)) for path in paths]
     hashes = [known.hash for known in prints]
-    proposed = sum((one ^ other).bit_count() <= HASH_DISTANCE for i, one in enumerate(hashes) for other in hashes[:i])
-    verified = {frozenset((paths[one].stem, paths[other].stem)) for one, other in near_copy_pairs(prints)}
+    proposed = sum(
+        (one ^ other).bit_count() <= HASH_DISTANCE
+        for i, one in enumerate(hashes)
+        for other in hashes[:i]
+    )
+    verified = {
+        frozenset((paths[one].stem, paths[other].stem)) for one, other in near_copy_pairs(prints)
+    }
     assert frozenset(("dumper", "dumper_mirror")) in verified
     assert not verified & {frozenset(pair) for pair in DIFFERENT}
     assert len(verified) <= 9 < 20 <= proposed
 
 
-DIFFERENT = (("hammer", "wrench"), ("blackbird", "rainbow-lorikeet"), ("guitar2", "hospital"), ("greenflag", "redflag"))
+DIFFERENT = (
+    ("hammer", "wrench"),
+    ("blackbird", "rainbow-lorikeet"),
+    ("guitar2", "hospital"),
+    ("greenflag", "redflag"),
+)
 
 
 def test_copies_of_cut_outs_on_white_are_found() -> None:
@@ -146,11 +177,15 @@ def test_embeddings_that_are_all_alike_join_nothing() -> None:
     embeddings = 10 + random.random((40, 64), dtype=np.float32)
     unit = embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)
     assert (unit @ unit.T).min() > 0.99
-    assert near_copy_groups([fingerprint(scene(seed)) for seed in range(40)], embeddings) == list(range(40))
+    assert near_copy_groups([fingerprint(scene(seed)) for seed in range(40)], embeddings) == list(
+        range(40)
+    )
 
 
 @given(st.lists(st.tuples(st.integers(0, 11), st.integers(0, 11)), max_size=20))
-def test_pictures_share_a_group_exactly_when_a_chain_of_pairs_links_them(pairs: list[tuple[int, int]]) -> None:
+def test_pictures_share_a_group_exactly_when_a_chain_of_pairs_links_them(
+    pairs: list[tuple[int, int]],
+) -> None:
     groups = groups_of_pairs(12, pairs)
     linked = np.eye(12, dtype=bool)
     for one, other in pairs:

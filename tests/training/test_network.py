@@ -9,7 +9,17 @@ from training.features import embed_pictures
 from training.network import PictureNetwork, from_delivered
 from training.novelty import choose_references
 
-SIZES = [(1, 1), (2, 1), (3, 900), (900, 3), (224, 224), (231, 233), (640, 333), (17, 1500), (1024, 768)]
+SIZES = [
+    (1, 1),
+    (2, 1),
+    (3, 900),
+    (900, 3),
+    (224, 224),
+    (231, 233),
+    (640, 333),
+    (17, 1500),
+    (1024, 768),
+]
 
 
 def network(name: str = "resnet18") -> PictureNetwork:
@@ -36,7 +46,9 @@ def test_the_crop_is_the_middle_of_a_wide_picture() -> None:
     net = network()
     image = torch.zeros((256, 600, 3), dtype=torch.uint8)
     image[:, 300 - CROP // 2 : 300 + CROP // 2] = 255
-    assert torch.allclose(net.prepare(image) * net.std + net.mean, torch.full((3, CROP, CROP), 255.0), atol=1e-2)
+    assert torch.allclose(
+        net.prepare(image) * net.std + net.mean, torch.full((3, CROP, CROP), 255.0), atol=1e-2
+    )
 
 
 @pytest.mark.parametrize(("height", "width"), SIZES)
@@ -44,7 +56,9 @@ def test_every_size_gives_probabilities(height: int, width: int) -> None:
     net = network()
     with torch.inference_mode():
         probabilities, embedding, maps, novelty = net(picture(height, width))
-    assert probabilities.shape == (1, 3) and embedding.shape == (1, 512) and maps.shape == (1, 3, 7, 7)
+    assert (
+        probabilities.shape == (1, 3) and embedding.shape == (1, 512) and maps.shape == (1, 3, 7, 7)
+    )
     assert novelty.shape == (1,) and torch.isfinite(novelty).all()
     assert probabilities.sum().item() == pytest.approx(1, abs=1e-5)
     assert torch.isfinite(maps).all()
@@ -73,7 +87,9 @@ def test_a_smaller_square_is_the_middle_of_a_larger_one() -> None:
     net = network()
     image = picture(300, 411)
     whole = net.resized(image, 256)
-    assert torch.allclose(net.resized(image, CROP), whole[:, 16 : 16 + CROP, 16 : 16 + CROP], atol=1e-3)
+    assert torch.allclose(
+        net.resized(image, CROP), whole[:, 16 : 16 + CROP, 16 : 16 + CROP], atol=1e-3
+    )
     assert torch.allclose(net.prepare(image), net.normalise(net.resized(image, CROP)))
 
 
@@ -104,7 +120,9 @@ def test_the_delivered_state_is_that_of_the_architecture_it_names(name: str) -> 
         oracle = torchvision.models.get_model(backbone.architecture, num_classes=3).eval()
         oracle.load_state_dict(state, strict=True)
     image = picture(300, 200)
-    again = from_delivered({"backbone": name, "num_classes": 3, "temperature": 2.0}, state, net.novelty_state())
+    again = from_delivered(
+        {"backbone": name, "num_classes": 3, "temperature": 2.0}, state, net.novelty_state()
+    )
     with torch.inference_mode():
         logits = oracle(net.prepare(image)[None])
         assert torch.allclose(again(image)[0], torch.softmax(logits / 2, dim=1), atol=1e-4)

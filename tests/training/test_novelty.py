@@ -1,7 +1,13 @@
 import numpy as np
 import pytest
 
-from training.novelty import UNSURENESS_SHARE, References, choose_references, out_of_fold_novelty, reject_threshold
+from training.novelty import (
+    UNSURENESS_SHARE,
+    References,
+    choose_references,
+    out_of_fold_novelty,
+    reject_threshold,
+)
 
 RANDOM = np.random.default_rng(0)
 
@@ -21,7 +27,10 @@ def test_what_was_learned_is_known_and_what_points_elsewhere_is_not() -> None:
     embeddings, labels = clouds(60)
     references = choose_references(embeddings, labels, 2, seed=0)
     strangers = np.eye(32, dtype=np.float32)[:5] * 9
-    assert references.novelty(embeddings, sure(60)).max() < references.novelty(strangers, sure(5)).min()
+    assert (
+        references.novelty(embeddings, sure(60)).max()
+        < references.novelty(strangers, sure(5)).min()
+    )
 
 
 def test_unsureness_adds_to_novelty() -> None:
@@ -42,7 +51,9 @@ def test_at_most_a_thousand_references_travel_in_the_model_and_every_class_has_i
 
 def test_classes_of_one_or_two_pictures_are_compared_with_what_there_is() -> None:
     references = References(np.ones(4, np.float32), np.eye(4, dtype=np.float16)[:3], (0, 1, 1, 3))
-    assert references.novelty(np.eye(4, dtype=np.float32)[:1], np.array([[1.0, 0, 0]])) == pytest.approx([0.0])
+    assert references.novelty(
+        np.eye(4, dtype=np.float32)[:1], np.array([[1.0, 0, 0]])
+    ) == pytest.approx([0.0])
 
 
 def test_out_of_fold_novelty_does_not_know_the_picture_itself_nor_its_copies() -> None:

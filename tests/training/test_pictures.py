@@ -11,10 +11,20 @@ from tests.training.tuning import SIDE, tiny_network
 from training.backbones import CROP
 from training.data import read_picture
 from training.manifest import ImageRow, RunError
-from training.pictures import DRAWS, Augmentation, Feed, PictureCache, eval_view, open_cache, train_view
+from training.pictures import (
+    DRAWS,
+    Augmentation,
+    Feed,
+    PictureCache,
+    eval_view,
+    open_cache,
+    train_view,
+)
 
 SIZES = [(300, 200), (64, 64), (40, 500), (1, 1), (231, 233)]
-STILL = Augmentation(least_area=1.0, stretch=1.0, turn=0.0, mirror=0.0, brightness=0.0, contrast=0.0, saturation=0.0)
+STILL = Augmentation(
+    least_area=1.0, stretch=1.0, turn=0.0, mirror=0.0, brightness=0.0, contrast=0.0, saturation=0.0
+)
 
 
 @pytest.fixture
@@ -23,7 +33,9 @@ def run(tmp_path: Path) -> tuple[Path, list[ImageRow]]:
     random, rows = np.random.default_rng(0), []
     (tmp_path / "images").mkdir()
     for number, (width, height) in enumerate(SIZES):
-        small = random.integers(0, 256, (max(1, height // 8), max(1, width // 8), 3), dtype=np.uint8)
+        small = random.integers(
+            0, 256, (max(1, height // 8), max(1, width // 8), 3), dtype=np.uint8
+        )
         path = tmp_path / "images" / f"{number}.png"
         Image.fromarray(small).resize((width, height)).save(path)
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
@@ -43,7 +55,9 @@ def unchanged(pictures: torch.Tensor) -> torch.Tensor:
     return pictures
 
 
-def test_the_eval_view_is_what_the_network_prepares_but_for_rounding(run: tuple[Path, list[ImageRow]]) -> None:
+def test_the_eval_view_is_what_the_network_prepares_but_for_rounding(
+    run: tuple[Path, list[ImageRow]],
+) -> None:
     cache, network = filled(run), tiny_network()
     views = eval_view(torch.from_numpy(cache.squares), network.normalise)
     for view, row in zip(views, run[1], strict=True):
@@ -52,7 +66,9 @@ def test_the_eval_view_is_what_the_network_prepares_but_for_rounding(run: tuple[
         assert (view - network.prepare(pixels)).abs().max() <= 0.501 / network.std.min()
 
 
-def test_a_cache_that_is_opened_again_decodes_only_what_is_missing(run: tuple[Path, list[ImageRow]]) -> None:
+def test_a_cache_that_is_opened_again_decodes_only_what_is_missing(
+    run: tuple[Path, list[ImageRow]],
+) -> None:
     folder, rows = run
     cache = filled(run)
     expected = cache.squares.copy()
@@ -87,7 +103,9 @@ def test_a_cache_file_of_the_wrong_size_is_made_anew(run: tuple[Path, list[Image
     assert not path.exists() and not flags.exists()
 
 
-def test_a_picture_that_has_gone_is_an_error_with_its_name(run: tuple[Path, list[ImageRow]]) -> None:
+def test_a_picture_that_has_gone_is_an_error_with_its_name(
+    run: tuple[Path, list[ImageRow]],
+) -> None:
     (run[0] / run[1][2].file).unlink()
     with pytest.raises(RunError, match=r"2\.png") as error:
         filled(run)
@@ -100,9 +118,14 @@ def test_the_train_view_depends_on_its_draws_alone() -> None:
     whole = train_view(squares, draws, augmentation, unchanged)
     assert whole.shape == (6, 3, CROP, CROP) and whole.dtype == torch.float32
     assert torch.equal(whole, train_view(squares, draws, augmentation, unchanged))
-    halves = [train_view(squares[part], draws[part], augmentation, unchanged) for part in (slice(3), slice(3, 6))]
+    halves = [
+        train_view(squares[part], draws[part], augmentation, unchanged)
+        for part in (slice(3), slice(3, 6))
+    ]
     assert torch.allclose(whole, torch.cat(halves), atol=1e-3)
-    assert not torch.allclose(whole, train_view(squares, torch.rand(6, DRAWS), augmentation, unchanged), atol=10)
+    assert not torch.allclose(
+        whole, train_view(squares, torch.rand(6, DRAWS), augmentation, unchanged), atol=10
+    )
 
 
 def gradient() -> torch.Tensor:
@@ -115,19 +138,25 @@ def gradient() -> torch.Tensor:
 
 def test_without_any_augmentation_the_train_view_is_the_whole_square() -> None:
     view = train_view(gradient(), torch.rand(1, DRAWS), STILL, unchanged)
-    expected = torch.nn.functional.interpolate(gradient().permute(0, 3, 1, 2).float(), (CROP, CROP), mode="bilinear")
+    expected = torch.nn.functional.interpolate(
+        gradient().permute(0, 3, 1, 2).float(), (CROP, CROP), mode="bilinear"
+    )
     assert torch.allclose(view, expected, atol=0.1)
 
 
 def test_mirroring_turning_and_cropping_each_do_as_they_are_called() -> None:
     still = train_view(gradient(), torch.rand(1, DRAWS), STILL, unchanged)
-    mirrored = train_view(gradient(), torch.rand(1, DRAWS), dataclasses.replace(STILL, mirror=1.0), unchanged)
+    mirrored = train_view(
+        gradient(), torch.rand(1, DRAWS), dataclasses.replace(STILL, mirror=1.0), unchanged
+    )
     assert torch.allclose(mirrored, still.flip(3), atol=0.1)
     draws = torch.ones(1, DRAWS)  # the largest turn, to the one side
     turned = train_view(gradient(), draws, dataclasses.replace(STILL, turn=90.0), unchanged)
     middle = CROP // 2
     assert torch.allclose(turned[0, :, middle, middle], still[0, :, middle, middle], atol=1.5)
-    assert torch.allclose(turned[0, 1, middle], still[0, 0, middle], atol=1.5)  # across is now what was down
+    assert torch.allclose(
+        turned[0, 1, middle], still[0, 0, middle], atol=1.5
+    )  # across is now what was down
     draws = torch.zeros(1, DRAWS)  # the smallest crop, furthest to the left and top
     cropped = train_view(gradient(), draws, dataclasses.replace(STILL, least_area=0.25), unchanged)
     assert cropped[0, :2].min() < 2
@@ -139,22 +168,34 @@ def test_colours_change_by_no_more_than_their_factors() -> None:
     draws = torch.rand(64, DRAWS)
     brighter = train_view(square, draws, dataclasses.replace(STILL, brightness=0.2), unchanged)
     assert brighter.min() >= 80 - 1e-3 and brighter.max() <= 120 + 1e-3 and brighter.std() > 5
-    alike = train_view(square, draws, dataclasses.replace(STILL, contrast=0.5, saturation=0.5), unchanged)
-    assert torch.allclose(alike, torch.full_like(alike, 100.0), atol=1e-2)  # grey and even: nothing to change
-    paler = train_view(gradient(), torch.zeros(1, DRAWS), dataclasses.replace(STILL, saturation=1.0), unchanged)
-    assert torch.allclose(paler[:, 0], paler[:, 1], atol=1e-2) and torch.allclose(paler[:, 0], paler[:, 2], atol=1e-2)
+    alike = train_view(
+        square, draws, dataclasses.replace(STILL, contrast=0.5, saturation=0.5), unchanged
+    )
+    assert torch.allclose(
+        alike, torch.full_like(alike, 100.0), atol=1e-2
+    )  # grey and even: nothing to change
+    paler = train_view(
+        gradient(), torch.zeros(1, DRAWS), dataclasses.replace(STILL, saturation=1.0), unchanged
+    )
+    assert torch.allclose(paler[:, 0], paler[:, 1], atol=1e-2) and torch.allclose(
+        paler[:, 0], paler[:, 2], atol=1e-2
+    )
 
 
 def test_erasing_makes_a_rectangle_plain_in_the_chosen_share() -> None:
     square = torch.full((200, SIDE, SIDE, 3), 255, dtype=torch.uint8)
-    view = train_view(square, torch.rand(200, DRAWS), dataclasses.replace(STILL, erase=0.3), unchanged)
+    view = train_view(
+        square, torch.rand(200, DRAWS), dataclasses.replace(STILL, erase=0.3), unchanged
+    )
     erased = (view == 0).all(dim=1).float().mean(dim=(1, 2))
     assert 0.2 < (erased > 0).float().mean() < 0.4
     assert erased[erased > 0].min() > 0.01 and erased.max() < 0.25
 
 
 @pytest.mark.parametrize("resident", [True, False])
-def test_the_feed_hands_out_every_batch_in_order_from_memory_or_by_its_thread(resident: bool) -> None:
+def test_the_feed_hands_out_every_batch_in_order_from_memory_or_by_its_thread(
+    resident: bool,
+) -> None:
     squares = np.random.default_rng(0).integers(0, 256, (20, 8, 8, 3), dtype=np.uint8)
     order = np.random.default_rng(1).permutation(20)
     batches = [order[:7], order[7:14], order[14:14], order[14:]]

@@ -1,4 +1,6 @@
-"""The promise about copies, measured: 200 real pictures with 60 planted copies, and 200 cut-outs on white."""
+"""The promise about copies, measured: 200 real pictures with 60 planted copies, and 200 cut-outs on
+white.
+"""
 
 import io
 from collections.abc import Callable, Iterator
@@ -13,10 +15,22 @@ from tests.training.conftest import on_white, stamps
 from training.nearcopies import CopyIndex, Fingerprint, fingerprint, near_copy_pairs
 
 PICTURES = 200
-# One toy seen from its sides, and the copies that the collection of photographs itself brings along.
+# One toy seen from its sides, and the copies that the collection of photographs itself brings
+# along.
 SAME_MOTIF = ("dreydl", "_mirror", "fireman240a")
 FOLDERS = (
-    *("animals", "plants", "food", "vehicles", "household", "hobbies", "sports", "clothes", "town", "space"),
+    *(
+        "animals",
+        "plants",
+        "food",
+        "vehicles",
+        "household",
+        "hobbies",
+        "sports",
+        "clothes",
+        "town",
+        "space",
+    ),
     *("seasonal", "military", "people"),
 )
 
@@ -28,7 +42,9 @@ def encoded(picture: Image.Image, quality: int = 80) -> Image.Image:
 
 
 def resized(picture: Image.Image) -> Image.Image:
-    return encoded(picture.resize((picture.width * 2 // 3, picture.height * 2 // 3), Image.Resampling.LANCZOS))
+    return encoded(
+        picture.resize((picture.width * 2 // 3, picture.height * 2 // 3), Image.Resampling.LANCZOS)
+    )
 
 
 def mirrored(picture: Image.Image) -> Image.Image:
@@ -60,7 +76,11 @@ PLAIN: dict[str, tuple[Edit, int]] = {
     "re-encoded": (lambda picture: encoded(picture, 30), 9),
     "mirrored": (mirrored, 9),
 }
-EDITED: dict[str, tuple[Edit, int]] = {"cropped": (cropped, 9), "captioned": (captioned, 9), "framed": (framed, 9)}
+EDITED: dict[str, tuple[Edit, int]] = {
+    "cropped": (cropped, 9),
+    "captioned": (captioned, 9),
+    "framed": (framed, 9),
+}
 
 
 def photographs() -> list[Image.Image]:
@@ -89,7 +109,9 @@ def scenes() -> list[Image.Image]:
 
 @cache
 def measured(kind: str) -> tuple[dict[str, float], list[tuple[int, int]]]:
-    """Share of the planted copies found under their original, by edit, and the pairs that are no copies."""
+    """Share of the planted copies found under their original, by edit, and the pairs that are no
+    copies.
+    """
     pictures = scenes() if kind == "scenes" else photographs()
     prints = [fingerprint(picture) for picture in pictures]
     index = CopyIndex()
@@ -107,7 +129,9 @@ def measured(kind: str) -> tuple[dict[str, float], list[tuple[int, int]]]:
     return shares, [pair for pair in merged if pair[0] != pair[1]]
 
 
-def copies_of(pictures: list[Image.Image], edit: Edit, numbers: list[int]) -> Iterator[tuple[int, Fingerprint]]:
+def copies_of(
+    pictures: list[Image.Image], edit: Edit, numbers: list[int]
+) -> Iterator[tuple[int, Fingerprint]]:
     for number in numbers:
         yield number, fingerprint(edit(pictures[number]))
 

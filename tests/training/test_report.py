@@ -31,7 +31,12 @@ from training.report import Origin, write_report
 from training.wording import counted, duration, interval, listed, percent, shortened
 
 HOSTILE = ('<img src=x onerror="alert(1)"> & $x^2$', "](javascript:1) '\"> 柴犬 שיבא")
-ORIGIN = Origin("EfficientNet-Lite0", "Weights are Apache-2.0.", 256, {"features": 2.5, "train": 61.0, "export": 7})
+ORIGIN = Origin(
+    "EfficientNet-Lite0",
+    "Weights are Apache-2.0.",
+    256,
+    {"features": 2.5, "train": 61.0, "export": 7},
+)
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 BROWSER_FLAGS = (
     "--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--disable-background-networking",
@@ -68,20 +73,31 @@ class Page(HTMLParser):
 
 def written(run: Path, folder: Path, findings: Findings, **changes: Any) -> str:
     names = tuple(findings.metrics["per_class"])
-    arguments = {"run_folder": run, "look": look, "origin": ORIGIN, "report": lambda done, total: None} | changes
+    arguments = {
+        "run_folder": run,
+        "look": look,
+        "origin": ORIGIN,
+        "report": lambda done, total: None,
+    } | changes
     write_report(folder / "report.html", findings, config_of(run, names), **arguments)
     return (folder / "report.html").read_text(encoding="utf-8")
 
 
 @pytest.fixture(scope="module")
 def plain(imported_run: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
-    return written(imported_run, tmp_path_factory.mktemp("plain"), findings_of(imported_run, better_than_chance=True))
+    return written(
+        imported_run,
+        tmp_path_factory.mktemp("plain"),
+        findings_of(imported_run, better_than_chance=True),
+    )
 
 
 @pytest.fixture(scope="module")
 def hostile(imported_run: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
     """Everything that others may write holds markup."""
-    findings = tuned(findings_of(imported_run, HOSTILE, notices=["<b>notice</b>"], better_than_chance=True))
+    findings = tuned(
+        findings_of(imported_run, HOSTILE, notices=["<b>notice</b>"], better_than_chance=True)
+    )
     evil = {
         "credit": "<i>credit</i>",
         "page_url": "javascript:alert(1)",
@@ -96,27 +112,49 @@ def hostile(imported_run: Path, tmp_path_factory: pytest.TempPathFactory) -> str
 def test_the_verdict_stands_before_everything_else(plain: str, imported_run: Path) -> None:
     text = Page(plain).text
     sentence = verdict(findings_of(imported_run, better_than_chance=True).metrics)
-    assert sentence.startswith("On 12 test pictures that it never saw, this model is right on 83.3 % (95 % interval 55")
+    assert sentence.startswith(
+        "On 12 test pictures that it never saw, this model is right on 83.3 % (95 % interval 55"
+    )
     assert text.index(sentence) < text.index("Figures")
 
 
-def test_the_first_sentence_says_when_the_classes_could_not_be_told_apart(imported_run: Path, tmp_path: Path) -> None:
-    page = Page(written(imported_run, tmp_path, findings_of(imported_run, better_than_chance=False)))
-    assert page.text.split("Picaisso report")[1].split(":")[0].strip().endswith("The classes could not be told apart")
+def test_the_first_sentence_says_when_the_classes_could_not_be_told_apart(
+    imported_run: Path, tmp_path: Path
+) -> None:
+    page = Page(
+        written(imported_run, tmp_path, findings_of(imported_run, better_than_chance=False))
+    )
+    assert (
+        page.text.split("Picaisso report")[1]
+        .split(":")[0]
+        .strip()
+        .endswith("The classes could not be told apart")
+    )
     assert "no better than guessing" in page.text
 
 
 def test_the_page_asks_the_network_for_nothing(plain: str) -> None:
     page = Page(plain)
-    (policy,) = [found["content"] for tag, found in page.tags if found.get("http-equiv") == "Content-Security-Policy"]
+    (policy,) = [
+        found["content"]
+        for tag, found in page.tags
+        if found.get("http-equiv") == "Content-Security-Policy"
+    ]
     assert policy.startswith("default-src 'none'; img-src data:; style-src 'unsafe-inline'")
-    assert not {"script", "iframe", "object", "embed", "form", "base", "img"} & {tag for tag, _ in page.tags}
+    assert not {"script", "iframe", "object", "embed", "form", "base", "img"} & {
+        tag for tag, _ in page.tags
+    }
     assert not page.values("src") and not page.values("srcset")
     for tag, found in page.tags:
         address = found.get("href", found.get("xlink:href", "#"))
-        assert address.startswith(("#", "data:")) or (tag == "a" and address.startswith("https://pictures.example/"))
+        assert address.startswith(("#", "data:")) or (
+            tag == "a" and address.startswith("https://pictures.example/")
+        )
     assert "@import" not in plain
-    assert all(found.startswith(("data:image/jpeg;base64,", "#")) for found in re.findall(r"url\(([^)]*)", plain))
+    assert all(
+        found.startswith(("data:image/jpeg;base64,", "#"))
+        for found in re.findall(r"url\(([^)]*)", plain)
+    )
 
 
 def test_every_link_inside_the_page_leads_somewhere_and_no_id_stands_twice(hostile: str) -> None:
@@ -130,23 +168,47 @@ def test_every_link_inside_the_page_leads_somewhere_and_no_id_stands_twice(hosti
 def test_the_figures_are_those_of_the_metrics(hostile: str, plain: str, imported_run: Path) -> None:
     metrics = tuned(findings_of(imported_run, HOSTILE)).metrics
     text = Page(hostile).text
-    shares = [metrics["accuracy"], metrics["balanced_accuracy"], metrics["majority_baseline"], NETWORK["accuracy"]]
-    shares += [metrics["head"]["accuracy"], *(row["accuracy"] for row in metrics["by_source"].values())]
+    shares = [
+        metrics["accuracy"],
+        metrics["balanced_accuracy"],
+        metrics["majority_baseline"],
+        NETWORK["accuracy"],
+    ]
+    shares += [
+        metrics["head"]["accuracy"],
+        *(row["accuracy"] for row in metrics["by_source"].values()),
+    ]
     shares += [row[key] for row in metrics["per_class"].values() for key in ("recall", "precision")]
     shares += [metrics["unknown"]["share"], *metrics["shortcuts"].values()]
     assert [share for share in shares if percent(share) not in text] == []
     bounds = [metrics["interval"], NETWORK["interval"], metrics["unknown"]["interval"]]
     assert [pair for pair in bounds if interval(pair) not in text] == []
-    for words in (f"{metrics['macro_f1']:.3f}", "above 0.700", CURVE["sentence"], "The network is better.", "1.250"):
+    for words in (
+        f"{metrics['macro_f1']:.3f}",
+        "above 0.700",
+        CURVE["sentence"],
+        "The network is better.",
+        "1.250",
+    ):
         assert words in text
-    assert "All of them were kept." in text and "6 epochs" in text and "float32" in text and "1 min 10 s" in text
+    assert (
+        "All of them were kept." in text
+        and "6 epochs" in text
+        and "float32" in text
+        and "1 min 10 s" in text
+    )
     assert "What more pictures would bring can be measured from 300 on" in Page(plain).text
 
 
 def test_notices_and_a_shortcut_stand_in_the_page(imported_run: Path, tmp_path: Path) -> None:
-    findings = findings_of(imported_run, notices=["Weights were missing."], shortcut_warning="The size tells it.")
+    findings = findings_of(
+        imported_run, notices=["Weights were missing."], shortcut_warning="The size tells it."
+    )
     text = Page(written(imported_run, tmp_path, findings)).text
-    assert text.index("Weights were missing.") < text.index("Figures") + 200 and "The size tells it." in text
+    assert (
+        text.index("Weights were missing.") < text.index("Figures") + 200
+        and "The size tells it." in text
+    )
 
 
 def test_text_of_others_never_becomes_markup(hostile: str) -> None:
@@ -160,18 +222,26 @@ def test_text_of_others_never_becomes_markup(hostile: str) -> None:
     assert not [address for address in page.values("href") if "javascript" in address]
 
 
-def test_each_cell_of_the_confusion_matrix_shows_its_pictures(plain: str, imported_run: Path) -> None:
+def test_each_cell_of_the_confusion_matrix_shows_its_pictures(
+    plain: str, imported_run: Path
+) -> None:
     matrix = findings_of(imported_run).metrics["confusion"]["matrix"]
     assert matrix == [[4, 2], [0, 6]]
     for truth, row in enumerate(matrix):
         for said, count in enumerate(row):
-            behind = plain.split(f'id="cell-{truth}-{said}"')[1].split("</section>")[0] if count else ""
+            behind = (
+                plain.split(f'id="cell-{truth}-{said}"')[1].split("</section>")[0] if count else ""
+            )
             assert behind.count('role="img"') == count
             assert (f'href="#cell-{truth}-{said}"' in plain) == bool(count)
-    assert re.search(r'class="cell first" id="cell-0-1"', plain), "the commonest mistake is open at first"
+    assert re.search(r'class="cell first" id="cell-0-1"', plain), (
+        "the commonest mistake is open at first"
+    )
 
 
-def test_the_worst_come_first_with_both_maps_nearest_pictures_and_credits(plain: str, imported_run: Path) -> None:
+def test_the_worst_come_first_with_both_maps_nearest_pictures_and_credits(
+    plain: str, imported_run: Path
+) -> None:
     section = plain.split('id="worst"')[1].split("</section>")[0]
     cards = section.split('<li class="wrong">')[1:]
     assert len(cards) == 2
@@ -187,7 +257,9 @@ def test_credits_are_not_offered_where_nothing_is_known(imported_run: Path, tmp_
     findings = findings_of(imported_run)
     unknown = [dataclasses.replace(row, credit="", page_url="") for row in findings.rows]
     page = written(imported_run, tmp_path, dataclasses.replace(findings, rows=unknown))
-    assert "<summary>" not in page and "Neither authors nor pages of the pictures are known." in page
+    assert (
+        "<summary>" not in page and "Neither authors nor pages of the pictures are known." in page
+    )
 
 
 def test_suspects_stand_with_score_reason_and_suggestion(plain: str, imported_run: Path) -> None:
@@ -198,7 +270,9 @@ def test_suspects_stand_with_score_reason_and_suggestion(plain: str, imported_ru
     assert section.count("→") == sum(suspect.kind == "label" for suspect in findings.suspects)
 
 
-def test_sources_and_licences_are_counted_and_all_credits_listed(plain: str, imported_run: Path) -> None:
+def test_sources_and_licences_are_counted_and_all_credits_listed(
+    plain: str, imported_run: Path
+) -> None:
     section = Page(plain.split('id="pictures"')[1].split("</section>")[0])
     rows = [row for row in findings_of(imported_run).rows if row.split]
     for (source, licence), count in Counter((row.source, row.license) for row in rows).items():
@@ -215,11 +289,17 @@ def test_a_picture_is_embedded_once_however_often_it_is_shown(plain: str) -> Non
             assert picture.format == "JPEG" and max(picture.size) <= 176
 
 
-def test_the_same_findings_give_the_same_bytes(plain: str, imported_run: Path, tmp_path: Path) -> None:
-    assert written(imported_run, tmp_path, findings_of(imported_run, better_than_chance=True)) == plain
+def test_the_same_findings_give_the_same_bytes(
+    plain: str, imported_run: Path, tmp_path: Path
+) -> None:
+    assert (
+        written(imported_run, tmp_path, findings_of(imported_run, better_than_chance=True)) == plain
+    )
 
 
-def test_the_model_is_asked_for_mistakes_and_a_few_of_each_class_alone(imported_run: Path, tmp_path: Path) -> None:
+def test_the_model_is_asked_for_mistakes_and_a_few_of_each_class_alone(
+    imported_run: Path, tmp_path: Path
+) -> None:
     reports: list[tuple[int, int]] = []
     asked: list[Any] = []
     written(
@@ -243,7 +323,15 @@ def test_a_picture_that_has_gone_is_left_out(imported_run: Path, tmp_path: Path)
 
 def test_a_thousand_pictures_stay_under_six_megabytes(tmp_path: Path) -> None:
     findings = noisy_findings(tmp_path, 1000)
-    write_report(tmp_path / "report.html", findings, config_of(tmp_path), tmp_path, look, ORIGIN, lambda *at: None)
+    write_report(
+        tmp_path / "report.html",
+        findings,
+        config_of(tmp_path),
+        tmp_path,
+        look,
+        ORIGIN,
+        lambda *at: None,
+    )
     assert 1e6 < (tmp_path / "report.html").stat().st_size < 6e6
     assert "more." in (tmp_path / "report.html").read_text()
 
@@ -259,7 +347,14 @@ def noisy_findings(run: Path, count: int) -> Findings:
         path = run / "images" / f"{number}.jpg"
         if number:
             path.hardlink_to(first)
-        rows.append(ImageRow(f"images/{number}.jpg", f"c00{number % 2 + 1}", f"{number:064d}", credit="Somebody " * 8))
+        rows.append(
+            ImageRow(
+                f"images/{number}.jpg",
+                f"c00{number % 2 + 1}",
+                f"{number:064d}",
+                credit="Somebody " * 8,
+            )
+        )
     classes = [{"id": "c001", "name": "mammal"}, {"id": "c002", "name": "plant"}]
     (run / "config.json").write_text(json.dumps({"classes": classes, "seed": 0}))
     (run / "manifest.jsonl").write_text("".join(json.dumps(row.as_json()) + "\n" for row in rows))
@@ -276,7 +371,9 @@ def test_an_album_refuses_what_is_beyond_its_limit(imported_run: Path) -> None:
 
 
 def test_a_picture_can_be_taken_out_of_a_finished_page(imported_run: Path) -> None:
-    first, second = sorted(f"images/{path.name}" for path in (imported_run / "images").iterdir())[:2]
+    first, second = sorted(f"images/{path.name}" for path in (imported_run / "images").iterdir())[
+        :2
+    ]
     album = Album(imported_run, 1_000_000)
     names = {file: album.thumbnail(file) for file in (first, second)}
     laid = album.map_of(first, 1, Image.new("RGB", (8, 8)))
@@ -287,8 +384,12 @@ def test_a_picture_can_be_taken_out_of_a_finished_page(imported_run: Path) -> No
     assert f".{names[second]}{{" in left and "body{margin:0}" in left
 
 
-def test_a_picture_taken_out_of_a_report_leaves_neither_author_nor_place(plain: str, imported_run: Path) -> None:
-    shown = next(row for row in findings_of(imported_run).rows if row.split == "test" and row.page_url)
+def test_a_picture_taken_out_of_a_report_leaves_neither_author_nor_place(
+    plain: str, imported_run: Path
+) -> None:
+    shown = next(
+        row for row in findings_of(imported_run).rows if row.split == "test" and row.page_url
+    )
     link = f'"{shown.page_url}"'
     assert plain.count(link) > 1
     left = without_pictures(plain, [shown.file])
@@ -302,7 +403,9 @@ def drawn() -> dict[str, str]:
     sureness = random.uniform(0.5, 1, 60)
     return {
         "reliability": plots.reliability(sureness, random.random(60) < sureness),
-        "classes": plots.class_bars([plots.ClassRates(name, 0.8, (0.6, 0.9), 0, (0, 1)) for name in HOSTILE]),
+        "classes": plots.class_bars(
+            [plots.ClassRates(name, 0.8, (0.6, 0.9), 0, (0, 1)) for name in HOSTILE]
+        ),
         "tuning": plots.tuning_curves(EPOCHS),
         "learning": plots.learning_curve(CURVE),
         "novelty": plots.novelty_histogram(random.gamma(9, 0.05, 80), 0.7),
@@ -319,17 +422,25 @@ def test_plots_are_well_formed_take_the_colours_of_the_page_and_are_the_same_eve
         assert len(set(ids)) == len(ids) and all(found.startswith(f"{name}-") for found in ids)
         assert not re.search(r"#[0-9a-f]{6}", svg) and "var(--" in svg and "font-family" not in svg
         assert "<text" in svg and "<metadata" not in svg and "<style" not in svg
-        assert all(f'id="{found}"' in svg for found in re.findall(r'(?:url\(|href=")#([^")]+)', svg))
+        assert all(
+            f'id="{found}"' in svg for found in re.findall(r'(?:url\(|href=")#([^")]+)', svg)
+        )
 
 
 def test_class_names_in_plots_are_text_whatever_they_hold() -> None:
-    texts = [element.text for element in ElementTree.fromstring(drawn()["classes"]).iter() if element.text]
+    texts = [
+        element.text
+        for element in ElementTree.fromstring(drawn()["classes"]).iter()
+        if element.text
+    ]
     assert all(name in texts for name in HOSTILE)
 
 
 def test_one_picture_and_extreme_values_can_be_plotted() -> None:
     assert plots.reliability(np.array([1.0]), np.array([False]))
-    assert plots.novelty_histogram(np.array([0.2, 5.0]), 0.21) and plots.novelty_histogram(np.array([0.0]), 0.0)
+    assert plots.novelty_histogram(np.array([0.2, 5.0]), 0.21) and plots.novelty_histogram(
+        np.array([0.0]), 0.0
+    )
     assert plots.tuning_curves(EPOCHS[:1]) and plots.phase_bars({"features": 0.0})
 
 
@@ -385,10 +496,16 @@ def test_a_browser_shows_the_page_whole_and_asks_for_nothing(
         "return [...document.querySelectorAll('.shot:not(.absent)')].map(e => getComputedStyle(e).backgroundImage)"
     )
     assert len(shown) > 40 and all(image.startswith('url("data:image/jpeg') for image in shown)
-    visible = "return [...document.querySelectorAll('.cell')].filter(e => e.offsetHeight).map(e => e.id)"
+    visible = (
+        "return [...document.querySelectorAll('.cell')].filter(e => e.offsetHeight).map(e => e.id)"
+    )
     assert browser.execute_script(visible) == ["cell-0-1"]
-    browser.execute_script("arguments[0].click()", browser.find_element(By.CSS_SELECTOR, '[href="#cell-1-1"]'))
+    browser.execute_script(
+        "arguments[0].click()", browser.find_element(By.CSS_SELECTOR, '[href="#cell-1-1"]')
+    )
     assert browser.execute_script(visible) == ["cell-1-1"]
     assert browser.get_log("browser") == []
-    asked = re.findall(r'"Network.requestWillBeSent".*?"url":"([^"]{0,80})', str(browser.get_log("performance")))
+    asked = re.findall(
+        r'"Network.requestWillBeSent".*?"url":"([^"]{0,80})', str(browser.get_log("performance"))
+    )
     assert asked and all(address.startswith(("file:", "data:")) for address in asked)

@@ -21,7 +21,9 @@ def labelled(labels: np.ndarray, seed: int = 0) -> Labelled:
     return Labelled(labels, list(range(len(labels))), int(labels.max()) + 1, seed)
 
 
-def warning(found: np.ndarray, labels: np.ndarray, model: float, sources: list[str] | None = None) -> str | None:
+def warning(
+    found: np.ndarray, labels: np.ndarray, model: float, sources: list[str] | None = None
+) -> str | None:
     figures = shortcuts(found, sources or ["folder"] * len(labels), labelled(labels))
     return shortcut_warning(figures, model, labels, int(labels.max()) + 1)
 
@@ -77,7 +79,9 @@ def test_photographs_of_two_kinds_raise_no_warning(folders: tuple[str, str]) -> 
 
 @pytest.mark.parametrize(("size", "classes"), [(40, 2), (80, 2), (200, 4), (1000, 10)])
 @pytest.mark.parametrize("model", [None, 0.65, 0.95])
-def test_traits_that_tell_nothing_raise_no_warning(size: int, classes: int, model: float | None) -> None:
+def test_traits_that_tell_nothing_raise_no_warning(
+    size: int, classes: int, model: float | None
+) -> None:
     for seed in range(5):
         found, sources, labels = unrelated(size, classes, seed)
         figures = shortcuts(found, sources, labelled(labels, seed))
@@ -95,17 +99,24 @@ def test_traits_that_tell_nothing_raise_no_warning(size: int, classes: int, mode
         ("source", ["The source of a picture alone", "where pictures come from"]),
     ],
 )
-def test_pictures_alike_but_for_one_trait_raise_a_warning_that_names_it(trait: str, words: list[str]) -> None:
+def test_pictures_alike_but_for_one_trait_raise_a_warning_that_names_it(
+    trait: str, words: list[str]
+) -> None:
     """Photographs of one kind, split at random; in one class alone they are changed."""
     pictures = [picture.convert("RGB") for picture in photographs_of("animals/mammals", "food")]
     labels = np.random.default_rng(1).permutation(np.arange(len(pictures)) % 2)
     change = {
         "size": lambda picture: picture.resize((640, 480)),
         "brightness": lambda picture: picture.point(lambda value: value // 4),
-        "sharpness": lambda picture: picture.filter(ImageFilter.GaussianBlur(max(picture.size) / 30)),
+        "sharpness": lambda picture: picture.filter(
+            ImageFilter.GaussianBlur(max(picture.size) / 30)
+        ),
         "source": lambda picture: picture,
     }[trait]
-    changed = [change(picture) if label else picture for picture, label in zip(pictures, labels, strict=True)]
+    changed = [
+        change(picture) if label else picture
+        for picture, label in zip(pictures, labels, strict=True)
+    ]
     sources = ["bing" if label and trait == "source" else "wikimedia" for label in labels]
     said = warning(measured(changed), labels, model=0.97, sources=sources)
     assert said is not None and all(word in said for word in words)
@@ -121,7 +132,9 @@ def test_a_trait_in_the_middle_of_the_range_is_found_too() -> None:
 
 def test_traits_that_tell_the_class_only_together_are_named_together() -> None:
     found, _, labels = unrelated(400, 2, 3)
-    kind = np.where(labels == 1, 3, np.random.default_rng(33).integers(0, 3, 400))  # class 1: bright and from bing
+    kind = np.where(
+        labels == 1, 3, np.random.default_rng(33).integers(0, 3, 400)
+    )  # class 1: bright and from bing
     found[:, 2] = 80 + 90 * (kind % 2)
     sources = ["bing" if one else "flickr" for one in kind // 2]
     said = warning(found, labels, 0.95, sources)
@@ -140,7 +153,9 @@ def test_a_model_that_sees_far_more_than_a_trait_raises_no_warning() -> None:
 
 def test_a_model_that_has_learned_nothing_has_learned_no_shortcut() -> None:
     found, _, labels = unrelated(200, 2, 5)
-    figures = shortcuts(found, ["bing" if label else "flickr" for label in labels], labelled(labels))
+    figures = shortcuts(
+        found, ["bing" if label else "flickr" for label in labels], labelled(labels)
+    )
     assert figures["source"] == 1.0
     assert shortcut_warning(figures, 0.52, labels, 2) is None
     assert shortcut_warning(figures, 0.95, labels, 2) is not None
@@ -169,4 +184,6 @@ def test_classes_of_unequal_size_count_alike() -> None:
 
 def test_the_same_pictures_and_seed_give_the_same_figures() -> None:
     found, sources, labels = unrelated(120, 3, 8)
-    assert shortcuts(found, sources, labelled(labels, 5)) == shortcuts(found, sources, labelled(labels, 5))
+    assert shortcuts(found, sources, labelled(labels, 5)) == shortcuts(
+        found, sources, labelled(labels, 5)
+    )

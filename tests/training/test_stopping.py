@@ -31,14 +31,18 @@ def terminated() -> None:
     time.sleep(0.01)
 
 
-def test_a_signal_stops_at_once_and_a_second_one_disturbs_nothing(request_to_stop: StopRequest) -> None:
+def test_a_signal_stops_at_once_and_a_second_one_disturbs_nothing(
+    request_to_stop: StopRequest,
+) -> None:
     with pytest.raises(Stopped):
         terminated()
     terminated()
     assert request_to_stop.asked
 
 
-def test_a_signal_at_a_bad_moment_is_noted_and_takes_effect_afterwards(request_to_stop: StopRequest) -> None:
+def test_a_signal_at_a_bad_moment_is_noted_and_takes_effect_afterwards(
+    request_to_stop: StopRequest,
+) -> None:
     finished = False
     with pytest.raises(Stopped), request_to_stop.deferred():
         terminated()
@@ -46,7 +50,9 @@ def test_a_signal_at_a_bad_moment_is_noted_and_takes_effect_afterwards(request_t
     assert finished
 
 
-def test_an_error_at_a_bad_moment_is_told_and_not_replaced_by_the_stop(request_to_stop: StopRequest) -> None:
+def test_an_error_at_a_bad_moment_is_told_and_not_replaced_by_the_stop(
+    request_to_stop: StopRequest,
+) -> None:
     with pytest.raises(ValueError, match="broken"), request_to_stop.deferred():
         terminated()
         raise ValueError("broken")
@@ -66,7 +72,9 @@ def test_the_time_left_goes_by_the_pace_of_this_attempt(tmp_path: Path) -> None:
         run.report(901, 1000)
         run.report(1000, 1000)
     first, second, third, last = rows(run)
-    assert first["eta_seconds"] is None and second["eta_seconds"] is None and last["eta_seconds"] == 0
+    assert (
+        first["eta_seconds"] is None and second["eta_seconds"] is None and last["eta_seconds"] == 0
+    )
     assert third["eta_seconds"] >= 99 * 0.2, "one picture took 0.2 s, and 99 are left"
 
 
@@ -85,6 +93,8 @@ def test_a_split_that_an_earlier_attempt_made_stays_as_it_is(tmp_path: Path) -> 
         ImageRow(f"images/{n}.jpg", f"c00{n % 2 + 1}", f"{n:064x}", split=part, group=n)
         for n, part in enumerate(("train",) * 8 + ("val",) * 8 + ("test",) * 8)
     ]
-    rows[3] = dataclasses.replace(rows[3], split=None)  # left out, as a near copy of a picture in another part
+    rows[3] = dataclasses.replace(
+        rows[3], split=None
+    )  # left out, as a near copy of a picture in another part
     copies = NearCopies(pairs=[(3, 9)], groups={place: row.group for place, row in enumerate(rows)})
     assert _split(Run(tmp_path, CONFIG, no_listener), rows, copies) == rows

@@ -35,7 +35,9 @@ FLAGS = (
 )  # fmt: skip
 PAGE = TryPage(exporting.NAMES, 0.9, 256, "EfficientNet-Lite0", "0.1.0")
 
-in_chromium = pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="Chromium and its driver are not installed")
+in_chromium = pytest.mark.skipif(
+    not (CHROMIUM and DRIVER), reason="Chromium and its driver are not installed"
+)
 
 
 @pytest.fixture(scope="module")
@@ -137,7 +139,9 @@ def test_the_vendored_runtime_is_what_its_manifest_says() -> None:
         content = (VENDORED / name).read_bytes()
         assert hashlib.sha256(content).hexdigest() == entry["sha256"], name
         if name.endswith(".gz"):
-            assert hashlib.sha256(gzip.decompress(content)).hexdigest() == entry["unpacked_sha256"], name
+            assert (
+                hashlib.sha256(gzip.decompress(content)).hexdigest() == entry["unpacked_sha256"]
+            ), name
     assert f"ONNX Runtime Web v{manifest['version']}" in (VENDORED / "ort.wasm.min.js").read_text()
 
 
@@ -145,7 +149,11 @@ def test_the_page_forbids_all_but_its_own_scripts(folder: Path) -> None:
     text = (folder / "try.html").read_text()
     (policy,) = re.findall(r'http-equiv="Content-Security-Policy" content="([^"]+)"', text)
     rules = dict(rule.strip().split(" ", 1) for rule in policy.split(";"))
-    assert rules["default-src"] == "'none'" and "connect-src" not in rules and "unsafe-inline" not in policy
+    assert (
+        rules["default-src"] == "'none'"
+        and "connect-src" not in rules
+        and "unsafe-inline" not in policy
+    )
     scripts = re.findall(r"<script>(.*?)</script>", text, re.DOTALL)
     assert len(scripts) == 2
     for script in scripts:
@@ -157,7 +165,9 @@ def test_the_page_forbids_all_but_its_own_scripts(folder: Path) -> None:
 
 @in_chromium
 @pytest.mark.browser
-def test_it_agrees_with_onnx_runtime_on_the_same_pixels(page: webdriver.Chrome, model: Model, tmp_path: Path) -> None:
+def test_it_agrees_with_onnx_runtime_on_the_same_pixels(
+    page: webdriver.Chrome, model: Model, tmp_path: Path
+) -> None:
     known = set()
     for number, picture in enumerate(exporting.odd_pictures(10, seed=3)):
         path = saved(tmp_path, picture, f"{number}.png")
@@ -179,15 +189,23 @@ def test_transparency_grey_palettes_and_a_turned_camera_are_read_as_elsewhere(
     picture = Image.fromarray(exporting.blots(np.random.default_rng(8), 200, 320))
     layer = picture.copy()
     layer.putalpha(Image.linear_gradient("L").resize(picture.size))
-    for name, form in (("alpha", layer), ("grey", picture.convert("L")), ("palette", picture.quantize(16))):
+    for name, form in (
+        ("alpha", layer),
+        ("grey", picture.convert("L")),
+        ("palette", picture.quantize(16)),
+    ):
         form.save(tmp_path / f"{name}.png")
-        assert agree(classify(page, tmp_path / f"{name}.png"), model, tmp_path / f"{name}.png", 5e-3), name
+        assert agree(
+            classify(page, tmp_path / f"{name}.png"), model, tmp_path / f"{name}.png", 5e-3
+        ), name
     exif = Image.Exif()
     exif[0x0112] = 6  # turned by a quarter
     picture.save(tmp_path / "turned.jpg", quality=95, exif=exif)
     found = classify(page, tmp_path / "turned.jpg")
     assert (found["width"], found["height"]) == (200, 320)
-    assert agree(found, model, tmp_path / "turned.jpg", 0.05), "JPEG decoders differ, but not by this"
+    assert agree(found, model, tmp_path / "turned.jpg", 0.05), (
+        "JPEG decoders differ, but not by this"
+    )
 
 
 @in_chromium
@@ -213,7 +231,10 @@ def test_what_is_no_picture_is_named_and_the_next_picture_works(
         ("half.png", photograph.read_bytes()[:40]),
     ):
         (tmp_path / name).write_bytes(content)
-        assert give_wrong(page, tmp_path / name) == f"“{name}” is no picture that this browser can read."
+        assert (
+            give_wrong(page, tmp_path / name)
+            == f"“{name}” is no picture that this browser can read."
+        )
         assert not page.find_element(By.ID, "answer").is_displayed()
     assert agree(classify(page, photograph), model, photograph)
     assert problem(page) == ""
@@ -234,17 +255,23 @@ document.body.dispatchEvent(kind === "paste"
 @in_chromium
 @pytest.mark.browser
 @pytest.mark.parametrize("kind", ["drop", "paste"])
-def test_a_picture_is_dropped_or_pasted(page: webdriver.Chrome, model: Model, photograph: Path, kind: str) -> None:
+def test_a_picture_is_dropped_or_pasted(
+    page: webdriver.Chrome, model: Model, photograph: Path, kind: str
+) -> None:
     page.execute_script(HANDED_OVER, kind, "", "")
     assert problem(page).startswith("There is no picture in that.")
-    page.execute_script(HANDED_OVER, kind, base64.b64encode(photograph.read_bytes()).decode(), "photograph.png")
+    page.execute_script(
+        HANDED_OVER, kind, base64.b64encode(photograph.read_bytes()).decode(), "photograph.png"
+    )
     wait_for(page, "ready", 1)
     assert agree(result(page), model, photograph) and problem(page) == ""
 
 
 def canvas(driver: webdriver.Chrome) -> np.ndarray:
     url = driver.execute_script("return document.getElementById('view').toDataURL()")
-    return np.asarray(Image.open(io.BytesIO(base64.b64decode(url.split(",")[1]))).convert("RGB"), float)
+    return np.asarray(
+        Image.open(io.BytesIO(base64.b64decode(url.split(",")[1]))).convert("RGB"), float
+    )
 
 
 @in_chromium
@@ -263,7 +290,9 @@ def test_the_map_of_each_class_is_laid_over_the_picture_by_keyboard(
         assert chosen.get_attribute("value") == str(number)
         expected = np.asarray(overlay(picture, evidence(cam, int(number)), 256, height), float)
         assert np.abs(canvas(page) - expected).mean() < 1.5
-        assert exporting.NAMES[number] in (page.find_element(By.ID, "view").get_attribute("aria-label") or "")
+        assert exporting.NAMES[number] in (
+            page.find_element(By.ID, "view").get_attribute("aria-label") or ""
+        )
         chosen.send_keys(Keys.ARROW_DOWN)
     assert np.array_equal(canvas(page), as_array(picture)), "the keys go round to the picture alone"
 
@@ -281,7 +310,9 @@ def test_a_model_that_is_not_inside_is_dropped_first(
         foreign[-1] ^= 1
         (tmp_path / "model.onnx").write_bytes(foreign)
         page.find_element(By.ID, "file").send_keys(str(tmp_path / "model.onnx"))
-        WebDriverWait(page, 20).until(lambda driver: "not the model that belongs to this page" in problem(driver))
+        WebDriverWait(page, 20).until(
+            lambda driver: "not the model that belongs to this page" in problem(driver)
+        )
         page.find_element(By.ID, "file").send_keys(str(photograph))
         WebDriverWait(page, 20).until(lambda driver: problem(driver).startswith("First the model"))
         page.find_element(By.ID, "file").send_keys(str(folder / "model.onnx"))
@@ -318,8 +349,12 @@ def test_it_fits_a_phone_and_is_legible_in_the_dark(
     page.execute_cdp_cmd("Emulation.setEmulatedMedia", media)
     classify(page, photograph)
     assert page.execute_script("return document.documentElement.scrollWidth") <= width
-    ground, ink = page.execute_script("const s = getComputedStyle(document.body); return [s.backgroundColor, s.color]")
-    dark = sum(map(int, re.findall(r"\d+", ground)[:3])) < sum(map(int, re.findall(r"\d+", ink)[:3]))
+    ground, ink = page.execute_script(
+        "const s = getComputedStyle(document.body); return [s.backgroundColor, s.color]"
+    )
+    dark = sum(map(int, re.findall(r"\d+", ground)[:3])) < sum(
+        map(int, re.findall(r"\d+", ink)[:3])
+    )
     assert dark == (scheme == "dark")
     names = [name.text for name in page.find_elements(By.CSS_SELECTOR, ".bar .name")]
     assert set(names) == {"Picture alone", *exporting.NAMES}

@@ -19,11 +19,15 @@ def places(tmp_path: Path, url: str, folder: Path | None = None) -> WeightPlaces
     return WeightPlaces(folder, tmp_path / "cache", url)
 
 
-def test_weights_are_downloaded_once_and_then_taken_from_the_cache(tmp_path: Path, server: LoopbackServer) -> None:
+def test_weights_are_downloaded_once_and_then_taken_from_the_cache(
+    tmp_path: Path, server: LoopbackServer
+) -> None:
     server.files[f"/models/{NAME}"] = CONTENT
     seen: list[tuple[int, int]] = []
     for _ in range(2):
-        path = find_weights(NAME, places(tmp_path, f"{server.url}/models/"), lambda *row: seen.append(row))
+        path = find_weights(
+            NAME, places(tmp_path, f"{server.url}/models/"), lambda *row: seen.append(row)
+        )
         assert path.read_bytes() == CONTENT
     assert server.asked == [f"/models/{NAME}"]
     assert seen[-1] == (len(CONTENT), len(CONTENT))
@@ -36,7 +40,9 @@ def test_the_given_folder_comes_first_and_nothing_is_downloaded(tmp_path: Path) 
     assert find_weights(NAME, places(tmp_path, "", tmp_path / "given")) == tmp_path / "given" / NAME
 
 
-def test_a_damaged_file_in_the_cache_is_downloaded_again(tmp_path: Path, server: LoopbackServer) -> None:
+def test_a_damaged_file_in_the_cache_is_downloaded_again(
+    tmp_path: Path, server: LoopbackServer
+) -> None:
     server.files[f"/{NAME}"] = CONTENT
     (tmp_path / "cache").mkdir()
     (tmp_path / "cache" / NAME).write_bytes(CONTENT[:-1])
@@ -71,7 +77,9 @@ def test_a_server_that_cannot_be_asked_is_said_at_once(tmp_path: Path, url: str)
     assert time.monotonic() - started < 15
 
 
-def test_downloaded_weights_are_the_ones_that_the_network_gets(tmp_path: Path, server: LoopbackServer) -> None:
+def test_downloaded_weights_are_the_ones_that_the_network_gets(
+    tmp_path: Path, server: LoopbackServer
+) -> None:
     from torchvision.models import resnet18
 
     torch.manual_seed(3)
@@ -94,16 +102,23 @@ def test_weights_that_cannot_be_had_are_replaced_by_the_bundled_ones_and_said_so
     assert server.asked == ["/resnet50-11ad3fa6.pth"]
     assert loaded.backbone.name == "efficientnet_lite0"
     assert loaded.notice is not None
-    assert "ResNet50" in loaded.notice and "404" in loaded.notice and "used instead" in loaded.notice
+    assert (
+        "ResNet50" in loaded.notice and "404" in loaded.notice and "used instead" in loaded.notice
+    )
 
 
 def test_the_bundled_network_has_its_real_weights_under_the_names_that_timm_knows() -> None:
     import timm
 
-    loaded = load_backbone(BACKBONES["efficientnet_lite0"], "pretrained", WeightPlaces(None, Path(), ""))
+    loaded = load_backbone(
+        BACKBONES["efficientnet_lite0"], "pretrained", WeightPlaces(None, Path(), "")
+    )
     backbone = loaded.backbone
     oracle = timm.create_model("tf_efficientnet_lite0", num_classes=0).eval()
-    ours = {backbone.delivered_name(name): tensor for name, tensor in loaded.network.state_dict().items()}
+    ours = {
+        backbone.delivered_name(name): tensor
+        for name, tensor in loaded.network.state_dict().items()
+    }
     assert list(ours) == list(oracle.state_dict())
     oracle.load_state_dict(ours, strict=True)
     pictures = torch.randn(2, 3, 224, 224, generator=torch.manual_seed(0))

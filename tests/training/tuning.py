@@ -1,4 +1,5 @@
-"""A tiny network and digits to fine-tune it on; as a program, one fine-tuning that may kill itself or be one of many.
+"""A tiny network and digits to fine-tune it on; as a program, one fine-tuning that may kill itself
+or be one of many.
 
 `python tuning.py FOLDER OUT --die-after STEPS`; started by torchrun, its processes share the work.
 """
@@ -29,7 +30,9 @@ NO_LIMIT = 1e6  # seconds
 
 
 class TinyBody(nn.Module):
-    """Three convolutions, 224 to 7 pixels, with a batch normalisation whose statistics are not those of the data."""
+    """Three convolutions, 224 to 7 pixels, with a batch normalisation whose statistics are not
+    those of the data.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -74,13 +77,19 @@ def tiny_network(classes: int = 3, backbone: Backbone = TINY) -> PictureNetwork:
 
 
 def digits(folder: Path, counts: tuple[int, ...] = (14, 14, 14), val: int = 4) -> Material:
-    """Written digits 0, 1, 2... enlarged to squares, so many of each, of which `val` are for val."""
+    """Written digits 0, 1, 2... enlarged to squares, so many of each, of which `val` are for
+    val.
+    """
     from sklearn.datasets import load_digits
 
     found = load_digits()
-    chosen = np.concatenate([np.flatnonzero(found.target == n)[:count] for n, count in enumerate(counts)])
+    chosen = np.concatenate(
+        [np.flatnonzero(found.target == n)[:count] for n, count in enumerate(counts)]
+    )
     labels = found.target[chosen].astype(np.int64)
-    rows = [ImageRow(file=f"images/{place}.jpg", class_id="", sha256=str(place)) for place in chosen]
+    rows = [
+        ImageRow(file=f"images/{place}.jpg", class_id="", sha256=str(place)) for place in chosen
+    ]
     cache = open_cache(folder, rows, SIDE)
     for place, number in enumerate(chosen):
         values = np.kron(found.images[number], np.ones((SIDE // 8, SIDE // 8))) * (255 / 16)
@@ -89,7 +98,9 @@ def digits(folder: Path, counts: tuple[int, ...] = (14, 14, 14), val: int = 4) -
     place_in_class = np.concatenate([np.arange(count) for count in counts])
     held_out = place_in_class < val
     weights = np.ones(len(labels), np.float32)
-    return Material(cache, labels, np.flatnonzero(~held_out), np.flatnonzero(held_out), len(counts), weights)
+    return Material(
+        cache, labels, np.flatnonzero(~held_out), np.flatnonzero(held_out), len(counts), weights
+    )
 
 
 def main() -> None:
@@ -98,10 +109,14 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--die-after", type=int, default=0, metavar="STEPS")
     options = parser.parse_args()
-    assert not {"sklearn", "scipy", "onnx", "safetensors", "matplotlib"} & set(sys.modules)  # those come where used
+    assert not {"sklearn", "scipy", "onnx", "safetensors", "matplotlib"} & set(
+        sys.modules
+    )  # those come where used
     torch.set_num_threads(1)
     names = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
-    processes = Processes(*(int(os.environ[name]) for name in names)) if "RANK" in os.environ else ALONE
+    processes = (
+        Processes(*(int(os.environ[name]) for name in names)) if "RANK" in os.environ else ALONE
+    )
     with connected(processes):
         if not processes.first:
             follow(processes, {"tiny": TINY})
@@ -109,7 +124,12 @@ def main() -> None:
         tuned = _tune(options, processes)
         dismiss(processes)
     torch.save(
-        {"state": tuned.state, "logits": torch.from_numpy(tuned.val_logits), "epochs": tuned.epochs}, options.out
+        {
+            "state": tuned.state,
+            "logits": torch.from_numpy(tuned.val_logits),
+            "epochs": tuned.epochs,
+        },
+        options.out,
     )
 
 

@@ -1,4 +1,6 @@
-"""Requests in every state, made by the real pipeline and by rows, with real files below a data folder per test."""
+"""Requests in every state, made by the real pipeline and by rows, with real files below a data
+folder per test.
+"""
 
 import hashlib
 from contextlib import contextmanager
@@ -33,7 +35,9 @@ MODEL_ZIP = bytes(range(256)) * 8  # 2048 bytes in which every offset is recogni
 
 @pytest.fixture(autouse=True)
 def site(tmp_path: Path, settings, db) -> Path:
-    """A data folder of the test's own, and static files under their plain names (nothing is collected in tests)."""
+    """A data folder of the test's own, and static files under their plain names (nothing is
+    collected in tests).
+    """
     settings.DATA_DIR = tmp_path
     settings.MAIL_DIR = tmp_path / "mail"
     plain = {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"}
@@ -113,7 +117,12 @@ def delivered(*names: str, better: bool = True) -> ClassifierRequest:
         image_class.found, image_class.kept = 20, 2
         image_class.rejected = {"duplicate": 9, "unreachable": 5, "too_small": 1}
         image_class.outcomes = [
-            {"name": "bing", "outcome": "partial", "found": 10, "message": "Bing asked for a human check."},
+            {
+                "name": "bing",
+                "outcome": "partial",
+                "found": 10,
+                "message": "Bing asked for a human check.",
+            },
             {"name": "openverse", "outcome": "ok", "found": 10, "message": ""},
         ]
         image_class.save()
@@ -121,7 +130,13 @@ def delivered(*names: str, better: bool = True) -> ClassifierRequest:
     for stage in pipeline.STAGES[1:]:
         now = timezone.now()
         Job.objects.create(
-            request=request, stage=stage.name, queue=stage.queue, state="done", attempt=1, started=now, finished=now
+            request=request,
+            stage=stage.name,
+            queue=stage.queue,
+            state="done",
+            attempt=1,
+            started=now,
+            finished=now,
         )
     version = DatasetVersion.objects.create(request=request, number=1, images=4)
     n = len(classes)
@@ -141,19 +156,31 @@ def delivered(*names: str, better: bool = True) -> ClassifierRequest:
 
 
 def add_artifact(version: DatasetVersion, kind: str, content: bytes) -> Artifact:
-    path = Path("requests") / str(version.request_id) / "artifacts" / str(version.number) / f"{kind}.zip"
+    path = (
+        Path("requests")
+        / str(version.request_id)
+        / "artifacts"
+        / str(version.number)
+        / f"{kind}.zip"
+    )
     file = version.request.folder.parents[1] / path
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_bytes(content)
     digest = hashlib.sha256(content).hexdigest()
-    return Artifact.objects.create(version=version, kind=kind, path=str(path), bytes=len(content), sha256=digest)
+    return Artifact.objects.create(
+        version=version, kind=kind, path=str(path), bytes=len(content), sha256=digest
+    )
 
 
 def stopped(status: str, **fields) -> ClassifierRequest:
     """A request that ended in collecting: failed, or short of pictures."""
     request = running()
     request.jobs.update(state=JobState.FAILED, finished=timezone.now())
-    error = {"stage": "collect", "reason": "Only 3 pictures of “dog”.", "remedy": "Try another wording."}
+    error = {
+        "stage": "collect",
+        "reason": "Only 3 pictures of “dog”.",
+        "remedy": "Try another wording.",
+    }
     assert request.move(status, error=error)
     for name, value in fields.items():
         setattr(request, name, value)
@@ -165,7 +192,8 @@ def stopped(status: str, **fields) -> ClassifierRequest:
 def overtaken(**columns):
     """The first change that is made to a request finds that someone else has just changed its row.
 
-    A real race in slow motion: the other change happens between reading the row and the UPDATE that would have won.
+    A real race in slow motion: the other change happens between reading the row and the UPDATE that
+    would have won.
     """
     overtaking = []
 
@@ -185,7 +213,9 @@ def operations() -> None:
     SourceHealth.record("bing", "blocked", "Bing asked for a human check.")
     WorkerBeat.objects.create(cluster="collect-1", queue="collect")
     assert BrowserTurn.take(1, 1, timezone.now() + timedelta(minutes=2))
-    TakenDown.objects.create(what=TakenDown.What.SHA256, digest="a" * 64, reason="asked for by its author")
+    TakenDown.objects.create(
+        what=TakenDown.What.SHA256, digest="a" * 64, reason="asked for by its author"
+    )
 
 
 @pytest.fixture

@@ -1,4 +1,6 @@
-"""The dashboard: every list and every row opens, records stay records, and the queue's own tables are out of reach."""
+"""The dashboard: every list and every row opens, records stay records, and the queue's own tables
+are out of reach.
+"""
 
 import re
 from datetime import timedelta
@@ -12,7 +14,14 @@ from django.urls import NoReverseMatch, reverse
 from django.utils import timezone
 
 from requests_app import pipeline
-from requests_app.models import ClassifierRequest, Job, OutgoingMail, SourceHealth, Status, WorkerBeat
+from requests_app.models import (
+    ClassifierRequest,
+    Job,
+    OutgoingMail,
+    SourceHealth,
+    Status,
+    WorkerBeat,
+)
 from tests.web.conftest import delivered, operations, post, running, stopped, submitted
 
 MODELS = list(apps.get_app_config("requests_app").get_models())
@@ -215,7 +224,9 @@ def test_a_closed_source_is_opened_again(boss):
 def sources_on(page: str) -> dict[str, list[str]]:
     """source -> the other cells of its row in the table of the first page."""
     table = re.search(r'<table class="sources">.*?</table>', page, re.DOTALL).group(0)
-    rows = [re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row, re.DOTALL) for row in table.split("<tr>")[2:]]
+    rows = [
+        re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row, re.DOTALL) for row in table.split("<tr>")[2:]
+    ]
     cells = [[" ".join(re.sub(r"<[^>]*>", " ", cell).split()) for cell in row] for row in rows]
     return {row[0]: row[1:] for row in cells}
 
@@ -223,8 +234,12 @@ def sources_on(page: str) -> dict[str, list[str]]:
 def test_the_first_page_tells_how_each_source_is(boss):
     SourceHealth.record("openverse", "ok", "")
     for _ in range(2):
-        SourceHealth.record("bing", "blocked", "Bing asked for <b>a human</b> check.", cool_down_seconds=3600)
-    SourceHealth.objects.filter(name="openverse").update(asked=timezone.now() - timedelta(minutes=90))
+        SourceHealth.record(
+            "bing", "blocked", "Bing asked for <b>a human</b> check.", cool_down_seconds=3600
+        )
+    SourceHealth.objects.filter(name="openverse").update(
+        asked=timezone.now() - timedelta(minutes=90)
+    )
     shown = sources_on(boss.get("/admin/").content.decode())
     until = SourceHealth.objects.get(name="bing").closed_until
     assert shown["Openverse"] == ["answered", "–", "1 hour, 30 minutes ago", "open now"]

@@ -6,7 +6,11 @@ from collections.abc import Iterator
 
 import pytest
 from selenium import webdriver
-from selenium.common.exceptions import NoSuchElementException, StaleElementReferenceException, WebDriverException
+from selenium.common.exceptions import (
+    NoSuchElementException,
+    StaleElementReferenceException,
+    WebDriverException,
+)
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
@@ -18,7 +22,9 @@ from tests.web.conftest import delivered, keep_picture, running, stopped
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 pytestmark = [
     pytest.mark.browser,
-    pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="Chromium and its driver are not installed"),
+    pytest.mark.skipif(
+        not (CHROMIUM and DRIVER), reason="Chromium and its driver are not installed"
+    ),
 ]
 FLAGS = [
     "--headless=new",
@@ -47,7 +53,9 @@ def open_browser(*, scripts: bool) -> webdriver.Chrome:
         options.add_argument(flag)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
     if not scripts:
-        options.add_experimental_option("prefs", {"profile.managed_default_content_settings.javascript": 2})
+        options.add_experimental_option(
+            "prefs", {"profile.managed_default_content_settings.javascript": 2}
+        )
     return webdriver.Chrome(options=options, service=Service(DRIVER))
 
 
@@ -60,14 +68,21 @@ def chromium() -> Iterator[webdriver.Chrome]:
 
 @pytest.fixture
 def browser(chromium) -> Iterator[webdriver.Chrome]:
-    """A page must not make the browser complain: a blocked script, a missing file, an error of ours."""
+    """A page must not make the browser complain: a blocked script, a missing file, an error of
+    ours.
+    """
     chromium.get_log("browser")
     yield chromium
-    complaints = [entry["message"] for entry in chromium.get_log("browser") if "favicon" not in entry["message"]]
+    complaints = [
+        entry["message"]
+        for entry in chromium.get_log("browser")
+        if "favicon" not in entry["message"]
+    ]
     assert complaints == []
 
 
-# What the driver says, in errors that have no class of their own, when a page goes away between two of its questions.
+# What the driver says, in errors that have no class of their own, when a page goes away between two
+# of its questions.
 GOING_AWAY = (
     "does not belong to the document",
     "cannot find context",
@@ -109,7 +124,9 @@ def press(driver: webdriver.Chrome, words: str) -> None:
 
 
 def test_three_classes_from_the_form_to_the_queue_and_away_again(browser, address):
-    """Also shows that our own forms are accepted, although the pages tell other sites nothing of their address."""
+    """Also shows that our own forms are accepted, although the pages tell other sites nothing of
+    their address.
+    """
     browser.get(address)
     press(browser, "+ Add a class")
     assert browser.switch_to.active_element.get_attribute("id") == "id_classes_2"
@@ -139,7 +156,9 @@ def test_rows_that_are_added_and_removed_keep_classes_and_queries_together(brows
         press(browser, "+ Add a class")
     fill(browser, "cat", "dog", "owl", "bee")
     browser.find_element(By.CSS_SELECTOR, "details.options > summary").click()
-    for field, query in zip(browser.find_elements(By.NAME, "queries"), ["", "", "owl bird", "bee insect"], strict=True):
+    for field, query in zip(
+        browser.find_elements(By.NAME, "queries"), ["", "", "owl bird", "bee insect"], strict=True
+    ):
         field.send_keys(query)
     browser.find_elements(By.CSS_SELECTOR, "[data-remove]")[0].click()
     press(browser, "Make my classifier")
@@ -174,7 +193,9 @@ def test_a_retry_that_was_not_accepted_strands_nobody(browser, address):
     field.send_keys("5")
     press(browser, "Try again")
     wait(browser, lambda d: d.find_elements(By.CSS_SELECTOR, "[role=alert]"))
-    assert browser.get_log("browser")[0]["message"].count("400")  # the browser reports the refusal, and no more
+    assert browser.get_log("browser")[0]["message"].count(
+        "400"
+    )  # the browser reports the refusal, and no more
     browser.get(browser.current_url)  # what a press of Return in the address bar does
     assert browser.current_url == request.url
     assert heading(browser) == "Your help is needed"
@@ -190,19 +211,25 @@ def test_polls_without_news_change_nothing_on_the_page(browser, address):
     mark = "document.getElementById('progress').dataset.seen = 'yes'"
     browser.execute_script(mark)
     time.sleep(4.5)
-    assert browser.execute_script("return document.getElementById('progress').dataset.seen") == "yes"
+    assert (
+        browser.execute_script("return document.getElementById('progress').dataset.seen") == "yes"
+    )
     polls = "return performance.getEntriesByType('resource').filter(e => e.name.endsWith('/progress/')).length"
     assert browser.execute_script(polls) >= 2
 
 
 def test_the_file_that_the_browser_saves_is_the_file(browser, address, tmp_path):
     request = delivered()
-    browser.execute_cdp_cmd("Browser.setDownloadBehavior", {"behavior": "allow", "downloadPath": str(tmp_path / "got")})
+    browser.execute_cdp_cmd(
+        "Browser.setDownloadBehavior", {"behavior": "allow", "downloadPath": str(tmp_path / "got")}
+    )
     browser.get(request.url)
     browser.find_element(By.CSS_SELECTOR, ".downloads a").click()
     saved = tmp_path / "got" / "picaisso-model.zip"
     wait(browser, lambda _: saved.exists())
-    assert saved.read_bytes() == request.versions.get().artifacts.get(kind="model").file.read_bytes()
+    assert (
+        saved.read_bytes() == request.versions.get().artifacts.get(kind="model").file.read_bytes()
+    )
 
 
 @pytest.mark.parametrize("width", [390, 1280])
@@ -212,9 +239,16 @@ def test_nothing_is_wider_than_the_screen(browser, address, width):
     metrics = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 600}
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
     try:
-        for place in (address, request.url, request.url + "delete/", stopped("needs_attention").url):
+        for place in (
+            address,
+            request.url,
+            request.url + "delete/",
+            stopped("needs_attention").url,
+        ):
             browser.get(place)
-            assert browser.execute_script("return document.documentElement.scrollWidth") <= width, place
+            assert browser.execute_script("return document.documentElement.scrollWidth") <= width, (
+                place
+            )
     finally:
         browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
 
@@ -226,12 +260,16 @@ def test_everything_works_without_scripts(address):
         fill(driver, "cat", "dog")
         press(driver, "+ Add a class")
         wait(driver, lambda d: len(d.find_elements(By.NAME, "classes")) == 3)
-        driver.find_elements(By.NAME, "classes")[2].send_keys("owl\n")  # Return sends the form, and adds no row
+        driver.find_elements(By.NAME, "classes")[2].send_keys(
+            "owl\n"
+        )  # Return sends the form, and adds no row
         wait(driver, lambda d: "/r/" in d.current_url)
         request = ClassifierRequest.objects.get()
         assert request.classes.count() == 3
         pipeline.confirm(request)
-        wait(driver, lambda d: heading(d) == "Waiting in the queue", seconds=12)  # the page reloads itself
+        wait(
+            driver, lambda d: heading(d) == "Waiting in the queue", seconds=12
+        )  # the page reloads itself
         press(driver, "Cancel")
         wait(driver, lambda d: heading(d) == "Cancelled")
     finally:

@@ -10,7 +10,8 @@ from requests_app.models import ClassifierRequest, OutgoingMail
 from tests.web.conftest import post
 
 GOOD = {"classes": ["corgi", "shiba inu"], "email": "ada@example.org"}
-SCOTLAND = "🏴\U000e0067\U000e0062\U000e0073\U000e0063\U000e0074\U000e007f"  # a flag spelt in tag characters
+# a flag spelt in tag characters
+SCOTLAND = "🏴\U000e0067\U000e0062\U000e0073\U000e0063\U000e0074\U000e007f"
 OPTIONS = {"queries": ["", ""], "images_per_class": "100", "license": "any", "backbone": "resnet50"}
 
 
@@ -23,7 +24,9 @@ def complaints(page: str) -> dict[str, str]:
 def test_the_page_is_there(client):
     response = client.get("/")
     assert response.status_code == 200
-    assert response.content.count(b'name="classes"') == 3  # two rows, and the one that "add a class" copies
+    assert (
+        response.content.count(b'name="classes"') == 3
+    )  # two rows, and the one that "add a class" copies
     assert b"autofocus" not in response.content
 
 
@@ -31,8 +34,15 @@ def test_a_good_form_makes_a_request_and_goes_to_its_page(holder):
     response = post(holder, "/", **GOOD, **OPTIONS)
     request = ClassifierRequest.objects.get()
     assert (response.status_code, response.headers["Location"]) == (303, f"/r/{request.token}/")
-    assert [(c.name, c.query) for c in request.classes.all()] == [("corgi", "corgi"), ("shiba inu", "shiba inu")]
-    assert (request.email, request.images_per_class, request.license) == ("ada@example.org", 100, "any")
+    assert [(c.name, c.query) for c in request.classes.all()] == [
+        ("corgi", "corgi"),
+        ("shiba inu", "shiba inu"),
+    ]
+    assert (request.email, request.images_per_class, request.license) == (
+        "ada@example.org",
+        100,
+        "any",
+    )
     assert request.status == "unconfirmed"
     assert OutgoingMail.objects.get().to == "ada@example.org"
 
@@ -42,7 +52,12 @@ def test_the_options_are_optional_for_programs(holder):
 
 
 def test_every_option_arrives(holder):
-    options = {"queries": ["", "shiba inu dog"], "images_per_class": "38", "license": "open", "backbone": "resnet18"}
+    options = {
+        "queries": ["", "shiba inu dog"],
+        "images_per_class": "38",
+        "license": "open",
+        "backbone": "resnet18",
+    }
     assert post(holder, "/", **{**GOOD, **options}).status_code == 303
     request = ClassifierRequest.objects.get()
     assert (request.images_per_class, request.license, request.backbone) == (38, "open", "resnet18")
@@ -50,7 +65,10 @@ def test_every_option_arrives(holder):
 
 
 def test_empty_extra_rows_are_ignored(holder):
-    assert post(holder, "/", **{**GOOD, "classes": ["", "corgi", "  ", "shiba inu", ""]}).status_code == 303
+    assert (
+        post(holder, "/", **{**GOOD, "classes": ["", "corgi", "  ", "shiba inu", ""]}).status_code
+        == 303
+    )
     assert [c.name for c in ClassifierRequest.objects.get().classes.all()] == ["corgi", "shiba inu"]
 
 
@@ -90,7 +108,9 @@ def test_what_nobody_sees_is_left_out_of_names_and_what_shapes_them_stays(holder
 
 
 @pytest.mark.parametrize(
-    "pair", [("👩\u200d🔬", "👩🔬"), ("می\u200cخواهم", "میخواهم"), ("shiba inu", "shibainu")], ids=ascii
+    "pair",
+    [("👩\u200d🔬", "👩🔬"), ("می\u200cخواهم", "میخواهم"), ("shiba inu", "shibainu")],
+    ids=ascii,
 )
 def test_names_that_look_different_are_two_classes(holder, pair):
     assert post(holder, "/", classes=list(pair), email="ada@example.org").status_code == 303
@@ -101,29 +121,85 @@ BAD = {
     "one class only": ({"classes": ["corgi", ""]}, "id_classes_1", "second class"),
     "one class, no empty row": ({"classes": ["corgi"]}, "id_classes_1", "second class"),
     "equal": ({"classes": ["corgi", "corgi"]}, "id_classes_1", "same as class 1"),
-    "equal but for case and spaces": ({"classes": ["Cat", " cat "]}, "id_classes_1", "same as class 1"),
+    "equal but for case and spaces": (
+        {"classes": ["Cat", " cat "]},
+        "id_classes_1",
+        "same as class 1",
+    ),
     "equal after folding": ({"classes": ["Straße", "STRASSE"]}, "id_classes_1", "same as class 1"),
     "equal after composing": ({"classes": ["é", "e\u0301"]}, "id_classes_1", "same as class 1"),
     "equal, not neighbours": ({"classes": ["a", "b", "A"]}, "id_classes_2", "same as class 1"),
-    "equal but for a zero-width space": ({"classes": ["cat", "cat\u200b"]}, "id_classes_1", "same as class 1"),
-    "equal but for a byte order mark": ({"classes": ["\ufeffcat", "cat"]}, "id_classes_1", "same as class 1"),
-    "equal but for a soft hyphen": ({"classes": ["cat", "c\u00adat"]}, "id_classes_1", "same as class 1"),
-    "equal but for a word joiner": ({"classes": ["cat", "c\u2060at"]}, "id_classes_1", "same as class 1"),
-    "equal but for a joiner": ({"classes": ["cat", "ca\u200dt"]}, "id_classes_1", "same as class 1"),
-    "equal but for a joiner at the end": ({"classes": ["🐶", "🐶\u200d"]}, "id_classes_1", "same as class 1"),
-    "equal but for a selector": ({"classes": ["cat", "cat\ufe0f"]}, "id_classes_1", "same as class 1"),
-    "equal but for two spaces": ({"classes": ["shiba inu", "shiba  inu"]}, "id_classes_1", "same as class 1"),
-    "equal but for another space": ({"classes": ["shiba inu", "Shiba\u00a0inu"]}, "id_classes_1", "same as class 1"),
+    "equal but for a zero-width space": (
+        {"classes": ["cat", "cat\u200b"]},
+        "id_classes_1",
+        "same as class 1",
+    ),
+    "equal but for a byte order mark": (
+        {"classes": ["\ufeffcat", "cat"]},
+        "id_classes_1",
+        "same as class 1",
+    ),
+    "equal but for a soft hyphen": (
+        {"classes": ["cat", "c\u00adat"]},
+        "id_classes_1",
+        "same as class 1",
+    ),
+    "equal but for a word joiner": (
+        {"classes": ["cat", "c\u2060at"]},
+        "id_classes_1",
+        "same as class 1",
+    ),
+    "equal but for a joiner": (
+        {"classes": ["cat", "ca\u200dt"]},
+        "id_classes_1",
+        "same as class 1",
+    ),
+    "equal but for a joiner at the end": (
+        {"classes": ["🐶", "🐶\u200d"]},
+        "id_classes_1",
+        "same as class 1",
+    ),
+    "equal but for a selector": (
+        {"classes": ["cat", "cat\ufe0f"]},
+        "id_classes_1",
+        "same as class 1",
+    ),
+    "equal but for two spaces": (
+        {"classes": ["shiba inu", "shiba  inu"]},
+        "id_classes_1",
+        "same as class 1",
+    ),
+    "equal but for another space": (
+        {"classes": ["shiba inu", "Shiba\u00a0inu"]},
+        "id_classes_1",
+        "same as class 1",
+    ),
     "65 characters": ({"classes": ["corgi", "x" * 65]}, "id_classes_1", "At most 64"),
     "NUL": ({"classes": ["corgi", "a\0b"]}, "id_classes_1", "control characters"),
     "line break": ({"classes": ["corgi", "a\nb"]}, "id_classes_1", "control characters"),
     "escape": ({"classes": ["corgi", "a\x1b[0m"]}, "id_classes_1", "control characters"),
-    "turned reading direction": ({"classes": ["corgi", "abc\u202egnp"]}, "id_classes_1", "reading direction"),
+    "turned reading direction": (
+        {"classes": ["corgi", "abc\u202egnp"]},
+        "id_classes_1",
+        "reading direction",
+    ),
     "isolate": ({"classes": ["corgi", "\u2066abc"]}, "id_classes_1", "reading direction"),
-    "nothing visible": ({"classes": ["corgi", "\u200b\u200d"]}, "id_classes_1", "no visible character"),
-    "an empty pattern": ({"classes": ["corgi", "\u2800\ufe0f"]}, "id_classes_1", "no visible character"),
+    "nothing visible": (
+        {"classes": ["corgi", "\u200b\u200d"]},
+        "id_classes_1",
+        "no visible character",
+    ),
+    "an empty pattern": (
+        {"classes": ["corgi", "\u2800\ufe0f"]},
+        "id_classes_1",
+        "no visible character",
+    ),
     "eleven": ({"classes": [str(i) for i in range(11)]}, "id_classes_10", "At most 10"),
-    "query without a name": ({"classes": ["a", "b", ""], "queries": ["", "", "c"]}, "id_classes_2", "Name this"),
+    "query without a name": (
+        {"classes": ["a", "b", ""], "queries": ["", "", "c"]},
+        "id_classes_2",
+        "Name this",
+    ),
     "long query": ({"queries": ["", "q" * 201]}, "id_queries_1", "At most 200"),
     "query with a tab": ({"queries": ["a\tb", ""]}, "id_queries_0", "control characters"),
     "no address": ({"email": ""}, "id_email", "Type the address"),
@@ -131,20 +207,52 @@ BAD = {
     "localhost": ({"email": "a@localhost"}, "id_email", "not an e-mail address"),
     "domain without a dot": ({"email": "a@intranet"}, "id_email", "not an e-mail address"),
     "literal address": ({"email": "a@[127.0.0.1]"}, "id_email", "not an e-mail address"),
-    "255 characters": ({"email": "a@" + "b" * 60 + ".example" * 25 + ".org"}, "id_email", "at most 254"),
+    "255 characters": (
+        {"email": "a@" + "b" * 60 + ".example" * 25 + ".org"},
+        "id_email",
+        "at most 254",
+    ),
     "two addresses": ({"email": "a@example.org, b@example.org"}, "id_email", "One address only"),
-    "two addresses, no comma": ({"email": "a@example.org b@example.org"}, "id_email", "One address only"),
+    "two addresses, no comma": (
+        {"email": "a@example.org b@example.org"},
+        "id_email",
+        "One address only",
+    ),
     "name and address": ({"email": "Ada <ada@example.org>"}, "id_email", "not an e-mail address"),
     "quoted name": ({"email": '"a,b"@example.org'}, "id_email", "not an e-mail address"),
-    "header injection": ({"email": "a@example.org\r\nBcc: b@example.org"}, "id_email", "not an e-mail address"),
+    "header injection": (
+        {"email": "a@example.org\r\nBcc: b@example.org"},
+        "id_email",
+        "not an e-mail address",
+    ),
     "line break at the end": ({"email": "a@example.org\r\n"}, "id_email", "not an e-mail address"),
     "NUL in the address": ({"email": "a\0@example.org"}, "id_email", "not an e-mail address"),
-    "domain too long when encoded": ({"email": "a@" + 62 * "ä" + ".org"}, "id_email", "Mail cannot reach"),
-    "address too long when encoded": ({"email": "a" * 64 + "@" + "ä." * 35 + "org"}, "id_email", "at most 254"),
-    "a domain that would become another": ({"email": "a@straße.example"}, "id_email", "Mail cannot reach"),
-    "letters that only newer servers take": ({"email": "jürgen@example.org"}, "id_email", "unaccented letters"),
+    "domain too long when encoded": (
+        {"email": "a@" + 62 * "ä" + ".org"},
+        "id_email",
+        "Mail cannot reach",
+    ),
+    "address too long when encoded": (
+        {"email": "a" * 64 + "@" + "ä." * 35 + "org"},
+        "id_email",
+        "at most 254",
+    ),
+    "a domain that would become another": (
+        {"email": "a@straße.example"},
+        "id_email",
+        "Mail cannot reach",
+    ),
+    "letters that only newer servers take": (
+        {"email": "jürgen@example.org"},
+        "id_email",
+        "unaccented letters",
+    ),
     "a sign in a circle": ({"email": "a@ex🐶mple.org"}, "id_email", "not an e-mail address"),
-    "65 characters before the @": ({"email": "a" * 65 + "@example.org"}, "id_email", "64 before the @"),
+    "65 characters before the @": (
+        {"email": "a" * 65 + "@example.org"},
+        "id_email",
+        "64 before the @",
+    ),
     "very many pictures": ({"images_per_class": "9" * 5000}, "id_images_per_class", "20 to 500"),
     "too few pictures": ({"images_per_class": "19"}, "id_images_per_class", "20 to 500"),
     "too many pictures": ({"images_per_class": "501"}, "id_images_per_class", "20 to 500"),
@@ -170,9 +278,19 @@ def test_bad_input_is_answered_beside_its_field(holder, case):
 
 
 def test_everything_typed_is_kept(holder):
-    fields = {"classes": ["corgi", "<b>&", "cat"], "queries": ["dog", "", "x"], "email": "no", "images_per_class": "7"}
+    fields = {
+        "classes": ["corgi", "<b>&", "cat"],
+        "queries": ["dog", "", "x"],
+        "email": "no",
+        "images_per_class": "7",
+    }
     page = post(holder, "/", **fields, license="open", backbone="resnet18").content.decode()
-    assert re.findall(r'name="classes"[^>]*value="(.*?)"', page) == ["corgi", "&lt;b&gt;&amp;", "cat", ""]
+    assert re.findall(r'name="classes"[^>]*value="(.*?)"', page) == [
+        "corgi",
+        "&lt;b&gt;&amp;",
+        "cat",
+        "",
+    ]
     assert re.findall(r'name="queries"[^>]*value="(.*?)"', page) == ["dog", "", "x", ""]
     assert 'value="no"' in page
     assert 'value="7"' in page
@@ -185,7 +303,11 @@ def test_the_first_complaint_has_the_focus_and_a_summary_names_all(holder):
     assert page.count("autofocus") == 1
     assert "autofocus" in re.search(r'<input[^>]*id="id_classes_1"[^>]*>', page).group(0)
     summary = re.search(r'role="alert".*?</div>', page, re.DOTALL).group(0)
-    assert re.findall(r'href="#(\w+)"', summary) == ["id_classes_1", "id_email", "id_images_per_class"]
+    assert re.findall(r'href="#(\w+)"', summary) == [
+        "id_classes_1",
+        "id_email",
+        "id_images_per_class",
+    ]
     assert "<details" in page
     assert re.search(r'<details class="options" open>', page)  # the field in question can be seen
 
@@ -211,7 +333,9 @@ def test_a_class_is_added_without_scripts(holder):
 
 
 def test_a_class_is_removed_without_scripts(holder):
-    page = post(holder, "/", classes=["a", "b", "c", "d"], queries=["", "", "x", "y"], remove="2").content.decode()
+    page = post(
+        holder, "/", classes=["a", "b", "c", "d"], queries=["", "", "x", "y"], remove="2"
+    ).content.decode()
     assert re.findall(r'name="classes"[^>]*value="(.*?)"', page)[:3] == ["a", "b", "d"]
     assert re.findall(r'name="queries"[^>]*value="(.*?)"', page)[:3] == ["", "", "y"]
 
@@ -220,7 +344,11 @@ def test_a_class_is_removed_without_scripts(holder):
 def test_a_row_that_is_not_there_cannot_be_removed(holder, row):
     response = post(holder, "/", classes=["a", "b", "c"], remove=row)
     assert response.status_code == 200
-    assert re.findall(r'name="classes"[^>]*value="(.*?)"', response.content.decode())[:3] == ["a", "b", "c"]
+    assert re.findall(r'name="classes"[^>]*value="(.*?)"', response.content.decode())[:3] == [
+        "a",
+        "b",
+        "c",
+    ]
 
 
 def test_a_domain_in_other_letters_gets_its_mail(holder, mailoutbox, settings):

@@ -1,4 +1,6 @@
-"""The mails' words: rendered by the outbox itself, from the templates that lie beside each other."""
+"""The mails' words: rendered by the outbox itself, from the templates that lie beside each
+other.
+"""
 
 import re
 
@@ -33,7 +35,11 @@ def mails(name: str = SECRET) -> list[OutgoingMail]:
     """One of each kind."""
     submitted(name, "dog")
     confirm = OutgoingMail.objects.get()
-    error = {"stage": "collect", "reason": "Too few pictures & more.", "remedy": "Try another wording."}
+    error = {
+        "stage": "collect",
+        "reason": "Too few pictures & more.",
+        "remedy": "Try another wording.",
+    }
     stuck = stopped("needs_attention")
     return [
         confirm,
@@ -51,7 +57,9 @@ def test_subjects_are_one_line_and_name_no_class():
 
 def test_both_forms_carry_the_link_and_nothing_unfinished():
     for row in mails():
-        link = pipeline.confirmation_link(row.request) if "confirm" in row.subject else row.request.url
+        link = (
+            pipeline.confirmation_link(row.request) if "confirm" in row.subject else row.request.url
+        )
         assert link in row.text
         assert f'href="{link}"' in row.html
         for text in (row.text, row.html):

@@ -1,4 +1,6 @@
-"""A request's pages: who may see them, what they show in every state, and how they stay up to date."""
+"""A request's pages: who may see them, what they show in every state, and how they stay up to
+date.
+"""
 
 import io
 import re
@@ -27,7 +29,8 @@ def words(page: str) -> str:
     return " ".join(re.sub(r"<[^>]*>", " ", page).split())
 
 
-# --- the gate ---------------------------------------------------------------------------------------------
+# --- the gate
+# ---------------------------------------------------------------------------------------------
 
 PLACES = ["", "progress/", "delete/", "images/1.jpg", "download/model/", "download/dataset/"]
 ACTIONS = ["cancel/", "retry/", "delete/"]
@@ -93,7 +96,9 @@ def test_the_policy_against_foreign_scripts_is_on_every_page(client):
         assert "unsafe" not in policy
 
 
-@pytest.mark.parametrize("make", [submitted, running, delivered, lambda: stopped("needs_attention")])
+@pytest.mark.parametrize(
+    "make", [submitted, running, delivered, lambda: stopped("needs_attention")]
+)
 def test_no_page_has_scripts_or_styles_inside(client, make):
     page = page_of(client, make())
     assert not re.search(r"<style|\sstyle=|\son\w+=|javascript:", page)
@@ -111,7 +116,8 @@ def test_a_class_name_is_text_on_every_page(client):
     assert "{{ 7|add:7 }}" in page
 
 
-# --- confirming -------------------------------------------------------------------------------------------
+# --- confirming
+# -------------------------------------------------------------------------------------------
 
 
 def confirm_path(request: ClassifierRequest) -> str:
@@ -147,7 +153,13 @@ def test_pressing_it_twice_starts_one_piece_of_work(holder):
 
 @pytest.mark.parametrize("end", ["delivered", "cancelled", "cancelled before"])
 def test_a_used_link_starts_nothing_after_the_end(holder, end):
-    request = delivered() if end == "delivered" else submitted() if end == "cancelled before" else running()
+    request = (
+        delivered()
+        if end == "delivered"
+        else submitted()
+        if end == "cancelled before"
+        else running()
+    )
     path = confirm_path(request)
     if end != "delivered":
         assert pipeline.cancel(request)
@@ -195,7 +207,8 @@ def test_the_link_is_shown_only_where_mails_are_files_and_debugging_is_on(client
     assert "/confirm/" not in page_of(client, request)
 
 
-# --- progress ---------------------------------------------------------------------------------------------
+# --- progress
+# ---------------------------------------------------------------------------------------------
 
 
 def test_a_running_request_shows_counts_time_left_and_pictures(client):
@@ -211,7 +224,11 @@ def test_a_running_request_shows_counts_time_left_and_pictures(client):
     assert "Openverse: 1 kept" in text
     assert "2 of 40" in text
     assert f"/images/{picture.pk}.jpg" in page
-    assert re.search(r'class="stage running" aria-current="step".*?Collect pictures.*?1 min 15 s', page, re.DOTALL)
+    assert re.search(
+        r'class="stage running" aria-current="step".*?Collect pictures.*?1 min 15 s',
+        page,
+        re.DOTALL,
+    )
 
 
 def test_a_waiting_request_says_what_it_waits_for(client):
@@ -241,7 +258,10 @@ def test_the_polled_part_is_the_same_as_the_first(client):
     def without_tokens(text: str) -> str:
         return re.sub(r'value="\w{64}"', "", text)
 
-    page, part = page_of(client, request), client.get(f"{request.get_absolute_url()}progress/").content.decode()
+    page, part = (
+        page_of(client, request),
+        client.get(f"{request.get_absolute_url()}progress/").content.decode(),
+    )
     assert without_tokens(part).strip() in without_tokens(page)
     assert "<html" not in part
 
@@ -259,7 +279,9 @@ def test_a_poll_without_news_is_not_answered_again(client):
 
 def test_the_poll_that_finds_the_end_stops_the_polling(client):
     for request in (delivered(), stopped("failed"), stopped("needs_attention")):
-        response = client.get(f"{request.get_absolute_url()}progress/", headers={"HX-Request": "true"})
+        response = client.get(
+            f"{request.get_absolute_url()}progress/", headers={"HX-Request": "true"}
+        )
         assert response.status_code == 286
         assert b"hx-get" not in response.content
 
@@ -280,7 +302,9 @@ def test_without_scripts_the_page_refreshes_itself_while_it_is_open(client):
     assert refresh not in page_of(client, delivered())
 
 
-def test_a_page_costs_the_same_few_queries_however_many_pictures(client, django_assert_max_num_queries):
+def test_a_page_costs_the_same_few_queries_however_many_pictures(
+    client, django_assert_max_num_queries
+):
     request = running()
     for number in range(30):
         keep_picture(request.classes.first(), number)
@@ -288,7 +312,8 @@ def test_a_page_costs_the_same_few_queries_however_many_pictures(client, django_
         page_of(client, request)
 
 
-# --- the result -------------------------------------------------------------------------------------------
+# --- the result
+# -------------------------------------------------------------------------------------------
 
 
 def test_a_delivered_request_shows_what_was_measured(client):
@@ -305,7 +330,10 @@ def test_a_delivered_request_shows_what_was_measured(client):
 
 def test_it_says_what_was_asked_found_kept_and_left_out(client):
     text = words(page_of(client, delivered()))
-    assert "Asked for 40, found 20, kept 2. Left out: 9 duplicates, 5 unreachable, 1 too small." in text
+    assert (
+        "Asked for 40, found 20, kept 2. Left out: 9 duplicates, 5 unreachable, 1 too small."
+        in text
+    )
     assert "Bing asked for a human check." in text
 
 
@@ -337,7 +365,10 @@ def test_it_says_until_when_everything_is_kept(client, settings):
 
 
 def test_a_stop_is_told_with_its_reason_and_remedy(client):
-    for status, title in (("failed", "This did not work"), ("needs_attention", "Your help is needed")):
+    for status, title in (
+        ("failed", "This did not work"),
+        ("needs_attention", "Your help is needed"),
+    ):
         text = words(page_of(client, stopped(status)))
         assert title in text
         assert "Only 3 pictures of “dog”. Try another wording." in text
@@ -347,12 +378,21 @@ def test_a_stop_is_told_with_its_reason_and_remedy(client):
 def test_stages_from_before_a_repeated_collection_are_not_shown_as_done(client):
     request = delivered()
     ClassifierRequest.objects.filter(pk=request.pk).update(status=Status.RUNNING)
-    Job.objects.create(request=request, stage="collect", queue="collect", state="running", started=timezone.now())
+    Job.objects.create(
+        request=request, stage="collect", queue="collect", state="running", started=timezone.now()
+    )
     page = page_of(client, request)
-    assert re.findall(r'<li class="stage (\w+)"', page) == ["done", "running", "waiting", "waiting", "waiting"]
+    assert re.findall(r'<li class="stage (\w+)"', page) == [
+        "done",
+        "running",
+        "waiting",
+        "waiting",
+        "waiting",
+    ]
 
 
-# --- cancel, retry, delete --------------------------------------------------------------------------------
+# --- cancel, retry, delete
+# --------------------------------------------------------------------------------
 
 
 def test_cancel_stops_the_work(holder):
@@ -413,7 +453,11 @@ def test_a_retry_takes_other_words_fewer_pictures_and_what_is_there(holder):
     assert post(holder, f"{request.get_absolute_url()}retry/", **fields).status_code == 303
     request.refresh_from_db()
     assert [c.query for c in request.classes.all()] == ["cat", "dog animal"]
-    assert (request.images_per_class, request.accept_fewer, request.status) == (25, True, Status.QUEUED)
+    assert (request.images_per_class, request.accept_fewer, request.status) == (
+        25,
+        True,
+        Status.QUEUED,
+    )
 
 
 def test_a_bad_retry_is_answered_beside_its_field(holder):
@@ -428,7 +472,10 @@ def test_a_bad_retry_is_answered_beside_its_field(holder):
     assert re.findall(r'href="#(\w+)"', summary) == ["id_images_per_class", "id_queries_1"]
     assert re.search(r'<details class="options" open>', page)
     assert "Try again" in words(page)
-    assert holder.get(f"{request.get_absolute_url()}retry/").headers["Location"] == request.get_absolute_url()
+    assert (
+        holder.get(f"{request.get_absolute_url()}retry/").headers["Location"]
+        == request.get_absolute_url()
+    )
     request.refresh_from_db()
     assert request.status == Status.NEEDS_ATTENTION
 
@@ -449,7 +496,11 @@ def test_the_form_shows_licence_and_sources_as_they_are(client):
     assert '<option value="open" selected>' in page
     boxes = re.findall(r'<input type="checkbox" name="sources" value="(\w+)"([^>]*)>', page)
     assert [name for name, rest in boxes if "checked" in rest] == ["bing", "met"]
-    assert [name for name, _ in boxes[:3]] == ["bing", "met", "openverse"]  # its own first, then the site's
+    assert [name for name, _ in boxes[:3]] == [
+        "bing",
+        "met",
+        "openverse",
+    ]  # its own first, then the site's
     assert len(boxes) == len(dict(boxes)) == 10
 
 
@@ -529,7 +580,8 @@ def test_a_deletion_that_someone_else_was_faster_with_is_not_called_a_success(ho
     assert b"has been deleted: pictures" not in page.content
 
 
-# --- thumbnails -------------------------------------------------------------------------------------------
+# --- thumbnails
+# -------------------------------------------------------------------------------------------
 
 
 def thumbnail_path(request: ClassifierRequest, image: ImageUrl) -> str:
@@ -551,7 +603,10 @@ def test_a_thumbnail_is_small_made_once_and_kept(client):
 
 def test_only_kept_pictures_of_this_very_request_are_shown(client):
     request, other = running(), running()
-    image, foreign = keep_picture(request.classes.first(), 1), keep_picture(other.classes.first(), 2)
+    image, foreign = (
+        keep_picture(request.classes.first(), 1),
+        keep_picture(other.classes.first(), 2),
+    )
     assert client.get(thumbnail_path(request, foreign)).status_code == 404
     ImageUrl.objects.filter(pk=image.pk).update(state="rejected")
     assert client.get(thumbnail_path(request, image)).status_code == 404

@@ -96,6 +96,8 @@ def test_every_style_has_its_colours_for_light_and_dark():
     assert tokens
     assert tokens <= set(re.findall(r"(--[\w-]+):", dark[: dark.index("ground")]))
     body = css[css.index("ground") :]
-    assert not re.search(r"#[0-9a-f]{3,8}\b", body.replace("#progress", ""))  # tokens alone below them
+    assert not re.search(
+        r"#[0-9a-f]{3,8}\b", body.replace("#progress", "")
+    )  # tokens alone below them
     used = set(re.findall(r"var\((--[\w-]+)", css))
     assert used <= set(re.findall(r"(--[\w-]+):", css))

@@ -6,7 +6,15 @@ from requests_app import wording
 
 
 @pytest.mark.parametrize(
-    ("share", "said"), [(0, "0 %"), (1, "100 %"), (0.942, "94.2 %"), (0.9995, "100 %"), (0.5004, "50 %"), (0.05, "5 %")]
+    ("share", "said"),
+    [
+        (0, "0 %"),
+        (1, "100 %"),
+        (0.942, "94.2 %"),
+        (0.9995, "100 %"),
+        (0.5004, "50 %"),
+        (0.05, "5 %"),
+    ],
 )
 def test_a_share_is_said_with_at_most_one_decimal(share, said):
     assert wording.percent(share) == said
@@ -30,7 +38,12 @@ def test_a_duration_is_said_as_people_say_it(seconds, said):
 
 @pytest.mark.parametrize(
     ("seconds", "said"),
-    [(3, "less than a minute"), (61, "about 1 minute"), (250, "about 4 minutes"), (7200, "about 2 hours")],
+    [
+        (3, "less than a minute"),
+        (61, "about 1 minute"),
+        (250, "about 4 minutes"),
+        (7200, "about 2 hours"),
+    ],
 )
 def test_an_estimate_is_as_coarse_as_it_deserves(seconds, said):
     assert wording.time_left(seconds) == said
@@ -77,7 +90,12 @@ def test_every_reason_and_outcome_of_the_contract_has_words():
 
 
 def figures(**changes) -> dict:
-    usual = {"accuracy": 0.9, "majority_baseline": 0.5, "better_than_chance": True, "split": {"test": 60}}
+    usual = {
+        "accuracy": 0.9,
+        "majority_baseline": 0.5,
+        "better_than_chance": True,
+        "split": {"test": 60},
+    }
     return {**usual, **changes}
 
 

@@ -20,12 +20,18 @@ class Command(BaseCommand):
     help = "Asks every source of the site one small real question, shows the answers, and remembers them."
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
-        parser.add_argument("sources", nargs="*", help="names of sources; default: those of PICAISSO_SOURCES")
-        parser.add_argument("--json", action="store_true", help="a line of JSON per source instead of the table")
+        parser.add_argument(
+            "sources", nargs="*", help="names of sources; default: those of PICAISSO_SOURCES"
+        )
+        parser.add_argument(
+            "--json", action="store_true", help="a line of JSON per source instead of the table"
+        )
 
     def handle(self, *args: Any, **options: Any) -> None:
         if unknown := [name for name in options["sources"] if name not in settings.KNOWN_SOURCES]:
-            raise CommandError(f"No such source: {', '.join(unknown)}. Known: {', '.join(settings.KNOWN_SOURCES)}.")
+            raise CommandError(
+                f"No such source: {', '.join(unknown)}. Known: {', '.join(settings.KNOWN_SOURCES)}."
+            )
         rows = self._ask(options["sources"] or list(settings.SOURCES))
         intake.record_health(rows)
         if options["json"]:
@@ -45,11 +51,18 @@ class Command(BaseCommand):
             command += ["--source", name]
         # The libraries read the same variables, so the child is asked in the site's own words.
         answer = subprocess.run(
-            command, cwd=settings.BASE_DIR, capture_output=True, text=True, timeout=TIMEOUT_SECONDS, check=False
+            command,
+            cwd=settings.BASE_DIR,
+            capture_output=True,
+            text=True,
+            timeout=TIMEOUT_SECONDS,
+            check=False,
         )
         lines = [line for line in answer.stdout.splitlines() if line.startswith("{")]
         if not lines:
-            raise CommandError(answer.stderr.strip().splitlines()[-1] if answer.stderr.strip() else "No answer.")
+            raise CommandError(
+                answer.stderr.strip().splitlines()[-1] if answer.stderr.strip() else "No answer."
+            )
         return [json.loads(line) for line in lines]
 
 

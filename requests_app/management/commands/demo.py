@@ -1,9 +1,10 @@
 """``manage.py demo``: one whole request, end to end, on this machine and with nothing faked.
 
-It starts a gallery site over a folder of real photographs, the web server and the queue clusters, sends the form as a
-browser would, confirms through the link in the mail, follows the work to its delivery, fetches both files through their
-links and asks the delivered model about a picture that it has never seen. All of it lives in a data folder of its own,
-made anew at each run and kept afterwards.
+It starts a gallery site over a folder of real photographs, the web server and the queue clusters,
+sends the form as a browser would, confirms through the link in the mail, follows the work to its
+delivery, fetches both files through their links and asks the delivered model about a picture that
+it has never seen. All of it lives in a data folder of its own, made anew at each run and kept
+afterwards.
 """
 
 import fcntl
@@ -34,9 +35,24 @@ from typing import Any, NoReturn
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+)
 
-from requests_app.models import Artifact, ClassifierRequest, Job, JobState, MailState, OutgoingMail, Status
+from requests_app.models import (
+    Artifact,
+    ClassifierRequest,
+    Job,
+    JobState,
+    MailState,
+    OutgoingMail,
+    Status,
+)
 
 PHOTOGRAPHS = Path("/usr/share/tuxpaint/stamps")
 STAGES = ("collect", "train", "package", "deliver")
@@ -46,9 +62,16 @@ MAIL_SECONDS = 60.0
 HTTP_SECONDS = 30.0
 KILL_GRACE_SECONDS = 15.0  # on top of the site's own time for stopping
 LOG_TAIL_LINES = 25
-# What a person configures for this machine and the demo leaves alone; everything else is set or dropped.
+# What a person configures for this machine and the demo leaves alone; everything else is set or
+# dropped.
 KEPT_SETTINGS = frozenset(
-    {"PICAISSO_CHROME", "PICAISSO_CHROMEDRIVER", "PICAISSO_WEIGHTS_DIR", "PICAISSO_WEIGHTS_URL", "PICAISSO_DEVICE"}
+    {
+        "PICAISSO_CHROME",
+        "PICAISSO_CHROMEDRIVER",
+        "PICAISSO_WEIGHTS_DIR",
+        "PICAISSO_WEIGHTS_URL",
+        "PICAISSO_DEVICE",
+    }
 )
 
 
@@ -108,17 +131,24 @@ class Outcome:
     probabilities: dict[str, float]
 
 
-# --- the demo's own environment -----------------------------------------------------------------------------
+# --- the demo's own environment
+# -----------------------------------------------------------------------------
 
 
 def clean_environment() -> dict[str, str]:
     """This process's environment without a person's configuration of the site."""
     ours = ("PICAISSO_", "DATABASE_URL", "EMAIL_URL")
-    return {name: value for name, value in os.environ.items() if name in KEPT_SETTINGS or not name.startswith(ours)}
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if name in KEPT_SETTINGS or not name.startswith(ours)
+    }
 
 
 def own_settings(folder: Path) -> dict[str, str]:
-    """Settings that keep the demo inside its folder. Set, not only dropped: a ``.env`` file would fill the gaps."""
+    """Settings that keep the demo inside its folder. Set, not only dropped: a ``.env`` file would
+    fill the gaps.
+    """
     return {
         "PICAISSO_DATA_DIR": str(folder),
         "DATABASE_URL": "sqlite:///" + urllib.parse.quote(str(folder / "db.sqlite3")),
@@ -162,21 +192,28 @@ def lock_folder(folder: Path) -> None:
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        raise DemoFailed(f"Another demo is running in {folder}; end it first, or choose another --folder.") from None
+        raise DemoFailed(
+            f"Another demo is running in {folder}; end it first, or choose another --folder."
+        ) from None
     os.set_inheritable(handle, True)
 
 
 def restart_inside(folder: Path, arguments: Sequence[str]) -> NoReturn:
-    """Become the same command with the demo's settings, so that the models read the demo's database."""
+    """Become the same command with the demo's settings, so that the models read the demo's
+    database.
+    """
     environment = {**clean_environment(), **own_settings(folder)}
     os.execve(sys.executable, [sys.executable, *arguments, "--inside"], environment)
 
 
-# --- the processes ------------------------------------------------------------------------------------------
+# --- the processes
+# ------------------------------------------------------------------------------------------
 
 
 class Processes:
-    """What the demo has started, each in a session of its own; all of it ends with the demo, even by kill -9."""
+    """What the demo has started, each in a session of its own; all of it ends with the demo, even
+    by kill -9.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -184,7 +221,15 @@ class Processes:
 
     def start(self, name: str, arguments: Sequence[str], extra_settings: Mapping[str, str]) -> None:
         """Start ``python ARGUMENTS``, its output going to ``<name>.log``."""
-        tether = [sys.executable, "-m", "requests_app.processes", "tether", "--", sys.executable, *arguments]
+        tether = [
+            sys.executable,
+            "-m",
+            "requests_app.processes",
+            "tether",
+            "--",
+            sys.executable,
+            *arguments,
+        ]
         with self.log(name).open("ab") as log:
             self._running[name] = subprocess.Popen(
                 tether,
@@ -219,7 +264,10 @@ class Processes:
     def tails(self) -> str:
         """The last lines of every log, for a failure's message."""
         parts = []
-        for log in [*sorted(self.folder.glob("*.log")), *sorted(self.folder.glob("requests/**/log.txt"))]:
+        for log in [
+            *sorted(self.folder.glob("*.log")),
+            *sorted(self.folder.glob("requests/**/log.txt")),
+        ]:
             lines = log.read_text(errors="replace").splitlines()[-LOG_TAIL_LINES:]
             parts.append("\n".join([f"--- the end of {log}", *lines]))
         return "\n".join(parts)
@@ -242,14 +290,20 @@ class Clock:
             processes.check()
             yield
             time.sleep(POLL_SECONDS)
-        raise DemoFailed(f"Gave up waiting for {what} after {min(seconds, self.limit):.0f} seconds.")
+        raise DemoFailed(
+            f"Gave up waiting for {what} after {min(seconds, self.limit):.0f} seconds."
+        )
 
 
 def start_gallery(plan: Plan, processes: Processes, clock: Clock) -> str:
     """Start the gallery site on a free port; returns its URL, which is the first line it prints."""
-    processes.start("gallery", ["-m", "scraping", "gallery", str(plan.photographs), "--port", "0"], {})
+    processes.start(
+        "gallery", ["-m", "scraping", "gallery", str(plan.photographs), "--port", "0"], {}
+    )
     for _ in clock.waiting(START_SECONDS, "the gallery site", processes):
-        if found := re.search(r"^gallery: (http://\S+)", processes.log("gallery").read_text(), re.MULTILINE):
+        if found := re.search(
+            r"^gallery: (http://\S+)", processes.log("gallery").read_text(), re.MULTILINE
+        ):
             return found[1]
     raise AssertionError("waiting() either yields or raises")
 
@@ -258,7 +312,9 @@ def start_site(plan: Plan, gallery_url: str, processes: Processes, clock: Clock)
     """Start web server and workers on a free port; returns the site's URL once its form answers."""
     port = free_port()
     url = f"http://127.0.0.1:{port}"
-    processes.start("site", ["manage.py", "up", "--port", str(port)], site_settings(plan, gallery_url, port))
+    processes.start(
+        "site", ["manage.py", "up", "--port", str(port)], site_settings(plan, gallery_url, port)
+    )
     for _ in clock.waiting(START_SECONDS, "the site's first page", processes):
         try:
             Visitor(url).page("/")
@@ -268,7 +324,8 @@ def start_site(plan: Plan, gallery_url: str, processes: Processes, clock: Clock)
     raise AssertionError("waiting() either yields or raises")
 
 
-# --- the person at the browser ------------------------------------------------------------------------------
+# --- the person at the browser
+# ------------------------------------------------------------------------------
 
 
 class HiddenFields(HTMLParser):
@@ -281,22 +338,32 @@ class HiddenFields(HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         attributes = dict(attrs)
-        if tag == "input" and attributes.get("type") == "hidden" and (name := attributes.get("name")):
+        if (
+            tag == "input"
+            and attributes.get("type") == "hidden"
+            and (name := attributes.get("name"))
+        ):
             self.fields[name] = attributes.get("value") or ""
 
 
 class Visitor:
-    """A person with a browser, as far as the site can tell: keeps cookies, sends forms with their hidden fields."""
+    """A person with a browser, as far as the site can tell: keeps cookies, sends forms with their
+    hidden fields.
+    """
 
     def __init__(self, base_url: str) -> None:
         self.base_url = base_url
         self._opener = urllib.request.build_opener(
-            urllib.request.ProxyHandler({}),  # a proxy of this machine must not see what stays on it
+            urllib.request.ProxyHandler(
+                {}
+            ),  # a proxy of this machine must not see what stays on it
             urllib.request.HTTPCookieProcessor(CookieJar()),
         )
 
     def page(self, path: str) -> str:
-        with self._opener.open(urllib.parse.urljoin(self.base_url, path), timeout=HTTP_SECONDS) as answer:
+        with self._opener.open(
+            urllib.parse.urljoin(self.base_url, path), timeout=HTTP_SECONDS
+        ) as answer:
             return str(answer.read().decode())
 
     def send_form(self, path: str, fields: Sequence[tuple[str, str]] = ()) -> str:
@@ -305,7 +372,9 @@ class Visitor:
         body = urllib.parse.urlencode([*hidden.items(), *fields]).encode()
         url = urllib.parse.urljoin(self.base_url, path)
         try:
-            with self._opener.open(urllib.request.Request(url, body), timeout=HTTP_SECONDS) as answer:
+            with self._opener.open(
+                urllib.request.Request(url, body), timeout=HTTP_SECONDS
+            ) as answer:
                 return str(answer.geturl())
         except urllib.error.HTTPError as refusal:
             raise DemoFailed(f"The site answered {refusal.code} to the form at {url}.") from refusal
@@ -356,12 +425,15 @@ def confirm(visitor: Visitor, clock: Clock, processes: Processes) -> None:
             return
 
 
-# --- following the work -------------------------------------------------------------------------------------
+# --- following the work
+# -------------------------------------------------------------------------------------
 
 
 @dataclass
 class StageDisplay:
-    """Shows each stage's progress: bars on a terminal, else a line when it starts and when it ends."""
+    """Shows each stage's progress: bars on a terminal, else a line when it starts and when it
+    ends.
+    """
 
     console: Console
     bars: Progress | None = None
@@ -373,8 +445,15 @@ class StageDisplay:
         if not self.console.is_terminal:
             yield self
             return
-        columns = (TextColumn("{task.description:9}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-        with Progress(*columns, TextColumn("{task.fields[message]}"), console=self.console) as self.bars:
+        columns = (
+            TextColumn("{task.description:9}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+        )
+        with Progress(
+            *columns, TextColumn("{task.fields[message]}"), console=self.console
+        ) as self.bars:
             for stage in STAGES:
                 self._tasks[stage] = self.bars.add_task(stage, total=None, start=False, message="")
             yield self
@@ -406,7 +485,9 @@ class StageDisplay:
         self.console.print(f"{job.stage}: {job.state} {ending}".rstrip())
 
 
-def follow(request: ClassifierRequest, display: StageDisplay, clock: Clock, processes: Processes) -> None:
+def follow(
+    request: ClassifierRequest, display: StageDisplay, clock: Clock, processes: Processes
+) -> None:
     """Wait until the request is delivered and its mail is sent.
 
     :raises DemoFailed: it ended in any other way
@@ -418,7 +499,9 @@ def follow(request: ClassifierRequest, display: StageDisplay, clock: Clock, proc
             return
         if not request.is_open and request.status != Status.DELIVERED:
             error = request.error or {}
-            raise DemoFailed(f"The request is {request.status}: {error.get('reason', '')} {error.get('remedy', '')}")
+            raise DemoFailed(
+                f"The request is {request.status}: {error.get('reason', '')} {error.get('remedy', '')}"
+            )
 
 
 def _unsent_mails(request: ClassifierRequest) -> bool:
@@ -426,7 +509,9 @@ def _unsent_mails(request: ClassifierRequest) -> bool:
 
 
 def stage_seconds(request: ClassifierRequest) -> dict[str, float]:
-    """What each stage took, and ``total`` from the submission to the delivery; what is left over is waiting."""
+    """What each stage took, and ``total`` from the submission to the delivery; what is left over is
+    waiting.
+    """
     moments = {event.new: event.at for event in request.events.all()}
     seconds = {"confirm": (moments[Status.QUEUED] - request.created).total_seconds()}
     for job in request.jobs.all():
@@ -437,20 +522,30 @@ def stage_seconds(request: ClassifierRequest) -> dict[str, float]:
     return {**seconds, "total": total}
 
 
-# --- what was delivered -------------------------------------------------------------------------------------
+# --- what was delivered
+# -------------------------------------------------------------------------------------
 
 
-def fetch(visitor: Visitor, artifact: Artifact, request: ClassifierRequest, folder: Path) -> Delivered:
+def fetch(
+    visitor: Visitor, artifact: Artifact, request: ClassifierRequest, folder: Path
+) -> Delivered:
     """Download an artifact through its link, compare its checksum, and unzip it beside itself."""
     link = f"{request.get_absolute_url()}download/{artifact.kind}/"
     target = folder / artifact.file_name
     if visitor.download(link, target) != artifact.sha256:
-        raise DemoFailed(f"The downloaded {artifact.kind} does not have the sha256 that was published.")
+        raise DemoFailed(
+            f"The downloaded {artifact.kind} does not have the sha256 that was published."
+        )
     unzipped = target.with_suffix("")
     with zipfile.ZipFile(target) as archive:
         archive.extractall(unzipped)
     return Delivered(
-        artifact.kind, str(target), visitor.base_url + link, artifact.bytes, artifact.sha256, str(unzipped)
+        artifact.kind,
+        str(target),
+        visitor.base_url + link,
+        artifact.bytes,
+        artifact.sha256,
+        str(unzipped),
     )
 
 
@@ -462,16 +557,22 @@ def held_out_picture(dataset: Path) -> tuple[Path, str]:
 
 
 def predict(model: Path, picture: Path) -> dict[str, float]:
-    """Ask the delivered ``predict.py``, in its own folder, as a receiver would; returns class -> probability."""
+    """Ask the delivered ``predict.py``, in its own folder, as a receiver would; returns class ->
+    probability.
+    """
     command = [sys.executable, "predict.py", str(picture)]
-    answer = subprocess.run(command, cwd=model, capture_output=True, text=True, timeout=120, check=False)
+    answer = subprocess.run(
+        command, cwd=model, capture_output=True, text=True, timeout=120, check=False
+    )
     if answer.returncode:
         raise DemoFailed(f"The delivered predict.py failed: {answer.stderr.strip()[-500:]}")
     return read_probabilities(answer.stdout)
 
 
 def read_probabilities(output: str) -> dict[str, float]:
-    """class -> probability from what ``predict.py`` prints for one picture: lines such as ``  97.3%  mammal``."""
+    """class -> probability from what ``predict.py`` prints for one picture: lines such as ``  97.3%
+    mammal``.
+    """
     found = re.findall(r"^ +(\d+\.\d)%  (.+)$", output, re.MULTILINE)
     if not found:
         raise DemoFailed("The delivered predict.py printed no probabilities.")
@@ -479,7 +580,9 @@ def read_probabilities(output: str) -> dict[str, float]:
 
 
 def gather(visitor: Visitor, request: ClassifierRequest, plan: Plan) -> Outcome:
-    """Fetch what was delivered and read everything to show from it, not from the database, where it is in there."""
+    """Fetch what was delivered and read everything to show from it, not from the database, where it
+    is in there.
+    """
     version = request.versions.get()
     downloads = plan.folder / "downloads"
     downloads.mkdir()
@@ -539,7 +642,8 @@ def say(console: Console, line: str) -> None:
     console.print(line, markup=False, soft_wrap=True)
 
 
-# --- the command --------------------------------------------------------------------------------------------
+# --- the command
+# --------------------------------------------------------------------------------------------
 
 
 def run(plan: Plan, console: Console, processes: Processes) -> Outcome:
@@ -550,7 +654,10 @@ def run(plan: Plan, console: Console, processes: Processes) -> Outcome:
     visitor = Visitor(start_site(plan, gallery_url, processes, clock))
     say(console, f"site        {visitor.base_url}, log in {processes.log('site')}")
     request = submit(visitor, plan)
-    say(console, f"form        sent: {', '.join(plan.classes)}, {plan.images_per_class} pictures each")
+    say(
+        console,
+        f"form        sent: {', '.join(plan.classes)}, {plan.images_per_class} pictures each",
+    )
     confirm(visitor, clock, processes)
     say(console, "mail        arrived, its link was opened and confirmed")
     with StageDisplay(console).showing() as display:
@@ -562,14 +669,30 @@ class Command(BaseCommand):
     help = "Run one whole request end to end on this machine, in a data folder of its own."
 
     def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument("--keep", action="store_true", help="leave the site running until Ctrl-C")
-        parser.add_argument("--json", action="store_true", help="print the outcome as one line of JSON, nothing else")
-        parser.add_argument("--folder", type=Path, help="made anew; default: demo in the data folder")
-        parser.add_argument("--photographs", type=Path, default=PHOTOGRAPHS, help=f"default {PHOTOGRAPHS}")
-        parser.add_argument("--classes", nargs="+", default=["mammal", "plant"], help="names of folders in there")
+        parser.add_argument(
+            "--keep", action="store_true", help="leave the site running until Ctrl-C"
+        )
+        parser.add_argument(
+            "--json",
+            action="store_true",
+            help="print the outcome as one line of JSON, nothing else",
+        )
+        parser.add_argument(
+            "--folder", type=Path, help="made anew; default: demo in the data folder"
+        )
+        parser.add_argument(
+            "--photographs", type=Path, default=PHOTOGRAPHS, help=f"default {PHOTOGRAPHS}"
+        )
+        parser.add_argument(
+            "--classes", nargs="+", default=["mammal", "plant"], help="names of folders in there"
+        )
         parser.add_argument("--images", type=int, default=38, help="pictures per class, default 38")
-        parser.add_argument("--backbone", default="efficientnet_lite0", help="default efficientnet_lite0")
-        parser.add_argument("--limit", type=float, default=600, help="seconds after which to give up, default 600")
+        parser.add_argument(
+            "--backbone", default="efficientnet_lite0", help="default efficientnet_lite0"
+        )
+        parser.add_argument(
+            "--limit", type=float, default=600, help="seconds after which to give up, default 600"
+        )
         parser.add_argument("--inside", action="store_true", help=SUPPRESS)
 
     def handle(self, *args: Any, **options: Any) -> None:
@@ -590,7 +713,8 @@ class Command(BaseCommand):
             raise CommandError(str(failure)) from failure
 
     def _arguments(self, folder: Path) -> list[str]:
-        # The last --folder wins, and an absolute one does not depend on the settings that change now.
+        # The last --folder wins, and an absolute one does not depend on the settings that change
+        # now.
         return [*sys.argv, f"--folder={folder}"]
 
     def _run(self, options: dict[str, Any]) -> None:
@@ -629,7 +753,9 @@ class Command(BaseCommand):
         for line in describe(outcome):
             say(console, line)
         if outcome.interval[0] <= outcome.majority_baseline:
-            raise DemoFailed("The demo failed: the model is not clearly better than always naming the largest class.")
+            raise DemoFailed(
+                "The demo failed: the model is not clearly better than always naming the largest class."
+            )
 
     def _keep(self, processes: Processes, outcome: Outcome) -> None:
         self.stdout.write(f"The site goes on at {outcome.page} until Ctrl-C.")

@@ -13,7 +13,9 @@ class Command(BaseCommand):
     help = "Removes a picture by its address or sha256 from every request and dataset, and keeps it out for good."
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
-        parser.add_argument("picture", help="the picture's http(s) address, or the sha256 of its bytes (64 digits)")
+        parser.add_argument(
+            "picture", help="the picture's http(s) address, or the sha256 of its bytes (64 digits)"
+        )
         parser.add_argument("--reason", default="", help="why, for the record")
 
     def handle(self, *args: Any, **options: Any) -> None:
@@ -24,4 +26,6 @@ class Command(BaseCommand):
             number = pipeline.take_down(sha256=picture.lower(), reason=options["reason"])
         else:
             raise CommandError("Give an http(s) address or a sha256 of 64 hexadecimal digits.")
-        self.stdout.write(f"Taken down: it was found {number} times here, and will not be taken again.")
+        self.stdout.write(
+            f"Taken down: it was found {number} times here, and will not be taken again."
+        )

@@ -1,9 +1,10 @@
 """``manage.py up``: the whole site in the foreground, and nothing of it left behind.
 
-Starts the web server and the three queue clusters, each in a session of its own, and watches them: one that is gone is
-started again, and so is a queue cluster that does not answer its beat although it has nothing to do (an idle worker
-that is killed can freeze a cluster without any other sign). It is also the clock of the site: it rings for lost work,
-for waiting mail and for what is past its time.
+Starts the web server and the three queue clusters, each in a session of its own, and watches them:
+one that is gone is started again, and so is a queue cluster that does not answer its beat although
+it has nothing to do (an idle worker that is killed can freeze a cluster without any other sign). It
+is also the clock of the site: it rings for lost work, for waiting mail and for what is past its
+time.
 """
 
 import argparse
@@ -63,7 +64,11 @@ class Part:
         self.cluster = f"{self.name}-{secrets.token_hex(6)}"
         if self.name != WEB:
             WorkerBeat.objects.create(cluster=self.cluster, queue=self.name)
-        own = {"PICAISSO_CLUSTER": self.cluster, "PICAISSO_PARENT": str(os.getpid()), "PICAISSO_TETHERED": "1"}
+        own = {
+            "PICAISSO_CLUSTER": self.cluster,
+            "PICAISSO_PARENT": str(os.getpid()),
+            "PICAISSO_TETHERED": "1",
+        }
         self.process = subprocess.Popen(
             [sys.executable, "-m", "requests_app.processes", "tether", "--", *self.command],
             env={**os.environ, **self.environment, **own},
@@ -98,7 +103,9 @@ class Part:
         """Decide when to start again: at once, unless it keeps dying."""
         short = time.monotonic() - self.started < QUICK_DEATH_SECONDS
         self.quick_deaths = self.quick_deaths + 1 if short else 0
-        self.start_at = time.monotonic() + (min(60.0, 2.0**self.quick_deaths) if self.quick_deaths else 0.0)
+        self.start_at = time.monotonic() + (
+            min(60.0, 2.0**self.quick_deaths) if self.quick_deaths else 0.0
+        )
 
 
 def _session(leader: int) -> set[int]:
@@ -211,9 +218,13 @@ class Supervisor:
     def _restart_frozen(self) -> None:
         """Replace a cluster that has been silent for four beats although it holds no living job."""
         silent_since = timezone.now() - timedelta(seconds=4 * settings.BEAT_SECONDS)
-        silent = WorkerBeat.objects.filter(at__lt=silent_since, cluster__in=[p.cluster for p in self.clusters])
+        silent = WorkerBeat.objects.filter(
+            at__lt=silent_since, cluster__in=[p.cluster for p in self.clusters]
+        )
         for beat in silent.exclude(busy_until__gt=timezone.now()):
-            working = Job.objects.filter(owner=beat.cluster, state=JobState.RUNNING, lease_until__gt=timezone.now())
+            working = Job.objects.filter(
+                owner=beat.cluster, state=JobState.RUNNING, lease_until__gt=timezone.now()
+            )
             part = next(p for p in self.clusters if p.cluster == beat.cluster)
             if part.is_alive and not working.exists():
                 logger.warning("%s does not answer and is replaced", part.name)
@@ -223,7 +234,8 @@ class Supervisor:
                 part.start()
                 jobs.ring(part.name)
 
-    # --- stopping -----------------------------------------------------------------------------------------
+    # --- stopping
+    # -----------------------------------------------------------------------------------------
 
     def _stop(self) -> None:
         """Put running jobs back first, then end the main processes, then whatever is left."""
@@ -244,7 +256,10 @@ class Supervisor:
     def _put_work_back(self, deadline: float) -> None:
         names = [part.cluster for part in self.clusters]
         WorkerBeat.objects.filter(cluster__in=names).update(stop=True)
-        while time.monotonic() < deadline and Job.objects.filter(owner__in=names, state=JobState.RUNNING).exists():
+        while (
+            time.monotonic() < deadline
+            and Job.objects.filter(owner__in=names, state=JobState.RUNNING).exists()
+        ):
             time.sleep(LOOK_SECONDS)
 
 
@@ -253,28 +268,42 @@ class Command(BaseCommand):
     requires_system_checks = "__all__"
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
-        parser.add_argument("--only", default=",".join(PARTS), help=f"comma-separated part of {','.join(PARTS)}")
-        parser.add_argument("--host", default="127.0.0.1", help="address of the web server (default 127.0.0.1)")
-        parser.add_argument("--port", type=int, default=8000, help="port of the web server (default 8000)")
-        parser.add_argument("--no-migrate", action="store_true", help="leave the database's tables as they are")
+        parser.add_argument(
+            "--only", default=",".join(PARTS), help=f"comma-separated part of {','.join(PARTS)}"
+        )
+        parser.add_argument(
+            "--host", default="127.0.0.1", help="address of the web server (default 127.0.0.1)"
+        )
+        parser.add_argument(
+            "--port", type=int, default=8000, help="port of the web server (default 8000)"
+        )
+        parser.add_argument(
+            "--no-migrate", action="store_true", help="leave the database's tables as they are"
+        )
 
     def handle(self, *args: Any, **options: Any) -> None:
         names = [name.strip() for name in options["only"].split(",") if name.strip()]
         if unknown := [name for name in names if name not in PARTS]:
-            raise CommandError(f"--only: no such part: {', '.join(unknown)}. Known are {', '.join(PARTS)}.")
+            raise CommandError(
+                f"--only: no such part: {', '.join(unknown)}. Known are {', '.join(PARTS)}."
+            )
         locks = [self._lock(name) for name in names]
         if not options["no_migrate"]:
             call_command("migrate", interactive=False, verbosity=0)
         if WEB in names and not settings.DEBUG:
             call_command("collectstatic", interactive=False, verbosity=0)
         if WEB in names:
-            self.stdout.write(f"Picaisso is at http://{options['host']}:{options['port']}/ (Ctrl-C stops it).")
+            self.stdout.write(
+                f"Picaisso is at http://{options['host']}:{options['port']}/ (Ctrl-C stops it)."
+            )
         Supervisor([self._part(name, options["host"], options["port"]) for name in names]).run()
         for lock in locks:
             lock.close()
 
     def _lock(self, name: str) -> IO[str]:
-        """One `up` per part and data folder: the lock is the kernel's, so a killed holder leaves none behind."""
+        """One `up` per part and data folder: the lock is the kernel's, so a killed holder leaves
+        none behind.
+        """
         path = Path(settings.DATA_DIR) / f"up-{name}.lock"
         path.parent.mkdir(parents=True, exist_ok=True)
         file = path.open("a+")
@@ -282,7 +311,9 @@ class Command(BaseCommand):
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             file.seek(0)
-            raise CommandError(f"{name} is already running here (pid {file.read().strip()}).") from error
+            raise CommandError(
+                f"{name} is already running here (pid {file.read().strip()})."
+            ) from error
         file.seek(0)
         file.truncate()
         file.write(str(os.getpid()))
@@ -291,8 +322,23 @@ class Command(BaseCommand):
 
     def _part(self, name: str, host: str, port: int) -> Part:
         if name == WEB:
-            command = [sys.executable, "-m", "gunicorn", "picaisso_site.wsgi", "--bind", f"{host}:{port}"]
-            command += ["--worker-class", "gthread", "--workers", "2", "--threads", "32", "--no-control-socket"]
+            command = [
+                sys.executable,
+                "-m",
+                "gunicorn",
+                "picaisso_site.wsgi",
+                "--bind",
+                f"{host}:{port}",
+            ]
+            command += [
+                "--worker-class",
+                "gthread",
+                "--workers",
+                "2",
+                "--threads",
+                "32",
+                "--no-control-socket",
+            ]
             command += ["--graceful-timeout", "10", "--log-level", "warning"]
             return Part(name, command, {})
         return Part(name, [sys.executable, "manage.py", "qcluster"], {"Q_CLUSTER_NAME": name})
