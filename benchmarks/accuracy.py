@@ -29,16 +29,22 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
 from benchmarks.photographs import PAIRS, photographs
-from training.backbones import BACKBONES, load_backbone
-from training.curate import Samples, Treatment, choose_treatment, suspicion, unseen_opinions
-from training.data import read_picture
-from training.features import embed_pictures
-from training.head import LinearHead, fit_head
-from training.manifest import ClassLabel, ImageRow, RunConfig, split_rows
-from training.nearcopies import fingerprint, groups_of_pairs, near_copy_pairs
-from training.network import PictureNetwork
-from training.shortcuts import balanced_accuracy
-from training.weights import WeightPlaces
+from training.duplicates import fingerprint, groups_of_pairs, near_copy_pairs
+from training.evaluation.shortcuts import balanced_accuracy
+from training.fitting.label_issues import (
+    Samples,
+    Treatment,
+    choose_treatment,
+    suspicion,
+    unseen_opinions,
+)
+from training.fitting.linear_head import LinearHead, fit_head
+from training.images.decode import read_picture
+from training.networks.backbones import BACKBONES, load_backbone
+from training.networks.classifier import PictureNetwork
+from training.networks.embeddings import embed_pictures
+from training.networks.weights import WeightPlaces
+from training.run_folder import ClassLabel, ImageRow, RunConfig, split_rows
 
 SWAPPED = 0.2  # share of the learned labels
 LOOKED_AT = 0.3  # share of the ranking that is corrected

@@ -24,13 +24,19 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.photographs import PAIRS, photographs
-from training.arithmetic import CANDIDATES, PLAIN, Arithmetic, choose_arithmetic, measure_arithmetic
-from training.backbones import BACKBONES, Weights, load_backbone
-from training.data import read_picture
-from training.features import embed_pictures
-from training.head import fit_head
-from training.network import PictureNetwork
-from training.weights import WeightPlaces
+from training.fitting.linear_head import fit_head
+from training.images.decode import read_picture
+from training.networks.backbones import BACKBONES, Weights, load_backbone
+from training.networks.classifier import PictureNetwork
+from training.networks.embeddings import embed_pictures
+from training.networks.precision import (
+    CANDIDATES,
+    PLAIN,
+    Arithmetic,
+    choose_arithmetic,
+    measure_arithmetic,
+)
+from training.networks.weights import WeightPlaces
 
 BATCH = 16
 

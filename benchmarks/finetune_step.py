@@ -30,9 +30,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from training.arithmetic import COARSE, EXACT, Arithmetic
-from training.backbones import BACKBONES, CROP
-from training.finetune import (
+from training.finetuning.trainer import (
     Job,
     Material,
     Plan,
@@ -43,9 +41,11 @@ from training.finetune import (
     parameter_groups,
     steps_of,
 )
-from training.manifest import ImageRow
-from training.network import PictureNetwork
-from training.pictures import open_cache
+from training.networks.backbones import BACKBONES, CROP
+from training.networks.classifier import PictureNetwork
+from training.networks.image_cache import open_cache
+from training.networks.precision import COARSE, EXACT, Arithmetic
+from training.run_folder import ImageRow
 
 WANTED_RATIO = 0.95
 WANTED_SECONDS = 60.0  # for the original's job

@@ -123,15 +123,16 @@ def package_into(scratch: Path) -> float:
     import django
 
     django.setup()
-    from requests_app import delivery, pipeline
+    from requests_app import pipeline
+    from requests_app.delivery import dataset_zip
     from requests_app.models import DatasetVersion
-    from training import manifest
+    from training import run_folder
 
     version = DatasetVersion.objects.get()
     started = time.monotonic()
-    pictures = pipeline._pictures(version, manifest.read_manifest(version.folder))
-    delivery.build_dataset(version, pictures, scratch / "dataset.zip", lambda: None)
-    delivery.build_model(version, scratch / "model.zip", lambda: None)
+    pictures = pipeline._pictures(version, run_folder.read_manifest(version.folder))
+    dataset_zip.build_dataset(version, pictures, scratch / "dataset.zip", lambda: None)
+    dataset_zip.build_model(version, scratch / "model.zip", lambda: None)
     return time.monotonic() - started
 
 

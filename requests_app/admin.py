@@ -18,7 +18,7 @@ from django.utils.html import format_html
 from django.utils.text import Truncator
 from django_q.models import Failure, OrmQ, Schedule, Success
 
-from requests_app import pipeline, wording
+from requests_app import phrases, pipeline
 from requests_app.models import (
     Artifact,
     BrowserTurn,
@@ -175,10 +175,10 @@ class ClassifierRequestAdmin(RecordAdmin):
             self.log_change(http, row, f"{what} in the dashboard")
         if rows:
             self.message_user(
-                http, f"{wording.counted(len(rows), 'request')} {what}.", messages.SUCCESS
+                http, f"{phrases.counted(len(rows), 'request')} {what}.", messages.SUCCESS
             )
         if left := of - len(rows):
-            sentence = f"{wording.counted(left, 'request')} could not be {what}."
+            sentence = f"{phrases.counted(left, 'request')} could not be {what}."
             self.message_user(http, sentence, messages.WARNING)
 
 
@@ -196,7 +196,7 @@ class ImageClassAdmin(RecordAdmin):
 
     @admin.display(description="Left out")
     def left_out(self, row: ImageClass) -> str:
-        return wording.rejections(row.rejected) or "–"
+        return phrases.rejections(row.rejected) or "–"
 
 
 @admin.register(ImageUrl)
@@ -285,15 +285,15 @@ class TrainingRunAdmin(RecordAdmin):
 
     @admin.display(description="Accuracy", ordering="metrics__accuracy")
     def accuracy(self, row: TrainingRun) -> str:
-        return wording.percent(row.metrics["accuracy"]) if row.metrics else "–"
+        return phrases.percent(row.metrics["accuracy"]) if row.metrics else "–"
 
     @admin.display(description="95 % interval")
     def interval(self, row: TrainingRun) -> str:
-        return wording.interval(row.metrics["interval"]) if row.metrics else "–"
+        return phrases.interval(row.metrics["interval"]) if row.metrics else "–"
 
     @admin.display(description="Took")
     def took(self, row: TrainingRun) -> str:
-        return wording.duration(sum(row.seconds.values())) if row.seconds else "–"
+        return phrases.duration(sum(row.seconds.values())) if row.seconds else "–"
 
 
 @admin.register(Artifact)
@@ -341,7 +341,7 @@ class JobAdmin(RecordAdmin):
     @admin.display(description="Progress")
     def progress_percent(self, row: Job) -> str:
         total = row.progress.get("total")
-        return wording.percent((row.progress.get("done") or 0) / total) if total else "–"
+        return phrases.percent((row.progress.get("done") or 0) / total) if total else "–"
 
     @admin.display(description="Stalled", boolean=True)
     def stalled(self, row: Job) -> bool:
@@ -349,7 +349,7 @@ class JobAdmin(RecordAdmin):
 
     @admin.display(description="Took")
     def took(self, row: Job) -> str:
-        return wording.duration(row.seconds) if row.seconds is not None else "–"
+        return phrases.duration(row.seconds) if row.seconds is not None else "–"
 
 
 @admin.register(Event)
@@ -400,7 +400,7 @@ class OutgoingMailAdmin(RecordAdmin):
             state=MailState.WAITING, not_before=now, created=now, attempts=0
         )
         self.message_user(
-            http, f"{wording.counted(number, 'mail')} will be tried again.", messages.SUCCESS
+            http, f"{phrases.counted(number, 'mail')} will be tried again.", messages.SUCCESS
         )
 
 
@@ -420,7 +420,7 @@ class SourceHealthAdmin(RecordAdmin):
     def reopen(self, http: HttpRequest, rows: QuerySet[SourceHealth]) -> None:
         number = rows.update(closed_until=None, trial_job=None, failures=0)
         self.message_user(
-            http, f"{wording.counted(number, 'source')} opened again.", messages.SUCCESS
+            http, f"{phrases.counted(number, 'source')} opened again.", messages.SUCCESS
         )
 
 
@@ -458,8 +458,8 @@ def source_lines() -> list[tuple[str, str, SourceHealth | None]]:
     names = dict.fromkeys([*settings.SOURCES, *healths])
     return [
         (
-            wording.source_title(name),
-            wording.outcome(healths[name].outcome) if name in healths else "not asked yet",
+            phrases.source_title(name),
+            phrases.outcome(healths[name].outcome) if name in healths else "not asked yet",
             healths.get(name),
         )
         for name in names

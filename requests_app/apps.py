@@ -14,7 +14,7 @@ class RequestsAppConfig(AppConfig):
         from picaisso_site import checks  # noqa: F401  (registers the system checks)
 
         if settings.TETHERED:
-            from requests_app import processes
+            from requests_app.workers import processes
 
             processes.die_with_parent()
             processes.tether_forks()

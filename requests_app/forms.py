@@ -15,7 +15,7 @@ from django.core.validators import EmailValidator
 from django.utils.datastructures import MultiValueDict
 from django.utils.encoding import punycode
 
-from requests_app import wording
+from requests_app import phrases
 from requests_app.models import Backbone, ClassifierRequest, License
 from requests_app.pipeline import Submission
 
@@ -441,7 +441,7 @@ class RetryForm(forms.Form):
         super().__init__(data, initial=initial)
         self.order = list(dict.fromkeys([*asked, *settings.SOURCES, *settings.KNOWN_SOURCES]))
         offered = cast(forms.MultipleChoiceField, self.fields["sources"])
-        offered.choices = [(name, wording.source_title(name)) for name in self.order]
+        offered.choices = [(name, phrases.source_title(name)) for name in self.order]
         self.classes = list(request.classes.all())
         typed = [row.query for row in typed_rows(data, 0)] if data is not None else []
         typed += [image_class.query for image_class in self.classes[len(typed) :]]

@@ -18,8 +18,8 @@ from django.core.mail.backends.base import BaseEmailBackend
 from django.template.loader import render_to_string
 from django.utils import timezone
 
-from requests_app import jobs
 from requests_app.models import Artifact, ClassifierRequest, MailState, OutgoingMail
+from requests_app.workers import jobs
 
 logger = logging.getLogger(__name__)
 

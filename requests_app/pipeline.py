@@ -24,9 +24,8 @@ from django.db.models import Q
 from django.urls import reverse
 from django.utils import timezone
 
-from requests_app import delivery, jobs, mail
-from requests_app.intake import BrowserDoor, Intake, JsonLines
-from requests_app.jobs import CancelRequested, Lease, StageFailed
+from requests_app import mail
+from requests_app.delivery import dataset_zip
 from requests_app.models import (
     Artifact,
     ClassifierRequest,
@@ -47,8 +46,11 @@ from requests_app.models import (
     WorkerBeat,
     sha256_hex,
 )
-from training import manifest, takedown
-from training.manifest import ClassLabel, ImageRow, RunConfig, RunError
+from requests_app.workers import jobs
+from requests_app.workers.collection_sync import BrowserDoor, Intake, JsonLines
+from requests_app.workers.jobs import CancelRequested, Lease, StageFailed
+from training import run_folder, takedown
+from training.run_folder import ClassLabel, ImageRow, RunConfig, RunError
 
 logger = logging.getLogger(__name__)
 
@@ -208,7 +210,7 @@ def _write_collect_config(request: ClassifierRequest, folder: Path, job: Job) ->
         "browser_turns": True,
         "deadline_seconds": settings.COLLECT_MINUTES * 60 * 0.9,
     }
-    manifest.write_json(folder / "config.json", config)
+    run_folder.write_json(folder / "config.json", config)
     _forget_failure(folder)
 
 
@@ -225,7 +227,7 @@ def _drop_reworded(folder: Path, queries: Mapping[str, str]) -> None:
         return
     for name in ("images.jsonl", "searches.jsonl"):
         rows = [row for row in JsonLines(folder / name).new() if row.get("class") not in reworded]
-        manifest.write_text(
+        run_folder.write_text(
             folder / name, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
         )
 
@@ -292,7 +294,7 @@ def _write_run(version: DatasetVersion) -> None:
             sha256=image.sha256,
             source=image.source,
             license=image.license,
-            credit=delivery.credit(image),
+            credit=dataset_zip.credit(image),
             page_url=image.page_url,
         )
         for image in kept.select_related("image_class").order_by("image_class__number", "sha256")
@@ -306,8 +308,8 @@ def _write_run(version: DatasetVersion) -> None:
         weights_cache=str(settings.DATA_DIR / "cache" / "weights"),
         weights_url=settings.WEIGHTS_URL or None,
     )
-    rows = manifest.inherit_parts(rows, _earlier_rows(version))
-    manifest.write_run(version.folder, config, rows, images_from=request.folder / "collect")
+    rows = run_folder.inherit_parts(rows, _earlier_rows(version))
+    run_folder.write_run(version.folder, config, rows, images_from=request.folder / "collect")
 
 
 def _earlier_rows(version: DatasetVersion) -> list[ImageRow]:
@@ -317,7 +319,7 @@ def _earlier_rows(version: DatasetVersion) -> list[ImageRow]:
         .exclude(manifest_sha256="")
         .order_by("-number")
     )
-    return next((manifest.read_manifest(one.folder) for one in earlier), [])
+    return next((run_folder.read_manifest(one.folder) for one in earlier), [])
 
 
 # --- model
@@ -346,7 +348,7 @@ def train(lease: Lease) -> None:
     result = _result_of(folder, code)
     metrics = json.loads((folder / "metrics.json").read_text())
     _forget_taken_down(version)
-    rows = manifest.read_manifest(folder)
+    rows = run_folder.read_manifest(folder)
     lease.beat()
     with lease.finishing():
         _freeze(version, rows)
@@ -365,7 +367,7 @@ def _forget_taken_down(version: DatasetVersion) -> None:
     known = set(
         ImageUrl.objects.filter(image_class__request=version.request).values_list("file", flat=True)
     )
-    gone = {row.file for row in manifest.read_manifest(version.folder)} - known
+    gone = {row.file for row in run_folder.read_manifest(version.folder)} - known
     if gone:
         takedown.forget_pictures(version.folder, gone)
 
@@ -416,13 +418,13 @@ def package(lease: Lease) -> None:
     request = _begin(lease)
     version = _latest(request)
     folder = request.folder / "artifacts" / str(version.number)
-    rows = manifest.read_manifest(version.folder)
+    rows = run_folder.read_manifest(version.folder)
     beat = Paced(lease)
     made = {
-        Kind.DATASET: delivery.build_dataset(
+        Kind.DATASET: dataset_zip.build_dataset(
             version, _pictures(version, rows), folder / "dataset.zip", beat
         ),
-        Kind.MODEL: delivery.build_model(version, folder / "model.zip", beat),
+        Kind.MODEL: dataset_zip.build_model(version, folder / "model.zip", beat),
     }
     with lease.finishing():
         for kind, file in made.items():
@@ -438,7 +440,7 @@ def package(lease: Lease) -> None:
         jobs.enqueue(request, DELIVER.name, DELIVER.queue)
 
 
-def _pictures(version: DatasetVersion, rows: list[ImageRow]) -> list[delivery.Picture]:
+def _pictures(version: DatasetVersion, rows: list[ImageRow]) -> list[dataset_zip.Picture]:
     """The manifest's pictures in a fixed order, each with its row of the database, without those
     left out.
     """
@@ -451,7 +453,7 @@ def _pictures(version: DatasetVersion, rows: list[ImageRow]) -> list[delivery.Pi
         (row.split, row.class_id, row.file, row.group) for row in rows if row.split is not None
     )
     return [
-        delivery.Picture(images[class_id, file], split, group)
+        dataset_zip.Picture(images[class_id, file], split, group)
         for split, class_id, file, group in parts
     ]
 
@@ -545,7 +547,7 @@ def _result_of(folder: Path, code: int) -> dict[str, Any]:
     :raises RuntimeError: it ended without a word, so that the job is tried again
     """
     try:
-        result = manifest.read_result(folder)
+        result = run_folder.read_result(folder)
     except RunError as error:
         raise StageFailed(str(error), error.remedy, error.retry) from error
     if result is None:
@@ -560,7 +562,7 @@ def _result_of(folder: Path, code: int) -> dict[str, Any]:
 
 def _forget_failure(folder: Path) -> None:
     """Remove the last word of a failed try, so that the next one begins; a good result stays."""
-    result = manifest.read_result(folder)
+    result = run_folder.read_result(folder)
     if result is not None and not result["ok"]:
         (folder / "result.json").unlink()
 
@@ -736,7 +738,7 @@ def take_down(*, url: str = "", sha256: str = "", reason: str = "") -> int:
     :param url: its address, however it is spelt
     :param sha256: the digest of its bytes, as received or as delivered
     """
-    from scraping.sources.contract import (
+    from scraping.sources.base import (
         normalised_url,
     )  # not at the top: the web process needs no sources
 
@@ -801,15 +803,15 @@ def _rebuild_without(version: DatasetVersion, files: set[str]) -> None:
     if not (version.folder / "manifest.jsonl").exists():
         return
     takedown.forget_pictures(version.folder, files)
-    rows = manifest.read_manifest(version.folder)
+    rows = run_folder.read_manifest(version.folder)
     for artifact in version.artifacts.filter(kind__in=(Kind.DATASET, Kind.MODEL)):
         if artifact.kind == Kind.DATASET:
             _freeze(version, rows)
-            made = delivery.build_dataset(
+            made = dataset_zip.build_dataset(
                 version, _pictures(version, rows), artifact.file, lambda: None
             )
         else:
-            made = delivery.build_model(version, artifact.file, lambda: None)
+            made = dataset_zip.build_model(version, artifact.file, lambda: None)
         Artifact.objects.filter(pk=artifact.pk).update(bytes=made.bytes, sha256=made.sha256)
 
 

@@ -3,8 +3,9 @@
 from django.conf import settings
 from django.utils import timezone
 
-from requests_app import jobs, mail, pipeline
+from requests_app import mail, pipeline
 from requests_app.models import WorkerBeat
+from requests_app.workers import jobs
 
 PRUNE_LIMIT_SECONDS = 900.0
 

@@ -4,18 +4,18 @@ with.
 
 from django.urls import path
 
-from requests_app import views
+from requests_app.views import requests
 
 urlpatterns = [
-    path("", views.home, name="home"),
-    path("robots.txt", views.robots, name="robots"),
-    path("favicon.ico", views.favicon, name="favicon"),
-    path("confirm/<str:signed>/", views.confirm, name="confirm"),
-    path("r/<str:token>/", views.request_page, name="request"),
-    path("r/<str:token>/progress/", views.progress, name="progress"),
-    path("r/<str:token>/cancel/", views.cancel, name="cancel"),
-    path("r/<str:token>/retry/", views.retry, name="retry"),
-    path("r/<str:token>/delete/", views.delete, name="delete"),
-    path("r/<str:token>/images/<int:pk>.jpg", views.thumbnail, name="thumbnail"),
-    path("r/<str:token>/download/<slug:kind>/", views.download, name="download"),
+    path("", requests.home, name="home"),
+    path("robots.txt", requests.robots, name="robots"),
+    path("favicon.ico", requests.favicon, name="favicon"),
+    path("confirm/<str:signed>/", requests.confirm, name="confirm"),
+    path("r/<str:token>/", requests.request_page, name="request"),
+    path("r/<str:token>/progress/", requests.progress, name="progress"),
+    path("r/<str:token>/cancel/", requests.cancel, name="cancel"),
+    path("r/<str:token>/retry/", requests.retry, name="retry"),
+    path("r/<str:token>/delete/", requests.delete, name="delete"),
+    path("r/<str:token>/images/<int:pk>.jpg", requests.thumbnail, name="thumbnail"),
+    path("r/<str:token>/download/<slug:kind>/", requests.download, name="download"),
 ]

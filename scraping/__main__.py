@@ -17,8 +17,8 @@ from typing import Any
 
 from scraping import ConfigError, __version__
 from scraping.download import DownloadSettings, DownloadSummary, download_list, read_urls
-from scraping.fetch import FetchSettings
-from scraping.screen import ScreenSettings
+from scraping.net.http import FetchSettings
+from scraping.screening.screen import ScreenSettings
 from scraping.terminal import (
     DONE,
     FAILED,
@@ -139,10 +139,10 @@ def build_parser(command: str) -> argparse.ArgumentParser:
         commands.add_parser("gallery", help="serve a search site over a folder of pictures")
     )
     if command in ("collect", "check"):
-        from scraping import asking
+        from scraping import cli
 
-        asking.add_collect(collect)
-        asking.add_check(check)
+        cli.add_collect(collect)
+        cli.add_check(check)
     return parser
 
 
@@ -181,9 +181,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return _download(given, variables)
         if given.command == "gallery":
             return _gallery(given)
-        from scraping import asking
+        from scraping import cli
 
-        run = asking.run_collect if given.command == "collect" else asking.run_check
+        run = cli.run_collect if given.command == "collect" else cli.run_check
         return run(parser, given, partial(environment_values, variables))
     except (ConfigError, OSError) as error:
         print(str(error), file=sys.stderr)

@@ -21,20 +21,29 @@ from pathlib import Path
 from typing import Any
 
 from scraping.config import ClassConfig, CollectConfig
-from scraping.copies import Copy, KnownPictures, MarkLog, is_better, stored_marks
 from scraping.download import Attempt, Downloader, EngineSettings, attempt_row
-from scraping.fetch import FetchSettings
-from scraping.provenance import is_open, license_fields
-from scraping.rows import Key, Row, RowLog, candidate_row, now, rejected, store_picture, write_json
-from scraping.screen import Picture, ScreenSettings
-from scraping.searching import Searcher
-from scraping.searchlog import Ask, SearchLog
-from scraping.sources.contract import Candidate, Outcome, normalised_url
+from scraping.net.http import FetchSettings
+from scraping.records.image_log import (
+    Key,
+    Row,
+    RowLog,
+    candidate_row,
+    now,
+    rejected,
+    store_picture,
+    write_json,
+)
+from scraping.records.known_images import Copy, KnownPictures, MarkLog, is_better, stored_marks
+from scraping.records.provenance import is_open, license_fields
+from scraping.records.summary import Tally
+from scraping.records.takedowns import TakenDown
+from scraping.screening.screen import Picture, ScreenSettings
+from scraping.search.query_variants import MOST_WORDINGS, new_wordings, other_wordings
+from scraping.search.search_log import Ask, SearchLog
+from scraping.search.searcher import Searcher
+from scraping.sources.base import Candidate, Outcome, normalised_url
 from scraping.sources.registry import REGISTRY, is_thumbnail
-from scraping.takedowns import TakenDown
-from scraping.tally import Tally
-from scraping.wordings import MOST_WORDINGS, new_wordings, other_wordings
-from training.nearcopies import Fingerprint
+from training.duplicates import Fingerprint
 
 logger = logging.getLogger(__name__)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from scraping import ConfigError
-from scraping.rows import write_json
+from scraping.records.image_log import write_json
 from scraping.sources.registry import DEFAULT_ORDER, REGISTRY, in_order
 
 FILE_NAME = "config.json"

@@ -19,12 +19,12 @@ from typing import IO, Self
 
 from multidict import CIMultiDictProxy
 
-from scraping.fetch import PRODUCT, Fetched, Fetcher, FetchFailure, FetchSettings, origin_of
-from scraping.rows import Row, candidate_row, now, picture_file, read_lines, rejected
-from scraping.screen import Picture, Rejection, ScreenSettings
-from scraping.screenpool import Data, PoolSettings, ScreenPool
-from scraping.sources.contract import Candidate, normalised_url
-from scraping.spool import Extent, Spool
+from scraping.net.http import PRODUCT, Fetched, Fetcher, FetchFailure, FetchSettings, origin_of
+from scraping.records.image_log import Row, candidate_row, now, picture_file, read_lines, rejected
+from scraping.screening.pool import Data, PoolSettings, ScreenPool
+from scraping.screening.screen import Picture, Rejection, ScreenSettings
+from scraping.screening.spool import Extent, Spool
+from scraping.sources.base import Candidate, normalised_url
 
 UNDECODED_BYTES = 96 << 20
 WAITING_PER_CONNECTION = (

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from scraping.config import CollectConfig
-from scraping.fetch import FetchSettings
-from scraping.searching import Searcher
+from scraping.net.http import FetchSettings
+from scraping.search.searcher import Searcher
 from scraping.sources.registry import REGISTRY
 
 WANTED = 5

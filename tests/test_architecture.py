@@ -16,45 +16,50 @@ TORCH = {"torch", "torchvision"}
 WALLS = {
     "scraping": DJANGO | TORCH | {"requests_app", "picaisso_site"},
     "training": DJANGO | {"scraping", "requests_app", "picaisso_site"},
-    "training.manifest": TORCH,
-    "training.nearcopies": TORCH,
+    "training.run_folder": TORCH,
+    "training.duplicates": TORCH,
     "training.predict": TORCH,
     "training.takedown": TORCH,
     "picaisso_site": TORCH | {"scraping", "training"},
     "requests_app": TORCH,
-    "requests_app.models": {"scraping", "training", "requests_app.pipeline", "requests_app.views"},
+    "requests_app.models": {
+        "scraping",
+        "training",
+        "requests_app.pipeline",
+        "requests_app.views.requests",
+    },
     "requests_app.pipeline": {
-        "requests_app.views",
+        "requests_app.views.requests",
         "requests_app.forms",
         "requests_app.admin",
         "requests_app.tasks",
     },
-    "requests_app.processes": DJANGO | {"scraping", "training", "requests_app.models"},
-    "requests_app.jobs": {"scraping", "training", "requests_app.pipeline"},
+    "requests_app.workers.processes": DJANGO | {"scraping", "training", "requests_app.models"},
+    "requests_app.workers.jobs": {"scraping", "training", "requests_app.pipeline"},
     "requests_app.mail": {"scraping", "training", "requests_app.pipeline"},
-    "requests_app.delivery": {"scraping", "training", "requests_app.pipeline"},
-    "requests_app.tasks": {"scraping", "training", "requests_app.views"},
-    "requests_app.views": {"scraping", "training", "requests_app.tasks"},
+    "requests_app.delivery.dataset_zip": {"scraping", "training", "requests_app.pipeline"},
+    "requests_app.tasks": {"scraping", "training", "requests_app.views.requests"},
+    "requests_app.views.requests": {"scraping", "training", "requests_app.tasks"},
     "requests_app.admin": {"scraping", "training", "requests_app.tasks"},
     "requests_app.management": {"scraping", "training", "requests_app.tasks"},
 }
 FROM_TRAINING = {
-    "scraping": {"training.nearcopies"},
-    "requests_app.pipeline": {"training.manifest", "training.predict", "training.takedown"},
+    "scraping": {"training.duplicates"},
+    "requests_app.pipeline": {"training.run_folder", "training.predict", "training.takedown"},
 }
 ENVIRONMENT_READERS = {
     "picaisso_site/settings.py",
     "scraping/__main__.py",
     "training/__main__.py",
     # These hand the environment on to processes they start, and read nothing that people configure.
-    "requests_app/processes.py",
-    "requests_app/jobs.py",
+    "requests_app/workers/processes.py",
+    "requests_app/workers/jobs.py",
     "requests_app/management/commands/up.py",
     "requests_app/management/commands/demo.py",
-    "scraping/browser.py",
+    "scraping/net/browser.py",
     # These only switch telemetry off.
     "training/__init__.py",
-    "training/delivered/predict.py",
+    "training/export/assets/predict.py",
     "picaisso_site/wsgi.py",
 }
 
@@ -147,7 +152,7 @@ def loaded_by(statement: str) -> set[str]:
     "statement",
     [
         "import scraping.collect, scraping.download, scraping.gallery, scraping.sources",
-        "import training.manifest, training.nearcopies, training.predict",
+        "import training.run_folder, training.duplicates, training.predict",
     ],
 )
 def test_these_load_without_django_and_without_torch(statement):
@@ -155,20 +160,24 @@ def test_these_load_without_django_and_without_torch(statement):
 
 
 def test_training_loads_without_django():
-    assert not loaded_by("import training.fit, training.export, training.evaluate") & DJANGO
+    assert (
+        not loaded_by("import training.run, training.export.model_folder, training.metrics")
+        & DJANGO
+    )
 
 
 def test_the_web_process_loads_no_torch_and_no_browser(tmp_path):
     statement = (
         f"import os; os.environ['PICAISSO_DATA_DIR'] = {str(tmp_path)!r};"
         "from picaisso_site.wsgi import application; from django.urls import get_resolver; get_resolver().url_patterns;"
-        "import requests_app.views, requests_app.pipeline, requests_app.admin"
+        "import requests_app.views.requests, requests_app.pipeline, requests_app.admin"
     )
     assert not loaded_by(statement) & (TORCH | {"selenium", "sklearn", "onnxruntime"})
 
 
 def test_the_names_of_tasks_resolve():
-    from requests_app import jobs, tasks
+    from requests_app import tasks
+    from requests_app.workers import jobs
 
     for task in ("drain", "reap", "send_mail", "prune", "beat"):
         assert callable(getattr(tasks, task))
@@ -194,7 +203,7 @@ def test_fine_tuning_loads_with_torch_torchvision_numpy_and_pillow_alone():
     ]
     code = (
         f"import sys; sys.modules.update(dict.fromkeys({others!r})); "
-        "import training.finetune, training.data, training.backbones, training.pictures; print('loaded')"
+        "import training.finetuning.trainer, training.images.decode, training.networks.backbones, training.networks.image_cache; print('loaded')"
     )
     found = subprocess.run(
         [sys.executable, "-c", code], cwd=PROJECT, capture_output=True, text=True, timeout=120

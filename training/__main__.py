@@ -22,8 +22,18 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Column, Table
 from rich.text import Text
 
-from training.data import MAX_SIDE, check_max_side, import_folder, write_left_out
-from training.manifest import (
+from training.images.decode import MAX_SIDE, check_max_side, import_folder, write_left_out
+from training.phrases import interval, percent
+from training.predict import (
+    Explanation,
+    ModelError,
+    Prediction,
+    find_pictures,
+    load_picture,
+    open_explainer,
+    open_model,
+)
+from training.run_folder import (
     STAGES,
     RunConfig,
     RunError,
@@ -39,17 +49,7 @@ from training.manifest import (
     write_json,
     write_manifest,
 )
-from training.predict import (
-    Explanation,
-    ModelError,
-    Prediction,
-    find_pictures,
-    load_picture,
-    open_explainer,
-    open_model,
-)
 from training.stopping import StopRequest
-from training.wording import interval, percent
 
 DONE, FAILED, WRONG_USAGE = 0, 1, 2
 
@@ -202,11 +202,11 @@ def _fit(options: argparse.Namespace, environment: Mapping[str, str]) -> int:
             _import(options, folder, console, _max_side(options, environment))
         config = _configuration(read_config(folder), options, environment)
         with _progress(console, options.json) as listen:
-            from training.fit import (
+            from training.finetuning.distributed import Processes
+            from training.run import (
                 Control,
                 fit_among,
             )  # torch takes seconds to load, so only where it is needed
-            from training.processes import Processes
 
             result = fit_among(folder, config, listen, Control(Processes(**processes), stop))
     if not result["ok"]:
@@ -265,8 +265,8 @@ def _follow(processes: Mapping[str, int]) -> int:
         signal.signal(
             number, signal.SIG_IGN
         )  # torchrun tells every process; the first ends the others' work in order
-    from training.finetune import follow
-    from training.processes import Processes, connected
+    from training.finetuning.distributed import Processes, connected
+    from training.finetuning.trainer import follow
 
     ours = Processes(**processes)
     with connected(ours):
@@ -382,7 +382,7 @@ def _progress(console: Console, as_json: bool) -> Iterator[Any]:
 
 
 def _show_result(folder: Path, result: Mapping[str, Any], as_json: bool) -> None:
-    from training.card import verdict  # loads torch, as training has done by now
+    from training.export.model_card import verdict  # loads torch, as training has done by now
 
     metrics = read_metrics(folder)
     if as_json:

@@ -23,8 +23,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from training.data import BrokenPictureError, as_array, read_picture
-from training.explain import LearnedPicture, Neighbours, evidence, overlay, read_neighbours
+from training.explanations import LearnedPicture, Neighbours, evidence, overlay, read_neighbours
+from training.images.decode import BrokenPictureError, as_array, read_picture
 
 __all__ = [
     "BrokenPictureError",
@@ -362,7 +362,7 @@ def _delivered_network(place: Path) -> tuple[dict[str, Any], Any]:
     from safetensors import SafetensorError
     from safetensors.torch import load
 
-    from training.network import from_delivered
+    from training.networks.classifier import from_delivered
 
     try:
         config = json.loads(_read_file(place, "config.json"))

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from training.manifest import STAGES, RunConfig, append_line, write_json
+from training.run_folder import STAGES, RunConfig, append_line, write_json
 
 _REPORT_SECONDS = 0.5  # between two rows of progress.jsonl at least, within a stage
 _SECONDS_NOTE = Path(

@@ -6,7 +6,7 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from training.manifest import Stopped
+from training.run_folder import Stopped
 
 
 class StopRequest:

@@ -9,8 +9,8 @@ import json
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
-from training.album import without_pictures
-from training.manifest import ImageRow, read_manifest, write_manifest, write_text
+from training.export.report_images import without_pictures
+from training.run_folder import ImageRow, read_manifest, write_manifest, write_text
 
 
 def forget_pictures(run_dir: Path, files: Collection[str]) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from training.data import read_picture
+from training.images.decode import read_picture
 
 STAMPS = Path("/usr/share/tuxpaint/stamps")
 LEAST_SIDE = 64  # pixels; smaller ones are icons

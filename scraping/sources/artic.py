@@ -4,9 +4,9 @@ domain, which are CC0.
 
 from typing import Any
 
-from scraping.fetch import PRODUCT, FetchFailure, JsonReply
-from scraping.sources.api import ask, list_at, plain_text, web_address, whole_number
-from scraping.sources.contract import Candidate, Query, SearchResult, Source, SourceTools
+from scraping.net.http import PRODUCT, FetchFailure, JsonReply
+from scraping.sources.base import Candidate, Query, SearchResult, Source, SourceTools
+from scraping.sources.json_api import ask, list_at, plain_text, web_address, whole_number
 from scraping.sources.licenses import FREE
 from scraping.sources.paging import Paging, read_pages
 

@@ -15,8 +15,7 @@ from urllib.parse import parse_qs, quote, urlsplit
 
 from selenium.webdriver import Remote
 
-from scraping.sources.browsing import exact_host, keep_page, late, open_page, visited
-from scraping.sources.contract import (
+from scraping.sources.base import (
     Candidate,
     Outcome,
     Query,
@@ -30,6 +29,7 @@ from scraping.sources.contract import (
     normalised_url,
     rate_limited,
 )
+from scraping.sources.result_page import exact_host, keep_page, late, open_page, visited
 from scraping.sources.robots import robots_refusal
 
 SELECTORS_AS_OF = "2026-11"

@@ -1,4 +1,4 @@
-"""Requests that `scraping.fetch` does not make: with headers of their own, or with a form to post.
+"""Requests that `scraping.net.http` does not make: with headers of their own, or with a form to post.
 
 Sources with an account need them. The guard is the same: the same rule judges the address, the
 name's answers and each socket. Redirects are not followed, because what such a request carries is
@@ -11,7 +11,7 @@ import json
 import aiohttp
 from yarl import URL
 
-from scraping.fetch import (
+from scraping.net.http import (
     JSON_MAX_BYTES,
     AddressRefused,
     AddressRule,
@@ -21,7 +21,7 @@ from scraping.fetch import (
     JsonReply,
     parse_retry_after,
 )
-from scraping.sources.contract import JsonRequest
+from scraping.sources.base import JsonRequest
 
 
 def send(request: JsonRequest, settings: FetchSettings) -> JsonReply | FetchFailure:

@@ -6,9 +6,8 @@ that one is kept.
 
 from typing import Any
 
-from scraping.fetch import FetchFailure, JsonReply
-from scraping.sources.api import ask, list_at, plain_text, same_name, web_address, whole_number
-from scraping.sources.contract import (
+from scraping.net.http import FetchFailure, JsonReply
+from scraping.sources.base import (
     Candidate,
     Outcome,
     Query,
@@ -19,6 +18,7 @@ from scraping.sources.contract import (
 )
 from scraping.sources.identity import photograph
 from scraping.sources.inaturalist import PREVIEWS, sized_address
+from scraping.sources.json_api import ask, list_at, plain_text, same_name, web_address, whole_number
 from scraping.sources.licenses import License, read_license
 from scraping.sources.paging import Paging, read_pages
 

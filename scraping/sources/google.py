@@ -20,8 +20,7 @@ from selenium.common.exceptions import (
 from selenium.webdriver import Remote
 from selenium.webdriver.common.by import By
 
-from scraping.sources.browsing import exact_host, keep_page, late, open_page, visited
-from scraping.sources.contract import (
+from scraping.sources.base import (
     Candidate,
     Outcome,
     Query,
@@ -35,6 +34,7 @@ from scraping.sources.contract import (
     normalised_url,
     rate_limited,
 )
+from scraping.sources.result_page import exact_host, keep_page, late, open_page, visited
 from scraping.sources.robots import robots_refusal
 
 SELECTORS_AS_OF = "2026-08"

@@ -7,9 +7,8 @@ Asked only for exact taxa: its search is fuzzy, and a car may be called like a b
 import re
 from typing import Any
 
-from scraping.fetch import FetchFailure, JsonReply
-from scraping.sources.api import ask, list_at, plain_text, same_name, web_address, whole_number
-from scraping.sources.contract import (
+from scraping.net.http import FetchFailure, JsonReply
+from scraping.sources.base import (
     Candidate,
     Outcome,
     Query,
@@ -19,9 +18,10 @@ from scraping.sources.contract import (
     changed,
     failed,
 )
-from scraping.sources.evidence import save_answer
+from scraping.sources.json_api import ask, list_at, plain_text, same_name, web_address, whole_number
 from scraping.sources.licenses import read_license
 from scraping.sources.paging import Paging, read_pages
+from scraping.sources.snapshots import save_answer
 
 INTERFACE_AS_OF = "2026-11"
 TAXA_PATH = "/v1/taxa"

@@ -8,9 +8,8 @@ readers.
 from collections.abc import Iterator
 from typing import Any
 
-from scraping.fetch import FetchFailure, JsonReply
-from scraping.sources.api import ask, plain_text, web_address, whole_number
-from scraping.sources.contract import (
+from scraping.net.http import FetchFailure, JsonReply
+from scraping.sources.base import (
     Candidate,
     Query,
     SearchResult,
@@ -21,9 +20,10 @@ from scraping.sources.contract import (
     failed,
     finished,
 )
-from scraping.sources.evidence import save_answer
+from scraping.sources.json_api import ask, plain_text, web_address, whole_number
 from scraping.sources.licenses import FREE
 from scraping.sources.paging import Paging, read_pages
+from scraping.sources.snapshots import save_answer
 
 INTERFACE_AS_OF = "2025-11"
 SEARCH_PATH = "/public/collection/v1/search"

@@ -9,9 +9,9 @@ import itertools
 from typing import Any
 from urllib.parse import quote
 
-from scraping.fetch import FetchFailure, JsonReply
-from scraping.sources.api import ask, list_at, plain_text, web_address, whole_number
-from scraping.sources.contract import Candidate, Outcome, Query, SearchResult, Source, SourceTools
+from scraping.net.http import FetchFailure, JsonReply
+from scraping.sources.base import Candidate, Outcome, Query, SearchResult, Source, SourceTools
+from scraping.sources.json_api import ask, list_at, plain_text, web_address, whole_number
 from scraping.sources.paging import Paging, read_pages
 
 INTERFACE_AS_OF = "2026-11"

@@ -7,9 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from scraping.fetch import FetchFailure, JsonReply
-from scraping.sources.api import ask, list_at, plain_text, web_address, whole_number
-from scraping.sources.contract import (
+from scraping.net.http import FetchFailure, JsonReply
+from scraping.sources.base import (
     DEFAULT_WAIT_SECONDS,
     Candidate,
     JsonRequest,
@@ -18,6 +17,7 @@ from scraping.sources.contract import (
     Source,
     SourceTools,
 )
+from scraping.sources.json_api import ask, list_at, plain_text, web_address, whole_number
 from scraping.sources.paging import Paging, read_pages
 
 INTERFACE_AS_OF = "2026-09"

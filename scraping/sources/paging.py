@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from scraping.fetch import FetchFailure, JsonReply
-from scraping.sources.contract import (
+from scraping.net.http import FetchFailure, JsonReply
+from scraping.sources.base import (
     Candidate,
     Query,
     SearchResult,
@@ -20,8 +20,8 @@ from scraping.sources.contract import (
     normalised_url,
     rate_limited,
 )
-from scraping.sources.evidence import save_answer
 from scraping.sources.identity import photograph
+from scraping.sources.snapshots import save_answer
 
 DRIFT_ITEMS = 10  # from here on, fewer than half readable means that the answer's shape changed
 

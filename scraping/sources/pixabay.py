@@ -5,9 +5,8 @@ registered.
 from dataclasses import replace
 from typing import Any
 
-from scraping.fetch import FetchFailure, JsonReply
-from scraping.sources.api import ask, list_at, plain_text, web_address, whole_number
-from scraping.sources.contract import (
+from scraping.net.http import FetchFailure, JsonReply
+from scraping.sources.base import (
     DEFAULT_WAIT_SECONDS,
     Candidate,
     Outcome,
@@ -16,6 +15,7 @@ from scraping.sources.contract import (
     Source,
     SourceTools,
 )
+from scraping.sources.json_api import ask, list_at, plain_text, web_address, whole_number
 from scraping.sources.paging import Paging, read_pages
 
 INTERFACE_AS_OF = "2026-11"

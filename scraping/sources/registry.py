@@ -8,8 +8,8 @@ from fnmatch import translate
 from urllib.parse import urlsplit
 
 from scraping.sources.artic import ArticSource
+from scraping.sources.base import Source
 from scraping.sources.bing import BingSource
-from scraping.sources.contract import Source
 from scraping.sources.gbif import GbifSource
 from scraping.sources.google import GoogleSource
 from scraping.sources.inaturalist import InaturalistSource

@@ -4,8 +4,8 @@ need no such check.
 
 from protego import Protego
 
-from scraping.fetch import PRODUCT, FetchFailure
-from scraping.sources.contract import (
+from scraping.net.http import PRODUCT, FetchFailure
+from scraping.sources.base import (
     Outcome,
     Query,
     SearchResult,

@@ -8,9 +8,9 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from scraping.fetch import FetchFailure, JsonReply, parse_retry_after
-from scraping.sources.api import ask, plain_text, web_address, whole_number
-from scraping.sources.contract import Candidate, Outcome, Query, SearchResult, Source, SourceTools
+from scraping.net.http import FetchFailure, JsonReply, parse_retry_after
+from scraping.sources.base import Candidate, Outcome, Query, SearchResult, Source, SourceTools
+from scraping.sources.json_api import ask, plain_text, web_address, whole_number
 from scraping.sources.paging import Paging, read_pages
 
 INTERFACE_AS_OF = "2026-06"

@@ -13,7 +13,7 @@ from pathlib import Path
 from PIL import Image
 
 from requests_app.models import ClassifierRequest, DatasetVersion
-from training import manifest
+from training import run_folder
 
 
 def picture(number: int) -> bytes:
@@ -71,8 +71,8 @@ def write_collection(request: ClassifierRequest, kept_per_class: int) -> Path:
                 "retry_after": None,
             }
         )
-    manifest.write_text(folder / "images.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
-    manifest.write_json(
+    run_folder.write_text(folder / "images.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+    run_folder.write_json(
         folder / "result.json",
         {"ok": True, "classes": summaries, "sources": sources, "seconds": 1.0},
     )
@@ -91,7 +91,7 @@ METRICS = {
 
 
 def write_run(
-    version: DatasetVersion, rows: list[manifest.ImageRow], *, error: dict | None = None
+    version: DatasetVersion, rows: list[run_folder.ImageRow], *, error: dict | None = None
 ) -> Path:
     """A run folder that training has finished with: frozen manifest, metrics, a model folder, a
     result.
@@ -100,16 +100,16 @@ def write_run(
     folder.mkdir(parents=True, exist_ok=True)
     parts = ["train"] * 7 + ["val"] * 2 + ["test"] * 2
     frozen = [
-        manifest.ImageRow(
+        run_folder.ImageRow(
             row.file, row.class_id, row.sha256, row.source, row.license, parts[i % len(parts)], i
         )
         for i, row in enumerate(rows)
     ]
-    labels = tuple(manifest.ClassLabel(c.class_id, c.name) for c in version.request.classes.all())
-    manifest.write_run(
-        folder, manifest.RunConfig(classes=labels), frozen, version.request.folder / "collect"
+    labels = tuple(run_folder.ClassLabel(c.class_id, c.name) for c in version.request.classes.all())
+    run_folder.write_run(
+        folder, run_folder.RunConfig(classes=labels), frozen, version.request.folder / "collect"
     )
-    manifest.write_json(folder / "metrics.json", METRICS)
+    run_folder.write_json(folder / "metrics.json", METRICS)
     (folder / "model").mkdir(exist_ok=True)
     (folder / "model" / "model.onnx").write_bytes(b"onnx" * 1000)
     (folder / "model" / "SHA256SUMS").write_text(
@@ -120,5 +120,5 @@ def write_run(
         if error
         else {"ok": True, "seconds": {"train": 2.0, "export": 5.0}, "notices": ["A notice."]}
     )
-    manifest.write_json(folder / "result.json", result)
+    run_folder.write_json(folder / "result.json", result)
     return folder

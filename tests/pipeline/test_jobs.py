@@ -13,8 +13,8 @@ from django.db import connection, connections, transaction
 from django.utils import timezone
 from django_q.models import OrmQ
 
-from requests_app import jobs, processes
 from requests_app.models import ClassifierRequest, Job, JobState, WorkerBeat
+from requests_app.workers import jobs, processes
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -327,7 +327,7 @@ def test_an_empty_key_file_is_replaced_and_processes_that_start_together_share_o
 
 
 def test_the_keeper_refuses_unknown_words():
-    command = [sys.executable, "-m", "requests_app.processes", "hold", "sleep", "1"]
+    command = [sys.executable, "-m", "requests_app.workers.processes", "hold", "sleep", "1"]
     answer = subprocess.run(
         command, cwd=processes.PROJECT, capture_output=True, text=True, check=False
     )

@@ -14,7 +14,7 @@ from django.conf import settings
 from django.utils import timezone
 from django_q.models import OrmQ
 
-from requests_app import intake, jobs, pipeline
+from requests_app import pipeline
 from requests_app.models import (
     Artifact,
     ClassifierRequest,
@@ -26,9 +26,10 @@ from requests_app.models import (
     Status,
     TrainingRun,
 )
+from requests_app.workers import collection_sync, jobs
 from tests.pipeline.folders import METRICS, write_collection, write_run
-from training import manifest
-from training.manifest import ImageRow
+from training import run_folder
+from training.run_folder import ImageRow
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -172,7 +173,7 @@ def test_a_collection_becomes_rows_counts_and_a_version(collected):
 def test_collecting_twice_adds_nothing(collected):
     lease = jobs.Lease(Job.objects.get(stage="collect"))
     Job.objects.filter(pk=lease.job.pk).update(state=JobState.RUNNING)
-    taken = intake.Intake(collected, collected.folder / "collect")
+    taken = collection_sync.Intake(collected, collected.folder / "collect")
     taken.look()
     assert ImageUrl.objects.count() == 68
 
@@ -414,7 +415,7 @@ def test_a_deletion_wins_against_a_worker_that_moves_the_request_meanwhile(confi
 
 def test_rows_that_a_worker_still_stored_after_a_deletion_go_with_the_next_round(collected):
     folder = collected.folder / "collect"
-    taken = intake.Intake(collected, folder)
+    taken = collection_sync.Intake(collected, folder)
     jobs.claim("train")
     pipeline.delete(collected)
     assert folder.exists(), "its child may still be writing"
@@ -443,10 +444,10 @@ def test_a_retry_that_waited_for_a_stopping_job_is_rung_when_that_ends(collected
 def test_a_picture_that_the_split_left_out_is_listed_with_its_reason(collected):
     rows = rows_of(collected)
     folder = write_run(collected.versions.get(), rows)
-    frozen = manifest.read_manifest(folder)
+    frozen = run_folder.read_manifest(folder)
     frozen[0] = dataclasses.replace(frozen[0], split=None)
     frozen[1] = dataclasses.replace(frozen[1], split=None, group=None)
-    manifest.write_manifest(folder, frozen)
+    run_folder.write_manifest(folder, frozen)
     drain("train")
     drain("train")
     with dataset_of(collected) as archive:
@@ -489,7 +490,7 @@ def test_an_address_never_confirmed_is_forgotten_after_two_days(submitted):
 
 def test_lines_are_read_once_whole_and_again_when_the_file_is_replaced(tmp_path):
     path = tmp_path / "lines.jsonl"
-    reader = intake.JsonLines(path)
+    reader = collection_sync.JsonLines(path)
     assert list(reader.new()) == []
     path.write_text('{"a": 1}\n{"a": 2}\n{"a"')
     assert list(reader.new()) == [{"a": 1}, {"a": 2}]

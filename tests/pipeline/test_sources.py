@@ -9,7 +9,7 @@ import pytest
 from django.core.management import CommandError, call_command
 from django.utils import timezone
 
-from requests_app import intake, jobs, pipeline
+from requests_app import pipeline
 from requests_app.models import (
     Artifact,
     BrowserTurn,
@@ -20,8 +20,9 @@ from requests_app.models import (
     SourceHealth,
     TakenDown,
 )
+from requests_app.workers import collection_sync, jobs
 from tests.pipeline.folders import write_collection, write_run
-from training.manifest import ImageRow
+from training.run_folder import ImageRow
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -93,7 +94,7 @@ def test_one_run_counts_as_one_failure_however_many_classes_asked():
         "message": "A human check.",
         "cool_down_seconds": 3600,
     }
-    intake.record_health([{**row, "class": "c001"}, {**row, "class": "c002"}])
+    collection_sync.record_health([{**row, "class": "c001"}, {**row, "class": "c002"}])
     assert SourceHealth.objects.get().failures == 1
 
 
@@ -126,7 +127,7 @@ def test_a_turn_whose_holder_is_gone_ends_with_its_lease():
 
 
 def test_a_child_is_granted_the_browser_when_it_asks_and_gives_it_back(confirmed, data_dir):
-    first = intake.BrowserDoor(jobs.claim("collect"), data_dir)
+    first = collection_sync.BrowserDoor(jobs.claim("collect"), data_dir)
     assert not first.look() and not first.granted.exists()
     first.wanted.touch()
     assert not first.look() and first.granted.exists()
@@ -138,7 +139,7 @@ def test_a_child_is_granted_the_browser_when_it_asks_and_gives_it_back(confirmed
 
 def test_a_child_waits_while_another_request_has_the_browser(confirmed, data_dir):
     BrowserTurn.take(999, 1, timezone.now() + timedelta(seconds=60))
-    door = intake.BrowserDoor(jobs.claim("collect"), data_dir)
+    door = collection_sync.BrowserDoor(jobs.claim("collect"), data_dir)
     door.wanted.touch()
     assert door.look() and not door.granted.exists()
     BrowserTurn.give_back(999, 1)

@@ -6,9 +6,9 @@ import time
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 
-from scraping.browser import Browser, BrowserSettings
-from scraping.fetch import JSON_MAX_BYTES, FetchFailure, FetchSettings, fetch_json, fetch_once
-from scraping.sources.contract import Query, SearchOptions, SearchResult, SourceTools
+from scraping.net.browser import Browser, BrowserSettings
+from scraping.net.http import JSON_MAX_BYTES, FetchFailure, FetchSettings, fetch_json, fetch_once
+from scraping.sources.base import Query, SearchOptions, SearchResult, SourceTools
 from scraping.sources.exchange import send
 from scraping.sources.registry import REGISTRY
 from tests.replicas.server import Replica

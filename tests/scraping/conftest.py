@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from scraping.config import CollectConfig
-from scraping.fetch import FetchSettings
-from scraping.searching import Searcher
-from scraping.sources.contract import SearchResult
+from scraping.net.http import FetchSettings
+from scraping.search.searcher import Searcher
+from scraping.sources.base import SearchResult
 from tests.replicas.server import Replica
 
 BASE = {

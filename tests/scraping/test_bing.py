@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from scraping.browser import Browser, BrowserSettings
+from scraping.net.browser import Browser, BrowserSettings
+from scraping.sources.base import Outcome, normalised_url
 from scraping.sources.bing import PageState, classify_empty, parse_tile, search_url
-from scraping.sources.contract import Outcome, normalised_url
 from tests.replicas.bing import BingReplica
 from tests.replicas.server import Replica, Response
 from tests.scraping.asking import Asking

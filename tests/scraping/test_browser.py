@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from scraping.browser import Browser, BrowserSettings, BrowserUnavailable
+from scraping.net.browser import Browser, BrowserSettings, BrowserUnavailable
 from tests.replicas.bing import BingReplica
 from tests.replicas.google import GoogleReplica
 from tests.replicas.server import Replica, Response

@@ -15,8 +15,8 @@ import pytest
 from PIL import Image, ImageDraw
 
 from scraping.collect import Interrupted, collect
-from scraping.searching import SourceThread
-from scraping.sources.contract import normalised_url
+from scraping.search.searcher import SourceThread
+from scraping.sources.base import normalised_url
 from scraping.sources.registry import REGISTRY
 from tests.replicas.bing import BingReplica
 from tests.replicas.commons import CommonsReplica

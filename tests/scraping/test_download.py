@@ -22,9 +22,9 @@ from scraping.download import (
     read_urls,
     url_sum,
 )
-from scraping.fetch import FetchFailure, FetchSettings
-from scraping.screen import ScreenSettings
-from scraping.spool import Spool
+from scraping.net.http import FetchFailure, FetchSettings
+from scraping.screening.screen import ScreenSettings
+from scraping.screening.spool import Spool
 from tests.memory import PRINT_PEAK
 from tests.replicas.pictures import jpeg
 from tests.replicas.pictures_host import PictureHost
@@ -333,8 +333,8 @@ HOSTILE_RUN = """
 import asyncio, sys
 from pathlib import Path
 from scraping.download import DownloadSettings, download_list
-from scraping.fetch import FetchSettings
-from scraping.screen import ScreenSettings
+from scraping.net.http import FetchSettings
+from scraping.screening.screen import ScreenSettings
 fetching = FetchSettings(allowed_private_hosts=frozenset({sys.argv[2]}), deadline_seconds=4, connections=100)
 asyncio.run(download_list(sys.argv[3:], Path(sys.argv[1]), DownloadSettings(fetching, ScreenSettings(64, 256))))
 """

@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from scraping.download import DownloadSettings, download_list
-from scraping.fetch import (
+from scraping.net.http import (
     NEUTRAL_MESSAGE,
     AddressRefused,
     AddressRule,
@@ -30,7 +30,7 @@ from scraping.fetch import (
     is_public_address,
     parse_retry_after,
 )
-from scraping.screen import ScreenSettings
+from scraping.screening.screen import ScreenSettings
 from tests.memory import forget_peak, peak
 from tests.replicas.pictures import jpeg
 from tests.replicas.pictures_host import PictureHost
@@ -393,7 +393,7 @@ def test_an_unknown_certificate_is_a_plain_failure_that_is_not_worth_another_try
 
 FETCH = """
 import sys
-from scraping.fetch import FetchSettings, fetch_once
+from scraping.net.http import FetchSettings, fetch_once
 answer = fetch_once(sys.argv[1], FetchSettings(allowed_private_hosts=frozenset(sys.argv[2:]), deadline_seconds=10))
 print(getattr(answer, "reason", "fetched"), getattr(answer, "detail", ""))
 """

@@ -6,8 +6,8 @@ import socket
 
 import pytest
 
-from scraping.fetch import FetchSettings
-from scraping.forwarder import Forwarder
+from scraping.net.forward_proxy import Forwarder
+from scraping.net.http import FetchSettings
 from tests.replicas.server import Replica, Response
 
 

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from scraping.browser import Browser, BrowserSettings
+from scraping.net.browser import Browser, BrowserSettings
 from scraping.sources import google
-from scraping.sources.contract import Outcome
+from scraping.sources.base import Outcome
 from scraping.sources.google import (
     PageState,
     Panel,

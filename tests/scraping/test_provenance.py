@@ -2,8 +2,8 @@
 
 import pytest
 
-from scraping.provenance import attribution, is_open, license_fields, license_rank
-from scraping.sources.contract import Candidate
+from scraping.records.provenance import attribution, is_open, license_fields, license_rank
+from scraping.sources.base import Candidate
 
 
 def candidate(**values: str) -> Candidate:

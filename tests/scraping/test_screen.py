@@ -18,8 +18,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
-from scraping.screen import Picture, Rejection, ScreenSettings, screen
-from scraping.screenpool import CannotScreen, PoolSettings, ScreenPool
+from scraping.screening.pool import CannotScreen, PoolSettings, ScreenPool
+from scraping.screening.screen import Picture, Rejection, ScreenSettings, screen
 from tests.replicas.pictures import encoded, jpeg, picture
 from tests.scraping.conftest import descendants, repository
 
@@ -293,7 +293,7 @@ def workers() -> set[int]:
     found = set()
     for pid in descendants(os.getpid()):
         with contextlib.suppress(OSError):
-            if "scraping.screen" in Path(f"/proc/{pid}/cmdline").read_text():
+            if "scraping.screening.screen" in Path(f"/proc/{pid}/cmdline").read_text():
                 found.add(pid)
     return found
 
@@ -451,7 +451,7 @@ def test_hostile_pictures_leave_a_worker_s_memory_below_its_limit():
 
 
 def test_a_worker_may_not_take_more_memory_than_its_limit():
-    greedy = "import scraping.screen as s; s._limit_decoding(); bytearray(s.MEMORY_LIMIT_BYTES + (64 << 20))"
+    greedy = "import scraping.screening.screen as s; s._limit_decoding(); bytearray(s.MEMORY_LIMIT_BYTES + (64 << 20))"
     done = subprocess.run(
         [sys.executable, "-c", greedy], cwd=repository(), capture_output=True, text=True
     )

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from scraping.fetch import FetchFailure
-from scraping.sources.contract import (
+from scraping.net.http import FetchFailure
+from scraping.sources.base import (
     COOL_DOWN_SECONDS,
     Outcome,
     Query,
@@ -17,7 +17,6 @@ from scraping.sources.contract import (
     failed,
     rate_limited,
 )
-from scraping.sources.evidence import save_page
 from scraping.sources.identity import photograph
 from scraping.sources.registry import (
     DEFAULT_ORDER,
@@ -27,6 +26,7 @@ from scraping.sources.registry import (
     is_thumbnail,
     usual_sources,
 )
+from scraping.sources.snapshots import save_page
 
 
 def test_the_default_order_is_the_documented_one():

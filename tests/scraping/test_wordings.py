@@ -2,7 +2,7 @@
 
 import pytest
 
-from scraping.wordings import new_wordings, other_number, other_wordings
+from scraping.search.query_variants import new_wordings, other_number, other_wordings
 
 
 @pytest.mark.parametrize(

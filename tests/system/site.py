@@ -17,7 +17,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from requests_app.management.commands.demo import Visitor
-from requests_app.processes import PROJECT, environment_of, parents, running_pids
+from requests_app.workers.processes import PROJECT, environment_of, parents, running_pids
 from tests.system.mariadb import free_port
 
 PHOTOGRAPHS = Path("/usr/share/tuxpaint/stamps")

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from requests_app.processes import PROJECT
+from requests_app.workers.processes import PROJECT
 from tests.replicas.commons import CommonsReplica
 from tests.replicas.openverse import OpenverseReplica
 

@@ -18,7 +18,7 @@ import pytest
 from aiosmtpd.controller import Controller
 
 from requests_app.management.commands.demo import Visitor
-from requests_app.processes import PROJECT
+from requests_app.workers.processes import PROJECT
 from tests.system.mariadb import free_port
 from tests.system.site import PHOTOGRAPHS, Proc, Site, links, result_of, running_site, text_of
 
@@ -56,16 +56,20 @@ def is_driver(process: Proc) -> bool:
 
 def is_collector(process: Proc) -> bool:
     return (
-        "-m scraping collect" in process.command and "requests_app.processes" not in process.command
+        "-m scraping collect" in process.command
+        and "requests_app.workers.processes" not in process.command
     )
 
 
 def is_trainer(process: Proc) -> bool:
-    return "-m training fit" in process.command and "requests_app.processes" not in process.command
+    return (
+        "-m training fit" in process.command
+        and "requests_app.workers.processes" not in process.command
+    )
 
 
 def is_keeper(process: Proc) -> bool:
-    return "requests_app.processes keep" in process.command
+    return "requests_app.workers.processes keep" in process.command
 
 
 def is_main_of(queue: str, site: Site):

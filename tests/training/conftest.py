@@ -47,8 +47,8 @@ def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def imported_run(photographs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run folder of those pictures that nothing has been trained in."""
-    from training.data import import_folder
-    from training.manifest import RunConfig, write_config, write_manifest
+    from training.images.decode import import_folder
+    from training.run_folder import RunConfig, write_config, write_manifest
 
     folder = tmp_path_factory.mktemp("imported")
     classes, rows, left_out = import_folder(photographs, folder)
@@ -71,8 +71,8 @@ def untrained_run(imported_run: Path, tmp_path: Path) -> Path:
 @pytest.fixture(scope="session")
 def trained_run(imported_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The run folder after training; not to be changed."""
-    from training.fit import fit
-    from training.manifest import read_config
+    from training.run import fit
+    from training.run_folder import read_config
 
     folder = tmp_path_factory.mktemp("trained") / "run"
     shutil.copytree(imported_run, folder)

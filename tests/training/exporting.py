@@ -14,12 +14,12 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from training.backbones import BACKBONES, load_backbone
-from training.export import Look, Trained, export_model
-from training.manifest import ClassLabel, RunConfig
-from training.network import PictureNetwork
-from training.novelty import choose_references
-from training.weights import WeightPlaces
+from training.export.model_folder import Look, Trained, export_model
+from training.networks.backbones import BACKBONES, load_backbone
+from training.networks.classifier import PictureNetwork
+from training.networks.novelty import choose_references
+from training.networks.weights import WeightPlaces
+from training.run_folder import ClassLabel, RunConfig
 
 SIDES = (1, 2, 3, 17, 64, 201, 224, 231, 257, 333, 480, 641, 900)
 NAMES = ("mammal", "plant", "<b>tea & “pot”</b>")

@@ -11,9 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from training.evaluate import Findings, Suspect, by_source, measure, unknown
-from training.head import softmax
-from training.manifest import (
+from training.fitting.linear_head import softmax
+from training.metrics import Findings, Suspect, by_source, measure, unknown
+from training.predict import Outputs
+from training.run_folder import (
     ClassLabel,
     ImageRow,
     RunConfig,
@@ -21,7 +22,6 @@ from training.manifest import (
     read_manifest,
     split_rows,
 )
-from training.predict import Outputs
 
 NAMES = ("mammal", "plant")
 

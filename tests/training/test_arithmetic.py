@@ -6,7 +6,10 @@ import pytest
 import torch
 from PIL import Image
 
-from training.arithmetic import (
+from training.networks.backbones import BACKBONES
+from training.networks.classifier import PictureNetwork
+from training.networks.embeddings import embed_pictures
+from training.networks.precision import (
     CANDIDATES,
     COARSE,
     EXACT,
@@ -15,9 +18,6 @@ from training.arithmetic import (
     fastest,
     measure_arithmetic,
 )
-from training.backbones import BACKBONES
-from training.features import embed_pictures
-from training.network import PictureNetwork
 
 
 @pytest.fixture(scope="module")

@@ -7,10 +7,10 @@ import pytest
 import yaml
 
 from tests.training.findings import CURVE, NETWORK, findings_of, tuned
-from training.backbones import BACKBONES
-from training.card import model_card, verdict
-from training.evaluate import Findings
-from training.wording import interval, percent
+from training.export.model_card import model_card, verdict
+from training.metrics import Findings
+from training.networks.backbones import BACKBONES
+from training.phrases import interval, percent
 
 HOSTILE = ("a | b\n# c", "<script>*x*</script> [y](z) `w`")
 

@@ -17,7 +17,6 @@ from PIL import Image
 from tests.training.conftest import LoopbackServer
 from tests.training.test_fit import measured, read
 from training.__main__ import main
-from training.manifest import read_manifest, write_manifest
 from training.predict import (
     ModelError,
     _delivered_network,
@@ -27,6 +26,7 @@ from training.predict import (
     open_model,
     read_picture,
 )
+from training.run_folder import read_manifest, write_manifest
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -84,8 +84,8 @@ def wait_for(stream: IO[str] | None, stage: str, done: int) -> None:
     "module",
     [
         "training",
-        "training.manifest",
-        "training.nearcopies",
+        "training.run_folder",
+        "training.duplicates",
         "training.predict",
         "training.__main__",
     ],

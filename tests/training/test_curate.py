@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 
 from tests.training.conftest import STAMPS, on_white, stamps
-from training.backbones import BACKBONES, load_backbone
-from training.curate import (
+from training.fitting.label_issues import (
     Samples,
     choose_treatment,
     neighbour_votes,
@@ -14,12 +13,13 @@ from training.curate import (
     suspicion,
     unseen_opinions,
 )
-from training.evaluate import wilson
-from training.features import embed_pictures
-from training.head import fit_head, softmax
-from training.network import PictureNetwork
-from training.novelty import choose_references, out_of_fold_novelty, reject_threshold
-from training.weights import WeightPlaces
+from training.fitting.linear_head import fit_head, softmax
+from training.metrics import wilson
+from training.networks.backbones import BACKBONES, load_backbone
+from training.networks.classifier import PictureNetwork
+from training.networks.embeddings import embed_pictures
+from training.networks.novelty import choose_references, out_of_fold_novelty, reject_threshold
+from training.networks.weights import WeightPlaces
 
 SEEDS = 10
 NAMES = ("mammal", "plant")

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from training.data import BrokenPictureError, as_array, import_folder, read_picture
-from training.manifest import RunError
+from training.images.decode import BrokenPictureError, as_array, import_folder, read_picture
+from training.run_folder import RunError
 
 
 def gradient(width: int = 80, height: int = 60) -> Image.Image:

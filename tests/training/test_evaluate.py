@@ -3,7 +3,8 @@ import pytest
 from scipy.stats import binomtest
 from sklearn.metrics import balanced_accuracy_score, f1_score, log_loss, precision_score
 
-from training.evaluate import (
+from training.fitting.linear_head import softmax
+from training.metrics import (
     CHOICE_MINIMUM,
     by_source,
     calibration_error,
@@ -14,7 +15,6 @@ from training.evaluate import (
     unknown,
     wilson,
 )
-from training.head import softmax
 
 
 @pytest.mark.parametrize(

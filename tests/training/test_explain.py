@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from tests.training.findings import findings_of
-from training.explain import (
+from training.explanations import (
     best,
     colour_scale,
     evidence,

@@ -19,12 +19,18 @@ import torch
 
 from tests.training import exporting
 from tests.training.exporting import one_thread  # noqa: F401
-from training.backbones import BACKBONES
-from training.export import CHECK_SIZES, Trained, export_model, largest_difference, outputs_of
-from training.graphs import OUTPUTS, _kept, filled_graph
-from training.manifest import RunError
-from training.network import from_delivered, read_state
+from training.export.model_folder import (
+    CHECK_SIZES,
+    Trained,
+    export_model,
+    largest_difference,
+    outputs_of,
+)
+from training.networks.backbones import BACKBONES
+from training.networks.classifier import from_delivered, read_state
+from training.networks.onnx_graph import OUTPUTS, _kept, filled_graph
 from training.predict import open_model
+from training.run_folder import RunError
 
 WHOLE = {
     "model.safetensors", "model.pth", "model.onnx", "novelty.safetensors", "classes.json", "config.json",
@@ -185,7 +191,7 @@ def test_one_kept_graph_serves_any_number_of_classes(
 def test_a_class_with_few_or_no_references_is_no_trouble_to_the_graph(
     caches: Path, tmp_path: Path
 ) -> None:
-    from training.novelty import References
+    from training.networks.novelty import References
 
     made = exporting.network("efficientnet_lite0")
     references, picture = made.references.numpy(), exporting.odd_pictures(3)[2]

@@ -13,8 +13,7 @@ import torch
 from torch import Tensor
 
 from tests.training.tuning import NO_LIMIT, RECIPE, TINY, digits, tiny_network
-from training.arithmetic import COARSE, EXACT
-from training.finetune import (
+from training.finetuning.trainer import (
     EPOCHS,
     Job,
     Material,
@@ -29,10 +28,11 @@ from training.finetune import (
     picture_weights,
     rate_factor,
 )
-from training.head import log_loss
-from training.manifest import Stopped
-from training.network import PictureNetwork
-from training.pictures import eval_view
+from training.fitting.linear_head import log_loss
+from training.networks.classifier import PictureNetwork
+from training.networks.image_cache import eval_view
+from training.networks.precision import COARSE, EXACT
+from training.run_folder import Stopped
 
 PROJECT = Path(__file__).resolve().parents[2]
 PLAN = Plan(epochs=4, batch=10, arithmetic=EXACT.name, device="cpu")

@@ -15,9 +15,12 @@ import torch
 from PIL import Image
 
 from tests.training.conftest import LoopbackServer, on_white, stamps
-from training.fit import fit
-from training.head import STRENGTHS
-from training.manifest import (
+from training.fitting.linear_head import STRENGTHS
+from training.networks.classifier import PictureNetwork, from_delivered, read_state
+from training.phrases import percent
+from training.predict import open_model
+from training.run import fit
+from training.run_folder import (
     STAGES,
     ClassLabel,
     RunConfig,
@@ -26,9 +29,6 @@ from training.manifest import (
     read_manifest,
     write_manifest,
 )
-from training.network import PictureNetwork, from_delivered, read_state
-from training.predict import open_model
-from training.wording import percent
 
 CONTRACT = {
     "accuracy", "interval", "balanced_accuracy", "macro_f1", "per_class", "confusion", "majority_baseline",
@@ -315,7 +315,7 @@ def test_a_cut_off_cache_entry_is_made_again(hurried_run: Path) -> None:
 def test_an_entry_damaged_anywhere_counts_as_not_cached(
     trained_run: Path, tmp_path: Path, start: int
 ) -> None:
-    from training.features import _cached
+    from training.networks.embeddings import _cached
 
     row = read_manifest(trained_run)[0]
     (whole,) = (trained_run / "checkpoints" / "features").glob(f"*/{row.sha256[:32]}.npz")
@@ -375,12 +375,12 @@ def test_planted_copies_of_pictures_stay_in_their_part(
     untrained_run: Path, trained_run: Path
 ) -> None:
     """Only up to the split: features and groups are what is looked at."""
-    from training.arithmetic import EXACT
-    from training.backbones import BACKBONES, load_backbone
-    from training.curate import count_leaks, find_near_copies, with_groups
-    from training.features import Extractor
-    from training.manifest import ImageRow, split_rows
-    from training.weights import WeightPlaces
+    from training.fitting.label_issues import count_leaks, find_near_copies, with_groups
+    from training.networks.backbones import BACKBONES, load_backbone
+    from training.networks.embeddings import Extractor
+    from training.networks.precision import EXACT
+    from training.networks.weights import WeightPlaces
+    from training.run_folder import ImageRow, split_rows
 
     rows = read_manifest(untrained_run)
     planted: dict[str, str] = {}

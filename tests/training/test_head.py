@@ -3,8 +3,13 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
-from training.curate import Samples, choose_treatment, suspected_labels, unseen_opinions
-from training.head import (
+from training.fitting.label_issues import (
+    Samples,
+    choose_treatment,
+    suspected_labels,
+    unseen_opinions,
+)
+from training.fitting.linear_head import (
     FOLDS,
     STRENGTHS,
     FittedHead,

@@ -10,13 +10,16 @@ import pytest
 from PIL import Image
 
 from tests.training.conftest import on_white, stamps
-from training.backbones import BACKBONES, load_backbone
-from training.data import import_folder
-from training.evaluate import measure
-from training.features import embed_pictures
-from training.fit import fit
-from training.head import fit_head
-from training.manifest import (
+from training.duplicates import fingerprint, groups_of_pairs, near_copy_pairs
+from training.fitting.linear_head import fit_head
+from training.images.decode import import_folder
+from training.metrics import measure
+from training.networks.backbones import BACKBONES, load_backbone
+from training.networks.classifier import PictureNetwork
+from training.networks.embeddings import embed_pictures
+from training.networks.weights import WeightPlaces
+from training.run import fit
+from training.run_folder import (
     ClassLabel,
     ImageRow,
     RunConfig,
@@ -24,9 +27,6 @@ from training.manifest import (
     write_config,
     write_manifest,
 )
-from training.nearcopies import fingerprint, groups_of_pairs, near_copy_pairs
-from training.network import PictureNetwork
-from training.weights import WeightPlaces
 
 SEEDS = 20
 NOISE_PICTURES = 160

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.training.conftest import stamps
-from training.manifest import STAGES
+from training.run_folder import STAGES
 
 ROOT = Path(__file__).resolve().parents[2]
 PER_CLASS = 220  # enough for 60 validation pictures, below which nothing is fine-tuned

@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
 
-from training.head import FOLDS, LinearHead
-from training.learning_curve import (
+from training.evaluation.learning_curve import (
     MINIMUM_PICTURES,
     MORE_PER_CLASS,
     SHARES,
@@ -14,6 +13,7 @@ from training.learning_curve import (
     extrapolate,
     learning_curve,
 )
+from training.fitting.linear_head import FOLDS, LinearHead
 
 DIMENSION = 64
 CENTRES = np.random.default_rng(99).standard_normal((4, DIMENSION))

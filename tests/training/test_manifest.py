@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from training.manifest import (
+from training.run_folder import (
     MINIMUM_PER_PART,
     PARTS,
     ClassLabel,

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageDraw, ImageOps
 
 from tests.training.conftest import on_white, stamps
-from training.nearcopies import (
+from training.duplicates import (
     HASH_DISTANCE,
     CopyIndex,
     Fingerprint,

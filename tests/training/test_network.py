@@ -4,10 +4,10 @@ import torch
 from PIL import Image
 from torch.nn import functional
 
-from training.backbones import BACKBONES, CROP
-from training.features import embed_pictures
-from training.network import PictureNetwork, from_delivered
-from training.novelty import choose_references
+from training.networks.backbones import BACKBONES, CROP
+from training.networks.classifier import PictureNetwork, from_delivered
+from training.networks.embeddings import embed_pictures
+from training.networks.novelty import choose_references
 
 SIZES = [
     (1, 1),

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from training.novelty import (
+from training.networks.novelty import (
     UNSURENESS_SHARE,
     References,
     choose_references,

@@ -8,10 +8,9 @@ import torch
 from PIL import Image
 
 from tests.training.tuning import SIDE, tiny_network
-from training.backbones import CROP
-from training.data import read_picture
-from training.manifest import ImageRow, RunError
-from training.pictures import (
+from training.images.decode import read_picture
+from training.networks.backbones import CROP
+from training.networks.image_cache import (
     DRAWS,
     Augmentation,
     Feed,
@@ -20,6 +19,7 @@ from training.pictures import (
     open_cache,
     train_view,
 )
+from training.run_folder import ImageRow, RunError
 
 SIZES = [(300, 200), (64, 64), (40, 500), (1, 1), (231, 233)]
 STILL = Augmentation(

@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw, ImageOps
 from sklearn.datasets import load_sample_images
 
 from tests.training.conftest import on_white, stamps
-from training.nearcopies import CopyIndex, Fingerprint, fingerprint, near_copy_pairs
+from training.duplicates import CopyIndex, Fingerprint, fingerprint, near_copy_pairs
 
 PICTURES = 200
 # One toy seen from its sides, and the copies that the collection of photographs itself brings

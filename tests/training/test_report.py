@@ -21,14 +21,14 @@ from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 
 from tests.training.findings import CURVE, EPOCHS, NETWORK, config_of, findings_of, look, tuned
-from training import plots
-from training.album import Album, without_pictures
-from training.card import verdict
-from training.evaluate import Findings
-from training.explain import worst
-from training.manifest import ImageRow
-from training.report import Origin, write_report
-from training.wording import counted, duration, interval, listed, percent, shortened
+from training.explanations import worst
+from training.export.model_card import verdict
+from training.export import plots
+from training.export.report import Origin, write_report
+from training.export.report_images import Album, without_pictures
+from training.metrics import Findings
+from training.phrases import counted, duration, interval, listed, percent, shortened
+from training.run_folder import ImageRow
 
 HOSTILE = ('<img src=x onerror="alert(1)"> & $x^2$', "](javascript:1) '\"> 柴犬 שיבא")
 ORIGIN = Origin(

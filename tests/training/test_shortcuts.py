@@ -3,8 +3,14 @@ import pytest
 from PIL import Image, ImageFilter
 
 from tests.training.conftest import on_white, stamps
-from training.evaluate import TRAITS
-from training.shortcuts import Labelled, balanced_accuracy, shortcut_warning, shortcuts, traits
+from training.evaluation.shortcuts import (
+    Labelled,
+    balanced_accuracy,
+    shortcut_warning,
+    shortcuts,
+    traits,
+)
+from training.metrics import TRAITS
 
 NAMES = {"size", "brightness", "sharpness", "source", "all"}
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from training.curate import NearCopies
-from training.fit import _split
-from training.manifest import ClassLabel, ImageRow, RunConfig, Stopped
+from training.fitting.label_issues import NearCopies
 from training.progress import Run, no_listener
+from training.run import _split
+from training.run_folder import ClassLabel, ImageRow, RunConfig, Stopped
 from training.stopping import StopRequest
 
 CONFIG = RunConfig(classes=(ClassLabel("c001", "corgi"), ClassLabel("c002", "fox")))

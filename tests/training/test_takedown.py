@@ -3,8 +3,8 @@ import json
 import shutil
 from pathlib import Path
 
-from training.explain import read_neighbours
-from training.manifest import read_manifest
+from training.explanations import read_neighbours
+from training.run_folder import read_manifest
 from training.takedown import forget_pictures
 
 

@@ -22,12 +22,12 @@ from selenium.webdriver.support.ui import WebDriverWait
 from tests.training import exporting
 from tests.training.conftest import LoopbackServer
 from tests.training.exporting import one_thread  # noqa: F401
-from training.data import as_array, read_picture
-from training.explain import evidence, overlay
+from training.explanations import evidence, overlay
+from training.export.try_page import TryPage, write_try_page
+from training.images.decode import as_array, read_picture
 from training.predict import Model, open_model
-from training.tryout import TryPage, write_try_page
 
-VENDORED = Path(__file__).parents[2] / "training" / "delivered" / "onnxruntime-web"
+VENDORED = Path(__file__).parents[2] / "training" / "export" / "assets" / "onnxruntime-web"
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 FLAGS = (
     "--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--disable-background-networking",

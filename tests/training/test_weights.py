@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from tests.training.conftest import LoopbackServer
-from training.backbones import BACKBONES, load_backbone
-from training.weights import WeightPlaces, WeightsUnavailableError, find_weights
+from training.networks.backbones import BACKBONES, load_backbone
+from training.networks.weights import WeightPlaces, WeightsUnavailableError, find_weights
 
 CONTENT = b"weights" * 1000
 NAME = f"net-{hashlib.sha256(CONTENT).hexdigest()[:8]}.pth"

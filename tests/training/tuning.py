@@ -16,13 +16,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from training.arithmetic import EXACT
-from training.backbones import Backbone
-from training.finetune import Job, Material, Recipe, Tuned, dismiss, finetune, follow
-from training.manifest import ImageRow
-from training.network import PictureNetwork
-from training.pictures import open_cache
-from training.processes import ALONE, Processes, connected
+from training.finetuning.distributed import ALONE, Processes, connected
+from training.finetuning.trainer import Job, Material, Recipe, Tuned, dismiss, finetune, follow
+from training.networks.backbones import Backbone
+from training.networks.classifier import PictureNetwork
+from training.networks.image_cache import open_cache
+from training.networks.precision import EXACT
+from training.run_folder import ImageRow
 
 SIDE = 232
 RECIPE = Recipe(most_epochs_cpu=4, batch=10, rate=3e-3, head_rate=1e-2, depth_groups=2, clip=5.0)

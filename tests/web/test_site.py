@@ -19,10 +19,10 @@ def trouble(http, status):
 
 
 urlpatterns = [path("trouble/<str:status>/", trouble), path("", include("picaisso_site.urls"))]
-handler400 = "requests_app.views.bad_request"
-handler403 = "requests_app.views.permission_denied"
-handler404 = "requests_app.views.page_not_found"
-handler500 = "requests_app.views.server_error"
+handler400 = "requests_app.views.requests.bad_request"
+handler403 = "requests_app.views.requests.permission_denied"
+handler404 = "requests_app.views.requests.page_not_found"
+handler500 = "requests_app.views.requests.server_error"
 
 
 @pytest.mark.parametrize("status", RAISES)
@@ -38,7 +38,7 @@ def test_every_error_has_a_finished_page(status):
 
 
 def test_the_page_for_our_own_mistakes_needs_no_database(django_assert_num_queries):
-    from requests_app.views import server_error
+    from requests_app.views.requests import server_error
 
     with django_assert_num_queries(0):
         response = server_error(None)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from requests_app import wording
+from requests_app import phrases
 
 
 @pytest.mark.parametrize(
@@ -17,7 +17,7 @@ from requests_app import wording
     ],
 )
 def test_a_share_is_said_with_at_most_one_decimal(share, said):
-    assert wording.percent(share) == said
+    assert phrases.percent(share) == said
 
 
 @pytest.mark.parametrize(
@@ -33,7 +33,7 @@ def test_a_share_is_said_with_at_most_one_decimal(share, said):
     ],
 )
 def test_a_duration_is_said_as_people_say_it(seconds, said):
-    assert wording.duration(seconds) == said
+    assert phrases.duration(seconds) == said
 
 
 @pytest.mark.parametrize(
@@ -46,14 +46,14 @@ def test_a_duration_is_said_as_people_say_it(seconds, said):
     ],
 )
 def test_an_estimate_is_as_coarse_as_it_deserves(seconds, said):
-    assert wording.time_left(seconds) == said
+    assert phrases.time_left(seconds) == said
 
 
 def test_reasons_are_counted_the_largest_first():
     counts = {"too_small": 3, "duplicate": 9, "unreachable": 1, "license": 0, "something_new": 2}
-    assert wording.rejections(counts) == "9 duplicates, 3 too small, 2 something new, 1 unreachable"
-    assert wording.rejections({"duplicate": 1}) == "1 duplicate"
-    assert wording.rejections({}) == ""
+    assert phrases.rejections(counts) == "9 duplicates, 3 too small, 2 something new, 1 unreachable"
+    assert phrases.rejections({"duplicate": 1}) == "1 duplicate"
+    assert phrases.rejections({}) == ""
 
 
 def test_every_reason_and_outcome_of_the_contract_has_words():
@@ -85,8 +85,8 @@ def test_every_reason_and_outcome_of_the_contract_has_words():
         "network",
         "unavailable",
     ]
-    assert set(wording.REASONS) == set(reasons)
-    assert set(wording.OUTCOMES) == set(outcomes)
+    assert set(phrases.REASONS) == set(reasons)
+    assert set(phrases.OUTCOMES) == set(outcomes)
 
 
 def figures(**changes) -> dict:
@@ -100,7 +100,7 @@ def figures(**changes) -> dict:
 
 
 def test_the_verdict_says_how_often_it_was_right_and_what_guessing_gives():
-    said = wording.verdict(figures())
+    said = phrases.verdict(figures())
     assert said == (
         "It tells the classes apart: right on 90 % of 60 test pictures that it had never seen, "
         "where always naming the most frequent class would be right on 50 %."
@@ -108,9 +108,9 @@ def test_the_verdict_says_how_often_it_was_right_and_what_guessing_gives():
 
 
 def test_the_verdict_warns_of_few_test_pictures():
-    assert "With so few test pictures" in wording.verdict(figures(split={"test": 12}))
+    assert "With so few test pictures" in phrases.verdict(figures(split={"test": 12}))
 
 
 def test_the_verdict_admits_a_model_that_learned_nothing():
-    said = wording.verdict(figures(accuracy=0.52, better_than_chance=False))
+    said = phrases.verdict(figures(accuracy=0.52, better_than_chance=False))
     assert said.startswith("This model is no better than guessing.")

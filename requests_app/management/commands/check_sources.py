@@ -11,7 +11,8 @@ from django.core.management.base import BaseCommand, CommandError
 from rich.console import Console
 from rich.table import Table
 
-from requests_app import intake, wording
+from requests_app import phrases
+from requests_app.workers import collection_sync
 
 TIMEOUT_SECONDS = 600
 
@@ -33,7 +34,7 @@ class Command(BaseCommand):
                 f"No such source: {', '.join(unknown)}. Known: {', '.join(settings.KNOWN_SOURCES)}."
             )
         rows = self._ask(options["sources"] or list(settings.SOURCES))
-        intake.record_health(rows)
+        collection_sync.record_health(rows)
         if options["json"]:
             for row in rows:
                 self.stdout.write(json.dumps(row, ensure_ascii=False))
@@ -72,7 +73,7 @@ def _table(rows: list[dict[str, Any]]) -> Table:
         works = row["outcome"] in ("ok", "partial")
         colour = "green" if works else "yellow" if row["outcome"] == "not_applicable" else "red"
         table.add_row(
-            wording.SOURCES.get(row["name"], row["name"]),
+            phrases.SOURCES.get(row["name"], row["name"]),
             f"[{colour}]{row['outcome']}[/]",
             str(row["found"]),
             f"{row['seconds']:.1f}",

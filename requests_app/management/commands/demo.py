@@ -224,7 +224,7 @@ class Processes:
         tether = [
             sys.executable,
             "-m",
-            "requests_app.processes",
+            "requests_app.workers.processes",
             "tether",
             "--",
             sys.executable,

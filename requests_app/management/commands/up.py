@@ -30,8 +30,8 @@ from django.core.management.base import BaseCommand, CommandError
 from django.db import DatabaseError, connection
 from django.utils import timezone
 
-from requests_app import jobs, processes
 from requests_app.models import ClassifierRequest, Job, JobState, WorkerBeat
+from requests_app.workers import jobs, processes
 
 logger = logging.getLogger(__name__)
 
@@ -70,7 +70,7 @@ class Part:
             "PICAISSO_TETHERED": "1",
         }
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "requests_app.processes", "tether", "--", *self.command],
+            [sys.executable, "-m", "requests_app.workers.processes", "tether", "--", *self.command],
             env={**os.environ, **self.environment, **own},
             cwd=settings.BASE_DIR,
             stdin=subprocess.DEVNULL,

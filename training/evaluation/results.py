@@ -1,0 +1,182 @@
+"""All that is known of a run's pictures and of its model after training, put together for metrics,
+report and card.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from training.evaluation.learning_curve import Sample, learning_curve
+from training.evaluation.shortcuts import Labelled, balanced_accuracy, shortcut_warning, shortcuts
+from training.fitting.label_issues import neighbour_votes, rank_suspects, suspicion
+from training.fitting.linear_head import Floats, fit_strength, softmax
+from training.fitting.selection import Choice, SplitPictures
+from training.metrics import Findings, Suspect, by_source, measure, unknown
+from training.run_folder import PARTS
+
+Report = Callable[[int, int], None]
+
+
+def gather(
+    pictures: SplitPictures, choice: Choice, names: Sequence[str], report: Report
+) -> tuple[Findings, Floats]:
+    """The findings of the delivered model, and how suspicious each picture's label is: 0..1 [n].
+
+    What the run itself knows (weights, device, seconds) is not yet in the metrics.
+    """
+    opinions = _opinions(pictures, choice)
+    judged = _judged_places(pictures)
+    suspects = rank_suspects(
+        opinions[judged], pictures.labels[judged], choice.strangeness[judged], names
+    )
+    metrics = _metrics(pictures, choice, names, report)
+    findings = Findings(
+        rows=pictures.rows,
+        labels=pictures.labels,
+        probabilities=_unseen_probabilities(pictures, choice),
+        novelty=choice.model.novelty,
+        embeddings=choice.model.embeddings,
+        suspects=[_moved(suspect, judged) for suspect in suspects],
+        epochs=choice.epochs,
+        traits=pictures.traits,
+        metrics=metrics | _curation(choice, suspects),
+    )
+    return findings, suspicion(opinions, pictures.labels)
+
+
+def suspects_as_lines(findings: Findings, scores: Floats, names: Sequence[str]) -> str:
+    """`suspects.jsonl`: every picture that takes part, the most suspicious first; those in order
+    have no reason.
+    """
+    suspects = {suspect.place: suspect for suspect in findings.suspects}
+    places = [place for place, row in enumerate(findings.rows) if row.split]
+    lines = [
+        {
+            "file": findings.rows[place].file,
+            "class": names[findings.labels[place]],
+            "split": findings.rows[place].split,
+            "score": round(
+                max(float(scores[place]), suspects[place].score if place in suspects else 0.0), 4
+            ),
+            **_suspected_of(suspects.get(place), names),
+        }
+        for place in places
+    ]
+    ranked = sorted(lines, key=lambda line: -float(str(line["score"])))
+    return "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in ranked)
+
+
+def _suspected_of(suspect: Suspect | None, names: Sequence[str]) -> dict[str, Any]:
+    if suspect is None:
+        return {"kind": None, "suggested": None, "reason": None}
+    suggested = None if suspect.suggested is None else names[suspect.suggested]
+    return {"kind": suspect.kind, "suggested": suggested, "reason": suspect.reason}
+
+
+def _judged_places(pictures: SplitPictures) -> Any:
+    """Numbers of the pictures that take part: int64 [m]."""
+    return pictures.part(*PARTS)
+
+
+def _opinions(pictures: SplitPictures, choice: Choice) -> Floats:
+    """What others say about each picture's class [n, classes]; pictures left out of all parts get
+    no say and none.
+
+    Test pictures have no part in what is said about others, so that nothing learned here has seen
+    them.
+    """
+    head, learned = choice.head, pictures.samples("train", "val")
+    opinions = np.full((len(pictures.rows), pictures.classes), 1 / pictures.classes)
+    opinions[pictures.part("train", "val")] = head.opinions
+    test = pictures.samples("test")
+    predicted = softmax(head.fitted.head.logits(test.embeddings) / head.fitted.temperature)
+    opinions[pictures.part("test")] = (predicted + neighbour_votes(learned, test)) / 2
+    return opinions
+
+
+def _unseen_probabilities(pictures: SplitPictures, choice: Choice) -> Floats:
+    """[n, classes]: of test pictures by the delivered model, of the others out-of-fold."""
+    fitted = choice.head.fitted
+    probabilities = np.full((len(pictures.rows), pictures.classes), 1 / pictures.classes)
+    probabilities[pictures.part("train", "val")] = softmax(fitted.out_of_fold / fitted.temperature)
+    probabilities[pictures.part("test")] = softmax(
+        choice.model.test_logits / choice.model.temperature
+    )
+    return probabilities
+
+
+def _metrics(
+    pictures: SplitPictures, choice: Choice, names: Sequence[str], report: Report
+) -> dict[str, Any]:
+    model, test = choice.model, pictures.part("test")
+    labels, predicted = pictures.labels[test], model.test_logits.argmax(axis=1)
+    return measure(model.test_logits, labels, names, model.temperature) | {
+        "temperature": model.temperature,
+        "reject_threshold": model.reject,
+        "split": {part: len(pictures.part(part)) for part in PARTS},
+        "near_duplicate_leaks": 0,  # a split with leaks is refused
+        "regularisation": choice.head.fitted.strength,
+        "seed": pictures.seed,
+        "delivered": choice.name,
+        "choice": choice.sentence,
+        "head": choice.head_figures,
+        "network": choice.network_figures,
+        "by_source": by_source(predicted, labels, [pictures.rows[i].source for i in test]),
+        "unknown": unknown(model.novelty[test], model.reject),
+        "learning_curve": _learning_curve(pictures, choice, report),
+        **_shortcuts(pictures, choice),
+    }
+
+
+def _learning_curve(
+    pictures: SplitPictures, choice: Choice, report: Report
+) -> dict[str, Any] | None:
+    learned = pictures.samples("train", "val")
+    sample = Sample(
+        learned.embeddings, learned.labels, learned.groups.tolist(), learned.classes, pictures.seed
+    )
+    strength = choice.head.fitted.strength
+
+    def fit(places: Any) -> Any:
+        return fit_strength(
+            learned.embeddings[places], learned.labels[places], learned.classes, strength
+        )
+
+    return learning_curve(sample, fit, report)
+
+
+def _shortcuts(pictures: SplitPictures, choice: Choice) -> dict[str, Any]:
+    """Whether something else than what the pictures show tells their classes, judged on the
+    pictures learned from.
+    """
+    places, learned = pictures.part("train", "val"), pictures.samples("train", "val")
+    labelled = Labelled(learned.labels, learned.groups.tolist(), learned.classes, pictures.seed)
+    figures = shortcuts(
+        pictures.traits[places], [pictures.rows[i].source for i in places], labelled
+    )
+    model = balanced_accuracy(choice.head.fitted.out_of_fold.argmax(axis=1), learned.labels)
+    warning = shortcut_warning(figures, model, learned.labels, learned.classes)
+    return {"shortcuts": figures, "shortcut_warning": warning}
+
+
+def _curation(choice: Choice, suspects: Sequence[Suspect]) -> dict[str, Any]:
+    labels = sum(1 for suspect in suspects if suspect.kind == "label")
+    treatment = choice.head.treatment
+    curation = {
+        "suspects": len(suspects),
+        "treatment": treatment.name,
+        "pictures": treatment.pictures,
+        "sentence": treatment.sentence,
+    }
+    return {"label_issues": labels, "curation": curation}
+
+
+def _moved(suspect: Suspect, places: Any) -> Suspect:
+    """The suspect under its number among all pictures."""
+    return Suspect(
+        int(places[suspect.place]), suspect.score, suspect.kind, suspect.suggested, suspect.reason
+    )

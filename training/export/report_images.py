@@ -1,0 +1,105 @@
+"""The report's pictures: small JPEGs inside the page, each once however often it is shown, within a
+limit of bytes.
+
+Every rule is named after the file that it shows, so that a picture can be taken out of a finished
+page.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import html
+import io
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+from PIL import Image, ImageOps
+
+from training.images.decode import BrokenPictureError, read_picture
+
+THUMBNAIL_SIDE = 128  # pixels of the longer side
+MAP_SIDE = 176
+_QUALITY = 75
+_LONGEST = (
+    2.0  # no box is longer than so many times its other side; the picture stands whole inside
+)
+
+
+class Album:
+    """Gives each picture a CSS class that shows it as a background; a page with the rules has it
+    inside once.
+    """
+
+    def __init__(self, folder: Path, limit: int) -> None:
+        """`folder` is what files are relative to; `limit` is in bytes of rules, past which pictures
+        are refused.
+        """
+        self._folder = folder
+        self._left = limit
+        self._names: dict[str, str | None] = {}
+        self._rules: list[str] = []
+
+    def thumbnail(self, file: str) -> str | None:
+        """The CSS class of a picture file; None when it cannot be read any more or the limit is
+        reached.
+        """
+        if file not in self._names:
+            try:
+                self._names[file] = self.place(f"p{_digest(file)}", _small(self._folder / file))
+            except (OSError, BrokenPictureError):
+                self._names[file] = None
+        return self._names[file]
+
+    def map_of(self, file: str, number: int, picture: Image.Image) -> str | None:
+        """The CSS class of the picture file's map of a class; None when the limit is reached."""
+        return self.place(f"m{number}-{_digest(file)}", picture)
+
+    def place(self, name: str, picture: Image.Image) -> str | None:
+        """Add a rule of that name, and give it back; None when the limit is reached."""
+        stream = io.BytesIO()
+        picture.save(stream, "JPEG", quality=_QUALITY, optimize=True)
+        data = base64.b64encode(stream.getvalue()).decode("ascii")
+        shape = min(max(picture.width / picture.height, 1 / _LONGEST), _LONGEST)
+        rule = f".{name}{{aspect-ratio:{shape:.3f};background-image:url(data:image/jpeg;base64,{data})}}\n"
+        if len(rule) > self._left:
+            return None
+        self._left -= len(rule)
+        self._rules.append(rule)
+        return name
+
+    def rules(self) -> str:
+        """The style sheet of all pictures."""
+        return "".join(self._rules)
+
+
+def without_pictures(page: str, files: Iterable[str]) -> str:
+    """A report without these files: where one stood it shows nothing, and tells neither its author
+    nor its place.
+    """
+    for file in files:
+        name = re.escape(html.escape(Path(file).stem))
+        page = re.sub(rf"(?m)^\.(?:p|m\d+-){_digest(file)}\{{.*\n", "", page)
+        page = re.sub(rf"(?m)^<li><code>{name}</code>.*\n", "", page)
+        found = rf'<a href="[^"]*"[^>]*>Where it was found<span class="hidden">: picture {name}</span></a>'
+        page = re.sub(rf"<bdi>[^<]*</bdi> {found}", "Taken down", page)
+    return page
+
+
+def _digest(file: str) -> str:
+    return hashlib.sha256(file.encode()).hexdigest()[:16]
+
+
+def _small(path: Path) -> Image.Image:
+    """A file as a thumbnail. JPEG is decoded at a fraction of its size, which takes a fraction of
+    the time.
+    """
+    with Image.open(path) as opened:
+        if opened.format != "JPEG":
+            picture = read_picture(path)
+        else:
+            opened.draft("RGB", (2 * THUMBNAIL_SIDE, 2 * THUMBNAIL_SIDE))
+            picture = ImageOps.exif_transpose(opened).convert("RGB")
+    picture.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE), Image.Resampling.BICUBIC)
+    return picture

@@ -1,0 +1,142 @@
+"""Which arithmetic a machine computes a network with fastest: measured once, and noted for the runs
+that follow.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from training.networks.backbones import CROP
+from training.networks.classifier import PictureNetwork
+from training.run_folder import write_json
+
+_BATCH = 8  # pictures in a trial
+# trials of each candidate, in turn, so that a busy moment of the machine slows them all; the first
+# warms up
+_ROUNDS = 3
+_CLEARLY = 1.1  # how many times faster than exact arithmetic a coarser one must be
+
+
+@dataclass(frozen=True)
+class Arithmetic:
+    """How numbers are kept and laid out while a network computes."""
+
+    name: str
+    dtype: torch.dtype
+    """Of the products; sums and weights stay float32."""
+    channels_last: bool
+
+    @contextmanager
+    def applied(self, device: torch.device) -> Iterator[None]:
+        """Compute products in this arithmetic meanwhile."""
+        with torch.autocast(
+            device.type, dtype=torch.bfloat16, enabled=self.dtype == torch.bfloat16
+        ):
+            yield
+
+    def laid_out(self, pictures: Tensor) -> Tensor:
+        """A batch [n, 3, h, w] in this layout."""
+        layout = torch.channels_last if self.channels_last else torch.contiguous_format
+        return pictures.contiguous(memory_format=layout)
+
+
+PLAIN = Arithmetic("float32", torch.float32, channels_last=False)
+EXACT = Arithmetic("float32, channels-last", torch.float32, channels_last=True)
+"""The same numbers as plain float32, in the layout that convolutions read fastest."""
+COARSE = Arithmetic("bfloat16, channels-last", torch.bfloat16, channels_last=True)
+CANDIDATES: Mapping[str, Arithmetic] = {
+    candidate.name: candidate for candidate in (PLAIN, EXACT, COARSE)
+}
+
+
+def choose_arithmetic(network: PictureNetwork, note: Path) -> Arithmetic:
+    """The fastest arithmetic for this backbone on this machine: noted in the JSON file `note`, else
+    measured now.
+    """
+    key = _machine_and(network)
+    notes = _read(note)
+    known = CANDIDATES.get(str(notes.get(key)))
+    if known:
+        return known
+    chosen = fastest(measure_arithmetic(network, tuple(CANDIDATES.values())))
+    with suppress(OSError):  # a machine whose cache cannot be written measures again next time
+        write_json(note, {**notes, key: chosen.name})
+    return chosen
+
+
+def fastest(seconds: Mapping[str, float]) -> Arithmetic:
+    """The candidate with the shortest time; the coarse one only where it is clearly faster than the
+    exact ones.
+    """
+    exact = min(
+        (name for name in seconds if CANDIDATES[name].dtype == torch.float32),
+        key=seconds.__getitem__,
+    )
+    best = min(seconds, key=seconds.__getitem__)
+    return CANDIDATES[best if seconds[best] * _CLEARLY < seconds[exact] else exact]
+
+
+def measure_arithmetic(
+    network: PictureNetwork,
+    candidates: Sequence[Arithmetic],
+    batch: int = _BATCH,
+    rounds: int = _ROUNDS,
+) -> dict[str, float]:
+    """Seconds that the network's body needs for a batch in each candidate: the best of the rounds
+    after the first.
+    """
+    device = network.temperature.device
+    pictures = torch.rand((batch, 3, CROP, CROP), device=device)
+    best = {candidate.name: float("inf") for candidate in candidates}
+    for number in range(rounds):
+        for candidate in candidates:
+            seconds = _seconds(network, candidate, pictures, device)
+            if number:
+                best[candidate.name] = min(best[candidate.name], seconds)
+    return best
+
+
+def _seconds(
+    network: PictureNetwork, arithmetic: Arithmetic, pictures: Tensor, device: torch.device
+) -> float:
+    layout = torch.channels_last if arithmetic.channels_last else torch.contiguous_format
+    network.body.to(memory_format=layout)
+    started = time.perf_counter()
+    with torch.inference_mode(), arithmetic.applied(device):
+        network.embed(arithmetic.laid_out(pictures))
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter() - started
+
+
+def _machine_and(network: PictureNetwork) -> str:
+    """What the choice depends on: the processor's abilities or the GPU, the library, the threads
+    and the backbone.
+    """
+    device = network.temperature.device
+    ability = torch.backends.cpu.get_cpu_capability()
+    processor = (
+        torch.cuda.get_device_name(device)
+        if device.type == "cuda"
+        else f"{ability} x{torch.get_num_threads()}"
+    )
+    return f"{network.backbone.name}, {processor}, torch {torch.__version__}"
+
+
+def _read(note: Path) -> dict[str, str]:
+    """The notes, or none where the file is missing or makes no sense: then the machine is measured
+    again.
+    """
+    try:
+        notes = json.loads(note.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return notes if isinstance(notes, dict) else {}
