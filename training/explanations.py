@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 if TYPE_CHECKING:
-    from training.metrics import Findings
+    from training.metrics import Results
 
 SHOWN = 24  # of the worst and of the best test pictures
 NEIGHBOURS_FILE = "neighbours.npz"  # in the run folder
@@ -126,70 +126,70 @@ def nearest_pictures(embedding: Floats, references: Floats, count: int) -> list[
     return [(int(place), float(cosines[place])) for place in order]
 
 
-def places_of(findings: Findings, part: str) -> NDArray[np.int64]:
-    """Indices of the findings' pictures in a part of the split, in manifest order."""
+def places_of(results: Results, part: str) -> NDArray[np.int64]:
+    """Indices of the results' pictures in a part of the split, in manifest order."""
     return np.array(
-        [place for place, row in enumerate(findings.rows) if row.split == part], np.int64
+        [place for place, row in enumerate(results.rows) if row.split == part], np.int64
     )
 
 
-def learned_places(findings: Findings) -> NDArray[np.int64]:
+def learned_places(results: Results) -> NDArray[np.int64]:
     """Indices of the pictures that the delivered model learned from: the head is fitted on val
     too.
     """
-    parts = ("train", "val") if findings.metrics["delivered"] == "head" else ("train",)
+    parts = ("train", "val") if results.metrics["delivered"] == "head" else ("train",)
     return np.array(
-        [place for place, row in enumerate(findings.rows) if row.split in parts], np.int64
+        [place for place, row in enumerate(results.rows) if row.split in parts], np.int64
     )
 
 
-def worst(findings: Findings, count: int = SHOWN) -> list[int]:
+def worst(results: Results, count: int = SHOWN) -> list[int]:
     """Test pictures that the model did worst on: the surest mistakes first, then the least sure of
     the right answers.
 
     Right answers fill at most half of the test part, so that in a small one the best are not among
     the worst.
     """
-    test, own, right = _tested(findings)
+    test, own, right = _tested(results)
     order = test[np.lexsort((test, own, right))]
     mistakes = int((~right).sum())
     return [int(place) for place in order[: min(count, max(mistakes, len(test) // 2))]]
 
 
-def best(findings: Findings, count: int = SHOWN) -> list[int]:
+def best(results: Results, count: int = SHOWN) -> list[int]:
     """Test pictures that the model was right on, the surest first, without those among the
     worst.
     """
-    taken = set(worst(findings))
-    return [place for place in _surest_right(findings) if place not in taken][:count]
+    taken = set(worst(results))
+    return [place for place in _surest_right(results) if place not in taken][:count]
 
 
-def examples_of_each_class(findings: Findings, count: int) -> list[list[int]]:
+def examples_of_each_class(results: Results, count: int) -> list[list[int]]:
     """For each class the `count` of its test pictures that the model was right about and surest
     of.
     """
-    ranked = _surest_right(findings)
-    classes = findings.probabilities.shape[1]
+    ranked = _surest_right(results)
+    classes = results.probabilities.shape[1]
     return [
-        [place for place in ranked if findings.labels[place] == number][:count]
+        [place for place in ranked if results.labels[place] == number][:count]
         for number in range(classes)
     ]
 
 
-def write_neighbours(folder: Path, findings: Findings) -> None:
+def write_neighbours(folder: Path, results: Results) -> None:
     """Write `neighbours.npz` of a run folder, atomically: what `read_neighbours` gives back."""
-    names = list(findings.metrics["per_class"])
-    places = learned_places(findings)
+    names = list(results.metrics["per_class"])
+    places = learned_places(results)
     pictures = [
-        LearnedPicture(row.file, names[findings.labels[place]], row.credit, row.page_url)
+        LearnedPicture(row.file, names[results.labels[place]], row.credit, row.page_url)
         for place in places
-        for row in (findings.rows[place],)
+        for row in (results.rows[place],)
     ]
     text = json.dumps([asdict(picture) for picture in pictures], ensure_ascii=False).encode()
     stream = io.BytesIO()
     np.savez(
         stream,
-        embeddings=findings.embeddings[places].astype(np.float16),
+        embeddings=results.embeddings[places].astype(np.float16),
         rows=np.frombuffer(text, np.uint8),
     )
     _publish(folder / NEIGHBOURS_FILE, stream.getvalue())
@@ -255,20 +255,20 @@ def _view(picture: Image.Image, resize_side: int) -> tuple[int, int, int]:
     return (picture.width - side) // 2, (picture.height - side) // 2, side
 
 
-def _surest_right(findings: Findings) -> list[int]:
-    test, own, right = _tested(findings)
+def _surest_right(results: Results) -> list[int]:
+    test, own, right = _tested(results)
     order = np.lexsort((test, -own))
     return [int(place) for place in test[order[right[order]]]]
 
 
-def _tested(findings: Findings) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.bool_]]:
+def _tested(results: Results) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.bool_]]:
     """The test pictures' places, probability of their own class, and whether the model was right:
     each [tested].
     """
-    test = places_of(findings, "test")
-    said = findings.probabilities[test].argmax(axis=1)
-    own = findings.probabilities[test, findings.labels[test]]
-    return test, own, said == findings.labels[test]
+    test = places_of(results, "test")
+    said = results.probabilities[test].argmax(axis=1)
+    own = results.probabilities[test, results.labels[test]]
+    return test, own, said == results.labels[test]
 
 
 def _publish(path: Path, data: bytes) -> None:

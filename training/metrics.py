@@ -21,7 +21,7 @@ ECE_MINIMUM = 100  # test pictures below which a calibration error says nothing
 CHOICE_MINIMUM = (
     60  # val pictures below which the network cannot show that it is better than the head
 )
-TRAITS = ("width", "height", "brightness", "sharpness")  # the columns of Findings.traits
+TRAITS = ("width", "height", "brightness", "sharpness")  # the columns of Results.traits
 _ECE_BINS = 15
 _NORMAL_95 = 1.959963984540054  # two-sided 95 % quantile of the normal distribution
 
@@ -31,7 +31,7 @@ class Suspect:
     """A picture whose label is probably wrong, or that is unlike all others."""
 
     place: int
-    """Index into the rows of the findings."""
+    """Index into the rows of the results."""
     score: float
     """0 (in order) to 1 (certainly not)."""
     kind: Literal["label", "outlier"]
@@ -42,7 +42,7 @@ class Suspect:
 
 
 @dataclass(frozen=True)
-class Findings:
+class Results:
     """What is known of a run's n usable pictures after training: what report, card and explanations
     are made from.
     """

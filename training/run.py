@@ -20,7 +20,7 @@ from typing import Any, cast
 import numpy as np
 import torch
 
-from training.evaluation.results import gather, suspects_as_lines
+from training.evaluation.results import collect_results, suspects_as_lines
 from training.explanations import write_neighbours
 from training.export.model_folder import Look, Trained, export_model
 from training.export.report import Origin, write_report
@@ -37,7 +37,7 @@ from training.fitting.selection import (
     tune_network,
 )
 from training.images.decode import BrokenPictureError, as_array, read_picture
-from training.metrics import CHOICE_MINIMUM, Findings
+from training.metrics import CHOICE_MINIMUM, Results
 from training.networks.backbones import BACKBONES, LoadedBackbone, load_backbone
 from training.networks.classifier import PictureNetwork
 from training.networks.embeddings import Extractor, PictureFeatures
@@ -181,9 +181,9 @@ def _run_stages(run: Run, control: Control) -> None:
     with run.during("finetune", "Fine-tuning the network"), control.stop.deferred():
         tuned = _finetune(run, pictures, sight, head, control)
     with run.during("evaluate", "Testing on pictures it has not seen"):
-        delivered, findings = _evaluate(run, pictures, sight, (head, tuned))
+        delivered, results = _evaluate(run, pictures, sight, (head, tuned))
     with run.during("export", "Writing and checking the model"):
-        _export(run, delivered, findings, sight.loaded)
+        _export(run, delivered, results, sight.loaded)
 
 
 def _tidy(folder: Path) -> None:
@@ -438,28 +438,28 @@ def _evaluate(
     pictures: SplitPictures,
     sight: _Sight,
     candidates: tuple[HeadCandidate, NetworkCandidate | str],
-) -> tuple[PictureNetwork, Findings]:
+) -> tuple[PictureNetwork, Results]:
     """The network to deliver, with its head in place, and all that is known of it."""
     choice = choose_candidate(pictures, sight.extractor, *candidates)
     names = [label.name for label in run.config.classes]
-    findings, suspicions = gather(pictures, choice, names, run.report)
-    findings.metrics.update(
+    results, suspicions = collect_results(pictures, choice, names, run.report)
+    results.metrics.update(
         weights=sight.loaded.weights,
         backbone=sight.loaded.backbone.name,
         device=str(sight.network.temperature.device),
         arithmetic=sight.extractor.arithmetic.name,
         notices=run.notices,
     )
-    write_text(run.folder / "suspects.jsonl", suspects_as_lines(findings, suspicions, names))
-    return choice.model.network, findings
+    write_text(run.folder / "suspects.jsonl", suspects_as_lines(results, suspicions, names))
+    return choice.model.network, results
 
 
-def _pictures_to_compare(run: Run, findings: Findings) -> list[Any]:
+def _pictures_to_compare(run: Run, results: Results) -> list[Any]:
     """A few test pictures, uint8 [h, w, 3]; those that have gone since they were looked at are not
     needed.
     """
     compared = []
-    for row in [row for row in findings.rows if row.split == "test"][:_COMPARED_PICTURES]:
+    for row in [row for row in results.rows if row.split == "test"][:_COMPARED_PICTURES]:
         with suppress(BrokenPictureError):
             compared.append(as_array(read_picture(run.folder / row.file)))
     return compared
@@ -469,18 +469,18 @@ def _quietly(done: int, total: int) -> None:
     """For steps within a step."""
 
 
-def _export(run: Run, network: PictureNetwork, findings: Findings, loaded: LoadedBackbone) -> None:
+def _export(run: Run, network: PictureNetwork, results: Results, loaded: LoadedBackbone) -> None:
     network = network.to("cpu").to(memory_format=cast(Any, torch.contiguous_format))
-    compared = _pictures_to_compare(run, findings)
+    compared = _pictures_to_compare(run, results)
 
     def report_page(path: Path, look: Look) -> None:
         backbone = loaded.backbone
         origin = Origin(backbone.title, backbone.licence, backbone.resize, run.spent())
-        write_report(path, findings, run.config, run.folder, look, origin, _quietly)
+        write_report(path, results, run.config, run.folder, look, origin, _quietly)
 
-    write_neighbours(run.folder, findings)
+    write_neighbours(run.folder, results)
     trained = Trained(
-        network, run.config.classes, run.config, findings.metrics, run.spent, report_page
+        network, run.config.classes, run.config, results.metrics, run.spent, report_page
     )
     export_model(trained, run.folder / "model", compared, run.report)
     write_text(

@@ -6,25 +6,25 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.training.findings import CURVE, NETWORK, findings_of, tuned
+from tests.training.example_results import CURVE, NETWORK, results_of, tuned
 from training.export.model_card import model_card, verdict
-from training.metrics import Findings
+from training.metrics import Results
 from training.networks.backbones import BACKBONES
 from training.phrases import interval, percent
 
 HOSTILE = ("a | b\n# c", "<script>*x*</script> [y](z) `w`")
 
 
-def card_of(findings: Findings, backbone: str = "efficientnet_lite0") -> str:
+def card_of(results: Results, backbone: str = "efficientnet_lite0") -> str:
     config: dict[str, Any] = {
-        "label_names": list(findings.metrics["per_class"]),
+        "label_names": list(results.metrics["per_class"]),
         "architecture": BACKBONES[backbone].architecture,
         "num_classes": 2,
         "pretrained_cfg": {"input_size": [3, 224, 224]},
         "picaisso_version": "0.1.0",
-        "temperature": findings.metrics["temperature"],
+        "temperature": results.metrics["temperature"],
     }
-    return model_card(config, findings.metrics, BACKBONES[backbone])
+    return model_card(config, results.metrics, BACKBONES[backbone])
 
 
 def table(card: str, head: str) -> list[str]:
@@ -35,15 +35,15 @@ def table(card: str, head: str) -> list[str]:
 
 
 def test_the_card_begins_with_what_model_hubs_read_and_then_the_verdict(imported_run: Path) -> None:
-    findings = findings_of(imported_run, better_than_chance=True)
-    _, front, body = card_of(findings).split("---\n", 2)
+    results = results_of(imported_run, better_than_chance=True)
+    _, front, body = card_of(results).split("---\n", 2)
     read = yaml.safe_load(front)
     assert read["pipeline_tag"] == "image-classification" and read["library_name"] == "timm"
     (result,) = read["model-index"][0]["results"]
     assert result["metrics"] == [
-        {"type": "accuracy", "value": round(findings.metrics["accuracy"], 4)}
+        {"type": "accuracy", "value": round(results.metrics["accuracy"], 4)}
     ]
-    assert body.strip().splitlines()[2] == verdict(findings.metrics)
+    assert body.strip().splitlines()[2] == verdict(results.metrics)
 
 
 @pytest.mark.parametrize(
@@ -53,7 +53,7 @@ def test_the_card_begins_with_what_model_hubs_read_and_then_the_verdict(imported
 def test_the_verdict_is_one_sentence_with_interval_and_baseline(
     imported_run: Path, better: bool, beginning: str
 ) -> None:
-    metrics = findings_of(imported_run, better_than_chance=better).metrics
+    metrics = results_of(imported_run, better_than_chance=better).metrics
     sentence = verdict(metrics)
     assert sentence.startswith(beginning) and sentence.endswith(".") and ". " not in sentence
     assert (
@@ -65,12 +65,12 @@ def test_the_verdict_is_one_sentence_with_interval_and_baseline(
 
 
 def test_the_card_has_the_figures_of_the_report(imported_run: Path) -> None:
-    findings = tuned(
-        findings_of(
+    results = tuned(
+        results_of(
             imported_run, notices=["Weights were missing."], shortcut_warning="Size tells it."
         )
     )
-    card, metrics = card_of(findings), findings.metrics
+    card, metrics = card_of(results), results.metrics
     for row in metrics["per_class"].values():
         assert (
             f"| {percent(row['precision'])} | {percent(row['recall'])} | {row['support']} |" in card
@@ -104,7 +104,7 @@ def test_the_card_has_the_figures_of_the_report(imported_run: Path) -> None:
 
 
 def test_a_head_alone_without_a_learning_curve_is_told_as_such(imported_run: Path) -> None:
-    card = card_of(findings_of(imported_run))
+    card = card_of(results_of(imported_run))
     assert (
         "| fine-tuned network |" not in card
         and "trained a linear classifier on the features of" in card
@@ -113,7 +113,7 @@ def test_a_head_alone_without_a_learning_curve_is_told_as_such(imported_run: Pat
 
 
 def test_class_names_cannot_break_tables_headings_or_lines(imported_run: Path) -> None:
-    card = card_of(findings_of(imported_run, HOSTILE, choice=f"It is better at {HOSTILE[1]}."))
+    card = card_of(results_of(imported_run, HOSTILE, choice=f"It is better at {HOSTILE[1]}."))
     assert [line for line in card.splitlines() if line.startswith("# ")] == [
         r"# Picture classifier: a \| b \# c, \<script\>\*x\*\</script\> \[y\](z) \`w\`"
     ]
@@ -126,7 +126,7 @@ def test_class_names_cannot_break_tables_headings_or_lines(imported_run: Path) -
 
 @pytest.mark.parametrize("backbone", sorted(BACKBONES))
 def test_the_card_says_how_to_load_each_backbone(imported_run: Path, backbone: str) -> None:
-    card = card_of(findings_of(imported_run), backbone)
+    card = card_of(results_of(imported_run), backbone)
     library = "timm.create_model" if backbone == "efficientnet_lite0" else "torchvision.models"
     assert f"model = {library}" in card and "weights_only=True" in card and "local-dir:." in card
     assert (
@@ -138,5 +138,5 @@ def test_the_card_says_how_to_load_each_backbone(imported_run: Path, backbone: s
 def test_a_learning_curve_without_time_for_it_is_told_as_such(imported_run: Path) -> None:
     split = {"train": 290, "val": 60, "test": 60}
     assert "There was no time left to measure what more" in card_of(
-        findings_of(imported_run, split=split)
+        results_of(imported_run, split=split)
     )

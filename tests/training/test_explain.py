@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.training.findings import findings_of
+from tests.training.example_results import results_of
 from training.explanations import (
     best,
     colour_scale,
@@ -119,28 +119,28 @@ def test_the_nearest_pictures_are_those_of_the_highest_cosine() -> None:
 
 
 def test_the_worst_are_the_surest_mistakes_and_the_best_the_surest_hits(imported_run: Path) -> None:
-    findings = findings_of(imported_run)
-    own = findings.probabilities[np.arange(len(findings.rows)), findings.labels]
-    right = findings.probabilities.argmax(axis=1) == findings.labels
-    bad, good = worst(findings), best(findings)
+    results = results_of(imported_run)
+    own = results.probabilities[np.arange(len(results.rows)), results.labels]
+    right = results.probabilities.argmax(axis=1) == results.labels
+    bad, good = worst(results), best(results)
     mistakes = [place for place in bad if not right[place]]
-    tested = [place for place, row in enumerate(findings.rows) if row.split == "test"]
+    tested = [place for place, row in enumerate(results.rows) if row.split == "test"]
     assert mistakes and bad[: len(mistakes)] == mistakes
     assert sorted(mistakes) == [place for place in tested if not right[place]]
     assert own[mistakes].tolist() == sorted(own[mistakes])
     assert own[good].tolist() == sorted(own[good], reverse=True) and right[good].all()
     assert not set(bad) & set(good) and set(bad) | set(good) == set(tested)
-    assert worst(findings, 1) == bad[:1] and best(findings, 2) == good[:2]
+    assert worst(results, 1) == bad[:1] and best(results, 2) == good[:2]
 
 
 def test_examples_are_of_their_class_and_recognised(imported_run: Path) -> None:
-    findings = findings_of(imported_run)
-    of_mammal, of_plant = examples_of_each_class(findings, 2)
+    results = results_of(imported_run)
+    of_mammal, of_plant = examples_of_each_class(results, 2)
     assert len(of_mammal) == len(of_plant) == 2
     for number, places in enumerate((of_mammal, of_plant)):
-        assert all(findings.labels[place] == number for place in places)
-        assert all(findings.probabilities[place].argmax() == number for place in places)
-        assert all(findings.rows[place].split == "test" for place in places)
+        assert all(results.labels[place] == number for place in places)
+        assert all(results.probabilities[place].argmax() == number for place in places)
+        assert all(results.rows[place].split == "test" for place in places)
 
 
 @pytest.mark.parametrize(
@@ -149,30 +149,30 @@ def test_examples_are_of_their_class_and_recognised(imported_run: Path) -> None:
 def test_learned_pictures_are_those_that_the_delivered_model_saw(
     imported_run: Path, delivered: str, parts: set[str]
 ) -> None:
-    findings = findings_of(imported_run, delivered=delivered)
-    assert {findings.rows[place].split for place in learned_places(findings)} == parts
+    results = results_of(imported_run, delivered=delivered)
+    assert {results.rows[place].split for place in learned_places(results)} == parts
 
 
 def test_the_neighbours_file_gives_back_file_class_credit_and_page(
     imported_run: Path, tmp_path: Path
 ) -> None:
-    findings = findings_of(imported_run)
-    write_neighbours(tmp_path, findings)
+    results = results_of(imported_run)
+    write_neighbours(tmp_path, results)
     assert [path.name for path in tmp_path.iterdir()] == ["neighbours.npz"]
     neighbours = read_neighbours(tmp_path)
     assert neighbours
-    places = learned_places(findings)
+    places = learned_places(results)
     assert len(neighbours.pictures) == len(places) and neighbours.embeddings.dtype == np.float16
     for place in (places[0], places[5]):
-        row = findings.rows[place]
-        ((picture, cosine),) = neighbours.nearest(findings.embeddings[place], 1)
+        row = results.rows[place]
+        ((picture, cosine),) = neighbours.nearest(results.embeddings[place], 1)
         assert (picture.file, picture.credit, picture.page_url) == (
             row.file,
             row.credit,
             row.page_url,
         )
         assert picture.label == ("mammal", "plant")[
-            findings.labels[place]
+            results.labels[place]
         ] and cosine == pytest.approx(1, abs=1e-3)
 
 
@@ -180,7 +180,7 @@ def test_a_neighbours_file_that_is_missing_or_damaged_is_no_file(
     imported_run: Path, tmp_path: Path
 ) -> None:
     assert read_neighbours(tmp_path) is None
-    write_neighbours(tmp_path, findings_of(imported_run))
+    write_neighbours(tmp_path, results_of(imported_run))
     path = tmp_path / "neighbours.npz"
     whole = path.read_bytes()
     for damaged in (b"", b"text", whole[: len(whole) // 2], whole[:-30]):

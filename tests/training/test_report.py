@@ -20,13 +20,21 @@ from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 
-from tests.training.findings import CURVE, EPOCHS, NETWORK, config_of, findings_of, look, tuned
+from tests.training.example_results import (
+    CURVE,
+    EPOCHS,
+    NETWORK,
+    config_of,
+    look,
+    results_of,
+    tuned,
+)
 from training.explanations import worst
-from training.export.model_card import verdict
 from training.export import plots
+from training.export.model_card import verdict
 from training.export.report import Origin, write_report
 from training.export.report_images import Album, without_pictures
-from training.metrics import Findings
+from training.metrics import Results
 from training.phrases import counted, duration, interval, listed, percent, shortened
 from training.run_folder import ImageRow
 
@@ -71,15 +79,15 @@ class Page(HTMLParser):
         return [found[attribute] for _, found in self.tags if attribute in found]
 
 
-def written(run: Path, folder: Path, findings: Findings, **changes: Any) -> str:
-    names = tuple(findings.metrics["per_class"])
+def written(run: Path, folder: Path, results: Results, **changes: Any) -> str:
+    names = tuple(results.metrics["per_class"])
     arguments = {
         "run_folder": run,
         "look": look,
         "origin": ORIGIN,
         "report": lambda done, total: None,
     } | changes
-    write_report(folder / "report.html", findings, config_of(run, names), **arguments)
+    write_report(folder / "report.html", results, config_of(run, names), **arguments)
     return (folder / "report.html").read_text(encoding="utf-8")
 
 
@@ -88,15 +96,15 @@ def plain(imported_run: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
     return written(
         imported_run,
         tmp_path_factory.mktemp("plain"),
-        findings_of(imported_run, better_than_chance=True),
+        results_of(imported_run, better_than_chance=True),
     )
 
 
 @pytest.fixture(scope="module")
 def hostile(imported_run: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
     """Everything that others may write holds markup."""
-    findings = tuned(
-        findings_of(imported_run, HOSTILE, notices=["<b>notice</b>"], better_than_chance=True)
+    results = tuned(
+        results_of(imported_run, HOSTILE, notices=["<b>notice</b>"], better_than_chance=True)
     )
     evil = {
         "credit": "<i>credit</i>",
@@ -104,14 +112,14 @@ def hostile(imported_run: Path, tmp_path_factory: pytest.TempPathFactory) -> str
         "source": "<u>source</u>",
         "license": "<s>l</s>",
     }
-    rows = [dataclasses.replace(row, **evil) for row in findings.rows]
-    findings = dataclasses.replace(findings, rows=rows)
-    return written(imported_run, tmp_path_factory.mktemp("hostile"), findings)
+    rows = [dataclasses.replace(row, **evil) for row in results.rows]
+    results = dataclasses.replace(results, rows=rows)
+    return written(imported_run, tmp_path_factory.mktemp("hostile"), results)
 
 
 def test_the_verdict_stands_before_everything_else(plain: str, imported_run: Path) -> None:
     text = Page(plain).text
-    sentence = verdict(findings_of(imported_run, better_than_chance=True).metrics)
+    sentence = verdict(results_of(imported_run, better_than_chance=True).metrics)
     assert sentence.startswith(
         "On 12 test pictures that it never saw, this model is right on 83.3 % (95 % interval 55"
     )
@@ -121,9 +129,7 @@ def test_the_verdict_stands_before_everything_else(plain: str, imported_run: Pat
 def test_the_first_sentence_says_when_the_classes_could_not_be_told_apart(
     imported_run: Path, tmp_path: Path
 ) -> None:
-    page = Page(
-        written(imported_run, tmp_path, findings_of(imported_run, better_than_chance=False))
-    )
+    page = Page(written(imported_run, tmp_path, results_of(imported_run, better_than_chance=False)))
     assert (
         page.text.split("Picaisso report")[1]
         .split(":")[0]
@@ -166,7 +172,7 @@ def test_every_link_inside_the_page_leads_somewhere_and_no_id_stands_twice(hosti
 
 
 def test_the_figures_are_those_of_the_metrics(hostile: str, plain: str, imported_run: Path) -> None:
-    metrics = tuned(findings_of(imported_run, HOSTILE)).metrics
+    metrics = tuned(results_of(imported_run, HOSTILE)).metrics
     text = Page(hostile).text
     shares = [
         metrics["accuracy"],
@@ -201,10 +207,10 @@ def test_the_figures_are_those_of_the_metrics(hostile: str, plain: str, imported
 
 
 def test_notices_and_a_shortcut_stand_in_the_page(imported_run: Path, tmp_path: Path) -> None:
-    findings = findings_of(
+    results = results_of(
         imported_run, notices=["Weights were missing."], shortcut_warning="The size tells it."
     )
-    text = Page(written(imported_run, tmp_path, findings)).text
+    text = Page(written(imported_run, tmp_path, results)).text
     assert (
         text.index("Weights were missing.") < text.index("Figures") + 200
         and "The size tells it." in text
@@ -225,7 +231,7 @@ def test_text_of_others_never_becomes_markup(hostile: str) -> None:
 def test_each_cell_of_the_confusion_matrix_shows_its_pictures(
     plain: str, imported_run: Path
 ) -> None:
-    matrix = findings_of(imported_run).metrics["confusion"]["matrix"]
+    matrix = results_of(imported_run).metrics["confusion"]["matrix"]
     assert matrix == [[4, 2], [0, 6]]
     for truth, row in enumerate(matrix):
         for said, count in enumerate(row):
@@ -250,13 +256,13 @@ def test_the_worst_come_first_with_both_maps_nearest_pictures_and_credits(
         assert "Map of what spoke for plant" in card and "Map of what spoke for mammal" in card
         assert text.index("says plant") < text.index("is mammal")
         assert text.count("alike 0.") == 3 and "Where it was found" in text
-    assert len(worst(findings_of(imported_run))) == section.count("<summary>Credits")
+    assert len(worst(results_of(imported_run))) == section.count("<summary>Credits")
 
 
 def test_credits_are_not_offered_where_nothing_is_known(imported_run: Path, tmp_path: Path) -> None:
-    findings = findings_of(imported_run)
-    unknown = [dataclasses.replace(row, credit="", page_url="") for row in findings.rows]
-    page = written(imported_run, tmp_path, dataclasses.replace(findings, rows=unknown))
+    results = results_of(imported_run)
+    unknown = [dataclasses.replace(row, credit="", page_url="") for row in results.rows]
+    page = written(imported_run, tmp_path, dataclasses.replace(results, rows=unknown))
     assert (
         "<summary>" not in page and "Neither authors nor pages of the pictures are known." in page
     )
@@ -264,17 +270,17 @@ def test_credits_are_not_offered_where_nothing_is_known(imported_run: Path, tmp_
 
 def test_suspects_stand_with_score_reason_and_suggestion(plain: str, imported_run: Path) -> None:
     section = Page(plain.split('id="doubts"')[1].split("</section>")[0]).text
-    findings = findings_of(imported_run)
-    for suspect in findings.suspects:
+    results = results_of(imported_run)
+    for suspect in results.suspects:
         assert f"score {suspect.score:.2f}" in section and suspect.reason in section
-    assert section.count("→") == sum(suspect.kind == "label" for suspect in findings.suspects)
+    assert section.count("→") == sum(suspect.kind == "label" for suspect in results.suspects)
 
 
 def test_sources_and_licences_are_counted_and_all_credits_listed(
     plain: str, imported_run: Path
 ) -> None:
     section = Page(plain.split('id="pictures"')[1].split("</section>")[0])
-    rows = [row for row in findings_of(imported_run).rows if row.split]
+    rows = [row for row in results_of(imported_run).rows if row.split]
     for (source, licence), count in Counter((row.source, row.license) for row in rows).items():
         assert f"{source} {licence or 'not known'} {count}" in section.text
     assert set(section.values("href")) == {row.page_url for row in rows}
@@ -293,7 +299,7 @@ def test_the_same_findings_give_the_same_bytes(
     plain: str, imported_run: Path, tmp_path: Path
 ) -> None:
     assert (
-        written(imported_run, tmp_path, findings_of(imported_run, better_than_chance=True)) == plain
+        written(imported_run, tmp_path, results_of(imported_run, better_than_chance=True)) == plain
     )
 
 
@@ -303,7 +309,7 @@ def test_the_model_is_asked_for_mistakes_and_a_few_of_each_class_alone(
     reports: list[tuple[int, int]] = []
     asked: list[Any] = []
     written(
-        imported_run, tmp_path, findings_of(imported_run),
+        imported_run, tmp_path, results_of(imported_run),
         look=lambda image: asked.append(image.shape) or look(image),
         report=lambda *at: reports.append(at),
     )  # fmt: skip
@@ -312,20 +318,20 @@ def test_the_model_is_asked_for_mistakes_and_a_few_of_each_class_alone(
 
 
 def test_a_picture_that_has_gone_is_left_out(imported_run: Path, tmp_path: Path) -> None:
-    findings = findings_of(imported_run)
+    results = results_of(imported_run)
     run = tmp_path / "run"
     shutil.copytree(imported_run, run)
-    gone = worst(findings)[0]
-    (run / findings.rows[gone].file).unlink()
-    page = Page(written(run, tmp_path, findings))
+    gone = worst(results)[0]
+    (run / results.rows[gone].file).unlink()
+    page = Page(written(run, tmp_path, results))
     assert "not shown" in page.text
 
 
 def test_a_thousand_pictures_stay_under_six_megabytes(tmp_path: Path) -> None:
-    findings = noisy_findings(tmp_path, 1000)
+    results = noisy_results(tmp_path, 1000)
     write_report(
         tmp_path / "report.html",
-        findings,
+        results,
         config_of(tmp_path),
         tmp_path,
         look,
@@ -336,7 +342,7 @@ def test_a_thousand_pictures_stay_under_six_megabytes(tmp_path: Path) -> None:
     assert "more." in (tmp_path / "report.html").read_text()
 
 
-def noisy_findings(run: Path, count: int) -> Findings:
+def noisy_results(run: Path, count: int) -> Results:
     """So many pictures, of noise, which JPEG can hardly make smaller; the model guesses."""
     random = np.random.default_rng(0)
     (run / "images").mkdir()
@@ -358,7 +364,7 @@ def noisy_findings(run: Path, count: int) -> Findings:
     classes = [{"id": "c001", "name": "mammal"}, {"id": "c002", "name": "plant"}]
     (run / "config.json").write_text(json.dumps({"classes": classes, "seed": 0}))
     (run / "manifest.jsonl").write_text("".join(json.dumps(row.as_json()) + "\n" for row in rows))
-    return findings_of(run)
+    return results_of(run)
 
 
 def test_an_album_refuses_what_is_beyond_its_limit(imported_run: Path) -> None:
@@ -388,7 +394,7 @@ def test_a_picture_taken_out_of_a_report_leaves_neither_author_nor_place(
     plain: str, imported_run: Path
 ) -> None:
     shown = next(
-        row for row in findings_of(imported_run).rows if row.split == "test" and row.page_url
+        row for row in results_of(imported_run).rows if row.split == "test" and row.page_url
     )
     link = f'"{shown.page_url}"'
     assert plain.count(link) > 1

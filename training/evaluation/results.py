@@ -15,16 +15,16 @@ from training.evaluation.shortcuts import Labelled, balanced_accuracy, shortcut_
 from training.fitting.label_issues import neighbour_votes, rank_suspects, suspicion
 from training.fitting.linear_head import Floats, fit_strength, softmax
 from training.fitting.selection import Choice, SplitPictures
-from training.metrics import Findings, Suspect, by_source, measure, unknown
+from training.metrics import Results, Suspect, by_source, measure, unknown
 from training.run_folder import PARTS
 
 Report = Callable[[int, int], None]
 
 
-def gather(
+def collect_results(
     pictures: SplitPictures, choice: Choice, names: Sequence[str], report: Report
-) -> tuple[Findings, Floats]:
-    """The findings of the delivered model, and how suspicious each picture's label is: 0..1 [n].
+) -> tuple[Results, Floats]:
+    """The results of the delivered model, and how suspicious each picture's label is: 0..1 [n].
 
     What the run itself knows (weights, device, seconds) is not yet in the metrics.
     """
@@ -34,7 +34,7 @@ def gather(
         opinions[judged], pictures.labels[judged], choice.strangeness[judged], names
     )
     metrics = _metrics(pictures, choice, names, report)
-    findings = Findings(
+    results = Results(
         rows=pictures.rows,
         labels=pictures.labels,
         probabilities=_unseen_probabilities(pictures, choice),
@@ -45,20 +45,20 @@ def gather(
         traits=pictures.traits,
         metrics=metrics | _curation(choice, suspects),
     )
-    return findings, suspicion(opinions, pictures.labels)
+    return results, suspicion(opinions, pictures.labels)
 
 
-def suspects_as_lines(findings: Findings, scores: Floats, names: Sequence[str]) -> str:
+def suspects_as_lines(results: Results, scores: Floats, names: Sequence[str]) -> str:
     """`suspects.jsonl`: every picture that takes part, the most suspicious first; those in order
     have no reason.
     """
-    suspects = {suspect.place: suspect for suspect in findings.suspects}
-    places = [place for place, row in enumerate(findings.rows) if row.split]
+    suspects = {suspect.place: suspect for suspect in results.suspects}
+    places = [place for place, row in enumerate(results.rows) if row.split]
     lines = [
         {
-            "file": findings.rows[place].file,
-            "class": names[findings.labels[place]],
-            "split": findings.rows[place].split,
+            "file": results.rows[place].file,
+            "class": names[results.labels[place]],
+            "split": results.rows[place].split,
             "score": round(
                 max(float(scores[place]), suspects[place].score if place in suspects else 0.0), 4
             ),

@@ -24,6 +24,7 @@ from training.explanations import (
     overlay,
     worst,
 )
+from training.export import plots
 from training.export.model_card import (
     TRAITS_IN_WORDS,
     calibration_in_words,
@@ -32,10 +33,9 @@ from training.export.model_card import (
     unknown_in_words,
     verdict,
 )
-from training.export import plots
 from training.export.report_images import MAP_SIDE, Album
 from training.images.decode import BrokenPictureError, as_array, read_picture
-from training.metrics import ECE_MINIMUM, Findings, wilson
+from training.metrics import ECE_MINIMUM, Results, wilson
 from training.phrases import counted, duration, interval, listed, percent
 from training.predict import Outputs
 from training.run_folder import ImageRow, RunConfig, write_text
@@ -67,7 +67,7 @@ _STAGES = {
 
 @dataclass(frozen=True)
 class Origin:
-    """What the model was made from, as far as neither findings nor configuration tell."""
+    """What the model was made from, as far as neither results nor configuration tell."""
 
     backbone: str
     """Its title."""
@@ -161,7 +161,7 @@ class Doubt:
 
 def write_report(
     path: Path,
-    findings: Findings,
+    results: Results,
     config: RunConfig,
     run_folder: Path,
     look: Look,
@@ -171,18 +171,18 @@ def write_report(
     """Write `report.html`.
 
     `look` is called for the worst mistakes and a few pictures of each class, `report` after each of
-    them; the findings' files are relative to `run_folder`.
+    them; the results' files are relative to `run_folder`.
     """
-    pages = _Pages(findings, Album(run_folder, _ALBUM_BYTES), run_folder, origin.resize_side)
+    pages = _Pages(results, Album(run_folder, _ALBUM_BYTES), run_folder, origin.resize_side)
     looked = pages.explanations(look, report)
     doubts = pages.doubts()
     matrix = pages.matrix()
     context = {
-        "metrics": findings.metrics,
+        "metrics": results.metrics,
         "names": pages.names,
-        "verdict": verdict(findings.metrics),
-        "scale": _scale(findings.metrics),
-        "class_rows": _class_rows(findings.metrics),
+        "verdict": verdict(results.metrics),
+        "scale": _scale(results.metrics),
+        "class_rows": _class_rows(results.metrics),
         "mistakes": sum(1 for item in looked.worst if not item.tile.right),
         "worst": looked.worst,
         "best": looked.best,
@@ -190,13 +190,13 @@ def write_report(
         "matrix": matrix,
         "first_cell": _first_cell(matrix),
         "doubts": doubts,
-        "sources": _sources(findings.rows),
-        "credits": _credits(findings, pages.names),
-        "facts": _facts(findings.metrics, config, origin),
+        "sources": _sources(results.rows),
+        "credits": _credits(results, pages.names),
+        "facts": _facts(results.metrics, config, origin),
         "origin": origin,
-        "plots": _plots(findings, origin),
-        "words": _words(findings.metrics),
-        "sureness_of": _judged_in_words(findings),
+        "plots": _plots(results, origin),
+        "words": _words(results.metrics),
+        "sureness_of": _judged_in_words(results),
         "album": pages.album.rules(),
         "version": training.__version__,
     }
@@ -211,25 +211,23 @@ class _Looked:
 
 
 class _Pages:
-    """Turns indices of the findings into pictures that the page can show."""
+    """Turns indices of the results into pictures that the page can show."""
 
-    def __init__(
-        self, findings: Findings, album: Album, run_folder: Path, resize_side: int
-    ) -> None:
-        self.findings, self.album = findings, album
-        self.names = list(findings.metrics["per_class"])
+    def __init__(self, results: Results, album: Album, run_folder: Path, resize_side: int) -> None:
+        self.results, self.album = results, album
+        self.names = list(results.metrics["per_class"])
         self._run_folder, self._resize_side = run_folder, resize_side
-        self._learned = learned_places(findings)
-        self._references = findings.embeddings[self._learned]
+        self._learned = learned_places(results)
+        self._references = results.embeddings[self._learned]
 
     def tile(self, place: int) -> Tile:
-        """A picture of the findings."""
-        row, probabilities = self.findings.rows[place], self.findings.probabilities[place]
+        """A picture of the results."""
+        row, probabilities = self.results.rows[place], self.results.probabilities[place]
         said = int(probabilities.argmax())
         return Tile(
             css=self.album.thumbnail(row.file),
             name=Path(row.file).stem,
-            truth=int(self.findings.labels[place]),
+            truth=int(self.results.labels[place]),
             said=said,
             sureness=float(probabilities[said]),
             credit=row.credit,
@@ -238,7 +236,7 @@ class _Pages:
 
     def explanations(self, look: Look, report: Report) -> _Looked:
         """The worst, the best and a few of each class; maps for mistakes and for the few."""
-        worst_places, few = worst(self.findings), examples_of_each_class(self.findings, EXAMPLES)
+        worst_places, few = worst(self.results), examples_of_each_class(self.results, EXAMPLES)
         mistakes = [place for place in worst_places if not self._is_right(place)]
         to_do = len(mistakes) + sum(map(len, few))
         maps: dict[int, list[SeenMap]] = {}
@@ -250,7 +248,7 @@ class _Pages:
                 self._explained(place, maps[place] if place in mistakes else [], NEAREST)
                 for place in worst_places
             ],
-            best=[self.tile(place) for place in best(self.findings)],
+            best=[self.tile(place) for place in best(self.results)],
             examples=[
                 [self._explained(place, maps[place], 0) for place in places] for places in few
             ],
@@ -262,32 +260,32 @@ class _Pages:
             Doubt(
                 tile=self.tile(suspect.place),
                 score=suspect.score,
-                part=_PARTS[self.findings.rows[suspect.place].split],
+                part=_PARTS[self.results.rows[suspect.place].split],
                 suggested=suspect.suggested,
                 reason=suspect.reason,
             )
-            for suspect in self.findings.suspects[:_SUSPECTS]
+            for suspect in self.results.suspects[:_SUSPECTS]
         ]
 
     def matrix(self) -> list[list[Cell]]:
         """The confusion matrix with the pictures behind each cell: mistakes first into the album,
         should it fill up.
         """
-        counts = np.array(self.findings.metrics["confusion"]["matrix"])
+        counts = np.array(self.results.metrics["confusion"]["matrix"])
         places = sorted(np.ndindex(counts.shape), key=lambda at: at[0] == at[1])
         cells = {at: self._cell(at[0], at[1], counts) for at in places}
         return [[cells[row, column] for column in range(len(counts))] for row in range(len(counts))]
 
     def _cell(self, truth: int, said: int, counts: NDArray[np.int64]) -> Cell:
-        findings = self.findings
+        results = self.results
         behind = [
             place
-            for place, row in enumerate(findings.rows)
+            for place, row in enumerate(results.rows)
             if row.split == "test"
-            and findings.labels[place] == truth
-            and findings.probabilities[place].argmax() == said
+            and results.labels[place] == truth
+            and results.probabilities[place].argmax() == said
         ]
-        behind.sort(key=lambda place: -findings.probabilities[place, said])
+        behind.sort(key=lambda place: -results.probabilities[place, said])
         limit = _CELL_OF_HITS if truth == said else _CELL_OF_MISTAKES
         share = counts[truth, said] / max(1, counts[truth].sum())
         return Cell(
@@ -299,14 +297,14 @@ class _Pages:
         be compared.
         """
         try:
-            picture = read_picture(self._run_folder / self.findings.rows[place].file)
+            picture = read_picture(self._run_folder / self.results.rows[place].file)
         except (
             BrokenPictureError
         ):  # it has gone since it was learned from; the report can do without
             return []
         cams = np.asarray(look(as_array(picture)).cam, np.float64)
         numbers = dict.fromkeys(
-            (int(self.findings.probabilities[place].argmax()), int(self.findings.labels[place]))
+            (int(self.results.probabilities[place].argmax()), int(self.results.labels[place]))
         )
         height = max(float(evidence(cams, number).max()) for number in numbers)
         picture.thumbnail((MAP_SIDE, MAP_SIDE), Image.Resampling.BICUBIC)
@@ -314,13 +312,13 @@ class _Pages:
             number: overlay(picture, evidence(cams, number), self._resize_side, height)
             for number in numbers
         }
-        file = self.findings.rows[place].file
+        file = self.results.rows[place].file
         return [
             SeenMap(self.album.map_of(file, number, laid), number) for number, laid in drawn.items()
         ]
 
     def _explained(self, place: int, maps: list[SeenMap], nearest: int) -> Explained:
-        found = nearest_pictures(self.findings.embeddings[place], self._references, nearest)
+        found = nearest_pictures(self.results.embeddings[place], self._references, nearest)
         return Explained(
             self.tile(place),
             maps,
@@ -328,7 +326,7 @@ class _Pages:
         )
 
     def _is_right(self, place: int) -> bool:
-        return bool(self.findings.probabilities[place].argmax() == self.findings.labels[place])
+        return bool(self.results.probabilities[place].argmax() == self.results.labels[place])
 
 
 def _web_address(text: str) -> str:
@@ -370,40 +368,40 @@ def _class_rows(metrics: Mapping[str, Any]) -> list[plots.ClassRates]:
     return rows
 
 
-def _judged(findings: Findings) -> NDArray[np.bool_]:
+def _judged(results: Results) -> NDArray[np.bool_]:
     """The pictures that reliability is drawn from: the test part where it is large enough, else all
     of the split.
     """
-    test = np.array([row.split == "test" for row in findings.rows])
+    test = np.array([row.split == "test" for row in results.rows])
     return (
         test
         if test.sum() >= ECE_MINIMUM
-        else np.array([row.split is not None for row in findings.rows])
+        else np.array([row.split is not None for row in results.rows])
     )
 
 
-def _judged_in_words(findings: Findings) -> str:
-    judged = _judged(findings)
-    if all(findings.rows[place].split == "test" for place in np.flatnonzero(judged)):
+def _judged_in_words(results: Results) -> str:
+    judged = _judged(results)
+    if all(results.rows[place].split == "test" for place in np.flatnonzero(judged)):
         return f"the {judged.sum()} test pictures"
     return f"all {judged.sum()} pictures, each judged by a model that had not seen it, as too few are for testing alone"
 
 
-def _plots(findings: Findings, origin: Origin) -> dict[str, str]:
+def _plots(results: Results, origin: Origin) -> dict[str, str]:
     """SVG by name; those that there is nothing to draw of are left out."""
-    metrics, judged = findings.metrics, _judged(findings)
-    probabilities = findings.probabilities[judged]
-    right = probabilities.argmax(axis=1) == findings.labels[judged]
+    metrics, judged = results.metrics, _judged(results)
+    probabilities = results.probabilities[judged]
+    right = probabilities.argmax(axis=1) == results.labels[judged]
     stages = {_STAGES.get(stage, stage): seconds for stage, seconds in origin.seconds.items()}
-    in_split = np.array([row.split is not None for row in findings.rows])
+    in_split = np.array([row.split is not None for row in results.rows])
     drawn = {
         "reliability": plots.reliability(probabilities.max(axis=1), right),
         "classes": plots.class_bars(_class_rows(metrics)),
-        "novelty": plots.novelty_histogram(findings.novelty[in_split], metrics["reject_threshold"]),
+        "novelty": plots.novelty_histogram(results.novelty[in_split], metrics["reject_threshold"]),
         "phases": plots.phase_bars(stages),
     }
-    if findings.epochs:
-        drawn["tuning"] = plots.tuning_curves(findings.epochs)
+    if results.epochs:
+        drawn["tuning"] = plots.tuning_curves(results.epochs)
     if metrics["learning_curve"]:
         drawn["learning"] = plots.learning_curve(metrics["learning_curve"])
     return drawn
@@ -429,7 +427,7 @@ def _sources(rows: Sequence[ImageRow]) -> list[tuple[str, str, int]]:
     ]
 
 
-def _credits(findings: Findings, names: Sequence[str]) -> list[dict[str, Any]]:
+def _credits(results: Results, names: Sequence[str]) -> list[dict[str, Any]]:
     """Whom to thank, class by class; pictures of which neither author nor page is known are left
     out.
     """
@@ -437,7 +435,7 @@ def _credits(findings: Findings, names: Sequence[str]) -> list[dict[str, Any]]:
     for number, name in enumerate(names):
         items = [
             {"name": Path(row.file).stem, "credit": row.credit, "link": _web_address(row.page_url)}
-            for row, label in zip(findings.rows, findings.labels, strict=True)
+            for row, label in zip(results.rows, results.labels, strict=True)
             if label == number and row.split and (row.credit or _web_address(row.page_url))
         ]
         groups.append({"name": name, "items": items})

@@ -1,5 +1,5 @@
-"""Findings of a training that never took place, on real pictures: for tests of what is made from
-findings.
+"""Results of a training that never took place, on real pictures: for tests of what is made from
+results.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from training.fitting.linear_head import softmax
-from training.metrics import Findings, Suspect, by_source, measure, unknown
+from training.metrics import Results, Suspect, by_source, measure, unknown
 from training.predict import Outputs
 from training.run_folder import (
     ClassLabel,
@@ -26,7 +26,7 @@ from training.run_folder import (
 NAMES = ("mammal", "plant")
 
 
-def findings_of(run: Path, names: Sequence[str] = NAMES, **metrics: Any) -> Findings:
+def results_of(run: Path, names: Sequence[str] = NAMES, **metrics: Any) -> Results:
     """Of a run folder's pictures, divided up here. Two mammals of the test part are taken for
     plants.
     """
@@ -50,7 +50,7 @@ def findings_of(run: Path, names: Sequence[str] = NAMES, **metrics: Any) -> Find
     suspects = [
         suspect(int(place), rank, int(said[place]), names) for rank, place in enumerate(doubtful)
     ]
-    return Findings(
+    return Results(
         rows=rows,
         labels=labels,
         probabilities=softmax(logits),
@@ -165,7 +165,7 @@ CURVE = {
 }
 
 
-def tuned(findings: Findings) -> Findings:
+def tuned(results: Results) -> Results:
     """The same run with a fine-tuned network delivered and a learning curve measured."""
     more = {
         "delivered": "network",
@@ -173,7 +173,7 @@ def tuned(findings: Findings) -> Findings:
         "learning_curve": CURVE,
         "choice": "The network is better.",
     }
-    return dataclasses.replace(findings, epochs=EPOCHS, metrics={**findings.metrics, **more})
+    return dataclasses.replace(results, epochs=EPOCHS, metrics={**results.metrics, **more})
 
 
 def config_of(run: Path, names: Sequence[str] = NAMES) -> RunConfig:
