@@ -29,7 +29,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
 from benchmarks.photographs import PAIRS, photographs
-from training.duplicates import fingerprint, groups_of_pairs, near_copy_pairs
+from training.duplicates import fingerprint, group_by_pairs, near_duplicate_pairs
 from training.evaluation.shortcuts import balanced_accuracy
 from training.fitting.label_issues import (
     Samples,
@@ -39,7 +39,7 @@ from training.fitting.label_issues import (
     unseen_opinions,
 )
 from training.fitting.linear_head import LinearHead, fit_head
-from training.images.decode import read_picture
+from training.images.decode import read_image
 from training.networks.backbones import BACKBONES, load_backbone
 from training.networks.classifier import PictureNetwork
 from training.networks.embeddings import embed_pictures
@@ -161,11 +161,11 @@ def known(classes: Mapping[str, Sequence[str]], network: PictureNetwork) -> Phot
     found = [
         (class_id, path) for class_id, name in ids.items() for path in photographs(classes[name])
     ]
-    pictures = [read_picture(path) for _, path in found]
+    pictures = [read_image(path) for _, path in found]
     batches = [pictures[at : at + _BATCH] for at in range(0, len(pictures), _BATCH)]
     embeddings = np.concatenate([embed_pictures(network, batch) for batch in batches])
-    pairs = near_copy_pairs([fingerprint(picture) for picture in pictures], embeddings)
-    groups = groups_of_pairs(len(pictures), list(pairs))
+    pairs = near_duplicate_pairs([fingerprint(picture) for picture in pictures], embeddings)
+    groups = group_by_pairs(len(pictures), list(pairs))
     rows = [
         ImageRow(str(path), class_id, hashlib.sha256(path.read_bytes()).hexdigest(), group=group)
         for (class_id, path), group in zip(found, groups, strict=True)

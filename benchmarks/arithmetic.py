@@ -25,7 +25,7 @@ from rich.table import Table
 
 from benchmarks.photographs import PAIRS, photographs
 from training.fitting.linear_head import fit_head
-from training.images.decode import read_picture
+from training.images.decode import read_image
 from training.networks.backbones import BACKBONES, Weights, load_backbone
 from training.networks.classifier import PictureNetwork
 from training.networks.embeddings import embed_pictures
@@ -79,7 +79,7 @@ def worths() -> dict[str, Worth]:
     """What the features of two classes of photographs are worth in each arithmetic."""
     paths = [photographs(folders) for folders in PAIRS[0].values()]
     labels = np.repeat(np.arange(len(paths)), [len(found) for found in paths])
-    pictures = [read_picture(path) for found in paths for path in found]
+    pictures = [read_image(path) for found in paths for path in found]
     trained = network("efficientnet_lite0", "pretrained")
     features = {
         arithmetic.name: np.concatenate(

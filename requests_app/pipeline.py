@@ -308,7 +308,7 @@ def _write_run(version: DatasetVersion) -> None:
         weights_cache=str(settings.DATA_DIR / "cache" / "weights"),
         weights_url=settings.WEIGHTS_URL or None,
     )
-    rows = run_folder.inherit_parts(rows, _earlier_rows(version))
+    rows = run_folder.inherit_splits(rows, _earlier_rows(version))
     run_folder.write_run(version.folder, config, rows, images_from=request.folder / "collect")
 
 

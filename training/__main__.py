@@ -39,7 +39,7 @@ from training.run_folder import (
     RunError,
     Stopped,
     disk_error,
-    inherit_parts,
+    inherit_splits,
     read_config,
     read_manifest,
     read_metrics,
@@ -314,7 +314,7 @@ def _import(options: argparse.Namespace, folder: Path, console: Console, max_sid
         )
     earlier = read_manifest(options.previous) if options.previous else []
     classes, rows, left_out = import_folder(images, folder, max_side=max_side)
-    rows = inherit_parts(rows, earlier)
+    rows = inherit_splits(rows, earlier)
     write_config(folder, RunConfig(classes=classes))
     write_left_out(folder, left_out)
     write_manifest(folder, rows)
@@ -347,7 +347,7 @@ def _configuration(
         "weights_url": environment.get("PICAISSO_WEIGHTS_URL"),
         "weights_cache": str(_weights_cache(Path(environment.get("PICAISSO_DATA_DIR") or "data"))),
     }
-    return chosen.completed_by({name: value for name, value in said.items() if value})
+    return chosen.with_defaults({name: value for name, value in said.items() if value})
 
 
 def _weights_cache(data_dir: Path) -> Path:

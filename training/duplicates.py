@@ -94,7 +94,7 @@ def fingerprint(picture: Image.Image) -> Fingerprint:
     )
 
 
-class CopyIndex:
+class DuplicateIndex:
     """Fingerprints that have been added, searched for a verified near copy. 4.9 MB per 1,000
     pictures.
     """
@@ -160,7 +160,7 @@ class CopyIndex:
         return best_key
 
 
-def near_copy_groups(
+def near_duplicate_groups(
     fingerprints: Sequence[Fingerprint], embeddings: NDArray[np.float32] | None = None
 ) -> list[int]:
     """Group number of every picture, numbered by first appearance: pictures linked by near copies
@@ -168,10 +168,10 @@ def near_copy_groups(
 
     `embeddings` [n, d], when given, add the pairs that heavier crops hide from the thumbnails.
     """
-    return groups_of_pairs(len(fingerprints), near_copy_pairs(fingerprints, embeddings))
+    return group_by_pairs(len(fingerprints), near_duplicate_pairs(fingerprints, embeddings))
 
 
-def groups_of_pairs(count: int, pairs: Iterable[tuple[int, int]]) -> list[int]:
+def group_by_pairs(count: int, pairs: Iterable[tuple[int, int]]) -> list[int]:
     """Group number of each of `count` pictures when every pair shares one, numbered by first
     appearance.
     """
@@ -182,7 +182,7 @@ def groups_of_pairs(count: int, pairs: Iterable[tuple[int, int]]) -> list[int]:
     return [numbers.setdefault(_root(parent, i), len(numbers)) for i in range(len(parent))]
 
 
-def near_copy_pairs(
+def near_duplicate_pairs(
     fingerprints: Sequence[Fingerprint], embeddings: NDArray[np.float32] | None = None
 ) -> Iterator[tuple[int, int]]:
     """Every pair of near copies as (smaller index, larger index), in the order of the first."""

@@ -45,7 +45,7 @@ Floats = NDArray[np.floating]
 
 
 @dataclass(frozen=True)
-class LearnedPicture:
+class LearnedImage:
     """A picture that the model learned from, and whom to thank for it."""
 
     file: str
@@ -62,15 +62,15 @@ class LearnedPicture:
 class Neighbours:
     """The pictures that a model learned from, to be searched for the nearest."""
 
-    pictures: tuple[LearnedPicture, ...]
+    pictures: tuple[LearnedImage, ...]
     embeddings: NDArray[np.float16]
     """[m, d] by the delivered network."""
 
-    def nearest(self, embedding: Floats, count: int) -> list[tuple[LearnedPicture, float]]:
+    def nearest(self, embedding: Floats, count: int) -> list[tuple[LearnedImage, float]]:
         """The pictures nearest to an embedding [d], each with its cosine, the nearest first."""
         return [
             (self.pictures[place], cosine)
-            for place, cosine in nearest_pictures(embedding, self.embeddings, count)
+            for place, cosine in nearest_images(embedding, self.embeddings, count)
         ]
 
 
@@ -113,7 +113,7 @@ def evidence(cams: Floats, number: int) -> Floats:
     return result
 
 
-def nearest_pictures(embedding: Floats, references: Floats, count: int) -> list[tuple[int, float]]:
+def nearest_images(embedding: Floats, references: Floats, count: int) -> list[tuple[int, float]]:
     """Indices of the references [m, d] nearest to an embedding [d] by cosine, with that cosine, the
     nearest first.
     """
@@ -126,14 +126,14 @@ def nearest_pictures(embedding: Floats, references: Floats, count: int) -> list[
     return [(int(place), float(cosines[place])) for place in order]
 
 
-def places_of(results: Results, part: str) -> NDArray[np.int64]:
+def indices_of(results: Results, part: str) -> NDArray[np.int64]:
     """Indices of the results' pictures in a part of the split, in manifest order."""
     return np.array(
         [place for place, row in enumerate(results.rows) if row.split == part], np.int64
     )
 
 
-def learned_places(results: Results) -> NDArray[np.int64]:
+def learned_indices(results: Results) -> NDArray[np.int64]:
     """Indices of the pictures that the delivered model learned from: the head is fitted on val
     too.
     """
@@ -179,9 +179,9 @@ def examples_of_each_class(results: Results, count: int) -> list[list[int]]:
 def write_neighbours(folder: Path, results: Results) -> None:
     """Write `neighbours.npz` of a run folder, atomically: what `read_neighbours` gives back."""
     names = list(results.metrics["per_class"])
-    places = learned_places(results)
+    places = learned_indices(results)
     pictures = [
-        LearnedPicture(row.file, names[results.labels[place]], row.credit, row.page_url)
+        LearnedImage(row.file, names[results.labels[place]], row.credit, row.page_url)
         for place in places
         for row in (results.rows[place],)
     ]
@@ -202,7 +202,7 @@ def read_neighbours(run_folder: Path) -> Neighbours | None:
     try:
         with np.load(run_folder / NEIGHBOURS_FILE, allow_pickle=False) as arrays:
             rows, embeddings = json.loads(arrays["rows"].tobytes()), arrays["embeddings"]
-        pictures = tuple(LearnedPicture(**row) for row in rows)
+        pictures = tuple(LearnedImage(**row) for row in rows)
     except _UNREADABLE:
         return None
     return (
@@ -265,7 +265,7 @@ def _tested(results: Results) -> tuple[NDArray[np.int64], NDArray[np.float64], N
     """The test pictures' places, probability of their own class, and whether the model was right:
     each [tested].
     """
-    test = places_of(results, "test")
+    test = indices_of(results, "test")
     said = results.probabilities[test].argmax(axis=1)
     own = results.probabilities[test, results.labels[test]]
     return test, own, said == results.labels[test]

@@ -21,7 +21,7 @@ ECE_MINIMUM = 100  # test pictures below which a calibration error says nothing
 CHOICE_MINIMUM = (
     60  # val pictures below which the network cannot show that it is better than the head
 )
-TRAITS = ("width", "height", "brightness", "sharpness")  # the columns of Results.traits
+IMAGE_STATISTICS = ("width", "height", "brightness", "sharpness")  # the columns of Results.traits
 _ECE_BINS = 15
 _NORMAL_95 = 1.959963984540054  # two-sided 95 % quantile of the normal distribution
 
@@ -62,7 +62,7 @@ class Results:
     epochs: list[dict[str, Any]]
     """The fine-tuning's history: epoch, train_loss, val_loss, val_accuracy, rate, seconds; [] where there was none."""
     traits: NDArray[np.float32]
-    """[n, 4], the columns of TRAITS: pixels, pixels, mean 0..255, variance of the Laplacian."""
+    """[n, 4], the columns of IMAGE_STATISTICS: pixels, pixels, mean 0..255, variance of the Laplacian."""
     metrics: dict[str, Any]
     """All of metrics.json."""
 
@@ -79,7 +79,7 @@ def measure(
     known = matrix.sum(axis=1) > 0
     return {
         "accuracy": hits / len(labels),
-        "interval": list(wilson(hits, len(labels))),
+        "interval": list(wilson_interval(hits, len(labels))),
         "balanced_accuracy": float(recall[known].mean()),
         "macro_f1": float(f1[known].mean()),
         "per_class": {
@@ -92,10 +92,10 @@ def measure(
         },
         "confusion": {"labels": list(names), "matrix": matrix.tolist()},
         "majority_baseline": majority / len(labels),
-        "better_than_chance": chance_of_as_many(hits, len(labels), majority / len(labels))
+        "better_than_chance": binomial_p_value(hits, len(labels), majority / len(labels))
         < CHANCE_P,
-        "ece_before": calibration_error(softmax(logits), labels),
-        "ece_after": calibration_error(softmax(logits / temperature), labels),
+        "ece_before": expected_calibration_error(softmax(logits), labels),
+        "ece_after": expected_calibration_error(softmax(logits / temperature), labels),
     }
 
 
@@ -156,11 +156,11 @@ def unknown(novelty: Floats, threshold: float) -> dict[str, Any]:
     """
     refused = int((novelty > threshold).sum())
     tested = len(novelty)
-    interval = list(wilson(refused, tested))
+    interval = list(wilson_interval(refused, tested))
     return {"refused": refused, "tested": tested, "share": refused / tested, "interval": interval}
 
 
-def wilson(hits: int, trials: int) -> tuple[float, float]:
+def wilson_interval(hits: int, trials: int) -> tuple[float, float]:
     """95 % Wilson score interval of a proportion (E. B. Wilson 1927)."""
     z2 = _NORMAL_95**2
     centre = (hits + z2 / 2) / (trials + z2)
@@ -168,7 +168,7 @@ def wilson(hits: int, trials: int) -> tuple[float, float]:
     return max(0.0, centre - reach), min(1.0, centre + reach)
 
 
-def chance_of_as_many(hits: int, trials: int, rate: float) -> float:
+def binomial_p_value(hits: int, trials: int, rate: float) -> float:
     """Exact binomial probability of at least `hits` of `trials` when each succeeds with `rate`."""
     if hits <= 0 or rate >= 1:
         return 1.0
@@ -183,7 +183,7 @@ def chance_of_as_many(hits: int, trials: int, rate: float) -> float:
     return min(1.0, math.fsum(math.exp(log) for log in logs))
 
 
-def calibration_error(probabilities: Floats, labels: Labels) -> float | None:
+def expected_calibration_error(probabilities: Floats, labels: Labels) -> float | None:
     """Expected calibration error of the likeliest class in 15 equal bins; None below 100
     pictures.
     """
@@ -199,7 +199,10 @@ def calibration_error(probabilities: Floats, labels: Labels) -> float | None:
 
 
 def _share(hits: NDArray[np.bool_]) -> dict[str, Any]:
-    return {"accuracy": float(hits.mean()), "interval": list(wilson(int(hits.sum()), len(hits)))}
+    return {
+        "accuracy": float(hits.mean()),
+        "interval": list(wilson_interval(int(hits.sum()), len(hits))),
+    }
 
 
 def _confusion(labels: Labels, predicted: Labels, classes: int) -> NDArray[np.int64]:

@@ -23,11 +23,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from training.explanations import LearnedPicture, Neighbours, evidence, overlay, read_neighbours
-from training.images.decode import BrokenPictureError, as_array, read_picture
+from training.explanations import LearnedImage, Neighbours, evidence, overlay, read_neighbours
+from training.images.decode import BrokenImageError, as_array, read_image
 
 __all__ = [
-    "BrokenPictureError",
+    "BrokenImageError",
     "Explainer",
     "Explanation",
     "Model",
@@ -38,7 +38,7 @@ __all__ = [
     "load_picture",
     "open_explainer",
     "open_model",
-    "read_picture",
+    "read_image",
 ]
 
 _PICTURE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif"}
@@ -116,7 +116,7 @@ class Model:
     """uint8 [height, width, 3] to Outputs."""
 
     def predict(self, picture: Image.Image) -> Prediction:
-        """Classify a decoded picture (see `read_picture` for files and bytes)."""
+        """Classify a decoded picture (see `read_image` for files and bytes)."""
         started = time.perf_counter()
         outputs = self.run(as_array(picture.convert("RGB")))
         values = [float(p) for p in outputs.probabilities]
@@ -146,7 +146,7 @@ class Explanation:
 
     map: Path
     """PNG: what in the picture spoke for the answer."""
-    nearest: list[tuple[LearnedPicture, float]]
+    nearest: list[tuple[LearnedImage, float]]
     """Training pictures most like it, each with its cosine; [] where the training pictures are not at hand."""
 
 
@@ -223,8 +223,8 @@ def find_pictures(arguments: Iterable[str], lists: Iterable[str] = ()) -> list[s
 def load_picture(place: str) -> tuple[Image.Image | None, str]:
     """The picture of a file or URL and "", or None and why it cannot be used."""
     try:
-        return read_picture(_fetch(place) if _is_url(place) else Path(place).read_bytes()), ""
-    except BrokenPictureError as error:
+        return read_image(_fetch(place) if _is_url(place) else Path(place).read_bytes()), ""
+    except BrokenImageError as error:
         return None, str(error)
     except urllib.error.HTTPError as error:
         return None, f"the server answered {error.code}"
@@ -260,7 +260,7 @@ def _fetch(url: str) -> bytes:
     with urllib.request.urlopen(request, timeout=_URL_SECONDS) as answer:
         data: bytes = answer.read(_URL_BYTES + 1)
     if len(data) > _URL_BYTES:
-        raise BrokenPictureError("larger than 30 MB")
+        raise BrokenImageError("larger than 30 MB")
     return data
 
 

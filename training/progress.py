@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from training.run_folder import STAGES, RunConfig, append_line, write_json
+from training.run_folder import STAGES, RunConfig, append_json_line, write_json
 
 _REPORT_SECONDS = 0.5  # between two rows of progress.jsonl at least, within a stage
 _SECONDS_NOTE = Path(
@@ -89,7 +89,7 @@ class Run:
             "message": self.message,
             "eta_seconds": self._seconds_left(now, done, total),
         }
-        append_line(self.folder / "progress.jsonl", row)
+        append_json_line(self.folder / "progress.jsonl", row)
         write_json(self.folder / _SECONDS_NOTE, self.spent())
         self.listen(row)
 

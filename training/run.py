@@ -36,7 +36,7 @@ from training.fitting.selection import (
     train_head,
     tune_network,
 )
-from training.images.decode import BrokenPictureError, as_array, read_picture
+from training.images.decode import BrokenImageError, as_array, read_image
 from training.metrics import CHOICE_MINIMUM, Results
 from training.networks.backbones import BACKBONES, LoadedBackbone, load_backbone
 from training.networks.classifier import PictureNetwork
@@ -125,7 +125,7 @@ def fit(
     if result and result["ok"]:
         _clear(folder)
         return result
-    run = Run(folder, config.completed_by(DEFAULTS), listen)
+    run = Run(folder, config.with_defaults(DEFAULTS), listen)
     try:
         _tidy(folder)
         run.recall_seconds()
@@ -460,8 +460,8 @@ def _pictures_to_compare(run: Run, results: Results) -> list[Any]:
     """
     compared = []
     for row in [row for row in results.rows if row.split == "test"][:_COMPARED_PICTURES]:
-        with suppress(BrokenPictureError):
-            compared.append(as_array(read_picture(run.folder / row.file)))
+        with suppress(BrokenImageError):
+            compared.append(as_array(read_image(run.folder / row.file)))
     return compared
 
 

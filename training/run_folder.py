@@ -19,11 +19,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-Part = Literal["train", "val", "test"]
+Split = Literal["train", "val", "test"]
 
-PARTS: tuple[Part, ...] = ("train", "val", "test")
-MINIMUM_PER_PART = 3  # pictures of a class in each part: fewer say nothing about it
-MINIMUM_PER_CLASS = MINIMUM_PER_PART * len(PARTS)  # different pictures a class needs at least
+SPLITS: tuple[Split, ...] = ("train", "val", "test")
+MINIMUM_PER_SPLIT = 3  # pictures of a class in each part: fewer say nothing about it
+MINIMUM_PER_CLASS = MINIMUM_PER_SPLIT * len(SPLITS)  # different pictures a class needs at least
 HELD_OUT_SHARE = 0.15  # of a class's pictures, for val and for test each
 STAGES = ("features", "split", "train", "finetune", "evaluate", "export")
 
@@ -36,8 +36,8 @@ _SUMMARY = {
     "split",
     "seconds",
 }
-_HELD_OUT: tuple[Part, ...] = ("test", "val")  # in the order in which they are filled
-_PROTECTION: tuple[Part, ...] = (
+_HELD_OUT: tuple[Split, ...] = ("test", "val")  # in the order in which they are filled
+_PROTECTION: tuple[Split, ...] = (
     "test",
     "val",
     "train",
@@ -113,7 +113,7 @@ class RunConfig:
         said["classes"] = [{"id": label.id, "name": label.name} for label in self.classes]
         return {name: value for name, value in said.items() if value is not None}
 
-    def completed_by(self, values: Mapping[str, Any]) -> RunConfig:
+    def with_defaults(self, values: Mapping[str, Any]) -> RunConfig:
         """This configuration with the given values where it says nothing."""
         unsaid = {name: value for name, value in values.items() if getattr(self, name) is None}
         return dataclasses.replace(self, **unsaid)
@@ -130,7 +130,7 @@ class ImageRow:
     """Of the file's bytes."""
     source: str = ""
     license: str = ""
-    split: Part | None = None
+    split: Split | None = None
     """None before training has split; afterwards None means left out."""
     group: int | None = None
     """Near copies share one."""
@@ -220,7 +220,7 @@ def read_metrics(run_dir: Path) -> dict[str, Any]:
     return metrics
 
 
-def append_line(path: Path, value: Mapping[str, Any]) -> None:
+def append_json_line(path: Path, value: Mapping[str, Any]) -> None:
     """Append one line of JSON. A line that was cut off before it ends first, so that readers lose
     that one alone.
     """
@@ -276,7 +276,7 @@ def check_manifest(config: RunConfig, rows: Sequence[ImageRow]) -> None:
         raise _unusable(f"{twice[0]} stands in manifest.jsonl twice")
 
 
-def inherit_parts(rows: Sequence[ImageRow], earlier: Sequence[ImageRow]) -> list[ImageRow]:
+def inherit_splits(rows: Sequence[ImageRow], earlier: Sequence[ImageRow]) -> list[ImageRow]:
     """The rows with the part that an earlier manifest gave the same file, whatever its class is
     called now.
 
@@ -301,7 +301,7 @@ def split_rows(config: RunConfig, rows: Sequence[ImageRow]) -> list[ImageRow]:
     for index, row in enumerate(rows):
         if row.group is not None:
             groups[row.group].append(index)
-    parts: list[Part | None] = [None] * len(rows)
+    parts: list[Split | None] = [None] * len(rows)
     free: list[list[int]] = []
     for members in groups.values():
         if any(rows[index].split for index in members):
@@ -320,18 +320,19 @@ def split_rows(config: RunConfig, rows: Sequence[ImageRow]) -> list[ImageRow]:
 class _Filling:
     """How full the parts of each class are, and which groups go where."""
 
-    def __init__(self, rows: Sequence[ImageRow], parts: list[Part | None]) -> None:
+    def __init__(self, rows: Sequence[ImageRow], parts: list[Split | None]) -> None:
         self.rows, self.parts = rows, parts
-        self.have: dict[Part, Counter[str]] = {part: Counter() for part in PARTS}
+        self.have: dict[Split, Counter[str]] = {part: Counter() for part in SPLITS}
         for row, part in zip(rows, parts, strict=True):
             if part:
                 self.have[part][row.class_id] += 1
         usable = Counter(row.class_id for row in rows if row.group is not None)
         share = {
-            name: max(MINIMUM_PER_PART, int(HELD_OUT_SHARE * n + 0.5)) for name, n in usable.items()
+            name: max(MINIMUM_PER_SPLIT, int(HELD_OUT_SHARE * n + 0.5))
+            for name, n in usable.items()
         }
-        enough = {name for name, n in self.have["test"].items() if n >= MINIMUM_PER_PART}
-        self.wanted: dict[Part, dict[str, int]] = {
+        enough = {name for name, n in self.have["test"].items() if n >= MINIMUM_PER_SPLIT}
+        self.wanted: dict[Split, dict[str, int]] = {
             "val": share,
             "test": {name: 0 if name in enough else n for name, n in share.items()},
         }
@@ -340,34 +341,34 @@ class _Filling:
         """Give every group a part, then mend the classes whose large groups left a part short."""
         in_train: list[list[int]] = []
         for members in groups:
-            part: Part = next((p for p in _HELD_OUT if self._fits(p, members)), "train")
+            part: Split = next((p for p in _HELD_OUT if self._fits(p, members)), "train")
             self._put(members, part)
             if part == "train":
                 in_train.append(members)
         for part in _HELD_OUT:
             self._mend(part, sorted(in_train, key=len))
 
-    def _fits(self, part: Part, members: list[int]) -> bool:
+    def _fits(self, part: Split, members: list[int]) -> bool:
         for name, count in self._counts(members).items():
             have, wanted = self.have[part][name], self.wanted[part][name]
-            if count > wanted or (have >= MINIMUM_PER_PART and have + count > wanted):
+            if count > wanted or (have >= MINIMUM_PER_SPLIT and have + count > wanted):
                 return False
         return True
 
-    def _mend(self, part: Part, candidates: Sequence[list[int]]) -> None:
+    def _mend(self, part: Split, candidates: Sequence[list[int]]) -> None:
         for members in candidates:
             counts = self._counts(members)
             short = any(
-                self.wanted[part][name] and self.have[part][name] < MINIMUM_PER_PART
+                self.wanted[part][name] and self.have[part][name] < MINIMUM_PER_SPLIT
                 for name in counts
             )
             spare = all(
-                self.have["train"][name] - n >= MINIMUM_PER_PART for name, n in counts.items()
+                self.have["train"][name] - n >= MINIMUM_PER_SPLIT for name, n in counts.items()
             )
             if short and spare and self.parts[members[0]] == "train":
                 self._put(members, part)
 
-    def _put(self, members: list[int], part: Part) -> None:
+    def _put(self, members: list[int], part: Split) -> None:
         for index in members:
             before = self.parts[index]
             if before:
@@ -379,7 +380,7 @@ class _Filling:
         return Counter(self.rows[index].class_id for index in members)
 
 
-def _keep_known(rows: Sequence[ImageRow], members: list[int], parts: list[Part | None]) -> None:
+def _keep_known(rows: Sequence[ImageRow], members: list[int], parts: list[Split | None]) -> None:
     """The group's most protected known part wins; its new pictures join it, but never test."""
     strongest = next(
         part for part in _PROTECTION if any(rows[index].split == part for index in members)
@@ -395,11 +396,11 @@ def _place_in_order(seed: int, hashes: Sequence[str]) -> str:
 
 
 def _check_enough(
-    config: RunConfig, rows: Sequence[ImageRow], parts: Sequence[Part | None]
+    config: RunConfig, rows: Sequence[ImageRow], parts: Sequence[Split | None]
 ) -> None:
     have = Counter((row.class_id, part) for row, part in zip(rows, parts, strict=True) if part)
     for label in config.classes:
-        if all(have[label.id, part] >= MINIMUM_PER_PART for part in PARTS):
+        if all(have[label.id, part] >= MINIMUM_PER_SPLIT for part in SPLITS):
             continue
         usable = [row for row in rows if row.class_id == label.id and row.group is not None]
         distinct = len({row.group for row in usable})
@@ -464,7 +465,7 @@ def _row(number: int, line: str) -> ImageRow:
         place = Path(row.file)
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise _unusable(f"line {number} of manifest.jsonl is not a picture's row") from error
-    if row.split not in (None, *PARTS):
+    if row.split not in (None, *SPLITS):
         raise _unusable(f"line {number} of manifest.jsonl has the unknown split “{row.split}”")
     if place.is_absolute() or ".." in place.parts:
         raise _unusable(f"line {number} of manifest.jsonl points outside the run folder")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from training.images.decode import read_picture
+from training.images.decode import read_image
 
 STAMPS = Path("/usr/share/tuxpaint/stamps")
 LEAST_SIDE = 64  # pixels; smaller ones are icons
@@ -50,5 +50,5 @@ def class_folders(classes: Mapping[str, Sequence[str]], folder: Path) -> Path:
         for path in photographs(folders):
             target = folder / name / f"{path.parent.name}-{path.stem}.jpg"
             if not target.exists():
-                read_picture(path).save(target, "JPEG", quality=90)
+                read_image(path).save(target, "JPEG", quality=90)
     return folder

@@ -18,7 +18,7 @@ from PIL import Image
 from scraping.records.image_log import Row, read_lines
 from scraping.records.provenance import license_rank
 from scraping.screening.screen import Picture
-from training.duplicates import CopyIndex, Fingerprint, fingerprint
+from training.duplicates import DuplicateIndex, Fingerprint, fingerprint
 
 LARGER = 1.25  # times the pixels; a frame adds some, and is no reason to change
 
@@ -41,7 +41,7 @@ class KnownPictures:
     copy stays known, so that its further copies are recognised too.
     """
 
-    _index: CopyIndex = field(default_factory=CopyIndex)
+    _index: DuplicateIndex = field(default_factory=DuplicateIndex)
     _class_of: dict[str, str] = field(default_factory=dict)
     _kept_instead: dict[str, str] = field(default_factory=dict)
     _withdrawn: set[str] = field(default_factory=set)

@@ -24,7 +24,7 @@ from training.predict import (
     find_pictures,
     load_picture,
     open_model,
-    read_picture,
+    read_image,
 )
 from training.run_folder import read_manifest, write_manifest
 
@@ -347,7 +347,7 @@ def test_the_torch_path_answers_as_the_onnx_file_does(trained_run: Path) -> None
     one, other = open_model(trained_run, threads=1), _open_torch(trained_run, "cpu")
     assert (one.classes, one.reject) == (other.classes, other.reject)
     for row in read_manifest(trained_run)[:2]:
-        picture = read_picture(trained_run / row.file)
+        picture = read_image(trained_run / row.file)
         first, second = one.predict(picture), other.predict(picture)
         assert first.known == second.known and first.novelty == pytest.approx(
             second.novelty, abs=1e-3

@@ -14,7 +14,7 @@ from training.fitting.label_issues import (
     unseen_opinions,
 )
 from training.fitting.linear_head import fit_head, softmax
-from training.metrics import wilson
+from training.metrics import wilson_interval
 from training.networks.backbones import BACKBONES, load_backbone
 from training.networks.classifier import PictureNetwork
 from training.networks.embeddings import embed_pictures
@@ -109,7 +109,7 @@ def test_strangers_are_refused_and_few_of_the_classes_own_pictures(
         refused, tested = refused + said["test"].sum(), tested + len(said["test"])
     assert len(seen["stranger"]) > 400
     assert np.mean(strangers) >= 0.8
-    low, high = wilson(int(refused), tested)
+    low, high = wilson_interval(int(refused), tested)
     assert low <= 0.05 <= high
 
 

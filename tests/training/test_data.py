@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from training.images.decode import BrokenPictureError, as_array, import_folder, read_picture
+from training.images.decode import BrokenImageError, as_array, import_folder, read_image
 from training.run_folder import RunError
 
 
@@ -24,18 +24,18 @@ def encoded(picture: Image.Image, form: str, **options: object) -> bytes:
 def test_transparency_is_shown_on_white() -> None:
     layer = Image.new("RGBA", (4, 4), (10, 20, 30, 0))
     layer.putpixel((0, 0), (10, 20, 30, 255))
-    array = as_array(read_picture(encoded(layer, "PNG")))
+    array = as_array(read_image(encoded(layer, "PNG")))
     assert array[0, 0].tolist() == [10, 20, 30]
     assert (array[1:] == 255).all()
     palette = Image.new("P", (4, 4), 1)
     palette.putpalette([0, 0, 0, 200, 0, 0])
-    assert (as_array(read_picture(encoded(palette, "PNG", transparency=1))) == 255).all()
+    assert (as_array(read_image(encoded(palette, "PNG", transparency=1))) == 255).all()
 
 
 def test_pictures_are_turned_upright() -> None:
     exif = Image.Exif()
     exif[0x0112] = 6  # turned by 90 degrees
-    picture = read_picture(encoded(gradient(80, 60), "JPEG", exif=exif, quality=95))
+    picture = read_image(encoded(gradient(80, 60), "JPEG", exif=exif, quality=95))
     assert picture.size == (60, 80)
     upright = np.rot90(np.asarray(gradient(80, 60)), -1).astype(int)
     assert np.abs(as_array(picture) - upright).mean() < 4
@@ -43,12 +43,12 @@ def test_pictures_are_turned_upright() -> None:
 
 def test_sixteen_bits_keep_their_brightness() -> None:
     levels = np.linspace(0, 65535, 64).astype(np.uint16).reshape(8, 8)
-    array = as_array(read_picture(encoded(Image.fromarray(levels), "PNG")))
+    array = as_array(read_image(encoded(Image.fromarray(levels), "PNG")))
     assert np.abs(array[..., 0] - levels / 257).max() <= 0.5
 
 
 def test_cmyk_becomes_rgb() -> None:
-    array = as_array(read_picture(encoded(Image.new("CMYK", (20, 20), (0, 255, 255, 0)), "JPEG")))
+    array = as_array(read_image(encoded(Image.new("CMYK", (20, 20), (0, 255, 255, 0)), "JPEG")))
     assert array.shape == (20, 20, 3)
     assert array[10, 10, 0] > 200 > 60 > array[10, 10, 1]
 
@@ -59,8 +59,8 @@ def test_cmyk_becomes_rgb() -> None:
     ids=["empty", "a page", "half a JPEG", "half a PNG"],
 )
 def test_what_is_no_whole_picture_is_refused(data: bytes) -> None:
-    with pytest.raises(BrokenPictureError, match="not a picture that can be read"):
-        read_picture(data)
+    with pytest.raises(BrokenImageError, match="not a picture that can be read"):
+        read_image(data)
 
 
 def test_a_messy_folder_is_imported_with_a_reason_for_every_file_left_out(tmp_path: Path) -> None:

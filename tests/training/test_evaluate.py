@@ -6,14 +6,14 @@ from sklearn.metrics import balanced_accuracy_score, f1_score, log_loss, precisi
 from training.fitting.linear_head import softmax
 from training.metrics import (
     CHOICE_MINIMUM,
+    binomial_p_value,
     by_source,
-    calibration_error,
     candidate,
-    chance_of_as_many,
     choose,
+    expected_calibration_error,
     measure,
     unknown,
-    wilson,
+    wilson_interval,
 )
 
 
@@ -29,16 +29,16 @@ from training.metrics import (
 def test_wilson_intervals_are_the_known_ones(
     hits: int, trials: int, low: float, high: float
 ) -> None:
-    assert wilson(hits, trials) == pytest.approx((low, high), abs=5e-5)
+    assert wilson_interval(hits, trials) == pytest.approx((low, high), abs=5e-5)
     oracle = binomtest(hits, trials).proportion_ci(method="wilson")
-    assert wilson(hits, trials) == pytest.approx((oracle.low, oracle.high), abs=1e-12)
+    assert wilson_interval(hits, trials) == pytest.approx((oracle.low, oracle.high), abs=1e-12)
 
 
 @pytest.mark.parametrize(
     ("hits", "trials", "rate"), [(12, 12, 0.5), (9, 12, 0.5), (0, 5, 0.2), (300, 500, 0.55)]
 )
 def test_the_chance_of_guessing_as_well_is_exact(hits: int, trials: int, rate: float) -> None:
-    assert chance_of_as_many(hits, trials, rate) == pytest.approx(
+    assert binomial_p_value(hits, trials, rate) == pytest.approx(
         binomtest(hits, trials, rate, alternative="greater").pvalue
     )
 
@@ -75,8 +75,8 @@ def test_a_model_that_always_names_the_largest_class_is_no_better_than_chance() 
 def test_the_calibration_error_is_the_gap_between_sureness_and_hits() -> None:
     probabilities = np.tile([0.9, 0.1], (200, 1))
     labels = np.array([0] * 120 + [1] * 80)
-    assert calibration_error(probabilities, labels) == pytest.approx(0.3)
-    assert calibration_error(probabilities[:99], labels[:99]) is None
+    assert expected_calibration_error(probabilities, labels) == pytest.approx(0.3)
+    assert expected_calibration_error(probabilities[:99], labels[:99]) is None
 
 
 def test_each_source_is_judged_by_its_own_test_pictures() -> None:
@@ -84,13 +84,17 @@ def test_each_source_is_judged_by_its_own_test_pictures() -> None:
     predicted = np.array([0, 1, 1, 1, 0, 0])
     found = by_source(predicted, labels, ["bing", "bing", "bing", "bing", "", ""])
     assert list(found) == ["", "bing"]
-    assert found["bing"] == {"accuracy": 0.75, "interval": list(wilson(3, 4)), "support": 4}
-    assert found[""] == {"accuracy": 0.5, "interval": list(wilson(1, 2)), "support": 2}
+    assert found["bing"] == {
+        "accuracy": 0.75,
+        "interval": list(wilson_interval(3, 4)),
+        "support": 4,
+    }
+    assert found[""] == {"accuracy": 0.5, "interval": list(wilson_interval(1, 2)), "support": 2}
 
 
 def test_refused_test_pictures_are_counted_beyond_the_threshold_only() -> None:
     novelty = np.array([0.1, 0.5, 0.50001, 0.9, 0.2, 0.3, 0.4, 0.1, 0.1, 0.1])
-    expected = {"refused": 2, "tested": 10, "share": 0.2, "interval": list(wilson(2, 10))}
+    expected = {"refused": 2, "tested": 10, "share": 0.2, "interval": list(wilson_interval(2, 10))}
     assert unknown(novelty, 0.5) == expected
 
 
@@ -104,7 +108,7 @@ def answers(rightness: float, size: int = 80) -> tuple[np.ndarray, np.ndarray]:
 def test_a_candidate_is_described_by_its_test_and_val_answers() -> None:
     (test, test_labels), (val, val_labels) = answers(0.9, 40), answers(0.75)
     told = candidate(test, test_labels, val, val_labels)
-    assert told["accuracy"] == 0.9 and told["interval"] == list(wilson(36, 40))
+    assert told["accuracy"] == 0.9 and told["interval"] == list(wilson_interval(36, 40))
     assert told["val_accuracy"] == 0.75
     assert told["val_loss"] == pytest.approx(log_loss(val_labels, softmax(val)))
 

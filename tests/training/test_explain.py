@@ -14,8 +14,8 @@ from training.explanations import (
     colour_scale,
     evidence,
     examples_of_each_class,
-    learned_places,
-    nearest_pictures,
+    learned_indices,
+    nearest_images,
     overlay,
     read_neighbours,
     worst,
@@ -102,20 +102,16 @@ def test_the_nearest_pictures_are_those_of_the_highest_cosine() -> None:
     random = np.random.default_rng(0)
     references, wanted = random.normal(size=(50, 8)), random.normal(size=8)
     cosines = references @ wanted / np.linalg.norm(references, axis=1) / np.linalg.norm(wanted)
-    found = nearest_pictures(wanted, references, 4)
+    found = nearest_images(wanted, references, 4)
     assert [place for place, _ in found] == np.argsort(-cosines)[:4].tolist()
     assert np.allclose([cosine for _, cosine in found], np.sort(cosines)[::-1][:4], atol=1e-6)
-    assert nearest_pictures(100 * references[7], references.astype(np.float16), 1)[0] == (
+    assert nearest_images(100 * references[7], references.astype(np.float16), 1)[0] == (
         7,
         pytest.approx(1, abs=1e-3),
     )
-    assert nearest_pictures(wanted, references[:2], 5) == nearest_pictures(
-        wanted, references[:2], 2
-    )
-    assert (
-        nearest_pictures(wanted, references[:0], 3) == [] == nearest_pictures(wanted, references, 0)
-    )
-    assert nearest_pictures(np.zeros(8), references, 1)[0][1] == 0
+    assert nearest_images(wanted, references[:2], 5) == nearest_images(wanted, references[:2], 2)
+    assert nearest_images(wanted, references[:0], 3) == [] == nearest_images(wanted, references, 0)
+    assert nearest_images(np.zeros(8), references, 1)[0][1] == 0
 
 
 def test_the_worst_are_the_surest_mistakes_and_the_best_the_surest_hits(imported_run: Path) -> None:
@@ -150,7 +146,7 @@ def test_learned_pictures_are_those_that_the_delivered_model_saw(
     imported_run: Path, delivered: str, parts: set[str]
 ) -> None:
     results = results_of(imported_run, delivered=delivered)
-    assert {results.rows[place].split for place in learned_places(results)} == parts
+    assert {results.rows[place].split for place in learned_indices(results)} == parts
 
 
 def test_the_neighbours_file_gives_back_file_class_credit_and_page(
@@ -161,7 +157,7 @@ def test_the_neighbours_file_gives_back_file_class_credit_and_page(
     assert [path.name for path in tmp_path.iterdir()] == ["neighbours.npz"]
     neighbours = read_neighbours(tmp_path)
     assert neighbours
-    places = learned_places(results)
+    places = learned_indices(results)
     assert len(neighbours.pictures) == len(places) and neighbours.embeddings.dtype == np.float16
     for place in (places[0], places[5]):
         row = results.rows[place]

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from tests.training.conftest import on_white, stamps
-from training.duplicates import fingerprint, groups_of_pairs, near_copy_pairs
+from training.duplicates import fingerprint, group_by_pairs, near_duplicate_pairs
 from training.fitting.linear_head import fit_head
 from training.images.decode import import_folder
 from training.metrics import measure
@@ -61,8 +61,8 @@ def noise_embeddings() -> tuple[np.ndarray, list[int]]:
     embeddings = np.concatenate(
         [embed_pictures(network, pictures[at : at + 16]) for at in range(0, len(pictures), 16)]
     )
-    pairs = near_copy_pairs([fingerprint(picture) for picture in pictures], embeddings)
-    return embeddings, list(groups_of_pairs(len(pictures), list(pairs)))
+    pairs = near_duplicate_pairs([fingerprint(picture) for picture in pictures], embeddings)
+    return embeddings, list(group_by_pairs(len(pictures), list(pairs)))
 
 
 def figures_on_noise(embeddings: np.ndarray, groups: list[int], seed: int) -> dict:

@@ -9,14 +9,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from training.run_folder import (
-    MINIMUM_PER_PART,
-    PARTS,
+    MINIMUM_PER_SPLIT,
+    SPLITS,
     ClassLabel,
     ImageRow,
     RunConfig,
     RunError,
-    append_line,
-    inherit_parts,
+    append_json_line,
+    inherit_splits,
     read_config,
     read_manifest,
     read_metrics,
@@ -138,8 +138,8 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path: Path) -> None:
 
 def test_pictures_are_split_70_15_15_by_class() -> None:
     split = counts(split_rows(CONFIG, rows_of(100, 40)))
-    assert [split["c001", part] for part in PARTS] == [70, 15, 15]
-    assert [split["c002", part] for part in PARTS] == [28, 6, 6]
+    assert [split["c001", part] for part in SPLITS] == [70, 15, 15]
+    assert [split["c002", part] for part in SPLITS] == [28, 6, 6]
 
 
 def test_the_same_manifest_and_seed_give_the_same_split_for_ever() -> None:
@@ -176,7 +176,7 @@ def test_a_group_is_never_in_two_parts(members: list[tuple[str, int]], seed: int
         parts[item.group].add(item.split)
     assert all(len(found) == 1 and None not in found for found in parts.values())
     assert all(
-        counts(split)[label.id, part] >= MINIMUM_PER_PART for label in CLASSES for part in PARTS
+        counts(split)[label.id, part] >= MINIMUM_PER_SPLIT for label in CLASSES for part in SPLITS
     )
     assert split_rows(config, split) == split
 
@@ -204,7 +204,7 @@ def test_a_class_of_large_groups_only_is_still_split_between_them() -> None:
     copies = [row("c001", n, n // 5) for n in range(20)]
     others = [row("c002", n, 10 + n) for n in range(20)]
     split = split_rows(CONFIG, copies + others)
-    assert [counts(split)["c001", part] for part in PARTS] == [10, 5, 5]
+    assert [counts(split)["c001", part] for part in SPLITS] == [10, 5, 5]
 
 
 @pytest.mark.parametrize(
@@ -244,7 +244,7 @@ def test_a_later_version_inherits_the_parts_of_the_earlier_one_even_for_pictures
     other = "c002" if first[moved].class_id == "c001" else "c001"
     fresh[moved] = dataclasses.replace(fresh[moved], class_id=other)
     new = row("c001", 1000, 1000)
-    second = inherit_parts([*fresh, new], first)
+    second = inherit_splits([*fresh, new], first)
     assert [item.split for item in second] == [*(item.split for item in first), None]
     assert [item.class_id for item in second] == [*(item.class_id for item in fresh), "c001"]
 
@@ -273,7 +273,7 @@ def test_a_test_part_that_lost_its_pictures_is_filled_again_from_new_ones() -> N
     first = split_rows(CONFIG, rows_of(40, 40))
     removed = [item for item in first if not (item.class_id == "c001" and item.split == "test")]
     new = [row("c001", n, n) for n in range(1000, 1020)]
-    assert counts(split_rows(CONFIG, removed + new))["c001", "test"] >= MINIMUM_PER_PART
+    assert counts(split_rows(CONFIG, removed + new))["c001", "test"] >= MINIMUM_PER_SPLIT
 
 
 def test_unreadable_pictures_take_no_part() -> None:
@@ -290,7 +290,7 @@ def test_a_line_cut_off_in_the_middle_costs_readers_that_line_alone(
     path = tmp_path / "progress.jsonl"
     path.write_bytes(before)
     for number in (3, 4):
-        append_line(path, {"n": number, "message": "łoś"})
+        append_json_line(path, {"n": number, "message": "łoś"})
     lines = path.read_bytes().splitlines()
     assert [json.loads(line)["n"] for line in lines[-2:]] == [3, 4]
     assert path.read_bytes().startswith(before) and len(lines) == 2 + len(before.splitlines())

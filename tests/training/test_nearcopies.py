@@ -11,13 +11,13 @@ from PIL import Image, ImageDraw, ImageOps
 from tests.training.conftest import on_white, stamps
 from training.duplicates import (
     HASH_DISTANCE,
-    CopyIndex,
+    DuplicateIndex,
     Fingerprint,
     difference_hash,
     fingerprint,
-    groups_of_pairs,
-    near_copy_groups,
-    near_copy_pairs,
+    group_by_pairs,
+    near_duplicate_groups,
+    near_duplicate_pairs,
 )
 
 
@@ -71,7 +71,7 @@ def test_the_hash_agrees_with_image_hash() -> None:
 
 @pytest.mark.parametrize("name", COPIES)
 def test_a_copy_is_found_under_the_key_of_its_original(name: str) -> None:
-    index = CopyIndex()
+    index = DuplicateIndex()
     for seed in range(30):
         index.add(f"picture {seed}", fingerprint(scene(seed)))
     found = [index.find(fingerprint(COPIES[name](scene(seed)))) for seed in range(30)]
@@ -79,7 +79,7 @@ def test_a_copy_is_found_under_the_key_of_its_original(name: str) -> None:
 
 
 def test_different_pictures_are_no_copies() -> None:
-    assert not list(near_copy_pairs([fingerprint(scene(seed)) for seed in range(100)]))
+    assert not list(near_duplicate_pairs([fingerprint(scene(seed)) for seed in range(100)]))
 
 
 def test_cut_outs_on_white_whose_hashes_are_close_are_not_merged() -> None:
@@ -103,7 +103,8 @@ def test_cut_outs_on_white_whose_hashes_are_close_are_not_merged() -> None:
         for other in hashes[:i]
     )
     verified = {
-        frozenset((paths[one].stem, paths[other].stem)) for one, other in near_copy_pairs(prints)
+        frozenset((paths[one].stem, paths[other].stem))
+        for one, other in near_duplicate_pairs(prints)
     }
     assert frozenset(("dumper", "dumper_mirror")) in verified
     assert not verified & {frozenset(pair) for pair in DIFFERENT}
@@ -120,7 +121,7 @@ DIFFERENT = (
 
 def test_copies_of_cut_outs_on_white_are_found() -> None:
     pictures = [on_white(path) for path in stamps("animals/mammals")[:30]]
-    index = CopyIndex()
+    index = DuplicateIndex()
     for number, picture in enumerate(pictures):
         index.add(str(number), fingerprint(picture))
     for name in ("half size", "recompressed", "mirrored"):
@@ -129,7 +130,7 @@ def test_copies_of_cut_outs_on_white_are_found() -> None:
 
 
 def test_plain_pictures_are_copies_only_when_their_colours_agree() -> None:
-    index = CopyIndex()
+    index = DuplicateIndex()
     index.add("red", fingerprint(Image.new("RGB", (50, 40), (200, 0, 0))))
     assert index.find(fingerprint(Image.new("RGB", (80, 80), (202, 1, 0)))) == "red"
     assert index.find(fingerprint(Image.new("RGB", (80, 80), (250, 250, 250)))) is None
@@ -143,7 +144,7 @@ def test_thumbnails_that_another_version_kept_are_refused() -> None:
 
 
 def test_a_discarded_picture_is_not_found_and_the_others_still_are() -> None:
-    index = CopyIndex()
+    index = DuplicateIndex()
     prints = {str(seed): fingerprint(scene(seed)) for seed in range(200)}
     for key, known in prints.items():
         index.add(key, known)
@@ -155,7 +156,7 @@ def test_a_discarded_picture_is_not_found_and_the_others_still_are() -> None:
 
 
 def test_a_key_added_again_stands_for_the_new_picture() -> None:
-    index = CopyIndex()
+    index = DuplicateIndex()
     index.add("key", fingerprint(scene(1)))
     index.add("key", fingerprint(scene(2)))
     assert index.find(fingerprint(scene(1))) is None
@@ -168,8 +169,8 @@ def test_embeddings_join_what_the_hash_cannot_see() -> None:
     random = np.random.default_rng(0)
     embeddings = random.standard_normal((6, 64), dtype=np.float32)
     embeddings[4] = embeddings[1] * 3 + 0.01 * random.standard_normal(64, dtype=np.float32)
-    assert near_copy_groups(prints) == [0, 1, 2, 3, 4, 5]
-    assert near_copy_groups(prints, embeddings) == [0, 1, 2, 3, 1, 4]
+    assert near_duplicate_groups(prints) == [0, 1, 2, 3, 4, 5]
+    assert near_duplicate_groups(prints, embeddings) == [0, 1, 2, 3, 1, 4]
 
 
 def test_embeddings_that_are_all_alike_join_nothing() -> None:
@@ -177,16 +178,16 @@ def test_embeddings_that_are_all_alike_join_nothing() -> None:
     embeddings = 10 + random.random((40, 64), dtype=np.float32)
     unit = embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)
     assert (unit @ unit.T).min() > 0.99
-    assert near_copy_groups([fingerprint(scene(seed)) for seed in range(40)], embeddings) == list(
-        range(40)
-    )
+    assert near_duplicate_groups(
+        [fingerprint(scene(seed)) for seed in range(40)], embeddings
+    ) == list(range(40))
 
 
 @given(st.lists(st.tuples(st.integers(0, 11), st.integers(0, 11)), max_size=20))
 def test_pictures_share_a_group_exactly_when_a_chain_of_pairs_links_them(
     pairs: list[tuple[int, int]],
 ) -> None:
-    groups = groups_of_pairs(12, pairs)
+    groups = group_by_pairs(12, pairs)
     linked = np.eye(12, dtype=bool)
     for one, other in pairs:
         linked[one, other] = linked[other, one] = True

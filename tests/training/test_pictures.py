@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from tests.training.tuning import SIDE, tiny_network
-from training.images.decode import read_picture
+from training.images.decode import read_image
 from training.networks.backbones import CROP
 from training.networks.image_cache import (
     DRAWS,
@@ -61,7 +61,7 @@ def test_the_eval_view_is_what_the_network_prepares_but_for_rounding(
     cache, network = filled(run), tiny_network()
     views = eval_view(torch.from_numpy(cache.squares), network.normalise)
     for view, row in zip(views, run[1], strict=True):
-        pixels = torch.from_numpy(np.array(read_picture(run[0] / row.file)))
+        pixels = torch.from_numpy(np.array(read_image(run[0] / row.file)))
         assert view.shape == (3, CROP, CROP)
         assert (view - network.prepare(pixels)).abs().max() <= 0.501 / network.std.min()
 

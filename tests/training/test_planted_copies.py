@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw, ImageOps
 from sklearn.datasets import load_sample_images
 
 from tests.training.conftest import on_white, stamps
-from training.duplicates import CopyIndex, Fingerprint, fingerprint, near_copy_pairs
+from training.duplicates import DuplicateIndex, Fingerprint, fingerprint, near_duplicate_pairs
 
 PICTURES = 200
 # One toy seen from its sides, and the copies that the collection of photographs itself brings
@@ -114,7 +114,7 @@ def measured(kind: str) -> tuple[dict[str, float], list[tuple[int, int]]]:
     """
     pictures = scenes() if kind == "scenes" else photographs()
     prints = [fingerprint(picture) for picture in pictures]
-    index = CopyIndex()
+    index = DuplicateIndex()
     for number, known in enumerate(prints):
         index.add(str(number), known)
     shares, planted = {}, list(enumerate(prints))
@@ -124,7 +124,7 @@ def measured(kind: str) -> tuple[dict[str, float], list[tuple[int, int]]]:
         shares[name] = sum(index.find(copy) == str(original) for original, copy in copies) / count
         planted += copies
     assert len(planted) == PICTURES + 60
-    pairs = near_copy_pairs([known for _, known in planted])
+    pairs = near_duplicate_pairs([known for _, known in planted])
     merged = [(planted[one][0], planted[other][0]) for one, other in pairs]
     return shares, [pair for pair in merged if pair[0] != pair[1]]
 

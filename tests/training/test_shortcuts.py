@@ -10,7 +10,7 @@ from training.evaluation.shortcuts import (
     shortcuts,
     traits,
 )
-from training.metrics import TRAITS
+from training.metrics import IMAGE_STATISTICS
 
 NAMES = {"size", "brightness", "sharpness", "source", "all"}
 
@@ -45,7 +45,7 @@ def unrelated(size: int, classes: int, seed: int) -> tuple[np.ndarray, list[str]
 
 def test_traits_are_those_that_the_findings_name() -> None:
     picture = Image.new("RGB", (320, 200), (100, 100, 100))
-    assert dict(zip(TRAITS, traits(picture).tolist(), strict=True)) == {
+    assert dict(zip(IMAGE_STATISTICS, traits(picture).tolist(), strict=True)) == {
         "width": 320,
         "height": 200,
         "brightness": 100,

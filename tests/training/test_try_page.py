@@ -24,7 +24,7 @@ from tests.training.conftest import LoopbackServer
 from tests.training.exporting import one_thread  # noqa: F401
 from training.explanations import evidence, overlay
 from training.export.try_page import TryPage, write_try_page
-from training.images.decode import as_array, read_picture
+from training.images.decode import as_array, read_image
 from training.predict import Model, open_model
 
 VENDORED = Path(__file__).parents[2] / "training" / "export" / "assets" / "onnxruntime-web"
@@ -115,7 +115,7 @@ def give_wrong(driver: webdriver.Chrome, path: Path) -> str:
 
 
 def agree(found: dict, model: Model, path: Path, tolerance: float = 1e-3) -> bool:
-    expected = model.run(as_array(read_picture(path)))
+    expected = model.run(as_array(read_image(path)))
     closest = np.abs(expected.probabilities - found["probabilities"]).max()
     return bool(closest < tolerance and abs(expected.novelty - found["novelty"]) < tolerance)
 
@@ -280,7 +280,7 @@ def test_the_map_of_each_class_is_laid_over_the_picture_by_keyboard(
     page: webdriver.Chrome, model: Model, photograph: Path
 ) -> None:
     found = classify(page, photograph)
-    picture = read_picture(photograph)
+    picture = read_image(photograph)
     assert np.array_equal(canvas(page), as_array(picture))
     cam = model.run(as_array(picture)).cam
     height = max(evidence(cam, number).max() for number in range(3))

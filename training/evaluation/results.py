@@ -16,7 +16,7 @@ from training.fitting.label_issues import neighbour_votes, rank_suspects, suspic
 from training.fitting.linear_head import Floats, fit_strength, softmax
 from training.fitting.selection import Choice, SplitPictures
 from training.metrics import Results, Suspect, by_source, measure, unknown
-from training.run_folder import PARTS
+from training.run_folder import SPLITS
 
 Report = Callable[[int, int], None]
 
@@ -79,7 +79,7 @@ def _suspected_of(suspect: Suspect | None, names: Sequence[str]) -> dict[str, An
 
 def _judged_places(pictures: SplitPictures) -> Any:
     """Numbers of the pictures that take part: int64 [m]."""
-    return pictures.part(*PARTS)
+    return pictures.part(*SPLITS)
 
 
 def _opinions(pictures: SplitPictures, choice: Choice) -> Floats:
@@ -117,7 +117,7 @@ def _metrics(
     return measure(model.test_logits, labels, names, model.temperature) | {
         "temperature": model.temperature,
         "reject_threshold": model.reject,
-        "split": {part: len(pictures.part(part)) for part in PARTS},
+        "split": {part: len(pictures.part(part)) for part in SPLITS},
         "near_duplicate_leaks": 0,  # a split with leaks is refused
         "regularisation": choice.head.fitted.strength,
         "seed": pictures.seed,

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from training.metrics import wilson
+from training.metrics import wilson_interval
 from training.phrases import duration, shortened
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ def reliability(sureness: Floats, right: NDArray[np.bool_]) -> str:
         hits = np.array([right[bins == place].sum() for place in full])
         share = hits / counts[full]
         low, high = np.array(
-            [wilson(int(hit), int(n)) for hit, n in zip(hits, counts[full], strict=True)]
+            [wilson_interval(int(hit), int(n)) for hit, n in zip(hits, counts[full], strict=True)]
         ).T
         above.plot(
             [0, 1],

@@ -19,8 +19,8 @@ from training.explanations import (
     best,
     evidence,
     examples_of_each_class,
-    learned_places,
-    nearest_pictures,
+    learned_indices,
+    nearest_images,
     overlay,
     worst,
 )
@@ -34,8 +34,8 @@ from training.export.model_card import (
     verdict,
 )
 from training.export.report_images import MAP_SIDE, Album
-from training.images.decode import BrokenPictureError, as_array, read_picture
-from training.metrics import ECE_MINIMUM, Results, wilson
+from training.images.decode import BrokenImageError, as_array, read_image
+from training.metrics import ECE_MINIMUM, Results, wilson_interval
 from training.phrases import counted, duration, interval, listed, percent
 from training.predict import Outputs
 from training.run_folder import ImageRow, RunConfig, write_text
@@ -217,7 +217,7 @@ class _Pages:
         self.results, self.album = results, album
         self.names = list(results.metrics["per_class"])
         self._run_folder, self._resize_side = run_folder, resize_side
-        self._learned = learned_places(results)
+        self._learned = learned_indices(results)
         self._references = results.embeddings[self._learned]
 
     def tile(self, place: int) -> Tile:
@@ -297,10 +297,8 @@ class _Pages:
         be compared.
         """
         try:
-            picture = read_picture(self._run_folder / self.results.rows[place].file)
-        except (
-            BrokenPictureError
-        ):  # it has gone since it was learned from; the report can do without
+            picture = read_image(self._run_folder / self.results.rows[place].file)
+        except BrokenImageError:  # it has gone since it was learned from; the report can do without
             return []
         cams = np.asarray(look(as_array(picture)).cam, np.float64)
         numbers = dict.fromkeys(
@@ -318,7 +316,7 @@ class _Pages:
         ]
 
     def _explained(self, place: int, maps: list[SeenMap], nearest: int) -> Explained:
-        found = nearest_pictures(self.results.embeddings[place], self._references, nearest)
+        found = nearest_images(self.results.embeddings[place], self._references, nearest)
         return Explained(
             self.tile(place),
             maps,
@@ -363,7 +361,9 @@ def _class_rows(metrics: Mapping[str, Any]) -> list[plots.ClassRates]:
     for number, (name, row) in enumerate(metrics["per_class"].items()):
         hits = int(matrix[number, number])
         found, said = int(matrix[number].sum()), int(matrix[:, number].sum())
-        bounds = [wilson(hits, trials) if trials else (0.0, 1.0) for trials in (found, said)]
+        bounds = [
+            wilson_interval(hits, trials) if trials else (0.0, 1.0) for trials in (found, said)
+        ]
         rows.append(plots.ClassRates(name, row["recall"], bounds[0], row["precision"], bounds[1]))
     return rows
 

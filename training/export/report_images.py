@@ -17,7 +17,7 @@ from pathlib import Path
 
 from PIL import Image, ImageOps
 
-from training.images.decode import BrokenPictureError, read_picture
+from training.images.decode import BrokenImageError, read_image
 
 THUMBNAIL_SIDE = 128  # pixels of the longer side
 MAP_SIDE = 176
@@ -48,7 +48,7 @@ class Album:
         if file not in self._names:
             try:
                 self._names[file] = self.place(f"p{_digest(file)}", _small(self._folder / file))
-            except (OSError, BrokenPictureError):
+            except (OSError, BrokenImageError):
                 self._names[file] = None
         return self._names[file]
 
@@ -97,7 +97,7 @@ def _small(path: Path) -> Image.Image:
     """
     with Image.open(path) as opened:
         if opened.format != "JPEG":
-            picture = read_picture(path)
+            picture = read_image(path)
         else:
             opened.draft("RGB", (2 * THUMBNAIL_SIDE, 2 * THUMBNAIL_SIDE))
             picture = ImageOps.exif_transpose(opened).convert("RGB")

@@ -14,7 +14,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from training.duplicates import groups_of_pairs, near_copy_pairs
+from training.duplicates import group_by_pairs, near_duplicate_pairs
 from training.fitting.linear_head import (
     Floats,
     Labels,
@@ -55,9 +55,11 @@ def find_near_copies(features: PictureFeatures, by_embedding: bool) -> NearCopie
     """Pairs and groups, by hash and thumbnail, and by embedding too where the network has learned
     to see.
     """
-    found = near_copy_pairs(features.fingerprints, features.embeddings if by_embedding else None)
+    found = near_duplicate_pairs(
+        features.fingerprints, features.embeddings if by_embedding else None
+    )
     pairs = list(found)
-    numbers = groups_of_pairs(len(features.rows), pairs)
+    numbers = group_by_pairs(len(features.rows), pairs)
     return NearCopies(
         pairs=[(features.rows[one], features.rows[other]) for one, other in pairs],
         groups=dict(zip(features.rows, numbers, strict=True)),

@@ -27,7 +27,7 @@ _PIXEL_LIMIT = 50_000_000  # 600 MB while such a picture is resized
 _FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
 
 
-class BrokenPictureError(Exception):
+class BrokenImageError(Exception):
     """A picture that cannot be used; the message is its reason."""
 
 
@@ -39,19 +39,19 @@ class LeftOut:
     reason: str
 
 
-def read_picture(source: Path | bytes) -> Image.Image:
+def read_image(source: Path | bytes) -> Image.Image:
     """A file or its bytes as an upright RGB picture, transparency on white. Raises
-    BrokenPictureError.
+    BrokenImageError.
     """
     try:
         data = source if isinstance(source, bytes) else source.read_bytes()
         with Image.open(io.BytesIO(data), formats=_FORMATS) as opened:
             if opened.width * opened.height > _PIXEL_LIMIT:
-                raise BrokenPictureError("too large")
+                raise BrokenImageError("too large")
             opened.load()
             return _on_white(_eight_bits(ImageOps.exif_transpose(opened)))
     except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
-        raise BrokenPictureError("not a picture that can be read") from error
+        raise BrokenImageError("not a picture that can be read") from error
 
 
 def as_array(picture: Image.Image) -> NDArray[np.uint8]:
@@ -97,10 +97,10 @@ def import_folder(
             known = rows.setdefault(row.file, row)
             if known is not row:
                 same = known.class_id == row.class_id
-                raise BrokenPictureError(
+                raise BrokenImageError(
                     "the same picture again" if same else "also in another class"
                 )
-        except BrokenPictureError as error:
+        except BrokenImageError as error:
             left_out.append(LeftOut(str(path.relative_to(images)), str(error)))
         if report:
             report(done, len(found))
@@ -127,9 +127,9 @@ def _files(folder: Path) -> Iterator[Path]:
 
 
 def _import_file(path: Path, run_dir: Path, label: ClassLabel, max_side: int) -> ImageRow:
-    picture = read_picture(path)
+    picture = read_image(path)
     if min(picture.size) < _MINIMUM_SIDE:
-        raise BrokenPictureError(f"too small: {picture.width} x {picture.height} pixels")
+        raise BrokenImageError(f"too small: {picture.width} x {picture.height} pixels")
     data = path.read_bytes() if _ready(path, max_side) else _jpeg(picture, max_side)
     digest = hashlib.sha256(data).hexdigest()
     target = run_dir / "images" / f"{digest[:16]}.jpg"

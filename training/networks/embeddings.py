@@ -22,7 +22,7 @@ from PIL import Image
 
 from training.duplicates import Fingerprint, fingerprint
 from training.evaluation.shortcuts import traits
-from training.images.decode import BrokenPictureError, as_array, read_picture
+from training.images.decode import BrokenImageError, as_array, read_image
 from training.networks.backbones import CROP
 from training.networks.classifier import PREPROCESSING, PictureNetwork
 from training.networks.image_cache import PictureCache
@@ -53,7 +53,7 @@ class PictureFeatures:
     """[n, d], n = len(rows)."""
     fingerprints: list[Fingerprint]
     traits: NDArray[np.float32]
-    """[n, 4], see `training.metrics.TRAITS`."""
+    """[n, 4], see `training.metrics.IMAGE_STATISTICS`."""
     broken: dict[str, str]
     """File to reason for the pictures that could not be used."""
 
@@ -201,11 +201,11 @@ def _decode(path: Path, sha256: str) -> _Decoded:
     try:
         data = path.read_bytes()
         if hashlib.sha256(data).hexdigest() != sha256:
-            raise BrokenPictureError("not the file that the manifest describes")
-        return _Decoded(read_picture(data))
+            raise BrokenImageError("not the file that the manifest describes")
+        return _Decoded(read_image(data))
     except OSError:
         return _Decoded(None, "missing")
-    except BrokenPictureError as error:
+    except BrokenImageError as error:
         return _Decoded(None, str(error))
 
 

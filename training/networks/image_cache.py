@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from training.images.decode import BrokenPictureError, as_array, read_picture
+from training.images.decode import BrokenImageError, as_array, read_image
 from training.networks.backbones import CROP
 from training.networks.classifier import PREPROCESSING, PictureNetwork
 from training.run_folder import ImageRow, RunError
@@ -353,8 +353,8 @@ def _decoded(paths: Sequence[Path]) -> Iterator[NDArray[np.uint8]]:
 
 def _pixels(path: Path) -> NDArray[np.uint8]:
     try:
-        return as_array(read_picture(path))
-    except (OSError, BrokenPictureError) as error:
+        return as_array(read_image(path))
+    except (OSError, BrokenImageError) as error:
         reason = f"The picture {path.name} can no longer be read."
         raise RunError(
             "finetune", reason, "See that the run folder is whole, and start again.", retry=True
