@@ -41,7 +41,8 @@ from training.finetuning.trainer import (
     parameter_groups,
     steps_of,
 )
-from training.networks.backbones import BACKBONES, CROP
+from training.networks.backbones import BACKBONES
+from training.networks.catalogue import CROP
 from training.networks.classifier import PictureNetwork
 from training.networks.image_cache import open_cache
 from training.networks.precision import COARSE, EXACT, Arithmetic

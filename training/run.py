@@ -475,7 +475,7 @@ def _export(run: Run, network: PictureNetwork, results: Results, loaded: LoadedB
 
     def report_page(path: Path, look: Look) -> None:
         backbone = loaded.backbone
-        origin = Origin(backbone.title, backbone.licence, backbone.resize, run.spent())
+        origin = Origin(backbone.title, backbone.license, backbone.resize, run.spent())
         write_report(path, results, run.config, run.folder, look, origin, _quietly)
 
     write_neighbours(run.folder, results)

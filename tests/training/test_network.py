@@ -4,7 +4,8 @@ import torch
 from PIL import Image
 from torch.nn import functional
 
-from training.networks.backbones import BACKBONES, CROP
+from training.networks.backbones import BACKBONES
+from training.networks.catalogue import CROP
 from training.networks.classifier import PictureNetwork, from_delivered
 from training.networks.embeddings import embed_pictures
 from training.networks.novelty import choose_references

@@ -9,7 +9,7 @@ from PIL import Image
 
 from tests.training.tuning import SIDE, tiny_network
 from training.images.decode import read_image
-from training.networks.backbones import CROP
+from training.networks.catalogue import CROP
 from training.networks.image_cache import (
     DRAWS,
     Augmentation,

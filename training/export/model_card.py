@@ -40,7 +40,7 @@ def model_card(config: Mapping[str, Any], metrics: Metrics, backbone: Backbone) 
         _how_made(config, metrics, backbone),
         _loading(config, backbone),
         _limits(metrics),
-        f"## Licences\n\n{backbone.licence} The licences of the training pictures are listed in report.html.\n",
+        f"## Licences\n\n{backbone.license} The licences of the training pictures are listed in report.html.\n",
     )
     return "\n".join(part for part in parts if part)
 

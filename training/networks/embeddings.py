@@ -23,7 +23,7 @@ from PIL import Image
 from training.duplicates import Fingerprint, fingerprint
 from training.evaluation.shortcuts import traits
 from training.images.decode import BrokenImageError, as_array, read_image
-from training.networks.backbones import CROP
+from training.networks.catalogue import CROP
 from training.networks.classifier import PREPROCESSING, PictureNetwork
 from training.networks.image_cache import PictureCache
 from training.networks.precision import EXACT, Arithmetic

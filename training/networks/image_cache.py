@@ -25,7 +25,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from training.images.decode import BrokenImageError, as_array, read_image
-from training.networks.backbones import CROP
+from training.networks.catalogue import CROP
 from training.networks.classifier import PREPROCESSING, PictureNetwork
 from training.run_folder import ImageRow, RunError
 

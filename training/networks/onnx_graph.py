@@ -21,8 +21,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from training.networks import backbones, classifier, novelty
-from training.networks.backbones import CROP, Backbone
+from training.networks import backbones, catalogue, classifier, novelty
+from training.networks.backbones import Backbone
+from training.networks.catalogue import CROP
 from training.networks.classifier import PictureNetwork
 from training.networks.novelty import NEIGHBOURS, UNSURENESS_SHARE
 
@@ -37,6 +38,7 @@ _DIGEST_BYTES = 32  # of sha256, at the head of a kept graph
 _SOURCES = (
     __file__,
     backbones.__file__,
+    catalogue.__file__,
     classifier.__file__,
     novelty.__file__,
 )  # what the graph is traced from

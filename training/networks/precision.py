@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from training.networks.backbones import CROP
+from training.networks.catalogue import CROP
 from training.networks.classifier import PictureNetwork
 from training.run_folder import write_json
 
