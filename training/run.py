@@ -26,7 +26,6 @@ from training.export.model_folder import Look, Trained, export_model
 from training.export.report import Origin, write_report
 from training.finetuning.distributed import ALONE, Processes, connected
 from training.finetuning.trainer import Job, Recipe, dismiss
-from training.fitting.label_issues import NearCopies, count_leaks, find_near_copies, with_groups
 from training.fitting.linear_head import STRENGTHS
 from training.fitting.selection import (
     HeadCandidate,
@@ -37,6 +36,12 @@ from training.fitting.selection import (
     tune_network,
 )
 from training.images.decode import BrokenImageError, as_array, read_image
+from training.images.split import (
+    NearDuplicates,
+    assign_groups,
+    count_leaks,
+    find_near_duplicates,
+)
 from training.metrics import CHOICE_MINIMUM, Results
 from training.networks.backbones import BACKBONES, LoadedBackbone, load_backbone
 from training.networks.classifier import PictureNetwork
@@ -173,9 +178,13 @@ def _run_stages(run: Run, control: Control) -> None:
     with run.during("features", "Looking at the pictures"):
         sight = _look(run, rows, control)
     with run.during("split", "Grouping near copies and splitting"):
-        copies = find_near_copies(sight.features, by_embedding=run.config.weights == "pretrained")
-        rows = _split(run, rows, copies)
-        pictures = _usable(run, rows, sight.features, count_leaks(rows, copies))
+        features = sight.features
+        pretrained = run.config.weights == "pretrained"
+        duplicates = find_near_duplicates(
+            features.rows, features.fingerprints, features.embeddings if pretrained else None
+        )
+        rows = _split(run, rows, duplicates)
+        pictures = _usable(run, rows, features, count_leaks(rows, duplicates))
     with run.during("train", "Training the classifier"):
         head = _train(run, pictures)
     with run.during("finetune", "Fine-tuning the network"), control.stop.deferred():
@@ -352,9 +361,9 @@ def _note_broken(run: Run, features: PictureFeatures) -> None:
     )
 
 
-def _split(run: Run, rows: list[ImageRow], copies: NearCopies) -> list[ImageRow]:
+def _split(run: Run, rows: list[ImageRow], duplicates: NearDuplicates) -> list[ImageRow]:
     """Freeze groups and parts in the manifest."""
-    grouped = with_groups(rows, copies)
+    grouped = assign_groups(rows, duplicates)
     # A manifest with all groups has been split by an earlier attempt: what it left out must stay
     # out.
     done = all(

@@ -375,7 +375,7 @@ def test_planted_copies_of_pictures_stay_in_their_part(
     untrained_run: Path, trained_run: Path
 ) -> None:
     """Only up to the split: features and groups are what is looked at."""
-    from training.fitting.label_issues import count_leaks, find_near_copies, with_groups
+    from training.images.split import assign_groups, count_leaks, find_near_duplicates
     from training.networks.backbones import BACKBONES, load_backbone
     from training.networks.embeddings import Extractor
     from training.networks.precision import EXACT
@@ -401,19 +401,19 @@ def test_planted_copies_of_pictures_stay_in_their_part(
     network = PictureNetwork(loaded.backbone, loaded.network, 2)
     extractor = Extractor(network, EXACT, untrained_run, untrained_run / "cache")
     features = extractor.extract(rows, lambda done, total: None)
-    copies = find_near_copies(features, by_embedding=True)
-    split = split_rows(read_config(untrained_run), with_groups(rows, copies))
+    duplicates = find_near_duplicates(features.rows, features.fingerprints, features.embeddings)
+    split = split_rows(read_config(untrained_run), assign_groups(rows, duplicates))
     parts = {row.file: row.split for row in split}
     assert (
         sum(parts[copy] == parts[original] for copy, original in planted.items())
         >= len(planted) - 1
     )
-    assert len(copies.pairs) >= len(planted) - 1
-    assert count_leaks(split, copies) == 0
+    assert len(duplicates.pairs) >= len(planted) - 1
+    assert count_leaks(split, duplicates) == 0
     torn = [
         dataclasses.replace(row, split="test" if row.file in planted else "train") for row in split
     ]
-    assert count_leaks(torn, copies) >= len(planted) - 1
+    assert count_leaks(torn, duplicates) >= len(planted) - 1
 
 
 def test_two_pictures_in_a_class_are_refused_in_words(untrained_run: Path) -> None:

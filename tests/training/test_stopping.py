@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from training.fitting.label_issues import NearCopies
+from training.images.split import NearDuplicates
 from training.progress import Run, no_listener
 from training.run import _split
 from training.run_folder import ClassLabel, ImageRow, RunConfig, Stopped
@@ -96,5 +96,7 @@ def test_a_split_that_an_earlier_attempt_made_stays_as_it_is(tmp_path: Path) -> 
     rows[3] = dataclasses.replace(
         rows[3], split=None
     )  # left out, as a near copy of a picture in another part
-    copies = NearCopies(pairs=[(3, 9)], groups={place: row.group for place, row in enumerate(rows)})
+    copies = NearDuplicates(
+        pairs=[(3, 9)], groups={place: row.group for place, row in enumerate(rows)}
+    )
     assert _split(Run(tmp_path, CONFIG, no_listener), rows, copies) == rows

@@ -1,5 +1,4 @@
-"""What the pictures say about each other: near copies and leaks, labels that are probably wrong,
-outliers.
+"""Labels that are probably wrong, and outliers.
 
 Nothing is ever removed here. Suspected training pictures count less only where cross-validation
 shows that it helps.
@@ -14,7 +13,6 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from training.duplicates import group_by_pairs, near_duplicate_pairs
 from training.fitting.linear_head import (
     Floats,
     Labels,
@@ -25,9 +23,7 @@ from training.fitting.linear_head import (
     softmax,
 )
 from training.metrics import Suspect
-from training.networks.embeddings import PictureFeatures
 from training.phrases import counted
-from training.run_folder import ImageRow
 
 # cross-validations whose predictions are averaged: one alone depends on how its folds were cut
 _SHUFFLES = 3
@@ -39,46 +35,6 @@ _CLEARLY = 2.0  # standard errors of a gain
 _MORE_HITS = 2  # that a treatment must bring
 _OUTLIER = 4.0  # robust standard deviations of novelty beyond the median
 _MAD_TO_DEVIATION = 1.4826  # of a normal distribution
-
-
-@dataclasses.dataclass(frozen=True)
-class NearCopies:
-    """The near copies among a run's usable pictures."""
-
-    pairs: list[tuple[int, int]]
-    """Places in the manifest."""
-    groups: dict[int, int]
-    """Place in the manifest to group number."""
-
-
-def find_near_copies(features: PictureFeatures, by_embedding: bool) -> NearCopies:
-    """Pairs and groups, by hash and thumbnail, and by embedding too where the network has learned
-    to see.
-    """
-    found = near_duplicate_pairs(
-        features.fingerprints, features.embeddings if by_embedding else None
-    )
-    pairs = list(found)
-    numbers = group_by_pairs(len(features.rows), pairs)
-    return NearCopies(
-        pairs=[(features.rows[one], features.rows[other]) for one, other in pairs],
-        groups=dict(zip(features.rows, numbers, strict=True)),
-    )
-
-
-def with_groups(rows: Sequence[ImageRow], copies: NearCopies) -> list[ImageRow]:
-    """The manifest's rows with their group numbers; None for pictures that could not be used."""
-    return [
-        dataclasses.replace(row, group=copies.groups.get(place)) for place, row in enumerate(rows)
-    ]
-
-
-def count_leaks(rows: Sequence[ImageRow], copies: NearCopies) -> int:
-    """Pairs of near copies whose pictures stand in different parts: 0 unless the split is
-    broken.
-    """
-    parts = [(rows[one].split, rows[other].split) for one, other in copies.pairs]
-    return sum(1 for one, other in parts if one and other and one != other)
 
 
 @dataclasses.dataclass(frozen=True)
