@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+import training.phrases
+
 # Reason of rejection (product.md section 6): said of one picture, said of several.
 REASONS: dict[str, tuple[str, str]] = {
     "unreachable": ("unreachable", "unreachable"),
@@ -119,22 +121,5 @@ def outcome(code: str) -> str:
 
 
 def verdict(metrics: Mapping[str, Any]) -> str:
-    """What the measured figures (product.md section 8, metrics.json) mean, in one or two
-    sentences.
-    """
-    tested = int(metrics["split"]["test"])
-    right = percent(metrics["accuracy"])
-    baseline = percent(metrics["majority_baseline"])
-    pictures = counted(tested, "test picture")
-    if not metrics["better_than_chance"]:
-        return (
-            f"This model is no better than guessing. It was right on {right} of {pictures};"
-            f" always naming the most frequent class would be right on {baseline}."
-        )
-    sentence = (
-        f"It tells the classes apart: right on {right} of {pictures} that it had never seen,"
-        f" where always naming the most frequent class would be right on {baseline}."
-    )
-    if tested < 50:
-        sentence += " With so few test pictures the true figure can lie anywhere in the interval."
-    return sentence
+    """Return how good a model is, in the words of its model card and report."""
+    return training.phrases.verdict(metrics)

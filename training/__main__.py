@@ -23,7 +23,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from training.images.decode import MAX_SIDE, check_max_side, import_folder, write_left_out
-from training.phrases import interval, percent
+from training.phrases import interval, percent, verdict
 from training.predict import (
     Explanation,
     ModelError,
@@ -382,8 +382,6 @@ def _progress(console: Console, as_json: bool) -> Iterator[Any]:
 
 
 def _show_result(folder: Path, result: Mapping[str, Any], as_json: bool) -> None:
-    from training.export.model_card import verdict  # loads torch, as training has done by now
-
     metrics = read_metrics(folder)
     if as_json:
         figures = {

@@ -5,7 +5,10 @@ the same.
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+FEW_TEST_IMAGES = 50  # below this the verdict warns that its figure is uncertain
 
 
 def percent(share: float) -> str:
@@ -53,3 +56,30 @@ def shortened(text: str, columns: int) -> str:
         if taken > columns:
             return text[: max(1, place - 1)] + "…"
     return text
+
+
+def verdict(metrics: Mapping[str, Any]) -> str:
+    """Return how good a model is, in one or two sentences, from the figures of `metrics.json`.
+
+    The model card, the report, the command line and the site all use it.
+    """
+    tested = metrics["split"]["test"]
+    accuracy = percent(metrics["accuracy"])
+    bounds = interval(metrics["interval"])
+    baseline = percent(metrics["majority_baseline"])
+    right = (
+        f"right on {accuracy} of {counted(tested, 'test picture')} that it never saw"
+        f" (95 % interval {bounds})"
+    )
+    if not metrics["better_than_chance"]:
+        return (
+            f"This model is no better than guessing: {right},"
+            f" where always naming the largest class would be right on {baseline}."
+        )
+    sentence = (
+        f"This model tells the classes apart: {right};"
+        f" always naming the largest class would be right on {baseline}."
+    )
+    if tested < FEW_TEST_IMAGES:
+        sentence += " With so few test pictures the true figure can lie anywhere in the interval."
+    return sentence

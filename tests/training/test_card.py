@@ -7,10 +7,10 @@ import pytest
 import yaml
 
 from tests.training.example_results import CURVE, NETWORK, results_of, tuned
-from training.export.model_card import model_card, verdict
+from training.export.model_card import model_card
 from training.metrics import Results
 from training.networks.backbones import BACKBONES
-from training.phrases import interval, percent
+from training.phrases import interval, percent, verdict
 
 HOSTILE = ("a | b\n# c", "<script>*x*</script> [y](z) `w`")
 
@@ -48,20 +48,29 @@ def test_the_card_begins_with_what_model_hubs_read_and_then_the_verdict(imported
 
 @pytest.mark.parametrize(
     ("better", "beginning"),
-    [(True, "On 12 test pictures that it never saw"), (False, "The classes could not be told")],
+    [
+        (True, "This model tells the classes apart: right on "),
+        (False, "This model is no better than guessing: right on "),
+    ],
 )
 def test_the_verdict_is_one_sentence_with_interval_and_baseline(
     imported_run: Path, better: bool, beginning: str
 ) -> None:
-    metrics = results_of(imported_run, better_than_chance=better).metrics
+    split = {"train": 290, "val": 60, "test": 60}
+    metrics = results_of(imported_run, better_than_chance=better, split=split).metrics
     sentence = verdict(metrics)
     assert sentence.startswith(beginning) and sentence.endswith(".") and ". " not in sentence
-    assert (
-        f"right on {percent(metrics['accuracy'])} (95 % interval {interval(metrics['interval'])})"
-        in sentence
-    )
+    assert f"right on {percent(metrics['accuracy'])} of 60 test pictures" in sentence
+    assert f"(95 % interval {interval(metrics['interval'])})" in sentence
     assert f"largest class would be right on {percent(metrics['majority_baseline'])}." in sentence
-    assert ("no better than guessing" in sentence) != better
+
+
+def test_the_verdict_warns_of_few_test_pictures(imported_run: Path) -> None:
+    metrics = results_of(imported_run, better_than_chance=True).metrics
+    assert metrics["split"]["test"] == 12
+    first, second = verdict(metrics).split(". ")
+    assert first.startswith("This model tells the classes apart")
+    assert second.startswith("With so few test pictures")
 
 
 def test_the_card_has_the_figures_of_the_report(imported_run: Path) -> None:

@@ -31,11 +31,10 @@ from tests.training.example_results import (
 )
 from training.explanations import worst
 from training.export import plots
-from training.export.model_card import verdict
 from training.export.report import Origin, write_report
 from training.export.report_images import Album, without_pictures
 from training.metrics import Results
-from training.phrases import counted, duration, interval, listed, percent, shortened
+from training.phrases import counted, duration, interval, listed, percent, shortened, verdict
 from training.run_folder import ImageRow
 
 HOSTILE = ('<img src=x onerror="alert(1)"> & $x^2$', "](javascript:1) '\"> 柴犬 שיבא")
@@ -121,12 +120,12 @@ def test_the_verdict_stands_before_everything_else(plain: str, imported_run: Pat
     text = Page(plain).text
     sentence = verdict(results_of(imported_run, better_than_chance=True).metrics)
     assert sentence.startswith(
-        "On 12 test pictures that it never saw, this model is right on 83.3 % (95 % interval 55"
+        "This model tells the classes apart: right on 83.3 % of 12 test pictures that it never saw"
     )
     assert text.index(sentence) < text.index("Figures")
 
 
-def test_the_first_sentence_says_when_the_classes_could_not_be_told_apart(
+def test_the_first_sentence_says_when_the_model_is_no_better_than_guessing(
     imported_run: Path, tmp_path: Path
 ) -> None:
     page = Page(written(imported_run, tmp_path, results_of(imported_run, better_than_chance=False)))
@@ -134,9 +133,9 @@ def test_the_first_sentence_says_when_the_classes_could_not_be_told_apart(
         page.text.split("Picaisso report")[1]
         .split(":")[0]
         .strip()
-        .endswith("The classes could not be told apart")
+        .endswith("This model is no better than guessing")
     )
-    assert "no better than guessing" in page.text
+    assert "where always naming the largest class would be right on" in page.text
 
 
 def test_the_page_asks_the_network_for_nothing(plain: str) -> None:
@@ -328,7 +327,7 @@ def test_a_picture_that_has_gone_is_left_out(imported_run: Path, tmp_path: Path)
 
 
 def test_a_thousand_pictures_stay_under_six_megabytes(tmp_path: Path) -> None:
-    results = noisy_results(tmp_path, 1000)
+    results = noisy_findings(tmp_path, 1000)
     write_report(
         tmp_path / "report.html",
         results,
@@ -342,7 +341,7 @@ def test_a_thousand_pictures_stay_under_six_megabytes(tmp_path: Path) -> None:
     assert "more." in (tmp_path / "report.html").read_text()
 
 
-def noisy_results(run: Path, count: int) -> Results:
+def noisy_findings(run: Path, count: int) -> Results:
     """So many pictures, of noise, which JPEG can hardly make smaller; the model guesses."""
     random = np.random.default_rng(0)
     (run / "images").mkdir()

@@ -85,7 +85,7 @@ def test_the_result_mail_has_one_number_its_interval_and_the_verdict(form):
     text = " ".join(re.sub(r"<[^>]*>", " ", getattr(row, form)).split())
     assert "90 %" in text
     assert "95 % interval: 80 % to 97 %" in text
-    assert "It tells the classes apart: right on 90 % of 20 test pictures" in text
+    assert "This model tells the classes apart: right on 90 % of 20 test pictures" in text
     assert "The bundled backbone was used." in text
     assert "found 20, kept 2; left out: 9 duplicates, 5 unreachable, 1 too small" in text
     assert "attached" not in text

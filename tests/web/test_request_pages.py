@@ -320,8 +320,8 @@ def test_a_delivered_request_shows_what_was_measured(client):
     text = words(page_of(client, delivered()))
     assert "Your classifier is ready" in text
     assert "90 % 95 % interval: 80 % to 97 %" in text
-    assert "It tells the classes apart: right on 90 % of 20 test pictures" in text
-    assert "always naming the most frequent class would be right on 50 %" in text
+    assert "This model tells the classes apart: right on 90 % of 20 test pictures" in text
+    assert "always naming the largest class would be right on 50 %" in text
     assert "The bundled backbone was used." in text
     assert "cat 90 % 90 % 10" in text
     assert "56 to train, 12 to check, 20 to test" in text

@@ -92,6 +92,7 @@ def test_every_reason_and_outcome_of_the_contract_has_words():
 def figures(**changes) -> dict:
     usual = {
         "accuracy": 0.9,
+        "interval": [0.8, 0.95],
         "majority_baseline": 0.5,
         "better_than_chance": True,
         "split": {"test": 60},
@@ -102,8 +103,8 @@ def figures(**changes) -> dict:
 def test_the_verdict_says_how_often_it_was_right_and_what_guessing_gives():
     said = phrases.verdict(figures())
     assert said == (
-        "It tells the classes apart: right on 90 % of 60 test pictures that it had never seen, "
-        "where always naming the most frequent class would be right on 50 %."
+        "This model tells the classes apart: right on 90 % of 60 test pictures that it never saw "
+        "(95 % interval 80 % to 95 %); always naming the largest class would be right on 50 %."
     )
 
 
@@ -113,4 +114,4 @@ def test_the_verdict_warns_of_few_test_pictures():
 
 def test_the_verdict_admits_a_model_that_learned_nothing():
     said = phrases.verdict(figures(accuracy=0.52, better_than_chance=False))
-    assert said.startswith("This model is no better than guessing.")
+    assert said.startswith("This model is no better than guessing: right on 52 %")

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from training.evaluation.learning_curve import MINIMUM_PICTURES
-from training.phrases import counted, interval, listed, percent
+from training.phrases import counted, interval, listed, percent, verdict
 
 if TYPE_CHECKING:
     from training.networks.backbones import Backbone
@@ -43,24 +43,6 @@ def model_card(config: Mapping[str, Any], metrics: Metrics, backbone: Backbone) 
         f"## Licences\n\n{backbone.license} The licences of the training pictures are listed in report.html.\n",
     )
     return "\n".join(part for part in parts if part)
-
-
-def verdict(metrics: Metrics) -> str:
-    """How good the model is, in one sentence: the same in card, report and command line."""
-    tested = counted(sum(row["support"] for row in metrics["per_class"].values()), "test picture")
-    right = (
-        f"right on {percent(metrics['accuracy'])} (95 % interval {interval(metrics['interval'])})"
-    )
-    baseline = percent(metrics["majority_baseline"])
-    if metrics["better_than_chance"]:
-        return (
-            f"On {tested} that it never saw, this model is {right}; "
-            f"always naming the largest class would be right on {baseline}."
-        )
-    return (
-        f"The classes could not be told apart: on {tested} that it never saw, this model is {right}, which is "
-        f"no better than guessing, as always naming the largest class would be right on {baseline}."
-    )
 
 
 def calibration_in_words(metrics: Metrics) -> str:

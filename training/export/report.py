@@ -31,12 +31,11 @@ from training.export.model_card import (
     more_in_words,
     suspects_in_words,
     unknown_in_words,
-    verdict,
 )
 from training.export.report_images import MAP_SIDE, Album
 from training.images.decode import BrokenImageError, as_array, read_image
 from training.metrics import ECE_MINIMUM, Results, wilson_interval
-from training.phrases import counted, duration, interval, listed, percent
+from training.phrases import counted, duration, interval, listed, percent, verdict
 from training.predict import Outputs
 from training.run_folder import ImageRow, RunConfig, write_text
 
