@@ -19,6 +19,7 @@ from scraping import ConfigError, __version__
 from scraping.download import DownloadSettings, DownloadSummary, download_list, read_urls
 from scraping.net.http import FetchSettings
 from scraping.screening.screen import ScreenSettings
+from scraping.sources.catalogue import CATALOGUE, DEFAULT_ORDER, usual_sources
 from scraping.terminal import (
     DONE,
     FAILED,
@@ -98,14 +99,8 @@ def _source_values(variables: Mapping[str, str]) -> Values:
     """Where the sources are, with which accounts, and which of them are asked where nobody has
     said.
     """
-    from scraping.sources.registry import (
-        DEFAULT_ORDER,
-        REGISTRY,
-        usual_sources,
-    )  # not for those who only download
-
     names = {
-        source: variables.get(f"PICAISSO_{source.upper()}_URL", "").strip() for source in REGISTRY
+        source: variables.get(f"PICAISSO_{source.upper()}_URL", "").strip() for source in CATALOGUE
     }
     urls = {source: url for source, url in names.items() if url}
     secrets = {

@@ -22,8 +22,8 @@ from scraping.config import CollectConfig, read_values
 from scraping.health import Health, check_sources
 from scraping.records.image_log import write_json
 from scraping.search.searcher import Stopped
-from scraping.sources.base import Outcome
-from scraping.sources.registry import DEFAULT_ORDER, REGISTRY
+from scraping.sources.catalogue import DEFAULT_ORDER, Outcome
+from scraping.sources.registry import REGISTRY
 from scraping.terminal import (
     DONE,
     FAILED,
@@ -34,19 +34,6 @@ from scraping.terminal import (
     print_line,
     reasons_in_words,
 )
-
-OUTCOMES_IN_WORDS = {
-    Outcome.OK: "answered",
-    Outcome.PARTIAL: "had fewer than asked",
-    Outcome.NO_RESULTS: "found nothing",
-    Outcome.NOT_APPLICABLE: "skipped",
-    Outcome.BLOCKED: "blocked us",
-    Outcome.RATE_LIMITED: "asked us to wait",
-    Outcome.LAYOUT_CHANGED: "changed its pages",
-    Outcome.TIMEOUT: "did not answer in time",
-    Outcome.NETWORK: "could not be reached",
-    Outcome.UNAVAILABLE: "could not be used",
-}
 
 
 def add_collect(parser: argparse.ArgumentParser) -> None:
@@ -248,7 +235,7 @@ def _print_collected(result: Mapping[str, Any]) -> None:
         )
     sources = Table("source", "class", "outcome", "found", "kept", "what it said", title="Sources")
     for entry in result["sources"]:
-        label, outcome = REGISTRY[entry["name"]].label, OUTCOMES_IN_WORDS[Outcome(entry["outcome"])]
+        label, outcome = REGISTRY[entry["name"]].label, Outcome(entry["outcome"]).in_words
         numbers = (str(entry["found"]), str(entry["kept"]))
         sources.add_row(
             label, names.get(entry["class"], entry["class"]), outcome, *numbers, entry["message"]
@@ -284,7 +271,7 @@ def run_check(
 def _print_health(rows: Sequence[Health]) -> None:
     table = Table("source", "outcome", "found", "seconds", "what it said", title="Sources")
     for row in rows:
-        outcome = OUTCOMES_IN_WORDS[Outcome(row.outcome)]
+        outcome = Outcome(row.outcome).in_words
         table.add_row(
             REGISTRY[row.name].label, outcome, str(row.found), f"{row.seconds:.1f}", row.message
         )

@@ -41,7 +41,8 @@ from scraping.screening.screen import Picture, ScreenSettings
 from scraping.search.query_variants import MOST_WORDINGS, new_wordings, other_wordings
 from scraping.search.search_log import Ask, SearchLog
 from scraping.search.searcher import Searcher
-from scraping.sources.base import Candidate, Outcome, normalised_url
+from scraping.sources.base import Candidate, normalised_url
+from scraping.sources.catalogue import Outcome
 from scraping.sources.registry import REGISTRY, is_thumbnail
 from training.duplicates import Fingerprint
 

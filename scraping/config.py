@@ -11,7 +11,8 @@ from typing import Any, Self
 
 from scraping import ConfigError
 from scraping.records.image_log import write_json
-from scraping.sources.registry import DEFAULT_ORDER, REGISTRY, in_order
+from scraping.sources.catalogue import DEFAULT_ORDER, in_order
+from scraping.sources.registry import REGISTRY
 
 FILE_NAME = "config.json"
 SECRET_KEYS = ("credentials",)  # never written into a folder

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from scraping.config import CollectConfig
 from scraping.net.http import FetchSettings
 from scraping.search.searcher import Searcher
+from scraping.sources.catalogue import CATALOGUE
 from scraping.sources.registry import REGISTRY
 
 WANTED = 5
@@ -50,8 +51,8 @@ def check_sources(
 
     async def check(name: str) -> Health:
         started = time.monotonic()
-        waiting = sum(REGISTRY[other].kind == "browser" for other in config.sources)
-        deadline = started + SECONDS * max(1, waiting if REGISTRY[name].kind == "browser" else 1)
+        waiting = sum(CATALOGUE[other].uses_browser for other in config.sources)
+        deadline = started + SECONDS * max(1, waiting if CATALOGUE[name].uses_browser else 1)
         result = await searcher.search(name, REGISTRY[name].sample_words, WANTED, deadline)
         spent = round(time.monotonic() - started, 2)
         found, outcome = len(result.candidates), result.outcome.value

@@ -11,7 +11,8 @@ from typing import Any
 from scraping.config import ClassConfig, CollectConfig
 from scraping.records.image_log import Row
 from scraping.search.search_log import Ask
-from scraping.sources.base import Outcome, SearchResult, normalised_url
+from scraping.sources.base import SearchResult, normalised_url
+from scraping.sources.catalogue import Outcome
 from scraping.sources.registry import REGISTRY
 
 ANSWERS = (

@@ -8,7 +8,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from scraping.records.image_log import read_lines
-from scraping.sources.base import Candidate, Outcome, SearchResult
+from scraping.sources.base import Candidate, SearchResult
+from scraping.sources.catalogue import Outcome
 
 KEPT_OUTCOMES = frozenset({Outcome.OK, Outcome.PARTIAL, Outcome.NO_RESULTS})
 

@@ -33,7 +33,6 @@ from scraping.net.http import (
 )
 from scraping.sources.base import (
     JsonRequest,
-    Outcome,
     Query,
     SearchOptions,
     SearchResult,
@@ -41,6 +40,7 @@ from scraping.sources.base import (
     SourceTools,
     changed,
 )
+from scraping.sources.catalogue import CATALOGUE, Outcome
 from scraping.sources.exchange import send
 from scraping.sources.registry import REGISTRY
 
@@ -192,7 +192,7 @@ class Searcher:
         """Other names that a source knows for the words; none from a source that was closed, ended
         or fails.
         """
-        if name in self._config.closed_sources or REGISTRY[name].kind == "browser":
+        if name in self._config.closed_sources or CATALOGUE[name].uses_browser:
             return []
         place = self._place(name)
         query = Query(words, 1, self._options(), deadline)
@@ -212,7 +212,7 @@ class Searcher:
         return names
 
     def _place(self, name: str) -> _Place:
-        thread_name = "browser" if REGISTRY[name].kind == "browser" else name
+        thread_name = "browser" if CATALOGUE[name].uses_browser else name
         if name not in self._places:
             if thread_name not in self._threads:
                 self._threads[thread_name] = SourceThread(thread_name)
@@ -221,7 +221,7 @@ class Searcher:
 
     def _ask_in_turn(self, name: str, query: Query, place: _Place) -> SearchResult:
         """Ask, but a browser source only while it is this collection's turn to use the browser."""
-        if self._turn is None or REGISTRY[name].kind != "browser":
+        if self._turn is None or not CATALOGUE[name].uses_browser:
             return self._ask(name, query, place)
         if not self._turn.take(query.deadline):
             message = f"{REGISTRY[name].label} was skipped: the browser was in use for other requests until the end."

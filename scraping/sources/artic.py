@@ -59,13 +59,7 @@ class ArticSource(Source):
     """The adapter."""
 
     name = "artic"
-    label = "Art Institute of Chicago"
-    kind = "api"
-    provider_family = "artic"
     default_url = "https://api.artic.edu"
-    needs = frozenset()
-    supports = frozenset({"license_filter", "per_item_license"})
-    default_enabled = False
     min_interval_s = 1.0
     thumbnail_hosts = ("www.artic.edu/iiif/*/full/200,/*", "www.artic.edu/iiif/*/full/!200,200/*")
 

@@ -10,32 +10,17 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from enum import StrEnum
 from typing import TYPE_CHECKING, ClassVar
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 from scraping.net.http import FetchFailure, JsonReply
+from scraping.sources.catalogue import CATALOGUE, Outcome
 
 if TYPE_CHECKING:  # what only needs candidates need not load Selenium
     from scraping.net.browser import Browser
 
 DEFAULT_WAIT_SECONDS = 180.0
 TRACKING = re.compile(r"utm_\w+|fbclid|gclid|msclkid|mc_[ce]id|igshid|yclid", re.IGNORECASE)
-
-
-class Outcome(StrEnum):
-    """How a search ended."""
-
-    OK = "ok"
-    PARTIAL = "partial"
-    NO_RESULTS = "no_results"
-    NOT_APPLICABLE = "not_applicable"
-    BLOCKED = "blocked"
-    RATE_LIMITED = "rate_limited"
-    LAYOUT_CHANGED = "layout_changed"
-    TIMEOUT = "timeout"
-    NETWORK = "network"
-    UNAVAILABLE = "unavailable"
 
 
 # How long a source is left alone after such an end, in seconds; a wait that it asked for goes
@@ -188,25 +173,22 @@ class SourceTools:
 class Source(ABC):
     """One place that pictures come from.
 
-    `kind` is `api` or `browser`; sources of one `provider_family` show the same pictures; `needs` holds what the
-    operator must provide (`key`, `contact`, `browser`); `min_interval_s` is the pace in seconds between questions.
-    `credentials` names the keys without which it is not asked, `thumbnail_hosts` the addresses of its small previews
-    as patterns `host/path` with `*`, `sample_words` what to ask it when only its health matters.
+    What the site must know without loading this stands in `catalogue.py`, under `name`.
+    `min_interval_s` is the pace in seconds between questions, `thumbnail_hosts` the addresses of
+    its small previews as patterns `host/path` with `*`, `sample_words` what to ask it when only
+    its health matters.
     """
 
-    name: str
-    label: str
-    kind: str
-    provider_family: str
-    default_url: str
-    needs: frozenset[str]
-    supports: frozenset[str]
-    default_enabled: bool
-    min_interval_s: float
-    credentials: ClassVar[tuple[str, ...]] = ()
+    name: ClassVar[str]
+    default_url: ClassVar[str]
+    min_interval_s: ClassVar[float]
     thumbnail_hosts: ClassVar[tuple[str, ...]] = ()
     sample_words: ClassVar[str] = "cat"
-    always_last: ClassVar[bool] = False
+
+    @property
+    def label(self) -> str:
+        """The name that people know it by."""
+        return CATALOGUE[self.name].label
 
     @abstractmethod
     def search(self, query: Query, tools: SourceTools) -> SearchResult:

@@ -17,7 +17,6 @@ from selenium.webdriver import Remote
 
 from scraping.sources.base import (
     Candidate,
-    Outcome,
     Query,
     SearchResult,
     SearchStats,
@@ -29,6 +28,7 @@ from scraping.sources.base import (
     normalised_url,
     rate_limited,
 )
+from scraping.sources.catalogue import Outcome
 from scraping.sources.result_page import exact_host, keep_page, late, open_page, visited
 from scraping.sources.robots import robots_refusal
 
@@ -205,13 +205,7 @@ class BingSource(Source):
     """The adapter. `filters` are Bing's own, such as `photo-photo` or `imagesize-large`."""
 
     name = "bing"
-    label = "Bing"
-    kind = "browser"
-    provider_family = "bing"
     default_url = "https://www.bing.com"
-    needs = frozenset({"browser"})
-    supports = frozenset({"license_filter", "safe_search", "size", "type"})
-    default_enabled = True
     min_interval_s = 3.0
     thumbnail_hosts = ("*.mm.bing.net/th", "*.mm.bing.net/th/*", "*.bing.com/th", "*.bing.com/th/*")
 

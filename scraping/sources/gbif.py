@@ -7,15 +7,8 @@ that one is kept.
 from typing import Any
 
 from scraping.net.http import FetchFailure, JsonReply
-from scraping.sources.base import (
-    Candidate,
-    Outcome,
-    Query,
-    SearchResult,
-    Source,
-    SourceTools,
-    failed,
-)
+from scraping.sources.base import Candidate, Query, SearchResult, Source, SourceTools, failed
+from scraping.sources.catalogue import Outcome
 from scraping.sources.identity import photograph
 from scraping.sources.inaturalist import PREVIEWS, sized_address
 from scraping.sources.json_api import ask, list_at, plain_text, same_name, web_address, whole_number
@@ -118,13 +111,7 @@ class GbifSource(Source):
     """The adapter."""
 
     name = "gbif"
-    label = "GBIF"
-    kind = "api"
-    provider_family = "gbif"
     default_url = "https://api.gbif.org"
-    needs = frozenset()
-    supports = frozenset({"license_filter", "per_item_license"})
-    default_enabled = True
     min_interval_s = 1.0
     thumbnail_hosts = PREVIEWS
     sample_words = "Felis catus"

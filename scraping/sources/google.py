@@ -22,7 +22,6 @@ from selenium.webdriver.common.by import By
 
 from scraping.sources.base import (
     Candidate,
-    Outcome,
     Query,
     SearchResult,
     SearchStats,
@@ -34,6 +33,7 @@ from scraping.sources.base import (
     normalised_url,
     rate_limited,
 )
+from scraping.sources.catalogue import Outcome
 from scraping.sources.result_page import exact_host, keep_page, late, open_page, visited
 from scraping.sources.robots import robots_refusal
 
@@ -244,20 +244,13 @@ class GoogleSource(Source):
     """The adapter."""
 
     name = "google"
-    label = "Google Images"
-    kind = "browser"
-    provider_family = "google"
     default_url = "https://www.google.com"
-    needs = frozenset({"browser"})
-    supports = frozenset({"safe_search"})
-    default_enabled = False
     min_interval_s = 5.0
     thumbnail_hosts = (
         "encrypted-tbn*.gstatic.com/*",
         "*.gstatic.com/images*",
         "lh*.googleusercontent.com/*=w*",
     )
-    always_last = True
 
     def search(self, query: Query, tools: SourceTools) -> SearchResult:
         """Open one result after the other until enough is found or none is left."""

@@ -10,7 +10,6 @@ from typing import Any
 from scraping.net.http import FetchFailure, JsonReply
 from scraping.sources.base import (
     Candidate,
-    Outcome,
     Query,
     SearchResult,
     Source,
@@ -18,6 +17,7 @@ from scraping.sources.base import (
     changed,
     failed,
 )
+from scraping.sources.catalogue import Outcome
 from scraping.sources.json_api import ask, list_at, plain_text, same_name, web_address, whole_number
 from scraping.sources.licenses import read_license
 from scraping.sources.paging import Paging, read_pages
@@ -103,13 +103,7 @@ class InaturalistSource(Source):
     """The adapter."""
 
     name = "inaturalist"
-    label = "iNaturalist"
-    kind = "api"
-    provider_family = "inaturalist"
     default_url = "https://api.inaturalist.org"
-    needs = frozenset()
-    supports = frozenset({"license_filter", "per_item_license"})
-    default_enabled = True
     min_interval_s = 1.0
     thumbnail_hosts = PREVIEWS
     sample_words = "Felis catus"

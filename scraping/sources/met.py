@@ -80,13 +80,7 @@ class MetSource(Source):
     """The adapter."""
 
     name = "met"
-    label = "The Met"
-    kind = "api"
-    provider_family = "met"
     default_url = "https://collectionapi.metmuseum.org"
-    needs = frozenset()
-    supports = frozenset({"per_item_license"})
-    default_enabled = False
     min_interval_s = 1.0
     thumbnail_hosts = ("images.metmuseum.org/*/mobile-large/*",)
 

@@ -10,7 +10,8 @@ from typing import Any
 from urllib.parse import quote
 
 from scraping.net.http import FetchFailure, JsonReply
-from scraping.sources.base import Candidate, Outcome, Query, SearchResult, Source, SourceTools
+from scraping.sources.base import Candidate, Query, SearchResult, Source, SourceTools
+from scraping.sources.catalogue import Outcome
 from scraping.sources.json_api import ask, list_at, plain_text, web_address, whole_number
 from scraping.sources.paging import Paging, read_pages
 
@@ -86,13 +87,7 @@ class NasaSource(Source):
     """The adapter."""
 
     name = "nasa"
-    label = "NASA"
-    kind = "api"
-    provider_family = "nasa"
     default_url = "https://images-api.nasa.gov"
-    needs = frozenset()
-    supports = frozenset({"size"})
-    default_enabled = False
     min_interval_s = 1.0
     thumbnail_hosts = ("images-assets.nasa.gov/*~thumb.*",)
     sample_words = "moon"

@@ -117,13 +117,7 @@ class OpenverseSource(Source):
     """
 
     name = "openverse"
-    label = "Openverse"
-    kind = "api"
-    provider_family = "openverse"
     default_url = "https://api.openverse.org"
-    needs = frozenset()
-    supports = frozenset({"license_filter", "per_item_license", "safe_search", "size", "type"})
-    default_enabled = True
     min_interval_s = 3.0
     thumbnail_hosts = ("api.openverse.org/v1/images/*/thumb*",)
 

@@ -9,12 +9,12 @@ from scraping.net.http import FetchFailure, JsonReply
 from scraping.sources.base import (
     DEFAULT_WAIT_SECONDS,
     Candidate,
-    Outcome,
     Query,
     SearchResult,
     Source,
     SourceTools,
 )
+from scraping.sources.catalogue import Outcome
 from scraping.sources.json_api import ask, list_at, plain_text, web_address, whole_number
 from scraping.sources.paging import Paging, read_pages
 
@@ -75,15 +75,8 @@ class PixabaySource(Source):
     """The adapter. Its licence is the site's own, so it does not count as an open one."""
 
     name = "pixabay"
-    label = "Pixabay"
-    kind = "api"
-    provider_family = "pixabay"
     default_url = "https://pixabay.com"
-    needs = frozenset({"key"})
-    supports = frozenset({"safe_search", "size", "type"})
-    default_enabled = False
     min_interval_s = 1.0
-    credentials = (KEY,)
     thumbnail_hosts = ("cdn.pixabay.com/*_150.*", "cdn.pixabay.com/*__*_180.*")
 
     def search(self, query: Query, tools: SourceTools) -> SearchResult:

@@ -11,7 +11,8 @@ from selenium.webdriver import Remote
 from urllib3.exceptions import HTTPError
 
 from scraping.net.browser import PAGE_LOAD_SECONDS, Browser, BrowserUnavailable
-from scraping.sources.base import Candidate, Outcome, Query, SearchResult, SearchStats, Source
+from scraping.sources.base import Candidate, Query, SearchResult, SearchStats, Source
+from scraping.sources.catalogue import Outcome
 from scraping.sources.snapshots import save_page
 
 

@@ -6,7 +6,6 @@ from protego import Protego
 
 from scraping.net.http import PRODUCT, FetchFailure
 from scraping.sources.base import (
-    Outcome,
     Query,
     SearchResult,
     SearchStats,
@@ -14,6 +13,7 @@ from scraping.sources.base import (
     SourceTools,
     rate_limited,
 )
+from scraping.sources.catalogue import Outcome
 
 
 def robots_refusal(

@@ -9,7 +9,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from scraping.net.http import FetchFailure, JsonReply, parse_retry_after
-from scraping.sources.base import Candidate, Outcome, Query, SearchResult, Source, SourceTools
+from scraping.sources.base import Candidate, Query, SearchResult, Source, SourceTools
+from scraping.sources.catalogue import Outcome
 from scraping.sources.json_api import ask, plain_text, web_address, whole_number
 from scraping.sources.paging import Paging, read_pages
 
@@ -109,13 +110,7 @@ class WikimediaSource(Source):
     """The adapter. Off without the operator's contact, which Wikimedia demands of every program."""
 
     name = "wikimedia"
-    label = "Wikimedia Commons"
-    kind = "api"
-    provider_family = "wikimedia"
     default_url = "https://commons.wikimedia.org"
-    needs = frozenset({"contact"})
-    supports = frozenset({"per_item_license", "type"})
-    default_enabled = True
     min_interval_s = 1.0
     thumbnail_hosts = tuple(
         f"*.wikimedia.org/*/{width}px-*" for width in (20, 40, 60, 120)

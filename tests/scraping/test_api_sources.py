@@ -4,7 +4,7 @@ ones.
 
 import pytest
 
-from scraping.sources.base import Outcome
+from scraping.sources.catalogue import Outcome
 from scraping.sources.wikimedia import rendered_width, split_license
 from tests.replicas.commons import CommonsReplica
 from tests.replicas.openverse import CLIENT, OpenverseReplica

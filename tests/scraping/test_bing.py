@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from scraping.net.browser import Browser, BrowserSettings
-from scraping.sources.base import Outcome, normalised_url
+from scraping.sources.base import normalised_url
 from scraping.sources.bing import PageState, classify_empty, parse_tile, search_url
+from scraping.sources.catalogue import Outcome
 from tests.replicas.bing import BingReplica
 from tests.replicas.server import Replica, Response
 from tests.scraping.asking import Asking

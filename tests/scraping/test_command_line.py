@@ -12,7 +12,7 @@ import pytest
 from scraping import ConfigError
 from scraping.__main__ import environment_values, read_dotenv
 from scraping.config import CollectConfig
-from scraping.sources.registry import DEFAULT_ORDER
+from scraping.sources.catalogue import DEFAULT_ORDER
 from tests.replicas.openverse import OpenverseReplica
 from tests.replicas.pictures_host import PictureHost
 from tests.scraping.conftest import environment

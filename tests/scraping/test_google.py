@@ -7,7 +7,7 @@ import pytest
 
 from scraping.net.browser import Browser, BrowserSettings
 from scraping.sources import google
-from scraping.sources.base import Outcome
+from scraping.sources.catalogue import CATALOGUE, Outcome, in_order
 from scraping.sources.google import (
     PageState,
     Panel,
@@ -16,7 +16,6 @@ from scraping.sources.google import (
     parse_panel,
     search_url,
 )
-from scraping.sources.registry import REGISTRY, in_order
 from tests.replicas.google import NEVER_SHOWN, GoogleReplica
 from tests.replicas.pictures import jpeg
 from tests.replicas.server import Replica, Response
@@ -164,7 +163,7 @@ def test_robots_rules_that_exclude_the_search_are_respected(browsers):
 
 
 def test_it_is_off_unless_asked_for_and_then_the_last():
-    assert not REGISTRY["google"].default_enabled
+    assert not CATALOGUE["google"].default
     assert in_order(["google", "bing", "openverse", "bing"]) == ("bing", "openverse", "google")
 
 

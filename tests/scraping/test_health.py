@@ -103,7 +103,7 @@ def test_a_person_sees_a_table_in_words(tmp_path):
         )
         assert code == 0
         assert "Openverse" in shown and "answered" in shown
-        assert "Wikimedia Commons" in shown and "blocked us" in shown
+        assert "Wikimedia Commons" in shown and "refused to answer" in shown
 
 
 def test_a_closed_breaker_does_not_keep_a_source_from_being_checked():
@@ -134,5 +134,5 @@ def test_a_collection_shows_bars_and_names_each_source_s_end_in_words(tmp_path):
         assert code == 0, shown
         assert "12 of 12" in shown or "12/12" in shown, shown[-3000:]
         assert "━" in shown
-        assert "changed its pages" in shown and "answered" in shown
+        assert "has changed its pages" in shown and "answered" in shown
         assert "Wikimedia Commons changed its pages; this source needs an update." in shown

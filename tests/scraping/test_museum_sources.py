@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from scraping.sources.base import Outcome
+from scraping.sources.catalogue import Outcome
 from tests.replicas.artic import ArticReplica
 from tests.replicas.met import MetReplica
 from tests.replicas.nasa import NasaReplica

@@ -9,7 +9,6 @@ import pytest
 from scraping.net.http import FetchFailure
 from scraping.sources.base import (
     COOL_DOWN_SECONDS,
-    Outcome,
     Query,
     SearchOptions,
     SearchResult,
@@ -17,15 +16,17 @@ from scraping.sources.base import (
     failed,
     rate_limited,
 )
-from scraping.sources.identity import photograph
-from scraping.sources.registry import (
+from scraping.sources.catalogue import (
+    CATALOGUE,
     DEFAULT_ORDER,
-    REGISTRY,
-    THUMBNAIL_HOSTS,
+    Outcome,
+    credential_settings,
     in_order,
-    is_thumbnail,
+    url_setting,
     usual_sources,
 )
+from scraping.sources.identity import photograph
+from scraping.sources.registry import REGISTRY, THUMBNAIL_HOSTS, is_thumbnail
 from scraping.sources.snapshots import save_page
 
 
@@ -56,12 +57,28 @@ def test_a_saved_page_is_capped_and_without_a_folder_nothing_is_saved(tmp_path):
 def test_every_source_says_all_that_others_rely_on(name):
     source = REGISTRY[name]
     assert source.name == name
-    assert source.kind in ("api", "browser")
     assert source.default_url.startswith("https://")
     assert source.min_interval_s >= 1.0
-    assert source.label and source.provider_family and source.sample_words
-    assert ("key" in source.needs) == bool(source.credentials)
-    assert ("browser" in source.needs) == (source.kind == "browser")
+    assert source.label == CATALOGUE[name].label
+    assert source.sample_words
+
+
+def test_the_registry_and_the_catalogue_name_the_same_sources_in_the_same_order():
+    assert list(REGISTRY) == list(CATALOGUE)
+
+
+def test_each_outcome_is_said_in_words():
+    words = [outcome.in_words for outcome in Outcome]
+    assert all(words) and len(set(words)) == len(words)
+
+
+def test_a_source_and_its_credentials_have_settings_of_their_own():
+    assert url_setting("bing") == "PICAISSO_BING_URL"
+    assert credential_settings() == {
+        "openverse_client_id": "PICAISSO_OPENVERSE_CLIENT_ID",
+        "openverse_client_secret": "PICAISSO_OPENVERSE_CLIENT_SECRET",
+        "pixabay_key": "PICAISSO_PIXABAY_KEY",
+    }
 
 
 @pytest.mark.parametrize(

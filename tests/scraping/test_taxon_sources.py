@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from scraping.sources.base import Outcome
+from scraping.sources.catalogue import Outcome
 from scraping.sources.gbif import exact_match, media_license
 from scraping.sources.inaturalist import exact_taxon, sized_address
 from scraping.sources.licenses import License, read_license

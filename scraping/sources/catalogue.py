@@ -1,0 +1,121 @@
+"""The catalogue of the sources: their names, labels, order and settings; and how a search can end.
+
+The site's settings and pages read it, so it imports the standard library alone. A new source takes
+three changes: its module in this folder, its entry in `CATALOGUE`, and its line in `registry.py`.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Outcome(StrEnum):
+    """How a search ended."""
+
+    OK = "ok"
+    PARTIAL = "partial"
+    NO_RESULTS = "no_results"
+    NOT_APPLICABLE = "not_applicable"
+    BLOCKED = "blocked"
+    RATE_LIMITED = "rate_limited"
+    LAYOUT_CHANGED = "layout_changed"
+    TIMEOUT = "timeout"
+    NETWORK = "network"
+    UNAVAILABLE = "unavailable"
+
+    @property
+    def in_words(self) -> str:
+        """The outcome in plain English, to be put after the name of a source."""
+        return _IN_WORDS[self]
+
+
+_IN_WORDS = {
+    Outcome.OK: "answered",
+    Outcome.PARTIAL: "answered in part",
+    Outcome.NO_RESULTS: "found nothing",
+    Outcome.NOT_APPLICABLE: "does not cover this",
+    Outcome.BLOCKED: "refused to answer",
+    Outcome.RATE_LIMITED: "asked us to slow down",
+    Outcome.LAYOUT_CHANGED: "has changed its pages",
+    Outcome.TIMEOUT: "took too long",
+    Outcome.NETWORK: "could not be reached",
+    Outcome.UNAVAILABLE: "was not available",
+}
+
+
+@dataclass(frozen=True)
+class SourceInfo:
+    """What is known of a source without loading its module.
+
+    `default` sources are asked unless the operator names others, and so are those whose
+    `required_credentials` are all set; `optional_credentials` only improve the answers. A source
+    that `needs_contact` is not asked without the operator's contact. `always_last` overrules the
+    order that the operator gave.
+    """
+
+    label: str
+    default: bool = False
+    uses_browser: bool = False
+    needs_contact: bool = False
+    required_credentials: tuple[str, ...] = ()
+    optional_credentials: tuple[str, ...] = ()
+    always_last: bool = False
+
+
+# By name, in the order in which they are asked unless the operator names another.
+CATALOGUE: dict[str, SourceInfo] = {
+    "openverse": SourceInfo(
+        "Openverse",
+        default=True,
+        optional_credentials=("openverse_client_id", "openverse_client_secret"),
+    ),
+    "wikimedia": SourceInfo("Wikimedia Commons", default=True, needs_contact=True),
+    "inaturalist": SourceInfo("iNaturalist", default=True),
+    "gbif": SourceInfo("GBIF", default=True),
+    "bing": SourceInfo("Bing", default=True, uses_browser=True),
+    "nasa": SourceInfo("NASA"),
+    "met": SourceInfo("The Met"),
+    "artic": SourceInfo("Art Institute of Chicago"),
+    "pixabay": SourceInfo("Pixabay", required_credentials=("pixabay_key",)),
+    "google": SourceInfo("Google Images", uses_browser=True, always_last=True),
+}
+DEFAULT_ORDER = tuple(name for name, info in CATALOGUE.items() if info.default)
+
+
+def url_setting(source: str) -> str:
+    """Return the setting that holds the base URL of a source: `PICAISSO_BING_URL`."""
+    return f"PICAISSO_{source.upper()}_URL"
+
+
+def credential_settings() -> dict[str, str]:
+    """Return the setting that holds each credential: `pixabay_key` in `PICAISSO_PIXABAY_KEY`."""
+    settings = {}
+    for info in CATALOGUE.values():
+        for credential in (*info.required_credentials, *info.optional_credentials):
+            settings[credential] = f"PICAISSO_{credential.upper()}"
+    return settings
+
+
+def usual_sources(credentials: Mapping[str, str]) -> tuple[str, ...]:
+    """Return the sources to ask when the operator names none.
+
+    These are the default ones and those whose required credentials are all in `credentials`.
+    """
+    names = []
+    for name, info in CATALOGUE.items():
+        required = info.required_credentials
+        has_key = bool(required) and all(credentials.get(key) for key in required)
+        if info.default or has_key:
+            names.append(name)
+    return tuple(names)
+
+
+def in_order(names: Iterable[str]) -> tuple[str, ...]:
+    """Return the names in their order, each once, and those that are always asked last at the end.
+
+    Unknown names stay where they are.
+    """
+    unique = dict.fromkeys(names)
+    last = [name for name in unique if name in CATALOGUE and CATALOGUE[name].always_last]
+    others = [name for name in unique if name not in last]
+    return (*others, *last)
