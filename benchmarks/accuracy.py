@@ -30,7 +30,6 @@ from sklearn.metrics import roc_auc_score
 
 from benchmarks.photographs import PAIRS, photographs
 from training.duplicates import fingerprint, group_by_pairs, near_duplicate_pairs
-from training.evaluation.shortcuts import balanced_accuracy
 from training.fitting.label_issues import (
     Samples,
     Treatment,
@@ -40,11 +39,13 @@ from training.fitting.label_issues import (
 )
 from training.fitting.linear_head import LinearHead, fit_head
 from training.images.decode import read_image
+from training.images.split import split_rows
+from training.metrics import balanced_accuracy
 from training.networks.backbones import BACKBONES, load_backbone
 from training.networks.classifier import PictureNetwork
 from training.networks.embeddings import embed_pictures
 from training.networks.weights import WeightPlaces
-from training.run_folder import ClassLabel, ImageRow, RunConfig, split_rows
+from training.run_folder import ClassLabel, ImageRow, RunConfig
 
 SWAPPED = 0.2  # share of the learned labels
 LOOKED_AT = 0.3  # share of the ranking that is corrected

@@ -22,7 +22,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Column, Table
 from rich.text import Text
 
-from training.images.decode import MAX_SIDE, check_max_side, import_folder, write_left_out
+from training.images.folder import MAX_SIDE, check_max_side, import_folder, write_left_out
 from training.phrases import interval, percent, verdict
 from training.predict import (
     Explanation,

@@ -9,19 +9,15 @@ import json
 import os
 import zipfile
 import zlib
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-if TYPE_CHECKING:
-    from training.metrics import Results
-
-SHOWN = 24  # of the worst and of the best test pictures
 NEIGHBOURS_FILE = "neighbours.npz"  # in the run folder
 
 _CROP = 224  # pixels a side that the network looks at
@@ -126,71 +122,19 @@ def nearest_images(embedding: Floats, references: Floats, count: int) -> list[tu
     return [(int(place), float(cosines[place])) for place in order]
 
 
-def indices_of(results: Results, part: str) -> NDArray[np.int64]:
-    """Indices of the results' pictures in a part of the split, in manifest order."""
-    return np.array(
-        [place for place, row in enumerate(results.rows) if row.split == part], np.int64
-    )
+def write_neighbours(
+    folder: Path, images: Sequence[LearnedImage], embeddings: NDArray[np.float32]
+) -> None:
+    """Write `neighbours.npz` of a run folder: the images [m] a model learned from, and [m, d].
 
-
-def learned_indices(results: Results) -> NDArray[np.int64]:
-    """Indices of the pictures that the delivered model learned from: the head is fitted on val
-    too.
+    `read_neighbours` gives them back.
     """
-    parts = ("train", "val") if results.metrics["delivered"] == "head" else ("train",)
-    return np.array(
-        [place for place, row in enumerate(results.rows) if row.split in parts], np.int64
-    )
-
-
-def worst(results: Results, count: int = SHOWN) -> list[int]:
-    """Test pictures that the model did worst on: the surest mistakes first, then the least sure of
-    the right answers.
-
-    Right answers fill at most half of the test part, so that in a small one the best are not among
-    the worst.
-    """
-    test, own, right = _tested(results)
-    order = test[np.lexsort((test, own, right))]
-    mistakes = int((~right).sum())
-    return [int(place) for place in order[: min(count, max(mistakes, len(test) // 2))]]
-
-
-def best(results: Results, count: int = SHOWN) -> list[int]:
-    """Test pictures that the model was right on, the surest first, without those among the
-    worst.
-    """
-    taken = set(worst(results))
-    return [place for place in _surest_right(results) if place not in taken][:count]
-
-
-def examples_of_each_class(results: Results, count: int) -> list[list[int]]:
-    """For each class the `count` of its test pictures that the model was right about and surest
-    of.
-    """
-    ranked = _surest_right(results)
-    classes = results.probabilities.shape[1]
-    return [
-        [place for place in ranked if results.labels[place] == number][:count]
-        for number in range(classes)
-    ]
-
-
-def write_neighbours(folder: Path, results: Results) -> None:
-    """Write `neighbours.npz` of a run folder, atomically: what `read_neighbours` gives back."""
-    names = list(results.metrics["per_class"])
-    places = learned_indices(results)
-    pictures = [
-        LearnedImage(row.file, names[results.labels[place]], row.credit, row.page_url)
-        for place in places
-        for row in (results.rows[place],)
-    ]
-    text = json.dumps([asdict(picture) for picture in pictures], ensure_ascii=False).encode()
+    rows = json.dumps([asdict(image) for image in images], ensure_ascii=False).encode()
     stream = io.BytesIO()
     np.savez(
         stream,
-        embeddings=results.embeddings[places].astype(np.float16),
-        rows=np.frombuffer(text, np.uint8),
+        embeddings=embeddings.astype(np.float16),
+        rows=np.frombuffer(rows, np.uint8),
     )
     _publish(folder / NEIGHBOURS_FILE, stream.getvalue())
 
@@ -253,22 +197,6 @@ def _view(picture: Image.Image, resize_side: int) -> tuple[int, int, int]:
     """Left, top and side in pixels of the square of the picture that the network sees."""
     side = max(1, min(round(min(picture.size) * _CROP / resize_side), *picture.size))
     return (picture.width - side) // 2, (picture.height - side) // 2, side
-
-
-def _surest_right(results: Results) -> list[int]:
-    test, own, right = _tested(results)
-    order = np.lexsort((test, -own))
-    return [int(place) for place in test[order[right[order]]]]
-
-
-def _tested(results: Results) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.bool_]]:
-    """The test pictures' places, probability of their own class, and whether the model was right:
-    each [tested].
-    """
-    test = indices_of(results, "test")
-    said = results.probabilities[test].argmax(axis=1)
-    own = results.probabilities[test, results.labels[test]]
-    return test, own, said == results.labels[test]
 
 
 def _publish(path: Path, data: bytes) -> None:

@@ -5,66 +5,51 @@ leaves.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from training.fitting.linear_head import Floats, Labels, log_loss, softmax
-from training.phrases import percent
-from training.run_folder import ImageRow
+Floats = NDArray[np.float64]
+Labels = NDArray[np.int64]
 
 CHANCE_P = 0.01  # how rarely guessing may do as well for a model to count as better
 ECE_MINIMUM = 100  # test pictures below which a calibration error says nothing
-CHOICE_MINIMUM = (
-    60  # val pictures below which the network cannot show that it is better than the head
-)
-IMAGE_STATISTICS = ("width", "height", "brightness", "sharpness")  # the columns of Results.traits
 _ECE_BINS = 15
 _NORMAL_95 = 1.959963984540054  # two-sided 95 % quantile of the normal distribution
 
 
-@dataclass(frozen=True)
-class Suspect:
-    """A picture whose label is probably wrong, or that is unlike all others."""
-
-    place: int
-    """Index into the rows of the results."""
-    score: float
-    """0 (in order) to 1 (certainly not)."""
-    kind: Literal["label", "outlier"]
-    suggested: int | None
-    """The class number that it looks like; None for an outlier."""
-    reason: str
-    """A sentence."""
+def softmax(logits: Floats) -> Floats:
+    """Probabilities along the last axis."""
+    powers = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    result: Floats = powers / powers.sum(axis=-1, keepdims=True)
+    return result
 
 
-@dataclass(frozen=True)
-class Results:
-    """What is known of a run's n usable pictures after training: what report, card and explanations
-    are made from.
+def log_loss(logits: Floats, labels: Labels, smoothing: float = 0.0) -> float:
+    """Mean of `log_losses`."""
+    return float(log_losses(logits, labels, smoothing).mean())
+
+
+def log_losses(logits: Floats, labels: Labels, smoothing: float = 0.0) -> Floats:
+    """Negative log likelihood in nats of each label [n], `smoothing` of each spread over the other
+    classes.
     """
+    shifted = logits - logits.max(axis=1, keepdims=True)
+    logs = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+    own = logs[np.arange(len(labels)), labels]
+    others = (logs.sum(axis=1) - own) / (logits.shape[1] - 1)
+    result: Floats = -((1 - smoothing) * own + smoothing * others)
+    return result
 
-    rows: list[ImageRow]
-    """In the order of the manifest; a `split` of None means left out."""
-    labels: Labels
-    """Class numbers [n] in output order."""
-    probabilities: Floats
-    """[n, classes]: of test pictures by the delivered model, of all others out-of-fold; never by one that saw them."""
-    novelty: Floats
-    """[n], likewise unseen."""
-    embeddings: NDArray[np.float32]
-    """[n, d] by the delivered network."""
-    suspects: list[Suspect]
-    """The most suspicious first."""
-    epochs: list[dict[str, Any]]
-    """The fine-tuning's history: epoch, train_loss, val_loss, val_accuracy, rate, seconds; [] where there was none."""
-    traits: NDArray[np.float32]
-    """[n, 4], the columns of IMAGE_STATISTICS: pixels, pixels, mean 0..255, variance of the Laplacian."""
-    metrics: dict[str, Any]
-    """All of metrics.json."""
+
+def balanced_accuracy(predicted: Labels, labels: Labels) -> float:
+    """The mean, over the classes that occur in labels [n], of the share of their pictures predicted
+    as such.
+    """
+    hits = predicted == labels
+    return float(np.mean([hits[labels == label].mean() for label in np.unique(labels)]))
 
 
 def measure(
@@ -111,34 +96,6 @@ def candidate(test: Floats, test_labels: Labels, val: Floats, val_labels: Labels
         "val_loss": log_loss(val, val_labels),
         "val_accuracy": float((val.argmax(axis=1) == val_labels).mean()),
     }
-
-
-def choose(
-    head: Mapping[str, Any], network: Mapping[str, Any], val_pictures: int
-) -> tuple[Literal["head", "network"], str]:
-    """Which of two candidates is delivered, and the sentence why; test results have no say in
-    it.
-    """
-    if val_pictures < CHOICE_MINIMUM:
-        few = f"{val_pictures} validation pictures are too few (fewer than {CHOICE_MINIMUM})"
-        return (
-            "head",
-            f"The linear head is delivered: {few} to show that the fine-tuned network is better.",
-        )
-    figures = (
-        f"loss {network['val_loss']:.3f} against {head['val_loss']:.3f}, "
-        f"{percent(network['val_accuracy'])} against {percent(head['val_accuracy'])} right on {val_pictures} "
-        "validation pictures"
-    )
-    if network["val_loss"] < head["val_loss"] and network["val_accuracy"] >= head["val_accuracy"]:
-        return (
-            "network",
-            f"The fine-tuned network is delivered: it is better than the linear head ({figures}).",
-        )
-    return (
-        "head",
-        f"The linear head is delivered: the fine-tuned network is not better on both counts ({figures}).",
-    )
 
 
 def by_source(

@@ -20,7 +20,7 @@ from typing import Any, cast
 import numpy as np
 import torch
 
-from training.evaluation.results import collect_results, suspects_as_lines
+from training.evaluation.results import Results, collect_results, suspects_as_lines
 from training.explanations import write_neighbours
 from training.export.model_folder import Look, Trained, export_model
 from training.export.report import Origin, write_report
@@ -28,6 +28,7 @@ from training.finetuning.distributed import ALONE, Processes, connected
 from training.finetuning.trainer import Job, Recipe, dismiss
 from training.fitting.linear_head import STRENGTHS
 from training.fitting.selection import (
+    CHOICE_MINIMUM,
     HeadCandidate,
     NetworkCandidate,
     SplitPictures,
@@ -37,12 +38,13 @@ from training.fitting.selection import (
 )
 from training.images.decode import BrokenImageError, as_array, read_image
 from training.images.split import (
+    HELD_OUT_SHARE,
     NearDuplicates,
     assign_groups,
     count_leaks,
     find_near_duplicates,
+    split_rows,
 )
-from training.metrics import CHOICE_MINIMUM, Results
 from training.networks.backbones import BACKBONES, LoadedBackbone, load_backbone
 from training.networks.classifier import PictureNetwork
 from training.networks.embeddings import Extractor, PictureFeatures
@@ -51,7 +53,6 @@ from training.networks.precision import CANDIDATES, Arithmetic, choose_arithmeti
 from training.networks.weights import DOWNLOAD_URL, WeightPlaces
 from training.progress import Listener, Run, no_listener
 from training.run_folder import (
-    HELD_OUT_SHARE,
     ImageRow,
     RunConfig,
     RunError,
@@ -61,7 +62,6 @@ from training.run_folder import (
     read_manifest,
     read_metrics,
     read_result,
-    split_rows,
     stopped_result,
     write_config,
     write_json,
@@ -487,7 +487,8 @@ def _export(run: Run, network: PictureNetwork, results: Results, loaded: LoadedB
         origin = Origin(backbone.title, backbone.license, backbone.resize, run.spent())
         write_report(path, results, run.config, run.folder, look, origin, _quietly)
 
-    write_neighbours(run.folder, results)
+    learned = results.embeddings[results.learned_indices()]
+    write_neighbours(run.folder, results.learned_images(), learned)
     trained = Trained(
         network, run.config.classes, run.config, results.metrics, run.spent, report_page
     )

@@ -47,7 +47,7 @@ def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def imported_run(photographs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run folder of those pictures that nothing has been trained in."""
-    from training.images.decode import import_folder
+    from training.images.folder import import_folder
     from training.run_folder import RunConfig, write_config, write_manifest
 
     folder = tmp_path_factory.mktemp("imported")

@@ -11,17 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from training.fitting.linear_head import softmax
-from training.metrics import Results, Suspect, by_source, measure, unknown
+from training.evaluation.results import Results
+from training.fitting.label_issues import Suspect
+from training.images.split import split_rows
+from training.metrics import by_source, measure, softmax, unknown
 from training.predict import Outputs
-from training.run_folder import (
-    ClassLabel,
-    ImageRow,
-    RunConfig,
-    read_config,
-    read_manifest,
-    split_rows,
-)
+from training.run_folder import ClassLabel, ImageRow, RunConfig, read_config, read_manifest
 
 NAMES = ("mammal", "plant")
 

@@ -7,8 +7,8 @@ import pytest
 import yaml
 
 from tests.training.example_results import CURVE, NETWORK, results_of, tuned
+from training.evaluation.results import Results
 from training.export.model_card import model_card
-from training.metrics import Results
 from training.networks.backbones import BACKBONES
 from training.phrases import interval, percent, verdict
 

@@ -13,8 +13,8 @@ from training.fitting.label_issues import (
     suspicion,
     unseen_opinions,
 )
-from training.fitting.linear_head import fit_head, softmax
-from training.metrics import wilson_interval
+from training.fitting.linear_head import fit_head
+from training.metrics import softmax, wilson_interval
 from training.networks.backbones import BACKBONES, load_backbone
 from training.networks.classifier import PictureNetwork
 from training.networks.embeddings import embed_pictures

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from training.images.decode import BrokenImageError, as_array, import_folder, read_image
+from training.images.decode import BrokenImageError, as_array, read_image
+from training.images.folder import import_folder
 from training.run_folder import RunError
 
 

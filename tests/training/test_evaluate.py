@@ -3,15 +3,14 @@ import pytest
 from scipy.stats import binomtest
 from sklearn.metrics import balanced_accuracy_score, f1_score, log_loss, precision_score
 
-from training.fitting.linear_head import softmax
+from training.fitting.selection import CHOICE_MINIMUM, choose
 from training.metrics import (
-    CHOICE_MINIMUM,
     binomial_p_value,
     by_source,
     candidate,
-    choose,
     expected_calibration_error,
     measure,
+    softmax,
     unknown,
     wilson_interval,
 )

@@ -9,20 +9,23 @@ import pytest
 from PIL import Image
 
 from tests.training.example_results import results_of
+from training.evaluation.results import Results
 from training.explanations import (
-    best,
     colour_scale,
     evidence,
-    examples_of_each_class,
-    learned_indices,
     nearest_images,
     overlay,
     read_neighbours,
-    worst,
     write_neighbours,
 )
+from training.export.report_images import best, examples_of_each_class, worst
 
 ROOT = Path(__file__).resolve().parents[2]
+
+
+def write_neighbours_of(results: Results, folder: Path) -> None:
+    embeddings = results.embeddings[results.learned_indices()]
+    write_neighbours(folder, results.learned_images(), embeddings)
 
 
 def one_cell(row: int, column: int) -> np.ndarray:
@@ -146,18 +149,18 @@ def test_learned_pictures_are_those_that_the_delivered_model_saw(
     imported_run: Path, delivered: str, parts: set[str]
 ) -> None:
     results = results_of(imported_run, delivered=delivered)
-    assert {results.rows[place].split for place in learned_indices(results)} == parts
+    assert {results.rows[place].split for place in results.learned_indices()} == parts
 
 
 def test_the_neighbours_file_gives_back_file_class_credit_and_page(
     imported_run: Path, tmp_path: Path
 ) -> None:
     results = results_of(imported_run)
-    write_neighbours(tmp_path, results)
+    write_neighbours_of(results, tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["neighbours.npz"]
     neighbours = read_neighbours(tmp_path)
     assert neighbours
-    places = learned_indices(results)
+    places = results.learned_indices()
     assert len(neighbours.pictures) == len(places) and neighbours.embeddings.dtype == np.float16
     for place in (places[0], places[5]):
         row = results.rows[place]
@@ -176,7 +179,7 @@ def test_a_neighbours_file_that_is_missing_or_damaged_is_no_file(
     imported_run: Path, tmp_path: Path
 ) -> None:
     assert read_neighbours(tmp_path) is None
-    write_neighbours(tmp_path, results_of(imported_run))
+    write_neighbours_of(results_of(imported_run), tmp_path)
     path = tmp_path / "neighbours.npz"
     whole = path.read_bytes()
     for damaged in (b"", b"text", whole[: len(whole) // 2], whole[:-30]):

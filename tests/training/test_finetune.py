@@ -28,7 +28,7 @@ from training.finetuning.trainer import (
     picture_weights,
     rate_factor,
 )
-from training.fitting.linear_head import log_loss
+from training.metrics import log_loss
 from training.networks.classifier import PictureNetwork
 from training.networks.image_cache import eval_view
 from training.networks.precision import COARSE, EXACT

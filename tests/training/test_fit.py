@@ -375,12 +375,12 @@ def test_planted_copies_of_pictures_stay_in_their_part(
     untrained_run: Path, trained_run: Path
 ) -> None:
     """Only up to the split: features and groups are what is looked at."""
-    from training.images.split import assign_groups, count_leaks, find_near_duplicates
+    from training.images.split import assign_groups, count_leaks, find_near_duplicates, split_rows
     from training.networks.backbones import BACKBONES, load_backbone
     from training.networks.embeddings import Extractor
     from training.networks.precision import EXACT
     from training.networks.weights import WeightPlaces
-    from training.run_folder import ImageRow, split_rows
+    from training.run_folder import ImageRow
 
     rows = read_manifest(untrained_run)
     planted: dict[str, str] = {}

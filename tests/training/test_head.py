@@ -9,15 +9,9 @@ from training.fitting.label_issues import (
     suspected_labels,
     unseen_opinions,
 )
-from training.fitting.linear_head import (
-    FOLDS,
-    STRENGTHS,
-    FittedHead,
-    find_temperature,
-    fit_head,
-    log_loss,
-    softmax,
-)
+from training.fitting.linear_head import STRENGTHS, FittedHead, find_temperature, fit_head
+from training.images.split import FOLDS
+from training.metrics import log_loss, softmax
 
 
 def clouds(

@@ -12,21 +12,15 @@ from PIL import Image
 from tests.training.conftest import on_white, stamps
 from training.duplicates import fingerprint, group_by_pairs, near_duplicate_pairs
 from training.fitting.linear_head import fit_head
-from training.images.decode import import_folder
+from training.images.folder import import_folder
+from training.images.split import split_rows
 from training.metrics import measure
 from training.networks.backbones import BACKBONES, load_backbone
 from training.networks.classifier import PictureNetwork
 from training.networks.embeddings import embed_pictures
 from training.networks.weights import WeightPlaces
 from training.run import fit
-from training.run_folder import (
-    ClassLabel,
-    ImageRow,
-    RunConfig,
-    split_rows,
-    write_config,
-    write_manifest,
-)
+from training.run_folder import ClassLabel, ImageRow, RunConfig, write_config, write_manifest
 
 SEEDS = 20
 NOISE_PICTURES = 160

@@ -13,7 +13,8 @@ from training.evaluation.learning_curve import (
     extrapolate,
     learning_curve,
 )
-from training.fitting.linear_head import FOLDS, LinearHead
+from training.fitting.linear_head import LinearHead
+from training.images.split import FOLDS
 
 DIMENSION = 64
 CENTRES = np.random.default_rng(99).standard_normal((4, DIMENSION))

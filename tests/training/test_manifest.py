@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from training.images.split import MINIMUM_PER_SPLIT, split_rows
 from training.run_folder import (
-    MINIMUM_PER_SPLIT,
     SPLITS,
     ClassLabel,
     ImageRow,
@@ -21,7 +21,6 @@ from training.run_folder import (
     read_manifest,
     read_metrics,
     read_result,
-    split_rows,
     write_json,
     write_run,
 )

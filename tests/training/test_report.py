@@ -29,11 +29,10 @@ from tests.training.example_results import (
     results_of,
     tuned,
 )
-from training.explanations import worst
+from training.evaluation.results import Results
 from training.export import plots
 from training.export.report import Origin, write_report
-from training.export.report_images import Album, without_pictures
-from training.metrics import Results
+from training.export.report_images import Album, without_pictures, worst
 from training.phrases import counted, duration, interval, listed, percent, shortened, verdict
 from training.run_folder import ImageRow
 

@@ -3,14 +3,9 @@ import pytest
 from PIL import Image, ImageFilter
 
 from tests.training.conftest import on_white, stamps
-from training.evaluation.shortcuts import (
-    Labelled,
-    balanced_accuracy,
-    shortcut_warning,
-    shortcuts,
-    traits,
-)
-from training.metrics import IMAGE_STATISTICS
+from training.evaluation.shortcuts import Labelled, shortcut_warning, shortcuts
+from training.images.statistics import IMAGE_STATISTICS, traits
+from training.metrics import balanced_accuracy
 
 NAMES = {"size", "brightness", "sharpness", "source", "all"}
 

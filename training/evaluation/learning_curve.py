@@ -16,15 +16,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from training.fitting.linear_head import (
-    Floats,
-    InTime,
-    Labels,
-    LinearHead,
-    Report,
-    always_in_time,
-    cut_folds,
-)
+from training.fitting.linear_head import InTime, LinearHead, Report, always_in_time
+from training.images.split import cut_folds
+from training.metrics import Floats, Labels
 
 MINIMUM_PICTURES = 300  # below this the points lie within each other's noise
 SHARES = (0.2, 0.4, 0.6, 0.8, 1.0)

@@ -6,19 +6,74 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from training.evaluation.learning_curve import Sample, learning_curve
-from training.evaluation.shortcuts import Labelled, balanced_accuracy, shortcut_warning, shortcuts
-from training.fitting.label_issues import neighbour_votes, rank_suspects, suspicion
-from training.fitting.linear_head import Floats, fit_strength, softmax
-from training.fitting.selection import Choice, SplitPictures
-from training.metrics import Results, Suspect, by_source, measure, unknown
-from training.run_folder import SPLITS
+from training.evaluation.shortcuts import Labelled, shortcut_warning, shortcuts
+from training.explanations import LearnedImage
+from training.fitting.label_issues import Suspect, neighbour_votes, rank_suspects, suspicion
+from training.fitting.linear_head import fit_strength
+from training.metrics import Floats, Labels, balanced_accuracy, by_source, measure, softmax, unknown
+from training.run_folder import SPLITS, ImageRow
+
+if TYPE_CHECKING:
+    from training.fitting.selection import Choice, SplitPictures  # which loads torch
 
 Report = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Results:
+    """What is known of a run's n usable pictures after training: what report, card and explanations
+    are made from.
+    """
+
+    rows: list[ImageRow]
+    """In the order of the manifest; a `split` of None means left out."""
+    labels: Labels
+    """Class numbers [n] in output order."""
+    probabilities: Floats
+    """[n, classes]: of test pictures by the delivered model, of all others out-of-fold; never by one that saw them."""
+    novelty: Floats
+    """[n], likewise unseen."""
+    embeddings: NDArray[np.float32]
+    """[n, d] by the delivered network."""
+    suspects: list[Suspect]
+    """The most suspicious first."""
+    epochs: list[dict[str, Any]]
+    """The fine-tuning's history: epoch, train_loss, val_loss, val_accuracy, rate, seconds; [] where there was none."""
+    traits: NDArray[np.float32]
+    """[n, 4], the columns of IMAGE_STATISTICS: pixels, pixels, mean 0..255, variance of the Laplacian."""
+    metrics: dict[str, Any]
+    """All of metrics.json."""
+
+    def indices(self, *splits: str) -> NDArray[np.int64]:
+        """Return the indices of the images in these splits, in the order of the manifest."""
+        found = [index for index, row in enumerate(self.rows) if row.split in splits]
+        return np.array(found, np.int64)
+
+    def learned_indices(self) -> NDArray[np.int64]:
+        """Return the indices of the images that the delivered model learned from.
+
+        The linear head is fitted on val too.
+        """
+        if self.metrics["delivered"] == "head":
+            return self.indices("train", "val")
+        return self.indices("train")
+
+    def learned_images(self) -> list[LearnedImage]:
+        """Return the images that the delivered model learned from, as `learned_indices` has them."""
+        names = list(self.metrics["per_class"])
+        images = []
+        for index in self.learned_indices():
+            row = self.rows[index]
+            label = names[self.labels[index]]
+            images.append(LearnedImage(row.file, label, row.credit, row.page_url))
+        return images
 
 
 def collect_results(

@@ -14,13 +14,10 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
-from training.fitting.linear_head import Floats, Labels, cut_folds
+from training.images.split import cut_folds
+from training.metrics import Floats, Labels, balanced_accuracy
 
-# pixels of the shorter side of the copy that is looked at; size itself must not look like sharpness
-_SIDE = 128
-_LONGEST = 4  # the longer side of the copy is at most so many times as long
 _LEAVES_PER_CLASS = 4  # enough to find an interval, too few to learn pictures by heart
 _SMALLEST_LEAF = 0.02  # share of the pictures
 _CLEARLY = (
@@ -53,23 +50,6 @@ class Labelled:
     """[n]: near copies share one and never stand on both sides of a fold."""
     classes: int
     seed: int
-
-
-def traits(picture: Image.Image) -> NDArray[np.float32]:
-    """Width and height in pixels, mean brightness (0 to 255) and sharpness of an RGB picture:
-    float32 [4].
-
-    Sharpness is the variance of the Laplacian of a grey copy whose shorter side has 128 pixels, so
-    that large and small pictures can be compared.
-    """
-    width, height = picture.size
-    scale = _SIDE / min(width, height)
-    wanted = tuple(min(_LONGEST * _SIDE, max(1, round(side * scale))) for side in (width, height))
-    small = picture.resize(
-        (wanted[0], wanted[1]), Image.Resampling.BILINEAR, reducing_gap=1.5
-    ).convert("L")
-    grey = np.asarray(small, dtype=np.float32)
-    return np.array([width, height, grey.mean(), _laplacian(grey).var()], np.float32)
 
 
 def shortcuts(
@@ -113,24 +93,6 @@ def shortcut_warning(
         f"{subject} its class in {100 * telling[name]:.0f} % of cases (the model: {100 * model:.0f} %): "
         f"the model may have learned {learned} instead of what they show."
     )
-
-
-def balanced_accuracy(predicted: Labels, labels: Labels) -> float:
-    """The mean, over the classes that occur in labels [n], of the share of their pictures predicted
-    as such.
-    """
-    hits = predicted == labels
-    return float(np.mean([hits[labels == label].mean() for label in np.unique(labels)]))
-
-
-def _laplacian(grey: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Second differences [h, w]: how much each pixel stands out from its four neighbours; edges are
-    repeated.
-    """
-    padded = np.pad(grey, 1, mode="edge")
-    around = padded[:-2, 1:-1] + padded[2:, 1:-1] + padded[1:-1, :-2] + padded[1:-1, 2:]
-    result: NDArray[np.float32] = around - 4 * grey
-    return result
 
 
 def _columns(found: NDArray[np.float32], sources: Sequence[str]) -> dict[str, Floats]:

@@ -15,15 +15,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 import training
-from training.explanations import (
-    best,
-    evidence,
-    examples_of_each_class,
-    learned_indices,
-    nearest_images,
-    overlay,
-    worst,
-)
+from training.evaluation.results import Results
+from training.explanations import evidence, nearest_images, overlay
 from training.export import plots
 from training.export.model_card import (
     TRAITS_IN_WORDS,
@@ -32,9 +25,15 @@ from training.export.model_card import (
     suspects_in_words,
     unknown_in_words,
 )
-from training.export.report_images import MAP_SIDE, Album
+from training.export.report_images import (
+    MAP_SIDE,
+    Album,
+    best,
+    examples_of_each_class,
+    worst,
+)
 from training.images.decode import BrokenImageError, as_array, read_image
-from training.metrics import ECE_MINIMUM, Results, wilson_interval
+from training.metrics import ECE_MINIMUM, wilson_interval
 from training.phrases import counted, duration, interval, listed, percent, verdict
 from training.predict import Outputs
 from training.run_folder import ImageRow, RunConfig, write_text
@@ -216,7 +215,7 @@ class _Pages:
         self.results, self.album = results, album
         self.names = list(results.metrics["per_class"])
         self._run_folder, self._resize_side = run_folder, resize_side
-        self._learned = learned_indices(results)
+        self._learned = results.learned_indices()
         self._references = results.embeddings[self._learned]
 
     def tile(self, place: int) -> Tile:

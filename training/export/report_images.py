@@ -15,8 +15,11 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
+from training.evaluation.results import Results
 from training.images.decode import BrokenImageError, read_image
 
 THUMBNAIL_SIDE = 128  # pixels of the longer side
@@ -25,6 +28,8 @@ _QUALITY = 75
 _LONGEST = (
     2.0  # no box is longer than so many times its other side; the picture stands whole inside
 )
+
+SHOWN = 24  # of the worst and of the best test pictures
 
 
 class Album:
@@ -103,3 +108,52 @@ def _small(path: Path) -> Image.Image:
             picture = ImageOps.exif_transpose(opened).convert("RGB")
     picture.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE), Image.Resampling.BICUBIC)
     return picture
+
+
+def worst(results: Results, count: int = SHOWN) -> list[int]:
+    """Test pictures that the model did worst on: the surest mistakes first, then the least sure of
+    the right answers.
+
+    Right answers fill at most half of the test part, so that in a small one the best are not among
+    the worst.
+    """
+    test, own, right = _tested(results)
+    order = test[np.lexsort((test, own, right))]
+    mistakes = int((~right).sum())
+    return [int(place) for place in order[: min(count, max(mistakes, len(test) // 2))]]
+
+
+def best(results: Results, count: int = SHOWN) -> list[int]:
+    """Test pictures that the model was right on, the surest first, without those among the
+    worst.
+    """
+    taken = set(worst(results))
+    return [place for place in _surest_right(results) if place not in taken][:count]
+
+
+def examples_of_each_class(results: Results, count: int) -> list[list[int]]:
+    """For each class the `count` of its test pictures that the model was right about and surest
+    of.
+    """
+    ranked = _surest_right(results)
+    classes = results.probabilities.shape[1]
+    return [
+        [place for place in ranked if results.labels[place] == number][:count]
+        for number in range(classes)
+    ]
+
+
+def _surest_right(results: Results) -> list[int]:
+    test, own, right = _tested(results)
+    order = np.lexsort((test, -own))
+    return [int(place) for place in test[order[right[order]]]]
+
+
+def _tested(results: Results) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.bool_]]:
+    """The test pictures' places, probability of their own class, and whether the model was right:
+    each [tested].
+    """
+    test = results.indices("test")
+    said = results.probabilities[test].argmax(axis=1)
+    own = results.probabilities[test, results.labels[test]]
+    return test, own, said == results.labels[test]

@@ -34,7 +34,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 import training
 from training.finetuning.checkpoint import read_checkpoint, write_checkpoint
 from training.finetuning.distributed import ALONE, Processes
-from training.fitting.linear_head import Floats, Labels, log_loss
+from training.metrics import Floats, Labels, log_loss
 from training.networks.backbones import BACKBONES, Backbone
 from training.networks.classifier import PictureNetwork
 from training.networks.image_cache import (

@@ -13,16 +13,9 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from training.fitting.linear_head import (
-    Floats,
-    Labels,
-    cut_folds,
-    find_temperature,
-    fit_strength,
-    log_losses,
-    softmax,
-)
-from training.metrics import Suspect
+from training.fitting.linear_head import find_temperature, fit_strength
+from training.images.split import cut_folds
+from training.metrics import Floats, Labels, log_losses, softmax
 from training.phrases import counted
 
 # cross-validations whose predictions are averaged: one alone depends on how its folds were cut
@@ -54,6 +47,21 @@ class Samples:
         return Samples(
             self.embeddings[places], self.labels[places], self.groups[places], self.classes
         )
+
+
+@dataclasses.dataclass(frozen=True)
+class Suspect:
+    """A picture whose label is probably wrong, or that is unlike all others."""
+
+    place: int
+    """Index into the rows of the results."""
+    score: float
+    """0 (in order) to 1 (certainly not)."""
+    kind: Literal["label", "outlier"]
+    suggested: int | None
+    """The class number that it looks like; None for an outlier."""
+    reason: str
+    """A sentence."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
-Labels = NDArray[np.int64]
+from training.images.split import cut_folds
+from training.metrics import Floats, Labels, log_loss
+
 Report = Callable[[int, int], None]
 """Called with fits done and fits in all."""
 InTime = Callable[[], bool]
@@ -22,7 +23,6 @@ InTime = Callable[[], bool]
 # Inverse regularisation on standardised embeddings, from a nearly constant answer to a nearly free
 # one.
 STRENGTHS = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
-FOLDS = 5
 
 _ITERATIONS = 300
 _FEW_PREDICTIONS = 100  # below this a temperature must earn its place
@@ -120,30 +120,6 @@ def find_temperature(logits: Floats, labels: Labels) -> float:
     return float(np.exp(found.x))
 
 
-def softmax(logits: Floats) -> Floats:
-    """Probabilities along the last axis."""
-    powers = np.exp(logits - logits.max(axis=-1, keepdims=True))
-    result: Floats = powers / powers.sum(axis=-1, keepdims=True)
-    return result
-
-
-def log_loss(logits: Floats, labels: Labels, smoothing: float = 0.0) -> float:
-    """Mean of `log_losses`."""
-    return float(log_losses(logits, labels, smoothing).mean())
-
-
-def log_losses(logits: Floats, labels: Labels, smoothing: float = 0.0) -> Floats:
-    """Negative log likelihood in nats of each label [n], `smoothing` of each spread over the other
-    classes.
-    """
-    shifted = logits - logits.max(axis=1, keepdims=True)
-    logs = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
-    own = logs[np.arange(len(labels)), labels]
-    others = (logs.sum(axis=1) - own) / (logits.shape[1] - 1)
-    result: Floats = -((1 - smoothing) * own + smoothing * others)
-    return result
-
-
 def fit_strength(
     embeddings: NDArray[np.float32],
     labels: Labels,
@@ -157,25 +133,6 @@ def fit_strength(
     counts = np.ones(len(labels)) if weights is None else weights
     (head,) = _path(embeddings, labels, classes, (strength,), counts)
     return head
-
-
-def cut_folds(
-    labels: Labels, groups: Sequence[int] | Labels, seed: int, most: int = FOLDS
-) -> list[tuple[Labels, Labels]]:
-    """(places to learn from, places held out) of each fold: near copies stay together, classes are
-    spread evenly.
-
-    At most as many folds as the smallest class has groups, and at least two.
-    """
-    from sklearn.model_selection import StratifiedGroupKFold
-
-    numbers = np.asarray(groups)
-    fewest = min(len(np.unique(numbers[labels == label])) for label in np.unique(labels))
-    folds = StratifiedGroupKFold(max(2, min(most, fewest)), shuffle=True, random_state=seed)
-    with warnings.catch_warnings():
-        # Says that a class has fewer pictures than folds; that is known here and harmless.
-        warnings.simplefilter("ignore", UserWarning)
-        return list(folds.split(np.zeros(len(labels)), labels, numbers))
 
 
 @dataclass(frozen=True)

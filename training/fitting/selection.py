@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -24,21 +24,23 @@ from training.fitting.label_issues import (
 )
 from training.fitting.linear_head import (
     FittedHead,
-    Floats,
     InTime,
-    Labels,
     LinearHead,
     find_temperature,
     fit_head,
     fit_strength,
-    softmax,
 )
-from training.metrics import CHOICE_MINIMUM, candidate, choose
+from training.metrics import Floats, Labels, candidate, softmax
 from training.networks.classifier import PictureNetwork
 from training.networks.embeddings import Extractor, PictureFeatures
 from training.networks.novelty import choose_references, out_of_fold_novelty, reject_threshold
 from training.networks.precision import EXACT
+from training.phrases import percent
 from training.run_folder import ImageRow, RunError
+
+CHOICE_MINIMUM = (
+    60  # val pictures below which the network cannot show that it is better than the head
+)
 
 
 @dataclass(frozen=True)
@@ -357,3 +359,31 @@ def _fitted(
 
 def _set_head(network: PictureNetwork, head: LinearHead, temperature: float) -> None:
     network.set_head(torch.from_numpy(head.weight), torch.from_numpy(head.bias), temperature)
+
+
+def choose(
+    head: Mapping[str, Any], network: Mapping[str, Any], val_pictures: int
+) -> tuple[Literal["head", "network"], str]:
+    """Which of two candidates is delivered, and the sentence why; test results have no say in
+    it.
+    """
+    if val_pictures < CHOICE_MINIMUM:
+        few = f"{val_pictures} validation pictures are too few (fewer than {CHOICE_MINIMUM})"
+        return (
+            "head",
+            f"The linear head is delivered: {few} to show that the fine-tuned network is better.",
+        )
+    figures = (
+        f"loss {network['val_loss']:.3f} against {head['val_loss']:.3f}, "
+        f"{percent(network['val_accuracy'])} against {percent(head['val_accuracy'])} right on {val_pictures} "
+        "validation pictures"
+    )
+    if network["val_loss"] < head["val_loss"] and network["val_accuracy"] >= head["val_accuracy"]:
+        return (
+            "network",
+            f"The fine-tuned network is delivered: it is better than the linear head ({figures}).",
+        )
+    return (
+        "head",
+        f"The linear head is delivered: the fine-tuned network is not better on both counts ({figures}).",
+    )

@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from training.duplicates import Fingerprint, fingerprint
-from training.evaluation.shortcuts import traits
 from training.images.decode import BrokenImageError, as_array, read_image
+from training.images.statistics import traits
 from training.networks.catalogue import CROP
 from training.networks.classifier import PREPROCESSING, PictureNetwork
 from training.networks.image_cache import PictureCache

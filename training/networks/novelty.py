@@ -15,7 +15,8 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from training.fitting.linear_head import Floats, Labels, cut_folds
+from training.images.split import cut_folds
+from training.metrics import Floats, Labels
 
 NEIGHBOURS = 3  # learned pictures of a class that a picture is compared with
 UNSURENESS_SHARE = 0.1
