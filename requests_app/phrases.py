@@ -4,23 +4,24 @@ from collections.abc import Mapping
 from typing import Any
 
 import training.phrases
+from scraping.reasons import Reason
 
 # Reason of rejection (product.md section 6): said of one picture, said of several.
 REASONS: dict[str, tuple[str, str]] = {
-    "unreachable": ("unreachable", "unreachable"),
-    "refused_address": ("at a refused address", "at refused addresses"),
-    "http_error": ("answered with an error", "answered with an error"),
-    "too_large": ("too large", "too large"),
-    "not_a_picture": ("not a picture", "not pictures"),
-    "too_small": ("too small", "too small"),
-    "bad_shape": ("of an odd shape", "of odd shapes"),
-    "duplicate": ("duplicate", "duplicates"),
-    "near_duplicate": ("near-duplicate", "near-duplicates"),
-    "in_two_classes": ("found in two classes", "found in two classes"),
-    "opted_out": ("withheld by its site", "withheld by their sites"),
-    "license": ("without an open licence", "without an open licence"),
-    "taken_down": ("taken down", "taken down"),
-    "over_quota": ("more than needed", "more than needed"),
+    Reason.UNREACHABLE: ("unreachable", "unreachable"),
+    Reason.REFUSED_ADDRESS: ("at a refused address", "at refused addresses"),
+    Reason.HTTP_ERROR: ("answered with an error", "answered with an error"),
+    Reason.TOO_LARGE: ("too large", "too large"),
+    Reason.NOT_A_PICTURE: ("not a picture", "not pictures"),
+    Reason.TOO_SMALL: ("too small", "too small"),
+    Reason.BAD_SHAPE: ("of an odd shape", "of odd shapes"),
+    Reason.DUPLICATE: ("duplicate", "duplicates"),
+    Reason.NEAR_DUPLICATE: ("near-duplicate", "near-duplicates"),
+    Reason.IN_TWO_CLASSES: ("found in two classes", "found in two classes"),
+    Reason.OPTED_OUT: ("withheld by its site", "withheld by their sites"),
+    Reason.LICENSE: ("without an open licence", "without an open licence"),
+    Reason.TAKEN_DOWN: ("taken down", "taken down"),
+    Reason.OVER_QUOTA: ("more than needed", "more than needed"),
 }
 
 SOURCES = {

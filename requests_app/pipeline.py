@@ -49,6 +49,8 @@ from requests_app.models import (
 from requests_app.workers import jobs
 from requests_app.workers.collection_sync import BrowserDoor, Intake, JsonLines
 from requests_app.workers.jobs import CancelRequested, Lease, StageFailed
+from scraping.reasons import Reason
+from scraping.urls import normalized_url
 from training import run_folder, takedown
 from training.run_folder import ClassLabel, ImageRow, RunConfig, RunError
 
@@ -389,7 +391,7 @@ def _freeze(version: DatasetVersion, rows: list[ImageRow]) -> None:
             row.split is None
         ):  # unreadable to the trainer, or a near copy of a picture in another part
             image.state = ImageState.REJECTED
-            image.reason = "not_a_picture" if row.group is None else "near_duplicate"
+            image.reason = Reason.NOT_A_PICTURE if row.group is None else Reason.NEAR_DUPLICATE
             image.detail = "left out when the pictures were split"
     ImageUrl.objects.bulk_update(
         images, ["split", "group", "state", "reason", "detail"], batch_size=200
@@ -738,17 +740,13 @@ def take_down(*, url: str = "", sha256: str = "", reason: str = "") -> int:
     :param url: its address, however it is spelt
     :param sha256: the digest of its bytes, as received or as delivered
     """
-    from scraping.sources.base import (
-        normalised_url,
-    )  # not at the top: the web process needs no sources
-
     images = ImageUrl.objects.select_related("image_class__request")
     if url:
-        digest = sha256_hex(normalised_url(url))
+        digest = sha256_hex(normalized_url(url))
         found = [
             image
             for image in images.iterator()
-            if sha256_hex(normalised_url(image.image_url)) == digest
+            if sha256_hex(normalized_url(image.image_url)) == digest
         ]
     else:
         digest = sha256
@@ -778,7 +776,7 @@ def _remove_pictures(request: ClassifierRequest, images: list[ImageUrl]) -> None
     for image in images:
         image.state, image.reason, image.file, image.split = (
             ImageState.REJECTED,
-            "taken_down",
+            Reason.TAKEN_DOWN,
             "",
             "",
         )

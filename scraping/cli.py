@@ -19,8 +19,8 @@ from rich.table import Table
 from scraping import ConfigError
 from scraping.collect import Interrupted, Progress, collect, read_result
 from scraping.config import CollectConfig, read_values
+from scraping.files import write_json
 from scraping.health import Health, check_sources
-from scraping.records.image_log import write_json
 from scraping.search.searcher import Stopped
 from scraping.sources.catalogue import DEFAULT_ORDER, Outcome
 from scraping.sources.registry import REGISTRY

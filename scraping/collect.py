@@ -22,16 +22,16 @@ from typing import Any
 
 from scraping.config import ClassConfig, CollectConfig
 from scraping.download import Attempt, Downloader, EngineSettings, attempt_row
+from scraping.files import now, write_json
 from scraping.net.http import FetchSettings
+from scraping.reasons import Reason
 from scraping.records.image_log import (
     Key,
     Row,
     RowLog,
     candidate_row,
-    now,
     rejected,
     store_picture,
-    write_json,
 )
 from scraping.records.known_images import Copy, KnownPictures, MarkLog, is_better, stored_marks
 from scraping.records.provenance import is_open, license_fields
@@ -41,9 +41,10 @@ from scraping.screening.screen import Picture, ScreenSettings
 from scraping.search.query_variants import MOST_WORDINGS, new_wordings, other_wordings
 from scraping.search.search_log import Ask, SearchLog
 from scraping.search.searcher import Searcher
-from scraping.sources.base import Candidate, normalised_url
+from scraping.sources.base import Candidate
 from scraping.sources.catalogue import Outcome
 from scraping.sources.registry import REGISTRY, is_thumbnail
+from scraping.urls import normalized_url
 from training.duplicates import Fingerprint
 
 logger = logging.getLogger(__name__)
@@ -126,7 +127,7 @@ class ClassState:
 
     def is_new(self, candidate: Candidate) -> bool:
         """Whether this address was not known yet; now it is."""
-        key = normalised_url(candidate.image_url)
+        key = normalized_url(candidate.image_url)
         new = key not in self.known
         self.known.add(key)
         return new
@@ -252,7 +253,7 @@ class _Collection:
             for candidate in state.queue:
                 row = candidate_row(candidate, state.config.id)
                 if RowLog.key(row) not in self._log.rows:
-                    self._log.rows[RowLog.key(row)] = rejected(row, "over_quota")
+                    self._log.rows[RowLog.key(row)] = rejected(row, Reason.OVER_QUOTA)
         order = {entry.id: number for number, entry in enumerate(self._config.classes)}
         rows = sorted(self._log.rows.values(), key=lambda row: order.get(row["class"], len(order)))
         self._log.rewrite(rows)
@@ -279,8 +280,8 @@ class _Collection:
             state = self._classes.get(row["class"])
             if state is None or (row["state"] == "kept" and not _is_intact(self._folder, row)):
                 self._log.forget(key)
-            elif row["reason"] != "over_quota":  # which was never fetched, so it may still be
-                state.known.add(normalised_url(row["image_url"]))
+            elif row["reason"] != Reason.OVER_QUOTA:  # which was never fetched, so it may still be
+                state.known.add(normalized_url(row["image_url"]))
                 state.decided += 1
                 self._take_up_row(state, row, marks)
         _remove_strays(self._folder, self._log)
@@ -288,12 +289,12 @@ class _Collection:
     def _take_up_row(self, state: ClassState, row: Row, marks: dict[str, Fingerprint]) -> None:
         sha256 = row["sha256"]
         if row["state"] == "kept" and self._is_taken_down(row):
-            self._log.append(rejected(row, "taken_down"))
+            self._log.append(rejected(row, Reason.TAKEN_DOWN))
         elif row["state"] == "kept":
             known = marks.get(sha256) or stored_marks(self._folder, row)
             if known is not None:
                 self._remember(state, row, known)
-        elif row["reason"] == "in_two_classes" and sha256:
+        elif row["reason"] == Reason.IN_TWO_CLASSES and sha256:
             self._known.withdraw(state.config.id, sha256, marks.get(sha256))
 
     def _remember(self, state: ClassState, row: Row, marks: Fingerprint) -> None:
@@ -402,18 +403,20 @@ class _Collection:
     async def _attempt(self, candidate: Candidate) -> Attempt:
         """Download one candidate, unless what its source states rules it out already."""
         if self._taken_down.names(candidate.image_url, candidate.page_url):
-            return Attempt(None, "taken_down")
+            return Attempt(None, Reason.TAKEN_DOWN)
         licence = license_fields(candidate)["license"]
         if self._config.license == "open" and not is_open(licence, candidate.license_basis):
             known = licence and candidate.license_basis == "per-item"
             return Attempt(
-                None, "license", f"{licence} is not open" if known else "its licence is not known"
+                None,
+                Reason.LICENSE,
+                f"{licence} is not open" if known else "its licence is not known",
             )
         if is_thumbnail(candidate.image_url):
-            return Attempt(None, "too_small", "the address of a preview")
+            return Attempt(None, Reason.TOO_SMALL, "the address of a preview")
         width, height = candidate.width, candidate.height
         if width and height and min(width, height) < self._config.min_side:
-            return Attempt(None, "too_small", f"{width}x{height} as its source states")
+            return Attempt(None, Reason.TOO_SMALL, f"{width}x{height} as its source states")
         return await self._downloader.get(candidate.image_url, candidate.page_url)
 
     def _decide(self, state: ClassState, candidate: Candidate, attempt: Attempt) -> None:
@@ -440,13 +443,13 @@ class _Collection:
         other one with it.
         """
         if self._is_taken_down(row):
-            return rejected(row, "taken_down")
+            return rejected(row, Reason.TAKEN_DOWN)
         copy = self._known.copy_of(picture)
         if copy is None:
             return row
         if copy.class_id != state.config.id or copy.withdrawn:
             return self._in_two_classes(state, row, copy)
-        reason = "duplicate" if copy.exact else "near_duplicate"
+        reason = Reason.DUPLICATE if copy.exact else Reason.NEAR_DUPLICATE
         old = self._log.rows[self._kept[copy.sha256]]
         if not is_better(row, old):
             return rejected(row, reason)
@@ -461,20 +464,20 @@ class _Collection:
         if not copy.withdrawn and key is not None:
             self._known.withdraw(copy.class_id, copy.sha256)
             self._give_up(
-                self._log.rows[key], "in_two_classes", f"found for “{state.config.name}” too"
+                self._log.rows[key], Reason.IN_TWO_CLASSES, f"found for “{state.config.name}” too"
             )
         other = self._classes[copy.class_id].config.name
         where = "another class" if copy.class_id == state.config.id else f"“{other}”"
-        return rejected(row, "in_two_classes", f"found for {where} too")
+        return rejected(row, Reason.IN_TWO_CLASSES, f"found for {where} too")
 
-    def _give_up(self, row: Row, reason: str, detail: str) -> None:
+    def _give_up(self, row: Row, reason: Reason, detail: str) -> None:
         """Reject a picture that had been kept. Its file goes, unless a kept picture has the same
         content.
         """
         self._log.append(rejected(row, reason, detail))
         del self._kept[row["sha256"]]
         self._classes[row["class"]].kept -= 1
-        if reason != "duplicate":
+        if reason != Reason.DUPLICATE:
             (self._folder / str(row["file"])).unlink(missing_ok=True)
 
     def _report(self, message: str, always: bool = False) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from scraping import ConfigError
-from scraping.records.image_log import write_json
+from scraping.files import write_json
 from scraping.sources.catalogue import DEFAULT_ORDER, in_order
 from scraping.sources.registry import REGISTRY
 

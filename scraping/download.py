@@ -6,7 +6,6 @@ slows the network down instead of filling memory or disk.
 """
 
 import asyncio
-import hashlib
 import itertools
 import json
 import random
@@ -19,12 +18,15 @@ from typing import IO, Self
 
 from multidict import CIMultiDictProxy
 
-from scraping.net.http import PRODUCT, Fetched, Fetcher, FetchFailure, FetchSettings, origin_of
-from scraping.records.image_log import Row, candidate_row, now, picture_file, read_lines, rejected
+from scraping.files import now, read_json_lines
+from scraping.net.http import PRODUCT, Fetched, Fetcher, FetchFailure, FetchSettings
+from scraping.reasons import Reason
+from scraping.records.image_log import Row, candidate_row, picture_file, rejected
 from scraping.screening.pool import Data, PoolSettings, ScreenPool
 from scraping.screening.screen import Picture, Rejection, ScreenSettings
 from scraping.screening.spool import Extent, Spool
-from scraping.sources.base import Candidate, normalised_url
+from scraping.sources.base import Candidate
+from scraping.urls import origin_of, url_digest
 
 UNDECODED_BYTES = 96 << 20
 WAITING_PER_CONNECTION = (
@@ -87,7 +89,7 @@ class Attempt:
     """
 
     picture: Picture | None
-    reason: str | None
+    reason: Reason | None
     detail: str = ""
     http_status: int | None = None
     received: int | None = None
@@ -174,8 +176,8 @@ class Downloader:
 
         Raises OSError when the disk or the screening fails, which is nobody's fault but ours.
         """
-        if self._engine.taken_down_urls and url_sum(url) in self._engine.taken_down_urls:
-            return Attempt(None, "taken_down")
+        if self._engine.taken_down_urls and url_digest(url) in self._engine.taken_down_urls:
+            return Attempt(None, Reason.TAKEN_DOWN)
         if self._spool is not None and (extent := self._spool.earlier(url)) is not None:
             return await self._screen(extent, extent.size, RESUMED_STATUS)
         answer = await self._fetch_patiently(url, page_url)
@@ -231,18 +233,13 @@ class Downloader:
         return Attempt(verdict, None, "", status, size, now(), extent=extent)
 
 
-def url_sum(url: str) -> str:
-    """What a taken-down address is known by."""
-    return hashlib.sha256(normalised_url(url).encode(errors="surrogatepass")).hexdigest()
-
-
-def _unwanted(headers: CIMultiDictProxy[str]) -> str | None:
-    return "opted_out" if opted_out(headers.getall("X-Robots-Tag", [])) else None
+def _unwanted(headers: CIMultiDictProxy[str]) -> Reason | None:
+    return Reason.OPTED_OUT if opted_out(headers.getall("X-Robots-Tag", [])) else None
 
 
 def _not_fetched(failure: FetchFailure) -> Attempt:
     # Rows reach the user: a refused address and a dead one carry the same neutral sentence there.
-    secret = failure.reason in ("refused_address", "unreachable")
+    secret = failure.reason in (Reason.REFUSED_ADDRESS, Reason.UNREACHABLE)
     detail = failure.message if secret else failure.detail
     return Attempt(None, failure.reason, detail, failure.status, None, now(), failure.retry_after)
 
@@ -256,7 +253,7 @@ def attempt_row(row: Row, attempt: Attempt) -> Row:
     }
     picture = attempt.picture
     if picture is None:
-        return rejected(row, attempt.reason or "unreachable", attempt.detail)
+        return rejected(row, attempt.reason or Reason.UNREACHABLE, attempt.detail)
     return row | {
         "state": "kept",
         "file": picture_file(picture),
@@ -344,7 +341,9 @@ class _Decided:
 
     def _rows(self) -> Iterator[Row]:
         return (
-            row for row in read_lines(self._path) if isinstance(row, dict) and "image_url" in row
+            row
+            for row in read_json_lines(self._path)
+            if isinstance(row, dict) and "image_url" in row
         )
 
 
@@ -391,7 +390,7 @@ def _list_row(candidate: Candidate, attempt: Attempt, decided: _Decided) -> Row:
     if attempt.picture is None:
         return row
     if decided.has_picture(attempt.picture):
-        row = rejected(row, "duplicate")
+        row = rejected(row, Reason.DUPLICATE)
     return row | {"dhash": f"{attempt.picture.hash:016x}"}
 
 

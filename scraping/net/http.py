@@ -31,6 +31,8 @@ from multidict import CIMultiDictProxy
 from yarl import URL
 
 from scraping import __version__
+from scraping.reasons import Reason
+from scraping.urls import origin_of
 
 PRODUCT = "Picaisso"
 NEUTRAL_MESSAGE = "This address could not be fetched."
@@ -67,7 +69,7 @@ EXTRA_FORBIDDEN = tuple(
 URL_LEGAL = re.compile(r"[!#$%&'()*+,\-./0-9:;=?@A-Z\[\]_a-z~]+")
 
 Lookup = Callable[..., Sequence[tuple[Any, ...]]]
-Unwanted = Callable[[CIMultiDictProxy[str]], str | None]
+Unwanted = Callable[[CIMultiDictProxy[str]], Reason | None]
 
 
 @dataclass(frozen=True)
@@ -111,7 +113,7 @@ class FetchFailure:
     `transient` says that the same request may well succeed a little later.
     """
 
-    reason: str
+    reason: Reason
     detail: str = ""
     status: int | None = None
     retry_after: float | None = None
@@ -121,6 +123,11 @@ class FetchFailure:
     def message(self) -> str:
         """One sentence that does not tell a refused address from a dead one."""
         return NEUTRAL_MESSAGE
+
+
+@dataclass(frozen=True)
+class NotJson(FetchFailure):
+    """An answer came, but it is not JSON."""
 
 
 @dataclass(frozen=True)
@@ -174,15 +181,6 @@ def parse_retry_after(value: str | None) -> float | None:
     with contextlib.suppress(ValueError, TypeError):
         return max(0.0, (parsedate_to_datetime(value) - datetime.now(UTC)).total_seconds())
     return None
-
-
-def origin_of(url: str) -> str | None:
-    """`scheme://host[:port]/` of a page, which is all that a picture's host needs to know of it."""
-    try:
-        page = URL(url)
-    except ValueError:
-        return None
-    return str(page.origin()) + "/" if page.scheme in ("http", "https") and page.host else None
 
 
 class AddressRule:
@@ -368,9 +366,9 @@ class Fetcher:
         try:
             return await self._follow(_parsed(url), headers, unwanted)
         except TimeoutError:
-            return FetchFailure("unreachable", "deadline")
+            return FetchFailure(Reason.UNREACHABLE, "deadline")
         except ValueError as error:
-            return FetchFailure("unreachable", f"malformed address: {error}")
+            return FetchFailure(Reason.UNREACHABLE, f"malformed address: {error}")
         except (aiohttp.ClientError, OSError) as error:
             return _connection_failure(error)
 
@@ -380,15 +378,15 @@ class Fetcher:
         remaining = self._settings.deadline_seconds
         for _hop in range(MAX_REDIRECTS + 1):
             if refusal := self._rule.url_refusal(url):
-                return FetchFailure("refused_address", refusal)
+                return FetchFailure(Reason.REFUSED_ADDRESS, refusal)
             started, answer = await self._in_turn(url, headers, unwanted, remaining)
             remaining -= time.monotonic() - started
             if not isinstance(answer, _Redirect):
                 return answer
             if url.scheme == "https" and answer.location.scheme == "http":
-                return FetchFailure("refused_address", "https to http")
+                return FetchFailure(Reason.REFUSED_ADDRESS, "https to http")
             url = answer.location
-        return FetchFailure("http_error", f"more than {MAX_REDIRECTS} redirects")
+        return FetchFailure(Reason.HTTP_ERROR, f"more than {MAX_REDIRECTS} redirects")
 
     def let_rest(self, url: str, seconds: float) -> bool:
         """Ask this address's host for nothing for so long, as it wishes; false when it rests
@@ -456,14 +454,18 @@ class Fetcher:
             if status != 200:
                 wait = parse_retry_after(response.headers.get("Retry-After"))
                 return FetchFailure(
-                    "http_error", f"status {status}", status, wait, status in TRANSIENT_STATUSES
+                    Reason.HTTP_ERROR,
+                    f"status {status}",
+                    status,
+                    wait,
+                    status in TRANSIENT_STATUSES,
                 )
             if unwanted is not None and (reason := unwanted(response.headers)):
                 return FetchFailure(reason, "as its host's headers say", status)
             body = await self._read(response)
             if body is None:
                 return FetchFailure(
-                    "too_large", f"more than {self._settings.max_bytes} bytes", status
+                    Reason.TOO_LARGE, f"more than {self._settings.max_bytes} bytes", status
                 )
             return Fetched(str(url), status, response.headers, body)
 
@@ -502,12 +504,12 @@ def _connection_failure(error: Exception) -> FetchFailure:
     causes = list(_causes(error))
     refused = any(isinstance(cause, AddressRefused) for cause in causes)
     if refused or isinstance(error, aiohttp.InvalidURL):
-        return FetchFailure("refused_address", "address")
+        return FetchFailure(Reason.REFUSED_ADDRESS, "address")
     unknown_name = any(
         isinstance(cause, socket.gaierror) and cause.errno != socket.EAI_AGAIN for cause in causes
     )
     final = unknown_name or isinstance(error, aiohttp.ClientSSLError | ssl.SSLError)
-    return FetchFailure("unreachable", type(error).__name__, transient=not final)
+    return FetchFailure(Reason.UNREACHABLE, type(error).__name__, transient=not final)
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
@@ -535,7 +537,7 @@ def fetch_json(
 ) -> JsonReply | FetchFailure:
     """Ask a JSON API through the same guard, from synchronous code.
 
-    An answer that is not JSON is a FetchFailure with the reason `not_json`.
+    An answer that is not JSON is a NotJson failure.
     """
     target = str(URL(url).update_query(parameters))
     answer = fetch_once(target, settings, accept="application/json")
@@ -544,4 +546,4 @@ def fetch_json(
     try:
         return JsonReply(json.loads(answer.body), answer.headers)
     except (ValueError, RecursionError):
-        return FetchFailure("not_json", "the answer is not JSON", answer.status)
+        return NotJson(Reason.HTTP_ERROR, "the answer is not JSON", answer.status)

@@ -6,12 +6,12 @@ row per candidate.
 """
 
 import json
-import os
-from collections.abc import Iterable, Iterator
-from datetime import UTC, datetime
+from collections.abc import Iterable
 from pathlib import Path
 from typing import IO, Any
 
+from scraping.files import atomic_write, now, read_json_lines
+from scraping.reasons import Reason
 from scraping.records.provenance import attribution, license_fields
 from scraping.screening.screen import Picture
 from scraping.sources.base import Candidate
@@ -20,31 +20,9 @@ Row = dict[str, Any]
 Key = tuple[str, str]
 
 
-def now() -> str:
-    """The present as ISO 8601 in UTC, to the second."""
-    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
 def picture_file(picture: Picture) -> str:
     """Where a picture is stored, relative to the folder."""
     return f"images/{picture.sha256[:16]}.jpg"
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write beside, then rename: a file that exists is complete."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    beside.write_bytes(data)
-    beside.replace(path)
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write a JSON file atomically and make sure that it reached the disk."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    with beside.open("w", encoding="utf-8") as stream:
-        json.dump(value, stream, ensure_ascii=False, indent=1)
-        stream.flush()
-        os.fsync(stream.fileno())
-    beside.replace(path)
 
 
 def store_picture(folder: Path, picture: Picture) -> None:
@@ -53,7 +31,7 @@ def store_picture(folder: Path, picture: Picture) -> None:
     """
     target = folder / picture_file(picture)
     if not target.exists():
-        write_atomically(target, picture.jpeg)
+        atomic_write(target, picture.jpeg)
 
 
 def candidate_row(candidate: Candidate, class_id: str) -> Row:
@@ -94,23 +72,9 @@ def candidate_row(candidate: Candidate, class_id: str) -> Row:
     }
 
 
-def rejected(row: Row, reason: str, detail: str = "") -> Row:
+def rejected(row: Row, reason: Reason, detail: str = "") -> Row:
     """The row with its fate: not kept, and why."""
     return row | {"state": "rejected", "reason": reason, "detail": detail, "file": None}
-
-
-def read_lines(path: Path) -> Iterator[Any]:
-    """The values of a JSON-lines file; a torn last line is passed over, as is a file that is not
-    there.
-    """
-    if not path.exists():
-        return
-    with path.open("rb") as stream:
-        for line in stream:
-            try:
-                yield json.loads(line)
-            except ValueError:
-                continue
 
 
 class RowLog:
@@ -120,7 +84,7 @@ class RowLog:
         self._path = path
         self._stream: IO[bytes] | None = None
         self.rows: dict[Key, Row] = {}
-        for row in read_lines(path):
+        for row in read_json_lines(path):
             if isinstance(row, dict) and "image_url" in row:
                 self.rows[self.key(row)] = row
 
@@ -152,4 +116,4 @@ class RowLog:
     def rewrite(self, rows: Iterable[Row]) -> None:
         """Write the file anew, atomically."""
         lines = [json.dumps(row, ensure_ascii=False).encode() + b"\n" for row in rows]
-        write_atomically(self._path, b"".join(lines))
+        atomic_write(self._path, b"".join(lines))

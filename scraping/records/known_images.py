@@ -15,7 +15,8 @@ from typing import IO, Any, Self
 
 from PIL import Image
 
-from scraping.records.image_log import Row, read_lines
+from scraping.files import read_json_lines
+from scraping.records.image_log import Row
 from scraping.records.provenance import license_rank
 from scraping.screening.screen import Picture
 from training.duplicates import DuplicateIndex, Fingerprint, fingerprint
@@ -126,7 +127,7 @@ class MarkLog:
         """All fingerprints by SHA-256 of the stored picture; what another version wrote is passed
         over.
         """
-        return dict(_parsed(read_lines(self._path)))
+        return dict(_parsed(read_json_lines(self._path)))
 
     def remove(self) -> None:
         """Delete the file: a finished collection needs it no more."""

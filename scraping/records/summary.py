@@ -11,9 +11,10 @@ from typing import Any
 from scraping.config import ClassConfig, CollectConfig
 from scraping.records.image_log import Row
 from scraping.search.search_log import Ask
-from scraping.sources.base import SearchResult, normalised_url
+from scraping.sources.base import SearchResult
 from scraping.sources.catalogue import Outcome
 from scraping.sources.registry import REGISTRY
+from scraping.urls import normalized_url
 
 ANSWERS = (
     Outcome.OK,
@@ -60,7 +61,7 @@ class Tally:
         """A source has answered."""
         answers = self._answers[ask.class_id, ask.source]
         answers.results[ask.words] = result
-        answers.named |= {normalised_url(candidate.image_url) for candidate in result.candidates}
+        answers.named |= {normalized_url(candidate.image_url) for candidate in result.candidates}
 
     def applies(self, class_id: str, source: str) -> bool:
         """Whether a source has not said that this class is nothing for it."""
@@ -119,7 +120,7 @@ class Tally:
     def _source(self, pair: tuple[str, str], rows: list[Row]) -> dict[str, Any]:
         class_id, source = pair
         answers = self._answers[pair]
-        found = len(answers.named | {normalised_url(row["image_url"]) for row in rows})
+        found = len(answers.named | {normalized_url(row["image_url"]) for row in rows})
         result = answers.decisive()
         return {
             "name": source,

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Self
 
-from scraping.download import url_sum
+from scraping.urls import url_digest
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class TakenDown:
     def names(self, *addresses: str) -> bool:
         """Whether one of the addresses, of a picture or of its page, is on the list."""
         return bool(self.urls) and any(
-            url_sum(address) in self.urls for address in addresses if address
+            url_digest(address) in self.urls for address in addresses if address
         )
 
     def holds(self, *digests: str | None) -> bool:

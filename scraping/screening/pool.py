@@ -16,6 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from scraping.reasons import Reason
 from scraping.screening.screen import (
     ANSWER_HEAD_BYTES,
     Picture,
@@ -215,7 +216,9 @@ class ScreenPool:
             worker.alarm.cancel()
         if worker.jobs:
             why = "it took too long" if worker.too_slow else "it ended"
-            _settle(worker.jobs.popleft(), Rejection("not_a_picture", f"its decoder failed: {why}"))
+            _settle(
+                worker.jobs.popleft(), Rejection(Reason.NOT_A_PICTURE, f"its decoder failed: {why}")
+            )
         self._waiting.extendleft(reversed(worker.jobs))
 
     def _fail_all(self) -> None:

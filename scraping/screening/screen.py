@@ -25,6 +25,7 @@ from typing import IO
 import numpy as np
 from PIL import Image, ImageCms, ImageOps
 
+from scraping.reasons import Reason
 from scraping.screening.spool import Extent
 from training.duplicates import Fingerprint, difference_hash, fingerprint
 
@@ -64,7 +65,7 @@ class Rejection:
     record.
     """
 
-    reason: str
+    reason: Reason
     detail: str = ""
 
 
@@ -97,7 +98,7 @@ def screen(data: bytes | bytearray | memoryview, settings: ScreenSettings) -> Pi
     """Decode, judge and encode anew. Never raises for what the bytes hold."""
     source_sha256 = hashlib.sha256(data).hexdigest()
     if source_sha256 in settings.taken_down:
-        return Rejection("taken_down")
+        return Rejection(Reason.TAKEN_DOWN)
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             if refusal := _refused_by_header(image.size, settings):
@@ -107,13 +108,13 @@ def screen(data: bytes | bytearray | memoryview, settings: ScreenSettings) -> Pi
         clean = _in_srgb(_shrunk(upright, settings.max_side))
         marks = fingerprint(clean) if settings.thumbnails else None
         picture = _encoded(clean, marks, mime, source_sha256)
-        return Rejection("taken_down") if picture.sha256 in settings.taken_down else picture
+        return Rejection(Reason.TAKEN_DOWN) if picture.sha256 in settings.taken_down else picture
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        return Rejection("too_large", "more pixels than its header says")
+        return Rejection(Reason.TOO_LARGE, "more pixels than its header says")
     except MemoryError:
-        return Rejection("too_large", "needs too much memory")
+        return Rejection(Reason.TOO_LARGE, "needs too much memory")
     except Exception as error:  # a decoder fed with hostile bytes may raise anything
-        return Rejection("not_a_picture", type(error).__name__)
+        return Rejection(Reason.NOT_A_PICTURE, type(error).__name__)
 
 
 def _mime(image: Image.Image) -> str:
@@ -127,11 +128,11 @@ def _refused_by_header(size: tuple[int, int], settings: ScreenSettings) -> Rejec
     shorter, longer = min(size), max(size)
     named = f"{size[0]}x{size[1]}"
     if longer > MAX_SIDE or shorter * longer > MAX_PIXELS:
-        return Rejection("too_large", named)
+        return Rejection(Reason.TOO_LARGE, named)
     if shorter < settings.min_side:
-        return Rejection("too_small", named)
+        return Rejection(Reason.TOO_SMALL, named)
     if longer > shorter * MAX_ASPECT:
-        return Rejection("bad_shape", named)
+        return Rejection(Reason.BAD_SHAPE, named)
     return None
 
 
@@ -293,7 +294,7 @@ def read_answer(lengths: tuple[int, int, int], body: bytes) -> Picture | Rejecti
     """A worker's answer from its parts in one piece."""
     facts = json.loads(body[: lengths[0]])
     if "reason" in facts:
-        return Rejection(**facts)
+        return Rejection(Reason(facts["reason"]), facts["detail"])
     thumbnails, jpeg = body[lengths[0] : lengths[0] + lengths[1]], body[lengths[0] + lengths[1] :]
     mirror_hash = facts.pop("mirror_hash")
     marks = None if mirror_hash is None else Fingerprint(facts["hash"], mirror_hash, thumbnails)

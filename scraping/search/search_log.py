@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from scraping.records.image_log import read_lines
+from scraping.files import read_json_lines
 from scraping.sources.base import Candidate, SearchResult
 from scraping.sources.catalogue import Outcome
 
@@ -29,7 +29,7 @@ class SearchLog:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._kept: dict[Ask, tuple[int, SearchResult]] = {}
-        for entry in read_lines(path):
+        for entry in read_json_lines(path):
             result = SearchResult(
                 Outcome(entry["outcome"]),
                 tuple(Candidate(**candidate) for candidate in entry["candidates"]),

@@ -5,22 +5,19 @@ for the user, and what it found before is kept. Parsers are pure functions over 
 output around them are thin.
 """
 
-import re
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
-from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
-from scraping.net.http import FetchFailure, JsonReply
+from scraping.net.http import FetchFailure, JsonReply, NotJson
 from scraping.sources.catalogue import CATALOGUE, Outcome
 
 if TYPE_CHECKING:  # what only needs candidates need not load Selenium
     from scraping.net.browser import Browser
 
 DEFAULT_WAIT_SECONDS = 180.0
-TRACKING = re.compile(r"utm_\w+|fbclid|gclid|msclkid|mc_[ce]id|igshid|yclid", re.IGNORECASE)
 
 
 # How long a source is left alone after such an end, in seconds; a wait that it asked for goes
@@ -285,29 +282,9 @@ def failed(
         return SearchResult(
             Outcome.BLOCKED, found, message, failure.detail, stats, failure.retry_after
         )
-    if failure.status in (400, 404) or failure.reason == "not_json":
+    if failure.status in (400, 404) or isinstance(failure, NotJson):
         return changed(source, found, stats, failure.detail)
     late = failure.detail == "deadline"
     message = f"{source.label} did not answer{' in time' if late else ''}."
     outcome = Outcome.TIMEOUT if late else Outcome.NETWORK
     return SearchResult(outcome, found, message, failure.detail, stats, failure.retry_after)
-
-
-def normalised_url(url: str) -> str:
-    """The form under which two spellings of one address are equal: for comparing, never for
-    fetching.
-    """
-    try:
-        parts = urlsplit(url.strip())
-        port = parts.port
-    except ValueError:
-        return url.strip()
-    host = (parts.hostname or "").lower()
-    host = f"[{host}]" if ":" in host else host
-    scheme = parts.scheme.lower()
-    if port is not None and port != {"http": 80, "https": 443}.get(scheme):
-        host = f"{host}:{port}"
-    pairs = parse_qsl(parts.query, keep_blank_values=True)
-    kept = [(name, value) for name, value in pairs if not TRACKING.fullmatch(name)]
-    query = parts.query if len(kept) == len(pairs) else urlencode(kept)
-    return urlunsplit((scheme, host, parts.path or "/", query, ""))

@@ -25,12 +25,12 @@ from scraping.sources.base import (
     blocked,
     changed,
     finished,
-    normalised_url,
     rate_limited,
 )
 from scraping.sources.catalogue import Outcome
 from scraping.sources.result_page import exact_host, keep_page, late, open_page, visited
 from scraping.sources.robots import robots_refusal
+from scraping.urls import normalized_url
 
 SELECTORS_AS_OF = "2026-11"
 SELECTORS = {
@@ -187,7 +187,7 @@ class Gathering:
                 self.stats.dropped += 1
                 continue
             self.readable += 1
-            key = normalised_url(candidate.image_url)
+            key = normalized_url(candidate.image_url)
             if key not in self.found:
                 self.found[key] = replace(candidate, query=self.words, rank=len(self.found) + 1)
         return len(self.found) - before

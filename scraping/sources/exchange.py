@@ -19,8 +19,10 @@ from scraping.net.http import (
     FetchSettings,
     GuardedResolver,
     JsonReply,
+    NotJson,
     parse_retry_after,
 )
+from scraping.reasons import Reason
 from scraping.sources.base import JsonRequest
 
 
@@ -35,16 +37,16 @@ async def _send(request: JsonRequest, settings: FetchSettings) -> JsonReply | Fe
     rule = AddressRule(settings.allowed_private_hosts)
     url = URL(request.url).update_query(request.parameters)
     if refusal := rule.url_refusal(url):
-        return FetchFailure("refused_address", refusal)
+        return FetchFailure(Reason.REFUSED_ADDRESS, refusal)
     try:
         async with asyncio.timeout(settings.deadline_seconds), _session(rule, settings) as session:
             return await _answer(session, url, request)
     except TimeoutError:
-        return FetchFailure("unreachable", "deadline")
+        return FetchFailure(Reason.UNREACHABLE, "deadline")
     except AddressRefused:
-        return FetchFailure("refused_address", "address")
+        return FetchFailure(Reason.REFUSED_ADDRESS, "address")
     except (aiohttp.ClientError, OSError) as error:
-        return FetchFailure("unreachable", type(error).__name__)
+        return FetchFailure(Reason.UNREACHABLE, type(error).__name__)
 
 
 def _session(rule: AddressRule, settings: FetchSettings) -> aiohttp.ClientSession:
@@ -69,15 +71,17 @@ async def _answer(
     ) as response:
         if response.status not in (200, 201):
             wait = parse_retry_after(response.headers.get("Retry-After"))
-            return FetchFailure("http_error", f"status {response.status}", response.status, wait)
+            return FetchFailure(
+                Reason.HTTP_ERROR, f"status {response.status}", response.status, wait
+            )
         body = bytearray()
         async for chunk in response.content.iter_any():
             body += chunk
             if len(body) > JSON_MAX_BYTES:
                 return FetchFailure(
-                    "too_large", f"more than {JSON_MAX_BYTES} bytes", response.status
+                    Reason.TOO_LARGE, f"more than {JSON_MAX_BYTES} bytes", response.status
                 )
         try:
             return JsonReply(json.loads(body), response.headers)
         except (ValueError, RecursionError):
-            return FetchFailure("not_json", "the answer is not JSON", response.status)
+            return NotJson(Reason.HTTP_ERROR, "the answer is not JSON", response.status)

@@ -30,12 +30,12 @@ from scraping.sources.base import (
     blocked,
     changed,
     finished,
-    normalised_url,
     rate_limited,
 )
 from scraping.sources.catalogue import Outcome
 from scraping.sources.result_page import exact_host, keep_page, late, open_page, visited
 from scraping.sources.robots import robots_refusal
+from scraping.urls import normalized_url
 
 SELECTORS_AS_OF = "2026-08"
 SELECTORS = {
@@ -233,7 +233,7 @@ class Gathering:
             width=width,
             height=height,
         )
-        self.found.setdefault(normalised_url(address), replace(candidate))
+        self.found.setdefault(normalized_url(address), replace(candidate))
 
     def candidates(self) -> tuple[Candidate, ...]:
         """All found, best first."""

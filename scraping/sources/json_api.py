@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from scraping.net.http import FetchFailure, JsonReply
+from scraping.reasons import Reason
 from scraping.sources.base import JsonRequest, Query, SourceTools
 
 TRIES = 3
@@ -45,7 +46,7 @@ def ask(
 
 def _passing(failure: FetchFailure) -> bool:
     """Whether the failure may be gone in a moment."""
-    return failure.reason == "unreachable" or (failure.status or 0) >= 500
+    return failure.reason == Reason.UNREACHABLE or (failure.status or 0) >= 500
 
 
 def list_at(data: object, *names: str) -> list[Any] | None:

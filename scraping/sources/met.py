@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from scraping.net.http import FetchFailure, JsonReply
+from scraping.reasons import Reason
 from scraping.sources.base import (
     Candidate,
     Query,
@@ -108,7 +109,7 @@ class MetSource(Source):
         def request(_: int, __: JsonReply | None) -> JsonReply | FetchFailure:
             """The next work that is still there."""
             nonlocal left
-            missing = FetchFailure("http_error", "no work is left", 404)
+            missing = FetchFailure(Reason.HTTP_ERROR, "no work is left", 404)
             for number in numbers:
                 left -= 1
                 address = f"{tools.base_url}{OBJECT_PATH}/{number}"

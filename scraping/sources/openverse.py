@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from scraping.net.http import FetchFailure, JsonReply
+from scraping.reasons import Reason
 from scraping.sources.base import (
     DEFAULT_WAIT_SECONDS,
     Candidate,
@@ -153,7 +154,7 @@ class OpenverseSource(Source):
         def ask_once(number: int) -> JsonReply | FetchFailure:
             headers = account.authorisation(tools) if account else {}
             if account and not headers:
-                return FetchFailure("http_error", "the account was refused", 401)
+                return FetchFailure(Reason.HTTP_ERROR, "the account was refused", 401)
             address, parameters = tools.base_url + SEARCH_PATH, words | {"page": str(number)}
             return ask(address, parameters, query, tools, interval, headers)
 

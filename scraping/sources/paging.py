@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from scraping.net.http import FetchFailure, JsonReply
+from scraping.reasons import Reason
 from scraping.sources.base import (
     Candidate,
     Query,
@@ -17,11 +18,11 @@ from scraping.sources.base import (
     changed,
     failed,
     finished,
-    normalised_url,
     rate_limited,
 )
 from scraping.sources.identity import photograph
 from scraping.sources.snapshots import save_answer
+from scraping.urls import normalized_url
 
 DRIFT_ITEMS = 10  # from here on, fewer than half readable means that the answer's shape changed
 
@@ -97,7 +98,10 @@ class _Reading:
         if not self.query.seconds_left():
             self.stats.ended_by = "deadline"
             return failed(
-                self.source, FetchFailure("unreachable", "deadline"), self._candidates(), self.stats
+                self.source,
+                FetchFailure(Reason.UNREACHABLE, "deadline"),
+                self._candidates(),
+                self.stats,
             )
         return None
 
@@ -113,7 +117,7 @@ class _Reading:
 
     def _keep(self, candidate: Candidate) -> None:
         identity = candidate.identity or photograph(candidate.image_url)
-        key = normalised_url(candidate.image_url)
+        key = normalized_url(candidate.image_url)
         if key not in self.found:
             rank = len(self.found) + 1
             self.found[key] = replace(

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from scraping.net.http import FetchFailure, JsonReply, parse_retry_after
+from scraping.reasons import Reason
 from scraping.sources.base import Candidate, Query, SearchResult, Source, SourceTools
 from scraping.sources.catalogue import Outcome
 from scraping.sources.json_api import ask, plain_text, web_address, whole_number
@@ -130,7 +131,7 @@ class WikimediaSource(Source):
             if isinstance(reply, FetchFailure) or _error_code(reply) != "maxlag":
                 return reply
             wait = parse_retry_after(reply.headers.get("Retry-After")) or MAXLAG_SECONDS
-            return FetchFailure("http_error", "maxlag", 429, wait)
+            return FetchFailure(Reason.HTTP_ERROR, "maxlag", 429, wait)
 
         def parse(page: Any) -> list[Candidate] | None:
             candidate = parse_page(page)

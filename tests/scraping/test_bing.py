@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from scraping.net.browser import Browser, BrowserSettings
-from scraping.sources.base import normalised_url
 from scraping.sources.bing import PageState, classify_empty, parse_tile, search_url
 from scraping.sources.catalogue import Outcome
+from scraping.urls import normalized_url
 from tests.replicas.bing import BingReplica
 from tests.replicas.server import Replica, Response
 from tests.scraping.asking import Asking
@@ -254,11 +254,11 @@ def test_words_of_a_block_in_a_page_with_results_container_do_not_make_it_blocke
 
 def test_spellings_of_one_address_are_equal_and_others_are_not():
     same = ["HTTP://A.example:80/x?b=1&utm_source=z#f", "http://a.example/x?b=1"]
-    assert len({normalised_url(url) for url in same}) == 1
+    assert len({normalized_url(url) for url in same}) == 1
     different = [
         "http://a.example/x?b=1",
         "http://a.example/X?b=1",
         "https://a.example/x?b=1",
         "http://a.example/x?b=2",
     ]
-    assert len({normalised_url(url) for url in different}) == 4
+    assert len({normalized_url(url) for url in different}) == 4

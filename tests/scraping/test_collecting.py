@@ -16,8 +16,8 @@ from PIL import Image, ImageDraw
 
 from scraping.collect import Interrupted, collect
 from scraping.search.searcher import SourceThread
-from scraping.sources.base import normalised_url
 from scraping.sources.registry import REGISTRY
+from scraping.urls import normalized_url
 from tests.replicas.bing import BingReplica
 from tests.replicas.commons import CommonsReplica
 from tests.replicas.google import GoogleReplica
@@ -484,7 +484,7 @@ def test_what_was_taken_down_by_address_page_or_content_stays_out(tmp_path):
         with Listing({"thing": items}) as site:
             taken_down = {
                 "urls": [
-                    digest(normalised_url(text).encode())
+                    digest(normalized_url(text).encode())
                     for text in (urls[0] + "#x", "https://PAGES.example/1")
                 ],
                 "hashes": [digest(bodies[2])],

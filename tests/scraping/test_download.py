@@ -20,11 +20,12 @@ from scraping.download import (
     download_list,
     opted_out,
     read_urls,
-    url_sum,
 )
 from scraping.net.http import FetchFailure, FetchSettings
+from scraping.reasons import Reason
 from scraping.screening.screen import ScreenSettings
 from scraping.screening.spool import Spool
+from scraping.urls import url_digest
 from tests.memory import PRINT_PEAK
 from tests.replicas.pictures import jpeg
 from tests.replicas.pictures_host import PictureHost
@@ -270,19 +271,19 @@ def test_hosts_take_turns_whatever_the_order_of_the_list(tmp_path):
 
 
 def test_waits_double_and_are_never_the_same_for_all():
-    failure = FetchFailure("unreachable", "reset", transient=True)
+    failure = FetchFailure(Reason.UNREACHABLE, "reset", transient=True)
     retrying = RetrySettings(first_seconds=1.0)
     waits = [[retrying.wait_after(failure, tries) for _ in range(50)] for tries in (1, 2, 3)]
     for place, drawn in enumerate(waits):
         assert len(set(drawn)) > 10
         assert all(0.5 * 2**place <= wait <= 2**place for wait in drawn)
     assert retrying.wait_after(failure, 4) is None
-    assert retrying.wait_after(FetchFailure("http_error", status=404), 1) is None
+    assert retrying.wait_after(FetchFailure(Reason.HTTP_ERROR, status=404), 1) is None
 
 
 def test_a_taken_down_address_is_never_asked_for():
     async def run(host: PictureHost) -> list[str | None]:
-        gone = frozenset({url_sum(host.picture_url(1))})
+        gone = frozenset({url_digest(host.picture_url(1))})
         fetching = settings(host).fetching
         async with Downloader(
             fetching, ScreenSettings(64, 256), EngineSettings(taken_down_urls=gone)

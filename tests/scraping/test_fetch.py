@@ -25,6 +25,7 @@ from scraping.net.http import (
     Fetcher,
     FetchFailure,
     FetchSettings,
+    NotJson,
     fetch_json,
     fetch_once,
     is_public_address,
@@ -489,7 +490,7 @@ def test_json_that_is_none_is_a_failure_with_a_reason():
     with PictureHost() as host:
         answer = fetch_json(f"{host.url}/pic/1.jpg", {}, settings(host))
         assert isinstance(answer, FetchFailure)
-        assert answer.reason == "not_json"
+        assert isinstance(answer, NotJson)
 
 
 @pytest.mark.parametrize("text", ["8.8.8.8", "1.1.1.1", "2606:4700:4700::1111", "93.184.215.14"])

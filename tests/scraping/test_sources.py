@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from scraping.net.http import FetchFailure
+from scraping.net.http import FetchFailure, NotJson
+from scraping.reasons import Reason
 from scraping.sources.base import (
     COOL_DOWN_SECONDS,
     Query,
@@ -125,16 +126,31 @@ def test_patterns_of_previews_name_a_host_each():
 @pytest.mark.parametrize(
     ("failure", "outcome", "retry_after", "cool_down"),
     [
-        (FetchFailure("http_error", "status 429", 429, 42.0), Outcome.RATE_LIMITED, 42.0, 42.0),
-        (FetchFailure("http_error", "status 429", 429), Outcome.RATE_LIMITED, 180.0, 180.0),
-        (FetchFailure("http_error", "status 403", 403), Outcome.BLOCKED, None, 3600.0),
-        (FetchFailure("http_error", "status 403", 403, 9000.0), Outcome.BLOCKED, 9000.0, 9000.0),
-        (FetchFailure("http_error", "status 401", 401), Outcome.BLOCKED, None, 3600.0),
-        (FetchFailure("http_error", "status 400", 400), Outcome.LAYOUT_CHANGED, None, 21_600.0),
-        (FetchFailure("not_json", "", 200), Outcome.LAYOUT_CHANGED, None, 21_600.0),
-        (FetchFailure("http_error", "status 503", 503, 120.0), Outcome.NETWORK, 120.0, 120.0),
-        (FetchFailure("unreachable", "ClientConnectorError"), Outcome.NETWORK, None, 60.0),
-        (FetchFailure("unreachable", "deadline"), Outcome.TIMEOUT, None, 60.0),
+        (
+            FetchFailure(Reason.HTTP_ERROR, "status 429", 429, 42.0),
+            Outcome.RATE_LIMITED,
+            42.0,
+            42.0,
+        ),
+        (FetchFailure(Reason.HTTP_ERROR, "status 429", 429), Outcome.RATE_LIMITED, 180.0, 180.0),
+        (FetchFailure(Reason.HTTP_ERROR, "status 403", 403), Outcome.BLOCKED, None, 3600.0),
+        (
+            FetchFailure(Reason.HTTP_ERROR, "status 403", 403, 9000.0),
+            Outcome.BLOCKED,
+            9000.0,
+            9000.0,
+        ),
+        (FetchFailure(Reason.HTTP_ERROR, "status 401", 401), Outcome.BLOCKED, None, 3600.0),
+        (
+            FetchFailure(Reason.HTTP_ERROR, "status 400", 400),
+            Outcome.LAYOUT_CHANGED,
+            None,
+            21_600.0,
+        ),
+        (NotJson(Reason.HTTP_ERROR, "", 200), Outcome.LAYOUT_CHANGED, None, 21_600.0),
+        (FetchFailure(Reason.HTTP_ERROR, "status 503", 503, 120.0), Outcome.NETWORK, 120.0, 120.0),
+        (FetchFailure(Reason.UNREACHABLE, "ClientConnectorError"), Outcome.NETWORK, None, 60.0),
+        (FetchFailure(Reason.UNREACHABLE, "deadline"), Outcome.TIMEOUT, None, 60.0),
     ],
 )
 def test_each_failure_has_an_outcome_a_sentence_and_a_cool_down(

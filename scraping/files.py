@@ -1,0 +1,53 @@
+"""How this library writes and reads its files: atomically, as JSON and as JSON lines."""
+
+import json
+import os
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+
+def now() -> str:
+    """Return the present time as ISO 8601 in UTC, to the second."""
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def atomic_write(path: Path, data: bytes, *, durable: bool = False) -> None:
+    """Write beside the target, then rename: a file that exists is complete.
+
+    With `durable` the data has reached the disk before the rename.
+    """
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    with beside.open("wb") as stream:
+        stream.write(data)
+        if durable:
+            stream.flush()
+            os.fsync(stream.fileno())
+    beside.replace(path)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a JSON file atomically and durably."""
+    text = json.dumps(value, ensure_ascii=False, indent=1)
+    atomic_write(path, text.encode(), durable=True)
+
+
+def json_line(value: Any) -> bytes:
+    """Return a value as one line of a JSON-lines file, with its newline."""
+    return json.dumps(value, ensure_ascii=False).encode() + b"\n"
+
+
+def read_json_lines(path: Path) -> Iterator[Any]:
+    """Yield the values of a JSON-lines file; nothing when there is no such file.
+
+    A line that cannot be parsed is skipped: a killed process may leave its last one torn.
+    """
+    if not path.exists():
+        return
+    with path.open("rb") as stream:
+        for line in stream:
+            try:
+                yield json.loads(line)
+            except ValueError:
+                continue
