@@ -42,9 +42,9 @@ from training.images.decode import read_image
 from training.images.split import split_rows
 from training.metrics import balanced_accuracy
 from training.networks.backbones import BACKBONES, load_backbone
-from training.networks.classifier import PictureNetwork
-from training.networks.embeddings import embed_pictures
-from training.networks.weights import WeightPlaces
+from training.networks.classifier import ClassifierNetwork
+from training.networks.embeddings import embed_images
+from training.networks.weights import WeightSources
 from training.run_folder import ClassLabel, ImageRow, RunConfig
 
 SWAPPED = 0.2  # share of the learned labels
@@ -156,7 +156,7 @@ def _ignored(done: int, total: int) -> None:
     """Nobody watches."""
 
 
-def known(classes: Mapping[str, Sequence[str]], network: PictureNetwork) -> Photographs:
+def known(classes: Mapping[str, Sequence[str]], network: ClassifierNetwork) -> Photographs:
     """Features, near-copy groups and manifest rows of the photographs of these classes."""
     ids = {f"c{number:03d}": name for number, name in enumerate(classes, 1)}
     found = [
@@ -164,7 +164,7 @@ def known(classes: Mapping[str, Sequence[str]], network: PictureNetwork) -> Phot
     ]
     pictures = [read_image(path) for _, path in found]
     batches = [pictures[at : at + _BATCH] for at in range(0, len(pictures), _BATCH)]
-    embeddings = np.concatenate([embed_pictures(network, batch) for batch in batches])
+    embeddings = np.concatenate([embed_images(network, batch) for batch in batches])
     pairs = near_duplicate_pairs([fingerprint(picture) for picture in pictures], embeddings)
     groups = group_by_pairs(len(pictures), list(pairs))
     rows = [
@@ -187,12 +187,12 @@ def trial(photos: Photographs, seed: int) -> Trial:
     return Trial(photos.samples.taken(learned), parts[learned] == "train", test, seed)
 
 
-def network() -> PictureNetwork:
+def network() -> ClassifierNetwork:
     """The bundled backbone with its trained weights."""
     loaded = load_backbone(
-        BACKBONES["efficientnet_lite0"], "pretrained", WeightPlaces(None, Path(), "")
+        BACKBONES["efficientnet_lite0"], "pretrained", WeightSources(None, Path(), "")
     )
-    return PictureNetwork(loaded.backbone, loaded.network, 2)
+    return ClassifierNetwork(loaded.backbone, loaded.network, 2)
 
 
 def measured(seeds: int) -> Iterator[tuple[Photographs, list[Scores]]]:

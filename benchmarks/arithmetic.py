@@ -1,4 +1,4 @@
-"""How fast this machine turns pictures into features in each arithmetic, and which one Picaisso
+"""How fast this machine turns pictures into features in each precision, and which one Picaisso
 chooses.
 
 The rate is ResNet50's forward pass on batches of 16 pictures of 224 pixels, without decoding. Each
@@ -27,23 +27,23 @@ from benchmarks.photographs import PAIRS, photographs
 from training.fitting.linear_head import fit_head
 from training.images.decode import read_image
 from training.networks.backbones import BACKBONES, Weights, load_backbone
-from training.networks.classifier import PictureNetwork
-from training.networks.embeddings import embed_pictures
+from training.networks.classifier import ClassifierNetwork
+from training.networks.embeddings import embed_images
 from training.networks.precision import (
-    CANDIDATES,
     PLAIN,
-    Arithmetic,
-    choose_arithmetic,
-    measure_arithmetic,
+    PRECISIONS,
+    Precision,
+    choose_precision,
+    time_precisions,
 )
-from training.networks.weights import WeightPlaces
+from training.networks.weights import WeightSources
 
 BATCH = 16
 
 
 @dataclass(frozen=True)
 class Worth:
-    """What one arithmetic's features are worth."""
+    """What one precision's features are worth."""
 
     accuracy: float
     """Share of the photographs that the head predicts rightly out of fold."""
@@ -51,10 +51,10 @@ class Worth:
     """The smallest cosine to the plain float32 features of the same picture."""
 
 
-def network(backbone: str, weights: Weights) -> PictureNetwork:
+def network(backbone: str, weights: Weights) -> ClassifierNetwork:
     """A network of two classes on the CPU."""
-    loaded = load_backbone(BACKBONES[backbone], weights, WeightPlaces(None, Path(), ""))
-    return PictureNetwork(loaded.backbone, loaded.network, 2)
+    loaded = load_backbone(BACKBONES[backbone], weights, WeightSources(None, Path(), ""))
+    return ClassifierNetwork(loaded.backbone, loaded.network, 2)
 
 
 def ignored(done: int, total: int) -> None:
@@ -62,33 +62,33 @@ def ignored(done: int, total: int) -> None:
 
 
 def rates(rounds: int) -> dict[str, list[float]]:
-    """Pictures per second of each arithmetic in each round."""
+    """Pictures per second of each precision in each round."""
     resnet = network("resnet50", "random")
-    tried = tuple(CANDIDATES.values())
-    found = [measure_arithmetic(resnet, tried, batch=BATCH, rounds=2) for _ in range(rounds)]
-    return {name: [BATCH / seconds[name] for seconds in found] for name in CANDIDATES}
+    tried = tuple(PRECISIONS.values())
+    found = [time_precisions(resnet, tried, batch=BATCH, rounds=2) for _ in range(rounds)]
+    return {name: [BATCH / seconds[name] for seconds in found] for name in PRECISIONS}
 
 
-def chosen() -> Arithmetic:
+def chosen() -> Precision:
     """What a run on this machine would choose, measured anew."""
     with tempfile.TemporaryDirectory() as folder:
-        return choose_arithmetic(network("resnet50", "random"), Path(folder) / "arithmetic.json")
+        return choose_precision(network("resnet50", "random"), Path(folder) / "arithmetic.json")
 
 
 def worths() -> dict[str, Worth]:
-    """What the features of two classes of photographs are worth in each arithmetic."""
+    """What the features of two classes of photographs are worth in each precision."""
     paths = [photographs(folders) for folders in PAIRS[0].values()]
     labels = np.repeat(np.arange(len(paths)), [len(found) for found in paths])
     pictures = [read_image(path) for found in paths for path in found]
     trained = network("efficientnet_lite0", "pretrained")
     features = {
-        arithmetic.name: np.concatenate(
+        precision.name: np.concatenate(
             [
-                embed_pictures(trained, pictures[at : at + BATCH], arithmetic)
+                embed_images(trained, pictures[at : at + BATCH], precision)
                 for at in range(0, len(pictures), BATCH)
             ]
         )
-        for arithmetic in CANDIDATES.values()
+        for precision in PRECISIONS.values()
     }
     return {name: _worth(ours, features[PLAIN.name], labels) for name, ours in features.items()}
 
@@ -106,7 +106,7 @@ def _worth(
 
 
 def table(
-    found: Mapping[str, Sequence[float]], worth: Mapping[str, Worth], choice: Arithmetic
+    found: Mapping[str, Sequence[float]], worth: Mapping[str, Worth], choice: Precision
 ) -> Table:
     """The one table."""
     rounds = len(found[PLAIN.name])
@@ -142,7 +142,7 @@ def table(
 
 def main() -> None:
     """Print one table."""
-    parser = argparse.ArgumentParser(description="Times feature extraction in each arithmetic.")
+    parser = argparse.ArgumentParser(description="Times feature extraction in each precision.")
     parser.add_argument("--rounds", type=int, default=3, help="medians of so many (3)")
     given = parser.parse_args()
     torch.set_num_threads(

@@ -3,11 +3,11 @@ already there.
 
 Ours decodes nothing (its cache is filled before), but it gathers, crops, turns, mirrors and colours
 every picture, evaluates on val after each epoch, averages weights and watches for checkpoints. The
-limit does the arithmetic alone: a bare loop over two tensors that lie on the device, with the same
+limit does the precision alone: a bare loop over two tensors that lie on the device, with the same
 network, batch, optimiser, average of weights and evaluation. Rounds are interleaved; figures are
 medians; the ratio is the median of the rounds' ratios.
 
-On a GPU follows the original's job: 2 classes of 500 pictures, decoded from JPEG, ResNet50, 100
+On a GPU follows the original's context: 2 classes of 500 pictures, decoded from JPEG, ResNet50, 100
 epochs. Needs torch, torchvision, numpy and pillow besides this folder; makes its own pictures;
 weights are random, for timing alone.
 """
@@ -31,25 +31,25 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from training.finetuning.trainer import (
-    Job,
-    Material,
     Plan,
-    Recipe,
-    Tuned,
+    TrainConfig,
+    TrainContext,
+    TrainData,
+    TrainResult,
     finetune,
     make_plan,
     parameter_groups,
-    steps_of,
+    steps_per_epoch,
 )
 from training.networks.backbones import BACKBONES
 from training.networks.catalogue import CROP
-from training.networks.classifier import PictureNetwork
+from training.networks.classifier import ClassifierNetwork
 from training.networks.image_cache import open_cache
-from training.networks.precision import COARSE, EXACT, Arithmetic
+from training.networks.precision import BF16, FP32, Precision
 from training.run_folder import ImageRow
 
 WANTED_RATIO = 0.95
-WANTED_SECONDS = 60.0  # for the original's job
+WANTED_SECONDS = 60.0  # for the original's context
 ORIGINAL = (500, 100)  # pictures of a class, epochs
 UNLIMITED = 1e9
 
@@ -59,8 +59,8 @@ class Bench:
     """What one run of the benchmark works on."""
 
     device: torch.device
-    network: PictureNetwork
-    recipe: Recipe
+    network: ClassifierNetwork
+    config: TrainConfig
     plan: Plan
     rounds: int
 
@@ -81,7 +81,7 @@ def pictures(folder: Path, per_class: int) -> list[ImageRow]:
     return rows
 
 
-def material(network: PictureNetwork, folder: Path, rows: Sequence[ImageRow]) -> Material:
+def data(network: ClassifierNetwork, folder: Path, rows: Sequence[ImageRow]) -> TrainData:
     """The pictures in a filled cache: 70 % to learn from, 15 % for val."""
     cache = open_cache(folder / "cache", rows, network.backbone.resize)
     cache.fill(network, rows, folder, lambda done, total: None)
@@ -90,16 +90,16 @@ def material(network: PictureNetwork, folder: Path, rows: Sequence[ImageRow]) ->
         places[: round(0.7 * len(rows))],
         places[round(0.7 * len(rows)) : round(0.85 * len(rows))],
     )
-    return Material(cache, places % 2, train, val, 2, np.ones(len(rows), np.float32))
+    return TrainData(cache, places % 2, train, val, 2, np.ones(len(rows), np.float32))
 
 
-def ours(bench: Bench, found: Material, folder: Path) -> tuple[float, float]:
+def ours(bench: Bench, found: TrainData, folder: Path) -> tuple[float, float]:
     """(pictures learned from a second over whole epochs, seconds of the whole call)."""
-    job = Job(folder, UNLIMITED, COARSE, plan=bench.plan)
+    context = TrainContext(folder, UNLIMITED, BF16, plan=bench.plan)
     started = time.perf_counter()
-    result = finetune(bench.network, found, bench.recipe, job)
+    result = finetune(bench.network, found, bench.config, context)
     whole = time.perf_counter() - started
-    assert isinstance(result, Tuned) and len(result.epochs) == bench.plan.epochs, result
+    assert isinstance(result, TrainResult) and len(result.epochs) == bench.plan.epochs, result
     (folder / "finetune.pt").unlink()
     # The first epoch is left out: on a GPU it tries its kernels.
     seconds = sum(row["seconds"] for row in result.epochs[1:])
@@ -109,21 +109,24 @@ def ours(bench: Bench, found: Material, folder: Path) -> tuple[float, float]:
 class Bare:
     """The limit: steps and evaluations on tensors that are there."""
 
-    def __init__(self, bench: Bench, found: Material) -> None:
+    def __init__(self, bench: Bench, found: TrainData) -> None:
         self._device, self._arithmetic = bench.device, _arithmetic(bench.plan)
         layout: Any = (
             torch.channels_last if self._arithmetic.channels_last else torch.contiguous_format
         )
         copies = [
-            PictureNetwork(bench.network.backbone, bench.network.backbone.build(), 2)
+            ClassifierNetwork(bench.network.backbone, bench.network.backbone.build(), 2)
             for _ in range(2)
         ]
         self._network, self._averaged = (
             copy.to(self._device).to(memory_format=layout) for copy in copies
         )
-        groups = parameter_groups(self._network, bench.recipe, bench.plan.batch)
+        groups = parameter_groups(self._network, bench.config, bench.plan.batch)
         self._optimiser = torch.optim.AdamW(groups, lr=1e-5, fused=self._device.type == "cuda")
-        self._steps, self._train = steps_of(len(found.train), bench.plan.batch), len(found.train)
+        self._steps, self._train = (
+            steps_per_epoch(len(found.train), bench.plan.batch),
+            len(found.train),
+        )
         self._batch, self._val = (
             self._random(-(-self._train // self._steps)),
             self._random(len(found.val)),
@@ -144,7 +147,7 @@ class Bare:
         parameters = list(self._network.parameters())
         averaged: Any = list(self._averaged.parameters())
         for _ in range(self._steps):
-            with self._arithmetic.applied(self._device):
+            with self._arithmetic.autocast(self._device):
                 logits = self._network.head(self._network.embed(self._batch))
             nn.functional.cross_entropy(logits.float(), self._labels).backward()
             nn.utils.clip_grad_norm_(parameters, 1.0)
@@ -156,18 +159,20 @@ class Bare:
                 self._averaged.head(self._averaged.embed(part)).sum().item()
 
     def _random(self, count: int) -> Tensor:
-        return self._arithmetic.laid_out(torch.randn((count, 3, CROP, CROP), device=self._device))
+        return self._arithmetic.to_memory_format(
+            torch.randn((count, 3, CROP, CROP), device=self._device)
+        )
 
     def _wait(self) -> None:
         if self._device.type == "cuda":
             torch.cuda.synchronize(self._device)
 
 
-def _arithmetic(plan: Plan) -> Arithmetic:
-    return COARSE if plan.arithmetic == COARSE.name else EXACT
+def _arithmetic(plan: Plan) -> Precision:
+    return BF16 if plan.precision == BF16.name else FP32
 
 
-def compared(bench: Bench, found: Material, folder: Path) -> list[tuple[float, float]]:
+def compared(bench: Bench, found: TrainData, folder: Path) -> list[tuple[float, float]]:
     """(ours, limit) in pictures a second, a pair for each round."""
     pairs = []
     for _ in range(bench.rounds):
@@ -182,31 +187,31 @@ def original_job(bench: Bench, folder: Path) -> float:
     per_class, epochs = ORIGINAL
     rows = pictures(folder, per_class)
     started = time.perf_counter()
-    found = material(bench.network, folder, rows)
-    whole = Bench(bench.device, bench.network, bench.recipe, _with_epochs(bench.plan, epochs), 1)
+    found = data(bench.network, folder, rows)
+    whole = Bench(bench.device, bench.network, bench.config, _with_epochs(bench.plan, epochs), 1)
     ours(whole, found, folder)
     return time.perf_counter() - started
 
 
 def _with_epochs(plan: Plan, epochs: int) -> Plan:
-    return Plan(epochs, plan.batch, plan.arithmetic, plan.device)
+    return Plan(epochs, plan.batch, plan.precision, plan.device)
 
 
-def prepared(options: argparse.Namespace, folder: Path) -> tuple[Bench, Material]:
+def prepared(options: argparse.Namespace, folder: Path) -> tuple[Bench, TrainData]:
     """Network, pictures in their cache, and the plan that this machine makes."""
     torch.manual_seed(0)
     backbone = BACKBONES[
         options.backbone or ("resnet50" if options.device == "cuda" else "resnet18")
     ]
-    network = PictureNetwork(backbone, backbone.build(), 2).to(options.device)
-    found = material(network, folder, pictures(folder, options.pictures))
-    recipe = Recipe(patience=1000)
-    plan = make_plan(network, found, recipe, Job(folder, UNLIMITED, COARSE), options.device)
+    network = ClassifierNetwork(backbone, backbone.build(), 2).to(options.device)
+    found = data(network, folder, pictures(folder, options.pictures))
+    config = TrainConfig(patience=1000)
+    plan = make_plan(network, found, config, TrainContext(folder, UNLIMITED, BF16), options.device)
     assert isinstance(plan, Plan), plan
     return Bench(
         torch.device(options.device),
         network,
-        recipe,
+        config,
         _with_epochs(plan, options.epochs),
         options.rounds,
     ), found
@@ -263,15 +268,15 @@ def main() -> None:
         ),
     ]
     if seconds is not None:
-        job = f"the original's job: 2 x {ORIGINAL[0]} pictures, {ORIGINAL[1]} epochs"
-        rows.append((job, f"{seconds:.1f} s", f"{WANTED_SECONDS:.0f} s"))
+        context = f"the original's context: 2 x {ORIGINAL[0]} pictures, {ORIGINAL[1]} epochs"
+        rows.append((context, f"{seconds:.1f} s", f"{WANTED_SECONDS:.0f} s"))
     name = (
         torch.cuda.get_device_name()
         if options.device == "cuda"
         else f"{torch.get_num_threads()} threads"
     )
     show(
-        f"{bench.network.backbone.title} on {name}, batch {bench.plan.batch}, {bench.plan.arithmetic}",
+        f"{bench.network.backbone.title} on {name}, batch {bench.plan.batch}, {bench.plan.precision}",
         rows,
     )
 

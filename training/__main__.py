@@ -193,7 +193,7 @@ def _fit(options: argparse.Namespace, environment: Mapping[str, str]) -> int:
     folder = _run_folder(options)
     processes = _processes(environment)
     if processes["rank"]:
-        return _follow(processes)
+        return _take_part(processes)
     stop = StopRequest()
     stop.listen()
     console = Console(stderr=True)
@@ -202,13 +202,15 @@ def _fit(options: argparse.Namespace, environment: Mapping[str, str]) -> int:
             _import(options, folder, console, _max_side(options, environment))
         config = _configuration(read_config(folder), options, environment)
         with _progress(console, options.json) as listen:
-            from training.finetuning.distributed import Processes
+            from training.finetuning.distributed import DistributedContext
             from training.run import (
                 Control,
                 fit_among,
             )  # torch takes seconds to load, so only where it is needed
 
-            result = fit_among(folder, config, listen, Control(Processes(**processes), stop))
+            result = fit_among(
+                folder, config, listen, Control(DistributedContext(**processes), stop)
+            )
     if not result["ok"]:
         print(f"{result['error']['reason']} {result['error']['remedy']}", file=sys.stderr)
         return FAILED
@@ -249,7 +251,7 @@ def _max_side(options: argparse.Namespace, environment: Mapping[str, str]) -> in
 
 def _processes(environment: Mapping[str, str]) -> dict[str, int]:
     """Which of how many processes this one is, by what torchrun sets; one alone without it."""
-    said = {"rank": "RANK", "world": "WORLD_SIZE", "local_rank": "LOCAL_RANK"}
+    said = {"rank": "RANK", "world_size": "WORLD_SIZE", "local_rank": "LOCAL_RANK"}
     return {
         field: int(environment[name])
         for field, name in said.items()
@@ -257,7 +259,7 @@ def _processes(environment: Mapping[str, str]) -> dict[str, int]:
     } or {"rank": 0}
 
 
-def _follow(processes: Mapping[str, int]) -> int:
+def _take_part(processes: Mapping[str, int]) -> int:
     """Take part in what the first process fine-tunes; it alone reads and writes the run folder, and
     stops the run.
     """
@@ -265,12 +267,12 @@ def _follow(processes: Mapping[str, int]) -> int:
         signal.signal(
             number, signal.SIG_IGN
         )  # torchrun tells every process; the first ends the others' work in order
-    from training.finetuning.distributed import Processes, connected
-    from training.finetuning.trainer import follow
+    from training.finetuning.distributed import DistributedContext, process_group
+    from training.finetuning.trainer import worker_loop
 
-    ours = Processes(**processes)
-    with connected(ours):
-        follow(ours)
+    distributed = DistributedContext(**processes)
+    with process_group(distributed):
+        worker_loop(distributed)
     return DONE
 
 

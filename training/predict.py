@@ -362,14 +362,14 @@ def _delivered_network(place: Path) -> tuple[dict[str, Any], Any]:
     from safetensors import SafetensorError
     from safetensors.torch import load
 
-    from training.networks.classifier import from_delivered
+    from training.networks.classifier import from_exported
 
     try:
         config = json.loads(_read_file(place, "config.json"))
         state, novelty = (
             load(_read_file(place, name)) for name in ("model.safetensors", "novelty.safetensors")
         )
-        return config, from_delivered(config, state, novelty)
+        return config, from_exported(config, state, novelty)
     except (SafetensorError, RuntimeError, KeyError, ValueError, TypeError) as error:
         raise _no_model_of_ours(
             place, "config.json, model.safetensors or novelty.safetensors"

@@ -24,8 +24,8 @@ from training.evaluation.results import Results, collect_results, suspects_as_li
 from training.explanations import write_neighbours
 from training.export.model_folder import Look, Trained, export_model
 from training.export.report import Origin, write_report
-from training.finetuning.distributed import ALONE, Processes, connected
-from training.finetuning.trainer import Job, Recipe, dismiss
+from training.finetuning.distributed import SINGLE_PROCESS, DistributedContext, process_group
+from training.finetuning.trainer import TrainConfig, TrainContext, shutdown_workers
 from training.fitting.linear_head import STRENGTHS
 from training.fitting.selection import (
     CHOICE_MINIMUM,
@@ -46,11 +46,11 @@ from training.images.split import (
     split_rows,
 )
 from training.networks.backbones import BACKBONES, LoadedBackbone, load_backbone
-from training.networks.classifier import PictureNetwork
-from training.networks.embeddings import Extractor, PictureFeatures
-from training.networks.image_cache import PictureCache, open_cache
-from training.networks.precision import CANDIDATES, Arithmetic, choose_arithmetic
-from training.networks.weights import DOWNLOAD_URL, WeightPlaces
+from training.networks.classifier import ClassifierNetwork
+from training.networks.embeddings import FeatureExtractor, ImageFeatures
+from training.networks.image_cache import ImageCache, open_cache
+from training.networks.precision import PRECISIONS, Precision, choose_precision
+from training.networks.weights import DOWNLOAD_URL, WeightSources
 from training.progress import Listener, Run, no_listener
 from training.run_folder import (
     ImageRow,
@@ -102,7 +102,7 @@ _log = logging.getLogger("training")
 class Control:
     """Who else takes part in a run, and how it is asked to stop."""
 
-    processes: Processes = ALONE
+    distributed: DistributedContext = SINGLE_PROCESS
     stop: StopRequest = dataclasses.field(default_factory=StopRequest)
 
 
@@ -111,9 +111,9 @@ class _Sight:
     """The network that looks at the pictures, how it computes, and what it saw."""
 
     loaded: LoadedBackbone
-    network: PictureNetwork
-    extractor: Extractor
-    features: PictureFeatures
+    network: ClassifierNetwork
+    extractor: FeatureExtractor
+    features: ImageFeatures
 
 
 def fit(
@@ -162,13 +162,13 @@ def fit_among(
     """`fit` in the first of several processes; the others take part in its fine-tuning until it has
     ended.
     """
-    processes = control.processes
-    with connected(processes):
+    distributed = control.distributed
+    with process_group(distributed):
         result = fit(folder, config, listen, control)
         if (
             result["ok"] or result["error"]["stage"] != "finetune"
         ):  # else they may be waiting for something else
-            dismiss(processes)
+            shutdown_workers(distributed)
     return result
 
 
@@ -264,14 +264,14 @@ def _look(run: Run, rows: list[ImageRow], control: Control) -> _Sight:
     """
     note = run.folder / "checkpoints" / "backbone.json"
     loaded, earlier = _choose_backbone(run, note)
-    network = _network(run, loaded, control.processes)
+    network = _network(run, loaded, control.distributed)
     run.report(0, 0, "Measuring how this machine computes fastest")
-    arithmetic = _arithmetic(run, network, earlier)
+    precision = _precision(run, network, earlier)
     choice = {"wanted": _wanted(run), "used": loaded.backbone.name, "notice": loaded.notice}
-    write_json(note, {**choice, "arithmetic": arithmetic.name})
+    write_json(note, {**choice, "arithmetic": precision.name})
     squares = _squares(run, rows, network)
-    extractor = Extractor(
-        network, arithmetic, run.folder, run.folder / "checkpoints" / "features", squares
+    extractor = FeatureExtractor(
+        network, precision, run.folder, run.folder / "checkpoints" / "features", squares
     )
     run.report(0, len(rows), "Looking at the pictures")
     features = extractor.extract(rows, run.report)
@@ -301,10 +301,10 @@ def _wanted(run: Run) -> list[str]:
     return [str(run.config.backbone), str(run.config.weights)]
 
 
-def _weight_places(run: Run) -> WeightPlaces:
+def _weight_places(run: Run) -> WeightSources:
     config = run.config
     folder = Path(config.weights_dir) if config.weights_dir else None
-    return WeightPlaces(folder, Path(config.weights_cache or ""), config.weights_url or "")
+    return WeightSources(folder, Path(config.weights_cache or ""), config.weights_url or "")
 
 
 def _in_megabytes(run: Run) -> Callable[[int, int], None]:
@@ -313,7 +313,9 @@ def _in_megabytes(run: Run) -> Callable[[int, int], None]:
     )
 
 
-def _network(run: Run, loaded: LoadedBackbone, processes: Processes) -> PictureNetwork:
+def _network(
+    run: Run, loaded: LoadedBackbone, distributed: DistributedContext
+) -> ClassifierNetwork:
     device = run.config.device
     if device == "cuda" and not torch.cuda.is_available():
         raise RunError(
@@ -324,17 +326,19 @@ def _network(run: Run, loaded: LoadedBackbone, processes: Processes) -> PictureN
         )
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    network = PictureNetwork(loaded.backbone, loaded.network, len(run.config.classes))
-    return network.to(processes.device(str(device)))
+    network = ClassifierNetwork(loaded.backbone, loaded.network, len(run.config.classes))
+    return network.to(distributed.device(str(device)))
 
 
-def _arithmetic(run: Run, network: PictureNetwork, earlier: Mapping[str, Any] | None) -> Arithmetic:
+def _precision(
+    run: Run, network: ClassifierNetwork, earlier: Mapping[str, Any] | None
+) -> Precision:
     """That of the earlier attempt, or the fastest of this machine, which is noted beside the cached
     weights.
     """
-    chosen = CANDIDATES.get(str((earlier or {}).get("arithmetic")))
+    chosen = PRECISIONS.get(str((earlier or {}).get("arithmetic")))
     if chosen is None:
-        chosen = choose_arithmetic(
+        chosen = choose_precision(
             network, Path(run.config.weights_cache or "").parent / "arithmetic.json"
         )
     layout = torch.channels_last if chosen.channels_last else torch.contiguous_format
@@ -342,7 +346,7 @@ def _arithmetic(run: Run, network: PictureNetwork, earlier: Mapping[str, Any] | 
     return chosen
 
 
-def _squares(run: Run, rows: list[ImageRow], network: PictureNetwork) -> PictureCache | None:
+def _squares(run: Run, rows: list[ImageRow], network: ClassifierNetwork) -> ImageCache | None:
     """Where pictures are kept decoded, if there will be enough of them for a fine-tuned network to
     be delivered.
     """
@@ -351,7 +355,7 @@ def _squares(run: Run, rows: list[ImageRow], network: PictureNetwork) -> Picture
     return open_cache(run.folder / "checkpoints", rows, network.backbone.resize)
 
 
-def _note_broken(run: Run, features: PictureFeatures) -> None:
+def _note_broken(run: Run, features: ImageFeatures) -> None:
     if not features.broken:
         return
     named = [f"{file} ({reason})" for file, reason in list(features.broken.items())[:_NAMED_FILES]]
@@ -382,7 +386,7 @@ def _split(run: Run, rows: list[ImageRow], duplicates: NearDuplicates) -> list[I
     return split
 
 
-def _usable(run: Run, rows: list[ImageRow], features: PictureFeatures, leaks: int) -> SplitPictures:
+def _usable(run: Run, rows: list[ImageRow], features: ImageFeatures, leaks: int) -> SplitPictures:
     """The pictures that have features, with their places in the split; refuses a split with
     leaks.
     """
@@ -400,7 +404,7 @@ def _usable(run: Run, rows: list[ImageRow], features: PictureFeatures, leaks: in
         embeddings=features.embeddings,
         labels=np.array([number[row.class_id] for row in usable], np.int64),
         groups=np.array([row.group for row in usable], np.int64),
-        traits=features.traits,
+        traits=features.statistics,
         places=np.array(features.rows, np.int64),
         manifest=rows,
         classes=len(number),
@@ -426,20 +430,20 @@ def _finetune(
     """The fine-tuned network, or the sentence why there is none."""
     if run.config.finetune == "never":
         return "Fine-tuning was switched off."
-    job = Job(
+    context = TrainContext(
         folder=run.folder / "checkpoints",
         budget=cast(float, run.config.time_budget_seconds) - run.latest,
-        arithmetic=sight.extractor.arithmetic,
-        processes=control.processes,
+        precision=sight.extractor.precision,
+        distributed=control.distributed,
         report=run.report,
         should_stop=lambda: control.stop.asked,
     )
-    recipe = Recipe(seed=pictures.seed)
+    train_config = TrainConfig(seed=pictures.seed)
     if run.config.epochs:
-        recipe = dataclasses.replace(
-            recipe, most_epochs=run.config.epochs, most_epochs_cpu=run.config.epochs
+        train_config = dataclasses.replace(
+            train_config, max_epochs=run.config.epochs, max_epochs_cpu=run.config.epochs
         )
-    return tune_network(pictures, sight.extractor, head, recipe, job)
+    return tune_network(pictures, sight.extractor, head, train_config, context)
 
 
 def _evaluate(
@@ -447,7 +451,7 @@ def _evaluate(
     pictures: SplitPictures,
     sight: _Sight,
     candidates: tuple[HeadCandidate, NetworkCandidate | str],
-) -> tuple[PictureNetwork, Results]:
+) -> tuple[ClassifierNetwork, Results]:
     """The network to deliver, with its head in place, and all that is known of it."""
     choice = choose_candidate(pictures, sight.extractor, *candidates)
     names = [label.name for label in run.config.classes]
@@ -456,7 +460,7 @@ def _evaluate(
         weights=sight.loaded.weights,
         backbone=sight.loaded.backbone.name,
         device=str(sight.network.temperature.device),
-        arithmetic=sight.extractor.arithmetic.name,
+        arithmetic=sight.extractor.precision.name,
         notices=run.notices,
     )
     write_text(run.folder / "suspects.jsonl", suspects_as_lines(results, suspicions, names))
@@ -478,7 +482,7 @@ def _quietly(done: int, total: int) -> None:
     """For steps within a step."""
 
 
-def _export(run: Run, network: PictureNetwork, results: Results, loaded: LoadedBackbone) -> None:
+def _export(run: Run, network: ClassifierNetwork, results: Results, loaded: LoadedBackbone) -> None:
     network = network.to("cpu").to(memory_format=cast(Any, torch.contiguous_format))
     compared = _pictures_to_compare(run, results)
 

@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 
 from training.export.model_folder import Look, Trained, export_model
 from training.networks.backbones import BACKBONES, load_backbone
-from training.networks.classifier import PictureNetwork
+from training.networks.classifier import ClassifierNetwork
 from training.networks.novelty import choose_references
-from training.networks.weights import WeightPlaces
+from training.networks.weights import WeightSources
 from training.run_folder import ClassLabel, RunConfig
 
 SIDES = (1, 2, 3, 17, 64, 201, 224, 231, 257, 333, 480, 641, 900)
@@ -50,15 +50,15 @@ def blots(random: np.random.Generator, height: int, width: int) -> NDArray[np.ui
     return np.clip(coarse[rows][:, columns] + noise, 0, 255).astype(np.uint8)
 
 
-def network(backbone: str, names: tuple[str, ...] = NAMES) -> PictureNetwork:
+def network(backbone: str, names: tuple[str, ...] = NAMES) -> ClassifierNetwork:
     """Pretrained where the weights come bundled; a head and references that tell blots apart more
     or less.
     """
-    places = WeightPlaces(None, Path("unused"), "")
+    places = WeightSources(None, Path("unused"), "")
     loaded = load_backbone(
         BACKBONES[backbone], "random" if BACKBONES[backbone].weights_file else "pretrained", places
     )
-    made = PictureNetwork(loaded.backbone, loaded.network, len(names))
+    made = ClassifierNetwork(loaded.backbone, loaded.network, len(names))
     embeddings = embed(made, [blots(np.random.default_rng(seed), 224, 224) for seed in range(12)])
     labels = np.arange(12) % len(names)
     spread = embeddings.std(axis=0) + 1e-6
@@ -78,13 +78,13 @@ def network(backbone: str, names: tuple[str, ...] = NAMES) -> PictureNetwork:
     return made
 
 
-def embed(made: PictureNetwork, pictures: list[NDArray[np.uint8]]) -> NDArray[np.float32]:
+def embed(made: ClassifierNetwork, pictures: list[NDArray[np.uint8]]) -> NDArray[np.float32]:
     with torch.inference_mode():
         return torch.cat([made(torch.from_numpy(picture))[1] for picture in pictures]).numpy()
 
 
 def trained(
-    made: PictureNetwork, caches: Path, names: tuple[str, ...] = NAMES, reject: float = 0.9
+    made: ClassifierNetwork, caches: Path, names: tuple[str, ...] = NAMES, reject: float = 0.9
 ) -> Trained:
     classes = tuple(ClassLabel(f"c{number:03d}", name) for number, name in enumerate(names, 1))
     config = RunConfig(

@@ -7,24 +7,24 @@ import torch
 from PIL import Image
 
 from training.networks.backbones import BACKBONES
-from training.networks.classifier import PictureNetwork
-from training.networks.embeddings import embed_pictures
+from training.networks.classifier import ClassifierNetwork
+from training.networks.embeddings import embed_images
 from training.networks.precision import (
-    CANDIDATES,
-    COARSE,
-    EXACT,
+    BF16,
+    FP32,
     PLAIN,
-    choose_arithmetic,
+    PRECISIONS,
+    choose_precision,
     fastest,
-    measure_arithmetic,
+    time_precisions,
 )
 
 
 @pytest.fixture(scope="module")
-def network() -> PictureNetwork:
+def network() -> ClassifierNetwork:
     torch.manual_seed(0)
     backbone = BACKBONES["resnet18"]
-    return PictureNetwork(backbone, backbone.build(), 2)
+    return ClassifierNetwork(backbone, backbone.build(), 2)
 
 
 def pictures() -> list[Image.Image]:
@@ -32,51 +32,51 @@ def pictures() -> list[Image.Image]:
     return [Image.fromarray(value) for value in values]
 
 
-def test_every_candidate_is_measured_and_the_fastest_taken(network: PictureNetwork) -> None:
-    seconds = measure_arithmetic(network, tuple(CANDIDATES.values()), batch=2, rounds=2)
-    assert set(seconds) == set(CANDIDATES) and all(0 < value < 60 for value in seconds.values())
+def test_every_candidate_is_measured_and_the_fastest_taken(network: ClassifierNetwork) -> None:
+    seconds = time_precisions(network, tuple(PRECISIONS.values()), batch=2, rounds=2)
+    assert set(seconds) == set(PRECISIONS) and all(0 < value < 60 for value in seconds.values())
 
 
 @pytest.mark.parametrize(
     ("seconds", "chosen"),
     [
-        ((3.0, 2.0, 1.0), COARSE),
-        ((3.0, 2.0, 1.95), EXACT),
+        ((3.0, 2.0, 1.0), BF16),
+        ((3.0, 2.0, 1.95), FP32),
         ((1.0, 2.0, 1.5), PLAIN),
-        ((2.0, 3.0, 1.0), COARSE),
+        ((2.0, 3.0, 1.0), BF16),
     ],
 )
 def test_coarse_numbers_must_be_clearly_faster(seconds: tuple[float, ...], chosen: object) -> None:
-    assert fastest(dict(zip(CANDIDATES, seconds, strict=True))) is chosen
+    assert fastest(dict(zip(PRECISIONS, seconds, strict=True))) is chosen
 
 
 def test_the_choice_is_noted_and_asked_for_only_once(
-    network: PictureNetwork, tmp_path: Path
+    network: ClassifierNetwork, tmp_path: Path
 ) -> None:
     note = tmp_path / "cache" / "arithmetic.json"
-    first = choose_arithmetic(network, note)
+    first = choose_precision(network, note)
     (key,) = json.loads(note.read_text())
     assert key.startswith("resnet18, ") and torch.__version__ in key
-    other = next(name for name in CANDIDATES if name != first.name)
+    other = next(name for name in PRECISIONS if name != first.name)
     note.write_text(json.dumps({key: other}))
-    assert choose_arithmetic(network, note).name == other
+    assert choose_precision(network, note).name == other
 
 
 @pytest.mark.parametrize("junk", ["", "[]", "{", '{"x": 1}'])
 def test_a_note_without_sense_is_made_again(
-    junk: str, network: PictureNetwork, tmp_path: Path
+    junk: str, network: ClassifierNetwork, tmp_path: Path
 ) -> None:
     note = tmp_path / "arithmetic.json"
     note.write_text(junk)
-    assert choose_arithmetic(network, note).name in json.loads(note.read_text()).values()
+    assert choose_precision(network, note).name in json.loads(note.read_text()).values()
 
 
 def test_layouts_give_the_same_embeddings_and_coarse_numbers_nearly(
-    network: PictureNetwork,
+    network: ClassifierNetwork,
 ) -> None:
-    plain = embed_pictures(network, pictures(), PLAIN)
-    assert embed_pictures(network, pictures(), EXACT) == pytest.approx(plain, abs=1e-4)
-    coarse = embed_pictures(network, pictures(), COARSE)
+    plain = embed_images(network, pictures(), PLAIN)
+    assert embed_images(network, pictures(), FP32) == pytest.approx(plain, abs=1e-4)
+    coarse = embed_images(network, pictures(), BF16)
     cosines = (
         (plain * coarse).sum(1) / np.linalg.norm(plain, axis=1) / np.linalg.norm(coarse, axis=1)
     )

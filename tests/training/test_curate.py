@@ -16,10 +16,10 @@ from training.fitting.label_issues import (
 from training.fitting.linear_head import fit_head
 from training.metrics import softmax, wilson_interval
 from training.networks.backbones import BACKBONES, load_backbone
-from training.networks.classifier import PictureNetwork
-from training.networks.embeddings import embed_pictures
+from training.networks.classifier import ClassifierNetwork
+from training.networks.embeddings import embed_images
 from training.networks.novelty import choose_references, out_of_fold_novelty, reject_threshold
-from training.networks.weights import WeightPlaces
+from training.networks.weights import WeightSources
 
 SEEDS = 10
 NAMES = ("mammal", "plant")
@@ -31,9 +31,9 @@ def seen(tmp_path_factory: pytest.TempPathFactory) -> dict[str, np.ndarray]:
     loaded = load_backbone(
         BACKBONES["efficientnet_lite0"],
         "pretrained",
-        WeightPlaces(None, tmp_path_factory.mktemp("w"), ""),
+        WeightSources(None, tmp_path_factory.mktemp("w"), ""),
     )
-    network = PictureNetwork(loaded.backbone, loaded.network, 2)
+    network = ClassifierNetwork(loaded.backbone, loaded.network, 2)
     paths = {"mammal": stamps("animals/mammals"), "plant": stamps("plants")}
     known = {path for group in paths.values() for path in group}
     paths["stranger"] = [
@@ -44,7 +44,7 @@ def seen(tmp_path_factory: pytest.TempPathFactory) -> dict[str, np.ndarray]:
     return {
         name: np.concatenate(
             [
-                embed_pictures(network, [on_white(p) for p in group[at : at + 16]])
+                embed_images(network, [on_white(p) for p in group[at : at + 16]])
                 for at in range(0, len(group), 16)
             ]
         )

@@ -27,8 +27,8 @@ from training.export.model_folder import (
     outputs_of,
 )
 from training.networks.backbones import BACKBONES
-from training.networks.classifier import from_delivered, read_state
-from training.networks.onnx_graph import OUTPUTS, _kept, filled_graph
+from training.networks.classifier import from_exported, read_state_dict
+from training.networks.onnx_graph import OUTPUTS, onnx_model, read_cached_graph
 from training.predict import open_model
 from training.run_folder import RunError
 
@@ -122,9 +122,9 @@ def test_the_torch_files_make_the_same_network_again(exported: tuple[Trained, Pa
     made, folder = exported
     config = json.loads((folder / "config.json").read_text())
     state, novelty = (
-        read_state(folder / name) for name in ("model.safetensors", "novelty.safetensors")
+        read_state_dict(folder / name) for name in ("model.safetensors", "novelty.safetensors")
     )
-    again = from_delivered(config, state, novelty)
+    again = from_exported(config, state, novelty)
     pictures = exporting.odd_pictures(4)
     one, other = (
         [outputs_of(each, picture) for picture in pictures] for each in (made.network, again)
@@ -197,7 +197,7 @@ def test_a_class_with_few_or_no_references_is_no_trouble_to_the_graph(
     references, picture = made.references.numpy(), exporting.odd_pictures(3)[2]
     for bounds in ((0, 1, 1, 3), (0, 0, 2, 5), (0, 3, 3, 3), (0, 1, 2, 2)):
         made.set_references(References(made.scale.numpy(), references[: bounds[-1]], bounds))
-        onnx.save(filled_graph(made, caches / "graphs"), tmp_path / "model.onnx")
+        onnx.save(onnx_model(made, caches / "graphs"), tmp_path / "model.onnx")
         session = onnxruntime.InferenceSession(
             tmp_path / "model.onnx", providers=["CPUExecutionProvider"]
         )
@@ -211,9 +211,9 @@ def test_a_damaged_graph_counts_as_none(
     whole = kept_graph(caches).read_bytes()
     for content in (whole[:-1], whole[:999] + bytes(1) + whole[1000:], b"", whole[32:]):
         (tmp_path / "graph").write_bytes(content)
-        assert _kept(tmp_path / "graph") is None
+        assert read_cached_graph(tmp_path / "graph") is None
     (tmp_path / "graph").write_bytes(whole)
-    assert _kept(tmp_path / "graph") is not None
+    assert read_cached_graph(tmp_path / "graph") is not None
 
 
 def test_a_graph_that_computes_otherwise_is_refused_and_forgotten(
@@ -239,8 +239,8 @@ def test_a_graph_is_made_anew_and_used_where_none_can_be_read_or_kept(
     lite: tuple[Trained, Path], tmp_path: Path, caches: Path
 ) -> None:
     (tmp_path / kept_graph(caches).name).mkdir()  # in the way
-    written = filled_graph(lite[0].network, tmp_path)
-    kept = filled_graph(lite[0].network, caches / "graphs")
+    written = onnx_model(lite[0].network, tmp_path)
+    kept = onnx_model(lite[0].network, caches / "graphs")
     assert [node.op_type for node in written.graph.node] == [
         node.op_type for node in kept.graph.node
     ]

@@ -16,7 +16,7 @@ from PIL import Image
 
 from tests.training.conftest import LoopbackServer, on_white, stamps
 from training.fitting.linear_head import STRENGTHS
-from training.networks.classifier import PictureNetwork, from_delivered, read_state
+from training.networks.classifier import ClassifierNetwork, from_exported, read_state_dict
 from training.phrases import percent
 from training.predict import open_model
 from training.run import fit
@@ -50,12 +50,12 @@ def measured(folder: Path) -> dict[str, Any]:
     }
 
 
-def network_of(folder: Path, name: str = "model.safetensors") -> PictureNetwork:
+def network_of(folder: Path, name: str = "model.safetensors") -> ClassifierNetwork:
     model = folder / "model"
-    return from_delivered(
+    return from_exported(
         read(model / "config.json"),
-        read_state(model / name),
-        read_state(model / "novelty.safetensors"),
+        read_state_dict(model / name),
+        read_state_dict(model / "novelty.safetensors"),
     )
 
 
@@ -377,9 +377,9 @@ def test_planted_copies_of_pictures_stay_in_their_part(
     """Only up to the split: features and groups are what is looked at."""
     from training.images.split import assign_groups, count_leaks, find_near_duplicates, split_rows
     from training.networks.backbones import BACKBONES, load_backbone
-    from training.networks.embeddings import Extractor
-    from training.networks.precision import EXACT
-    from training.networks.weights import WeightPlaces
+    from training.networks.embeddings import FeatureExtractor
+    from training.networks.precision import FP32
+    from training.networks.weights import WeightSources
     from training.run_folder import ImageRow
 
     rows = read_manifest(untrained_run)
@@ -396,10 +396,10 @@ def test_planted_copies_of_pictures_stay_in_their_part(
         rows.append(ImageRow(file, row.class_id, digest))
         planted[file] = row.file
     loaded = load_backbone(
-        BACKBONES["efficientnet_lite0"], "pretrained", WeightPlaces(None, Path(), "")
+        BACKBONES["efficientnet_lite0"], "pretrained", WeightSources(None, Path(), "")
     )
-    network = PictureNetwork(loaded.backbone, loaded.network, 2)
-    extractor = Extractor(network, EXACT, untrained_run, untrained_run / "cache")
+    network = ClassifierNetwork(loaded.backbone, loaded.network, 2)
+    extractor = FeatureExtractor(network, FP32, untrained_run, untrained_run / "cache")
     features = extractor.extract(rows, lambda done, total: None)
     duplicates = find_near_duplicates(features.rows, features.fingerprints, features.embeddings)
     split = split_rows(read_config(untrained_run), assign_groups(rows, duplicates))

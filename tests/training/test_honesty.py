@@ -16,9 +16,9 @@ from training.images.folder import import_folder
 from training.images.split import split_rows
 from training.metrics import measure
 from training.networks.backbones import BACKBONES, load_backbone
-from training.networks.classifier import PictureNetwork
-from training.networks.embeddings import embed_pictures
-from training.networks.weights import WeightPlaces
+from training.networks.classifier import ClassifierNetwork
+from training.networks.embeddings import embed_images
+from training.networks.weights import WeightSources
 from training.run import fit
 from training.run_folder import ClassLabel, ImageRow, RunConfig, write_config, write_manifest
 
@@ -48,12 +48,12 @@ def noise(count: int, seed: int = 0) -> list[Image.Image]:
 def noise_embeddings() -> tuple[np.ndarray, list[int]]:
     """Embeddings of the noise by the bundled network, and their groups of near copies."""
     loaded = load_backbone(
-        BACKBONES["efficientnet_lite0"], "pretrained", WeightPlaces(None, Path(), "")
+        BACKBONES["efficientnet_lite0"], "pretrained", WeightSources(None, Path(), "")
     )
-    network = PictureNetwork(loaded.backbone, loaded.network, 2)
+    network = ClassifierNetwork(loaded.backbone, loaded.network, 2)
     pictures = noise(NOISE_PICTURES)
     embeddings = np.concatenate(
-        [embed_pictures(network, pictures[at : at + 16]) for at in range(0, len(pictures), 16)]
+        [embed_images(network, pictures[at : at + 16]) for at in range(0, len(pictures), 16)]
     )
     pairs = near_duplicate_pairs([fingerprint(picture) for picture in pictures], embeddings)
     return embeddings, list(group_by_pairs(len(pictures), list(pairs)))

@@ -6,8 +6,8 @@ from torch.nn import functional
 
 from training.networks.backbones import BACKBONES
 from training.networks.catalogue import CROP
-from training.networks.classifier import PictureNetwork, from_delivered
-from training.networks.embeddings import embed_pictures
+from training.networks.classifier import ClassifierNetwork, from_exported
+from training.networks.embeddings import embed_images
 from training.networks.novelty import choose_references
 
 SIZES = [
@@ -23,9 +23,9 @@ SIZES = [
 ]
 
 
-def network(name: str = "resnet18") -> PictureNetwork:
+def network(name: str = "resnet18") -> ClassifierNetwork:
     torch.manual_seed(0)
-    return PictureNetwork(BACKBONES[name], BACKBONES[name].build(), classes=3)
+    return ClassifierNetwork(BACKBONES[name], BACKBONES[name].build(), classes=3)
 
 
 def picture(height: int, width: int, seed: int = 0) -> torch.Tensor:
@@ -78,7 +78,7 @@ def test_maps_average_to_the_logits_without_their_bias() -> None:
 def test_embeddings_of_a_batch_are_those_of_single_pictures() -> None:
     net = network("efficientnet_lite0")
     arrays = [picture(height, width, seed) for seed, (height, width) in enumerate(SIZES)]
-    batch = embed_pictures(net, [Image.fromarray(array.numpy()) for array in arrays])
+    batch = embed_images(net, [Image.fromarray(array.numpy()) for array in arrays])
     with torch.inference_mode():
         single = np.concatenate([net(array)[1].numpy() for array in arrays])
     assert np.abs(batch - single).max() < 1e-4
@@ -113,7 +113,7 @@ def test_the_delivered_state_is_that_of_the_architecture_it_names(name: str) -> 
     import torchvision
 
     net = network(name)
-    state, backbone = net.delivered_state(), net.backbone
+    state, backbone = net.exported_state_dict(), net.backbone
     oracle = timm.create_model(backbone.architecture, num_classes=3).eval()
     assert list(state) == list(oracle.state_dict())
     oracle.load_state_dict(state, strict=True)
@@ -121,7 +121,7 @@ def test_the_delivered_state_is_that_of_the_architecture_it_names(name: str) -> 
         oracle = torchvision.models.get_model(backbone.architecture, num_classes=3).eval()
         oracle.load_state_dict(state, strict=True)
     image = picture(300, 200)
-    again = from_delivered(
+    again = from_exported(
         {"backbone": name, "num_classes": 3, "temperature": 2.0}, state, net.novelty_state()
     )
     with torch.inference_mode():

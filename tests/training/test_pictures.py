@@ -11,10 +11,10 @@ from tests.training.tuning import SIDE, tiny_network
 from training.images.decode import read_image
 from training.networks.catalogue import CROP
 from training.networks.image_cache import (
-    DRAWS,
+    RANDOM_PARAMETERS,
     Augmentation,
     Feed,
-    PictureCache,
+    ImageCache,
     eval_view,
     open_cache,
     train_view,
@@ -43,7 +43,7 @@ def run(tmp_path: Path) -> tuple[Path, list[ImageRow]]:
     return tmp_path, rows
 
 
-def filled(run: tuple[Path, list[ImageRow]]) -> PictureCache:
+def filled(run: tuple[Path, list[ImageRow]]) -> ImageCache:
     folder, rows = run
     cache = open_cache(folder / "cache", rows, SIDE)
     cache.fill(tiny_network(), rows, folder, lambda done, total: None)
@@ -114,7 +114,7 @@ def test_a_picture_that_has_gone_is_an_error_with_its_name(
 
 def test_the_train_view_depends_on_its_draws_alone() -> None:
     squares = torch.randint(0, 256, (6, SIDE, SIDE, 3), dtype=torch.uint8)
-    draws, augmentation = torch.rand(6, DRAWS), Augmentation(erase=0.5)
+    draws, augmentation = torch.rand(6, RANDOM_PARAMETERS), Augmentation(erase=0.5)
     whole = train_view(squares, draws, augmentation, unchanged)
     assert whole.shape == (6, 3, CROP, CROP) and whole.dtype == torch.float32
     assert torch.equal(whole, train_view(squares, draws, augmentation, unchanged))
@@ -124,7 +124,9 @@ def test_the_train_view_depends_on_its_draws_alone() -> None:
     ]
     assert torch.allclose(whole, torch.cat(halves), atol=1e-3)
     assert not torch.allclose(
-        whole, train_view(squares, torch.rand(6, DRAWS), augmentation, unchanged), atol=10
+        whole,
+        train_view(squares, torch.rand(6, RANDOM_PARAMETERS), augmentation, unchanged),
+        atol=10,
     )
 
 
@@ -137,7 +139,7 @@ def gradient() -> torch.Tensor:
 
 
 def test_without_any_augmentation_the_train_view_is_the_whole_square() -> None:
-    view = train_view(gradient(), torch.rand(1, DRAWS), STILL, unchanged)
+    view = train_view(gradient(), torch.rand(1, RANDOM_PARAMETERS), STILL, unchanged)
     expected = torch.nn.functional.interpolate(
         gradient().permute(0, 3, 1, 2).float(), (CROP, CROP), mode="bilinear"
     )
@@ -145,19 +147,22 @@ def test_without_any_augmentation_the_train_view_is_the_whole_square() -> None:
 
 
 def test_mirroring_turning_and_cropping_each_do_as_they_are_called() -> None:
-    still = train_view(gradient(), torch.rand(1, DRAWS), STILL, unchanged)
+    still = train_view(gradient(), torch.rand(1, RANDOM_PARAMETERS), STILL, unchanged)
     mirrored = train_view(
-        gradient(), torch.rand(1, DRAWS), dataclasses.replace(STILL, mirror=1.0), unchanged
+        gradient(),
+        torch.rand(1, RANDOM_PARAMETERS),
+        dataclasses.replace(STILL, mirror=1.0),
+        unchanged,
     )
     assert torch.allclose(mirrored, still.flip(3), atol=0.1)
-    draws = torch.ones(1, DRAWS)  # the largest turn, to the one side
+    draws = torch.ones(1, RANDOM_PARAMETERS)  # the largest turn, to the one side
     turned = train_view(gradient(), draws, dataclasses.replace(STILL, turn=90.0), unchanged)
     middle = CROP // 2
     assert torch.allclose(turned[0, :, middle, middle], still[0, :, middle, middle], atol=1.5)
     assert torch.allclose(
         turned[0, 1, middle], still[0, 0, middle], atol=1.5
     )  # across is now what was down
-    draws = torch.zeros(1, DRAWS)  # the smallest crop, furthest to the left and top
+    draws = torch.zeros(1, RANDOM_PARAMETERS)  # the smallest crop, furthest to the left and top
     cropped = train_view(gradient(), draws, dataclasses.replace(STILL, least_area=0.25), unchanged)
     assert cropped[0, :2].min() < 2
     assert cropped[0, :2].max() == pytest.approx(SIDE / 2, abs=2)
@@ -165,7 +170,7 @@ def test_mirroring_turning_and_cropping_each_do_as_they_are_called() -> None:
 
 def test_colours_change_by_no_more_than_their_factors() -> None:
     square = torch.full((64, SIDE, SIDE, 3), 100, dtype=torch.uint8)
-    draws = torch.rand(64, DRAWS)
+    draws = torch.rand(64, RANDOM_PARAMETERS)
     brighter = train_view(square, draws, dataclasses.replace(STILL, brightness=0.2), unchanged)
     assert brighter.min() >= 80 - 1e-3 and brighter.max() <= 120 + 1e-3 and brighter.std() > 5
     alike = train_view(
@@ -175,7 +180,10 @@ def test_colours_change_by_no_more_than_their_factors() -> None:
         alike, torch.full_like(alike, 100.0), atol=1e-2
     )  # grey and even: nothing to change
     paler = train_view(
-        gradient(), torch.zeros(1, DRAWS), dataclasses.replace(STILL, saturation=1.0), unchanged
+        gradient(),
+        torch.zeros(1, RANDOM_PARAMETERS),
+        dataclasses.replace(STILL, saturation=1.0),
+        unchanged,
     )
     assert torch.allclose(paler[:, 0], paler[:, 1], atol=1e-2) and torch.allclose(
         paler[:, 0], paler[:, 2], atol=1e-2
@@ -185,7 +193,7 @@ def test_colours_change_by_no_more_than_their_factors() -> None:
 def test_erasing_makes_a_rectangle_plain_in_the_chosen_share() -> None:
     square = torch.full((200, SIDE, SIDE, 3), 255, dtype=torch.uint8)
     view = train_view(
-        square, torch.rand(200, DRAWS), dataclasses.replace(STILL, erase=0.3), unchanged
+        square, torch.rand(200, RANDOM_PARAMETERS), dataclasses.replace(STILL, erase=0.3), unchanged
     )
     erased = (view == 0).all(dim=1).float().mean(dim=(1, 2))
     assert 0.2 < (erased > 0).float().mean() < 0.4

@@ -9,14 +9,14 @@ import torch
 
 from tests.training.conftest import LoopbackServer
 from training.networks.backbones import BACKBONES, load_backbone
-from training.networks.weights import WeightPlaces, WeightsUnavailableError, find_weights
+from training.networks.weights import WeightSources, WeightsUnavailableError, find_weights
 
 CONTENT = b"weights" * 1000
 NAME = f"net-{hashlib.sha256(CONTENT).hexdigest()[:8]}.pth"
 
 
-def places(tmp_path: Path, url: str, folder: Path | None = None) -> WeightPlaces:
-    return WeightPlaces(folder, tmp_path / "cache", url)
+def places(tmp_path: Path, url: str, folder: Path | None = None) -> WeightSources:
+    return WeightSources(folder, tmp_path / "cache", url)
 
 
 def test_weights_are_downloaded_once_and_then_taken_from_the_cache(
@@ -111,13 +111,12 @@ def test_the_bundled_network_has_its_real_weights_under_the_names_that_timm_know
     import timm
 
     loaded = load_backbone(
-        BACKBONES["efficientnet_lite0"], "pretrained", WeightPlaces(None, Path(), "")
+        BACKBONES["efficientnet_lite0"], "pretrained", WeightSources(None, Path(), "")
     )
     backbone = loaded.backbone
     oracle = timm.create_model("tf_efficientnet_lite0", num_classes=0).eval()
     ours = {
-        backbone.delivered_name(name): tensor
-        for name, tensor in loaded.network.state_dict().items()
+        backbone.exported_name(name): tensor for name, tensor in loaded.network.state_dict().items()
     }
     assert list(ours) == list(oracle.state_dict())
     oracle.load_state_dict(ours, strict=True)

@@ -1,7 +1,7 @@
 """A tiny network and digits to fine-tune it on; as a program, one fine-tuning that may kill itself
 or be one of many.
 
-`python tuning.py FOLDER OUT --die-after STEPS`; started by torchrun, its processes share the work.
+`python tuning.py FOLDER OUT --die-after STEPS`; started by torchrun, its distributed share the work.
 """
 
 from __future__ import annotations
@@ -16,16 +16,26 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from training.finetuning.distributed import ALONE, Processes, connected
-from training.finetuning.trainer import Job, Material, Recipe, Tuned, dismiss, finetune, follow
+from training.finetuning.distributed import SINGLE_PROCESS, DistributedContext, process_group
+from training.finetuning.trainer import (
+    TrainConfig,
+    TrainContext,
+    TrainData,
+    TrainResult,
+    finetune,
+    shutdown_workers,
+    worker_loop,
+)
 from training.networks.backbones import Backbone
-from training.networks.classifier import PictureNetwork
+from training.networks.classifier import ClassifierNetwork
 from training.networks.image_cache import open_cache
-from training.networks.precision import EXACT
+from training.networks.precision import FP32
 from training.run_folder import ImageRow
 
 SIDE = 232
-RECIPE = Recipe(most_epochs_cpu=4, batch=10, rate=3e-3, head_rate=1e-2, depth_groups=2, clip=5.0)
+CONFIG = TrainConfig(
+    max_epochs_cpu=4, batch=10, rate=3e-3, head_rate=1e-2, depth_groups=2, clip=5.0
+)
 NO_LIMIT = 1e6  # seconds
 
 
@@ -65,19 +75,19 @@ TINY = Backbone(
     classifier="head",
     build=TinyBody,
     last_map=lambda body, pictures: body(pictures),
-    delivered_name=lambda name: name,
+    exported_name=lambda name: name,
 )
 
 
-def tiny_network(classes: int = 3, backbone: Backbone = TINY) -> PictureNetwork:
+def tiny_network(classes: int = 3, backbone: Backbone = TINY) -> ClassifierNetwork:
     """The same random network each time, with a head of zeros."""
     torch.manual_seed(0)
-    network = PictureNetwork(backbone, backbone.build(), classes)
+    network = ClassifierNetwork(backbone, backbone.build(), classes)
     network.set_head(torch.zeros(classes, backbone.dimension), torch.zeros(classes), 1.0)
     return network
 
 
-def digits(folder: Path, counts: tuple[int, ...] = (14, 14, 14), val: int = 4) -> Material:
+def digits(folder: Path, counts: tuple[int, ...] = (14, 14, 14), val: int = 4) -> TrainData:
     """Written digits 0, 1, 2... enlarged to squares, so many of each, of which `val` are for
     val.
     """
@@ -99,7 +109,7 @@ def digits(folder: Path, counts: tuple[int, ...] = (14, 14, 14), val: int = 4) -
     place_in_class = np.concatenate([np.arange(count) for count in counts])
     held_out = place_in_class < val
     weights = np.ones(len(labels), np.float32)
-    return Material(
+    return TrainData(
         cache, labels, np.flatnonzero(~held_out), np.flatnonzero(held_out), len(counts), weights
     )
 
@@ -115,15 +125,17 @@ def main() -> None:
     )  # those come where used
     torch.set_num_threads(1)
     names = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
-    processes = (
-        Processes(*(int(os.environ[name]) for name in names)) if "RANK" in os.environ else ALONE
+    distributed = (
+        DistributedContext(*(int(os.environ[name]) for name in names))
+        if "RANK" in os.environ
+        else SINGLE_PROCESS
     )
-    with connected(processes):
-        if not processes.first:
-            follow(processes, {"tiny": TINY})
+    with process_group(distributed):
+        if not distributed.is_main:
+            worker_loop(distributed, {"tiny": TINY})
             return
-        tuned = _tune(options, processes)
-        dismiss(processes)
+        tuned = _tune(options, distributed)
+        shutdown_workers(distributed)
     torch.save(
         {
             "state": tuned.state,
@@ -134,14 +146,16 @@ def main() -> None:
     )
 
 
-def _tune(options: argparse.Namespace, processes: Processes) -> Tuned:
+def _tune(options: argparse.Namespace, distributed: DistributedContext) -> TrainResult:
     def report(done: int, total: int, message: str) -> None:
         if options.die_after and done == options.die_after:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    job = Job(options.folder, NO_LIMIT, EXACT, processes, report, checkpoint_seconds=0.0)
-    tuned = finetune(tiny_network(), digits(options.folder), RECIPE, job)
-    assert isinstance(tuned, Tuned), tuned
+    context = TrainContext(
+        options.folder, NO_LIMIT, FP32, distributed, report, checkpoint_seconds=0.0
+    )
+    tuned = finetune(tiny_network(), digits(options.folder), CONFIG, context)
+    assert isinstance(tuned, TrainResult), tuned
     return tuned
 
 

@@ -24,8 +24,8 @@ import training
 from training.export.model_card import model_card
 from training.export.try_page import TryPage, write_try_page
 from training.networks.catalogue import CROP
-from training.networks.classifier import PictureNetwork, read_state
-from training.networks.onnx_graph import filled_graph, forget_graph
+from training.networks.classifier import ClassifierNetwork, read_state_dict
+from training.networks.onnx_graph import forget_cached_graph, onnx_model
 from training.predict import Model, Outputs, open_model
 from training.run_folder import ClassLabel, RunConfig, RunError, write_json, write_text
 
@@ -48,7 +48,7 @@ Look = Callable[[NDArray[np.uint8]], Outputs]
 class Trained:
     """What training leaves to be exported."""
 
-    network: PictureNetwork
+    network: ClassifierNetwork
     """On the CPU, with its head, temperature and references in place."""
     classes: tuple[ClassLabel, ...]
     config: RunConfig
@@ -144,7 +144,7 @@ def model_config(trained: Trained) -> dict[str, Any]:
     }
 
 
-def outputs_of(network: PictureNetwork, picture: NDArray[np.uint8]) -> Outputs:
+def outputs_of(network: ClassifierNetwork, picture: NDArray[np.uint8]) -> Outputs:
     """What the torch module says about one picture uint8 [h, w, 3]."""
     with torch.inference_mode():
         probabilities, embedding, cam, novelty = (
@@ -167,7 +167,7 @@ def _portable(config: RunConfig) -> dict[str, Any]:
 def _write_weights(trained: Trained, folder: Path) -> None:
     from safetensors.torch import save_file
 
-    state = trained.network.delivered_state()
+    state = trained.network.exported_state_dict()
     save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
     torch.save(state, folder / "model.pth")
     save_file(trained.network.novelty_state(), folder / "novelty.safetensors")
@@ -179,7 +179,7 @@ def _write_onnx(trained: Trained, path: Path) -> None:
     """One file, any picture size, with what a reader needs to know in its metadata."""
     import onnx
 
-    graph = filled_graph(trained.network, _graphs_folder(trained.config))
+    graph = onnx_model(trained.network, _graphs_folder(trained.config))
     metadata = {
         "classes": json.dumps([label.name for label in trained.classes], ensure_ascii=False),
         "backbone": trained.network.backbone.name,
@@ -219,20 +219,20 @@ def _write_reference(draft: _Draft) -> None:
 def _compare(draft: _Draft) -> None:
     """Read every written form of the model back and refuse if one is not the trained network."""
     network = draft.trained.network
-    state = network.delivered_state()
+    state = network.exported_state_dict()
     written = {
         "model.safetensors": state,
         "model.pth": state,
         "novelty.safetensors": network.novelty_state(),
     }
     for name, tensors in written.items():
-        if not _same_tensors(tensors, read_state(draft.folder / name)):
+        if not _same_tensors(tensors, read_state_dict(draft.folder / name)):
             raise _refusal(f"{name} holds other numbers than the trained network.")
     worst = largest_difference(
         draft.expected, [draft.onnx.run(picture) for picture in draft.pictures]
     )
     if not worst < _TOLERANCE:
-        forget_graph(network.backbone, _graphs_folder(draft.trained.config))
+        forget_cached_graph(network.backbone, _graphs_folder(draft.trained.config))
         raise _refusal(
             f"model.onnx predicts otherwise than the trained network: it differs by {worst:.2g}."
         )

@@ -19,17 +19,17 @@ _PATIENCE = timedelta(
 
 
 @dataclass(frozen=True)
-class Processes:
+class DistributedContext:
     """Which of how many processes this one is, as torchrun says in RANK, WORLD_SIZE and
     LOCAL_RANK.
     """
 
     rank: int = 0
-    world: int = 1
+    world_size: int = 1
     local_rank: int = 0
 
     @property
-    def first(self) -> bool:
+    def is_main(self) -> bool:
         """Whether this is the process that reads and writes the run folder."""
         return self.rank == 0
 
@@ -42,15 +42,15 @@ class Processes:
         most.
         """
         length = end - start
-        return start + length * self.rank // self.world, start + length * (
+        return start + length * self.rank // self.world_size, start + length * (
             self.rank + 1
-        ) // self.world
+        ) // self.world_size
 
     def add(self, tensors: Sequence[Tensor]) -> None:
         """Replace each tensor by its sum over all processes; all have the same shapes in the same
         order.
         """
-        if self.world == 1 or not tensors:
+        if self.world_size == 1 or not tensors:
             return
         together = torch.cat(
             [tensor.reshape(-1) for tensor in tensors]
@@ -63,7 +63,7 @@ class Processes:
 
     def any(self, here: bool) -> bool:
         """Whether it holds in any process."""
-        if self.world == 1:
+        if self.world_size == 1:
             return here
         flag = torch.tensor([int(here)])
         dist.all_reduce(flag, dist.ReduceOp.MAX)
@@ -85,27 +85,27 @@ class Processes:
         return received.numpy().tobytes()
 
 
-ALONE = Processes()
+SINGLE_PROCESS = DistributedContext()
 
 
 @contextmanager
-def connected(processes: Processes) -> Iterator[None]:
+def process_group(distributed: DistributedContext) -> Iterator[None]:
     """Join the others for as long as this lasts; nothing to do for one process alone.
 
     Where to meet is read by torch itself from what torchrun has set. Words travel over gloo,
     gradients on GPUs over NCCL, so that a process that waits for hours leaves its GPU alone.
     """
-    if processes.world == 1:
+    if distributed.world_size == 1:
         yield
         return
     cuda = (
         torch.cuda.is_available()
     )  # whatever the run then computes on: all processes must meet the same way
     if cuda:
-        torch.cuda.set_device(processes.local_rank)
+        torch.cuda.set_device(distributed.local_rank)
     backend = "cpu:gloo,cuda:nccl" if cuda else "gloo"
     dist.init_process_group(
-        backend, rank=processes.rank, world_size=processes.world, timeout=_PATIENCE
+        backend, rank=distributed.rank, world_size=distributed.world_size, timeout=_PATIENCE
     )
     try:
         yield

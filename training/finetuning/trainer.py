@@ -33,20 +33,20 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 import training
 from training.finetuning.checkpoint import read_checkpoint, write_checkpoint
-from training.finetuning.distributed import ALONE, Processes
+from training.finetuning.distributed import SINGLE_PROCESS, DistributedContext
 from training.metrics import Floats, Labels, log_loss
 from training.networks.backbones import BACKBONES, Backbone
-from training.networks.classifier import PictureNetwork
+from training.networks.classifier import ClassifierNetwork
 from training.networks.image_cache import (
-    DRAWS,
+    RANDOM_PARAMETERS,
     Augmentation,
     Feed,
-    PictureCache,
+    ImageCache,
     attach_cache,
     eval_view,
     train_view,
 )
-from training.networks.precision import CANDIDATES, COARSE, EXACT, Arithmetic
+from training.networks.precision import BF16, FP32, PRECISIONS, Precision
 from training.run_folder import Stopped
 
 Report = Callable[[int, int, str], None]
@@ -71,13 +71,13 @@ _WRITING_SHARE = 0.1  # of the time, at most, that goes into writing checkpoints
 
 
 @dataclass(frozen=True)
-class Recipe:
+class TrainConfig:
     """Every knob of fine-tuning."""
 
     seed: int = 0
-    most_epochs: int = 100
+    max_epochs: int = 100
     """On a GPU, where the budget allows as many."""
-    most_epochs_cpu: int = 20
+    max_epochs_cpu: int = 20
     most_steps: int = 3000
     """Over all epochs, which bounds the epochs of large sets."""
     least_epochs: int = 4
@@ -119,16 +119,16 @@ class Recipe:
         return dataclasses.asdict(self)
 
     @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> Recipe:
+    def from_json(cls, values: Mapping[str, Any]) -> TrainConfig:
         """The inverse of `as_json`."""
         return cls(**{**values, "augmentation": Augmentation(**values["augmentation"])})
 
 
 @dataclass(frozen=True)
-class Material:
+class TrainData:
     """What there is to learn from."""
 
-    cache: PictureCache
+    cache: ImageCache
     """Filled."""
     labels: Labels
     """[n]: class numbers in the order of the cache."""
@@ -148,22 +148,22 @@ class Plan:
     epochs: int
     batch: int
     """Pictures in a step, over all processes."""
-    arithmetic: str
-    """A name of `training.networks.precision.CANDIDATES`."""
+    precision: str
+    """A name of `training.networks.precision.PRECISIONS`."""
     device: str
     """cpu or cuda."""
 
 
 @dataclass(frozen=True)
-class Job:
+class TrainContext:
     """Where and under which limits the training runs, and whom it tells."""
 
     folder: Path
     """For its checkpoint."""
     budget: float
     """Seconds that it may take, earlier attempts included."""
-    arithmetic: Arithmetic
-    processes: Processes = ALONE
+    precision: Precision
+    distributed: DistributedContext = SINGLE_PROCESS
     report: Report = lambda done, total, message: None
     should_stop: Callable[[], bool] = lambda: False
     """Asked after every step."""
@@ -174,13 +174,13 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Tuned:
+class TrainResult:
     """A fine-tuned network and how it came about."""
 
     state: dict[str, Tensor]
-    """Tensors of `body.` and `head.` as in `PictureNetwork.state_dict()`, after the best epoch, on the CPU."""
+    """Tensors of `body.` and `head.` as in `ClassifierNetwork.state_dict()`, after the best epoch, on the CPU."""
     val_logits: Floats
-    """[v, classes] of the val pictures in the order of `Material.val`, by that state."""
+    """[v, classes] of the val pictures in the order of `TrainData.val`, by that state."""
     best: int
     """The epoch with the lowest loss on val, from 1."""
     epochs: list[dict[str, float]]
@@ -194,7 +194,7 @@ class Tuned:
 
 
 @dataclass(frozen=True)
-class NotTuned:
+class NotTrained:
     """No fine-tuned network."""
 
     reason: str
@@ -202,47 +202,49 @@ class NotTuned:
 
 
 def finetune(
-    network: PictureNetwork, material: Material, recipe: Recipe, job: Job
-) -> Tuned | NotTuned:
+    network: ClassifierNetwork, data: TrainData, config: TrainConfig, context: TrainContext
+) -> TrainResult | NotTrained:
     """Train the network on from its present body and head; the network itself stays as it is.
 
     Its head must have been fitted on the train part alone, or the loss on val means nothing. Goes
-    on from the checkpoint in `job.folder` where that is of the same material, recipe and network.
+    on from the checkpoint in `context.folder` where that is of the same data, config and network.
     Runs on the network's device; where a GPU has no room for even one picture, on the CPU. Asked to
     stop it writes a checkpoint and raises Stopped.
     """
     started = time.monotonic()
-    digest = _digest(network, material, recipe)
-    kept = read_checkpoint(job.folder / _CHECKPOINT)
+    digest = _digest(network, data, config)
+    kept = read_checkpoint(context.folder / _CHECKPOINT)
     kept = kept if kept and kept.get("digest") == digest else None
     device = network.temperature.device.type
     if kept and device == "cpu" and kept["plan"]["device"] != "cpu":
         kept = None  # made on a GPU that is no longer there
     try:
-        plan = Plan(**kept["plan"]) if kept else make_plan(network, material, recipe, job, device)
-        return _carried_out(_Start(network, material, recipe, job, digest, started), plan, kept)
+        plan = Plan(**kept["plan"]) if kept else make_plan(network, data, config, context, device)
+        return _carried_out(_Start(network, data, config, context, digest, started), plan, kept)
     except torch.OutOfMemoryError:
-        if device == "cpu" or job.processes.world > 1:
+        if device == "cpu" or context.distributed.world_size > 1:
             raise
-    plan = make_plan(network, material, recipe, job, "cpu")
-    return _carried_out(_Start(network, material, recipe, job, digest, started), plan, None)
+    plan = make_plan(network, data, config, context, "cpu")
+    return _carried_out(_Start(network, data, config, context, digest, started), plan, None)
 
 
-def dismiss(processes: Processes) -> None:
-    """Let the other processes, who are waiting in `follow`, end. For the first process, when it
+def shutdown_workers(distributed: DistributedContext) -> None:
+    """Let the other processes, who are waiting in `worker_loop`, end. For the first process, when it
     needs them no more.
     """
-    if processes.world > 1:
-        processes.send(b"")
+    if distributed.world_size > 1:
+        distributed.send(b"")
 
 
-def follow(processes: Processes, backbones: Mapping[str, Backbone] = BACKBONES) -> None:
+def worker_loop(
+    distributed: DistributedContext, backbones: Mapping[str, Backbone] = BACKBONES
+) -> None:
     """What all processes but the first do: take part in its fine-tunings until it dismisses
     them.
     """
-    while message := processes.receive():
+    while message := distributed.receive():
         order = torch.load(io.BytesIO(message), weights_only=True)
-        start, plan = _ordered(order, processes, backbones)
+        start, plan = _ordered(order, distributed, backbones)
         with suppress(Stopped):
             _Training(start, plan, order["kept"]).run()
 
@@ -256,78 +258,82 @@ def epochs_that_fit(seconds: float, epoch_seconds: float, most: int) -> int:
 
 
 def make_plan(
-    network: PictureNetwork, material: Material, recipe: Recipe, job: Job, device: str
-) -> Plan | NotTuned:
-    """The plan that was given, or batch, arithmetic and epochs by timing a few steps, whose results
+    network: ClassifierNetwork,
+    data: TrainData,
+    config: TrainConfig,
+    context: TrainContext,
+    device: str,
+) -> Plan | NotTrained:
+    """The plan that was given, or batch, precision and epochs by timing a few steps, whose results
     are thrown away.
     """
-    if job.plan:
-        return job.plan
-    most = recipe.most_epochs if device == "cuda" else recipe.most_epochs_cpu
-    least = min(recipe.least_epochs, most)
-    if job.budget <= 0:
-        return NotTuned("The network was not fine-tuned: nothing is left of the time budget.")
-    job.report(0, 0, "Measuring how fast this machine fine-tunes")
-    trial = _Trial(network, material, recipe, job.processes.device(device))
-    arithmetic = trial.choose_arithmetic(job.arithmetic)
-    batch = trial.choose_batch(arithmetic)
-    pictures = len(material.train) + _EVALUATION_SHARE * len(material.val)
-    epoch_seconds = pictures * trial.seconds_per_picture(batch, arithmetic)
+    if context.plan:
+        return context.plan
+    most = config.max_epochs if device == "cuda" else config.max_epochs_cpu
+    least = min(config.least_epochs, most)
+    if context.budget <= 0:
+        return NotTrained("The network was not fine-tuned: nothing is left of the time budget.")
+    context.report(0, 0, "Measuring how fast this machine fine-tunes")
+    trial = _Trial(network, data, config, context.distributed.device(device))
+    precision = trial.choose_precision(context.precision)
+    batch = trial.choose_batch(precision)
+    pictures = len(data.train) + _EVALUATION_SHARE * len(data.val)
+    epoch_seconds = pictures * trial.seconds_per_picture(batch, precision)
     if device == "cuda":
-        epoch_seconds /= job.processes.world
+        epoch_seconds /= context.distributed.world_size
     most = min(
-        most, max(recipe.least_epochs, recipe.most_steps // steps_of(len(material.train), batch))
+        most, max(config.least_epochs, config.most_steps // steps_per_epoch(len(data.train), batch))
     )
-    epochs = epochs_that_fit(_BUDGET_SHARE * job.budget, epoch_seconds, most)
+    epochs = epochs_that_fit(_BUDGET_SHARE * context.budget, epoch_seconds, most)
     if epochs < least:
-        return NotTuned(
+        return NotTrained(
             f"One epoch of fine-tuning takes about {epoch_seconds:.3g} s here; {least} would not fit "
-            f"the {max(0.0, job.budget):.3g} s that are left of the time budget."
+            f"the {max(0.0, context.budget):.3g} s that are left of the time budget."
         )
-    return Plan(epochs, batch, arithmetic.name, device)
+    return Plan(epochs, batch, precision.name, device)
 
 
 @dataclass(frozen=True)
 class _Start:
     """All that a training begins with."""
 
-    network: PictureNetwork
-    material: Material
-    recipe: Recipe
-    job: Job
+    network: ClassifierNetwork
+    data: TrainData
+    config: TrainConfig
+    context: TrainContext
     digest: str
     started: float
     """By the monotonic clock."""
 
 
 def _carried_out(
-    start: _Start, plan: Plan | NotTuned, kept: Mapping[str, Any] | None
-) -> Tuned | NotTuned:
+    start: _Start, plan: Plan | NotTrained, kept: Mapping[str, Any] | None
+) -> TrainResult | NotTrained:
     """Carry the plan out, with the other processes' help where there are any."""
-    if isinstance(plan, NotTuned):
+    if isinstance(plan, NotTrained):
         return plan
     if kept and kept["at"]["ended"]:
         return _result(start, plan, kept)
-    if start.job.processes.world > 1:
-        start.job.processes.send(_order(start, plan, kept))
+    if start.context.distributed.world_size > 1:
+        start.context.distributed.send(_order(start, plan, kept))
     return _Training(start, plan, kept).run()
 
 
 def _order(start: _Start, plan: Plan, kept: Mapping[str, Any] | None) -> bytes:
     """What the other processes need to know, for `_ordered`."""
-    material, stream = start.material, io.BytesIO()
+    data, stream = start.data, io.BytesIO()
     arrays = {
-        name: torch.from_numpy(getattr(material, name))
+        name: torch.from_numpy(getattr(data, name))
         for name in ("labels", "train", "val", "weights")
     }
     order = {
         **arrays,
-        "cache": str(material.cache.path.absolute()),
-        "side": material.cache.squares.shape[1],
-        "classes": material.classes,
+        "cache": str(data.cache.path.absolute()),
+        "side": data.cache.squares.shape[1],
+        "classes": data.classes,
         "backbone": start.network.backbone.name,
         "network": _on_cpu(_learned(start.network)),
-        "recipe": start.recipe.as_json(),
+        "config": start.config.as_json(),
         "plan": dataclasses.asdict(plan),
         "kept": kept,
     }
@@ -336,20 +342,20 @@ def _order(start: _Start, plan: Plan, kept: Mapping[str, Any] | None) -> bytes:
 
 
 def _ordered(
-    order: Mapping[str, Any], processes: Processes, backbones: Mapping[str, Backbone]
+    order: Mapping[str, Any], distributed: DistributedContext, backbones: Mapping[str, Backbone]
 ) -> tuple[_Start, Plan]:
-    """The first process's network, material and plan in another process, which keeps no checkpoint
+    """The first process's network, data and plan in another process, which keeps no checkpoint
     and no clock.
     """
     backbone, plan = backbones[order["backbone"]], Plan(**order["plan"])
-    network = PictureNetwork(backbone, backbone.build(), order["classes"])
+    network = ClassifierNetwork(backbone, backbone.build(), order["classes"])
     network.load_state_dict(order["network"], strict=False)
     arrays = {name: order[name].numpy() for name in ("labels", "train", "val", "weights")}
     cache = attach_cache(Path(order["cache"]), len(arrays["labels"]), order["side"])
-    material = Material(cache=cache, classes=order["classes"], **arrays)
-    job = Job(Path(), math.inf, CANDIDATES[plan.arithmetic], processes)
+    data = TrainData(cache=cache, classes=order["classes"], **arrays)
+    context = TrainContext(Path(), math.inf, PRECISIONS[plan.precision], distributed)
     return _Start(
-        network, material, Recipe.from_json(order["recipe"]), job, "", time.monotonic()
+        network, data, TrainConfig.from_json(order["config"]), context, "", time.monotonic()
     ), plan
 
 
@@ -364,7 +370,7 @@ class _Batch:
     weights: Tensor
     """float32 [b]: each picture's share of the loss of the whole step."""
     draws: Tensor
-    """float32 [b, DRAWS]."""
+    """float32 [b, RANDOM_PARAMETERS]."""
 
     def chunks(self, size: int) -> Iterator[_Batch]:
         """Parts of at most so many pictures."""
@@ -380,27 +386,31 @@ class _Learner:
     """
 
     def __init__(
-        self, network: PictureNetwork, recipe: Recipe, plan: Plan, processes: Processes
+        self,
+        network: ClassifierNetwork,
+        config: TrainConfig,
+        plan: Plan,
+        distributed: DistributedContext,
     ) -> None:
-        self.recipe, self.arithmetic, self.processes = (
-            recipe,
-            CANDIDATES[plan.arithmetic],
-            processes,
+        self.config, self.precision, self.distributed = (
+            config,
+            PRECISIONS[plan.precision],
+            distributed,
         )
-        self.device = processes.device(plan.device)
-        layout = torch.channels_last if self.arithmetic.channels_last else torch.contiguous_format
+        self.device = distributed.device(plan.device)
+        layout = torch.channels_last if self.precision.channels_last else torch.contiguous_format
         self.network = copy.deepcopy(network).to(self.device).to(memory_format=layout).eval()
         self.network.requires_grad_(True)
         averaged = (
             copy.deepcopy(self.network).requires_grad_(False)
-            if recipe.averaged_share
+            if config.averaged_share
             else self.network
         )
-        self.averaged: PictureNetwork = averaged
+        self.averaged: ClassifierNetwork = averaged
         self.optimiser = torch.optim.AdamW(
-            parameter_groups(self.network, recipe, plan.batch), fused=self.device.type == "cuda"
+            parameter_groups(self.network, config, plan.batch), fused=self.device.type == "cuda"
         )
-        self.chunk = max(1, -(-plan.batch // processes.world))
+        self.chunk = max(1, -(-plan.batch // distributed.world_size))
 
     def step(self, batch: _Batch, factor: float, average: float, head_only: bool) -> Tensor:
         """Learn from a batch with the rates times `factor`; the loss of the whole step.
@@ -412,8 +422,8 @@ class _Learner:
         for parameter in learning:
             if parameter.grad is None:  # no picture of this step fell to this process
                 parameter.grad = torch.zeros_like(parameter)
-        self.processes.add([*(cast(Tensor, parameter.grad) for parameter in learning), loss])
-        nn.utils.clip_grad_norm_(learning, self.recipe.clip)
+        self.distributed.add([*(cast(Tensor, parameter.grad) for parameter in learning), loss])
+        nn.utils.clip_grad_norm_(learning, self.config.clip)
         for group in self.optimiser.param_groups:
             group["lr"] = group["full_rate"] * factor
         self.optimiser.step()
@@ -456,43 +466,45 @@ class _Learner:
 
     def _backward(self, batch: _Batch, head_only: bool) -> Tensor:
         view = train_view(
-            batch.squares, batch.draws, self.recipe.augmentation, self.network.normalise
+            batch.squares, batch.draws, self.config.augmentation, self.network.normalise
         )
-        with self.arithmetic.applied(self.device):
+        with self.precision.autocast(self.device):
             logits = self._forward(self.network, view, head_only)
         losses = functional.cross_entropy(
-            logits.float(), batch.labels, reduction="none", label_smoothing=self.recipe.smoothing
+            logits.float(), batch.labels, reduction="none", label_smoothing=self.config.smoothing
         )
         loss = (losses * batch.weights).sum()
         loss.backward()
         return loss.detach()
 
-    def _forward(self, network: PictureNetwork, view: Tensor, head_only: bool = False) -> Tensor:
+    def _forward(self, network: ClassifierNetwork, view: Tensor, head_only: bool = False) -> Tensor:
         with torch.set_grad_enabled(torch.is_grad_enabled() and not head_only):
-            embedding = network.embed(self.arithmetic.laid_out(view))
+            embedding = network.embed(self.precision.to_memory_format(view))
         return cast(Tensor, network.head(embedding))
 
 
-def parameter_groups(network: PictureNetwork, recipe: Recipe, batch: int) -> list[dict[str, Any]]:
+def parameter_groups(
+    network: ClassifierNetwork, config: TrainConfig, batch: int
+) -> list[dict[str, Any]]:
     """AdamW's groups: rates fall from the last part of the body to the first; only matrices and
     filters decay.
     """
     scale, body = math.sqrt(batch / 32), list(network.body.parameters())
     parts: list[tuple[float, list[nn.Parameter]]] = [
-        (recipe.head_rate, list(network.head.parameters()))
+        (config.head_rate, list(network.head.parameters()))
     ]
-    for number in range(recipe.depth_groups):
-        first, end = (len(body) * place // recipe.depth_groups for place in (number, number + 1))
+    for number in range(config.depth_groups):
+        first, end = (len(body) * place // config.depth_groups for place in (number, number + 1))
         parts.append(
             (
-                recipe.rate * recipe.depth_decay ** (recipe.depth_groups - 1 - number),
+                config.rate * config.depth_decay ** (config.depth_groups - 1 - number),
                 body[first:end],
             )
         )
     groups = []
     for rate, parameters in parts:
         for decay, chosen in (
-            (recipe.weight_decay, [p for p in parameters if p.ndim > 1]),
+            (config.weight_decay, [p for p in parameters if p.ndim > 1]),
             (0.0, [p for p in parameters if p.ndim <= 1]),
         ):
             if chosen:
@@ -506,30 +518,28 @@ class _Trial:
     """Times steps on a machine before anything is decided."""
 
     def __init__(
-        self, network: PictureNetwork, material: Material, recipe: Recipe, device: torch.device
+        self, network: ClassifierNetwork, data: TrainData, config: TrainConfig, device: torch.device
     ) -> None:
         self._network, self._material, self._recipe, self._device = (
             network,
-            material,
-            recipe,
+            data,
+            config,
             device,
         )
 
-    def choose_arithmetic(self, measured: Arithmetic) -> Arithmetic:
+    def choose_precision(self, measured: Precision) -> Precision:
         """bfloat16 on GPUs that have it; on a CPU only where steps are so much faster that its
         rounding is worth it.
         """
         if self._device.type == "cuda":
-            return COARSE if torch.cuda.is_bf16_supported() else measured
+            return BF16 if torch.cuda.is_bf16_supported() else measured
         if measured.dtype == torch.float32:
             return measured
-        seconds = {
-            one: self.seconds_per_picture(_TRIAL_BATCH_CPU, one) for one in (measured, EXACT)
-        }
-        return measured if seconds[measured] * _COARSE_GAIN < seconds[EXACT] else EXACT
+        seconds = {one: self.seconds_per_picture(_TRIAL_BATCH_CPU, one) for one in (measured, FP32)}
+        return measured if seconds[measured] * _COARSE_GAIN < seconds[FP32] else FP32
 
-    def choose_batch(self, arithmetic: Arithmetic) -> int:
-        """The recipe's, or the largest on this GPU that still gains, leaves enough steps in an
+    def choose_batch(self, precision: Precision) -> int:
+        """The config's, or the largest on this GPU that still gains, leaves enough steps in an
         epoch, and has room.
         """
         if self._recipe.batch:
@@ -541,7 +551,7 @@ class _Trial:
             if batch > best and batch * self._recipe.least_steps > len(self._material.train):
                 break
             try:
-                seconds = self.seconds_per_picture(batch, arithmetic)
+                seconds = self.seconds_per_picture(batch, precision)
             except torch.OutOfMemoryError:
                 break
             if seconds * _WORTHWHILE > shortest:
@@ -549,19 +559,22 @@ class _Trial:
             best, shortest = batch, seconds
         return best
 
-    def seconds_per_picture(self, batch: int, arithmetic: Arithmetic) -> float:
-        """Of a training step in that arithmetic with so many pictures; on a CPU with 16 at most."""
+    def seconds_per_picture(self, batch: int, precision: Precision) -> float:
+        """Of a training step in that precision with so many pictures; on a CPU with 16 at most."""
         size = min(batch, _TRIAL_BATCH_CPU) if self._device.type == "cpu" else batch
-        plan = Plan(1, batch, arithmetic.name, self._device.type)
+        plan = Plan(1, batch, precision.name, self._device.type)
         learner = _Learner(
-            self._network, self._recipe, plan, Processes(local_rank=self._device.index or 0)
+            self._network,
+            self._recipe,
+            plan,
+            DistributedContext(local_rank=self._device.index or 0),
         )
         places = np.resize(self._material.train, size)
         pictures = _Batch(
             torch.from_numpy(self._material.cache.squares[places]).to(self._device),
             torch.from_numpy(self._material.labels[places]).to(self._device),
             torch.full((size,), 1 / size, device=self._device),
-            torch.full((size, DRAWS), 0.5, device=self._device),
+            torch.full((size, RANDOM_PARAMETERS), 0.5, device=self._device),
         )
         with _fastest_kernels():
             return min([self._timed(learner, pictures) for _ in range(1 + _TRIAL_STEPS)][1:]) / size
@@ -580,22 +593,22 @@ class _Epoch:
     """
 
     def __init__(self, start: _Start, number: int, batch: int, device: torch.device) -> None:
-        material, processes = start.material, start.job.processes
-        digits = hashlib.sha256(f"{start.recipe.seed} {number}".encode()).hexdigest()[:15]
+        data, distributed = start.data, start.context.distributed
+        digits = hashlib.sha256(f"{start.config.seed} {number}".encode()).hexdigest()[:15]
         generator = torch.Generator().manual_seed(int(digits, 16))
-        weights = picture_weights(material, start.recipe)
-        learned = material.train[weights[material.train] > 0]
+        weights = sample_weights(data, start.config)
+        learned = data.train[weights[data.train] > 0]
         self.places = learned[torch.randperm(len(learned), generator=generator).numpy()]
-        draws = torch.rand((len(learned), DRAWS), generator=generator)
-        self.steps = steps_of(len(learned), batch)
+        draws = torch.rand((len(learned), RANDOM_PARAMETERS), generator=generator)
+        self.steps = steps_per_epoch(len(learned), batch)
         bounds = [len(learned) * step // self.steps for step in range(self.steps + 1)]
         ordered = weights[self.places]
         # Divided by the weight of the whole step, over all processes, so that gradients need only
         # be added up.
         totals = np.add.reduceat(ordered, bounds[:-1])
         shares = (ordered / np.repeat(totals, np.diff(bounds))).astype(np.float32)
-        self.parts = [processes.part(first, end) for first, end in pairwise(bounds)]
-        self._labels = torch.from_numpy(material.labels[self.places]).to(device)
+        self.parts = [distributed.part(first, end) for first, end in pairwise(bounds)]
+        self._labels = torch.from_numpy(data.labels[self.places]).to(device)
         self._shares, self._draws = torch.from_numpy(shares).to(device), draws.to(device)
 
     def batches(self, feed: Feed, done: int) -> Iterator[_Batch]:
@@ -615,19 +628,19 @@ def _fastest_kernels() -> AbstractContextManager[None]:
     )
 
 
-def steps_of(pictures: int, batch: int) -> int:
+def steps_per_epoch(pictures: int, batch: int) -> int:
     """Steps in an epoch; the pictures are spread evenly over them."""
     return max(1, -(-pictures // batch))
 
 
-def picture_weights(material: Material, recipe: Recipe) -> NDArray[np.float64]:
+def sample_weights(data: TrainData, config: TrainConfig) -> NDArray[np.float64]:
     """How much each picture counts [n]: its own weight times its class's, which makes up for rare
     classes.
     """
-    weights = material.weights.astype(np.float64)
-    mass = np.bincount(material.labels[material.train], weights[material.train], material.classes)
-    rarity = mass.sum() / np.maximum(mass, 1e-9) / material.classes
-    result: NDArray[np.float64] = weights * rarity[material.labels] ** recipe.balance
+    weights = data.weights.astype(np.float64)
+    mass = np.bincount(data.labels[data.train], weights[data.train], data.classes)
+    rarity = mass.sum() / np.maximum(mass, 1e-9) / data.classes
+    result: NDArray[np.float64] = weights * rarity[data.labels] ** config.balance
     return result
 
 
@@ -664,10 +677,14 @@ class _Training:
 
     def __init__(self, start: _Start, plan: Plan, kept: Mapping[str, Any] | None) -> None:
         self._start, self._plan = start, plan
-        self._job, self._recipe, self._processes = start.job, start.recipe, start.job.processes
-        self._learner = _Learner(start.network, start.recipe, plan, self._processes)
-        self._feed = Feed(start.material.cache.squares, self._learner.device)
-        self._saver = _Saver(start.job)
+        self._job, self._recipe, self._distributed = (
+            start.context,
+            start.config,
+            start.context.distributed,
+        )
+        self._learner = _Learner(start.network, start.config, plan, self._distributed)
+        self._feed = Feed(start.data.cache.squares, self._learner.device)
+        self._saver = _Saver(start.context)
         self._at = _Progress()
         self._loss = torch.zeros((), device=self._learner.device)
         self._history: list[dict[str, float]] = []
@@ -676,7 +693,7 @@ class _Training:
         if kept:
             self._restore(kept)
 
-    def run(self) -> Tuned | NotTuned:
+    def run(self) -> TrainResult | NotTrained:
         """Train to the end and give the best epoch."""
         with _fastest_kernels(), self._saver:
             while not self._at.ended:
@@ -695,19 +712,19 @@ class _Training:
         for batch in epoch.batches(self._feed, self._at.step):
             done = before + self._at.step
             factor, average = (
-                rate_factor(done, total, self._recipe),
-                _kept_share(done, total, self._recipe),
+                lr_lambda(done, total, self._recipe),
+                ema_decay(done, total, self._recipe),
             )
             self._loss += self._learner.step(batch, factor, average, head_only)
             self._at.step += 1
             self._between_steps(done + 1, total)
-        rate = self._recipe.head_rate * rate_factor(before + epoch.steps - 1, total, self._recipe)
+        rate = self._recipe.head_rate * lr_lambda(before + epoch.steps - 1, total, self._recipe)
         self._close_epoch(float(self._loss) / epoch.steps, rate)
         self._at.ended = self._reason_to_end()
         return epoch.steps
 
     def _between_steps(self, done: int, total: int) -> None:
-        if self._processes.any(self._job.should_stop()):
+        if self._distributed.any(self._job.should_stop()):
             self._saver.write(self._state)
             raise Stopped
         if self._saver.due():
@@ -718,7 +735,7 @@ class _Training:
 
     def _close_epoch(self, train_loss: float, rate: float) -> None:
         """Evaluate, write a row of history, and keep the weights if they are the best so far."""
-        logits, labels = self._val_logits(), self._start.material.labels[self._start.material.val]
+        logits, labels = self._val_logits(), self._start.data.labels[self._start.data.val]
         loss, number, now = log_loss(logits, labels), self._at.epoch + 1, time.monotonic()
         if math.isfinite(loss) and (self._best is None or loss < self._best.loss):
             weights = [
@@ -739,13 +756,13 @@ class _Training:
 
     def _val_logits(self) -> Floats:
         """[v, classes] by the averaged weights; each process computes a share."""
-        val, processes = self._start.material.val, self._processes
-        first, end = processes.part(0, len(val))
+        val, distributed = self._start.data.val, self._distributed
+        first, end = distributed.part(0, len(val))
         parts = [val[cut : min(cut + _EVALUATED, end)] for cut in range(first, end, _EVALUATED)]
-        logits = torch.zeros((len(val), self._start.material.classes), device=self._learner.device)
+        logits = torch.zeros((len(val), self._start.data.classes), device=self._learner.device)
         if parts:
             logits[first:end] = torch.cat(self._learner.logits(self._feed.batches(parts)))
-        processes.add([logits])
+        distributed.add([logits])
         return cast(Floats, logits.cpu().numpy().astype(np.float64))
 
     def _reason_to_end(self) -> str:
@@ -757,7 +774,7 @@ class _Training:
             return f"All {epoch} epochs were done."
         if epoch - best >= self._recipe.patience:
             return f"{self._recipe.patience} epochs in a row did not lower the loss on val."
-        if self._processes.any(self._spent() * (epoch + 1) / epoch > self._job.budget):
+        if self._distributed.any(self._spent() * (epoch + 1) / epoch > self._job.budget):
             return (
                 f"The time budget ended the training after {epoch} of {self._plan.epochs} epochs."
             )
@@ -817,10 +834,10 @@ class _Saver:
     process's alone.
     """
 
-    def __init__(self, job: Job) -> None:
-        self._path = job.folder / _CHECKPOINT
-        self._writes = job.processes.first
-        self._least = self._interval = job.checkpoint_seconds
+    def __init__(self, context: TrainContext) -> None:
+        self._path = context.folder / _CHECKPOINT
+        self._writes = context.distributed.is_main
+        self._least = self._interval = context.checkpoint_seconds
         self._last = time.monotonic()
         self._thread = ThreadPoolExecutor(max_workers=1)
         self._writing: Future[None] | None = None
@@ -863,31 +880,31 @@ class _Saver:
         self._interval = max(self._least, (time.monotonic() - started) / _WRITING_SHARE)
 
 
-def rate_factor(done: int, total: int, recipe: Recipe) -> float:
+def lr_lambda(done: int, total: int, config: TrainConfig) -> float:
     """Share of the full rate in the step after `done` of `total`: a straight rise, then half a
     cosine.
     """
-    rising = max(1.0, recipe.warm_up * total)
+    rising = max(1.0, config.warm_up * total)
     if done < rising:
         return min(1.0, (done + 1) / rising)
     way = (done - rising) / max(1.0, total - rising)
-    return recipe.last_rate + (1 - recipe.last_rate) * (1 + math.cos(math.pi * way)) / 2
+    return config.last_rate + (1 - config.last_rate) * (1 + math.cos(math.pi * way)) / 2
 
 
-def _kept_share(done: int, total: int, recipe: Recipe) -> float:
+def ema_decay(done: int, total: int, config: TrainConfig) -> float:
     """What stays of the moving average in a step; less in the first ones, so that the start is soon
     forgotten.
     """
-    return min(1 - 1 / max(1.0, recipe.averaged_share * total), (1 + done) / (10 + done))
+    return min(1 - 1 / max(1.0, config.averaged_share * total), (1 + done) / (10 + done))
 
 
-def _result(start: _Start, plan: Plan, state: Mapping[str, Any]) -> Tuned | NotTuned:
+def _result(start: _Start, plan: Plan, state: Mapping[str, Any]) -> TrainResult | NotTrained:
     """What a training that has ended comes to."""
     at, best = _Progress(**state["at"]), state["best"]
     if best is None:
-        return NotTuned(f"{at.ended} Fine-tuning gave no network that could be used.")
+        return NotTrained(f"{at.ended} Fine-tuning gave no network that could be used.")
     names = [name for name, _ in start.network.named_parameters()]
-    return Tuned(
+    return TrainResult(
         state=_on_cpu(_learned(start.network)) | dict(zip(names, best["weights"], strict=True)),
         val_logits=cast(Floats, best["logits"].numpy()),
         best=best["epoch"],
@@ -898,7 +915,7 @@ def _result(start: _Start, plan: Plan, state: Mapping[str, Any]) -> Tuned | NotT
     )
 
 
-def _learned(network: PictureNetwork) -> dict[str, Tensor]:
+def _learned(network: ClassifierNetwork) -> dict[str, Tensor]:
     """The tensors of body and head."""
     return {
         name: tensor
@@ -918,14 +935,14 @@ def _on_cpu(value: Any) -> Any:
     return value
 
 
-def _digest(network: PictureNetwork, material: Material, recipe: Recipe) -> str:
+def _digest(network: ClassifierNetwork, data: TrainData, config: TrainConfig) -> str:
     """Tells apart trainings that must not go on from each other's checkpoints: hex sha256."""
     digest = hashlib.sha256(
         json.dumps(
-            [training.__version__, material.cache.path.name, recipe.as_json()], sort_keys=True
+            [training.__version__, data.cache.path.name, config.as_json()], sort_keys=True
         ).encode()
     )
-    for array in (material.labels, material.train, material.val, material.weights):
+    for array in (data.labels, data.train, data.val, data.weights):
         digest.update(np.ascontiguousarray(array).tobytes())
     for name, tensor in _learned(network).items():
         digest.update(name.encode())

@@ -14,7 +14,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from training.finetuning.trainer import Job, Material, NotTuned, Recipe, Tuned, finetune
+from training.finetuning.trainer import (
+    NotTrained,
+    TrainConfig,
+    TrainContext,
+    TrainData,
+    TrainResult,
+    finetune,
+)
 from training.fitting.label_issues import (
     Samples,
     Treatment,
@@ -31,10 +38,10 @@ from training.fitting.linear_head import (
     fit_strength,
 )
 from training.metrics import Floats, Labels, candidate, softmax
-from training.networks.classifier import PictureNetwork
-from training.networks.embeddings import Extractor, PictureFeatures
+from training.networks.classifier import ClassifierNetwork
+from training.networks.embeddings import FeatureExtractor, ImageFeatures
 from training.networks.novelty import choose_references, out_of_fold_novelty, reject_threshold
-from training.networks.precision import EXACT
+from training.networks.precision import FP32
 from training.phrases import percent
 from training.run_folder import ImageRow, RunError
 
@@ -94,8 +101,8 @@ class HeadCandidate:
 class NetworkCandidate:
     """The fine-tuned network, with its head and temperature in place."""
 
-    network: PictureNetwork
-    tuned: Tuned
+    network: ClassifierNetwork
+    tuned: TrainResult
     temperature: float
 
 
@@ -103,7 +110,7 @@ class NetworkCandidate:
 class Delivered:
     """A model ready for export."""
 
-    network: PictureNetwork
+    network: ClassifierNetwork
     """With head, temperature and references in place."""
     embeddings: NDArray[np.float32]
     """[n, d] of all pictures by this network."""
@@ -163,11 +170,16 @@ def train_head(
 
 
 def tune_network(
-    pictures: SplitPictures, extractor: Extractor, head: HeadCandidate, recipe: Recipe, job: Job
+    pictures: SplitPictures,
+    extractor: FeatureExtractor,
+    head: HeadCandidate,
+    config: TrainConfig,
+    context: TrainContext,
 ) -> NetworkCandidate | str:
     """Fine-tune from where the head stands, or say in a sentence why not."""
-    val, squares = pictures.part("val"), extractor.squares
-    if squares is None or len(val) < CHOICE_MINIMUM:
+    val = pictures.part("val")
+    cache = extractor.image_cache
+    if cache is None or len(val) < CHOICE_MINIMUM:
         few = f"{len(val)} validation pictures are too few (fewer than {CHOICE_MINIMUM})"
         return f"The network was not fine-tuned: {few} to show that it would be better."
     network = copy.deepcopy(extractor.network)
@@ -177,9 +189,9 @@ def tune_network(
     labels = np.zeros(len(pictures.manifest), np.int64)
     labels[pictures.places] = pictures.labels
     train, held_out = pictures.places[pictures.part("train")], pictures.places[val]
-    material = Material(squares, labels, train, held_out, pictures.classes, weights)
-    tuned = finetune(network, material, recipe, job)
-    if isinstance(tuned, NotTuned):
+    data = TrainData(cache, labels, train, held_out, pictures.classes, weights)
+    tuned = finetune(network, data, config, context)
+    if isinstance(tuned, NotTrained):
         return tuned.reason
     network.load_state_dict(tuned.state, strict=False)
     temperature = find_temperature(tuned.val_logits, pictures.labels[val])
@@ -189,7 +201,7 @@ def tune_network(
 
 def choose_candidate(
     pictures: SplitPictures,
-    extractor: Extractor,
+    extractor: FeatureExtractor,
     head: HeadCandidate,
     tuned: NetworkCandidate | str,
 ) -> Choice:
@@ -226,9 +238,11 @@ class _OnTest:
     logits: Floats
 
 
-def _head_on_test(pictures: SplitPictures, extractor: Extractor, head: HeadCandidate) -> _OnTest:
+def _head_on_test(
+    pictures: SplitPictures, extractor: FeatureExtractor, head: HeadCandidate
+) -> _OnTest:
     test = pictures.part("test")
-    if extractor.arithmetic.dtype == torch.float32:
+    if extractor.precision.dtype == torch.float32:
         embeddings = pictures.embeddings[test]
     else:
         embeddings = _exact_embeddings(pictures, extractor, extractor.network)
@@ -236,21 +250,21 @@ def _head_on_test(pictures: SplitPictures, extractor: Extractor, head: HeadCandi
 
 
 def _network_on_test(
-    pictures: SplitPictures, extractor: Extractor, tuned: NetworkCandidate
+    pictures: SplitPictures, extractor: FeatureExtractor, tuned: NetworkCandidate
 ) -> _OnTest:
     embeddings = _exact_embeddings(pictures, extractor, tuned.network)
     return _OnTest(embeddings, _logits(tuned.network, embeddings))
 
 
 def _exact_embeddings(
-    pictures: SplitPictures, extractor: Extractor, network: PictureNetwork
+    pictures: SplitPictures, extractor: FeatureExtractor, network: ClassifierNetwork
 ) -> NDArray[np.float32]:
     """[t, d] of the test pictures."""
-    exact = dataclasses.replace(extractor, network=network, arithmetic=EXACT, squares=None)
+    exact = dataclasses.replace(extractor, network=network, precision=FP32, image_cache=None)
     return _all_of(exact.extract([pictures.rows[i] for i in pictures.part("test")], _quietly))
 
 
-def _all_of(features: PictureFeatures) -> NDArray[np.float32]:
+def _all_of(features: ImageFeatures) -> NDArray[np.float32]:
     """The embeddings; raises RunError where a picture has gone since it was first looked at."""
     if features.broken:
         reason = f"The picture {next(iter(features.broken))} can no longer be read."
@@ -265,7 +279,7 @@ def _quietly(done: int, total: int) -> None:
 
 
 def _with_head(
-    pictures: SplitPictures, network: PictureNetwork, head: HeadCandidate, seen: _OnTest
+    pictures: SplitPictures, network: ClassifierNetwork, head: HeadCandidate, seen: _OnTest
 ) -> Delivered:
     """The pretrained network with the linear head; novelty is judged out-of-fold."""
     learned, test, fitted = pictures.part("train", "val"), pictures.part("test"), head.fitted
@@ -294,7 +308,7 @@ def _with_head(
 
 
 def _with_network(
-    pictures: SplitPictures, extractor: Extractor, tuned: NetworkCandidate, seen: _OnTest
+    pictures: SplitPictures, extractor: FeatureExtractor, tuned: NetworkCandidate, seen: _OnTest
 ) -> Delivered:
     """The fine-tuned network. Its threshold comes from val, the pictures that it has not learned
     from.
@@ -302,7 +316,7 @@ def _with_network(
     Training pictures are judged without their own fold, so that none is compared with itself.
     """
     train, val, test = (pictures.part(part) for part in ("train", "val", "test"))
-    again = dataclasses.replace(extractor, network=tuned.network, squares=None)
+    again = dataclasses.replace(extractor, network=tuned.network, image_cache=None)
     embeddings = _all_of(again.extract(pictures.rows, _quietly))
     embeddings[test] = seen.embeddings
     references = choose_references(
@@ -328,7 +342,7 @@ def _with_network(
     )
 
 
-def _logits(network: PictureNetwork, embeddings: NDArray[np.float32]) -> Floats:
+def _logits(network: ClassifierNetwork, embeddings: NDArray[np.float32]) -> Floats:
     """[n, classes] of embeddings [n, d], before the temperature."""
     weight, bias = (
         tensor.detach().cpu().double().numpy()
@@ -357,7 +371,7 @@ def _fitted(
     )
 
 
-def _set_head(network: PictureNetwork, head: LinearHead, temperature: float) -> None:
+def _set_head(network: ClassifierNetwork, head: LinearHead, temperature: float) -> None:
     network.set_head(torch.from_numpy(head.weight), torch.from_numpy(head.bias), temperature)
 
 

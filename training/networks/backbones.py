@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from training.networks.catalogue import BUNDLED, CATALOGUE, BackboneInfo
-from training.networks.weights import Report, WeightPlaces, WeightsUnavailableError, find_weights
+from training.networks.weights import Report, WeightSources, WeightsUnavailableError, find_weights
 
 Weights = Literal["pretrained", "random"]
 
@@ -26,7 +26,7 @@ class Backbone(BackboneInfo):
     """Makes the architecture without its classifier."""
     last_map: Callable[[Any, Tensor], Tensor]
     """(network, float [n, 3, 224, 224]) to the last feature map [n, d, 7, 7]."""
-    delivered_name: Callable[[str], str]
+    exported_name: Callable[[str], str]
     """Name of a tensor of `build()` to its name in the delivered state_dict."""
 
 
@@ -42,7 +42,7 @@ class LoadedBackbone:
 
 
 def load_backbone(
-    wanted: Backbone, weights: Weights, places: WeightPlaces, report: Report | None = None
+    wanted: Backbone, weights: Weights, places: WeightSources, report: Report | None = None
 ) -> LoadedBackbone:
     """The wanted backbone with its weights, or the bundled one with a notice when they cannot be
     had.
@@ -64,25 +64,25 @@ def load_backbone(
         )
 
 
-def delivered_state(
+def exported_state_dict(
     backbone: Backbone, body: Mapping[str, Tensor], weight: Tensor, bias: Tensor
 ) -> dict[str, Tensor]:
     """The state_dict as torchvision or timm name it: the body, then the classifier [classes, d] and
     [classes].
     """
-    state = {backbone.delivered_name(name): tensor for name, tensor in body.items()}
+    state = {backbone.exported_name(name): tensor for name, tensor in body.items()}
     return state | {f"{backbone.classifier}.weight": weight, f"{backbone.classifier}.bias": bias}
 
 
 def load_body(backbone: Backbone, delivered: Mapping[str, Tensor]) -> nn.Module:
-    """The inverse of `delivered_state` for the body; raises KeyError where a tensor is missing."""
+    """The inverse of `exported_state_dict` for the body; raises KeyError where a tensor is missing."""
     network = backbone.build()
-    state = {name: delivered[backbone.delivered_name(name)] for name in network.state_dict()}
+    state = {name: delivered[backbone.exported_name(name)] for name in network.state_dict()}
     network.load_state_dict(state, strict=True)
     return network
 
 
-def _pretrained(backbone: Backbone, places: WeightPlaces, report: Report | None) -> nn.Module:
+def _pretrained(backbone: Backbone, places: WeightSources, report: Report | None) -> nn.Module:
     path = (
         find_weights(backbone.weights_file, places, report)
         if backbone.weights_file
@@ -165,10 +165,10 @@ def _with_code(
     name: str,
     build: Callable[[], nn.Module],
     last_map: Callable[[Any, Tensor], Tensor],
-    delivered_name: Callable[[str], str],
+    exported_name: Callable[[str], str],
 ) -> Backbone:
     return Backbone(
-        **vars(CATALOGUE[name]), build=build, last_map=last_map, delivered_name=delivered_name
+        **vars(CATALOGUE[name]), build=build, last_map=last_map, exported_name=exported_name
     )
 
 

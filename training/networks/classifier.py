@@ -12,7 +12,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from training.networks.backbones import BACKBONES, Backbone, delivered_state, load_body
+from training.networks.backbones import BACKBONES, Backbone, exported_state_dict, load_body
 from training.networks.catalogue import CROP
 from training.networks.novelty import NEIGHBOURS, UNSURENESS_SHARE, References
 
@@ -21,7 +21,7 @@ PREPROCESSING = (
 )
 
 
-class PictureNetwork(nn.Module):
+class ClassifierNetwork(nn.Module):
     """Resizing, centre crop, normalisation, backbone, linear head, temperature and novelty in one
     graph.
     """
@@ -143,7 +143,7 @@ class PictureNetwork(nn.Module):
         }
         return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
 
-    def delivered_state(self) -> dict[str, Tensor]:
+    def exported_state_dict(self) -> dict[str, Tensor]:
         """The plain state_dict that torchvision's or timm's model of this name loads; the
         temperature is not in it.
         """
@@ -152,17 +152,17 @@ class PictureNetwork(nn.Module):
             for name, tensor in self.body.state_dict().items()
         }
         head = self.head.weight.detach().cpu(), self.head.bias.detach().cpu()
-        return delivered_state(self.backbone, body, *head)
+        return exported_state_dict(self.backbone, body, *head)
 
 
-def from_delivered(
+def from_exported(
     config: dict[str, Any], state: Mapping[str, Tensor], novelty_state: Mapping[str, Tensor]
-) -> PictureNetwork:
+) -> ClassifierNetwork:
     """The network again from a model folder's `config.json`, state_dict and
     `novelty.safetensors`.
     """
     backbone = BACKBONES[config["backbone"]]
-    network = PictureNetwork(backbone, load_body(backbone, state), config["num_classes"])
+    network = ClassifierNetwork(backbone, load_body(backbone, state), config["num_classes"])
     weight, bias = state[f"{backbone.classifier}.weight"], state[f"{backbone.classifier}.bias"]
     network.set_head(weight, bias, config["temperature"])
     bounds = tuple(int(bound) for bound in novelty_state["bounds"])
@@ -172,7 +172,7 @@ def from_delivered(
     return network
 
 
-def read_state(path: Path) -> dict[str, Tensor]:
+def read_state_dict(path: Path) -> dict[str, Tensor]:
     """The state_dict of a `.safetensors` or `.pth` file."""
     if path.suffix == ".safetensors":
         from safetensors.torch import load_file

@@ -24,9 +24,9 @@ from training.duplicates import Fingerprint, fingerprint
 from training.images.decode import BrokenImageError, as_array, read_image
 from training.images.statistics import traits
 from training.networks.catalogue import CROP
-from training.networks.classifier import PREPROCESSING, PictureNetwork
-from training.networks.image_cache import PictureCache
-from training.networks.precision import EXACT, Arithmetic
+from training.networks.classifier import PREPROCESSING, ClassifierNetwork
+from training.networks.image_cache import ImageCache
+from training.networks.precision import FP32, Precision
 from training.run_folder import ImageRow
 
 _BATCH = 16  # pictures computed and cached together
@@ -44,15 +44,15 @@ Report = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
-class PictureFeatures:
+class ImageFeatures:
     """What is known of a run's usable pictures, in the order of the manifest."""
 
     rows: list[int]
-    """Their places in the manifest."""
+    """Their indices in the manifest."""
     embeddings: NDArray[np.float32]
     """[n, d], n = len(rows)."""
     fingerprints: list[Fingerprint]
-    traits: NDArray[np.float32]
+    statistics: NDArray[np.float32]
     """[n, 4], see `training.metrics.IMAGE_STATISTICS`."""
     broken: dict[str, str]
     """File to reason for the pictures that could not be used."""
@@ -80,18 +80,18 @@ _Result = _Known | str
 
 
 @dataclass(frozen=True)
-class Extractor:
-    """Computes features of a run's pictures by one network in one arithmetic."""
+class FeatureExtractor:
+    """Computes features of a run's pictures by one network in one precision."""
 
-    network: PictureNetwork
-    arithmetic: Arithmetic
+    network: ClassifierNetwork
+    precision: Precision
     run_dir: Path
     cache: Path
     """A folder for what has been computed. Entries found there are not computed again."""
-    squares: PictureCache | None = None
+    image_cache: ImageCache | None = None
     """Takes every picture's middle square, so that fine-tuning need not decode it a second time."""
 
-    def extract(self, rows: Sequence[ImageRow], report: Report) -> PictureFeatures:
+    def extract(self, rows: Sequence[ImageRow], report: Report) -> ImageFeatures:
         """Features of all pictures of the manifest.
 
         Batches are cut at fixed places, so a run that was killed and goes on computes the very same
@@ -106,7 +106,9 @@ class Extractor:
         return _collected(rows, results, self.network.backbone.dimension)
 
     def _folder(self) -> Path:
-        made_by = f"{_body_digest(self.network)}-{self.arithmetic.name.replace(', ', '-')}-{PREPROCESSING}"
+        made_by = (
+            f"{_body_digest(self.network)}-{self.precision.name.replace(', ', '-')}-{PREPROCESSING}"
+        )
         return self.cache / f"{self.network.backbone.name}-{made_by}"
 
     def _in_batches(self, rows: Sequence[ImageRow], folder: Path) -> Iterator[list[_Result]]:
@@ -131,7 +133,7 @@ class Extractor:
     ) -> list[Future[_Decoded]] | list[_Result]:
         """The results of a batch if the cache has them all, else its pictures being decoded."""
         batch = rows[start : start + _BATCH]
-        lacking = self.squares is not None and not self.squares.has(
+        lacking = self.image_cache is not None and not self.image_cache.has(
             range(start, start + len(batch))
         )
         gone = not all((self.run_dir / row.file).is_file() for row in batch)
@@ -159,25 +161,25 @@ class Extractor:
         """Embeddings [n, d] of the pictures at these places of the manifest; their squares are kept
         on the way.
         """
-        if self.squares is None:
-            return embed_pictures(self.network, pictures, self.arithmetic)
-        side, device = self.squares.side, self.network.temperature.device
+        if self.image_cache is None:
+            return embed_images(self.network, pictures, self.precision)
+        side, device = self.image_cache.side, self.network.temperature.device
         with torch.inference_mode():
             squares = [
                 self.network.resized(torch.from_numpy(as_array(picture)).to(device), side)
                 for picture in pictures
             ]
-            self.squares.put(places, squares)
+            self.image_cache.put(places, squares)
             edge = (side - CROP) // 2
             crops = [
                 self.network.normalise(square[:, edge : edge + CROP, edge : edge + CROP])
                 for square in squares
             ]
-            return _embed_crops(self.network, crops, self.arithmetic)
+            return _embed_crops(self.network, crops, self.precision)
 
 
-def embed_pictures(
-    network: PictureNetwork, pictures: Sequence[Image.Image], arithmetic: Arithmetic = EXACT
+def embed_images(
+    network: ClassifierNetwork, pictures: Sequence[Image.Image], precision: Precision = FP32
 ) -> NDArray[np.float32]:
     """Embeddings [n, d] of decoded pictures of any size, as one batch."""
     device = network.temperature.device
@@ -185,16 +187,21 @@ def embed_pictures(
         crops = [
             network.prepare(torch.from_numpy(as_array(picture)).to(device)) for picture in pictures
         ]
-        return _embed_crops(network, crops, arithmetic)
+        return _embed_crops(network, crops, precision)
 
 
 def _embed_crops(
-    network: PictureNetwork, crops: Sequence[torch.Tensor], arithmetic: Arithmetic
+    network: ClassifierNetwork, crops: Sequence[torch.Tensor], precision: Precision
 ) -> NDArray[np.float32]:
     if not crops:
         return np.empty((0, network.backbone.dimension), np.float32)
-    with arithmetic.applied(network.temperature.device):
-        return network.embed(arithmetic.laid_out(torch.stack(list(crops)))).float().cpu().numpy()
+    with precision.autocast(network.temperature.device):
+        return (
+            network.embed(precision.to_memory_format(torch.stack(list(crops))))
+            .float()
+            .cpu()
+            .numpy()
+        )
 
 
 def _decode(path: Path, sha256: str) -> _Decoded:
@@ -211,13 +218,13 @@ def _decode(path: Path, sha256: str) -> _Decoded:
 
 def _collected(
     rows: Sequence[ImageRow], results: Sequence[_Result], dimension: int
-) -> PictureFeatures:
+) -> ImageFeatures:
     known = [result for result in results if isinstance(result, _Known)]
-    return PictureFeatures(
+    return ImageFeatures(
         rows=[place for place, result in enumerate(results) if isinstance(result, _Known)],
         embeddings=np.array([item.embedding for item in known], np.float32).reshape(-1, dimension),
         fingerprints=[item.fingerprint for item in known],
-        traits=np.array([item.traits for item in known], np.float32).reshape(len(known), -1),
+        statistics=np.array([item.traits for item in known], np.float32).reshape(len(known), -1),
         broken={
             row.file: result
             for row, result in zip(rows, results, strict=True)
@@ -261,7 +268,7 @@ def _cached(folder: Path, batch: Sequence[ImageRow]) -> list[_Result] | None:
     return results
 
 
-def _body_digest(network: PictureNetwork) -> str:
+def _body_digest(network: ClassifierNetwork) -> str:
     """Tells apart the weights that embeddings were made with: the first eight digits over all
     tensors' sums.
     """

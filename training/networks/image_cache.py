@@ -1,7 +1,7 @@
 """The pictures that fine-tuning looks at: decoded once into a memory-mapped file, seen through two
 views.
 
-`eval_view` shows what `PictureNetwork.prepare` shows; `train_view` varies every picture, a batch at
+`eval_view` shows what `ClassifierNetwork.prepare` shows; `train_view` varies every picture, a batch at
 a time on the device, by numbers drawn beforehand, so that the result depends on those numbers
 alone.
 """
@@ -26,13 +26,13 @@ from torch.nn import functional
 
 from training.images.decode import BrokenImageError, as_array, read_image
 from training.networks.catalogue import CROP
-from training.networks.classifier import PREPROCESSING, PictureNetwork
+from training.networks.classifier import PREPROCESSING, ClassifierNetwork
 from training.run_folder import ImageRow, RunError
 
 Report = Callable[[int, int], None]
 """Called with pictures done and pictures in all."""
 Normalise = Callable[[Tensor], Tensor]
-"""RGB in 0..255 [..., 3, h, w] to what the backbone was trained on: `PictureNetwork.normalise`."""
+"""RGB in 0..255 [..., 3, h, w] to what the backbone was trained on: `ClassifierNetwork.normalise`."""
 
 _FLUSHED_TOGETHER = 32  # pictures
 _READERS = 4  # threads that decode, at most
@@ -41,7 +41,7 @@ _GREY = (0.299, 0.587, 0.114)  # how bright red, green and blue look (ITU-R BT.6
 
 _DRAWN = ("area", "shape", "left", "top", "turn", "mirror", "brightness", "contrast", "saturation",
           "erase", "erase_area", "erase_shape", "erase_left", "erase_top")  # fmt: skip
-DRAWS = len(_DRAWN)
+RANDOM_PARAMETERS = len(_DRAWN)
 """Random numbers in 0..1 that `train_view` needs for each picture."""
 
 
@@ -66,7 +66,7 @@ class Augmentation:
 
 
 @dataclass(frozen=True)
-class PictureCache:
+class ImageCache:
     """The middle squares of a run's pictures in two files: the pixels, and a byte for each that is
     there.
     """
@@ -78,7 +78,7 @@ class PictureCache:
     """[n], mapped; 1 where the square is there."""
 
     def fill(
-        self, network: PictureNetwork, rows: Sequence[ImageRow], run_dir: Path, report: Report
+        self, network: ClassifierNetwork, rows: Sequence[ImageRow], run_dir: Path, report: Report
     ) -> None:
         """Decode what is not there yet. Raises RunError where a picture can no longer be read."""
         missing = [place for place in range(len(rows)) if not self.done[place]]
@@ -106,7 +106,7 @@ class PictureCache:
         return bool(self.done[list(places)].all())
 
     def put(self, places: Sequence[int], squares: Sequence[Tensor]) -> None:
-        """Keep squares as `PictureNetwork.resized` gives them: float32 [3, side, side] in
+        """Keep squares as `ClassifierNetwork.resized` gives them: float32 [3, side, side] in
         0..255.
         """
         for place, square in zip(places, squares, strict=True):
@@ -125,7 +125,7 @@ class PictureCache:
         _flags(self.path).unlink(missing_ok=True)
 
 
-def open_cache(folder: Path, rows: Sequence[ImageRow], side: int) -> PictureCache:
+def open_cache(folder: Path, rows: Sequence[ImageRow], side: int) -> ImageCache:
     """The cache of these pictures in this folder, as full as earlier attempts left it.
 
     Its name tells pictures, order, side in pixels and preprocessing, so that other pictures never
@@ -146,7 +146,7 @@ def open_cache(folder: Path, rows: Sequence[ImageRow], side: int) -> PictureCach
     return _mapped(path, len(rows), side, "r+")
 
 
-def attach_cache(path: Path, pictures: int, side: int) -> PictureCache:
+def attach_cache(path: Path, pictures: int, side: int) -> ImageCache:
     """A filled cache for another process, for reading."""
     return _mapped(
         path, pictures, side, "c"
@@ -156,7 +156,7 @@ def attach_cache(path: Path, pictures: int, side: int) -> PictureCache:
 def eval_view(squares: Tensor, normalise: Normalise) -> Tensor:
     """The middle crops of uint8 squares [b, side, side, 3], normalised: float32 [b, 3, 224, 224].
 
-    They equal `PictureNetwork.prepare` but for the rounding to whole brightness values.
+    They equal `ClassifierNetwork.prepare` but for the rounding to whole brightness values.
     """
     margin = (squares.shape[1] - CROP) // 2
     crops = squares[:, margin : margin + CROP, margin : margin + CROP]
@@ -168,7 +168,7 @@ def train_view(
 ) -> Tensor:
     """Varied crops of uint8 squares [b, side, side, 3], normalised: float32 [b, 3, 224, 224].
 
-    `draws` [b, DRAWS] in 0..1 decide everything; the same ones give the same crops.
+    `draws` [b, RANDOM_PARAMETERS] in 0..1 decide everything; the same ones give the same crops.
     """
     drawn = dict(zip(_DRAWN, draws.unbind(dim=1), strict=True))
     grid = functional.affine_grid(
@@ -318,9 +318,9 @@ def _erased(crops: Tensor, drawn: dict[str, Tensor], augmentation: Augmentation)
     return crops.masked_fill(inside & chosen, 0.0)
 
 
-def _mapped(path: Path, pictures: int, side: int, mode: Literal["r+", "c"]) -> PictureCache:
+def _mapped(path: Path, pictures: int, side: int, mode: Literal["r+", "c"]) -> ImageCache:
     squares = np.memmap(path, np.uint8, mode, shape=(pictures, side, side, 3))
-    return PictureCache(path, squares, np.memmap(_flags(path), np.uint8, mode, shape=(pictures,)))
+    return ImageCache(path, squares, np.memmap(_flags(path), np.uint8, mode, shape=(pictures,)))
 
 
 def _make(path: Path, size: int) -> None:
@@ -361,7 +361,7 @@ def _pixels(path: Path) -> NDArray[np.uint8]:
         ) from error
 
 
-def _square(network: PictureNetwork, pixels: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
+def _square(network: ClassifierNetwork, pixels: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
     with torch.inference_mode():
         resized = network.resized(torch.from_numpy(pixels).to(network.temperature.device), side)
         square: NDArray[np.uint8] = (

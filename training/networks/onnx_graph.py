@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from training.networks import backbones, catalogue, classifier, novelty
 from training.networks.backbones import Backbone
 from training.networks.catalogue import CROP
-from training.networks.classifier import PictureNetwork
+from training.networks.classifier import ClassifierNetwork
 from training.networks.novelty import NEIGHBOURS, UNSURENESS_SHARE
 
 if TYPE_CHECKING:
@@ -44,23 +44,23 @@ _SOURCES = (
 )  # what the graph is traced from
 
 
-def filled_graph(trained: PictureNetwork, folder: Path) -> onnx.ModelProto:
+def onnx_model(trained: ClassifierNetwork, folder: Path) -> onnx.ModelProto:
     """The graph of a network on the CPU with its weights inside; see the contract of `model.onnx`.
 
     The graph without weights is read from the folder of kept graphs, or traced and kept there.
     """
     path = _place(trained.backbone, folder)
-    graph = _kept(path) or _traced_and_kept(trained, path)
+    graph = read_cached_graph(path) or _traced_and_kept(trained, path)
     _fill(graph, _tensors(trained))
     return graph
 
 
-def forget_graph(backbone: Backbone, folder: Path) -> None:
+def forget_cached_graph(backbone: Backbone, folder: Path) -> None:
     """Have the backbone's graph traced anew next time."""
     _place(backbone, folder).unlink(missing_ok=True)
 
 
-class _AnyClasses(PictureNetwork):
+class _AnyClasses(ClassifierNetwork):
     """The network with a table of whose reference is whose instead of bounds, so that one graph
     serves all.
     """
@@ -74,7 +74,7 @@ class _AnyClasses(PictureNetwork):
         self.register_buffer("members", torch.ones((_CLASSES, _REFERENCES)))
 
     def novelty(self, embeddings: Tensor, probabilities: Tensor) -> Tensor:
-        """The same as that of PictureNetwork, with tensors alone; see there."""
+        """The same as that of ClassifierNetwork, with tensors alone; see there."""
         scaled = nn.functional.normalize(embeddings * self.scale, dim=1)
         cosines = (scaled @ self.references.float().T)[:, None] + _BARRED * (1 - self.members)
         highest = cosines.topk(NEIGHBOURS, dim=2).values
@@ -108,7 +108,7 @@ def _place(backbone: Backbone, folder: Path) -> Path:
     return folder / f"{backbone.name}-{digest.hexdigest()[:16]}.graph"
 
 
-def _kept(path: Path) -> onnx.ModelProto | None:
+def read_cached_graph(path: Path) -> onnx.ModelProto | None:
     """The kept graph, or None where there is none or it is damaged."""
     import onnx
 
@@ -119,7 +119,7 @@ def _kept(path: Path) -> onnx.ModelProto | None:
     return None
 
 
-def _traced_and_kept(trained: PictureNetwork, path: Path) -> onnx.ModelProto:
+def _traced_and_kept(trained: ClassifierNetwork, path: Path) -> onnx.ModelProto:
     graph = _traced(trained)
     content = graph.SerializeToString()
     beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -132,7 +132,7 @@ def _traced_and_kept(trained: PictureNetwork, path: Path) -> onnx.ModelProto:
     return graph
 
 
-def _traced(trained: PictureNetwork) -> onnx.ModelProto:
+def _traced(trained: ClassifierNetwork) -> onnx.ModelProto:
     general = _AnyClasses(trained.backbone, trained.body)
     tensors = {name: tensor.detach() for name, tensor in general.state_dict().items()}
     image = torch.zeros((CROP + 31, CROP + 75, 3), dtype=torch.uint8)
@@ -170,7 +170,7 @@ def _remove_traces(graph: onnx.ModelProto) -> None:
         value.ClearField("metadata_props")
 
 
-def _tensors(trained: PictureNetwork) -> dict[str, Tensor]:
+def _tensors(trained: ClassifierNetwork) -> dict[str, Tensor]:
     """All tensors of the network under the names of the graph's inputs."""
     bounds, width = trained.bounds, max(NEIGHBOURS, len(trained.references))
     members = torch.zeros((trained.head.out_features, width))

@@ -1,4 +1,4 @@
-"""Which arithmetic a machine computes a network with fastest: measured once, and noted for the runs
+"""Which precision a machine computes a network with fastest: measured once, and noted for the runs
 that follow.
 """
 
@@ -15,18 +15,18 @@ import torch
 from torch import Tensor
 
 from training.networks.catalogue import CROP
-from training.networks.classifier import PictureNetwork
+from training.networks.classifier import ClassifierNetwork
 from training.run_folder import write_json
 
 _BATCH = 8  # pictures in a trial
 # trials of each candidate, in turn, so that a busy moment of the machine slows them all; the first
 # warms up
 _ROUNDS = 3
-_CLEARLY = 1.1  # how many times faster than exact arithmetic a coarser one must be
+_CLEARLY = 1.1  # how many times faster than exact precision a coarser one must be
 
 
 @dataclass(frozen=True)
-class Arithmetic:
+class Precision:
     """How numbers are kept and laid out while a network computes."""
 
     name: str
@@ -35,58 +35,58 @@ class Arithmetic:
     channels_last: bool
 
     @contextmanager
-    def applied(self, device: torch.device) -> Iterator[None]:
-        """Compute products in this arithmetic meanwhile."""
+    def autocast(self, device: torch.device) -> Iterator[None]:
+        """Compute products in this precision meanwhile."""
         with torch.autocast(
             device.type, dtype=torch.bfloat16, enabled=self.dtype == torch.bfloat16
         ):
             yield
 
-    def laid_out(self, pictures: Tensor) -> Tensor:
+    def to_memory_format(self, pictures: Tensor) -> Tensor:
         """A batch [n, 3, h, w] in this layout."""
         layout = torch.channels_last if self.channels_last else torch.contiguous_format
         return pictures.contiguous(memory_format=layout)
 
 
-PLAIN = Arithmetic("float32", torch.float32, channels_last=False)
-EXACT = Arithmetic("float32, channels-last", torch.float32, channels_last=True)
+PLAIN = Precision("float32", torch.float32, channels_last=False)
+FP32 = Precision("float32, channels-last", torch.float32, channels_last=True)
 """The same numbers as plain float32, in the layout that convolutions read fastest."""
-COARSE = Arithmetic("bfloat16, channels-last", torch.bfloat16, channels_last=True)
-CANDIDATES: Mapping[str, Arithmetic] = {
-    candidate.name: candidate for candidate in (PLAIN, EXACT, COARSE)
+BF16 = Precision("bfloat16, channels-last", torch.bfloat16, channels_last=True)
+PRECISIONS: Mapping[str, Precision] = {
+    candidate.name: candidate for candidate in (PLAIN, FP32, BF16)
 }
 
 
-def choose_arithmetic(network: PictureNetwork, note: Path) -> Arithmetic:
-    """The fastest arithmetic for this backbone on this machine: noted in the JSON file `note`, else
+def choose_precision(network: ClassifierNetwork, note: Path) -> Precision:
+    """The fastest precision for this backbone on this machine: noted in the JSON file `note`, else
     measured now.
     """
     key = _machine_and(network)
     notes = _read(note)
-    known = CANDIDATES.get(str(notes.get(key)))
+    known = PRECISIONS.get(str(notes.get(key)))
     if known:
         return known
-    chosen = fastest(measure_arithmetic(network, tuple(CANDIDATES.values())))
+    chosen = fastest(time_precisions(network, tuple(PRECISIONS.values())))
     with suppress(OSError):  # a machine whose cache cannot be written measures again next time
         write_json(note, {**notes, key: chosen.name})
     return chosen
 
 
-def fastest(seconds: Mapping[str, float]) -> Arithmetic:
+def fastest(seconds: Mapping[str, float]) -> Precision:
     """The candidate with the shortest time; the coarse one only where it is clearly faster than the
     exact ones.
     """
     exact = min(
-        (name for name in seconds if CANDIDATES[name].dtype == torch.float32),
+        (name for name in seconds if PRECISIONS[name].dtype == torch.float32),
         key=seconds.__getitem__,
     )
     best = min(seconds, key=seconds.__getitem__)
-    return CANDIDATES[best if seconds[best] * _CLEARLY < seconds[exact] else exact]
+    return PRECISIONS[best if seconds[best] * _CLEARLY < seconds[exact] else exact]
 
 
-def measure_arithmetic(
-    network: PictureNetwork,
-    candidates: Sequence[Arithmetic],
+def time_precisions(
+    network: ClassifierNetwork,
+    candidates: Sequence[Precision],
     batch: int = _BATCH,
     rounds: int = _ROUNDS,
 ) -> dict[str, float]:
@@ -105,19 +105,19 @@ def measure_arithmetic(
 
 
 def _seconds(
-    network: PictureNetwork, arithmetic: Arithmetic, pictures: Tensor, device: torch.device
+    network: ClassifierNetwork, precision: Precision, pictures: Tensor, device: torch.device
 ) -> float:
-    layout = torch.channels_last if arithmetic.channels_last else torch.contiguous_format
+    layout = torch.channels_last if precision.channels_last else torch.contiguous_format
     network.body.to(memory_format=layout)
     started = time.perf_counter()
-    with torch.inference_mode(), arithmetic.applied(device):
-        network.embed(arithmetic.laid_out(pictures))
+    with torch.inference_mode(), precision.autocast(device):
+        network.embed(precision.to_memory_format(pictures))
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return time.perf_counter() - started
 
 
-def _machine_and(network: PictureNetwork) -> str:
+def _machine_and(network: ClassifierNetwork) -> str:
     """What the choice depends on: the processor's abilities or the GPU, the library, the threads
     and the backbone.
     """

@@ -34,7 +34,7 @@ class WeightsUnavailableError(Exception):
 
 
 @dataclass(frozen=True)
-class WeightPlaces:
+class WeightSources:
     """Where weight files are looked for, in this order; an empty path or URL is skipped."""
 
     folder: Path | None
@@ -45,7 +45,7 @@ class WeightPlaces:
     """Base URL of the download server."""
 
 
-def find_weights(file_name: str, places: WeightPlaces, report: Report | None = None) -> Path:
+def find_weights(file_name: str, places: WeightSources, report: Report | None = None) -> Path:
     """Path of a checked weight file, downloaded once if need be. Raises WeightsUnavailableError."""
     for folder in (places.folder, places.cache):
         path = folder / file_name if folder else None
