@@ -126,6 +126,7 @@ MIDDLEWARE = [
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "csp.middleware.CSPMiddleware",
     "django_htmx.middleware.HtmxMiddleware",
+    "requests_app.views.errors.not_allowed_page",
 ]
 ROOT_URLCONF = "picaisso_site.urls"
 WSGI_APPLICATION = "picaisso_site.wsgi.application"

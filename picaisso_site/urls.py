@@ -5,7 +5,7 @@ from django.urls import include, path
 
 urlpatterns = [path("admin/", admin.site.urls), path("", include("requests_app.urls"))]
 
-handler400 = "requests_app.views.requests.bad_request"
-handler403 = "requests_app.views.requests.permission_denied"
-handler404 = "requests_app.views.requests.page_not_found"
-handler500 = "requests_app.views.requests.server_error"
+handler400 = "requests_app.views.errors.bad_request"
+handler403 = "requests_app.views.errors.permission_denied"
+handler404 = "requests_app.views.errors.page_not_found"
+handler500 = "requests_app.views.errors.server_error"

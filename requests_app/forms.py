@@ -1,104 +1,55 @@
-"""What people type, checked: the submission and the retry. Every complaint names the field it
-belongs to.
-"""
+"""The forms: a submission and a retry. Every error names the field it belongs to."""
 
-import re
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 from django import forms
 from django.conf import settings
 from django.core.exceptions import ValidationError
-from django.core.validators import EmailValidator
 from django.utils.datastructures import MultiValueDict
 from django.utils.encoding import punycode
+from email_validator import SPECIAL_USE_DOMAIN_NAMES, EmailNotValidError, validate_email
 
 from requests_app import phrases
 from requests_app.models import Backbone, ClassifierRequest, License
 from requests_app.pipeline import Submission
+from requests_app.text_rules import casefold_key, find_problem, normalize
 
-FEWEST_CLASSES, MOST_CLASSES = 2, 10
-LONGEST_NAME, LONGEST_QUERY = 64, 200
-LONGEST_ADDRESS, LONGEST_LOCAL_PART = 254, 64  # octets as sent (RFC 5321, 4.5.3.1)
-FEWEST_IMAGES, DEFAULT_IMAGES, MOST_IMAGES = 20, 100, 500
+MIN_CLASSES = 2
+MAX_CLASSES = 10
+MAX_NAME_LENGTH = 64
+MAX_QUERY_LENGTH = 200
+MAX_EMAIL_LENGTH = 254  # octets as sent (RFC 5321, 4.5.3.1)
+MAX_LOCAL_PART_LENGTH = 64  # octets before the @ (RFC 5321, 4.5.3.1.1)
+MIN_IMAGES = 20
+DEFAULT_IMAGES = 100
+MAX_IMAGES = 500
 
-# Characters that turn the direction of the text after them: they make a name look like another one.
-DIRECTION_MARKS = frozenset(
-    "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
-)
+# The validator refuses ".local" and the like; inside a company mail does reach such domains.
+SPECIAL_USE_DOMAIN_NAMES.clear()
 
-# Characters that nobody sees and no name needs: soft hyphens, zero-width spaces, byte order marks,
-# fillers. They come along with copied text. After Unicode's list of default ignorable code points,
-# without those that shape what is seen.
-UNSEEN = re.compile(
-    "[\u00ad\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b\u2060-\u2065\u206a-\u206f\u3164\ufeff\uffa0\ufff0-\ufff8"
-    "\U0001bca0-\U0001bca3\U0001d173-\U0001d17a]"
-)
-# Tag characters spell the flags of regions after a black flag; elsewhere they are unseen.
-FLAG_OR_TAGS = re.compile("(\U0001f3f4[\U000e0020-\U000e007f]+)|[\U000e0000-\U000e007f]+")
-# Joiners bind emoji together and shape Arabic and Indic letters; beside anything else they are
-# unseen.
-JOINERS = re.compile("[\u200c\u200d]+")
-SELECTORS = re.compile(
-    "[\ufe00-\ufe0f\U000e0100-\U000e01ef]"
-)  # text or emoji look of the character before
-SPACES = re.compile("[ \u00a0\u1680\u2000-\u200a\u202f\u205f\u2800\u3000]+")
+FormData = MultiValueDict[str, str]
 
 
-def tidy(text: str, longest: int) -> str:
-    """The text in Unicode normal form C, with single spaces and without characters that nobody
-    sees.
+class Problem(NamedTuple):
+    """A sentence about one field, for the list above the form."""
 
-    :raises ValidationError: when it is too long or holds characters that cannot be seen for what
-    they are
-    """
-    tidied = _without_unseen(text)
-    if any(mark in tidied for mark in DIRECTION_MARKS):
-        raise ValidationError(
-            "Invisible characters that change the reading direction are not allowed here."
-        )
-    if any(unicodedata.category(char) in ("Cc", "Cs", "Zl", "Zp") for char in tidied):
-        raise ValidationError("Line breaks and other control characters are not allowed here.")
-    if len(tidied) > longest:
-        raise ValidationError(f"At most {longest} characters, please; this has {len(tidied)}.")
-    if text.strip() and all(
-        unicodedata.category(char)[0] in "CZ" for char in SELECTORS.sub("", tidied)
-    ):
-        raise ValidationError("This has no visible character.")
-    return tidied
+    field_id: str
+    label: str
+    sentence: str
 
 
-def folded(name: str) -> str:
-    """What two names have in common when people would call them equal."""
-    plain = SELECTORS.sub("", _without_unseen(name))
-    return _without_unseen(plain.casefold())
-
-
-def _without_unseen(text: str) -> str:
-    seen = FLAG_OR_TAGS.sub(r"\1", UNSEEN.sub("", text))
-    seen = JOINERS.sub(_needed_joiner, seen)
-    return unicodedata.normalize("NFC", SPACES.sub(" ", seen).strip(" "))
-
-
-def _needed_joiner(found: re.Match[str]) -> str:
-    before, after = found.string[: found.start()][-1:], found.string[found.end() :][:1]
-    return found.group(0) if _takes_joiners(before) and _takes_joiners(after) else ""
-
-
-def _takes_joiners(char: str) -> bool:
-    """Emoji with their modifiers, combining marks, and letters without capitals that are no
-    ideographs or kana.
-    """
-    kind = unicodedata.category(char) if char else ""
-    narrow_letter = kind in ("Lo", "Lm") and unicodedata.east_asian_width(char) not in "WFH"
-    return narrow_letter or kind in ("So", "Sk", "Sm", "Mn", "Mc", "Me")
+# --- class rows ---
 
 
 @dataclass(frozen=True)
 class ClassRow:
-    """One class as typed: its place in the form, and what is wrong with it."""
+    """One class as typed, and what is wrong with it.
+
+    ``focus`` is the id of the field that gets the cursor, wherever on the page that is.
+    """
 
     index: int
     name: str = ""
@@ -125,78 +76,76 @@ class ClassRow:
 
     @property
     def is_extra(self) -> bool:
-        return self.index >= FEWEST_CLASSES
+        return self.index >= MIN_CLASSES
 
     @property
-    def problems(self) -> list[tuple[str, str, str]]:
-        """(field id, label, sentence) of each complaint about this row."""
-        found = [
-            (self.name_id, f"Class {self.number}", self.name_error),
-            (self.query_id, f"Search words of class {self.number}", self.query_error),
-        ]
-        return [problem for problem in found if problem[2]]
+    def problems(self) -> list[Problem]:
+        found = []
+        if self.name_error:
+            found.append(Problem(self.name_id, f"Class {self.number}", self.name_error))
+        if self.query_error:
+            label = f"Search words of class {self.number}"
+            found.append(Problem(self.query_id, label, self.query_error))
+        return found
 
 
-def typed_rows(data: MultiValueDict[str, str], at_least: int = FEWEST_CLASSES) -> list[ClassRow]:
-    """The rows of a sent form: ``classes`` repeated, ``queries`` parallel to it (or absent)."""
-    names, queries = data.getlist("classes"), data.getlist("queries")
-    length = max(len(names), len(queries), at_least)
-    names, queries = (
-        values + [""] * (length - len(values)) for values in (list(names), list(queries))
-    )
-    return [
-        ClassRow(i, name, query) for i, (name, query) in enumerate(zip(names, queries, strict=True))
-    ]
+def typed_rows(data: FormData, at_least: int = MIN_CLASSES) -> list[ClassRow]:
+    """Return the rows of a sent form: ``classes`` repeated, ``queries`` parallel to it (or
+    absent).
+    """
+    names = data.getlist("classes")
+    queries = data.getlist("queries")
+    rows = []
+    for index in range(max(len(names), len(queries), at_least)):
+        name = names[index] if index < len(names) else ""
+        query = queries[index] if index < len(queries) else ""
+        rows.append(ClassRow(index, name, query))
+    return rows
 
 
 def checked_rows(rows: Sequence[ClassRow]) -> list[ClassRow]:
-    """The rows with their complaints; empty ones are ignored unless too few are left."""
-    checked = _without_twins([_checked_alone(row) for row in rows])
+    """Return the rows with their errors; empty rows are ignored unless too few others are left."""
+    checked = [_checked_row(row) for row in rows]
+    checked = _with_duplicates_marked(checked)
     given = [row for row in checked if not row.is_empty]
-    if len(given) > MOST_CLASSES:
-        extra = given[MOST_CLASSES].index
-        sentence = f"At most {MOST_CLASSES} classes, please; these are {len(given)}."
-        checked[extra] = replace(checked[extra], name_error=sentence)
-    elif len(given) < FEWEST_CLASSES:
-        index = next(row.index for row in checked if row.is_empty)
-        sentence = (
-            "Name a second class: a classifier decides between at least two."
-            if given
-            else "Name this class."
-        )
-        checked[index] = replace(checked[index], name_error=sentence)
+    if len(given) > MAX_CLASSES:
+        first_extra = given[MAX_CLASSES].index
+        error = f"At most {MAX_CLASSES} classes, please; these are {len(given)}."
+        checked[first_extra] = replace(checked[first_extra], name_error=error)
+    elif len(given) < MIN_CLASSES:
+        first_empty = next(row.index for row in checked if row.is_empty)
+        error = "Name this class."
+        if given:
+            error = "Name a second class: a classifier decides between at least two."
+        checked[first_empty] = replace(checked[first_empty], name_error=error)
     return checked
 
 
-def _checked_alone(row: ClassRow) -> ClassRow:
-    name_error = _complaint(row.name, LONGEST_NAME)
+def _checked_row(row: ClassRow) -> ClassRow:
+    name_error = find_problem(row.name, MAX_NAME_LENGTH)
     if not row.is_empty and not row.name.strip():
         name_error = "Name this class, or clear its search words."
-    return replace(row, name_error=name_error, query_error=_complaint(row.query, LONGEST_QUERY))
+    query_error = find_problem(row.query, MAX_QUERY_LENGTH)
+    return replace(row, name_error=name_error, query_error=query_error)
 
 
-def _without_twins(rows: Sequence[ClassRow]) -> list[ClassRow]:
-    first: dict[str, ClassRow] = {}
+def _with_duplicates_marked(rows: Sequence[ClassRow]) -> list[ClassRow]:
+    first_with_key: dict[str, ClassRow] = {}
     checked = []
     for row in rows:
-        name = folded(row.name)
-        twin = first.setdefault(name, row) if name else row
-        if twin is not row and not row.name_error:
-            sentence = (
-                f"This is the same as class {twin.number}:"
+        key = casefold_key(row.name)
+        first = first_with_key.setdefault(key, row)
+        if key and first is not row and not row.name_error:
+            error = (
+                f"This is the same as class {first.number}:"
                 " capital letters, extra spaces and invisible characters make no difference."
             )
-            row = replace(row, name_error=sentence)
+            row = replace(row, name_error=error)
         checked.append(row)
     return checked
 
 
-def _complaint(text: str, longest: int) -> str:
-    try:
-        tidy(text, longest)
-    except ValidationError as error:
-        return str(error.messages[0])
-    return ""
+# --- fields ---
 
 
 class AddressField(forms.CharField):
@@ -207,15 +156,25 @@ class AddressField(forms.CharField):
     default_error_messages = {
         "required": "Type the address that the result is sent to.",
         "invalid": "This is not an e-mail address. It looks like name@example.org.",
-        "long": f"An address has at most {LONGEST_ADDRESS} characters, of which {LONGEST_LOCAL_PART} before the @.",
+        "long": (
+            f"An address has at most {MAX_EMAIL_LENGTH} characters,"
+            f" of which {MAX_LOCAL_PART_LENGTH} before the @."
+        ),
         "several": "One address only, please.",
-        "local": "Before the @, only unaccented letters, digits and signs, please: our mails reach no other addresses.",
-        "domain": "Mail cannot reach what stands after the @. A domain in other letters can be typed as “xn--…”.",
+        "local": (
+            "Before the @, only unaccented letters, digits and signs, please:"
+            " our mails reach no other addresses."
+        ),
+        "domain": (
+            "Mail cannot reach what stands after the @."
+            " A domain in other letters can be typed as “xn--…”."
+        ),
     }
 
     def to_python(self, value: Any) -> str:
-        """The address without outer spaces; line breaks are refused even at the ends, where Django
-        would drop them.
+        """Return the address without outer spaces.
+
+        Line breaks are refused at the ends too, where Django would drop them.
         """
         text = "" if value is None else str(value).strip(" ")
         if any(unicodedata.category(char).startswith("C") for char in text):
@@ -224,44 +183,40 @@ class AddressField(forms.CharField):
 
     def validate(self, value: str) -> None:
         super().validate(value)
-        if len(value) > LONGEST_ADDRESS:
-            raise self._error("long")
-        if value.count("@") > 1 or any(char in value for char in ",; "):
-            raise self._error("several" if value.count("@") > 1 else "invalid")
-        if any(char in value for char in '"<>[]'):
-            raise self._error("invalid")
+        if value.count("@") > 1:
+            raise self._error("several")
         local_part, _, domain = value.rpartition("@")
         if not local_part.isascii():
             raise self._error("local")
-        if len(local_part) > LONGEST_LOCAL_PART:
-            raise self._error("long")
-        EmailValidator(message=self.error_messages["invalid"], allowlist=[])(value)
-        if len(f"{local_part}@{self._domain_as_sent(domain)}") > LONGEST_ADDRESS:
-            raise self._error("long")
-
-    def _domain_as_sent(self, domain: str) -> str:
-        """The domain as Django's mails spell it; one that would become another domain on the way is
-        refused.
-        """
         try:
-            sent = punycode(domain)
-            arrives = sent.encode("ascii").decode("idna")
+            sent_domain = punycode(domain)  # as Django's mails spell it
         except UnicodeError as error:
             raise self._error("domain") from error
-        if not domain.isascii() and arrives != unicodedata.normalize("NFC", domain).lower():
+        sent_length = len(local_part) + len("@") + len(sent_domain)
+        if sent_length > MAX_EMAIL_LENGTH or len(local_part) > MAX_LOCAL_PART_LENGTH:
+            raise self._error("long")
+        try:
+            address = validate_email(value, allow_smtputf8=False, check_deliverability=False)
+        except EmailNotValidError as error:
+            raise self._error("invalid") from error
+        # Both comparisons find domains that would become another one on the way: the first where
+        # a letter is replaced, the second where Django's older rules (IDNA 2003) spell it otherwise.
+        typed_domain = unicodedata.normalize("NFC", domain).lower()
+        if typed_domain not in (address.domain, address.ascii_domain):
             raise self._error("domain")
-        return sent
+        if sent_domain.lower() != address.ascii_domain:
+            raise self._error("domain")
 
     def _error(self, code: str) -> ValidationError:
         return ValidationError(self.error_messages[code], code=code)
 
 
 def images_field(**options: Any) -> forms.IntegerField:
-    """The field for pictures per class, with the limits said the same way everywhere."""
-    sentence = f"A whole number from {FEWEST_IMAGES} to {MOST_IMAGES}, please."
+    """Return the field for images per class, whose limits are the same in every form."""
+    sentence = f"A whole number from {MIN_IMAGES} to {MAX_IMAGES}, please."
     return forms.IntegerField(
-        min_value=FEWEST_IMAGES,
-        max_value=MOST_IMAGES,
+        min_value=MIN_IMAGES,
+        max_value=MAX_IMAGES,
         required=False,
         label="Pictures per class",
         error_messages={"invalid": sentence, "min_value": sentence, "max_value": sentence},
@@ -270,13 +225,39 @@ def images_field(**options: Any) -> forms.IntegerField:
     )
 
 
+def license_field(**options: Any) -> forms.ChoiceField:
+    """Return the field for the licence of the images."""
+    return forms.ChoiceField(
+        label="Licence of the pictures",
+        choices=License.choices,
+        required=False,
+        widget=forms.Select(attrs={"class": "input"}),
+        error_messages={"invalid_choice": "Choose one of the licences offered."},
+        **options,
+    )
+
+
+def _field_problems(form: forms.Form, names: Sequence[str]) -> list[Problem]:
+    """Return the first error of each of these fields, in this order."""
+    problems = []
+    for name in names:
+        if name in form.errors:
+            bound = form[name]
+            field_id = bound.id_for_label or bound.auto_id
+            problems.append(Problem(field_id, str(bound.label), str(form.errors[name][0])))
+    return problems
+
+
+# --- forms ---
+
+
 class SubmissionForm(forms.Form):
-    """The form of the first page. Field names are public: classes and queries (repeated), email,
-    and the options.
+    """The form of the first page.
+
+    Field names are public: classes and queries (repeated), email, and the options.
     """
 
     use_required_attribute = False
-    optional = ("images_per_class", "license", "backbone")
 
     email = AddressField(
         label="Your e-mail address",
@@ -285,14 +266,7 @@ class SubmissionForm(forms.Form):
         ),
     )
     images_per_class = images_field(initial=DEFAULT_IMAGES)
-    license = forms.ChoiceField(
-        label="Licence of the pictures",
-        choices=License.choices,
-        initial=License.ANY,
-        required=False,
-        widget=forms.Select(attrs={"class": "input"}),
-        error_messages={"invalid_choice": "Choose one of the licences offered."},
-    )
+    license = license_field(initial=License.ANY)
     backbone = forms.ChoiceField(
         label="Network to start from",
         choices=Backbone.choices,
@@ -301,98 +275,94 @@ class SubmissionForm(forms.Form):
         error_messages={"invalid_choice": "Choose one of the networks offered."},
     )
 
-    def __init__(self, data: MultiValueDict[str, str] | None = None) -> None:
+    def __init__(self, data: FormData | None = None) -> None:
         super().__init__(data, initial={"backbone": settings.BACKBONE})
-        self.rows = typed_rows(MultiValueDict() if data is None else data)
+        self.rows = typed_rows(data if data is not None else MultiValueDict())
 
     def full_clean(self) -> None:
         super().full_clean()
-        if self.is_bound:
-            self._focus_first_problem()
+        if self.is_bound and self.problems:
+            self._set_focus(self.problems[0].field_id)
+
+    def _set_focus(self, field_id: str) -> None:
+        self.rows = [replace(row, focus=field_id) for row in self.rows]
+        for name, field in self.fields.items():
+            if self[name].id_for_label == field_id:
+                field.widget.attrs["autofocus"] = True
 
     def clean(self) -> dict[str, Any]:
         self.rows = checked_rows(self.rows)
         for row in self.rows:
-            for _, _, sentence in row.problems:
-                self.add_error(None, sentence)
+            for problem in row.problems:
+                self.add_error(None, problem.sentence)
         return self.cleaned_data
 
     @property
-    def problems(self) -> list[tuple[str, str, str]]:
-        """(field id, label, sentence) of every complaint, in the order of the page."""
+    def problems(self) -> list[Problem]:
+        """Every error, in the order of the page."""
         if not self.is_bound:
             return []
         names = [row.problems[0] for row in self.rows if row.name_error]
-        fields = [
-            (self[name].id_for_label, str(self[name].label), str(self.errors[name][0]))
-            for name in ("email", *self.optional)
-            if name in self.errors
-        ]
-        return names + fields + [row.problems[-1] for row in self.rows if row.query_error]
-
-    def _focus_first_problem(self) -> None:
-        if not self.problems:
-            return
-        target = self.problems[0][0]
-        self.rows = [replace(row, focus=target) for row in self.rows]
-        for name, field in self.fields.items():
-            if self[name].id_for_label == target:
-                field.widget.attrs["autofocus"] = True
+        fields = _field_problems(self, ("email", "images_per_class", "license", "backbone"))
+        queries = [row.problems[-1] for row in self.rows if row.query_error]
+        return names + fields + queries
 
     @property
     def options_open(self) -> bool:
-        """Whether the folded options hold something the person must see: a complaint, or a choice
-        of theirs.
+        """True when the folded options hold what the person must see: an error or a choice of
+        theirs.
         """
-        usual = {
+        defaults = {
             "images_per_class": DEFAULT_IMAGES,
             "license": License.ANY,
             "backbone": settings.BACKBONE,
         }
-        chosen = any(
-            str(self[name].value() or value) != str(value) for name, value in usual.items()
-        )
-        return chosen or any(row.query for row in self.rows)
+        for name, default in defaults.items():
+            value = self[name].value() or default
+            if str(value) != str(default):
+                return True
+        return any(row.query for row in self.rows)
 
     @property
     def blank_row(self) -> ClassRow:
-        """What "add a class" copies."""
-        return ClassRow(FEWEST_CLASSES)
+        """The row that the button "add a class" copies."""
+        return ClassRow(MIN_CLASSES)
 
     @property
     def may_add(self) -> bool:
-        return len(self.rows) < MOST_CLASSES
+        return len(self.rows) < MAX_CLASSES
 
-    def changed(self, *, add: bool = False, remove: str = "") -> "SubmissionForm":
-        """The same form, not yet judged, with one class row more or less: "add a class" where
-        scripts are off.
-        """
-        rows = [
-            row for row in self.rows if str(row.index) != remove or len(self.rows) <= FEWEST_CLASSES
-        ]
-        if add and self.may_add:
-            rows.append(ClassRow(len(rows)))
-        fresh = SubmissionForm()
-        fresh.initial = {
-            **fresh.initial,
-            **{name: self[name].value() for name in self.fields if name in self.data},
-        }
-        fresh.rows = [
-            replace(row, index=i, name_error="", query_error="", focus="")
-            for i, row in enumerate(rows)
-        ]
-        if add:
-            fresh.rows = [replace(row, focus=fresh.rows[-1].name_id) for row in fresh.rows]
-        return fresh
+    def with_row_added(self) -> "SubmissionForm":
+        """Return the form with one more class, for pages without scripts."""
+        rows = self.rows
+        if self.may_add:
+            rows = [*rows, ClassRow(len(rows))]
+        changed = self._with_rows(rows)
+        changed._set_focus(changed.rows[-1].name_id)
+        return changed
+
+    def with_row_removed(self, index: str) -> "SubmissionForm":
+        """Return the form without one class, for pages without scripts."""
+        rows = self.rows
+        if len(rows) > MIN_CLASSES:
+            rows = [row for row in rows if str(row.index) != index]
+        return self._with_rows(rows)
+
+    def _with_rows(self, rows: Sequence[ClassRow]) -> "SubmissionForm":
+        """Return an unchecked form with the same values and these classes."""
+        changed = SubmissionForm()
+        for name in self.fields:
+            if name in self.data:
+                changed.initial[name] = self[name].value()
+        changed.rows = [ClassRow(index, row.name, row.query) for index, row in enumerate(rows)]
+        return changed
 
     def submission(self) -> Submission:
-        """What the pipeline takes; only after ``is_valid``."""
+        """Return what the pipeline takes; only after ``is_valid``."""
         given = [row for row in self.rows if not row.is_empty]
         values = self.cleaned_data
         return Submission(
-            classes=tuple(
-                (tidy(row.name, LONGEST_NAME), tidy(row.query, LONGEST_QUERY)) for row in given
-            ),
+            classes=tuple((normalize(row.name), normalize(row.query)) for row in given),
             email=values["email"],
             images_per_class=values["images_per_class"] or DEFAULT_IMAGES,
             license=values["license"] or License.ANY,
@@ -401,27 +371,19 @@ class SubmissionForm(forms.Form):
 
 
 class RetryForm(forms.Form):
-    """Starting again after a stop: as before, or with fewer pictures, another wording, or what is
-    there.
-    """
+    """Start again after a stop: as before, or with other limits, search words or sources."""
 
     use_required_attribute = False
 
     images_per_class = images_field()
-    license = forms.ChoiceField(
-        label="Licence of the pictures",
-        choices=License.choices,
-        required=False,
-        widget=forms.Select(attrs={"class": "input"}),
-        error_messages={"invalid_choice": "Choose one of the licences offered."},
-    )
+    license = license_field()
     sources = forms.MultipleChoiceField(
         label="Sources",
         required=False,
         widget=forms.CheckboxSelectMultiple(attrs={"class": "check"}),
         error_messages={"invalid_choice": "Choose among the sources offered."},
     )
-    # Boxes that are all empty look like boxes that were not on the page: this tells the two apart.
+    # Without this field, boxes that are all empty look like boxes that were not on the page.
     sources_offered = forms.BooleanField(initial=True, required=False, widget=forms.HiddenInput)
     accept_fewer = forms.BooleanField(
         label="Train with the pictures that were found, even if they are few",
@@ -429,32 +391,29 @@ class RetryForm(forms.Form):
         widget=forms.CheckboxInput(attrs={"class": "check"}),
     )
 
-    def __init__(
-        self, request: ClassifierRequest, data: MultiValueDict[str, str] | None = None
-    ) -> None:
-        asked = request.sources or settings.SOURCES
+    def __init__(self, classifier: ClassifierRequest, data: FormData | None = None) -> None:
+        chosen = classifier.sources or settings.SOURCES
         initial = {
-            "images_per_class": request.images_per_class,
-            "license": request.license,
-            "sources": asked,
+            "images_per_class": classifier.images_per_class,
+            "license": classifier.license,
+            "sources": chosen,
         }
         super().__init__(data, initial=initial)
-        self.order = list(dict.fromkeys([*asked, *settings.SOURCES, *settings.KNOWN_SOURCES]))
-        offered = cast(forms.MultipleChoiceField, self.fields["sources"])
-        offered.choices = [(name, phrases.source_title(name)) for name in self.order]
-        self.classes = list(request.classes.all())
-        typed = [row.query for row in typed_rows(data, 0)] if data is not None else []
-        typed += [image_class.query for image_class in self.classes[len(typed) :]]
-        self.rows = [
-            ClassRow(i, image_class.name, query)
-            for i, (image_class, query) in enumerate(zip(self.classes, typed, strict=False))
-        ]
+        self.offered = list(dict.fromkeys([*chosen, *settings.SOURCES, *settings.KNOWN_SOURCES]))
+        sources = cast(forms.MultipleChoiceField, self.fields["sources"])
+        sources.choices = [(name, phrases.source_title(name)) for name in self.offered]
+        self.classes = list(classifier.classes.all())
+        typed = typed_rows(data, 0) if data is not None else []
+        self.rows = []
+        for index, image_class in enumerate(self.classes):
+            query = typed[index].query if index < len(typed) else image_class.query
+            self.rows.append(ClassRow(index, image_class.name, query))
 
     def clean(self) -> dict[str, Any]:
         if self.cleaned_data.get("sources_offered") and self.cleaned_data.get("sources") == []:
             self.add_error("sources", "Choose at least one source.")
         self.rows = [
-            replace(row, query_error=_complaint(row.query, LONGEST_QUERY)) for row in self.rows
+            replace(row, query_error=find_problem(row.query, MAX_QUERY_LENGTH)) for row in self.rows
         ]
         for row in self.rows:
             if row.query_error:
@@ -462,31 +421,29 @@ class RetryForm(forms.Form):
         return self.cleaned_data
 
     @property
-    def problems(self) -> list[tuple[str, str, str]]:
-        """(field id, label, sentence) of every complaint, in the order of the page."""
+    def problems(self) -> list[Problem]:
+        """Every error, in the order of the page."""
         if not self.is_bound:
             return []
-        fields = [
-            (f"id_{name}", str(self[name].label), str(self.errors[name][0]))
-            for name in ("images_per_class", "license", "sources")
-            if name in self.errors
-        ]
-        return fields + [problem for row in self.rows for problem in row.problems]
+        problems = _field_problems(self, ("images_per_class", "license", "sources"))
+        for row in self.rows:
+            problems += row.problems
+        return problems
 
     def changes(self) -> dict[str, Any]:
-        """Keyword arguments for ``pipeline.retry``: only what differs from before; sources in the
-        order of the page.
+        """Return keyword arguments for ``pipeline.retry``: only what differs from before, sources
+        in the order of the page.
         """
-        queries = {
-            image_class.number: tidy(row.query, LONGEST_QUERY) or image_class.name
-            for image_class, row in zip(self.classes, self.rows, strict=True)
-            if (tidy(row.query, LONGEST_QUERY) or image_class.name) != image_class.query
-        }
-        chosen = self.cleaned_data["sources"]
+        queries = {}
+        for image_class, row in zip(self.classes, self.rows, strict=True):
+            query = normalize(row.query) or image_class.name
+            if query != image_class.query:
+                queries[image_class.number] = query
+        values = self.cleaned_data
         return {
-            "images_per_class": self.cleaned_data["images_per_class"],
-            "license": self.cleaned_data["license"] or None,
-            "sources": [name for name in self.order if name in chosen] or None,
-            "accept_fewer": self.cleaned_data["accept_fewer"],
+            "images_per_class": values["images_per_class"],
+            "license": values["license"] or None,
+            "sources": [name for name in self.offered if name in values["sources"]] or None,
+            "accept_fewer": values["accept_fewer"],
             "class_queries": queries or None,
         }

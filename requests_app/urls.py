@@ -1,21 +1,19 @@
-"""Paths of the web (product.md section 5). The name of a path is what ``reverse`` is called
-with.
-"""
+"""Paths of the site (``reverse`` is called with their names)."""
 
 from django.urls import path
 
-from requests_app.views import requests
+from requests_app.views import files, requests, submission
 
 urlpatterns = [
-    path("", requests.home, name="home"),
-    path("robots.txt", requests.robots, name="robots"),
-    path("favicon.ico", requests.favicon, name="favicon"),
-    path("confirm/<str:signed>/", requests.confirm, name="confirm"),
+    path("", submission.home, name="home"),
+    path("robots.txt", files.robots, name="robots"),
+    path("favicon.ico", files.favicon, name="favicon"),
+    path("confirm/<str:signed>/", submission.confirm, name="confirm"),
     path("r/<str:token>/", requests.request_page, name="request"),
     path("r/<str:token>/progress/", requests.progress, name="progress"),
     path("r/<str:token>/cancel/", requests.cancel, name="cancel"),
     path("r/<str:token>/retry/", requests.retry, name="retry"),
     path("r/<str:token>/delete/", requests.delete, name="delete"),
-    path("r/<str:token>/images/<int:pk>.jpg", requests.thumbnail, name="thumbnail"),
-    path("r/<str:token>/download/<slug:kind>/", requests.download, name="download"),
+    path("r/<str:token>/images/<int:pk>.jpg", files.thumbnail, name="thumbnail"),
+    path("r/<str:token>/download/<slug:kind>/", files.download, name="download"),
 ]

@@ -26,10 +26,10 @@ WALLS = {
         "scraping",
         "training",
         "requests_app.pipeline",
-        "requests_app.views.requests",
+        "requests_app.views",
     },
     "requests_app.pipeline": {
-        "requests_app.views.requests",
+        "requests_app.views",
         "requests_app.forms",
         "requests_app.admin",
         "requests_app.tasks",
@@ -38,8 +38,8 @@ WALLS = {
     "requests_app.workers.jobs": {"scraping", "training", "requests_app.pipeline"},
     "requests_app.mail": {"scraping", "training", "requests_app.pipeline"},
     "requests_app.delivery.dataset_zip": {"scraping", "training", "requests_app.pipeline"},
-    "requests_app.tasks": {"scraping", "training", "requests_app.views.requests"},
-    "requests_app.views.requests": {"scraping", "training", "requests_app.tasks"},
+    "requests_app.tasks": {"scraping", "training", "requests_app.views"},
+    "requests_app.views": {"scraping", "training", "requests_app.tasks"},
     "requests_app.admin": {"scraping", "training", "requests_app.tasks"},
     "requests_app.management": {"scraping", "training", "requests_app.tasks"},
 }

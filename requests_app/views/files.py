@@ -1,5 +1,6 @@
-"""Sending a file so that an interrupted download goes on: single byte ranges, HEAD and a strong
-ETag (RFC 9110).
+"""Files: downloads that an interrupted browser can resume, thumbnails, robots.txt, the icon.
+
+A download answers single byte ranges, HEAD and conditional requests with a strong ETag (RFC 9110).
 """
 
 import re
@@ -8,18 +9,68 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
+from django.http import FileResponse, HttpRequest, HttpResponse, StreamingHttpResponse
 from django.http.response import HttpResponseBase
+from django.shortcuts import redirect
+from django.templatetags.static import static
 from django.utils.http import content_disposition_header, parse_etags
+from django.views.decorators.http import require_safe
 
-CHUNK = 256 * 1024  # bytes read at once
-MOST_DIGITS = 18  # of a position in a file: an exabyte
+from requests_app.delivery import thumbnails
+from requests_app.models import Artifact, ClassifierRequest, ImageState, ImageUrl
+from requests_app.views.access import require_token
+from requests_app.views.errors import page_not_found
+
+CHUNK_BYTES = 256 * 1024
+MAX_POSITION_DIGITS = 18  # an exabyte
 SINGLE_RANGE = re.compile(r"bytes=(\d*)-(\d*)", re.ASCII)
 CONTENT_TYPES = {
     ".zip": "application/zip",
     ".json": "application/json",
     ".html": "text/html; charset=utf-8",
 }
+
+
+@require_token
+@require_safe
+def thumbnail(request: HttpRequest, classifier: ClassifierRequest, pk: int) -> HttpResponseBase:
+    """Send a small copy of a kept image."""
+    kept = ImageUrl.objects.filter(image_class__request=classifier, state=ImageState.KEPT)
+    image = kept.filter(pk=pk).first()
+    path = thumbnails.thumbnail(image) if image else None
+    if path is None:
+        return page_not_found(request)
+    # The only answer below a token that a browser may keep: the polled page shows the same images
+    # again and again.
+    headers = {"Cache-Control": "private, max-age=3600"}
+    return FileResponse(path.open("rb"), content_type="image/jpeg", headers=headers)
+
+
+@require_token
+@require_safe
+def download(request: HttpRequest, classifier: ClassifierRequest, kind: str) -> HttpResponseBase:
+    """Send the latest version's file of a kind."""
+    artifacts = Artifact.objects.filter(version__request=classifier, kind=kind)
+    artifact = artifacts.order_by("-version__number").first()
+    if artifact is None or not artifact.file.is_file():
+        return page_not_found(request)
+    name = f"picaisso-{artifact.file_name}"
+    return send_file(request, artifact.file, name=name, sha256=artifact.sha256)
+
+
+@require_safe
+def robots(request: HttpRequest) -> HttpResponse:
+    lines = ["User-agent: *", "Disallow: /r/", "Disallow: /confirm/", "Disallow: /admin/", ""]
+    return HttpResponse("\n".join(lines), content_type="text/plain; charset=utf-8")
+
+
+@require_safe
+def favicon(request: HttpRequest) -> HttpResponse:
+    """Redirect to the icon: browsers ask for this path whatever the page says."""
+    return redirect(static("img/favicon.svg"), permanent=False)
+
+
+# --- resumable downloads ---
 
 
 @dataclass(frozen=True)
@@ -34,84 +85,89 @@ class Span:
         return max(0, self.last - self.first + 1)
 
 
-def send_file(http: HttpRequest, path: Path, *, name: str, sha256: str) -> HttpResponseBase:
-    """The file as an attachment, or the asked part of it (206), or 304, or 416.
+def send_file(request: HttpRequest, path: Path, *, name: str, sha256: str) -> HttpResponseBase:
+    """Send the file as an attachment (200), the requested part of it (206), 304 or 416.
 
     :param name: the file name that the browser suggests
-    :param sha256: of the whole file; makes the strong ETag by which a resumed part is known to fit
+    :param sha256: of the whole file; becomes the strong ETag, which proves that a resumed part
+        belongs to the same file
     """
-    size, etag = path.stat().st_size, f'"{sha256}"'
-    if _matches(http.headers.get("If-None-Match", ""), etag):
-        return _with_headers(HttpResponse(status=304), etag)
-    span = asked_span(http.headers.get("Range", ""), size) if _may_resume(http, etag) else None
-    if span is not None and not span.length:
-        return _with_headers(
-            HttpResponse(status=416, headers={"Content-Range": f"bytes */{size}"}), etag
-        )
-    response = _body(http, path, span or Span(0, size - 1), status=206 if span else 200)
-    if span is not None:
+    etag = f'"{sha256}"'
+    response = _conditional_response(request, path, name, etag)
+    response.headers["ETag"] = etag
+    response.headers["Accept-Ranges"] = "bytes"
+    return response
+
+
+def _conditional_response(
+    request: HttpRequest, path: Path, name: str, etag: str
+) -> HttpResponseBase:
+    known_etags = parse_etags(request.headers.get("If-None-Match", ""))
+    if etag in known_etags or "*" in known_etags:
+        return HttpResponse(status=304)
+    size = path.stat().st_size
+    span = None
+    # A range counts for GET alone, and not when the file has changed since the first part.
+    if request.method == "GET" and request.headers.get("If-Range", etag) == etag:
+        span = parse_range(request.headers.get("Range", ""), size)
+    if span is None:
+        response = _body_response(request, path, Span(0, size - 1), status=200)
+    elif span.length == 0:
+        return HttpResponse(status=416, headers={"Content-Range": f"bytes */{size}"})
+    else:
+        response = _body_response(request, path, span, status=206)
         response.headers["Content-Range"] = f"bytes {span.first}-{span.last}/{size}"
     response.headers["Content-Type"] = CONTENT_TYPES.get(path.suffix, "application/octet-stream")
     response.headers["Content-Disposition"] = str(content_disposition_header(True, name))
-    return _with_headers(response, etag)
+    return response
 
 
-def asked_span(header: str, size: int) -> Span | None:
-    """The one range of a Range header; None (send everything) for none, several or nonsense."""
-    match = SINGLE_RANGE.fullmatch(header.replace(" ", ""))
-    if match is None or match.group(0) == "bytes=-":
-        return None
-    first, last = (_position(digits) for digits in match.groups())
-    if first is None:  # the last so many bytes
-        return Span(max(0, size - (last or 0)), size - 1)
-    if last is not None and last < first:
-        return None
-    return Span(first, size - 1 if last is None else min(last, size - 1))
-
-
-def _position(digits: str) -> int | None:
-    """The number typed, None for nothing; one that no file reaches is as good as the largest,
-    however long it is.
-    """
-    if not digits:
-        return None
-    significant = digits.lstrip("0") or "0"
-    return int(significant) if len(significant) <= MOST_DIGITS else sys.maxsize
-
-
-def _may_resume(http: HttpRequest, etag: str) -> bool:
-    """A range counts for GET alone, and not when the file has changed since the first part
-    (If-Range).
-    """
-    return http.method == "GET" and http.headers.get("If-Range", etag) == etag
-
-
-def _matches(header: str, etag: str) -> bool:
-    return bool(header) and any(tag in ("*", etag) for tag in parse_etags(header))
-
-
-def _body(
-    http: HttpRequest, path: Path, span: Span, status: int
-) -> HttpResponse | StreamingHttpResponse:
-    response: HttpResponse | StreamingHttpResponse
-    if http.method == "HEAD":
+def _body_response(request: HttpRequest, path: Path, span: Span, status: int) -> HttpResponseBase:
+    response: HttpResponseBase
+    if request.method == "HEAD":
         response = HttpResponse(status=status)
     else:
-        response = StreamingHttpResponse(_pieces(path, span), status=status)
+        response = StreamingHttpResponse(_chunks(path, span), status=status)
     response.headers["Content-Length"] = str(span.length)
     return response
 
 
-def _pieces(path: Path, span: Span) -> Iterator[bytes]:
+def _chunks(path: Path, span: Span) -> Iterator[bytes]:
     with path.open("rb") as file:
         file.seek(span.first)
         left = span.length
-        while left > 0 and (piece := file.read(min(CHUNK, left))):
-            left -= len(piece)
-            yield piece
+        while left > 0:
+            chunk = file.read(min(CHUNK_BYTES, left))
+            if not chunk:
+                return
+            left -= len(chunk)
+            yield chunk
 
 
-def _with_headers(response: HttpResponseBase, etag: str) -> HttpResponseBase:
-    response.headers["ETag"] = etag
-    response.headers["Accept-Ranges"] = "bytes"
-    return response
+def parse_range(header: str, size: int) -> Span | None:
+    """Return the one range of a Range header; None (send the whole file) for none, several or an
+    invalid one.
+    """
+    match = SINGLE_RANGE.fullmatch(header.replace(" ", ""))
+    if match is None or match[0] == "bytes=-":
+        return None
+    first = _parse_position(match[1])
+    last = _parse_position(match[2])
+    end = size - 1
+    if first is None:  # "bytes=-500": the last 500 bytes
+        return Span(max(0, size - (last or 0)), end)
+    if last is None:  # "bytes=500-": all from byte 500 on
+        return Span(first, end)
+    if last < first:
+        return None
+    return Span(first, min(last, end))
+
+
+def _parse_position(digits: str) -> int | None:
+    """Return the number, None for no digits, and the largest integer for one of endless length."""
+    if not digits:
+        return None
+    significant = digits.lstrip("0") or "0"
+    if len(significant) > MAX_POSITION_DIGITS:
+        return sys.maxsize
+    return int(significant)

@@ -172,40 +172,40 @@ class Overview:
     may_retry: bool
 
 
-def overview(request: ClassifierRequest) -> Overview:
+def overview(classifier: ClassifierRequest) -> Overview:
     """Compute the page of a request from its rows."""
-    jobs = current_jobs(list(request.jobs.all()))
+    jobs = current_jobs(list(classifier.jobs.all()))
     active = next(
         (job for job in jobs.values() if job.state in (JobState.QUEUED, JobState.RUNNING)), None
     )
-    version = request.versions.order_by("-number").first()
-    open_now = request.is_open
+    version = classifier.versions.order_by("-number").first()
+    open_now = classifier.is_open
     return Overview(
-        status=request.status,
-        headline=_headline(request, active),
-        explanation=_explanation(request, active),
+        status=classifier.status,
+        headline=_headline(classifier, active),
+        explanation=_explanation(classifier, active),
         percent=_percent(active) if open_now else None,
         time_left=_time_left(active) if open_now else "",
-        stages=_stage_lines(request, jobs),
-        classes=_class_lines(request),
+        stages=_stage_lines(classifier, jobs),
+        classes=_class_lines(classifier),
         result=_result(version),
         downloads=_downloads(version),
-        error=(request.error.get("reason", ""), request.error.get("remedy", ""))
-        if request.error
+        error=(classifier.error.get("reason", ""), classifier.error.get("remedy", ""))
+        if classifier.error
         else None,
-        confirmation_link=_confirmation_link(request),
-        kept_until=None if open_now else request.moved + timedelta(days=settings.RETENTION_DAYS),
+        confirmation_link=_confirmation_link(classifier),
+        kept_until=None if open_now else classifier.moved + timedelta(days=settings.RETENTION_DAYS),
         is_open=open_now,
-        may_retry=may_retry(request),
+        may_retry=may_retry(classifier),
     )
 
 
-def may_retry(request: ClassifierRequest) -> bool:
+def may_retry(classifier: ClassifierRequest) -> bool:
     """Whether work can start again: it has ended, and the address was confirmed (only then were
     there jobs).
     """
-    ended = request.status in (Status.NEEDS_ATTENTION, Status.FAILED, Status.CANCELLED)
-    return ended and request.jobs.exists()
+    ended = classifier.status in (Status.NEEDS_ATTENTION, Status.FAILED, Status.CANCELLED)
+    return ended and classifier.jobs.exists()
 
 
 def current_jobs(jobs: Sequence[Job]) -> dict[str, Job]:
@@ -220,20 +220,20 @@ def current_jobs(jobs: Sequence[Job]) -> dict[str, Job]:
     return current
 
 
-def _confirmation_link(request: ClassifierRequest) -> str:
+def _confirmation_link(classifier: ClassifierRequest) -> str:
     """The link of the mail, where mails end up in a folder and nobody would see it."""
-    shown = settings.DEBUG and settings.EMAIL_IN_FOLDER and request.status == Status.UNCONFIRMED
-    return pipeline.confirmation_link(request) if shown else ""
+    shown = settings.DEBUG and settings.EMAIL_IN_FOLDER and classifier.status == Status.UNCONFIRMED
+    return pipeline.confirmation_link(classifier) if shown else ""
 
 
-def _headline(request: ClassifierRequest, active: Job | None) -> str:
-    if request.status == Status.RUNNING and active is not None:
+def _headline(classifier: ClassifierRequest, active: Job | None) -> str:
+    if classifier.status == Status.RUNNING and active is not None:
         return STAGE_HEADLINES.get(active.stage, HEADLINES[Status.RUNNING])
-    return HEADLINES.get(Status(request.status), "")
+    return HEADLINES.get(Status(classifier.status), "")
 
 
-def _explanation(request: ClassifierRequest, active: Job | None) -> str:
-    match request.status:
+def _explanation(classifier: ClassifierRequest, active: Job | None) -> str:
+    match classifier.status:
         case Status.UNCONFIRMED:
             return "A mail with a link is on its way to the address you gave. Work starts when you have confirmed it."
         case Status.CANCELLED:
@@ -279,54 +279,60 @@ def _time_left(job: Job | None) -> str:
     return phrases.time_left(float(job.progress["eta_seconds"]))
 
 
-def _stage_lines(request: ClassifierRequest, jobs: dict[str, Job]) -> tuple[StageLine, ...]:
-    confirmed = request.status != Status.UNCONFIRMED
+def _stage_lines(classifier: ClassifierRequest, jobs: dict[str, Job]) -> tuple[StageLine, ...]:
+    confirmed = classifier.status != Status.UNCONFIRMED
     first = StageLine("confirm", STAGE_TITLES["confirm"], "done" if confirmed else "running")
     return (
         first,
-        *(_stage_line(request, stage.name, jobs.get(stage.name)) for stage in pipeline.STAGES),
+        *(_stage_line(classifier, stage.name, jobs.get(stage.name)) for stage in pipeline.STAGES),
     )
 
 
-def _stage_line(request: ClassifierRequest, name: str, job: Job | None) -> StageLine:
+def _stage_line(classifier: ClassifierRequest, name: str, job: Job | None) -> StageLine:
     title = STAGE_TITLES.get(name, name.capitalize())
     if job is None:
         # A stage without a job is ahead, unless the request was delivered: then it needed none.
-        return StageLine(name, title, "done" if request.status == Status.DELIVERED else "waiting")
+        return StageLine(
+            name, title, "done" if classifier.status == Status.DELIVERED else "waiting"
+        )
     state = {JobState.QUEUED: "waiting"}.get(JobState(job.state), job.state)
-    failed_here = request.error and request.error.get("stage") == name
+    failed_here = classifier.error and classifier.error.get("stage") == name
     return StageLine(
         name=name,
         title=title,
-        state="failed" if failed_here and not request.is_open else str(state),
+        state="failed" if failed_here and not classifier.is_open else str(state),
         detail=f"attempt {job.attempt}" if job.attempt > 1 else "",
         time=phrases.duration(job.seconds) if job.seconds is not None else "",
         percent=_percent(job),
     )
 
 
-def _class_lines(request: ClassifierRequest) -> tuple[ClassLine, ...]:
+def _class_lines(classifier: ClassifierRequest) -> tuple[ClassLine, ...]:
     counts: dict[int, dict[str, int]] = defaultdict(dict)
-    kept = ImageUrl.objects.filter(image_class__request=request, state=ImageState.KEPT).order_by()
+    kept = ImageUrl.objects.filter(
+        image_class__request=classifier, state=ImageState.KEPT
+    ).order_by()
     for row in kept.values("image_class", "source").annotate(number=Count("pk")):
         counts[row["image_class"]][row["source"]] = row["number"]
-    return tuple(_class_line(request, each, counts[each.pk]) for each in request.classes.all())
+    return tuple(
+        _class_line(classifier, each, counts[each.pk]) for each in classifier.classes.all()
+    )
 
 
 def _class_line(
-    request: ClassifierRequest, image_class: ImageClass, kept: dict[str, int]
+    classifier: ClassifierRequest, image_class: ImageClass, kept: dict[str, int]
 ) -> ClassLine:
     newest = image_class.images.filter(state=ImageState.KEPT).order_by("-pk")[:THUMBNAILS_PER_CLASS]
     return ClassLine(
         number=image_class.number,
         name=image_class.name,
         query=image_class.query if image_class.query != image_class.name else "",
-        asked=request.images_per_class,
+        asked=classifier.images_per_class,
         found=image_class.found,
         kept=sum(kept.values()),
         rejected=phrases.rejections(image_class.rejected),
         sources=_source_lines(
-            image_class, kept, full=sum(kept.values()) >= request.images_per_class
+            image_class, kept, full=sum(kept.values()) >= classifier.images_per_class
         ),
         thumbnails=tuple(newest.values_list("pk", flat=True)),
     )

@@ -242,6 +242,11 @@ BAD = {
         "id_email",
         "Mail cannot reach",
     ),
+    "a domain with another letter in a circle": (
+        {"email": "a@ⓔxample.org"},
+        "id_email",
+        "Mail cannot reach",
+    ),
     "letters that only newer servers take": (
         {"email": "jürgen@example.org"},
         "id_email",
@@ -356,6 +361,14 @@ def test_a_domain_in_other_letters_gets_its_mail(holder, mailoutbox, settings):
     assert post(holder, "/", **{**GOOD, "email": "ada@Müller.example"}).status_code == 303
     assert mail.send_waiting() == 1
     assert mailoutbox[0].message()["To"] == "ada@xn--mller-kva.example"
+
+
+@pytest.mark.parametrize(
+    "address", ["ada@mail.corp.local", "o'neil+x@example.test", "ada@xn--mller-kva.example"]
+)
+def test_addresses_that_only_look_odd_are_taken(holder, address):
+    assert post(holder, "/", **{**GOOD, "email": address}).status_code == 303
+    assert ClassifierRequest.objects.get().email == address
 
 
 def test_not_more_than_ten_rows_are_offered(holder):

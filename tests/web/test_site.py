@@ -14,15 +14,15 @@ PROJECT = Path(__file__).resolve().parents[2]
 RAISES = {"400": SuspiciousOperation, "403": PermissionDenied, "404": Http404, "500": RuntimeError}
 
 
-def trouble(http, status):
+def trouble(request, status):
     raise RAISES[status]("something that nobody outside should read")
 
 
 urlpatterns = [path("trouble/<str:status>/", trouble), path("", include("picaisso_site.urls"))]
-handler400 = "requests_app.views.requests.bad_request"
-handler403 = "requests_app.views.requests.permission_denied"
-handler404 = "requests_app.views.requests.page_not_found"
-handler500 = "requests_app.views.requests.server_error"
+handler400 = "requests_app.views.errors.bad_request"
+handler403 = "requests_app.views.errors.permission_denied"
+handler404 = "requests_app.views.errors.page_not_found"
+handler500 = "requests_app.views.errors.server_error"
 
 
 @pytest.mark.parametrize("status", RAISES)
@@ -38,7 +38,7 @@ def test_every_error_has_a_finished_page(status):
 
 
 def test_the_page_for_our_own_mistakes_needs_no_database(django_assert_num_queries):
-    from requests_app.views.requests import server_error
+    from requests_app.views.errors import server_error
 
     with django_assert_num_queries(0):
         response = server_error(None)

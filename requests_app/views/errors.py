@@ -1,0 +1,53 @@
+"""The pages that say what went wrong."""
+
+from collections.abc import Callable
+
+from django.conf import settings
+from django.http import HttpRequest, HttpResponse, HttpResponseNotAllowed
+from django.http.response import HttpResponseBase
+from django.template.loader import render_to_string
+
+GetResponse = Callable[[HttpRequest], HttpResponseBase]
+
+
+def bad_request(request: HttpRequest, exception: Exception | None = None) -> HttpResponse:
+    return HttpResponse(_error_page(request, 400), status=400)
+
+
+def permission_denied(request: HttpRequest, exception: Exception | None = None) -> HttpResponse:
+    return HttpResponse(_error_page(request, 403), status=403)
+
+
+def page_not_found(request: HttpRequest, exception: Exception | None = None) -> HttpResponse:
+    return HttpResponse(_error_page(request, 404), status=404)
+
+
+def gone(request: HttpRequest) -> HttpResponse:
+    return HttpResponse(_error_page(request, 410), status=410)
+
+
+def server_error(request: HttpRequest) -> HttpResponse:
+    """Return the page for a defect of ours: it needs no database, session or static file."""
+    return HttpResponse(render_to_string("500.html"), status=500)
+
+
+def not_allowed_page(get_response: GetResponse) -> GetResponse:
+    """Middleware: give the blank 405 answer of ``require_http_methods`` a page.
+
+    Django calls a handler of the site for 400, 403, 404 and 500 only.
+    """
+
+    def middleware(request: HttpRequest) -> HttpResponseBase:
+        response = get_response(request)
+        if isinstance(response, HttpResponseNotAllowed):
+            response.content = _error_page(request, 405).encode()
+        return response
+
+    return middleware
+
+
+def _error_page(request: HttpRequest, status: int) -> str:
+    """Render the error page, or only its main part when htmx asks for the live part of a page."""
+    template = "_error.html" if request.headers.get("HX-Request") else "error.html"
+    context = {"status": status, "retention_days": settings.RETENTION_DAYS}
+    return render_to_string(template, context, request)
