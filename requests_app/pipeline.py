@@ -371,7 +371,7 @@ def _forget_taken_down(version: DatasetVersion) -> None:
     )
     gone = {row.file for row in run_folder.read_manifest(version.folder)} - known
     if gone:
-        takedown.forget_pictures(version.folder, gone)
+        takedown.remove_images(version.folder, gone)
 
 
 def _freeze(version: DatasetVersion, rows: list[ImageRow]) -> None:
@@ -800,7 +800,7 @@ def _rebuild_without(version: DatasetVersion, files: set[str]) -> None:
     """
     if not (version.folder / "manifest.jsonl").exists():
         return
-    takedown.forget_pictures(version.folder, files)
+    takedown.remove_images(version.folder, files)
     rows = run_folder.read_manifest(version.folder)
     for artifact in version.artifacts.filter(kind__in=(Kind.DATASET, Kind.MODEL)):
         if artifact.kind == Kind.DATASET:

@@ -22,7 +22,7 @@ import torch
 
 from training.evaluation.results import Results, collect_results, suspects_as_lines
 from training.explanations import write_neighbours
-from training.export.model_folder import Look, Trained, export_model
+from training.export.model_folder import Predict, TrainedModel, export_model
 from training.export.report import Origin, write_report
 from training.finetuning.distributed import SINGLE_PROCESS, DistributedContext, process_group
 from training.finetuning.trainer import TrainConfig, TrainContext, shutdown_workers
@@ -486,14 +486,14 @@ def _export(run: Run, network: ClassifierNetwork, results: Results, loaded: Load
     network = network.to("cpu").to(memory_format=cast(Any, torch.contiguous_format))
     compared = _pictures_to_compare(run, results)
 
-    def report_page(path: Path, look: Look) -> None:
+    def report_page(path: Path, predict: Predict) -> None:
         backbone = loaded.backbone
         origin = Origin(backbone.title, backbone.license, backbone.resize, run.spent())
-        write_report(path, results, run.config, run.folder, look, origin, _quietly)
+        write_report(path, results, run.config, run.folder, predict, origin, _quietly)
 
     learned = results.embeddings[results.learned_indices()]
     write_neighbours(run.folder, results.learned_images(), learned)
-    trained = Trained(
+    trained = TrainedModel(
         network, run.config.classes, run.config, results.metrics, run.spent, report_page
     )
     export_model(trained, run.folder / "model", compared, run.report)

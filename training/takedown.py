@@ -13,7 +13,7 @@ from training.export.report_images import without_pictures
 from training.run_folder import ImageRow, read_manifest, write_manifest, write_text
 
 
-def forget_pictures(run_dir: Path, files: Collection[str]) -> None:
+def remove_images(run_dir: Path, files: Collection[str]) -> None:
     """Forget picture files, named as in the manifest; can be repeated.
 
     What the model learned from them stays in its weights; its report no longer shows them. The

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from training.explanations import read_neighbours
 from training.run_folder import read_manifest
-from training.takedown import forget_pictures
+from training.takedown import remove_images
 
 
 def test_a_picture_that_is_taken_down_is_shown_nowhere_any_more(
@@ -17,7 +17,7 @@ def test_a_picture_that_is_taken_down_is_shown_nowhere_any_more(
     report = run / "model" / "report.html"
     before = report.read_text(encoding="utf-8")
     for _ in range(2):
-        forget_pictures(run, gone)
+        remove_images(run, gone)
     after = report.read_text(encoding="utf-8")
     assert before.count("base64") - after.count("base64") >= len(gone)
     assert after.count("base64") > 10, "the others are still there"
@@ -40,5 +40,5 @@ def test_a_run_that_was_never_trained_forgets_pictures_too(
 ) -> None:
     run = Path(shutil.copytree(imported_run, tmp_path / "run"))
     first = read_manifest(run)[0].file
-    forget_pictures(run, [first])
+    remove_images(run, [first])
     assert first not in {row.file for row in read_manifest(run)}

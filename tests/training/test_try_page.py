@@ -19,9 +19,9 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import WebDriverWait
 
-from tests.training import exporting
+from tests.training import example_models
 from tests.training.conftest import LoopbackServer
-from tests.training.exporting import one_thread  # noqa: F401
+from tests.training.example_models import one_thread  # noqa: F401
 from training.explanations import evidence, overlay
 from training.export.try_page import TryPage, write_try_page
 from training.images.decode import as_array, read_image
@@ -33,7 +33,7 @@ FLAGS = (
     "--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--disable-background-networking",
     "--disable-component-update", "--no-first-run", "--disable-sync", "--no-proxy-server",
 )  # fmt: skip
-PAGE = TryPage(exporting.NAMES, 0.9, 256, "EfficientNet-Lite0", "0.1.0")
+PAGE = TryPage(example_models.NAMES, 0.9, 256, "EfficientNet-Lite0", "0.1.0")
 
 in_chromium = pytest.mark.skipif(
     not (CHROMIUM and DRIVER), reason="Chromium and its driver are not installed"
@@ -44,7 +44,7 @@ in_chromium = pytest.mark.skipif(
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model folder; a space and a percent sign in its path, as in those of real people."""
     made = tmp_path_factory.mktemp("try") / "my 100% model"
-    exporting.export(made, "efficientnet_lite0", tmp_path_factory.getbasetemp() / "caches")
+    example_models.export(made, "efficientnet_lite0", tmp_path_factory.getbasetemp() / "caches")
     return made
 
 
@@ -128,7 +128,7 @@ def saved(folder: Path, picture: np.ndarray, name: str) -> Path:
 @pytest.fixture
 def photograph(tmp_path: Path) -> Path:
     """A picture that is shown pixel for pixel."""
-    return saved(tmp_path, exporting.blots(np.random.default_rng(5), 300, 400), "blots.png")
+    return saved(tmp_path, example_models.blots(np.random.default_rng(5), 300, 400), "blots.png")
 
 
 def test_the_vendored_runtime_is_what_its_manifest_says() -> None:
@@ -169,7 +169,7 @@ def test_it_agrees_with_onnx_runtime_on_the_same_pixels(
     page: webdriver.Chrome, model: Model, tmp_path: Path
 ) -> None:
     known = set()
-    for number, picture in enumerate(exporting.odd_pictures(10, seed=3)):
+    for number, picture in enumerate(example_models.odd_pictures(10, seed=3)):
         path = saved(tmp_path, picture, f"{number}.png")
         found = classify(page, path)
         assert [found["height"], found["width"]] == list(picture.shape[:2])
@@ -186,7 +186,7 @@ def test_it_agrees_with_onnx_runtime_on_the_same_pixels(
 def test_transparency_grey_palettes_and_a_turned_camera_are_read_as_elsewhere(
     page: webdriver.Chrome, model: Model, tmp_path: Path
 ) -> None:
-    picture = Image.fromarray(exporting.blots(np.random.default_rng(8), 200, 320))
+    picture = Image.fromarray(example_models.blots(np.random.default_rng(8), 200, 320))
     layer = picture.copy()
     layer.putalpha(Image.linear_gradient("L").resize(picture.size))
     for name, form in (
@@ -213,7 +213,7 @@ def test_transparency_grey_palettes_and_a_turned_camera_are_read_as_elsewhere(
 def test_the_middle_of_a_huge_picture_is_all_that_is_needed(
     page: webdriver.Chrome, model: Model, tmp_path: Path
 ) -> None:
-    coarse = exporting.blots(np.random.default_rng(9), 30, 61)
+    coarse = example_models.blots(np.random.default_rng(9), 30, 61)
     path = saved(tmp_path, np.repeat(np.repeat(coarse, 100, axis=0), 99, axis=1), "huge.png")
     found = classify(page, path)
     assert found["width"] * found["height"] > 16e6
@@ -290,7 +290,7 @@ def test_the_map_of_each_class_is_laid_over_the_picture_by_keyboard(
         assert chosen.get_attribute("value") == str(number)
         expected = np.asarray(overlay(picture, evidence(cam, int(number)), 256, height), float)
         assert np.abs(canvas(page) - expected).mean() < 1.5
-        assert exporting.NAMES[number] in (
+        assert example_models.NAMES[number] in (
             page.find_element(By.ID, "view").get_attribute("aria-label") or ""
         )
         chosen.send_keys(Keys.ARROW_DOWN)
@@ -357,6 +357,6 @@ def test_it_fits_a_phone_and_is_legible_in_the_dark(
     )
     assert dark == (scheme == "dark")
     names = [name.text for name in page.find_elements(By.CSS_SELECTOR, ".bar .name")]
-    assert set(names) == {"Picture alone", *exporting.NAMES}
+    assert set(names) == {"Picture alone", *example_models.NAMES}
     page.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
     page.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})

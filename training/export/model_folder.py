@@ -40,12 +40,12 @@ _DELIVERED = Path(__file__).with_name("assets")
 
 Pictures = Sequence[NDArray[np.uint8]]
 Report = Callable[[int, int], None]
-Look = Callable[[NDArray[np.uint8]], Outputs]
+Predict = Callable[[NDArray[np.uint8]], Outputs]
 """The exported network's answer to a picture, uint8 [h, w, 3]."""
 
 
 @dataclass(frozen=True)
-class Trained:
+class TrainedModel:
     """What training leaves to be exported."""
 
     network: ClassifierNetwork
@@ -56,7 +56,7 @@ class Trained:
     """All of metrics.json but its seconds."""
     seconds: Callable[[], Mapping[str, float]]
     """How long each phase has taken at the moment of the call."""
-    write_report: Callable[[Path, Look], None]
+    write_report: Callable[[Path, Predict], None]
     """Writes the report, by a look at pictures through the exported network."""
 
 
@@ -64,7 +64,7 @@ class Trained:
 class _Draft:
     """A model folder that has not got its name yet."""
 
-    trained: Trained
+    trained: TrainedModel
     folder: Path
     pictures: Pictures
     """To compare the written forms on."""
@@ -77,7 +77,9 @@ class _Draft:
         return open_model(self.folder, threads=torch.get_num_threads())
 
 
-def export_model(trained: Trained, model_dir: Path, pictures: Pictures, report: Report) -> None:
+def export_model(
+    trained: TrainedModel, model_dir: Path, pictures: Pictures, report: Report
+) -> None:
     """Write the model folder. `pictures` (uint8 [h, w, 3]) are compared besides the synthetic
     ones.
     """
@@ -113,7 +115,7 @@ def synthetic_pictures() -> list[NDArray[np.uint8]]:
     return [synthetic(width, height) for width, height in CHECK_SIZES]
 
 
-def model_config(trained: Trained) -> dict[str, Any]:
+def model_config(trained: TrainedModel) -> dict[str, Any]:
     """`config.json` of the model folder: what timm's `local-dir:` reads, and every value the run
     used.
     """
@@ -164,7 +166,7 @@ def _portable(config: RunConfig) -> dict[str, Any]:
     return {name: value for name, value in config.as_json().items() if name not in local}
 
 
-def _write_weights(trained: Trained, folder: Path) -> None:
+def _write_weights(trained: TrainedModel, folder: Path) -> None:
     from safetensors.torch import save_file
 
     state = trained.network.exported_state_dict()
@@ -175,7 +177,7 @@ def _write_weights(trained: Trained, folder: Path) -> None:
         path.chmod(0o644)  # the library makes them readable by their owner alone
 
 
-def _write_onnx(trained: Trained, path: Path) -> None:
+def _write_onnx(trained: TrainedModel, path: Path) -> None:
     """One file, any picture size, with what a reader needs to know in its metadata."""
     import onnx
 
@@ -192,7 +194,7 @@ def _write_onnx(trained: Trained, path: Path) -> None:
     path.write_bytes(graph.SerializeToString())
 
 
-def _write_texts(trained: Trained, folder: Path) -> None:
+def _write_texts(trained: TrainedModel, folder: Path) -> None:
     write_json(folder / "classes.json", {label.id: label.name for label in trained.classes})
     write_json(folder / "config.json", model_config(trained))
     pins = [f"{name}=={importlib.metadata.version(name)}\n" for name in _REQUIREMENTS]
@@ -269,7 +271,7 @@ def _refusal(reason: str) -> RunError:
     return RunError("export", reason, remedy, retry=True)
 
 
-def _seal(trained: Trained, folder: Path) -> None:
+def _seal(trained: TrainedModel, folder: Path) -> None:
     """Have all files on the disk, then write metrics.json and SHA256SUMS.
 
     Metrics come last, so that the seconds in them hold nearly all of the export.

@@ -38,7 +38,7 @@ from training.phrases import counted, duration, interval, listed, percent, verdi
 from training.predict import Outputs
 from training.run_folder import ImageRow, RunConfig, write_text
 
-Look = Callable[[NDArray[np.uint8]], Outputs]
+Predict = Callable[[NDArray[np.uint8]], Outputs]
 """The exported model on one picture, uint8 [h, w, 3]."""
 Report = Callable[[int, int], None]
 """Called with pictures looked at and pictures to look at in all."""
@@ -162,7 +162,7 @@ def write_report(
     results: Results,
     config: RunConfig,
     run_folder: Path,
-    look: Look,
+    look: Predict,
     origin: Origin,
     report: Report,
 ) -> None:
@@ -232,7 +232,7 @@ class _Pages:
             link=_web_address(row.page_url),
         )
 
-    def explanations(self, look: Look, report: Report) -> _Looked:
+    def explanations(self, look: Predict, report: Report) -> _Looked:
         """The worst, the best and a few of each class; maps for mistakes and for the few."""
         worst_places, few = worst(self.results), examples_of_each_class(self.results, EXAMPLES)
         mistakes = [place for place in worst_places if not self._is_right(place)]
@@ -290,7 +290,7 @@ class _Pages:
             truth, said, len(behind), float(share), [self.tile(place) for place in behind[:limit]]
         )
 
-    def _maps(self, place: int, look: Look) -> list[SeenMap]:
+    def _maps(self, place: int, look: Predict) -> list[SeenMap]:
         """What spoke for the class that was said and, for a mistake, for its own: in one scale, to
         be compared.
         """

@@ -22,7 +22,7 @@ INSIDE_LIMIT = 30_000_000  # bytes of model.onnx; a larger one is dropped on the
 
 _DELIVERED = Path(__file__).with_name("assets")
 _RUNTIME = _DELIVERED / "onnxruntime-web"
-_PAGE = _DELIVERED / "tryout"
+_PAGE = _DELIVERED / "try_page"
 _CROP = 224  # pixels a side that every backbone looks at
 _NAMED_CLASSES = 4  # more of them make no heading
 

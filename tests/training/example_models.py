@@ -14,7 +14,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from training.export.model_folder import Look, Trained, export_model
+from training.export.model_folder import Predict, TrainedModel, export_model
 from training.networks.backbones import BACKBONES, load_backbone
 from training.networks.classifier import ClassifierNetwork
 from training.networks.novelty import choose_references
@@ -85,22 +85,22 @@ def embed(made: ClassifierNetwork, pictures: list[NDArray[np.uint8]]) -> NDArray
 
 def trained(
     made: ClassifierNetwork, caches: Path, names: tuple[str, ...] = NAMES, reject: float = 0.9
-) -> Trained:
+) -> TrainedModel:
     classes = tuple(ClassLabel(f"c{number:03d}", name) for number, name in enumerate(names, 1))
     config = RunConfig(
         classes, made.backbone.name, seed=0, device="cpu", weights_cache=str(caches / "weights")
     )
-    return Trained(
+    return TrainedModel(
         made, classes, config, metrics(names, reject), lambda: {"export": 1.0}, write_report
     )
 
 
-def write_report(path: Path, look: Look) -> None:
+def write_report(path: Path, predict: Predict) -> None:
     """What the exported network says about one picture, in place of a report."""
-    path.write_text(json.dumps(look(odd_pictures(3)[2]).probabilities.tolist()))
+    path.write_text(json.dumps(predict(odd_pictures(3)[2]).probabilities.tolist()))
 
 
-def export(folder: Path, backbone: str, caches: Path) -> Trained:
+def export(folder: Path, backbone: str, caches: Path) -> TrainedModel:
     """Write the model folder `folder` for a backbone."""
     made = trained(network(backbone), caches)
     export_model(made, folder, odd_pictures(3, seed=7), lambda done, total: None)

@@ -17,11 +17,11 @@ import onnxruntime
 import pytest
 import torch
 
-from tests.training import exporting
-from tests.training.exporting import one_thread  # noqa: F401
+from tests.training import example_models
+from tests.training.example_models import one_thread  # noqa: F401
 from training.export.model_folder import (
     CHECK_SIZES,
-    Trained,
+    TrainedModel,
     export_model,
     largest_difference,
     outputs_of,
@@ -50,24 +50,24 @@ def exported(
 ):
     """What was exported and its folder, for each backbone."""
     folder = tmp_path_factory.mktemp(request.param) / "model"
-    return exporting.export(folder, request.param, caches), folder
+    return example_models.export(folder, request.param, caches), folder
 
 
 @pytest.fixture(scope="module")
-def lite(caches: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Trained, Path]:
+def lite(caches: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[TrainedModel, Path]:
     folder = tmp_path_factory.mktemp("lite") / "model"
-    return exporting.export(folder, "efficientnet_lite0", caches), folder
+    return example_models.export(folder, "efficientnet_lite0", caches), folder
 
 
-def export_again(made: Trained, folder: Path) -> None:
+def export_again(made: TrainedModel, folder: Path) -> None:
     export_model(made, folder, [], lambda done, total: None)
 
 
 def test_the_onnx_file_agrees_with_torch_on_fifty_pictures_of_odd_sizes(
-    exported: tuple[Trained, Path],
+    exported: tuple[TrainedModel, Path],
 ) -> None:
     made, folder = exported
-    pictures, model = exporting.odd_pictures(50), open_model(folder, threads=1)
+    pictures, model = example_models.odd_pictures(50), open_model(folder, threads=1)
     assert [picture.shape[1::-1] for picture in pictures[:2]] == [(1, 1), (3, 900)]
     expected = [outputs_of(made.network, picture) for picture in pictures]
     found = [model.run(picture) for picture in pictures]
@@ -84,14 +84,18 @@ def test_the_onnx_file_agrees_with_torch_on_fifty_pictures_of_odd_sizes(
     assert np.std([one.novelty for one in expected]) > 0.01, "the pictures are no test"
 
 
-def test_timm_opens_the_folder_and_gives_the_same_logits(exported: tuple[Trained, Path]) -> None:
+def test_timm_opens_the_folder_and_gives_the_same_logits(
+    exported: tuple[TrainedModel, Path],
+) -> None:
     import timm
 
     made, folder = exported
     model = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
-    assert model.num_classes == 3 and model.pretrained_cfg["label_names"] == list(exporting.NAMES)
+    assert model.num_classes == 3 and model.pretrained_cfg["label_names"] == list(
+        example_models.NAMES
+    )
     crops = torch.stack(
-        [made.network.prepare(torch.from_numpy(p)) for p in exporting.odd_pictures(6)]
+        [made.network.prepare(torch.from_numpy(p)) for p in example_models.odd_pictures(6)]
     )
     with torch.inference_mode():
         expected = made.network.head(made.network.embed(crops))
@@ -99,7 +103,7 @@ def test_timm_opens_the_folder_and_gives_the_same_logits(exported: tuple[Trained
 
 
 def test_the_pth_loads_strictly_and_without_code_into_the_architecture_it_names(
-    exported: tuple[Trained, Path],
+    exported: tuple[TrainedModel, Path],
 ) -> None:
     import timm
     import torchvision
@@ -112,20 +116,20 @@ def test_the_pth_loads_strictly_and_without_code_into_the_architecture_it_names(
     model = build(backbone.architecture, num_classes=3).eval()
     model.load_state_dict(torch.load(folder / "model.pth", weights_only=True), strict=True)
     crops = torch.stack(
-        [made.network.prepare(torch.from_numpy(p)) for p in exporting.odd_pictures(3)]
+        [made.network.prepare(torch.from_numpy(p)) for p in example_models.odd_pictures(3)]
     )
     with torch.inference_mode():
         assert torch.allclose(model(crops), made.network.head(made.network.embed(crops)), atol=1e-3)
 
 
-def test_the_torch_files_make_the_same_network_again(exported: tuple[Trained, Path]) -> None:
+def test_the_torch_files_make_the_same_network_again(exported: tuple[TrainedModel, Path]) -> None:
     made, folder = exported
     config = json.loads((folder / "config.json").read_text())
     state, novelty = (
         read_state_dict(folder / name) for name in ("model.safetensors", "novelty.safetensors")
     )
     again = from_exported(config, state, novelty)
-    pictures = exporting.odd_pictures(4)
+    pictures = example_models.odd_pictures(4)
     one, other = (
         [outputs_of(each, picture) for picture in pictures] for each in (made.network, again)
     )
@@ -133,7 +137,7 @@ def test_the_torch_files_make_the_same_network_again(exported: tuple[Trained, Pa
 
 
 def test_the_folder_is_whole_its_sums_hold_and_it_tells_nothing_of_this_machine(
-    lite: tuple[Trained, Path],
+    lite: tuple[TrainedModel, Path],
 ) -> None:
     folder = lite[1]
     assert {path.name for path in folder.iterdir()} == WHOLE
@@ -150,11 +154,11 @@ def test_the_folder_is_whole_its_sums_hold_and_it_tells_nothing_of_this_machine(
         assert not [place for place in here if len(place) > 4 and place in content], name
 
 
-def test_the_onnx_file_says_what_its_reader_needs(lite: tuple[Trained, Path]) -> None:
+def test_the_onnx_file_says_what_its_reader_needs(lite: tuple[TrainedModel, Path]) -> None:
     model = onnx.load(lite[1] / "model.onnx")
     onnx.checker.check_model(model)
     metadata = {entry.key: entry.value for entry in model.metadata_props}
-    assert json.loads(metadata["classes"]) == list(exporting.NAMES)
+    assert json.loads(metadata["classes"]) == list(example_models.NAMES)
     assert json.loads(metadata["reject"]) == 0.9 and float(metadata["temperature"]) == 1.5
     assert metadata["backbone"] == "efficientnet_lite0" and metadata["picaisso_version"]
     assert [value.name for value in model.graph.input] == ["image"]
@@ -162,10 +166,10 @@ def test_the_onnx_file_says_what_its_reader_needs(lite: tuple[Trained, Path]) ->
 
 
 def test_the_report_is_written_by_a_look_through_the_exported_file(
-    lite: tuple[Trained, Path],
+    lite: tuple[TrainedModel, Path],
 ) -> None:
     seen = json.loads((lite[1] / "report.html").read_text())
-    expected = outputs_of(lite[0].network, exporting.odd_pictures(3)[2]).probabilities
+    expected = outputs_of(lite[0].network, example_models.odd_pictures(3)[2]).probabilities
     assert np.allclose(seen, expected, atol=1e-3)
 
 
@@ -175,14 +179,16 @@ def kept_graph(caches: Path) -> Path:
 
 
 def test_one_kept_graph_serves_any_number_of_classes(
-    lite: tuple[Trained, Path], caches: Path, tmp_path: Path
+    lite: tuple[TrainedModel, Path], caches: Path, tmp_path: Path
 ) -> None:
     before = kept_graph(caches).stat()
     names = tuple(f"class {number}" for number in range(10))
-    made = exporting.trained(exporting.network("efficientnet_lite0", names), caches, names)
+    made = example_models.trained(
+        example_models.network("efficientnet_lite0", names), caches, names
+    )
     export_again(made, tmp_path / "model")
     assert kept_graph(caches).stat() == before
-    pictures, model = exporting.odd_pictures(5), open_model(tmp_path / "model")
+    pictures, model = example_models.odd_pictures(5), open_model(tmp_path / "model")
     expected = [outputs_of(made.network, picture) for picture in pictures]
     assert largest_difference(expected, [model.run(picture) for picture in pictures]) < 1e-3
     assert model.classes == names
@@ -193,8 +199,8 @@ def test_a_class_with_few_or_no_references_is_no_trouble_to_the_graph(
 ) -> None:
     from training.networks.novelty import References
 
-    made = exporting.network("efficientnet_lite0")
-    references, picture = made.references.numpy(), exporting.odd_pictures(3)[2]
+    made = example_models.network("efficientnet_lite0")
+    references, picture = made.references.numpy(), example_models.odd_pictures(3)[2]
     for bounds in ((0, 1, 1, 3), (0, 0, 2, 5), (0, 3, 3, 3), (0, 1, 2, 2)):
         made.set_references(References(made.scale.numpy(), references[: bounds[-1]], bounds))
         onnx.save(onnx_model(made, caches / "graphs"), tmp_path / "model.onnx")
@@ -206,7 +212,7 @@ def test_a_class_with_few_or_no_references_is_no_trouble_to_the_graph(
 
 
 def test_a_damaged_graph_counts_as_none(
-    lite: tuple[Trained, Path], caches: Path, tmp_path: Path
+    lite: tuple[TrainedModel, Path], caches: Path, tmp_path: Path
 ) -> None:
     whole = kept_graph(caches).read_bytes()
     for content in (whole[:-1], whole[:999] + bytes(1) + whole[1000:], b"", whole[32:]):
@@ -217,7 +223,7 @@ def test_a_damaged_graph_counts_as_none(
 
 
 def test_a_graph_that_computes_otherwise_is_refused_and_forgotten(
-    lite: tuple[Trained, Path], caches: Path, tmp_path: Path
+    lite: tuple[TrainedModel, Path], caches: Path, tmp_path: Path
 ) -> None:
     path = kept_graph(caches)
     whole = path.read_bytes()
@@ -236,7 +242,7 @@ def test_a_graph_that_computes_otherwise_is_refused_and_forgotten(
 
 
 def test_a_graph_is_made_anew_and_used_where_none_can_be_read_or_kept(
-    lite: tuple[Trained, Path], tmp_path: Path, caches: Path
+    lite: tuple[TrainedModel, Path], tmp_path: Path, caches: Path
 ) -> None:
     (tmp_path / kept_graph(caches).name).mkdir()  # in the way
     written = onnx_model(lite[0].network, tmp_path)
@@ -250,7 +256,7 @@ def test_a_graph_is_made_anew_and_used_where_none_can_be_read_or_kept(
 
 
 def test_predict_proves_itself_in_a_clean_environment_of_its_requirements(
-    lite: tuple[Trained, Path], tmp_path: Path
+    lite: tuple[TrainedModel, Path], tmp_path: Path
 ) -> None:
     folder = Path(shutil.copytree(lite[1], tmp_path / "model"))
     subprocess.run([sys.executable, "-m", "venv", tmp_path / "venv"], check=True)
