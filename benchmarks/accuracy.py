@@ -45,6 +45,7 @@ from training.networks.backbones import BACKBONES, load_backbone
 from training.networks.classifier import ClassifierNetwork
 from training.networks.embeddings import embed_images
 from training.networks.weights import WeightSources
+from training.progress import no_progress
 from training.run_folder import ClassLabel, ImageRow, RunConfig
 
 SWAPPED = 0.2  # share of the learned labels
@@ -99,7 +100,7 @@ class Trial:
             groups,
             self.learned.classes,
             self.seed,
-            _ignored,
+            no_progress,
             weights=weights,
         )
         return found.head, found.strength
@@ -150,10 +151,6 @@ class Trial:
             noisy_weighted=self.score(self.fitted(labels, treatment.weights)[0]),
             auroc=float(roc_auc_score(wrong, ranking)),
         )
-
-
-def _ignored(done: int, total: int) -> None:
-    """Nobody watches."""
 
 
 def known(classes: Mapping[str, Sequence[str]], network: ClassifierNetwork) -> Photographs:

@@ -37,6 +37,7 @@ from training.networks.precision import (
     time_precisions,
 )
 from training.networks.weights import WeightSources
+from training.progress import no_progress
 
 BATCH = 16
 
@@ -55,10 +56,6 @@ def network(backbone: str, weights: Weights) -> ClassifierNetwork:
     """A network of two classes on the CPU."""
     loaded = load_backbone(BACKBONES[backbone], weights, WeightSources(None, Path(), ""))
     return ClassifierNetwork(loaded.backbone, loaded.network, 2)
-
-
-def ignored(done: int, total: int) -> None:
-    """Nobody watches."""
 
 
 def rates(rounds: int) -> dict[str, list[float]]:
@@ -96,7 +93,7 @@ def worths() -> dict[str, Worth]:
 def _worth(
     features: NDArray[np.float32], plain: NDArray[np.float32], labels: NDArray[np.int64]
 ) -> Worth:
-    fitted = fit_head(features, labels, list(range(len(labels))), 2, 0, ignored)
+    fitted = fit_head(features, labels, list(range(len(labels))), 2, 0, no_progress)
     cosines = (
         (features * plain).sum(axis=1)
         / np.linalg.norm(features, axis=1)

@@ -46,6 +46,7 @@ from training.networks.catalogue import CROP
 from training.networks.classifier import ClassifierNetwork
 from training.networks.image_cache import open_cache
 from training.networks.precision import BF16, FP32, Precision
+from training.progress import no_progress
 from training.run_folder import ImageRow
 
 WANTED_RATIO = 0.95
@@ -84,7 +85,7 @@ def pictures(folder: Path, per_class: int) -> list[ImageRow]:
 def data(network: ClassifierNetwork, folder: Path, rows: Sequence[ImageRow]) -> TrainData:
     """The pictures in a filled cache: 70 % to learn from, 15 % for val."""
     cache = open_cache(folder / "cache", rows, network.backbone.resize)
-    cache.fill(network, rows, folder, lambda done, total: None)
+    cache.fill(network, rows, folder, no_progress)
     places = np.arange(len(rows))
     train, val = (
         places[: round(0.7 * len(rows))],

@@ -33,11 +33,11 @@ from training.predict import (
     open_explainer,
     open_model,
 )
+from training.progress import Stopped, StopRequest
 from training.run_folder import (
     STAGES,
     RunConfig,
     RunError,
-    Stopped,
     disk_error,
     inherit_splits,
     read_config,
@@ -49,7 +49,6 @@ from training.run_folder import (
     write_json,
     write_manifest,
 )
-from training.stopping import StopRequest
 
 DONE, FAILED, WRONG_USAGE = 0, 1, 2
 

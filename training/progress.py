@@ -1,41 +1,64 @@
-"""Where a run is: its stage, how long each has taken over all attempts, and the rows of
-progress.jsonl.
-"""
+"""Where a run stands: its stage, the seconds of each, the rows of progress.jsonl, requests to stop."""
 
 from __future__ import annotations
 
 import json
+import signal
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Protocol, TypedDict
 
 from training.run_folder import STAGES, RunConfig, append_json_line, write_json
 
 _REPORT_SECONDS = 0.5  # between two rows of progress.jsonl at least, within a stage
-_SECONDS_NOTE = Path(
-    "checkpoints", "seconds.json"
-)  # in the run folder: {stage: seconds} of all attempts
-
-Listener = Callable[[Mapping[str, Any]], None]
-"""Gets every row of progress.jsonl as it is written."""
+_SECONDS_FILE = Path("checkpoints", "seconds.json")  # {stage: seconds} of all attempts
 
 
-def no_listener(row: Mapping[str, Any]) -> None:
-    """For callers that only want the result."""
+class Stopped(BaseException):
+    """The run was asked to stop. Not an Exception: nothing on the way may swallow it."""
+
+
+class Progress(Protocol):
+    """Is called with the steps done, the steps in all (0 while unknown) and perhaps a message."""
+
+    def __call__(self, done: int, total: int, message: str = "", /) -> None: ...
+
+
+def no_progress(done: int, total: int, message: str = "", /) -> None:
+    """Report nothing: for callers that only want the result."""
+
+
+class ProgressRow(TypedDict):
+    """One line of progress.jsonl."""
+
+    time: str
+    """ISO 8601 in UTC, to the millisecond."""
+    stage: str
+    done: int
+    total: int
+    """0 while the number of steps is unknown."""
+    message: str
+    eta_seconds: float | None
+    """None while nothing is known of the stage's pace."""
+
+
+RowListener = Callable[[ProgressRow], None]
+"""Gets every row of progress.jsonl once it is written."""
 
 
 @dataclass
 class Run:
-    """The run folder, its configuration, the present stage, and what to tell the user."""
+    """A run under way: the run folder, its configuration, the present stage and its notices."""
 
     folder: Path
     config: RunConfig
-    listen: Listener
+    listen: RowListener | None = None
     notices: list[str] = field(default_factory=list)
+    """Sentences for the user."""
     seconds: dict[str, float] = field(default_factory=dict)
     """Spent on each stage, in earlier attempts too; see `spent` for the present stage."""
     stage: str = STAGES[0]
@@ -44,13 +67,19 @@ class Run:
     reported: float = 0.0
     latest: float = 0.0
     """Seconds that this attempt spent on the stage before."""
-    base: tuple[float, int] | None = None
-    """When the stage first had something done, and how much: work of earlier attempts says nothing of the pace."""
+    pace_since: tuple[float, int] | None = None
+    """When the stage first had steps done, and how many.
+
+    Steps that an earlier attempt did say nothing of the pace of this one.
+    """
 
     @contextmanager
     def during(self, stage: str, message: str) -> Iterator[None]:
         """Time a stage and announce its beginning."""
-        self.stage, self.started, self.reported, self.base = stage, time.monotonic(), 0.0, None
+        self.stage = stage
+        self.started = time.monotonic()
+        self.reported = 0.0
+        self.pace_since = None
         try:
             self.report(0, 0, message)
             yield
@@ -58,50 +87,88 @@ class Run:
             self.seconds = self.spent()
             self.latest = time.monotonic() - self.started
             with suppress(OSError):  # what ended the stage matters more than how long it took
-                self._keep_seconds()
+                write_json(self.folder / _SECONDS_FILE, self.seconds)
 
     def spent(self) -> dict[str, float]:
-        """Seconds of each stage up to now, those of earlier attempts included."""
-        present = self.seconds.get(self.stage, 0.0) + time.monotonic() - self.started
+        """Return the seconds of each stage up to now, those of earlier attempts included."""
+        earlier = self.seconds.get(self.stage, 0.0)
+        present = earlier + time.monotonic() - self.started
         return {**self.seconds, self.stage: round(present, 3)}
 
     def recall_seconds(self) -> None:
-        """Take over what attempts that did not come to the end have spent; nothing where their note
-        is unreadable.
+        """Take over what attempts that did not come to the end have spent.
+
+        Where their file is missing or damaged, nothing is taken over.
         """
         with suppress(OSError, ValueError, TypeError):
-            note = json.loads((self.folder / _SECONDS_NOTE).read_text(encoding="utf-8"))
-            self.seconds = {stage: float(note[stage]) for stage in STAGES if stage in note}
+            text = (self.folder / _SECONDS_FILE).read_text(encoding="utf-8")
+            found = json.loads(text)
+            self.seconds = {stage: float(found[stage]) for stage in STAGES if stage in found}
 
-    def report(self, done: int, total: int, message: str = "") -> None:
-        """A row of progress.jsonl, at most about two a second, but always a stage's first and
-        last.
-        """
+    def report(self, done: int, total: int, message: str = "", /) -> None:
+        """Write a row of progress.jsonl: two a second at most, but a stage's first and last."""
         now = time.monotonic()
         if now - self.reported < _REPORT_SECONDS and done < total:
             return
-        self.reported, self.message = now, message or self.message
-        row = {
-            "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
-            "stage": self.stage,
-            "done": done,
-            "total": total,
-            "message": self.message,
-            "eta_seconds": self._seconds_left(now, done, total),
-        }
+        self.reported = now
+        if message:
+            self.message = message
+        row = ProgressRow(
+            time=datetime.now(UTC).isoformat(timespec="milliseconds"),
+            stage=self.stage,
+            done=done,
+            total=total,
+            message=self.message,
+            eta_seconds=self._seconds_left(now, done, total),
+        )
         append_json_line(self.folder / "progress.jsonl", row)
-        write_json(self.folder / _SECONDS_NOTE, self.spent())
-        self.listen(row)
+        write_json(self.folder / _SECONDS_FILE, self.spent())
+        if self.listen:
+            self.listen(row)
 
     def _seconds_left(self, now: float, done: int, total: int) -> float | None:
-        """By the pace since the first report with something done; None while nothing is known."""
-        if done and self.base is None:
-            self.base = now, done
+        """Return the seconds left at the pace of this attempt; None while that is unknown."""
+        if done and self.pace_since is None:
+            self.pace_since = (now, done)
         if done >= total > 0:
             return 0.0
-        since, before = self.base or (now, 0)
-        return round((now - since) / (done - before) * (total - done), 1) if done > before else None
+        if self.pace_since is None:
+            return None
+        since, done_before = self.pace_since
+        if done <= done_before:
+            return None
+        seconds_per_step = (now - since) / (done - done_before)
+        return round(seconds_per_step * (total - done), 1)
 
-    def _keep_seconds(self) -> None:
-        """Note the seconds where the next attempt finds them, should this one be killed."""
-        write_json(self.folder / _SECONDS_NOTE, self.seconds)
+
+class StopRequest:
+    """A request to stop by SIGTERM or Ctrl-C: heeded at once, or at the next good moment."""
+
+    def __init__(self) -> None:
+        self.asked = False
+        self._deferring = False
+
+    def listen(self) -> None:
+        """Handle both signals from now on."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._receive)
+
+    @contextmanager
+    def deferred(self) -> Iterator[None]:
+        """Only note a signal meanwhile, and raise Stopped at the end.
+
+        The work inside may look at `asked` and end early by itself.
+        """
+        self._deferring = True
+        try:
+            yield
+        finally:
+            self._deferring = False
+        if self.asked:
+            raise Stopped
+
+    def _receive(self, number: int, frame: object) -> None:
+        already_asked = self.asked
+        self.asked = True
+        if not already_asked and not self._deferring:
+            raise Stopped

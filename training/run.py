@@ -11,7 +11,7 @@ import math
 import os
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,12 +51,11 @@ from training.networks.embeddings import FeatureExtractor, ImageFeatures
 from training.networks.image_cache import ImageCache, open_cache
 from training.networks.precision import PRECISIONS, Precision, choose_precision
 from training.networks.weights import DOWNLOAD_URL, WeightSources
-from training.progress import Listener, Run, no_listener
+from training.progress import Progress, RowListener, Run, Stopped, StopRequest, no_progress
 from training.run_folder import (
     ImageRow,
     RunConfig,
     RunError,
-    Stopped,
     check_manifest,
     disk_error,
     read_manifest,
@@ -68,7 +67,6 @@ from training.run_folder import (
     write_manifest,
     write_text,
 )
-from training.stopping import StopRequest
 
 DEFAULTS: Mapping[str, Any] = {
     "backbone": "resnet50",
@@ -117,7 +115,10 @@ class _Sight:
 
 
 def fit(
-    folder: Path, config: RunConfig, listen: Listener = no_listener, control: Control | None = None
+    folder: Path,
+    config: RunConfig,
+    listen: RowListener | None = None,
+    control: Control | None = None,
 ) -> dict[str, Any]:
     """Train what the run folder describes and return its `result.json`; a folder that is done
     returns at once.
@@ -157,7 +158,7 @@ def fit(
 
 
 def fit_among(
-    folder: Path, config: RunConfig, listen: Listener, control: Control
+    folder: Path, config: RunConfig, listen: RowListener | None, control: Control
 ) -> dict[str, Any]:
     """`fit` in the first of several processes; the others take part in its fine-tuning until it has
     ended.
@@ -307,10 +308,12 @@ def _weight_places(run: Run) -> WeightSources:
     return WeightSources(folder, Path(config.weights_cache or ""), config.weights_url or "")
 
 
-def _in_megabytes(run: Run) -> Callable[[int, int], None]:
-    return lambda done, total: run.report(
-        done >> 20, max(done, total) >> 20, "Downloading pretrained weights (MB)"
-    )
+def _in_megabytes(run: Run) -> Progress:
+    def report(done: int, total: int, message: str = "", /) -> None:
+        message = message or "Downloading pretrained weights (MB)"
+        run.report(done >> 20, max(done, total) >> 20, message)
+
+    return report
 
 
 def _network(
@@ -478,10 +481,6 @@ def _pictures_to_compare(run: Run, results: Results) -> list[Any]:
     return compared
 
 
-def _quietly(done: int, total: int) -> None:
-    """For steps within a step."""
-
-
 def _export(run: Run, network: ClassifierNetwork, results: Results, loaded: LoadedBackbone) -> None:
     network = network.to("cpu").to(memory_format=cast(Any, torch.contiguous_format))
     compared = _pictures_to_compare(run, results)
@@ -489,7 +488,7 @@ def _export(run: Run, network: ClassifierNetwork, results: Results, loaded: Load
     def report_page(path: Path, predict: Predict) -> None:
         backbone = loaded.backbone
         origin = Origin(backbone.title, backbone.license, backbone.resize, run.spent())
-        write_report(path, results, run.config, run.folder, predict, origin, _quietly)
+        write_report(path, results, run.config, run.folder, predict, origin, no_progress)
 
     learned = results.embeddings[results.learned_indices()]
     write_neighbours(run.folder, results.learned_images(), learned)

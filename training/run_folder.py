@@ -54,10 +54,6 @@ class RunError(Exception):
         }
 
 
-class Stopped(BaseException):
-    """The run was asked to stop. Not an Exception: nothing on the way may swallow it."""
-
-
 @dataclass(frozen=True)
 class ClassLabel:
     """One label: `id` names files and folders, `name` is what people read."""

@@ -198,7 +198,18 @@ def test_a_neighbours_file_that_is_missing_or_damaged_is_no_file(
         assert read_neighbours(tmp_path) is None
 
 
-@pytest.mark.parametrize("module", ["explain", "plots", "report", "card", "album", "wording"])
+@pytest.mark.parametrize(
+    "module",
+    [
+        "explanations",
+        "phrases",
+        "metrics",
+        "export.plots",
+        "export.report",
+        "export.model_card",
+        "export.report_images",
+    ],
+)
 def test_explanations_plots_and_report_load_no_torch_and_no_matplotlib(module: str) -> None:
     code = f"import sys, training.{module}; print([m for m in ('torch', 'matplotlib', 'django') if m in sys.modules])"
     ended = subprocess.run(

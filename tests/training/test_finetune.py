@@ -32,7 +32,7 @@ from training.metrics import log_loss
 from training.networks.classifier import ClassifierNetwork
 from training.networks.image_cache import eval_view
 from training.networks.precision import BF16, FP32
-from training.run_folder import Stopped
+from training.progress import Stopped
 
 PROJECT = Path(__file__).resolve().parents[2]
 PLAN = Plan(epochs=4, batch=10, precision=FP32.name, device="cpu")

@@ -19,12 +19,12 @@ from training.fitting.linear_head import STRENGTHS
 from training.networks.classifier import ClassifierNetwork, from_exported, read_state_dict
 from training.phrases import percent
 from training.predict import open_model
+from training.progress import Stopped
 from training.run import fit
 from training.run_folder import (
     STAGES,
     ClassLabel,
     RunConfig,
-    Stopped,
     read_config,
     read_manifest,
     write_manifest,

@@ -8,10 +8,9 @@ from pathlib import Path
 import pytest
 
 from training.images.split import NearDuplicates
-from training.progress import Run, no_listener
+from training.progress import Run, Stopped, StopRequest
 from training.run import _split
-from training.run_folder import ClassLabel, ImageRow, RunConfig, Stopped
-from training.stopping import StopRequest
+from training.run_folder import ClassLabel, ImageRow, RunConfig
 
 CONFIG = RunConfig(classes=(ClassLabel("c001", "corgi"), ClassLabel("c002", "fox")))
 
@@ -63,7 +62,7 @@ def rows(run: Run) -> list[dict]:
 
 
 def test_the_time_left_goes_by_the_pace_of_this_attempt(tmp_path: Path) -> None:
-    run = Run(tmp_path, CONFIG, no_listener)
+    run = Run(tmp_path, CONFIG)
     with run.during("features", "Looking"):
         run.reported = 0.0
         run.report(900, 1000)  # done by an earlier attempt, found at once
@@ -81,7 +80,7 @@ def test_the_time_left_goes_by_the_pace_of_this_attempt(tmp_path: Path) -> None:
 def test_seconds_of_earlier_attempts_are_added(tmp_path: Path) -> None:
     (tmp_path / "checkpoints").mkdir()
     (tmp_path / "checkpoints" / "seconds.json").write_text('{"features": 5.5, "unknown": 3}')
-    run = Run(tmp_path, CONFIG, no_listener)
+    run = Run(tmp_path, CONFIG)
     run.recall_seconds()
     with run.during("features", "Looking"):
         assert run.spent()["features"] >= 5.5
@@ -99,4 +98,4 @@ def test_a_split_that_an_earlier_attempt_made_stays_as_it_is(tmp_path: Path) -> 
     copies = NearDuplicates(
         pairs=[(3, 9)], groups={place: row.group for place, row in enumerate(rows)}
     )
-    assert _split(Run(tmp_path, CONFIG, no_listener), rows, copies) == rows
+    assert _split(Run(tmp_path, CONFIG), rows, copies) == rows

@@ -16,9 +16,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from training.fitting.linear_head import InTime, LinearHead, Report, always_in_time
+from training.fitting.linear_head import InTime, LinearHead, always_in_time
 from training.images.split import cut_folds
 from training.metrics import Floats, Labels
+from training.progress import Progress
 
 MINIMUM_PICTURES = 300  # below this the points lie within each other's noise
 SHARES = (0.2, 0.4, 0.6, 0.8, 1.0)
@@ -52,7 +53,7 @@ class Sample:
 
 
 def learning_curve(
-    sample: Sample, fit: Fit, report: Report, in_time: InTime = always_in_time
+    sample: Sample, fit: Fit, report: Progress, in_time: InTime = always_in_time
 ) -> dict[str, Any] | None:
     """`learning_curve` of metrics.json; None with too few pictures, and where the time ended before
     the last fit.

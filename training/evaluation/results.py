@@ -5,7 +5,7 @@ report and card.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -18,12 +18,11 @@ from training.explanations import LearnedImage
 from training.fitting.label_issues import Suspect, neighbour_votes, rank_suspects, suspicion
 from training.fitting.linear_head import fit_strength
 from training.metrics import Floats, Labels, balanced_accuracy, by_source, measure, softmax, unknown
+from training.progress import Progress
 from training.run_folder import SPLITS, ImageRow
 
 if TYPE_CHECKING:
     from training.fitting.selection import Choice, SplitPictures  # which loads torch
-
-Report = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -77,7 +76,7 @@ class Results:
 
 
 def collect_results(
-    pictures: SplitPictures, choice: Choice, names: Sequence[str], report: Report
+    pictures: SplitPictures, choice: Choice, names: Sequence[str], report: Progress
 ) -> tuple[Results, Floats]:
     """The results of the delivered model, and how suspicious each picture's label is: 0..1 [n].
 
@@ -165,7 +164,7 @@ def _unseen_probabilities(pictures: SplitPictures, choice: Choice) -> Floats:
 
 
 def _metrics(
-    pictures: SplitPictures, choice: Choice, names: Sequence[str], report: Report
+    pictures: SplitPictures, choice: Choice, names: Sequence[str], report: Progress
 ) -> dict[str, Any]:
     model, test = choice.model, pictures.part("test")
     labels, predicted = pictures.labels[test], model.test_logits.argmax(axis=1)
@@ -188,7 +187,7 @@ def _metrics(
 
 
 def _learning_curve(
-    pictures: SplitPictures, choice: Choice, report: Report
+    pictures: SplitPictures, choice: Choice, report: Progress
 ) -> dict[str, Any] | None:
     learned = pictures.samples("train", "val")
     sample = Sample(

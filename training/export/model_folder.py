@@ -27,6 +27,7 @@ from training.networks.catalogue import CROP
 from training.networks.classifier import ClassifierNetwork, read_state_dict
 from training.networks.onnx_graph import forget_cached_graph, onnx_model
 from training.predict import Model, Outputs, open_model
+from training.progress import Progress
 from training.run_folder import ClassLabel, RunConfig, RunError, write_json, write_text
 
 CHECK_SIZES = ((1, 1), (31, 17), (640, 333), (3, 900), (257, 224), (500, 1001))
@@ -39,7 +40,6 @@ _REQUIREMENTS = ("onnxruntime", "pillow")
 _DELIVERED = Path(__file__).with_name("assets")
 
 Pictures = Sequence[NDArray[np.uint8]]
-Report = Callable[[int, int], None]
 Predict = Callable[[NDArray[np.uint8]], Outputs]
 """The exported network's answer to a picture, uint8 [h, w, 3]."""
 
@@ -78,7 +78,7 @@ class _Draft:
 
 
 def export_model(
-    trained: TrainedModel, model_dir: Path, pictures: Pictures, report: Report
+    trained: TrainedModel, model_dir: Path, pictures: Pictures, report: Progress
 ) -> None:
     """Write the model folder. `pictures` (uint8 [h, w, 3]) are compared besides the synthetic
     ones.

@@ -36,12 +36,11 @@ from training.images.decode import BrokenImageError, as_array, read_image
 from training.metrics import ECE_MINIMUM, wilson_interval
 from training.phrases import counted, duration, interval, listed, percent, verdict
 from training.predict import Outputs
+from training.progress import Progress
 from training.run_folder import ImageRow, RunConfig, write_text
 
 Predict = Callable[[NDArray[np.uint8]], Outputs]
 """The exported model on one picture, uint8 [h, w, 3]."""
-Report = Callable[[int, int], None]
-"""Called with pictures looked at and pictures to look at in all."""
 
 NEAREST = 3  # training pictures shown beside a mistake
 EXAMPLES = 3  # of each class, with a map
@@ -164,7 +163,7 @@ def write_report(
     run_folder: Path,
     look: Predict,
     origin: Origin,
-    report: Report,
+    report: Progress,
 ) -> None:
     """Write `report.html`.
 
@@ -232,7 +231,7 @@ class _Pages:
             link=_web_address(row.page_url),
         )
 
-    def explanations(self, look: Predict, report: Report) -> _Looked:
+    def explanations(self, look: Predict, report: Progress) -> _Looked:
         """The worst, the best and a few of each class; maps for mistakes and for the few."""
         worst_places, few = worst(self.results), examples_of_each_class(self.results, EXAMPLES)
         mistakes = [place for place in worst_places if not self._is_right(place)]

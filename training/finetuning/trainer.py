@@ -47,10 +47,7 @@ from training.networks.image_cache import (
     train_view,
 )
 from training.networks.precision import BF16, FP32, PRECISIONS, Precision
-from training.run_folder import Stopped
-
-Report = Callable[[int, int, str], None]
-"""Called with steps done, steps in all, and what is being done."""
+from training.progress import Progress, Stopped, no_progress
 
 EPOCHS = (1, 2, 3, 4, 5, 6, 8, 10, 12, 15, 20, 25, 30, 40, 50, 60, 80, 100)
 """How many epochs a training may have: few choices, so that a slightly slower moment leads to the same one."""
@@ -164,7 +161,7 @@ class TrainContext:
     """Seconds that it may take, earlier attempts included."""
     precision: Precision
     distributed: DistributedContext = SINGLE_PROCESS
-    report: Report = lambda done, total, message: None
+    report: Progress = no_progress
     should_stop: Callable[[], bool] = lambda: False
     """Asked after every step."""
     checkpoint_seconds: float = 20.0

@@ -14,9 +14,8 @@ from numpy.typing import NDArray
 
 from training.images.split import cut_folds
 from training.metrics import Floats, Labels, log_loss
+from training.progress import Progress
 
-Report = Callable[[int, int], None]
-"""Called with fits done and fits in all."""
 InTime = Callable[[], bool]
 """Whether there is time left to go on searching."""
 
@@ -73,7 +72,7 @@ def fit_head(
     groups: Sequence[int] | Labels,
     classes: int,
     seed: int,
-    report: Report,
+    report: Progress,
     in_time: InTime = always_in_time,
     weights: Floats | None = None,
 ) -> FittedHead:

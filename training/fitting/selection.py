@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -43,6 +43,7 @@ from training.networks.embeddings import FeatureExtractor, ImageFeatures
 from training.networks.novelty import choose_references, out_of_fold_novelty, reject_threshold
 from training.networks.precision import FP32
 from training.phrases import percent
+from training.progress import Progress, no_progress
 from training.run_folder import ImageRow, RunError
 
 CHOICE_MINIMUM = (
@@ -141,9 +142,7 @@ class Choice:
     """Of the fine-tuning, delivered or not."""
 
 
-def train_head(
-    pictures: SplitPictures, report: Callable[[int, int], None], in_time: InTime
-) -> HeadCandidate:
+def train_head(pictures: SplitPictures, report: Progress, in_time: InTime) -> HeadCandidate:
     """The head with the best strength; suspected training pictures count less where
     cross-validation wants it.
     """
@@ -261,7 +260,7 @@ def _exact_embeddings(
 ) -> NDArray[np.float32]:
     """[t, d] of the test pictures."""
     exact = dataclasses.replace(extractor, network=network, precision=FP32, image_cache=None)
-    return _all_of(exact.extract([pictures.rows[i] for i in pictures.part("test")], _quietly))
+    return _all_of(exact.extract([pictures.rows[i] for i in pictures.part("test")], no_progress))
 
 
 def _all_of(features: ImageFeatures) -> NDArray[np.float32]:
@@ -272,10 +271,6 @@ def _all_of(features: ImageFeatures) -> NDArray[np.float32]:
             "evaluate", reason, "Start again: the run then goes on without it.", retry=True
         )
     return features.embeddings
-
-
-def _quietly(done: int, total: int) -> None:
-    """For work too short to be reported."""
 
 
 def _with_head(
@@ -317,7 +312,7 @@ def _with_network(
     """
     train, val, test = (pictures.part(part) for part in ("train", "val", "test"))
     again = dataclasses.replace(extractor, network=tuned.network, image_cache=None)
-    embeddings = _all_of(again.extract(pictures.rows, _quietly))
+    embeddings = _all_of(again.extract(pictures.rows, no_progress))
     embeddings[test] = seen.embeddings
     references = choose_references(
         embeddings[train], pictures.labels[train], pictures.classes, pictures.seed
@@ -355,7 +350,7 @@ def _logits(network: ClassifierNetwork, embeddings: NDArray[np.float32]) -> Floa
 def _fitted(
     learned: Samples,
     seed: int,
-    report: Callable[[int, int], None],
+    report: Progress,
     in_time: InTime,
     weights: Floats | None = None,
 ) -> FittedHead:

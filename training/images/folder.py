@@ -6,13 +6,14 @@ import hashlib
 import io
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from PIL import Image
 
 from training.images.decode import BrokenImageError, read_image
+from training.progress import Progress, no_progress
 from training.run_folder import ClassLabel, ImageRow, RunError, write_text
 
 MAX_SIDE = 1024  # pixels of the longer side of a picture brought into a run folder
@@ -32,7 +33,7 @@ class LeftOut:
 def import_folder(
     images: Path,
     run_dir: Path,
-    report: Callable[[int, int], None] | None = None,
+    report: Progress = no_progress,
     max_side: int = MAX_SIDE,
 ) -> tuple[tuple[ClassLabel, ...], list[ImageRow], list[LeftOut]]:
     """Bring a folder with one sub-folder per class (sorted by name) into a run folder's `images/`.
@@ -72,8 +73,7 @@ def import_folder(
                 )
         except BrokenImageError as error:
             left_out.append(LeftOut(str(path.relative_to(images)), str(error)))
-        if report:
-            report(done, len(found))
+        report(done, len(found))
     return labels, list(rows.values()), left_out
 
 

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from training.networks.catalogue import BUNDLED, CATALOGUE, BackboneInfo
-from training.networks.weights import Report, WeightSources, WeightsUnavailableError, find_weights
+from training.networks.weights import WeightSources, WeightsUnavailableError, find_weights
+from training.progress import Progress, no_progress
 
 Weights = Literal["pretrained", "random"]
 
@@ -42,7 +43,7 @@ class LoadedBackbone:
 
 
 def load_backbone(
-    wanted: Backbone, weights: Weights, places: WeightSources, report: Report | None = None
+    wanted: Backbone, weights: Weights, places: WeightSources, report: Progress = no_progress
 ) -> LoadedBackbone:
     """The wanted backbone with its weights, or the bundled one with a notice when they cannot be
     had.
@@ -82,7 +83,7 @@ def load_body(backbone: Backbone, delivered: Mapping[str, Tensor]) -> nn.Module:
     return network
 
 
-def _pretrained(backbone: Backbone, places: WeightSources, report: Report | None) -> nn.Module:
+def _pretrained(backbone: Backbone, places: WeightSources, report: Progress) -> nn.Module:
     path = (
         find_weights(backbone.weights_file, places, report)
         if backbone.weights_file

@@ -10,7 +10,7 @@ import os
 import tokenize
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +27,7 @@ from training.networks.catalogue import CROP
 from training.networks.classifier import PREPROCESSING, ClassifierNetwork
 from training.networks.image_cache import ImageCache
 from training.networks.precision import FP32, Precision
+from training.progress import Progress
 from training.run_folder import ImageRow
 
 _BATCH = 16  # pictures computed and cached together
@@ -38,9 +39,6 @@ _UNREADABLE = (
     OSError, EOFError, ValueError, KeyError, IndexError, RuntimeError, SyntaxError,
     zipfile.BadZipFile, zlib.error, tokenize.TokenError,
 )  # fmt: skip
-
-Report = Callable[[int, int], None]
-"""Called with pictures done and pictures in all."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +89,7 @@ class FeatureExtractor:
     image_cache: ImageCache | None = None
     """Takes every picture's middle square, so that fine-tuning need not decode it a second time."""
 
-    def extract(self, rows: Sequence[ImageRow], report: Report) -> ImageFeatures:
+    def extract(self, rows: Sequence[ImageRow], report: Progress) -> ImageFeatures:
         """Features of all pictures of the manifest.
 
         Batches are cut at fixed places, so a run that was killed and goes on computes the very same

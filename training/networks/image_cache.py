@@ -27,10 +27,9 @@ from torch.nn import functional
 from training.images.decode import BrokenImageError, as_array, read_image
 from training.networks.catalogue import CROP
 from training.networks.classifier import PREPROCESSING, ClassifierNetwork
+from training.progress import Progress
 from training.run_folder import ImageRow, RunError
 
-Report = Callable[[int, int], None]
-"""Called with pictures done and pictures in all."""
 Normalise = Callable[[Tensor], Tensor]
 """RGB in 0..255 [..., 3, h, w] to what the backbone was trained on: `ClassifierNetwork.normalise`."""
 
@@ -78,7 +77,7 @@ class ImageCache:
     """[n], mapped; 1 where the square is there."""
 
     def fill(
-        self, network: ClassifierNetwork, rows: Sequence[ImageRow], run_dir: Path, report: Report
+        self, network: ClassifierNetwork, rows: Sequence[ImageRow], run_dir: Path, report: Progress
     ) -> None:
         """Decode what is not there yet. Raises RunError where a picture can no longer be read."""
         missing = [place for place in range(len(rows)) if not self.done[place]]

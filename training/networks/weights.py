@@ -14,9 +14,10 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+
+from training.progress import Progress, no_progress
 
 DOWNLOAD_URL = "https://download.pytorch.org/models"
 
@@ -24,9 +25,6 @@ _CONNECT_SECONDS = 10.0  # for the connection and for each read
 _DEADLINE_SECONDS = 600.0  # for the whole file: 100 MB at 1.4 Mbit/s
 _CHUNK = 1 << 20
 _LIMIT = 1 << 30  # no weight file is larger
-
-Report = Callable[[int, int], None]
-"""Called with bytes received and bytes expected (0 when the server does not say)."""
 
 
 class WeightsUnavailableError(Exception):
@@ -45,7 +43,7 @@ class WeightSources:
     """Base URL of the download server."""
 
 
-def find_weights(file_name: str, places: WeightSources, report: Report | None = None) -> Path:
+def find_weights(file_name: str, places: WeightSources, report: Progress = no_progress) -> Path:
     """Path of a checked weight file, downloaded once if need be. Raises WeightsUnavailableError."""
     for folder in (places.folder, places.cache):
         path = folder / file_name if folder else None
@@ -69,7 +67,7 @@ def _promised(file_name: str) -> str:
     return Path(file_name).stem.rsplit("-", 1)[-1]
 
 
-def _download(url: str, target: Path, report: Report | None) -> Path:
+def _download(url: str, target: Path, report: Progress) -> Path:
     if urllib.parse.urlsplit(url).scheme not in ("http", "https"):
         raise WeightsUnavailableError("the download URL is neither http nor https")
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -98,7 +96,7 @@ def _remove_abandoned(target: Path) -> None:
             half.unlink(missing_ok=True)
 
 
-def _receive(url: str, path: Path, report: Report | None) -> str:
+def _receive(url: str, path: Path, report: Progress) -> str:
     """Stream a URL into a file, flushed to the disk; hex sha256 of what came."""
     digest, received, deadline = hashlib.sha256(), 0, time.monotonic() + _DEADLINE_SECONDS
     request = urllib.request.Request(url, headers={"User-Agent": "Picaisso"})
@@ -113,8 +111,7 @@ def _receive(url: str, path: Path, report: Report | None) -> str:
                 raise WeightsUnavailableError("the download was too large or took too long")
             digest.update(chunk)
             file.write(chunk)
-            if report:
-                report(received, expected)
+            report(received, expected)
         file.flush()
         os.fsync(file.fileno())
     return digest.hexdigest()
