@@ -222,7 +222,7 @@ def _run_download(
         return summary
     with bars_on_stderr() as bars:
         task = bars.add_task("Downloading", total=len(urls))
-        show: Callable[[Values, int], None] = lambda _row, done: bars.update(task, completed=done)  # noqa: E731
+        show: Callable[[Any, int], None] = lambda _row, done: bars.update(task, completed=done)  # noqa: E731
         return asyncio.run(download_list(urls, folder, settings, show))
 
 

@@ -26,15 +26,17 @@ from scraping.files import now, write_json
 from scraping.net.http import FetchSettings
 from scraping.reasons import Reason
 from scraping.records.image_log import (
+    ImageLog,
+    ImageRecord,
     Key,
-    Row,
-    RowLog,
-    candidate_row,
+    kept_sha256,
+    new_record,
+    record_key,
     rejected,
-    store_picture,
+    store_image,
 )
 from scraping.records.known_images import Copy, KnownPictures, MarkLog, is_better, stored_marks
-from scraping.records.provenance import is_open, license_fields
+from scraping.records.provenance import is_open, license_of
 from scraping.records.summary import Tally
 from scraping.records.takedowns import TakenDown
 from scraping.screening.screen import Picture, ScreenSettings
@@ -171,7 +173,7 @@ async def _collect(
     )
     searcher = Searcher(config, fetching, stop, folder)
     try:
-        with RowLog(folder / "images.jsonl") as log, MarkLog(folder / "marks.jsonl") as marks:
+        with ImageLog(folder / "images.jsonl") as log, MarkLog(folder / "marks.jsonl") as marks:
             screening, engine = (
                 ScreenSettings(config.min_side, config.max_side),
                 EngineSettings(spool=folder / SPOOL),
@@ -204,7 +206,7 @@ async def _unless_stopped(work: Any, stop: threading.Event) -> None:
 class _Tools:
     """What a collection works with."""
 
-    log: RowLog
+    log: ImageLog
     marks: MarkLog
     downloader: Downloader
     searcher: Searcher
@@ -251,11 +253,13 @@ class _Collection:
         """Write the rows anew, one per candidate, then the result; return the result."""
         for state in self._classes.values():
             for candidate in state.queue:
-                row = candidate_row(candidate, state.config.id)
-                if RowLog.key(row) not in self._log.rows:
-                    self._log.rows[RowLog.key(row)] = rejected(row, Reason.OVER_QUOTA)
+                row = new_record(candidate, state.config.id)
+                if record_key(row) not in self._log.records:
+                    self._log.records[record_key(row)] = rejected(row, Reason.OVER_QUOTA)
         order = {entry.id: number for number, entry in enumerate(self._config.classes)}
-        rows = sorted(self._log.rows.values(), key=lambda row: order.get(row["class"], len(order)))
+        rows = sorted(
+            self._log.records.values(), key=lambda row: order.get(row["class"], len(order))
+        )
         self._log.rewrite(rows)
         result = {
             "ok": True,
@@ -276,7 +280,7 @@ class _Collection:
             self._tally.begin(ask, wanted)
             self._tally.end(ask, result)
         marks = self._marks.read()
-        for key, row in list(self._log.rows.items()):
+        for key, row in list(self._log.records.items()):
             state = self._classes.get(row["class"])
             if state is None or (row["state"] == "kept" and not _is_intact(self._folder, row)):
                 self._log.forget(key)
@@ -286,8 +290,10 @@ class _Collection:
                 self._take_up_row(state, row, marks)
         _remove_strays(self._folder, self._log)
 
-    def _take_up_row(self, state: ClassState, row: Row, marks: dict[str, Fingerprint]) -> None:
-        sha256 = row["sha256"]
+    def _take_up_row(
+        self, state: ClassState, row: ImageRecord, marks: dict[str, Fingerprint]
+    ) -> None:
+        sha256 = row["sha256"] or ""
         if row["state"] == "kept" and self._is_taken_down(row):
             self._log.append(rejected(row, Reason.TAKEN_DOWN))
         elif row["state"] == "kept":
@@ -297,11 +303,11 @@ class _Collection:
         elif row["reason"] == Reason.IN_TWO_CLASSES and sha256:
             self._known.withdraw(state.config.id, sha256, marks.get(sha256))
 
-    def _remember(self, state: ClassState, row: Row, marks: Fingerprint) -> None:
+    def _remember(self, state: ClassState, row: ImageRecord, marks: Fingerprint) -> None:
         """Count a kept picture, and recognise its copies from now on."""
         state.kept += 1
-        self._kept[row["sha256"]] = RowLog.key(row)
-        self._known.add(state.config.id, row["sha256"], marks)
+        self._kept[kept_sha256(row)] = record_key(row)
+        self._known.add(state.config.id, kept_sha256(row), marks)
 
     async def _fill(self, state: ClassState) -> None:
         while state.missing:
@@ -404,7 +410,7 @@ class _Collection:
         """Download one candidate, unless what its source states rules it out already."""
         if self._taken_down.names(candidate.image_url, candidate.page_url):
             return Attempt(None, Reason.TAKEN_DOWN)
-        licence = license_fields(candidate)["license"]
+        licence = license_of(candidate).name
         if self._config.license == "open" and not is_open(licence, candidate.license_basis):
             known = licence and candidate.license_basis == "per-item"
             return Attempt(
@@ -421,24 +427,24 @@ class _Collection:
 
     def _decide(self, state: ClassState, candidate: Candidate, attempt: Attempt) -> None:
         """Keep a picture or record why not; on disk before anything else happens."""
-        row = attempt_row(candidate_row(candidate, state.config.id), attempt)
+        row = attempt_row(new_record(candidate, state.config.id), attempt)
         picture = attempt.picture
         state.decided += 1
         if picture is not None:
             row = self._judged(state, row | {"stored_bytes": len(picture.jpeg)}, picture)
         if row["state"] == "kept" and picture is not None:
-            store_picture(self._folder, picture)
+            store_image(self._folder, picture)
             self._marks.append(picture.sha256, picture.fingerprint)
             self._remember(state, row, picture.fingerprint)
         self._log.append(row)
         self._downloader.settled(attempt)
         self._report(f"{state.config.name}: {state.kept} of {state.limit} kept")
 
-    def _is_taken_down(self, row: Row) -> bool:
+    def _is_taken_down(self, row: ImageRecord) -> bool:
         named = self._taken_down.names(row["image_url"], row["page_url"])
         return named or self._taken_down.holds(row["sha256"], row["source_sha256"])
 
-    def _judged(self, state: ClassState, row: Row, picture: Picture) -> Row:
+    def _judged(self, state: ClassState, row: ImageRecord, picture: Picture) -> ImageRecord:
         """The row of a good picture, rejected if it is a copy; a copy across classes takes the
         other one with it.
         """
@@ -450,32 +456,34 @@ class _Collection:
         if copy.class_id != state.config.id or copy.withdrawn:
             return self._in_two_classes(state, row, copy)
         reason = Reason.DUPLICATE if copy.exact else Reason.NEAR_DUPLICATE
-        old = self._log.rows[self._kept[copy.sha256]]
+        old = self._log.records[self._kept[copy.sha256]]
         if not is_better(row, old):
             return rejected(row, reason)
-        store_picture(self._folder, picture)  # first the new one, so that a kill never leaves none
+        store_image(self._folder, picture)  # first the new one, so that a kill never leaves none
         self._give_up(old, reason, "a better copy is kept")
         self._known.replace(copy.sha256, picture.sha256)
         return row
 
-    def _in_two_classes(self, state: ClassState, row: Row, copy: Copy) -> Row:
+    def _in_two_classes(self, state: ClassState, row: ImageRecord, copy: Copy) -> ImageRecord:
         """Both copies are rejected, and each says where the other was found."""
         key = self._kept.get(copy.sha256)
         if not copy.withdrawn and key is not None:
             self._known.withdraw(copy.class_id, copy.sha256)
             self._give_up(
-                self._log.rows[key], Reason.IN_TWO_CLASSES, f"found for “{state.config.name}” too"
+                self._log.records[key],
+                Reason.IN_TWO_CLASSES,
+                f"found for “{state.config.name}” too",
             )
         other = self._classes[copy.class_id].config.name
         where = "another class" if copy.class_id == state.config.id else f"“{other}”"
         return rejected(row, Reason.IN_TWO_CLASSES, f"found for {where} too")
 
-    def _give_up(self, row: Row, reason: Reason, detail: str) -> None:
+    def _give_up(self, row: ImageRecord, reason: Reason, detail: str) -> None:
         """Reject a picture that had been kept. Its file goes, unless a kept picture has the same
         content.
         """
         self._log.append(rejected(row, reason, detail))
-        del self._kept[row["sha256"]]
+        del self._kept[kept_sha256(row)]
         self._classes[row["class"]].kept -= 1
         if reason != Reason.DUPLICATE:
             (self._folder / str(row["file"])).unlink(missing_ok=True)
@@ -497,7 +505,7 @@ class _Collection:
             self._on_progress(progress)
 
 
-def _is_intact(folder: Path, row: Row) -> bool:
+def _is_intact(folder: Path, row: ImageRecord) -> bool:
     """Whether the file of a kept picture is there and whole."""
     try:
         return hashlib.sha256((folder / str(row["file"])).read_bytes()).hexdigest() == row["sha256"]
@@ -505,9 +513,9 @@ def _is_intact(folder: Path, row: Row) -> bool:
         return False
 
 
-def _remove_strays(folder: Path, log: RowLog) -> None:
+def _remove_strays(folder: Path, log: ImageLog) -> None:
     """Delete pictures that were written just before a kill and never recorded."""
-    recorded = {row["file"] for row in log.rows.values() if row["state"] == "kept"}
+    recorded = {row["file"] for row in log.records.values() if row["state"] == "kept"}
     for file in (folder / "images").iterdir():
         if f"images/{file.name}" not in recorded:
             file.unlink()

@@ -18,10 +18,17 @@ from typing import IO, Self
 
 from multidict import CIMultiDictProxy
 
-from scraping.files import now, read_json_lines
+from scraping.files import now
 from scraping.net.http import PRODUCT, Fetched, Fetcher, FetchFailure, FetchSettings
 from scraping.reasons import Reason
-from scraping.records.image_log import Row, candidate_row, picture_file, rejected
+from scraping.records.image_log import (
+    ImageRecord,
+    image_file,
+    kept_sha256,
+    new_record,
+    read_records,
+    rejected,
+)
 from scraping.screening.pool import Data, PoolSettings, ScreenPool
 from scraping.screening.screen import Picture, Rejection, ScreenSettings
 from scraping.screening.spool import Extent, Spool
@@ -244,7 +251,7 @@ def _not_fetched(failure: FetchFailure) -> Attempt:
     return Attempt(None, failure.reason, detail, failure.status, None, now(), failure.retry_after)
 
 
-def attempt_row(row: Row, attempt: Attempt) -> Row:
+def attempt_row(row: ImageRecord, attempt: Attempt) -> ImageRecord:
     """A candidate's row with what its download brought."""
     row = row | {
         "http_status": attempt.http_status,
@@ -256,7 +263,7 @@ def attempt_row(row: Row, attempt: Attempt) -> Row:
         return rejected(row, attempt.reason or Reason.UNREACHABLE, attempt.detail)
     return row | {
         "state": "kept",
-        "file": picture_file(picture),
+        "file": image_file(picture),
         "sha256": picture.sha256,
         "source_sha256": picture.source_sha256,
         "width": picture.width,
@@ -319,12 +326,12 @@ class _Decided:
         if self._stream is not None:
             self._stream.close()
 
-    def append(self, row: Row) -> None:
+    def append(self, row: ImageRecord) -> None:
         """Record a decision; handed to the operating system before this returns."""
         assert self._stream is not None
         self.reasons[row["image_url"]] = row["reason"]
         if row["state"] == "kept":
-            self.sums.add(bytes.fromhex(row["sha256"]))
+            self.sums.add(bytes.fromhex(kept_sha256(row)))
         self._stream.write(json.dumps(row, ensure_ascii=False).encode() + b"\n")
         self._stream.flush()
 
@@ -332,26 +339,19 @@ class _Decided:
         """Whether the same picture has been kept under another address."""
         return bytes.fromhex(picture.sha256) in self.sums
 
-    def _earlier(self) -> Iterator[Row]:
-        last = {row["image_url"]: number for number, row in enumerate(self._rows())}
-        for number, row in enumerate(self._rows()):
+    def _earlier(self) -> Iterator[ImageRecord]:
+        last = {row["image_url"]: number for number, row in enumerate(read_records(self._path))}
+        for number, row in enumerate(read_records(self._path)):
             lost = row["state"] == "kept" and not (self._folder / str(row["file"])).exists()
             if number == last[row["image_url"]] and not lost:
                 yield row
-
-    def _rows(self) -> Iterator[Row]:
-        return (
-            row
-            for row in read_json_lines(self._path)
-            if isinstance(row, dict) and "image_url" in row
-        )
 
 
 async def download_list(
     urls: list[str],
     folder: Path,
     settings: DownloadSettings,
-    on_row: Callable[[Row, int], None] | None = None,
+    on_row: Callable[[ImageRecord, int], None] | None = None,
 ) -> DownloadSummary:
     """Download a list into a folder, a row each; what the folder already decided is not asked
     again.
@@ -382,11 +382,11 @@ async def download_list(
         return _summary([decided.reasons[url] for url in urls], already)
 
 
-def _list_row(candidate: Candidate, attempt: Attempt, decided: _Decided) -> Row:
+def _list_row(candidate: Candidate, attempt: Attempt, decided: _Decided) -> ImageRecord:
     """The row of one address, with the difference hash for whoever looks for near copies in the
     list.
     """
-    row = attempt_row(candidate_row(candidate, ""), attempt)
+    row = attempt_row(new_record(candidate, ""), attempt)
     if attempt.picture is None:
         return row
     if decided.has_picture(attempt.picture):

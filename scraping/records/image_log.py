@@ -1,45 +1,75 @@
-"""images.jsonl: what became of every candidate, one row each.
+"""images.jsonl: what became of every candidate, one record each.
 
-Rows are appended as they are decided, so a killed run loses at most the last line; a later row of
-the same class and address supersedes the earlier one. At the end the file is written anew with one
-row per candidate.
+Records are appended as they are decided, so a killed run loses at most the last line; a later
+record of the same class and URL supersedes the earlier one. At the end the file is written anew
+with one record per candidate.
 """
 
-import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, NotRequired, Self, TypedDict, cast
 
-from scraping.files import atomic_write, now, read_json_lines
+from scraping.files import atomic_write, json_line, read_json_lines
 from scraping.reasons import Reason
-from scraping.records.provenance import attribution, license_fields
+from scraping.records.provenance import attribution, license_of
 from scraping.screening.screen import Picture
 from scraping.sources.base import Candidate
 
-Row = dict[str, Any]
+ImageRecord = TypedDict(
+    "ImageRecord",
+    {
+        "class": str,  # id of the class, empty for a list of URLs
+        "source": str,
+        "query": str,
+        "rank": int,
+        "image_url": str,
+        "page_url": str,
+        "title": str,
+        "creator": str,
+        "creator_url": str,
+        "license": str,
+        "license_version": str,
+        "license_url": str,
+        "license_basis": str,  # per-item, filter or unknown
+        "attribution": str,
+        "state": str,  # kept or rejected
+        "reason": str | None,  # of `scraping.reasons.Reason`, when rejected
+        "detail": str,
+        "file": str | None,  # relative to the folder, when kept
+        "sha256": str | None,  # of the stored bytes
+        "source_sha256": str | None,  # of the received bytes
+        "width": int | None,  # in pixels: as the source states, later of the stored image
+        "height": int | None,
+        "source_width": int | None,  # in pixels, as the source states
+        "source_height": int | None,
+        "bytes": int | None,  # received
+        "stored_bytes": int | None,
+        "mime": str | None,  # as the source states, later of the received bytes
+        "http_status": int | None,
+        "fetched_at": str | None,  # ISO 8601 in UTC
+        "dhash": NotRequired[str],  # 64-bit difference hash in hexadecimal, for a list of URLs
+    },
+)
+"""One line of images.jsonl."""
+
 Key = tuple[str, str]
 
 
-def picture_file(picture: Picture) -> str:
-    """Where a picture is stored, relative to the folder."""
+def image_file(picture: Picture) -> str:
+    """Return where an image is stored, relative to the folder."""
     return f"images/{picture.sha256[:16]}.jpg"
 
 
-def store_picture(folder: Path, picture: Picture) -> None:
-    """Publish the JPEG under its content's name; the same content is already complete if it is
-    there.
-    """
-    target = folder / picture_file(picture)
+def store_image(folder: Path, picture: Picture) -> None:
+    """Publish the JPEG under its content's name, unless that file is already there."""
+    target = folder / image_file(picture)
     if not target.exists():
         atomic_write(target, picture.jpeg)
 
 
-def candidate_row(candidate: Candidate, class_id: str) -> Row:
-    """A row that says where a picture was found and nothing yet of its fate.
-
-    Sides and kind are at first what the source states and later what came; `source_width` and
-    `source_height` stay.
-    """
+def new_record(candidate: Candidate, class_id: str) -> ImageRecord:
+    """Return a record that says where an image was found and nothing yet of its fate."""
+    known = license_of(candidate)
     return {
         "class": class_id,
         "source": candidate.source,
@@ -50,7 +80,9 @@ def candidate_row(candidate: Candidate, class_id: str) -> Row:
         "title": candidate.title,
         "creator": candidate.creator,
         "creator_url": candidate.creator_url,
-        **license_fields(candidate),
+        "license": known.name,
+        "license_version": known.version,
+        "license_url": known.url,
         "license_basis": candidate.license_basis,
         "attribution": attribution(candidate),
         "state": "rejected",
@@ -67,34 +99,45 @@ def candidate_row(candidate: Candidate, class_id: str) -> Row:
         "stored_bytes": None,
         "mime": candidate.mime or None,
         "http_status": None,
-        "found_at": now(),
         "fetched_at": None,
     }
 
 
-def rejected(row: Row, reason: Reason, detail: str = "") -> Row:
-    """The row with its fate: not kept, and why."""
-    return row | {"state": "rejected", "reason": reason, "detail": detail, "file": None}
+def rejected(record: ImageRecord, reason: Reason, detail: str = "") -> ImageRecord:
+    """Return the record with its fate: not kept, and why."""
+    return record | {"state": "rejected", "reason": reason, "detail": detail, "file": None}
 
 
-class RowLog:
-    """The rows of one folder, in memory and in the file. Use as a context manager to append."""
+def kept_sha256(record: ImageRecord) -> str:
+    """Return the digest of the stored bytes of an image that was kept."""
+    assert record["sha256"] is not None
+    return record["sha256"]
+
+
+def record_key(record: ImageRecord) -> Key:
+    """Return class and URL, by which a later record supersedes an earlier one."""
+    return record.get("class", ""), record["image_url"]
+
+
+def read_records(path: Path) -> Iterator[ImageRecord]:
+    """Yield the records of an images.jsonl, from oldest to newest; nothing without that file."""
+    for record in read_json_lines(path):
+        if isinstance(record, dict) and "image_url" in record:
+            yield cast(ImageRecord, record)
+
+
+class ImageLog:
+    """The records of one folder, in memory and in the file. Use as a context manager to append."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._stream: IO[bytes] | None = None
-        self.rows: dict[Key, Row] = {}
-        for row in read_json_lines(path):
-            if isinstance(row, dict) and "image_url" in row:
-                self.rows[self.key(row)] = row
+        self.records: dict[Key, ImageRecord] = {}
+        for record in read_records(path):
+            self.records[record_key(record)] = record
 
-    @staticmethod
-    def key(row: Row) -> Key:
-        """What a later row supersedes an earlier one by."""
-        return str(row.get("class", "")), str(row["image_url"])
-
-    def __enter__(self) -> "RowLog":
-        self.rewrite(self.rows.values())  # a torn line must not swallow the next one
+    def __enter__(self) -> Self:
+        self.rewrite(self.records.values())  # a torn line must not swallow the next one
         self._stream = self._path.open("ab")
         return self
 
@@ -102,18 +145,17 @@ class RowLog:
         if self._stream is not None:
             self._stream.close()
 
-    def append(self, row: Row) -> None:
+    def append(self, record: ImageRecord) -> None:
         """Record a decision; handed to the operating system before this returns."""
         assert self._stream is not None
-        self.rows[self.key(row)] = row
-        self._stream.write(json.dumps(row, ensure_ascii=False).encode() + b"\n")
+        self.records[record_key(record)] = record
+        self._stream.write(json_line(record))
         self._stream.flush()
 
     def forget(self, key: Key) -> None:
-        """Drop a row from memory; the file follows when it is written anew."""
-        self.rows.pop(key, None)
+        """Drop a record from memory; the file follows when it is written anew."""
+        self.records.pop(key, None)
 
-    def rewrite(self, rows: Iterable[Row]) -> None:
+    def rewrite(self, records: Iterable[ImageRecord]) -> None:
         """Write the file anew, atomically."""
-        lines = [json.dumps(row, ensure_ascii=False).encode() + b"\n" for row in rows]
-        atomic_write(self._path, b"".join(lines))
+        atomic_write(self._path, b"".join(map(json_line, records)))

@@ -16,7 +16,7 @@ from typing import IO, Any, Self
 from PIL import Image
 
 from scraping.files import read_json_lines
-from scraping.records.image_log import Row
+from scraping.records.image_log import ImageRecord
 from scraping.records.provenance import license_rank
 from scraping.screening.screen import Picture
 from training.duplicates import DuplicateIndex, Fingerprint, fingerprint
@@ -81,12 +81,16 @@ class KnownPictures:
         )
 
 
-def is_better(new: Row, old: Row) -> bool:
+def is_better(new: ImageRecord, old: ImageRecord) -> bool:
     """Whether a new copy is to be kept instead of the old one."""
     new_rank, old_rank = (license_rank(row["license"], row["license_basis"]) for row in (new, old))
     if new_rank != old_rank:
         return new_rank > old_rank
-    return bool(new["width"] * new["height"] > LARGER * old["width"] * old["height"])
+    return _pixels(new) > LARGER * _pixels(old)
+
+
+def _pixels(record: ImageRecord) -> int:
+    return (record["width"] or 0) * (record["height"] or 0)
 
 
 class MarkLog:
@@ -141,7 +145,7 @@ def _parsed(entries: Iterable[Any]) -> Iterator[tuple[str, Fingerprint]]:
             yield entry["sha256"], Fingerprint(entry["hash"], entry["mirror_hash"], thumbnails)
 
 
-def stored_marks(folder: Path, row: Row) -> Fingerprint | None:
+def stored_marks(folder: Path, row: ImageRecord) -> Fingerprint | None:
     """Fingerprint of a stored picture, None when the file is missing or damaged."""
     try:
         with Image.open(folder / str(row["file"]), formats=("JPEG",)) as image:

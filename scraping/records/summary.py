@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from scraping.config import ClassConfig, CollectConfig
-from scraping.records.image_log import Row
+from scraping.records.image_log import ImageRecord
 from scraping.search.search_log import Ask
 from scraping.sources.base import SearchResult
 from scraping.sources.catalogue import Outcome
@@ -73,14 +73,14 @@ class Tally:
         answers = self._answers.get((class_id, source), _Answers())
         return sum(result.outcome not in ANSWERS for result in answers.results.values())
 
-    def classes(self, rows: Iterable[Row]) -> list[dict[str, Any]]:
+    def classes(self, rows: Iterable[ImageRecord]) -> list[dict[str, Any]]:
         """A row per class."""
-        by_class: dict[str, list[Row]] = {}
+        by_class: dict[str, list[ImageRecord]] = {}
         for row in rows:
             by_class.setdefault(row["class"], []).append(row)
         return [self._class(entry, by_class.get(entry.id, [])) for entry in self._config.classes]
 
-    def _class(self, entry: ClassConfig, rows: list[Row]) -> dict[str, Any]:
+    def _class(self, entry: ClassConfig, rows: list[ImageRecord]) -> dict[str, Any]:
         kept = sum(row["state"] == "kept" for row in rows)
         return {
             "id": entry.id,
@@ -104,9 +104,9 @@ class Tally:
         ]
         return list(dict.fromkeys([entry.query, *asked]))
 
-    def sources(self, rows: Iterable[Row]) -> list[dict[str, Any]]:
+    def sources(self, rows: Iterable[ImageRecord]) -> list[dict[str, Any]]:
         """A row per class and source that was asked, in the order of the configuration."""
-        by_pair: dict[tuple[str, str], list[Row]] = {}
+        by_pair: dict[tuple[str, str], list[ImageRecord]] = {}
         for row in rows:
             by_pair.setdefault((row["class"], row["source"]), []).append(row)
         return [self._source(pair, by_pair.get(pair, [])) for pair in self._pairs()]
@@ -117,7 +117,7 @@ class Tally:
                 if (entry.id, source) in self._answers:
                     yield entry.id, source
 
-    def _source(self, pair: tuple[str, str], rows: list[Row]) -> dict[str, Any]:
+    def _source(self, pair: tuple[str, str], rows: list[ImageRecord]) -> dict[str, Any]:
         class_id, source = pair
         answers = self._answers[pair]
         found = len(answers.named | {normalized_url(row["image_url"]) for row in rows})
@@ -154,6 +154,10 @@ class Tally:
         )
 
 
-def rejections(rows: Iterable[Row]) -> dict[str, int]:
-    """How many rows were rejected for which reason."""
-    return dict(Counter(row["reason"] for row in rows if row["state"] == "rejected"))
+def rejections(records: Iterable[ImageRecord]) -> dict[str, int]:
+    """Return how many records were rejected for which reason."""
+    counts: Counter[str] = Counter()
+    for record in records:
+        if record["reason"] is not None:
+            counts[record["reason"]] += 1
+    return dict(counts)

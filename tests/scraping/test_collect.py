@@ -68,7 +68,7 @@ ROW_KEYS = {
         "bytes",
         "stored_bytes",
     ),
-    *("mime", "http_status", "found_at", "fetched_at"),
+    *("mime", "http_status", "fetched_at"),
 }
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from scraping.records.provenance import attribution, is_open, license_fields, license_rank
+from scraping.records.provenance import attribution, is_open, license_of, license_rank
 from scraping.sources.base import Candidate
 
 
@@ -25,14 +25,14 @@ def candidate(**values: str) -> Candidate:
     ],
 )
 def test_every_spelling_of_a_licence_becomes_one(name, version, url, expected):
-    fields = license_fields(candidate(license=name, license_version=version, license_url=url))
-    assert (fields["license"], fields["license_version"]) == expected
-    assert fields["license_url"] == url or not url
+    known = license_of(candidate(license=name, license_version=version, license_url=url))
+    assert (known.name, known.version) == expected
+    assert known.url == url or not url
 
 
 def test_a_known_licence_gets_its_address():
-    fields = license_fields(candidate(license="by", license_version="4.0"))
-    assert fields["license_url"] == "https://creativecommons.org/licenses/by/4.0/"
+    known = license_of(candidate(license="by", license_version="4.0"))
+    assert known.url == "https://creativecommons.org/licenses/by/4.0/"
 
 
 def test_a_filter_s_word_is_not_enough_to_be_open():
