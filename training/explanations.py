@@ -4,9 +4,7 @@ worst. No torch.
 
 from __future__ import annotations
 
-import io
 import json
-import os
 import zipfile
 import zlib
 from collections.abc import Sequence
@@ -17,6 +15,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
+
+from training.run_folder import atomic_write
 
 NEIGHBOURS_FILE = "neighbours.npz"  # in the run folder
 
@@ -130,13 +130,12 @@ def write_neighbours(
     `read_neighbours` gives them back.
     """
     rows = json.dumps([asdict(image) for image in images], ensure_ascii=False).encode()
-    stream = io.BytesIO()
-    np.savez(
-        stream,
-        embeddings=embeddings.astype(np.float16),
-        rows=np.frombuffer(rows, np.uint8),
-    )
-    _publish(folder / NEIGHBOURS_FILE, stream.getvalue())
+    with atomic_write(folder / NEIGHBOURS_FILE) as file:
+        np.savez(
+            file,
+            embeddings=embeddings.astype(np.float16),
+            rows=np.frombuffer(rows, np.uint8),
+        )
 
 
 def read_neighbours(run_folder: Path) -> Neighbours | None:
@@ -197,13 +196,3 @@ def _view(picture: Image.Image, resize_side: int) -> tuple[int, int, int]:
     """Left, top and side in pixels of the square of the picture that the network sees."""
     side = max(1, min(round(min(picture.size) * _CROP / resize_side), *picture.size))
     return (picture.width - side) // 2, (picture.height - side) // 2, side
-
-
-def _publish(path: Path, data: bytes) -> None:
-    """Write a file beside its name, flush it to the disk, rename it."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with beside.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    beside.replace(path)

@@ -13,10 +13,11 @@ import json
 import os
 import shutil
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, BinaryIO, Literal
 
 Split = Literal["train", "val", "test"]
 
@@ -278,15 +279,30 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, ensure_ascii=False, indent=2) + "\n")
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a text file atomically: beside its name, flushed to the disk, renamed."""
+@contextmanager
+def atomic_write(path: Path, durable: bool = True) -> Iterator[BinaryIO]:
+    """Open a binary file that gets its name once it is complete; a file that exists is whole.
+
+    It is written beside its name, flushed to the disk and renamed. `durable=False` leaves out the
+    flush, for files that are simply made again. Where the block raises, no file is left.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with beside.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    beside.replace(path)
+    try:
+        with beside.open("wb") as file:
+            yield file
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file in UTF-8, atomically."""
+    with atomic_write(path) as file:
+        file.write(text.encode())
 
 
 def _bring(source: Path, target: Path) -> None:
@@ -296,9 +312,8 @@ def _bring(source: Path, target: Path) -> None:
     try:
         os.link(source, target)
     except OSError:
-        beside = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-        shutil.copyfile(source, beside)
-        beside.replace(target)
+        with source.open("rb") as original, atomic_write(target, durable=False) as file:
+            shutil.copyfileobj(original, file)
 
 
 def _line(value: Mapping[str, Any]) -> str:

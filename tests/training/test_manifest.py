@@ -16,6 +16,7 @@ from training.run_folder import (
     RunConfig,
     RunError,
     append_json_line,
+    atomic_write,
     inherit_splits,
     read_config,
     read_manifest,
@@ -328,3 +329,19 @@ def test_a_manifest_of_junk_is_refused_in_words(junk: bytes, words: str, tmp_pat
     (tmp_path / "manifest.jsonl").write_bytes(junk)
     with pytest.raises(RunError, match=words):
         read_manifest(tmp_path)
+
+
+def test_a_file_that_could_not_be_written_whole_leaves_the_earlier_one_and_nothing_beside_it(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "deep" / "file.bin"
+    with atomic_write(path) as file:
+        file.write(b"first")
+    with pytest.raises(ValueError, match="broken"), atomic_write(path) as file:
+        file.write(b"half of the sec")
+        raise ValueError("broken")
+    assert path.read_bytes() == b"first"
+    assert list(path.parent.iterdir()) == [path]
+    with atomic_write(path, durable=False) as file:
+        file.write(b"second")
+    assert path.read_bytes() == b"second"

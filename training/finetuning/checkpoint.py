@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import io
-import os
 import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any, cast
 
 import torch
+
+from training.run_folder import atomic_write
 
 _DIGEST_BYTES = 32
 
@@ -23,15 +24,10 @@ def write_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
     """Write tensors, numbers, texts, lists and dicts: beside the name, flushed, renamed. A sha256
     ends the file.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with beside.open("wb") as file:
+    with atomic_write(path) as file:
         hashing = _Hashing(file)
         torch.save(dict(state), cast(IO[bytes], hashing))
         file.write(hashing.digest.digest())
-        file.flush()
-        os.fsync(file.fileno())
-    beside.replace(path)
 
 
 def read_checkpoint(path: Path) -> dict[str, Any] | None:

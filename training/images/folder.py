@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import os
-import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +12,7 @@ from PIL import Image
 
 from training.images.decode import BrokenImageError, read_image
 from training.progress import Progress, no_progress
-from training.run_folder import ClassLabel, ImageRow, RunError, write_text
+from training.run_folder import ClassLabel, ImageRow, RunError, atomic_write, write_text
 
 MAX_SIDE = 1024  # pixels of the longer side of a picture brought into a run folder
 JPEG_QUALITY = 90
@@ -104,7 +102,8 @@ def _import_file(path: Path, run_dir: Path, label: ClassLabel, max_side: int) ->
     digest = hashlib.sha256(data).hexdigest()
     target = run_dir / "images" / f"{digest[:16]}.jpg"
     if not target.exists():
-        _store(data, target)
+        with atomic_write(target, durable=False) as file:
+            file.write(data)
     return ImageRow(file=f"images/{target.name}", class_id=label.id, sha256=digest, source="folder")
 
 
@@ -126,11 +125,3 @@ def _jpeg(picture: Image.Image, max_side: int) -> bytes:
     stream = io.BytesIO()
     picture.save(stream, "JPEG", quality=JPEG_QUALITY)
     return stream.getvalue()
-
-
-def _store(data: bytes, target: Path) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    beside = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    with beside.open("wb") as file:
-        shutil.copyfileobj(io.BytesIO(data), file)
-    beside.replace(target)

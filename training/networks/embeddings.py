@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import os
 import tokenize
 import zipfile
 import zlib
@@ -28,7 +27,7 @@ from training.networks.classifier import PREPROCESSING, ClassifierNetwork
 from training.networks.image_cache import ImageCache
 from training.networks.precision import FP32, Precision
 from training.progress import Progress
-from training.run_folder import ImageRow
+from training.run_folder import ImageRow, atomic_write
 
 _BATCH = 16  # pictures computed and cached together
 
@@ -245,9 +244,8 @@ def _store(folder: Path, row: ImageRow, known: _Known) -> None:
     np.savez(
         stream, embedding=known.embedding, hashes=hashes, thumbnails=thumbnails, traits=known.traits
     )
-    beside = folder / f".{row.sha256[:32]}.{os.getpid()}.tmp"
-    beside.write_bytes(stream.getvalue())
-    beside.replace(_entry(folder, row))
+    with atomic_write(_entry(folder, row), durable=False) as file:
+        file.write(stream.getvalue())
 
 
 def _cached(folder: Path, batch: Sequence[ImageRow]) -> list[_Result] | None:

@@ -28,7 +28,7 @@ from training.images.decode import BrokenImageError, as_array, read_image
 from training.networks.catalogue import CROP
 from training.networks.classifier import PREPROCESSING, ClassifierNetwork
 from training.progress import Progress
-from training.run_folder import ImageRow, RunError
+from training.run_folder import ImageRow, RunError, atomic_write
 
 Normalise = Callable[[Tensor], Tensor]
 """RGB in 0..255 [..., 3, h, w] to what the backbone was trained on: `ClassifierNetwork.normalise`."""
@@ -324,15 +324,13 @@ def _mapped(path: Path, pictures: int, side: int, mode: Literal["r+", "c"]) -> I
 
 def _make(path: Path, size: int) -> None:
     """A file of so many zeros."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with beside.open("wb") as file:
+    with atomic_write(path, durable=False) as file:
         if hasattr(
             os, "posix_fallocate"
         ):  # a full disk is told now, and not by a crash when the file is written to
             os.posix_fallocate(file.fileno(), 0, size)
         else:
             file.truncate(size)
-    beside.replace(path)
 
 
 def _flags(path: Path) -> Path:

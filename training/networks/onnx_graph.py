@@ -12,7 +12,6 @@ import contextlib
 import hashlib
 import itertools
 import logging
-import os
 import warnings
 from importlib.metadata import version
 from pathlib import Path
@@ -26,6 +25,7 @@ from training.networks.backbones import Backbone
 from training.networks.catalogue import CROP
 from training.networks.classifier import ClassifierNetwork
 from training.networks.novelty import NEIGHBOURS, UNSURENESS_SHARE
+from training.run_folder import atomic_write
 
 if TYPE_CHECKING:
     import onnx
@@ -122,13 +122,9 @@ def read_cached_graph(path: Path) -> onnx.ModelProto | None:
 def _traced_and_kept(trained: ClassifierNetwork, path: Path) -> onnx.ModelProto:
     graph = _traced(trained)
     content = graph.SerializeToString()
-    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with contextlib.suppress(OSError):  # not kept, it is traced again next time
-        path.parent.mkdir(parents=True, exist_ok=True)
-        beside.write_bytes(hashlib.sha256(content).digest() + content)
-        beside.replace(path)
-    with contextlib.suppress(OSError):
-        beside.unlink(missing_ok=True)
+    # Where it cannot be kept, it is traced again next time.
+    with contextlib.suppress(OSError), atomic_write(path, durable=False) as file:
+        file.write(hashlib.sha256(content).digest() + content)
     return graph
 
 

@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import hashlib
 import http.client
-import os
 import time
 import urllib.error
 import urllib.parse
 import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from training.progress import Progress, no_progress
+from training.run_folder import atomic_write
 
 DOWNLOAD_URL = "https://download.pytorch.org/models"
 
@@ -72,20 +73,17 @@ def _download(url: str, target: Path, report: Progress) -> Path:
         raise WeightsUnavailableError("the download URL is neither http nor https")
     target.parent.mkdir(parents=True, exist_ok=True)
     _remove_abandoned(target)
-    beside = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
-        digest = _receive(url, beside, report)
-        if not digest.startswith(_promised(target.name)):
-            raise WeightsUnavailableError(
-                "the downloaded file is not the one that was promised (wrong hash)"
-            )
-        beside.replace(target)
+        with atomic_write(target) as file:
+            digest = _receive(url, file, report)
+            if not digest.startswith(_promised(target.name)):
+                raise WeightsUnavailableError(
+                    "the downloaded file is not the one that was promised (wrong hash)"
+                )
     except urllib.error.HTTPError as error:
         raise WeightsUnavailableError(f"the download server answered {error.code}") from error
     except (OSError, http.client.HTTPException) as error:
         raise WeightsUnavailableError("the download server could not be reached") from error
-    finally:
-        beside.unlink(missing_ok=True)
     return target
 
 
@@ -96,14 +94,11 @@ def _remove_abandoned(target: Path) -> None:
             half.unlink(missing_ok=True)
 
 
-def _receive(url: str, path: Path, report: Progress) -> str:
-    """Stream a URL into a file, flushed to the disk; hex sha256 of what came."""
+def _receive(url: str, file: BinaryIO, report: Progress) -> str:
+    """Stream a URL into an open file; return the hex sha256 of what came."""
     digest, received, deadline = hashlib.sha256(), 0, time.monotonic() + _DEADLINE_SECONDS
     request = urllib.request.Request(url, headers={"User-Agent": "Picaisso"})
-    with (
-        urllib.request.urlopen(request, timeout=_CONNECT_SECONDS) as answer,
-        path.open("wb") as file,
-    ):
+    with urllib.request.urlopen(request, timeout=_CONNECT_SECONDS) as answer:
         expected = int(answer.headers.get("Content-Length") or 0)
         while chunk := answer.read(_CHUNK):
             received += len(chunk)
@@ -112,6 +107,4 @@ def _receive(url: str, path: Path, report: Progress) -> str:
             digest.update(chunk)
             file.write(chunk)
             report(received, expected)
-        file.flush()
-        os.fsync(file.fileno())
     return digest.hexdigest()
