@@ -39,7 +39,7 @@ from scraping.records.known_images import Copy, KnownPictures, MarkLog, is_bette
 from scraping.records.provenance import is_open, license_of
 from scraping.records.summary import Tally
 from scraping.records.takedowns import TakenDown
-from scraping.screening.screen import Picture, ScreenSettings
+from scraping.screening.screen import CleanImage, ScreenSettings
 from scraping.search.query_variants import MOST_WORDINGS, new_wordings, other_wordings
 from scraping.search.search_log import Ask, SearchLog
 from scraping.search.searcher import Searcher
@@ -428,7 +428,7 @@ class _Collection:
     def _decide(self, state: ClassState, candidate: Candidate, attempt: Attempt) -> None:
         """Keep a picture or record why not; on disk before anything else happens."""
         row = attempt_row(new_record(candidate, state.config.id), attempt)
-        picture = attempt.picture
+        picture = attempt.image
         state.decided += 1
         if picture is not None:
             row = self._judged(state, row | {"stored_bytes": len(picture.jpeg)}, picture)
@@ -444,7 +444,7 @@ class _Collection:
         named = self._taken_down.names(row["image_url"], row["page_url"])
         return named or self._taken_down.holds(row["sha256"], row["source_sha256"])
 
-    def _judged(self, state: ClassState, row: ImageRecord, picture: Picture) -> ImageRecord:
+    def _judged(self, state: ClassState, row: ImageRecord, picture: CleanImage) -> ImageRecord:
         """The row of a good picture, rejected if it is a copy; a copy across classes takes the
         other one with it.
         """

@@ -30,7 +30,7 @@ from scraping.records.image_log import (
     rejected,
 )
 from scraping.screening.pool import Data, PoolSettings, ScreenPool
-from scraping.screening.screen import Picture, Rejection, ScreenSettings
+from scraping.screening.screen import CleanImage, Rejection, ScreenSettings
 from scraping.screening.spool import Extent, Spool
 from scraping.sources.base import Candidate
 from scraping.urls import origin_of, url_digest
@@ -95,7 +95,7 @@ class Attempt:
     `Downloader.settled`.
     """
 
-    picture: Picture | None
+    image: CleanImage | None
     reason: Reason | None
     detail: str = ""
     http_status: int | None = None
@@ -209,7 +209,7 @@ class Downloader:
     async def _fetch_patiently(self, url: str, page_url: str) -> Fetched | FetchFailure:
         """Fetch, and again after failures that may pass. No connection is held while waiting."""
         for tries in itertools.count(1):
-            answer = await self._fetcher.fetch(url, page_url, unwanted=_unwanted)
+            answer = await self._fetcher.fetch(url, page_url, check_headers=_unwanted)
             if isinstance(answer, Fetched):
                 self._rests.pop(origin_of(url), None)
                 return answer
@@ -225,7 +225,7 @@ class Downloader:
         host = origin_of(url)
         if self._rests[host] >= self._engine.retrying.times:
             return False
-        self._rests[host] += self._fetcher.let_rest(url, seconds)
+        self._rests[host] += self._fetcher.back_off(url, seconds)
         return True
 
     async def _screen(self, data: Data, size: int, status: int) -> Attempt:
@@ -258,7 +258,7 @@ def attempt_row(row: ImageRecord, attempt: Attempt) -> ImageRecord:
         "bytes": attempt.received,
         "fetched_at": attempt.fetched_at or None,
     }
-    picture = attempt.picture
+    picture = attempt.image
     if picture is None:
         return rejected(row, attempt.reason or Reason.UNREACHABLE, attempt.detail)
     return row | {
@@ -335,7 +335,7 @@ class _Decided:
         self._stream.write(json.dumps(row, ensure_ascii=False).encode() + b"\n")
         self._stream.flush()
 
-    def has_picture(self, picture: Picture) -> bool:
+    def has_picture(self, picture: CleanImage) -> bool:
         """Whether the same picture has been kept under another address."""
         return bytes.fromhex(picture.sha256) in self.sums
 
@@ -387,11 +387,11 @@ def _list_row(candidate: Candidate, attempt: Attempt, decided: _Decided) -> Imag
     list.
     """
     row = attempt_row(new_record(candidate, ""), attempt)
-    if attempt.picture is None:
+    if attempt.image is None:
         return row
-    if decided.has_picture(attempt.picture):
+    if decided.has_picture(attempt.image):
         row = rejected(row, Reason.DUPLICATE)
-    return row | {"dhash": f"{attempt.picture.hash:016x}"}
+    return row | {"dhash": f"{attempt.image.hash:016x}"}
 
 
 def _round_robin(ranked: list[tuple[int, str]]) -> list[tuple[int, str]]:

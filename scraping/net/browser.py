@@ -30,7 +30,7 @@ from selenium.webdriver.common.proxy import Proxy, ProxyType
 from selenium.webdriver.remote.client_config import ClientConfig
 from urllib3.exceptions import HTTPError
 
-from scraping.net.forward_proxy import Forwarder
+from scraping.net.forward_proxy import ForwardProxy
 from scraping.net.http import FetchSettings
 
 CHROME_NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
@@ -179,7 +179,7 @@ class _Running:
     service: Service | None
     profile: Path | None
     started: float
-    forwarder: Forwarder | None
+    forwarder: ForwardProxy | None
 
     def end(self) -> None:
         """Ask the driver to quit, then make sure."""
@@ -209,7 +209,7 @@ def _start(settings: BrowserSettings, images: bool) -> _Running:
     _sweep_profiles()
     profile = Path(tempfile.mkdtemp(prefix=f"{PROFILE_PREFIX}{os.getpid()}-"))
     guard = FetchSettings(allowed_private_hosts=frozenset(settings.allowed_private_hosts))
-    forwarder = Forwarder(guard).start() if images else None
+    forwarder = ForwardProxy(guard).start() if images else None
     options = _options(settings, profile, images, forwarder)
     options.binary_location = chrome
     log = profile / "chromedriver.log"
@@ -230,7 +230,7 @@ def _connect(
     options: ChromeOptions,
     service: Service | None,
     profile: Path | None,
-    forwarder: Forwarder | None,
+    forwarder: ForwardProxy | None,
 ) -> _Running:
     direct = Proxy(
         {"proxyType": ProxyType.DIRECT}
@@ -279,7 +279,7 @@ def _start_service(driver: str, output: IO[bytes]) -> Service:
 
 
 def _options(
-    settings: BrowserSettings, profile: Path | None, images: bool, forwarder: Forwarder | None
+    settings: BrowserSettings, profile: Path | None, images: bool, forwarder: ForwardProxy | None
 ) -> ChromeOptions:
     options = ChromeOptions()
     options.page_load_strategy = "eager"

@@ -12,7 +12,7 @@ from pathlib import Path
 POLL_SECONDS = 0.2
 
 
-class BrowserTurn:
+class BrowserLock:
     """The turn of one collection. `wait` waits for some seconds and raises when the collection is
     being stopped.
     """
@@ -22,17 +22,17 @@ class BrowserTurn:
         self._granted = folder / "browser.granted"
         self._wait = wait
 
-    def take(self, deadline: float) -> bool:
+    def acquire(self, deadline: float) -> bool:
         """Wait for the turn until the deadline on the monotonic clock; whether it came."""
         self._wanted.touch()
         while not self._granted.exists():
             if time.monotonic() >= deadline:
-                self.give_back()
+                self.release()
                 return False
             self._wait(POLL_SECONDS)
         return True
 
-    def give_back(self) -> None:
+    def release(self) -> None:
         """Let others have it; nothing happens when it was not taken."""
         self._granted.unlink(missing_ok=True)
         self._wanted.unlink(missing_ok=True)

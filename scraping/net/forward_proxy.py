@@ -32,8 +32,8 @@ HOP_HEADERS = re.compile(
 )
 
 
-class Forwarder:
-    """The proxy, served by a daemon thread. `port` says where; `with Forwarder(settings) as
+class ForwardProxy:
+    """The proxy, served by a daemon thread. `port` says where; `with ForwardProxy(settings) as
     forwarder`.
     """
 
@@ -109,7 +109,7 @@ class Forwarder:
     ) -> None:
         method, target, _ = head.split(b"\r\n", 1)[0].decode("latin-1").split(" ")
         url = URL(f"https://{target}" if method == "CONNECT" else target)
-        if self._rule.url_refusal(url) or (url.scheme == "https") is not (method == "CONNECT"):
+        if self._rule.rejection_reason(url) or (url.scheme == "https") is not (method == "CONNECT"):
             writer.write(REFUSED)
             return
         try:

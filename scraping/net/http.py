@@ -1,11 +1,11 @@
-"""The one guarded HTTP client: everything Picaisso fetches by itself goes through here.
+"""The one guarded HTTP client: everything Picaisso fetches by itself goes through it.
 
-A URL comes from strangers, so it may point at this machine or its neighbours. The rule judges
+A URL comes from strangers, so it may point at this machine or its neighbors. The rule judges
 addresses, not spellings: `getaddrinfo` reads `2130706433`, `0x7f.1` and circled digits as
-127.0.0.1. Three places enforce it: the URL before a request and before each redirect, every answer
-of the name lookup, and each socket just before it connects. A failure is a value with a reason of
-the product's list; the sentence for the public is always the same, so that nobody learns from it
-which private hosts exist.
+127.0.0.1. It is enforced in three places: on the URL before a request and before each redirect, on
+every answer of the name lookup, and on each socket just before it connects. A failure is a value
+with a Reason; the sentence for the public is always the same, so that nobody learns from it which
+private hosts exist.
 """
 
 import asyncio
@@ -22,8 +22,9 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mappin
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from functools import partial
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
@@ -36,18 +37,20 @@ from scraping.urls import origin_of
 
 PRODUCT = "Picaisso"
 NEUTRAL_MESSAGE = "This address could not be fetched."
+ACCEPT_IMAGES = "image/*,*/*;q=0.1"
+ACCEPT_JSON = "application/json"
 MAX_REDIRECTS = 4
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
 PUBLIC_PORTS = frozenset({80, 443})
 CHUNK_BYTES = 1 << 18
-LARGE_BYTES = 4 << 20  # bodies beyond come in one after the other, or a host could fill the memory
+LARGE_BYTES = 4 << 20  # larger bodies are read a few at a time, or hosts could fill the memory
 LARGE_AT_ONCE = 8
 JSON_MAX_BYTES = 8 << 20
 TRANSIENT_STATUSES = frozenset({429, 500, 502, 503, 504})
 LOOKUP_CACHE_SECONDS = 300
 
 # Ranges that the standard library calls global although they reach, embed or translate to private
-# addresses: NAT64, 6to4, Teredo and its neighbours, IPv4-compatible, site-local, documentation,
+# addresses: NAT64, 6to4, Teredo and its neighbors, IPv4-compatible, site-local, documentation,
 # carrier NAT, cloud metadata.
 EXTRA_FORBIDDEN = tuple(
     ipaddress.ip_network(text)
@@ -68,8 +71,9 @@ EXTRA_FORBIDDEN = tuple(
 )
 URL_LEGAL = re.compile(r"[!#$%&'()*+,\-./0-9:;=?@A-Z\[\]_a-z~]+")
 
+T = TypeVar("T")
 Lookup = Callable[..., Sequence[tuple[Any, ...]]]
-Unwanted = Callable[[CIMultiDictProxy[str]], Reason | None]
+HeaderCheck = Callable[[CIMultiDictProxy[str]], Reason | None]
 
 
 @dataclass(frozen=True)
@@ -77,8 +81,8 @@ class FetchSettings:
     """What a fetcher may do.
 
     `deadline_seconds` covers one whole fetch: name lookup, connecting, redirects and body.
-    `allowed_private_hosts` holds `host:port` texts for which the address rule, the port rule and the per-host
-    limit are lifted.
+    `allowed_private_hosts` holds `host:port` texts for which the address rule, the port rule and
+    the per-host limit are lifted.
     """
 
     contact: str = ""
@@ -91,7 +95,7 @@ class FetchSettings:
 
     @property
     def user_agent(self) -> str:
-        """Our own honest name, with the operator's contact where there is one."""
+        """Return our own name, with the operator's contact where there is one."""
         name = f"{PRODUCT}/{__version__}"
         return f"{name} ({self.contact})" if self.contact else name
 
@@ -110,7 +114,7 @@ class Fetched:
 class FetchFailure:
     """Why there is no answer. `detail` is for the operator's log, `message` for everybody.
 
-    `transient` says that the same request may well succeed a little later.
+    `transient` says that the same request may succeed a little later.
     """
 
     reason: Reason
@@ -121,13 +125,23 @@ class FetchFailure:
 
     @property
     def message(self) -> str:
-        """One sentence that does not tell a refused address from a dead one."""
+        """Return one sentence that is the same for a refused address and a dead one."""
         return NEUTRAL_MESSAGE
 
 
 @dataclass(frozen=True)
 class NotJson(FetchFailure):
     """An answer came, but it is not JSON."""
+
+
+@dataclass(frozen=True)
+class JsonRequest:
+    """A request that needs more than a URL: headers of its own, or a form to post."""
+
+    url: str
+    parameters: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    form: Mapping[str, str] | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True)
@@ -146,8 +160,9 @@ class AddressRefused(OSError):
 
 
 def is_public_address(text: str) -> bool:
-    """True only for a unicast address of the public internet; anything that is no address is
-    not.
+    """Return whether this is a unicast address of the public internet.
+
+    Text that is no address at all is not public.
     """
     try:
         address = ipaddress.ip_address(text.split("%")[0])
@@ -163,79 +178,85 @@ def is_public_address(text: str) -> bool:
         or address.is_unspecified
         or getattr(address, "is_site_local", False)
     )
-    return (
-        address.is_global
-        and not special
-        and not any(address in network for network in EXTRA_FORBIDDEN)
-    )
+    if special or not address.is_global:
+        return False
+    return not any(address in network for network in EXTRA_FORBIDDEN)
 
 
 def parse_retry_after(value: str | None) -> float | None:
-    """Seconds to wait from a Retry-After header, which holds a number or an HTTP date; None when it
-    says nothing.
+    """Return the seconds that a Retry-After header asks for, None when it cannot be read.
+
+    The header holds a number of seconds or an HTTP date.
     """
     if not value:
         return None
     if value.strip().isdigit():
         return float(value.strip()[:9])
-    with contextlib.suppress(ValueError, TypeError):
-        return max(0.0, (parsedate_to_datetime(value) - datetime.now(UTC)).total_seconds())
-    return None
+    try:
+        moment = parsedate_to_datetime(value)
+        seconds = (moment - datetime.now(UTC)).total_seconds()
+    except (ValueError, TypeError):
+        return None
+    return max(0.0, seconds)
 
 
 class AddressRule:
     """Decides which URLs may be asked and which addresses may be connected to."""
 
     def __init__(self, allowed_private_hosts: frozenset[str]) -> None:
-        self._allowed = frozenset(entry.lower() for entry in allowed_private_hosts)
-        self._vouched: set[tuple[str, int]] = set()
+        self._allowed_hosts = frozenset(entry.lower() for entry in allowed_private_hosts)
+        self._allowed_addresses: set[tuple[str, int]] = set()  # what allowed hosts resolved to
 
-    def allows_privately(self, host: str, port: int) -> bool:
-        """True when the operator named this very host and port."""
+    def allows_private(self, host: str, port: int) -> bool:
+        """Return whether the operator allowed this very host and port."""
         name = f"[{host}]" if ":" in host else host
-        return f"{name.lower()}:{port}" in self._allowed
+        return f"{name.lower()}:{port}" in self._allowed_hosts
 
-    def url_refusal(self, url: URL) -> str | None:
-        """Why this URL may not be asked, or None."""
+    def rejection_reason(self, url: URL) -> str | None:
+        """Return in a word why this URL may not be asked, or None."""
         if url.scheme not in ("http", "https"):
             return "scheme"
         if url.user is not None or url.password is not None:
             return "credentials"
         if not url.host or url.port is None:
             return "no host"
-        if self.allows_privately(url.host, url.port):
+        if self.allows_private(url.host, url.port):
             return None
         if url.port not in PUBLIC_PORTS:
             return "port"
         looks_numeric = ":" in url.host or url.host.replace(".", "").isdigit()
-        return "address" if looks_numeric and not is_public_address(url.host) else None
+        if looks_numeric and not is_public_address(url.host):
+            return "address"
+        return None
 
     def check_answers(self, host: str, port: int, addresses: Sequence[str]) -> None:
         """Refuse a name unless every one of its addresses may be connected to.
 
-        Raises AddressRefused. A name that the operator allowed vouches for what it resolves to.
+        The addresses of a name that the operator allowed are allowed too. Raises AddressRefused.
         """
-        if self.allows_privately(host, port):
-            self._vouched.update((address, port) for address in addresses)
-        elif not addresses or not all(map(is_public_address, addresses)):
+        if self.allows_private(host, port):
+            self._allowed_addresses.update((address, port) for address in addresses)
+            return
+        if not addresses or not all(map(is_public_address, addresses)):
             raise AddressRefused("address")
 
     def open_socket(self, address_info: tuple[Any, ...]) -> socket.socket:
-        """Make the socket for one connection, or raise AddressRefused: the last gate, right before
-        connecting.
+        """Make the socket for one connection; the last check, right before connecting.
+
+        Raises AddressRefused.
         """
         family, kind, protocol, _name, target = address_info
-        host, port = str(target[0]), int(target[1])
+        host = str(target[0])
+        port = int(target[1])
         public = port in PUBLIC_PORTS and is_public_address(host)
-        if not (public or self.allows_privately(host, port) or (host, port) in self._vouched):
+        allowed = self.allows_private(host, port) or (host, port) in self._allowed_addresses
+        if not public and not allowed:
             raise AddressRefused("address")
         return socket.socket(family, kind, protocol)
 
 
 class GuardedResolver(AbstractResolver):
-    """Looks names up in daemon threads, so that a hanging name server delays neither the loop nor
-    the exit.
-    """
+    """Looks names up in daemon threads: a hanging name server delays neither loop nor exit."""
 
     def __init__(self, rule: AddressRule, lookup: Lookup) -> None:
         self._rule = rule
@@ -244,42 +265,47 @@ class GuardedResolver(AbstractResolver):
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
     ) -> list[ResolveResult]:
-        """Return all vetted addresses of a name. Raises OSError when it has none or a forbidden
-        one.
+        """Return all addresses of a name, without repetitions.
+
+        Raises OSError when it has none or a forbidden one.
         """
-        answers = await self._in_thread(host, port, family)
-        unique = {(answer[0], str(answer[4][0])): answer for answer in answers}.values()
-        self._rule.check_answers(host, port, [str(answer[4][0]) for answer in unique])
+        answers = await self._look_up(host, port, family)
+        unique = {(answer[0], str(answer[4][0])): answer for answer in answers}
+        self._rule.check_answers(host, port, [address for _family, address in unique])
         return [
             ResolveResult(
                 hostname=host,
-                host=str(answer[4][0]),
+                host=address,
                 port=port,
-                family=answer[0],
+                family=address_family,
                 proto=answer[2],
                 flags=socket.AI_NUMERICHOST,
             )
-            for answer in unique
+            for (address_family, address), answer in unique.items()
         ]
 
-    async def _in_thread(self, host: str, port: int, family: int) -> Sequence[tuple[Any, ...]]:
+    async def _look_up(self, host: str, port: int, family: int) -> Sequence[tuple[Any, ...]]:
+        """Call the blocking lookup in a thread of its own."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Sequence[tuple[Any, ...]]] = loop.create_future()
 
-        def settle(answers: Sequence[tuple[Any, ...]] | None, error: OSError | None) -> None:
+        def settle(answers: Sequence[tuple[Any, ...]], error: OSError | None) -> None:
             if future.done():
                 return
             if error is not None:
                 future.set_exception(error)
             else:
-                future.set_result(answers or [])
+                future.set_result(answers)
 
         def look_up() -> None:
-            answers, error = None, None
+            answers: Sequence[tuple[Any, ...]] = ()
+            error: OSError | None = None
             try:
                 answers = self._lookup(host, port, family=family, type=socket.SOCK_STREAM)
-            except (OSError, UnicodeError) as caught:
-                error = caught if isinstance(caught, OSError) else socket.gaierror(str(caught))
+            except OSError as caught:
+                error = caught
+            except UnicodeError as caught:
+                error = socket.gaierror(str(caught))
             with contextlib.suppress(RuntimeError):  # the loop may be closed by now
                 loop.call_soon_threadsafe(settle, answers, error)
 
@@ -287,13 +313,16 @@ class GuardedResolver(AbstractResolver):
         return await future
 
     async def close(self) -> None:
-        """Nothing to release."""
+        """Do nothing: there is nothing to release."""
 
 
-@dataclass
-class _Host:
-    turn: asyncio.Semaphore
-    waiting: int = 0
+@dataclass(frozen=True)
+class _Request:
+    """One HTTP request as it goes out."""
+
+    url: URL
+    headers: Mapping[str, str]
+    form: Mapping[str, str] | None = None
 
 
 @dataclass(frozen=True)
@@ -301,11 +330,19 @@ class _Redirect:
     location: URL
 
 
+@dataclass
+class _HostQueue:
+    """The connections to one host, and how many requests use or wait for one."""
+
+    slots: asyncio.Semaphore
+    requests: int = 0
+
+
 class Fetcher:
     """An HTTP session behind the guard. Use as `async with Fetcher(settings) as fetcher`.
 
-    `before_request`, when given, is awaited when a request has its turn; a caller can hold it back
-    there.
+    `before_request`, when given, is awaited as soon as a request has its connection; a caller can
+    hold it back there.
     """
 
     def __init__(
@@ -314,10 +351,10 @@ class Fetcher:
         self._settings = settings
         self._before_request = before_request
         self._rule = AddressRule(settings.allowed_private_hosts)
-        self._all_hosts = asyncio.Semaphore(settings.connections)
-        self._resting: dict[str, float] = {}
-        self._large = asyncio.Semaphore(LARGE_AT_ONCE)
-        self._hosts: dict[str, _Host] = {}
+        self._all_slots = asyncio.Semaphore(settings.connections)
+        self._large_slots = asyncio.Semaphore(LARGE_AT_ONCE)
+        self._hosts: dict[str, _HostQueue] = {}
+        self._resume_at: dict[str, float] = {}  # by host, on the monotonic clock
         self._session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> Self:
@@ -351,36 +388,62 @@ class Fetcher:
         self,
         url: str,
         page_url: str = "",
-        accept: str = "image/*,*/*;q=0.1",
-        unwanted: Unwanted | None = None,
+        accept: str = ACCEPT_IMAGES,
+        check_headers: HeaderCheck | None = None,
     ) -> Fetched | FetchFailure:
-        """Fetch one URL completely, following up to four redirects. Never raises for what the
-        network does.
+        """Fetch one URL completely, following up to MAX_REDIRECTS redirects.
 
-        `page_url` is the page that shows the picture; its origin goes out as Referer, which many
-        hosts demand. `unwanted` sees the headers and may give a reason not to take the body at all.
+        `page_url` is the page that shows the image; its origin is sent as Referer, which many
+        hosts demand. `check_headers` sees the answer's headers and may give a reason not to take
+        the body. Never raises for what the network does.
         """
         headers = {"Accept": accept}
         if referer := origin_of(page_url):
             headers["Referer"] = referer
         try:
-            return await self._follow(_parsed(url), headers, unwanted)
-        except TimeoutError:
-            return FetchFailure(Reason.UNREACHABLE, "deadline")
-        except ValueError as error:
-            return FetchFailure(Reason.UNREACHABLE, f"malformed address: {error}")
-        except (aiohttp.ClientError, OSError) as error:
-            return _connection_failure(error)
+            return await self._follow(_parsed(url), headers, check_headers)
+        except (TimeoutError, ValueError, aiohttp.ClientError, OSError) as error:
+            return _failure_of(error)
+
+    async def request(self, request: JsonRequest) -> JsonReply | FetchFailure:
+        """Send one JSON request. Never raises for what the network does.
+
+        Redirects are not followed: what such a request carries is meant for one host.
+        """
+        headers = {"Accept": ACCEPT_JSON, **request.headers}
+        try:
+            url = URL(request.url).update_query(request.parameters)
+            if rejection := self._rule.rejection_reason(url):
+                return FetchFailure(Reason.REFUSED_ADDRESS, rejection)
+            form = None if request.form is None else dict(request.form)
+            outgoing = _Request(url, headers, form)
+            _started, answer = await self._send(
+                outgoing, self._read_json, self._settings.deadline_seconds
+            )
+            return answer
+        except (TimeoutError, ValueError, aiohttp.ClientError, OSError) as error:
+            return _failure_of(error)
+
+    def back_off(self, url: str, seconds: float) -> bool:
+        """Ask this URL's host for nothing for so long.
+
+        Returns False when the host is already being left alone.
+        """
+        host_url = _parsed(url)
+        already = self._back_off_left(host_url) > 0
+        self._resume_at[(host_url.host or "").lower()] = time.monotonic() + seconds
+        return not already
 
     async def _follow(
-        self, url: URL, headers: Mapping[str, str], unwanted: Unwanted | None
+        self, url: URL, headers: Mapping[str, str], check_headers: HeaderCheck | None
     ) -> Fetched | FetchFailure:
-        remaining = self._settings.deadline_seconds
+        read = partial(self._read_answer, check_headers=check_headers)
+        seconds_left = self._settings.deadline_seconds
         for _hop in range(MAX_REDIRECTS + 1):
-            if refusal := self._rule.url_refusal(url):
-                return FetchFailure(Reason.REFUSED_ADDRESS, refusal)
-            started, answer = await self._in_turn(url, headers, unwanted, remaining)
-            remaining -= time.monotonic() - started
+            if rejection := self._rule.rejection_reason(url):
+                return FetchFailure(Reason.REFUSED_ADDRESS, rejection)
+            started, answer = await self._send(_Request(url, headers), read, seconds_left)
+            seconds_left -= time.monotonic() - started
             if not isinstance(answer, _Redirect):
                 return answer
             if url.scheme == "https" and answer.location.scheme == "http":
@@ -388,122 +451,153 @@ class Fetcher:
             url = answer.location
         return FetchFailure(Reason.HTTP_ERROR, f"more than {MAX_REDIRECTS} redirects")
 
-    def let_rest(self, url: str, seconds: float) -> bool:
-        """Ask this address's host for nothing for so long, as it wishes; false when it rests
-        already.
-        """
-        host = _parsed(url)
-        resting = self._rest_left(host) > 0
-        self._resting[(host.host or "").lower()] = time.monotonic() + seconds
-        return not resting
+    async def _send(
+        self,
+        request: _Request,
+        read: Callable[[aiohttp.ClientResponse], Awaitable[T]],
+        seconds: float,
+    ) -> tuple[float, T]:
+        """Send one request when it has a connection, and `read` the answer.
 
-    async def _in_turn(
-        self, url: URL, headers: Mapping[str, str], unwanted: Unwanted | None, seconds: float
-    ) -> tuple[float, Fetched | FetchFailure | _Redirect]:
-        """One request when its turn has come, within so many seconds from then; also returns when
-        that was.
+        The deadline counts from then on, not while waiting. Returns that moment on the monotonic
+        clock and what was read. Raises TimeoutError after so many seconds.
         """
+        assert self._session is not None
         while True:
-            while (left := self._rest_left(url)) > 0:
+            while (left := self._back_off_left(request.url)) > 0:
                 await asyncio.sleep(left * random.uniform(1.0, 1.1))  # not all in the same moment
-            async with self._slot(url):
-                if self._rest_left(url) > 0:  # another request was told so while this one waited
+            async with self._slot(request.url):
+                if self._back_off_left(request.url) > 0:  # set while this request waited
                     continue
                 if self._before_request is not None:
                     await self._before_request()
                 started = time.monotonic()
-                async with asyncio.timeout(max(seconds, 0.001)):
-                    return started, await self._ask(url, headers, unwanted)
+                method = "GET" if request.form is None else "POST"
+                async with (
+                    asyncio.timeout(max(seconds, 0.001)),
+                    self._session.request(
+                        method,
+                        request.url,
+                        headers=request.headers,
+                        data=request.form,
+                        allow_redirects=False,
+                    ) as response,
+                ):
+                    return started, await read(response)
 
-    def _rest_left(self, url: URL) -> float:
+    def _back_off_left(self, url: URL) -> float:
+        """Return the seconds until this URL's host may be asked again, 0 or less for now."""
         host = (url.host or "").lower()
-        left = self._resting.get(host, 0.0) - time.monotonic()
+        left = self._resume_at.get(host, 0.0) - time.monotonic()
         if left <= 0:
-            self._resting.pop(host, None)
+            self._resume_at.pop(host, None)
         return left
 
     @contextlib.asynccontextmanager
     async def _slot(self, url: URL) -> AsyncIterator[None]:
-        """Wait for a turn: few connections to one host, many in all.
-
-        Waiting does not count against the deadline.
-        """
-        host, port = (url.host or "").lower(), url.port or 0
-        if self._rule.allows_privately(host, port):
-            async with self._all_hosts:
+        """Wait for a connection: few to one host, many in all."""
+        host = (url.host or "").lower()
+        if self._rule.allows_private(host, url.port or 0):
+            async with self._all_slots:
                 yield
             return
-        place = self._hosts.setdefault(host, _Host(asyncio.Semaphore(self._settings.per_host)))
-        place.waiting += 1
+        if host not in self._hosts:
+            self._hosts[host] = _HostQueue(asyncio.Semaphore(self._settings.per_host))
+        queue = self._hosts[host]
+        queue.requests += 1
         try:
-            async with place.turn, self._all_hosts:
+            async with queue.slots, self._all_slots:
                 yield
         finally:
-            place.waiting -= 1
-            if not place.waiting:  # else the table would grow with every host ever asked
+            queue.requests -= 1
+            if not queue.requests:  # else the table would grow with every host ever asked
                 del self._hosts[host]
 
-    async def _ask(
-        self, url: URL, headers: Mapping[str, str], unwanted: Unwanted | None
+    async def _read_answer(
+        self, response: aiohttp.ClientResponse, check_headers: HeaderCheck | None
     ) -> Fetched | FetchFailure | _Redirect:
-        assert self._session is not None
-        async with self._session.get(url, headers=headers, allow_redirects=False) as response:
-            status = response.status
-            if status in REDIRECTS and (location := response.headers.get("Location")):
-                return _Redirect(url.join(_parsed(location)).with_fragment(None))
-            if status != 200:
-                wait = parse_retry_after(response.headers.get("Retry-After"))
-                return FetchFailure(
-                    Reason.HTTP_ERROR,
-                    f"status {status}",
-                    status,
-                    wait,
-                    status in TRANSIENT_STATUSES,
-                )
-            if unwanted is not None and (reason := unwanted(response.headers)):
-                return FetchFailure(reason, "as its host's headers say", status)
-            body = await self._read(response)
-            if body is None:
-                return FetchFailure(
-                    Reason.TOO_LARGE, f"more than {self._settings.max_bytes} bytes", status
-                )
-            return Fetched(str(url), status, response.headers, body)
+        location = response.headers.get("Location")
+        if response.status in REDIRECTS and location:
+            return _Redirect(response.url.join(_parsed(location)).with_fragment(None))
+        if response.status != 200:
+            return _status_failure(response)
+        reason = check_headers(response.headers) if check_headers is not None else None
+        if reason is not None:
+            return FetchFailure(reason, "as its host's headers say", response.status)
+        limit = self._settings.max_bytes
+        body = await self._read_body(response, limit)
+        if body is None:
+            return FetchFailure(Reason.TOO_LARGE, f"more than {limit} bytes", response.status)
+        return Fetched(str(response.url), response.status, response.headers, body)
 
-    async def _read(self, response: aiohttp.ClientResponse) -> bytearray | None:
-        """The whole body, or None as soon as it is known to be over the cap."""
-        if (response.content_length or 0) > self._settings.max_bytes:
+    async def _read_json(self, response: aiohttp.ClientResponse) -> JsonReply | FetchFailure:
+        if response.status not in (200, 201):
+            return _status_failure(response)
+        body = await self._read_body(response, JSON_MAX_BYTES)
+        if body is None:
+            detail = f"more than {JSON_MAX_BYTES} bytes"
+            return FetchFailure(Reason.TOO_LARGE, detail, response.status)
+        return _parsed_json(body, response.status, response.headers)
+
+    async def _read_body(self, response: aiohttp.ClientResponse, limit: int) -> bytearray | None:
+        """Return the whole body, or None as soon as it is known to be longer than the limit."""
+        if (response.content_length or 0) > limit:
             return None
         body = bytearray()
-        if await self._read_up_to(LARGE_BYTES, response, body):
-            return body if len(body) <= self._settings.max_bytes else None
-        async with self._large:
-            complete = await self._read_up_to(self._settings.max_bytes, response, body)
-        return body if complete else None
+        complete = await _read_up_to(LARGE_BYTES, response, body)
+        if not complete:
+            async with self._large_slots:
+                complete = await _read_up_to(limit, response, body)
+        return body if complete and len(body) <= limit else None
 
-    @staticmethod
-    async def _read_up_to(limit: int, response: aiohttp.ClientResponse, body: bytearray) -> bool:
-        """Read on until the end, then true, or until the body is longer than the limit."""
-        while chunk := await response.content.readany():
-            body += chunk
-            if len(body) > limit:
-                return False
-        return True
+
+async def _read_up_to(limit: int, response: aiohttp.ClientResponse, body: bytearray) -> bool:
+    """Append to the body until it is complete, then True, or longer than the limit."""
+    while chunk := await response.content.readany():
+        body += chunk
+        if len(body) > limit:
+            return False
+    return True
 
 
 def _parsed(text: str) -> URL:
-    """Parse without touching percent-encoding that is legal already: signed addresses break when
-    re-quoted.
+    """Parse a URL without touching legal percent-encoding: signed URLs break when quoted again.
 
     Raises ValueError for what is no URL.
     """
     text = text.strip()
-    return URL(text, encoded=URL_LEGAL.fullmatch(text) is not None).with_fragment(None)
+    already_encoded = URL_LEGAL.fullmatch(text) is not None
+    return URL(text, encoded=already_encoded).with_fragment(None)
 
 
-def _connection_failure(error: Exception) -> FetchFailure:
+def _parsed_json(
+    body: bytes | bytearray, status: int, headers: CIMultiDictProxy[str]
+) -> JsonReply | NotJson:
+    try:
+        return JsonReply(json.loads(body), headers)
+    except (ValueError, RecursionError):
+        return NotJson(Reason.HTTP_ERROR, "the answer is not JSON", status)
+
+
+def _status_failure(response: aiohttp.ClientResponse) -> FetchFailure:
+    status = response.status
+    return FetchFailure(
+        Reason.HTTP_ERROR,
+        f"status {status}",
+        status,
+        retry_after=parse_retry_after(response.headers.get("Retry-After")),
+        transient=status in TRANSIENT_STATUSES,
+    )
+
+
+def _failure_of(error: Exception) -> FetchFailure:
+    """Say what an exception of the network, or of parsing a URL, means."""
+    if isinstance(error, TimeoutError):
+        return FetchFailure(Reason.UNREACHABLE, "deadline")
+    if isinstance(error, ValueError):
+        return FetchFailure(Reason.UNREACHABLE, f"malformed address: {error}")
     causes = list(_causes(error))
-    refused = any(isinstance(cause, AddressRefused) for cause in causes)
-    if refused or isinstance(error, aiohttp.InvalidURL):
+    if any(isinstance(cause, AddressRefused) for cause in causes):
         return FetchFailure(Reason.REFUSED_ADDRESS, "address")
     unknown_name = any(
         isinstance(cause, socket.gaierror) and cause.errno != socket.EAI_AGAIN for cause in causes
@@ -519,11 +613,9 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def fetch_once(
-    url: str, settings: FetchSettings, accept: str = "image/*,*/*;q=0.1"
+    url: str, settings: FetchSettings, accept: str = ACCEPT_IMAGES
 ) -> Fetched | FetchFailure:
-    """Fetch one URL from ordinary, synchronous code. Not to be called inside a running event
-    loop.
-    """
+    """Fetch one URL from synchronous code. Not to be called inside a running event loop."""
 
     async def run() -> Fetched | FetchFailure:
         async with Fetcher(settings) as fetcher:
@@ -535,15 +627,19 @@ def fetch_once(
 def fetch_json(
     url: str, parameters: Mapping[str, str], settings: FetchSettings
 ) -> JsonReply | FetchFailure:
-    """Ask a JSON API through the same guard, from synchronous code.
-
-    An answer that is not JSON is a NotJson failure.
-    """
+    """Fetch JSON from synchronous code, following redirects; NotJson when it cannot be parsed."""
     target = str(URL(url).update_query(parameters))
-    answer = fetch_once(target, settings, accept="application/json")
+    answer = fetch_once(target, settings, accept=ACCEPT_JSON)
     if isinstance(answer, FetchFailure):
         return answer
-    try:
-        return JsonReply(json.loads(answer.body), answer.headers)
-    except (ValueError, RecursionError):
-        return NotJson(Reason.HTTP_ERROR, "the answer is not JSON", answer.status)
+    return _parsed_json(answer.body, answer.status, answer.headers)
+
+
+def request(json_request: JsonRequest, settings: FetchSettings) -> JsonReply | FetchFailure:
+    """Send one JSON request from synchronous code, see `Fetcher.request`."""
+
+    async def run() -> JsonReply | FetchFailure:
+        async with Fetcher(settings) as fetcher:
+            return await fetcher.request(json_request)
+
+    return asyncio.run(run())

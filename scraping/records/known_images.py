@@ -18,7 +18,7 @@ from PIL import Image
 from scraping.files import read_json_lines
 from scraping.records.image_log import ImageRecord
 from scraping.records.provenance import license_rank
-from scraping.screening.screen import Picture
+from scraping.screening.screen import CleanImage
 from training.duplicates import DuplicateIndex, Fingerprint, fingerprint
 
 LARGER = 1.25  # times the pixels; a frame adds some, and is no reason to change
@@ -65,7 +65,7 @@ class KnownPictures:
         if old != new:
             self._kept_instead[old] = new
 
-    def copy_of(self, picture: Picture) -> Copy | None:
+    def copy_of(self, picture: CleanImage) -> Copy | None:
         """The known picture that this is a copy of."""
         exact = picture.sha256 in self._class_of
         found = picture.sha256 if exact else self._index.find(picture.fingerprint)

@@ -19,7 +19,7 @@ from typing import Self
 from scraping.reasons import Reason
 from scraping.screening.screen import (
     ANSWER_HEAD_BYTES,
-    Picture,
+    CleanImage,
     Rejection,
     ScreenSettings,
     WorkOrder,
@@ -42,7 +42,7 @@ PACKAGE_ROOT = Path(__file__).resolve().parents[2]
 Data = bytes | bytearray | Extent
 
 
-class CannotScreen(OSError):
+class ScreeningUnavailable(OSError):
     """Workers end before they have answered anything: this installation cannot decode pictures."""
 
 
@@ -67,7 +67,7 @@ class PoolSettings:
 @dataclass(eq=False)
 class _Job:
     data: Data
-    answer: asyncio.Future[Picture | Rejection]
+    answer: asyncio.Future[CleanImage | Rejection]
 
 
 @dataclass(eq=False)
@@ -109,13 +109,15 @@ class ScreenPool:
             life.cancel()
         await asyncio.wait(self._lives)
 
-    async def screen(self, data: Data) -> Picture | Rejection:
+    async def screen(self, data: Data) -> CleanImage | Rejection:
         """Screen the bytes of one picture, or those that lie on disk.
 
-        Raises CannotScreen when no worker can be had.
+        Raises ScreeningUnavailable when no worker can be had.
         """
         if self._stillborn >= STILLBORN_LIMIT:
-            raise CannotScreen("Pictures cannot be decoded: the screening process does not start.")
+            raise ScreeningUnavailable(
+                "Pictures cannot be decoded: the screening process does not start."
+            )
         job = _Job(data, asyncio.get_running_loop().create_future())
         self._waiting.append(job)
         self._hand_out()
@@ -227,11 +229,11 @@ class ScreenPool:
             job = self._waiting.popleft()
             if not job.answer.done():
                 job.answer.set_exception(
-                    CannotScreen("Pictures cannot be decoded: no screening process starts.")
+                    ScreeningUnavailable("Pictures cannot be decoded: no screening process starts.")
                 )
 
 
-def _settle(job: _Job, answer: Picture | Rejection) -> None:
+def _settle(job: _Job, answer: CleanImage | Rejection) -> None:
     if not job.answer.done():
         job.answer.set_result(answer)
 

@@ -70,7 +70,7 @@ class Rejection:
 
 
 @dataclass(frozen=True)
-class Picture:
+class CleanImage:
     """A clean picture. `width` and `height` are those of `jpeg`; `mime` is what the received bytes
     were.
 
@@ -94,7 +94,9 @@ class Picture:
         return self.marks
 
 
-def screen(data: bytes | bytearray | memoryview, settings: ScreenSettings) -> Picture | Rejection:
+def screen(
+    data: bytes | bytearray | memoryview, settings: ScreenSettings
+) -> CleanImage | Rejection:
     """Decode, judge and encode anew. Never raises for what the bytes hold."""
     source_sha256 = hashlib.sha256(data).hexdigest()
     if source_sha256 in settings.taken_down:
@@ -215,12 +217,12 @@ def _quick_hash(image: Image.Image) -> int:
 
 def _encoded(
     image: Image.Image, marks: Fingerprint | None, mime: str, source_sha256: str
-) -> Picture:
+) -> CleanImage:
     image.info = {}  # the encoder would copy comments and resolutions from here
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=JPEG_QUALITY)
     jpeg = buffer.getvalue()
-    return Picture(
+    return CleanImage(
         jpeg=jpeg,
         width=image.width,
         height=image.height,
@@ -237,7 +239,7 @@ def picture_name(sha256: str) -> str:
     return f"{sha256[:16]}.jpg"
 
 
-def _store(picture: Picture, folder: Path) -> Picture:
+def _store(picture: CleanImage, folder: Path) -> CleanImage:
     """Publish the JPEG under its content's name; the same content is already complete if it is
     there.
     """
@@ -290,7 +292,7 @@ def answer_lengths(head: bytes) -> tuple[int, int, int]:
 ANSWER_HEAD_BYTES = _ANSWER.size
 
 
-def read_answer(lengths: tuple[int, int, int], body: bytes) -> Picture | Rejection:
+def read_answer(lengths: tuple[int, int, int], body: bytes) -> CleanImage | Rejection:
     """A worker's answer from its parts in one piece."""
     facts = json.loads(body[: lengths[0]])
     if "reason" in facts:
@@ -298,14 +300,14 @@ def read_answer(lengths: tuple[int, int, int], body: bytes) -> Picture | Rejecti
     thumbnails, jpeg = body[lengths[0] : lengths[0] + lengths[1]], body[lengths[0] + lengths[1] :]
     mirror_hash = facts.pop("mirror_hash")
     marks = None if mirror_hash is None else Fingerprint(facts["hash"], mirror_hash, thumbnails)
-    return Picture(jpeg=jpeg, marks=marks, **facts)
+    return CleanImage(jpeg=jpeg, marks=marks, **facts)
 
 
 def _frame(on_disk: bool, data: bytes) -> bytes:
     return _REQUEST.pack(on_disk, len(data)) + data
 
 
-def _write_answer(stream: IO[bytes], answer: Picture | Rejection) -> None:
+def _write_answer(stream: IO[bytes], answer: CleanImage | Rejection) -> None:
     thumbnails, jpeg = b"", b""
     if isinstance(answer, Rejection):
         facts: dict[str, object] = asdict(answer)
@@ -383,7 +385,7 @@ def serve(requests: IO[bytes], answers: IO[bytes]) -> None:
         answers.flush()
         while True:
             answer = screen(_received(requests), order.settings)
-            if isinstance(answer, Picture) and order.folder is not None:
+            if isinstance(answer, CleanImage) and order.folder is not None:
                 answer = _store(answer, Path(order.folder))
             _write_answer(answers, answer)
 

@@ -22,17 +22,18 @@ from yarl import URL
 
 from scraping.config import CollectConfig
 from scraping.net.browser import Browser, BrowserSettings
-from scraping.net.browser_lock import BrowserTurn
+from scraping.net.browser_lock import BrowserLock
 from scraping.net.http import (
     JSON_MAX_BYTES,
     FetchFailure,
     FetchSettings,
     JsonReply,
+    JsonRequest,
     fetch_json,
     fetch_once,
+    request,
 )
 from scraping.sources.base import (
-    JsonRequest,
     Query,
     SearchOptions,
     SearchResult,
@@ -41,7 +42,6 @@ from scraping.sources.base import (
     changed,
 )
 from scraping.sources.catalogue import CATALOGUE, Outcome
-from scraping.sources.exchange import send
 from scraping.sources.registry import REGISTRY
 
 logger = logging.getLogger(__name__)
@@ -154,8 +154,8 @@ class Searcher:
         self._folder = folder
         self._threads: dict[str, SourceThread] = {}
         self._places: dict[str, _Place] = {}
-        self._turn = (
-            BrowserTurn(folder, self._wait) if folder is not None and config.browser_turns else None
+        self._browser_lock = (
+            BrowserLock(folder, self._wait) if folder is not None and config.browser_turns else None
         )
 
     async def search(
@@ -221,16 +221,16 @@ class Searcher:
 
     def _ask_in_turn(self, name: str, query: Query, place: _Place) -> SearchResult:
         """Ask, but a browser source only while it is this collection's turn to use the browser."""
-        if self._turn is None or not CATALOGUE[name].uses_browser:
+        if self._browser_lock is None or not CATALOGUE[name].uses_browser:
             return self._ask(name, query, place)
-        if not self._turn.take(query.deadline):
+        if not self._browser_lock.acquire(query.deadline):
             message = f"{REGISTRY[name].label} was skipped: the browser was in use for other requests until the end."
             return SearchResult(Outcome.NOT_APPLICABLE, message=message)
         try:
             return self._ask(name, query, place)
         finally:
             if not place.thread.waiting:
-                self._turn.give_back()
+                self._browser_lock.release()
 
     def _ask(self, name: str, query: Query, place: _Place) -> SearchResult:
         try:
@@ -249,8 +249,8 @@ class Searcher:
                 browser.kill()
         for name, thread in self._threads.items():
             thread.finish(partial(_quit_all, browsers if name == "browser" else []), QUIT_SECONDS)
-        if self._turn is not None:
-            self._turn.give_back()
+        if self._browser_lock is not None:
+            self._browser_lock.release()
 
     def _options(self) -> SearchOptions:
         config = self._config
@@ -295,9 +295,9 @@ class Searcher:
         self._wait(0.0)
         return fetch_json(url, parameters, self._fetching)
 
-    def _send(self, request: JsonRequest) -> JsonReply | FetchFailure:
+    def _send(self, json_request: JsonRequest) -> JsonReply | FetchFailure:
         self._wait(0.0)
-        return send(request, self._fetching)
+        return request(json_request, self._fetching)
 
     def _browser(self, place: _Place, hosts: tuple[str, ...]) -> Browser:
         for other in list(self._places.values()):

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
 
-from scraping.net.http import FetchFailure, JsonReply, NotJson
+from scraping.net.http import FetchFailure, JsonReply, JsonRequest, NotJson
 from scraping.sources.catalogue import CATALOGUE, Outcome
 
 if TYPE_CHECKING:  # what only needs candidates need not load Selenium
@@ -136,23 +136,11 @@ class Query:
 
 
 @dataclass(frozen=True)
-class JsonRequest:
-    """A request that needs more than an address: headers of its own, or a form to post when `form`
-    is not None.
-    """
-
-    url: str
-    parameters: Mapping[str, str] = field(default_factory=dict)
-    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
-    form: Mapping[str, str] | None = field(default=None, repr=False)
-
-
-@dataclass(frozen=True)
 class SourceTools:
     """The outside world as a source sees it.
 
     `get_json` and `fetch_text` go through the guarded fetch; `send` makes requests with headers or
-    a form (`scraping.sources.exchange.send`), and without it sources do what they can without an
+    a form (`scraping.net.http.request`), and without it sources do what they can without an
     account. `browser` gives a browser limited to the given hosts; it belongs to the caller. `pace`
     waits until the given seconds have passed since this source was last asked, and not at all for
     hosts of one's own. `wait` simply waits.

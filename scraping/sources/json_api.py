@@ -8,9 +8,9 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from scraping.net.http import FetchFailure, JsonReply
+from scraping.net.http import FetchFailure, JsonReply, JsonRequest
 from scraping.reasons import Reason
-from scraping.sources.base import JsonRequest, Query, SourceTools
+from scraping.sources.base import Query, SourceTools
 
 TRIES = 3
 FIRST_PAUSE_SECONDS = 1.0

@@ -7,12 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from scraping.net.http import FetchFailure, JsonReply
+from scraping.net.http import FetchFailure, JsonReply, JsonRequest
 from scraping.reasons import Reason
 from scraping.sources.base import (
     DEFAULT_WAIT_SECONDS,
     Candidate,
-    JsonRequest,
     Query,
     SearchResult,
     Source,

@@ -7,9 +7,15 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 
 from scraping.net.browser import Browser, BrowserSettings
-from scraping.net.http import JSON_MAX_BYTES, FetchFailure, FetchSettings, fetch_json, fetch_once
+from scraping.net.http import (
+    JSON_MAX_BYTES,
+    FetchFailure,
+    FetchSettings,
+    fetch_json,
+    fetch_once,
+    request,
+)
 from scraping.sources.base import Query, SearchOptions, SearchResult, SourceTools
-from scraping.sources.exchange import send
 from scraping.sources.registry import REGISTRY
 from tests.replicas.server import Replica
 
@@ -63,7 +69,7 @@ class Asking:
             browser=self._browser,
             pace=self.paces.append,
             wait=self.waits.append,
-            send=(lambda request: send(request, settings)) if self.with_send else None,
+            send=(lambda asked: request(asked, settings)) if self.with_send else None,
         )
 
     def _browser(self, hosts: tuple[str, ...]) -> Browser:

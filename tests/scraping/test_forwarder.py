@@ -6,7 +6,7 @@ import socket
 
 import pytest
 
-from scraping.net.forward_proxy import Forwarder
+from scraping.net.forward_proxy import ForwardProxy
 from scraping.net.http import FetchSettings
 from tests.replicas.server import Replica, Response
 
@@ -29,7 +29,7 @@ def _settings(*hosts: str, **values) -> FetchSettings:
 
 
 def test_a_request_to_a_host_of_ones_own_is_passed_on_with_its_path_alone():
-    with Echo() as site, Forwarder(_settings(site.host)) as forwarder:
+    with Echo() as site, ForwardProxy(_settings(site.host)) as forwarder:
         client = http.client.HTTPConnection("127.0.0.1", forwarder.port, timeout=10)
         client.request("GET", f"{site.url}/a%20b?c=%2B", headers={"Proxy-Connection": "keep-alive"})
         answer = client.getresponse()
@@ -38,7 +38,7 @@ def test_a_request_to_a_host_of_ones_own_is_passed_on_with_its_path_alone():
 
 
 def test_a_tunnel_to_a_host_of_ones_own_carries_what_is_sent_through_it():
-    with Echo() as site, Forwarder(_settings(site.host)) as forwarder:
+    with Echo() as site, ForwardProxy(_settings(site.host)) as forwarder:
         client = http.client.HTTPConnection("127.0.0.1", forwarder.port, timeout=10)
         client.set_tunnel("127.0.0.1", int(site.host.partition(":")[2]))
         client.request("GET", "/through")
@@ -59,7 +59,7 @@ def test_a_tunnel_to_a_host_of_ones_own_carries_what_is_sent_through_it():
     ],
 )
 def test_no_spelling_of_a_private_address_is_connected_to(host):
-    with Echo() as site, Forwarder(_settings()) as forwarder:
+    with Echo() as site, ForwardProxy(_settings()) as forwarder:
         port = site.host.partition(":")[2]
         answers = [
             _raw(forwarder.port, f"CONNECT {host}:{port} HTTP/1.1\r\n\r\n"),
@@ -76,7 +76,7 @@ def test_a_public_name_with_a_private_address_is_refused():
     def lookup(host, port, **_):
         return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("10.0.0.7", port))]
 
-    with Forwarder(_settings(lookup=lookup)) as forwarder:
+    with ForwardProxy(_settings(lookup=lookup)) as forwarder:
         assert _raw(forwarder.port, "CONNECT rebind.example:443 HTTP/1.1\r\n\r\n").startswith(
             b"HTTP/1.1 502"
         )
@@ -94,14 +94,14 @@ def test_a_public_name_with_a_private_address_is_refused():
     ],
 )
 def test_other_ports_other_schemes_and_credentials_are_refused(line):
-    with Forwarder(_settings()) as forwarder:
+    with ForwardProxy(_settings()) as forwarder:
         assert _raw(forwarder.port, f"{line} HTTP/1.1\r\nHost: public.example\r\n\r\n").startswith(
             b"HTTP/1.1 403"
         )
 
 
 def test_nonsense_ends_the_connection_and_not_the_forwarder():
-    with Echo() as site, Forwarder(_settings(site.host)) as forwarder:
+    with Echo() as site, ForwardProxy(_settings(site.host)) as forwarder:
         for text in (
             "\r\n\r\n",
             "GET\r\n\r\n",

@@ -18,21 +18,21 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
-from scraping.screening.pool import CannotScreen, PoolSettings, ScreenPool
-from scraping.screening.screen import Picture, Rejection, ScreenSettings, screen
+from scraping.screening.pool import PoolSettings, ScreeningUnavailable, ScreenPool
+from scraping.screening.screen import CleanImage, Rejection, ScreenSettings, screen
 from tests.replicas.pictures import encoded, jpeg, picture
 from tests.scraping.conftest import descendants, repository
 
 SMALL = ScreenSettings(min_side=32, max_side=512)
 
 
-def screened(data: bytes, settings: ScreenSettings = SMALL) -> Picture:
+def screened(data: bytes, settings: ScreenSettings = SMALL) -> CleanImage:
     answer = screen(data, settings)
-    assert isinstance(answer, Picture), answer
+    assert isinstance(answer, CleanImage), answer
     return answer
 
 
-def pixels(answer: Picture) -> np.ndarray:
+def pixels(answer: CleanImage) -> np.ndarray:
     with Image.open(io.BytesIO(answer.jpeg)) as image:
         assert (image.format, image.mode) == ("JPEG", "RGB")
         assert image.size == (answer.width, answer.height)
@@ -45,7 +45,7 @@ def flat(mode: str, colour, size=(64, 48), **info) -> Image.Image:
     return image
 
 
-def near(answer: Picture, colour: tuple[int, int, int], tolerance: int = 4) -> bool:
+def near(answer: CleanImage, colour: tuple[int, int, int], tolerance: int = 4) -> bool:
     return bool((np.abs(pixels(answer) - np.array(colour)) <= tolerance).all())
 
 
@@ -156,8 +156,8 @@ def test_a_wide_colour_profile_is_converted_to_srgb():
     profiled = screened(encoded(flat("RGB", (120, 120, 120)), "PNG", icc_profile=_linear_rgb()))
     assert abs(int(pixels(plain).mean()) - 120) <= 2
     assert pixels(profiled).mean() > 160, "linear light looks brighter in sRGB"
-    assert isinstance(screen(encoded(picture(1), "PNG", icc_profile=swapped), SMALL), Picture)
-    assert isinstance(screen(encoded(picture(1), "PNG", icc_profile=b"broken"), SMALL), Picture)
+    assert isinstance(screen(encoded(picture(1), "PNG", icc_profile=swapped), SMALL), CleanImage)
+    assert isinstance(screen(encoded(picture(1), "PNG", icc_profile=b"broken"), SMALL), CleanImage)
 
 
 def _linear_rgb() -> bytes:
@@ -281,7 +281,7 @@ def test_both_sums_are_those_of_the_bytes():
 def pooled(inputs: list[bytes], settings: PoolSettings, screening: ScreenSettings = SMALL) -> list:
     """What a pool answers to these, asked for all at once."""
 
-    async def run() -> list[Picture | Rejection]:
+    async def run() -> list[CleanImage | Rejection]:
         async with ScreenPool(screening, settings) as pool:
             return await asyncio.gather(*(pool.screen(data) for data in inputs))
 
@@ -337,7 +337,7 @@ def test_what_was_taken_down_is_refused_by_the_sum_of_either_bytes_and_not_store
 
 
 def test_a_worker_that_dies_costs_at_most_one_picture_and_is_replaced():
-    async def run() -> list[Picture | Rejection]:
+    async def run() -> list[CleanImage | Rejection]:
         async with ScreenPool(SMALL, PoolSettings(1)) as pool:
             first = await pool.screen(jpeg(1))
             for pid in workers():
@@ -348,7 +348,7 @@ def test_a_worker_that_dies_costs_at_most_one_picture_and_is_replaced():
             ]
 
     first, *others = asyncio.run(run())
-    assert isinstance(first, Picture)
+    assert isinstance(first, CleanImage)
     lost = [answer for answer in others if isinstance(answer, Rejection)]
     assert len(lost) <= 1
     assert all("decoder failed" in answer.detail for answer in lost)
@@ -393,7 +393,7 @@ def test_a_picture_that_takes_too_long_costs_its_time_and_nothing_else():
     started = time.monotonic()
     slow, *others = pooled([bomb, jpeg(1), jpeg(2)], PoolSettings(1, picture_seconds=0.7))
     assert slow == Rejection("not_a_picture", "its decoder failed: it took too long")
-    assert all(isinstance(answer, Picture) for answer in others)
+    assert all(isinstance(answer, CleanImage) for answer in others)
     assert time.monotonic() - started < 10
 
 
@@ -413,7 +413,7 @@ def test_decoding_does_not_hold_up_the_loop():
             await pool.screen(jpeg(1))
             gaps.clear()
             started = time.monotonic()
-            assert isinstance(await pool.screen(large), Picture)
+            assert isinstance(await pool.screen(large), CleanImage)
         ticking.cancel()
         return time.monotonic() - started
 
@@ -471,5 +471,5 @@ def test_no_worker_is_left_when_the_pool_is_closed():
 
 def test_where_no_worker_starts_it_is_said_and_no_picture_is_blamed(monkeypatch, tmp_path):
     monkeypatch.setattr(sys, "executable", str(tmp_path / "missing"))
-    with pytest.raises(CannotScreen, match="cannot be decoded"):
+    with pytest.raises(ScreeningUnavailable, match="cannot be decoded"):
         pooled([jpeg(1)], PoolSettings(2))
