@@ -55,7 +55,7 @@ ENVIRONMENT_READERS = {
     "requests_app/workers/processes.py",
     "requests_app/workers/jobs.py",
     "requests_app/management/commands/up.py",
-    "requests_app/management/commands/demo.py",
+    "requests_app/demo/scenario.py",
     "scraping/net/browser.py",
     # These only switch telemetry off.
     "training/__init__.py",

@@ -23,7 +23,8 @@ from django.utils import timezone
 from PIL import Image
 from rich.console import Console
 
-from requests_app.management.commands import demo
+from requests_app.demo import outcome, scenario
+from requests_app.demo.visitor import DemoFailed, Visitor, find_link
 from requests_app.models import ClassifierRequest, Event, Job, Status
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -73,7 +74,7 @@ def test_a_second_demo_in_the_same_folder_is_refused(environment, tmp_path):
 def test_what_a_person_configured_for_the_site_does_not_reach_the_demo(monkeypatch, tmp_path):
     for name in ("EMAIL_URL", "PICAISSO_SOURCES", "DATABASE_URL_FILE", "PICAISSO_CHROME"):
         monkeypatch.setenv(name, "something")
-    environment = demo.clean_environment() | demo.own_settings(tmp_path)
+    environment = scenario.clean_environment() | scenario.own_settings(tmp_path)
     assert environment["EMAIL_URL"] == ""
     assert environment["DATABASE_URL"].startswith(f"sqlite:///{tmp_path}")
     assert "PICAISSO_SOURCES" not in environment and "DATABASE_URL_FILE" not in environment
@@ -148,32 +149,34 @@ def processes_of(folder):
 
 
 def test_a_process_that_ends_by_itself_is_named_with_its_code(tmp_path):
-    processes = demo.Processes(tmp_path)
+    processes = scenario.ChildProcesses(tmp_path, limit_seconds=30)
     processes.start("gallery", ["-c", "import sys; print('no photographs'); sys.exit(3)"], {})
-    clock = demo.Clock(30)
-    with pytest.raises(demo.DemoFailed, match="The gallery ended by itself with exit code 3"):
-        for _ in clock.waiting(30, "nothing", processes):
-            pass
-    assert "no photographs" in processes.tails()
+    with pytest.raises(DemoFailed, match="The gallery ended by itself with exit code 3"):
+        processes.wait_for("nothing", lambda: False, 30)
+    assert "no photographs" in processes.log_tails()
 
 
 def test_waiting_ends_when_the_time_of_the_whole_demo_is_over(tmp_path):
-    with pytest.raises(demo.DemoFailed, match="Gave up waiting for the mail"):
-        for _ in demo.Clock(0.1).waiting(60, "the mail", demo.Processes(tmp_path)):
-            pass
+    processes = scenario.ChildProcesses(tmp_path, limit_seconds=0.1)
+    with pytest.raises(DemoFailed, match="Gave up waiting for the mail"):
+        processes.wait_for("the mail", lambda: False, 60)
 
 
 def test_a_process_that_ignores_the_polite_signal_is_ended_by_force(
     tmp_path, monkeypatch, settings
 ):
     settings.STOP_SECONDS = 0.2
-    monkeypatch.setattr(demo, "KILL_GRACE_SECONDS", 0.2)
-    processes = demo.Processes(tmp_path)
-    stubborn = "import signal, time; signal.signal(15, signal.SIG_IGN); print('ready', flush=True); time.sleep(60)"
+    monkeypatch.setattr(scenario, "KILL_GRACE_SECONDS", 0.2)
+    processes = scenario.ChildProcesses(tmp_path, limit_seconds=20)
+    stubborn = """
+import signal, time
+signal.signal(15, signal.SIG_IGN)
+print("ready", flush=True)
+time.sleep(60)
+"""
     processes.start("site", ["-c", stubborn], {})
-    for _ in demo.Clock(20).waiting(20, "the process", processes):
-        if "ready" in processes.log("site").read_text():
-            break
+    log = processes.log_file("site")
+    processes.wait_for("the process", lambda: "ready" in log.read_text(), 20)
     processes.stop()
     processes.check()  # nothing is left to be checked
 
@@ -218,14 +221,14 @@ def form_site():
 
 def test_the_visitor_sends_the_form_with_its_hidden_field_and_cookie_and_follows(form_site):
     server, url = form_site
-    led_to = demo.Visitor(url).send_form("/", [("classes", "mammal"), ("classes", "plant")])
+    led_to = Visitor(url).send_form("/", [("classes", "mammal"), ("classes", "plant")])
     assert led_to == f"{url}/r/token/"
     assert [value for name, value in server.posted[0] if name == "classes"] == ["mammal", "plant"]
 
 
 def test_a_form_that_is_refused_ends_the_demo_with_a_sentence(form_site):
-    with pytest.raises(demo.DemoFailed, match="answered 400 to the form"):
-        demo.Visitor(form_site[1]).send_form("/", [("classes", "mammal")])
+    with pytest.raises(DemoFailed, match="answered 400 to the form"):
+        Visitor(form_site[1]).send_form("/", [("classes", "mammal")])
 
 
 def test_a_link_is_found_in_a_mail_whose_lines_were_wrapped_for_transport(tmp_path):
@@ -234,8 +237,8 @@ def test_a_link_is_found_in_a_mail_whose_lines_were_wrapped_for_transport(tmp_pa
     mail.set_content(f"Please open\n\n{link}\n\nThank you.", cte="quoted-printable")
     mail.add_alternative("<p>html</p>", subtype="html")
     (tmp_path / "one.eml").write_bytes(mail.as_bytes())
-    assert demo.find_link(tmp_path, r"http://127\.0\.0\.1:8000/confirm/\S+") == link
-    assert demo.find_link(tmp_path, r"http://elsewhere/\S+") is None
+    assert find_link(tmp_path, r"http://127\.0\.0\.1:8000/confirm/\S+") == link
+    assert find_link(tmp_path, r"http://elsewhere/\S+") is None
 
 
 # --- what it shows
@@ -262,7 +265,7 @@ def delivered_request(db):
 
 
 def test_the_seconds_of_the_stages_and_of_the_waiting_add_up_to_the_total(delivered_request):
-    seconds = demo.stage_seconds(delivered_request)
+    seconds = outcome.stage_seconds(delivered_request)
     assert seconds == pytest.approx(
         {"confirm": 2, "collect": 7, "train": 8, "waiting": 3, "total": 20}
     )
@@ -272,7 +275,7 @@ def test_without_a_terminal_each_stage_says_once_that_it_runs_and_once_that_it_i
     delivered_request,
 ):
     output = io.StringIO()
-    display = demo.StageDisplay(Console(file=output, force_terminal=False))
+    display = scenario.StageDisplay(Console(file=output, force_terminal=False))
     collect = delivered_request.jobs.first()
     with display.showing():
         for state in ("queued", "running", "running", "done", "done"):
@@ -283,7 +286,7 @@ def test_without_a_terminal_each_stage_says_once_that_it_runs_and_once_that_it_i
 
 def test_on_a_terminal_the_bar_of_a_stage_reaches_its_end(delivered_request):
     output = io.StringIO()
-    display = demo.StageDisplay(Console(file=output, force_terminal=True, width=120))
+    display = scenario.StageDisplay(Console(file=output, force_terminal=True, width=120))
     collect = delivered_request.jobs.first()
     with display.showing():
         collect.state, collect.progress = (
@@ -301,9 +304,9 @@ def test_on_a_terminal_the_bar_of_a_stage_reaches_its_end(delivered_request):
 
 def test_the_probabilities_that_predict_py_prints_are_read_back():
     printed = "some/picture.jpg\n   97.3%  sea lion\n    2.7%  plant\n"
-    assert demo.read_probabilities(printed) == pytest.approx({"sea lion": 0.973, "plant": 0.027})
+    assert outcome.read_probabilities(printed) == pytest.approx({"sea lion": 0.973, "plant": 0.027})
 
 
 def test_output_without_probabilities_ends_the_demo():
-    with pytest.raises(demo.DemoFailed, match="printed no probabilities"):
-        demo.read_probabilities("nothing\n")
+    with pytest.raises(DemoFailed, match="printed no probabilities"):
+        outcome.read_probabilities("nothing\n")

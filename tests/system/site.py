@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from requests_app.management.commands.demo import Visitor
+from requests_app.demo.visitor import Visitor
 from requests_app.workers.processes import PROJECT, environment_of, parents, running_pids
 from tests.system.mariadb import free_port
 

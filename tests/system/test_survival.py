@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 from aiosmtpd.controller import Controller
 
-from requests_app.management.commands.demo import Visitor
+from requests_app.demo.visitor import Visitor
 from requests_app.workers.processes import PROJECT
 from tests.system.mariadb import free_port
 from tests.system.site import PHOTOGRAPHS, Proc, Site, links, result_of, running_site, text_of

@@ -1,0 +1,203 @@
+"""What the demo's request delivered: fetched through its links, tried out, and put in words."""
+
+import json
+import re
+import subprocess
+import sys
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from django.conf import settings
+
+from requests_app.demo.visitor import DemoFailed, Visitor
+from requests_app.models import Artifact, ClassifierRequest, Status
+
+PREDICT_SECONDS = 120
+
+
+@dataclass(frozen=True)
+class Delivered:
+    """One artifact, fetched through its link and checked against its sha256."""
+
+    kind: str
+    path: str
+    url: str
+    bytes: int
+    sha256: str
+    folder: str
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What the demo shows at its end; ``--json`` prints it as one line.
+
+    ``seconds`` has a key for each stage, ``waiting`` for the time between them, and ``total``.
+    """
+
+    accuracy: float
+    interval: tuple[float, float]
+    majority_baseline: float
+    split: dict[str, int]
+    kept: dict[str, int]
+    backbone: str
+    notices: list[str]
+    seconds: dict[str, float]
+    dataset: Delivered
+    model: Delivered
+    mail: str
+    page: str
+    folder: str
+    request_folder: str
+    picture: str
+    truth: str
+    prediction: str
+    probabilities: dict[str, float]
+
+    @property
+    def is_convincing(self) -> bool:
+        """True when the whole interval lies above always naming the largest class."""
+        return self.interval[0] > self.majority_baseline
+
+
+def collect_outcome(visitor: Visitor, classifier: ClassifierRequest, folder: Path) -> Outcome:
+    """Fetch what was delivered; read from it, not from the database, all that it tells."""
+    version = classifier.versions.get()
+    artifacts = {artifact.kind: artifact for artifact in version.artifacts.all()}
+    downloads = folder / "downloads"
+    downloads.mkdir()
+    dataset = fetch(visitor, artifacts["dataset"], classifier, downloads)
+    model = fetch(visitor, artifacts["model"], classifier, downloads)
+    metrics = json.loads(Path(model.folder, "metrics.json").read_text())
+    image, truth = find_test_image(Path(dataset.folder))
+    probabilities = predict(Path(model.folder), image)
+    mails = Path(settings.MAIL_DIR).glob("*.eml")
+    newest_mail = max(mails, key=lambda file: file.stat().st_mtime_ns)
+    return Outcome(
+        accuracy=metrics["accuracy"],
+        interval=tuple(metrics["interval"]),
+        majority_baseline=metrics["majority_baseline"],
+        split=metrics["split"],
+        kept={image_class.name: image_class.kept for image_class in classifier.classes.all()},
+        backbone=metrics["backbone"],
+        notices=list(version.run.notices),
+        seconds=stage_seconds(classifier),
+        dataset=dataset,
+        model=model,
+        mail=str(newest_mail),
+        page=visitor.base_url + classifier.get_absolute_url(),
+        folder=str(folder),
+        request_folder=str(classifier.folder),
+        picture=str(image),
+        truth=truth,
+        prediction=max(probabilities, key=lambda name: probabilities[name]),
+        probabilities=probabilities,
+    )
+
+
+def fetch(
+    visitor: Visitor, artifact: Artifact, classifier: ClassifierRequest, folder: Path
+) -> Delivered:
+    """Download an artifact through its link, compare its checksum, and unzip it beside itself.
+
+    :raises DemoFailed: the checksum is another one
+    """
+    link = f"{classifier.get_absolute_url()}download/{artifact.kind}/"
+    target = folder / artifact.file_name
+    if visitor.download(link, target) != artifact.sha256:
+        raise DemoFailed(
+            f"The downloaded {artifact.kind} does not have the sha256 that was published."
+        )
+    unzipped = target.with_suffix("")
+    with zipfile.ZipFile(target) as archive:
+        archive.extractall(unzipped)
+    return Delivered(
+        kind=artifact.kind,
+        path=str(target),
+        url=visitor.base_url + link,
+        bytes=artifact.bytes,
+        sha256=artifact.sha256,
+        folder=str(unzipped),
+    )
+
+
+def find_test_image(dataset: Path) -> tuple[Path, str]:
+    """Return an image of the test split, and the name of its class."""
+    class_names = json.loads((dataset / "classes.json").read_text())
+    images = (dataset / "test").glob("*/*.jpg")
+    image = min(images, key=lambda path: path.name)
+    return image, class_names[image.parent.name]
+
+
+def predict(model: Path, image: Path) -> dict[str, float]:
+    """Run the delivered ``predict.py`` in its own folder, as a receiver would.
+
+    :returns: class -> probability
+    :raises DemoFailed: it fails, or prints no probabilities
+    """
+    command = [sys.executable, "predict.py", str(image)]
+    done = subprocess.run(
+        command,
+        cwd=model,
+        capture_output=True,
+        text=True,
+        timeout=PREDICT_SECONDS,
+        check=False,
+    )
+    if done.returncode:
+        last_words = done.stderr.strip()[-500:]
+        raise DemoFailed(f"The delivered predict.py failed: {last_words}")
+    return read_probabilities(done.stdout)
+
+
+def read_probabilities(output: str) -> dict[str, float]:
+    """Return class -> probability from the lines of ``predict.py``, such as ``  97.3%  mammal``.
+
+    :raises DemoFailed: there are none
+    """
+    lines = re.findall(r"^ +(\d+\.\d)%  (.+)$", output, re.MULTILINE)
+    if not lines:
+        raise DemoFailed("The delivered predict.py printed no probabilities.")
+    return {name: float(percent) / 100 for percent, name in lines}
+
+
+def stage_seconds(classifier: ClassifierRequest) -> dict[str, float]:
+    """Return what each stage took, and ``total`` from the submission to the delivery.
+
+    What the stages leave of the total is ``waiting``.
+    """
+    moments = {event.new: event.at for event in classifier.events.all()}
+    confirming = moments[Status.QUEUED] - classifier.created
+    seconds = {"confirm": confirming.total_seconds()}
+    for job in classifier.jobs.all():
+        seconds[job.stage] = job.seconds or 0.0
+    total = (moments[Status.DELIVERED] - classifier.created).total_seconds()
+    seconds["waiting"] = max(0.0, total - sum(seconds.values()))
+    seconds["total"] = total
+    return seconds
+
+
+def describe(outcome: Outcome) -> Iterator[str]:
+    """Yield the lines that the demo ends with."""
+    low, high = outcome.interval
+    yield (
+        f"accuracy    {outcome.accuracy:.3f} on {outcome.split['test']} test pictures"
+        f" (95 % interval {low:.3f} to {high:.3f};"
+        f" always the largest class: {outcome.majority_baseline:.3f})"
+    )
+    for notice in outcome.notices:
+        yield f"notice      {notice}"
+    for item in (outcome.dataset, outcome.model):
+        megabytes = item.bytes / 1e6
+        yield f"{item.kind:11} {item.path} ({megabytes:.1f} MB, sha256 checked)"
+        yield f"            {item.url}"
+    yield f"mail        {outcome.mail}"
+    yield f"page        {outcome.page}"
+    times = [f"{stage} {seconds:.1f} s" for stage, seconds in outcome.seconds.items()]
+    yield f"time        {', '.join(times)}"
+    shares = [f"{name} {share:.3f}" for name, share in outcome.probabilities.items()]
+    picture = Path(outcome.picture).name
+    yield f"prediction  {', '.join(shares)} for {picture} of the test split"
+    verdict = "right" if outcome.prediction == outcome.truth else "wrong"
+    yield f"            which is: {outcome.truth} (so the model is {verdict})"
