@@ -7,16 +7,21 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
+import http.client
 import json
 import logging
 import math
 import os
 import signal
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Column, Table
@@ -25,13 +30,13 @@ from rich.text import Text
 from training.images.folder import MAX_SIDE, check_max_side, import_folder, write_left_out
 from training.phrases import interval, percent, verdict
 from training.predict import (
+    BrokenImageError,
     Explanation,
     ModelError,
     Prediction,
-    find_pictures,
-    load_picture,
     open_explainer,
     open_model,
+    read_image,
 )
 from training.progress import Stopped, StopRequest
 from training.run_folder import (
@@ -52,6 +57,14 @@ from training.run_folder import (
 
 DONE, FAILED, WRONG_USAGE = 0, 1, 2
 
+_IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif"}
+_URL_SECONDS = 20.0  # for the connection and for each read
+_URL_BYTES = 30_000_000
+
+
+class ListError(Exception):
+    """A list of images that cannot be read; the message is a sentence for the user."""
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
@@ -63,7 +76,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return int(options.command(options, environment))
     except RunError as error:
         print(f"{error.reason} {error.remedy}", file=sys.stderr)
-    except ModelError as error:
+    except (ModelError, ListError) as error:
         print(error, file=sys.stderr)
     except OSError as error:
         print(f"The disk refused: {error}.", file=sys.stderr)
@@ -415,7 +428,7 @@ def _show_result(folder: Path, result: Mapping[str, Any], as_json: bool) -> None
 
 
 def _predict(options: argparse.Namespace, environment: Mapping[str, str]) -> int:
-    places = find_pictures(options.pictures, options.lists)
+    locations = find_images(options.pictures, options.lists)
     if not options.pictures and not options.lists:
         options.parser.error("give pictures: files, folders, URLs or a list of them")
     device = options.device or environment.get("PICAISSO_DEVICE", "cpu")
@@ -423,21 +436,88 @@ def _predict(options: argparse.Namespace, environment: Mapping[str, str]) -> int
     explainer = open_explainer(options.model, options.explain) if options.explain else None
     show = _json_line if options.json else _TableRows(model.classes)
     failed = 0
-    for place in _counted(places):
-        picture, reason = load_picture(place)
-        if picture is None:
+    for location in _counted(locations):
+        image, reason = load_image(location)
+        if image is None:
             failed += 1
-            print(f"{place}: {reason}", file=sys.stderr)
+            print(f"{location}: {reason}", file=sys.stderr)
             continue
-        prediction = model.predict(picture)
-        show(
-            place,
-            prediction,
-            explainer.explain(place, picture, prediction.outputs) if explainer else None,
-        )
+        prediction = model.predict(image)
+        explanation = None
+        if explainer:
+            explanation = explainer.explain(_stem(location), image, prediction.outputs)
+        show(location, prediction, explanation)
     if isinstance(show, _TableRows):
         show.print()
     return FAILED if failed else DONE
+
+
+def find_images(arguments: Iterable[str], lists: Iterable[str] = ()) -> list[str]:
+    """Return the paths and URLs of all images that arguments and lists name, in order.
+
+    An argument is an image, a URL, a folder, `@FILE` for a list, or `-` for a list on standard
+    input. A list has an image, URL or folder in each line. What does not exist stays in.
+    """
+    locations: list[str] = []
+    for argument in arguments:
+        if argument == "-" or argument.startswith("@"):
+            locations += _read_list(argument.removeprefix("@"))
+        else:
+            locations.append(argument)
+    for name in lists:
+        locations += _read_list(name)
+
+    found: list[str] = []
+    for location in locations:
+        if _is_url(location) or not Path(location).is_dir():
+            found.append(location)
+            continue
+        inside = sorted(Path(location).rglob("*"))
+        found += [str(path) for path in inside if path.suffix.lower() in _IMAGE_SUFFIXES]
+    return found
+
+
+def load_image(location: str) -> tuple[Image.Image | None, str]:
+    """Return the image of a file or URL and "", or None and why it cannot be used."""
+    try:
+        data = _fetch(location) if _is_url(location) else Path(location).read_bytes()
+        return read_image(data), ""
+    except BrokenImageError as error:
+        return None, str(error)
+    except urllib.error.HTTPError as error:
+        return None, f"the server answered {error.code}"
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        return None, f"cannot be read ({getattr(error, 'strerror', None) or error})"
+
+
+def _is_url(location: str) -> bool:
+    return location.lower().startswith(("http://", "https://"))
+
+
+def _fetch(url: str) -> bytes:
+    request = urllib.request.Request(url, headers={"User-Agent": "Picaisso", "Accept": "image/*"})
+    with urllib.request.urlopen(request, timeout=_URL_SECONDS) as response:
+        data: bytes = response.read(_URL_BYTES + 1)
+    if len(data) > _URL_BYTES:
+        raise BrokenImageError("larger than 30 MB")
+    return data
+
+
+def _stem(location: str) -> str:
+    """Return the last part of a path or URL without its suffix."""
+    path = location
+    if _is_url(location):
+        path = urllib.parse.unquote(urllib.parse.urlsplit(location).path)
+    return Path(path).stem
+
+
+def _read_list(name: str) -> list[str]:
+    """Return the lines of a list that are not empty. Raises ListError where there is no list."""
+    try:
+        text = sys.stdin.read() if name == "-" else Path(name).read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise ListError(f"The list {name} cannot be read: {error}.") from error
+    return [line.strip() for line in text.splitlines() if line.strip()]
 
 
 def _counted(places: Sequence[str]) -> Iterator[str]:

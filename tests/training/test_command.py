@@ -16,13 +16,11 @@ from PIL import Image
 
 from tests.training.conftest import LoopbackServer
 from tests.training.test_fit import measured, read
-from training.__main__ import main
+from training.__main__ import ListError, find_images, load_image, main
 from training.predict import (
     ModelError,
     _delivered_network,
     _open_torch,
-    find_pictures,
-    load_picture,
     open_model,
     read_image,
 )
@@ -359,9 +357,21 @@ def test_the_torch_path_answers_as_the_onnx_file_does(trained_run: Path) -> None
 
 def test_an_address_that_is_none_is_named_and_not_fatal() -> None:
     for address in ("http://127.0.0.1:1/a b", "http://[", "https://127.0.0.1:none/"):
-        (place,) = find_pictures([address])
-        picture, reason = load_picture(place)
+        (place,) = find_images([address])
+        picture, reason = load_image(place)
         assert place == address and picture is None and reason.startswith("cannot be read")
+
+
+def test_an_image_behind_a_url_is_read_up_to_30_megabytes(
+    server: LoopbackServer, trained_run: Path
+) -> None:
+    file = trained_run / read_manifest(trained_run)[0].file
+    server.files["/image.jpg"] = file.read_bytes()
+    server.files["/large.jpg"] = file.read_bytes() + bytes(30_000_000)
+    image, reason = load_image(f"{server.url}/image.jpg")
+    assert image and image.tobytes() == read_image(file).tobytes() and reason == ""
+    assert load_image(f"{server.url}/large.jpg") == (None, "larger than 30 MB")
+    assert load_image(f"{server.url}/none.jpg") == (None, "the server answered 404")
 
 
 def test_pictures_come_from_files_folders_and_lists_in_the_order_given(tmp_path: Path) -> None:
@@ -375,14 +385,14 @@ def test_pictures_come_from_files_folders_and_lists_in_the_order_given(tmp_path:
     )
     listed = ["HTTP://one.example/p.jpg", *inside]
     named = f"@{tmp_path / 'list.txt'}"
-    assert find_pictures(["x.jpg", named, folder], [str(tmp_path / "list.txt")]) == [
+    assert find_images(["x.jpg", named, folder], [str(tmp_path / "list.txt")]) == [
         "x.jpg",
         *listed,
         *inside,
         *listed,
     ]
-    with pytest.raises(ModelError, match=r"^The list .*none cannot be read"):
-        find_pictures(["@none"])
+    with pytest.raises(ListError, match=r"^The list .*none cannot be read"):
+        find_images(["@none"])
 
 
 def test_a_list_comes_from_standard_input_too(trained_run: Path, tmp_path: Path) -> None:

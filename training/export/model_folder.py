@@ -26,7 +26,7 @@ from training.export.try_page import TryPage, write_try_page
 from training.networks.catalogue import CROP
 from training.networks.classifier import ClassifierNetwork, read_state_dict
 from training.networks.onnx_graph import forget_cached_graph, onnx_model
-from training.predict import Model, Outputs, open_model
+from training.predict import Model, Outputs, Predict, open_model
 from training.progress import Progress
 from training.run_folder import ClassLabel, RunConfig, RunError, write_json, write_text
 
@@ -40,8 +40,6 @@ _REQUIREMENTS = ("onnxruntime", "pillow")
 _DELIVERED = Path(__file__).with_name("assets")
 
 Pictures = Sequence[NDArray[np.uint8]]
-Predict = Callable[[NDArray[np.uint8]], Outputs]
-"""The exported network's answer to a picture, uint8 [h, w, 3]."""
 
 
 @dataclass(frozen=True)

@@ -35,12 +35,9 @@ from training.export.report_images import (
 from training.images.decode import BrokenImageError, as_array, read_image
 from training.metrics import ECE_MINIMUM, wilson_interval
 from training.phrases import counted, duration, interval, listed, percent, verdict
-from training.predict import Outputs
+from training.predict import Predict
 from training.progress import Progress
 from training.run_folder import ImageRow, RunConfig, write_text
-
-Predict = Callable[[NDArray[np.uint8]], Outputs]
-"""The exported model on one picture, uint8 [h, w, 3]."""
 
 NEAREST = 3  # training pictures shown beside a mistake
 EXAMPLES = 3  # of each class, with a map
