@@ -31,16 +31,15 @@ from sklearn.metrics import roc_auc_score
 from benchmarks.photographs import PAIRS, photographs
 from training.duplicates import fingerprint, group_by_pairs, near_duplicate_pairs
 from training.fitting.label_issues import (
-    Samples,
-    Treatment,
-    choose_treatment,
-    suspicion,
-    unseen_opinions,
+    SampleWeighting,
+    choose_weighting,
+    label_issue_scores,
+    out_of_fold_probabilities,
 )
-from training.fitting.linear_head import LinearHead, fit_head
+from training.fitting.linear_head import FittedHead, LinearHead, Samples, fit_head
 from training.images.decode import read_image
 from training.images.split import split_rows
-from training.metrics import balanced_accuracy
+from training.metrics import Floats, Labels, balanced_accuracy
 from training.networks.backbones import BACKBONES, load_backbone
 from training.networks.classifier import ClassifierNetwork
 from training.networks.embeddings import embed_images
@@ -49,7 +48,7 @@ from training.progress import no_progress
 from training.run_folder import ClassLabel, ImageRow, RunConfig
 
 SWAPPED = 0.2  # share of the learned labels
-LOOKED_AT = 0.3  # share of the ranking that is corrected
+CHECKED = 0.3  # share of the ranking that is corrected
 WANTED_AUROC, WANTED_RETURN = 0.95, 0.5
 _BATCH = 16
 
@@ -82,73 +81,62 @@ class Trial:
     """One split of the pictures: what is learned from, and what is tested on."""
 
     learned: Samples
-    in_training: NDArray[np.bool_]
-    """[n]: whether a learned picture stands in train, not in val."""
+    in_train: NDArray[np.bool_]
+    """[n]: whether a learned image stands in train, not in val."""
     test: Samples
     seed: int
 
-    def fitted(
-        self, labels: NDArray[np.int64], weights: NDArray[np.float64] | None = None
-    ) -> tuple[LinearHead, float]:
-        """The head that Picaisso fits on the learned pictures with these labels, and its
-        strength.
-        """
-        groups = [int(group) for group in self.learned.groups]
-        found = fit_head(
-            self.learned.embeddings,
-            labels,
-            groups,
-            self.learned.classes,
-            self.seed,
-            no_progress,
-            weights=weights,
-        )
-        return found.head, found.strength
+    def fit(self, labels: Labels, weights: Floats | None = None) -> FittedHead:
+        """Fit Picaisso's head on the learned images with these labels [n] and weights [n]."""
+        samples = replace(self.learned, labels=labels)
+        return fit_head(samples, self.seed, no_progress, weights=weights)
 
     def score(self, head: LinearHead) -> float:
-        """Balanced accuracy on the test part."""
-        return balanced_accuracy(head.logits(self.test.embeddings).argmax(axis=1), self.test.labels)
+        """Return the balanced accuracy on test."""
+        predicted = head.logits(self.test.embeddings).argmax(axis=1)
+        return balanced_accuracy(predicted, self.test.labels)
 
     def reference(self) -> float:
-        """The same of plain scikit-learn."""
-        model = LogisticRegression(max_iter=2000).fit(self.learned.embeddings, self.learned.labels)
-        return balanced_accuracy(model.predict(self.test.embeddings), self.test.labels)
+        """Return the same of plain scikit-learn."""
+        model = LogisticRegression(max_iter=2000)
+        model.fit(self.learned.embeddings, self.learned.labels)
+        predicted = model.predict(self.test.embeddings)
+        return balanced_accuracy(predicted, self.test.labels)
 
-    def treatment(
-        self, labels: NDArray[np.int64], strength: float
-    ) -> tuple[NDArray[np.float64], Treatment]:
-        """What others say about each learned label, and how much each picture shall count."""
-        given = replace(self.learned, labels=labels)
-        opinions = unseen_opinions(given, strength, self.seed)
-        return opinions, choose_treatment(given, opinions, self.in_training, strength, self.seed)
+    def weighting(self, labels: Labels, c: float) -> tuple[Floats, SampleWeighting]:
+        """Return out-of-fold probabilities [n, classes], and how much each image shall count."""
+        samples = replace(self.learned, labels=labels)
+        pred_probs = out_of_fold_probabilities(samples, c, self.seed)
+        return pred_probs, choose_weighting(samples, pred_probs, self.in_train, c, self.seed)
 
     def swapped(self) -> NDArray[np.bool_]:
-        """[n]: whose label is wrong."""
+        """Return whose label [n] is made wrong."""
         random = np.random.default_rng(self.seed)
         wrong = np.zeros(len(self.learned.labels), np.bool_)
-        wrong[random.permutation(len(wrong))[: round(SWAPPED * len(wrong))]] = True
+        count = round(SWAPPED * len(wrong))
+        wrong[random.permutation(len(wrong))[:count]] = True
         return wrong
 
     def scores(self) -> Scores:
-        """Everything about this split."""
+        """Return everything about this split."""
         truth = self.learned.labels
-        head, strength = self.fitted(truth)
-        _, kept = self.treatment(truth, strength)
+        clean = self.fit(truth)
+        _, clean_weighting = self.weighting(truth, clean.c)
         wrong = self.swapped()
         labels = np.where(wrong, 1 - truth, truth)
-        noisy, strength = self.fitted(labels)
-        opinions, treatment = self.treatment(labels, strength)
-        ranking = suspicion(opinions, labels)
-        looked_at = np.argsort(-ranking, kind="stable")[: round(LOOKED_AT * len(labels))]
+        noisy = self.fit(labels)
+        pred_probs, noisy_weighting = self.weighting(labels, noisy.c)
+        ranking = label_issue_scores(pred_probs, labels)
+        checked = np.argsort(-ranking, kind="stable")[: round(CHECKED * len(labels))]
         corrected = labels.copy()
-        corrected[looked_at] = truth[looked_at]
+        corrected[checked] = truth[checked]
         return Scores(
-            ours=self.score(head),
+            ours=self.score(clean.head),
             reference=self.reference(),
-            weighted=self.score(self.fitted(truth, kept.weights)[0]),
-            noisy=self.score(noisy),
-            corrected=self.score(self.fitted(corrected)[0]),
-            noisy_weighted=self.score(self.fitted(labels, treatment.weights)[0]),
+            weighted=self.score(self.fit(truth, clean_weighting.weights).head),
+            noisy=self.score(noisy.head),
+            corrected=self.score(self.fit(corrected).head),
+            noisy_weighted=self.score(self.fit(labels, noisy_weighting.weights).head),
             auroc=float(roc_auc_score(wrong, ranking)),
         )
 
@@ -180,8 +168,8 @@ def trial(photos: Photographs, seed: int) -> Trial:
         [row.split or "" for row in split_rows(replace(photos.config, seed=seed), photos.rows)]
     )
     learned = np.flatnonzero((parts == "train") | (parts == "val"))
-    test = photos.samples.taken(np.flatnonzero(parts == "test"))
-    return Trial(photos.samples.taken(learned), parts[learned] == "train", test, seed)
+    test = photos.samples.take(np.flatnonzero(parts == "test"))
+    return Trial(photos.samples.take(learned), parts[learned] == "train", test, seed)
 
 
 def network() -> ClassifierNetwork:

@@ -24,7 +24,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.photographs import PAIRS, photographs
-from training.fitting.linear_head import fit_head
+from training.fitting.linear_head import Samples, fit_head
 from training.images.decode import read_image
 from training.networks.backbones import BACKBONES, Weights, load_backbone
 from training.networks.classifier import ClassifierNetwork
@@ -93,7 +93,8 @@ def worths() -> dict[str, Worth]:
 def _worth(
     features: NDArray[np.float32], plain: NDArray[np.float32], labels: NDArray[np.int64]
 ) -> Worth:
-    fitted = fit_head(features, labels, list(range(len(labels))), 2, 0, no_progress)
+    samples = Samples(features, labels, groups=np.arange(len(labels)), classes=2)
+    fitted = fit_head(samples, 0, no_progress)
     cosines = (
         (features * plain).sum(axis=1)
         / np.linalg.norm(features, axis=1)

@@ -26,15 +26,15 @@ from training.export.model_folder import Predict, TrainedModel, export_model
 from training.export.report import Origin, write_report
 from training.finetuning.distributed import SINGLE_PROCESS, DistributedContext, process_group
 from training.finetuning.trainer import TrainConfig, TrainContext, shutdown_workers
-from training.fitting.linear_head import STRENGTHS
+from training.fitting.linear_head import C_VALUES
 from training.fitting.selection import (
     CHOICE_MINIMUM,
     HeadCandidate,
     NetworkCandidate,
-    SplitPictures,
+    SplitImages,
     choose_candidate,
+    finetune_network,
     train_head,
-    tune_network,
 )
 from training.images.decode import BrokenImageError, as_array, read_image
 from training.images.split import (
@@ -389,7 +389,7 @@ def _split(run: Run, rows: list[ImageRow], duplicates: NearDuplicates) -> list[I
     return split
 
 
-def _usable(run: Run, rows: list[ImageRow], features: ImageFeatures, leaks: int) -> SplitPictures:
+def _usable(run: Run, rows: list[ImageRow], features: ImageFeatures, leaks: int) -> SplitImages:
     """The pictures that have features, with their places in the split; refuses a split with
     leaks.
     """
@@ -402,33 +402,33 @@ def _usable(run: Run, rows: list[ImageRow], features: ImageFeatures, leaks: int)
         )
     number = {label.id: i for i, label in enumerate(run.config.classes)}
     usable = [rows[place] for place in features.rows]
-    return SplitPictures(
+    return SplitImages(
         rows=usable,
         embeddings=features.embeddings,
         labels=np.array([number[row.class_id] for row in usable], np.int64),
         groups=np.array([row.group for row in usable], np.int64),
-        traits=features.statistics,
-        places=np.array(features.rows, np.int64),
+        statistics=features.statistics,
+        manifest_indices=np.array(features.rows, np.int64),
         manifest=rows,
         classes=len(number),
         seed=run.config.seed or 0,
     )
 
 
-def _train(run: Run, pictures: SplitPictures) -> HeadCandidate:
+def _train(run: Run, pictures: SplitImages) -> HeadCandidate:
     """The head on everything but the test part, searched for as long as the time budget lasts."""
     budget = cast(float, run.config.time_budget_seconds)
     head = train_head(pictures, run.report, lambda: time.monotonic() - run.started < budget)
-    if head.fitted.tried < len(STRENGTHS):
+    if head.fitted.tried < len(C_VALUES):
         run.notices.append(
             f"The time budget of {budget:g} seconds ended the search for the best regularisation after "
-            f"{head.fitted.tried} of {len(STRENGTHS)} values."
+            f"{head.fitted.tried} of {len(C_VALUES)} values."
         )
     return head
 
 
 def _finetune(
-    run: Run, pictures: SplitPictures, sight: _Sight, head: HeadCandidate, control: Control
+    run: Run, pictures: SplitImages, sight: _Sight, head: HeadCandidate, control: Control
 ) -> NetworkCandidate | str:
     """The fine-tuned network, or the sentence why there is none."""
     if run.config.finetune == "never":
@@ -446,12 +446,12 @@ def _finetune(
         train_config = dataclasses.replace(
             train_config, max_epochs=run.config.epochs, max_epochs_cpu=run.config.epochs
         )
-    return tune_network(pictures, sight.extractor, head, train_config, context)
+    return finetune_network(pictures, sight.extractor, head, train_config, context)
 
 
 def _evaluate(
     run: Run,
-    pictures: SplitPictures,
+    pictures: SplitImages,
     sight: _Sight,
     candidates: tuple[HeadCandidate, NetworkCandidate | str],
 ) -> tuple[ClassifierNetwork, Results]:

@@ -55,7 +55,7 @@ def results_of(run: Path, names: Sequence[str] = NAMES, **metrics: Any) -> Resul
         ).astype(np.float32),
         suspects=suspects,
         epochs=[],
-        traits=np.ones((len(rows), 4), np.float32),
+        statistics=np.ones((len(rows), 4), np.float32),
         metrics={**found, **metrics},
     )
 

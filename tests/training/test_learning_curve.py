@@ -5,16 +5,16 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 
 from training.evaluation.learning_curve import (
-    MINIMUM_PICTURES,
+    MINIMUM_IMAGES,
     MORE_PER_CLASS,
     SHARES,
     Fit,
-    Sample,
     extrapolate,
     learning_curve,
 )
-from training.fitting.linear_head import LinearHead
+from training.fitting.linear_head import LinearHead, Samples
 from training.images.split import FOLDS
+from training.progress import no_progress
 
 DIMENSION = 64
 CENTRES = np.random.default_rng(99).standard_normal((4, DIMENSION))
@@ -27,8 +27,9 @@ def clouds(size: int, classes: int, distance: float, seed: int) -> tuple[np.ndar
     return (distance * CENTRES[labels] + noise).astype(np.float32), labels
 
 
-def sample_of(embeddings: np.ndarray, labels: np.ndarray, seed: int = 0) -> Sample:
-    return Sample(embeddings, labels, list(range(len(labels))), int(labels.max()) + 1, seed)
+def samples_of(embeddings: np.ndarray, labels: np.ndarray) -> Samples:
+    """Samples none of which is a near-duplicate of another."""
+    return Samples(embeddings, labels, np.arange(len(labels)), int(labels.max()) + 1)
 
 
 def head_on(embeddings: np.ndarray, labels: np.ndarray) -> LinearHead:
@@ -39,12 +40,8 @@ def head_on(embeddings: np.ndarray, labels: np.ndarray) -> LinearHead:
     return LinearHead(weight, bias)
 
 
-def fitting(sample: Sample) -> Fit:
-    return lambda places: head_on(sample.embeddings[places], sample.labels[places])
-
-
-def ignored(done: int, total: int) -> None:
-    """Nobody watches."""
+def fitting(samples: Samples) -> Fit:
+    return lambda indices: head_on(samples.embeddings[indices], samples.labels[indices])
 
 
 @pytest.mark.parametrize(
@@ -78,14 +75,14 @@ def test_the_promised_gain_is_about_what_more_pictures_bring(seed: int) -> None:
     on 4,000 others.
     """
     classes, size = 4, 400
-    sample = sample_of(*clouds(size, classes, 0.25, seed), seed)
-    curve = learning_curve(sample, fitting(sample), ignored)
+    samples = samples_of(*clouds(size, classes, 0.25, seed))
+    curve = learning_curve(samples, seed, fitting(samples), no_progress)
     assert curve is not None
     more, more_labels = clouds(MORE_PER_CLASS * classes, classes, 0.25, 100 + seed)
     test, test_labels = clouds(4000, classes, 0.25, 200)
-    small = head_on(sample.embeddings, sample.labels)
+    small = head_on(samples.embeddings, samples.labels)
     large = head_on(
-        np.concatenate([sample.embeddings, more]), np.concatenate([sample.labels, more_labels])
+        np.concatenate([samples.embeddings, more]), np.concatenate([samples.labels, more_labels])
     )
     hits = [(head.logits(test).argmax(axis=1) == test_labels).mean() for head in (small, large)]
     assert curve["gain"] == pytest.approx(hits[1] - hits[0], abs=0.025)
@@ -96,8 +93,8 @@ def test_the_promised_gain_is_about_what_more_pictures_bring(seed: int) -> None:
 
 
 def test_the_points_say_from_how_many_pictures_how_much_was_learned() -> None:
-    sample = sample_of(*clouds(400, 2, 0.2, 0))
-    curve = learning_curve(sample, fitting(sample), ignored)
+    samples = samples_of(*clouds(400, 2, 0.2, 0))
+    curve = learning_curve(samples, 0, fitting(samples), no_progress)
     assert curve is not None and curve["more_per_class"] == MORE_PER_CLASS
     learned_from = 200 * (FOLDS - 1) / FOLDS
     assert [point["per_class"] for point in curve["points"]] == [
@@ -111,16 +108,16 @@ def test_the_points_say_from_how_many_pictures_how_much_was_learned() -> None:
 
 
 def test_classes_that_are_told_apart_at_once_need_no_more_pictures() -> None:
-    sample = sample_of(*clouds(300, 2, 2.0, 0))
-    curve = learning_curve(sample, fitting(sample), ignored)
+    samples = samples_of(*clouds(300, 2, 2.0, 0))
+    curve = learning_curve(samples, 0, fitting(samples), no_progress)
     assert curve is not None and curve["gain"] < 0.002
     assert curve["sentence"] == "More pictures of the same kind would hardly help."
 
 
 @pytest.mark.parametrize("seed", range(4))
 def test_nothing_is_promised_where_nothing_was_learned(seed: int) -> None:
-    sample = sample_of(*clouds(400, 2, 0.0, seed), seed)
-    curve = learning_curve(sample, fitting(sample), ignored)
+    samples = samples_of(*clouds(400, 2, 0.0, seed))
+    curve = learning_curve(samples, seed, fitting(samples), no_progress)
     assert curve is not None
     assert (
         curve["sentence"]
@@ -129,57 +126,51 @@ def test_nothing_is_promised_where_nothing_was_learned(seed: int) -> None:
 
 
 def test_a_small_set_has_no_curve() -> None:
-    sample = sample_of(*clouds(MINIMUM_PICTURES - 1, 2, 0.3, 0))
-    assert learning_curve(sample, fitting(sample), ignored) is None
+    samples = samples_of(*clouds(MINIMUM_IMAGES - 1, 2, 0.3, 0))
+    assert learning_curve(samples, 0, fitting(samples), no_progress) is None
 
 
-def test_without_time_left_there_is_no_curve_rather_than_half_of_one() -> None:
-    sample = sample_of(*clouds(320, 2, 0.3, 0))
-    left = iter([True] * 7)
-    done: list[tuple[int, int]] = []
-    assert (
-        learning_curve(
-            sample, fitting(sample), lambda *at: done.append(at), lambda: next(left, False)
-        )
-        is None
-    )
-    assert done == [(number, FOLDS * len(SHARES)) for number in range(1, 8)]
+def test_every_fit_is_reported() -> None:
+    samples = samples_of(*clouds(320, 2, 0.3, 0))
+    reports = []
+    learning_curve(samples, 0, fitting(samples), lambda *steps: reports.append(steps))
+    fits = FOLDS * len(SHARES)
+    assert reports == [(done, fits) for done in range(1, fits + 1)]
 
 
 def test_every_share_contains_the_smaller_ones_and_has_the_classes_in_proportion() -> None:
     embeddings, _ = clouds(400, 2, 0.3, 0)
-    sample = sample_of(embeddings, np.repeat([0, 1], [300, 100]))
+    samples = samples_of(embeddings, np.repeat([0, 1], [300, 100]))
     asked: list[np.ndarray] = []
 
     def fit(places: np.ndarray) -> LinearHead:
         asked.append(places)
-        return head_on(embeddings[places], sample.labels[places])
+        return head_on(embeddings[places], samples.labels[places])
 
-    learning_curve(sample, fit, ignored)
+    learning_curve(samples, 0, fit, no_progress)
     assert len(asked) == FOLDS * len(SHARES)
     for start in range(0, len(asked), len(SHARES)):
         shares = asked[start : start + len(SHARES)]
         assert all(set(small) < set(large) for small, large in pairwise(shares))
         assert all(
-            sample.labels[places].mean() == pytest.approx(0.25, abs=0.02) for places in shares
+            samples.labels[places].mean() == pytest.approx(0.25, abs=0.02) for places in shares
         )
 
 
-def test_no_head_is_tested_on_near_copies_of_what_it_learned() -> None:
+def test_no_head_is_tested_on_near_duplicates_of_what_it_learned() -> None:
     """Four copies of each picture with labels of chance: only a head that knows a copy can be
     right.
     """
     base, _ = clouds(100, 2, 0.0, 0)
     labels = np.repeat(np.random.default_rng(0).permutation(np.arange(100) % 2), 4)
-    sample = Sample(
-        np.repeat(base, 4, axis=0), labels, [int(n) for n in np.repeat(np.arange(100), 4)], 2, 0
-    )
-    curve = learning_curve(sample, fitting(sample), ignored)
+    groups = np.repeat(np.arange(100), 4)
+    samples = Samples(np.repeat(base, 4, axis=0), labels, groups, 2)
+    curve = learning_curve(samples, 0, fitting(samples), no_progress)
     assert curve is not None and curve["points"][-1]["accuracy"] < 0.65
 
 
 def test_the_same_pictures_and_seed_give_the_same_curve() -> None:
-    sample = sample_of(*clouds(320, 3, 0.2, 0), seed=4)
-    assert learning_curve(sample, fitting(sample), ignored) == learning_curve(
-        sample, fitting(sample), ignored
-    )
+    samples = samples_of(*clouds(320, 3, 0.2, 0))
+    once = learning_curve(samples, 4, fitting(samples), no_progress)
+    again = learning_curve(samples, 4, fitting(samples), no_progress)
+    assert once == again

@@ -5,8 +5,6 @@ from training.networks.novelty import (
     UNSURENESS_SHARE,
     References,
     choose_references,
-    out_of_fold_novelty,
-    reject_threshold,
 )
 
 RANDOM = np.random.default_rng(0)
@@ -54,20 +52,3 @@ def test_classes_of_one_or_two_pictures_are_compared_with_what_there_is() -> Non
     assert references.novelty(
         np.eye(4, dtype=np.float32)[:1], np.array([[1.0, 0, 0]])
     ) == pytest.approx([0.0])
-
-
-def test_out_of_fold_novelty_does_not_know_the_picture_itself_nor_its_copies() -> None:
-    embeddings, labels = clouds(60)
-    embeddings[2] = embeddings[0]
-    groups = np.arange(60)
-    groups[2] = 0
-    unseen = out_of_fold_novelty(embeddings, labels, groups, sure(60), seed=0)
-    seen = choose_references(embeddings, labels, 2, seed=0).novelty(embeddings, sure(60))
-    assert unseen.mean() > 1.2 * seen.mean()
-    assert unseen[0] > 1.2 * seen[0]
-
-
-@pytest.mark.parametrize("count", [60, 5000])
-def test_five_percent_of_unseen_pictures_lie_above_the_threshold(count: int) -> None:
-    scores = np.random.default_rng(1).normal(0.4, 0.05, count)
-    assert (scores > reject_threshold(scores)).mean() == pytest.approx(0.05, abs=0.03)

@@ -3,11 +3,12 @@ import pytest
 from PIL import Image, ImageFilter
 
 from tests.training.conftest import on_white, stamps
-from training.evaluation.shortcuts import Labelled, shortcut_warning, shortcuts
+from training.evaluation.shortcuts import shortcut_accuracies, shortcut_warning
+from training.fitting.linear_head import Samples
 from training.images.statistics import IMAGE_STATISTICS, traits
 from training.metrics import balanced_accuracy
 
-NAMES = {"size", "brightness", "sharpness", "source", "all"}
+ATTRIBUTES = {"size", "brightness", "sharpness", "source", "all"}
 
 
 def photographs_of(*folders: str) -> list[Image.Image]:
@@ -18,15 +19,20 @@ def measured(pictures: list[Image.Image]) -> np.ndarray:
     return np.array([traits(picture) for picture in pictures])
 
 
-def labelled(labels: np.ndarray, seed: int = 0) -> Labelled:
-    return Labelled(labels, list(range(len(labels))), int(labels.max()) + 1, seed)
+def samples_of(labels: np.ndarray, groups: np.ndarray | None = None) -> Samples:
+    """Samples of which only labels and groups matter; without groups none is a near-duplicate."""
+    if groups is None:
+        groups = np.arange(len(labels))
+    embeddings = np.empty((len(labels), 0), np.float32)
+    return Samples(embeddings, labels, groups, int(labels.max()) + 1)
 
 
 def warning(
-    found: np.ndarray, labels: np.ndarray, model: float, sources: list[str] | None = None
+    statistics: np.ndarray, labels: np.ndarray, model: float, sources: list[str] | None = None
 ) -> str | None:
-    figures = shortcuts(found, sources or ["folder"] * len(labels), labelled(labels))
-    return shortcut_warning(figures, model, labels, int(labels.max()) + 1)
+    sources = sources or ["folder"] * len(labels)
+    accuracies = shortcut_accuracies(statistics, sources, samples_of(labels), 0)
+    return shortcut_warning(accuracies, model, np.bincount(labels))
 
 
 def unrelated(size: int, classes: int, seed: int) -> tuple[np.ndarray, list[str], np.ndarray]:
@@ -51,9 +57,9 @@ def test_traits_are_those_that_the_findings_name() -> None:
 @pytest.mark.parametrize("size", [(1, 1), (3, 900), (5000, 2), (64, 64)])
 def test_pictures_of_any_size_have_finite_traits(size: tuple[int, int]) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
-    found = traits(Image.fromarray(noise))
-    assert found.dtype == np.float32 and found.shape == (4,)
-    assert np.isfinite(found).all() and tuple(found[:2]) == size
+    statistics = traits(Image.fromarray(noise))
+    assert statistics.dtype == np.float32 and statistics.shape == (4,)
+    assert np.isfinite(statistics).all() and tuple(statistics[:2]) == size
 
 
 def test_a_blurred_photograph_is_less_sharp_and_a_dimmed_one_less_bright() -> None:
@@ -84,11 +90,11 @@ def test_traits_that_tell_nothing_raise_no_warning(
     size: int, classes: int, model: float | None
 ) -> None:
     for seed in range(5):
-        found, sources, labels = unrelated(size, classes, seed)
-        figures = shortcuts(found, sources, labelled(labels, seed))
-        assert set(figures) == NAMES
-        assert all(abs(figure - 1 / classes) < 0.3 for figure in figures.values())
-        assert shortcut_warning(figures, model or 1 / classes, labels, classes) is None
+        statistics, sources, labels = unrelated(size, classes, seed)
+        accuracies = shortcut_accuracies(statistics, sources, samples_of(labels), seed)
+        assert set(accuracies) == ATTRIBUTES
+        assert all(abs(accuracy - 1 / classes) < 0.3 for accuracy in accuracies.values())
+        assert shortcut_warning(accuracies, model or 1 / classes, np.bincount(labels)) is None
 
 
 @pytest.mark.parametrize(
@@ -119,72 +125,75 @@ def test_pictures_alike_but_for_one_trait_raise_a_warning_that_names_it(
         for picture, label in zip(pictures, labels, strict=True)
     ]
     sources = ["bing" if label and trait == "source" else "wikimedia" for label in labels]
-    said = warning(measured(changed), labels, model=0.97, sources=sources)
-    assert said is not None and all(word in said for word in words)
-    assert "(the model: 97 %)" in said
+    sentence = warning(measured(changed), labels, model=0.97, sources=sources)
+    assert sentence is not None and all(word in sentence for word in words)
+    assert "(the model: 97 %)" in sentence
 
 
 def test_a_trait_in_the_middle_of_the_range_is_found_too() -> None:
-    found, sources, labels = unrelated(300, 3, 0)
-    found[:, 2] = np.array([120, 60, 200])[labels] + np.random.default_rng(0).normal(0, 5, 300)
-    figures = shortcuts(found, sources, labelled(labels))
-    assert figures["brightness"] > 0.95 and figures["all"] > 0.95 and figures["size"] < 0.5
+    statistics, sources, labels = unrelated(300, 3, 0)
+    statistics[:, 2] = np.array([120, 60, 200])[labels] + np.random.default_rng(0).normal(0, 5, 300)
+    accuracies = shortcut_accuracies(statistics, sources, samples_of(labels), 0)
+    assert accuracies["brightness"] > 0.95 and accuracies["all"] > 0.95 and accuracies["size"] < 0.5
 
 
 def test_traits_that_tell_the_class_only_together_are_named_together() -> None:
-    found, _, labels = unrelated(400, 2, 3)
+    statistics, _, labels = unrelated(400, 2, 3)
     kind = np.where(
         labels == 1, 3, np.random.default_rng(33).integers(0, 3, 400)
     )  # class 1: bright and from bing
-    found[:, 2] = 80 + 90 * (kind % 2)
+    statistics[:, 2] = 80 + 90 * (kind % 2)
     sources = ["bing" if one else "flickr" for one in kind // 2]
-    said = warning(found, labels, 0.95, sources)
-    assert said is not None and said.startswith("Size, brightness, sharpness and source")
+    sentence = warning(statistics, labels, 0.95, sources)
+    assert sentence is not None and sentence.startswith("Size, brightness, sharpness and source")
 
 
 def test_a_model_that_sees_far_more_than_a_trait_raises_no_warning() -> None:
-    found, sources, labels = unrelated(400, 2, 4)
+    statistics, sources, labels = unrelated(400, 2, 4)
     mostly = np.random.default_rng(44).random(400) < 0.75
-    found[:, 2] = np.where(mostly == (labels == 1), 200, 60)
-    figures = shortcuts(found, sources, labelled(labels))
-    assert 0.65 < figures["brightness"] < 0.85
-    assert shortcut_warning(figures, 0.98, labels, 2) is None
-    assert shortcut_warning(figures, figures["brightness"] + 0.01, labels, 2) is not None
+    statistics[:, 2] = np.where(mostly == (labels == 1), 200, 60)
+    accuracies = shortcut_accuracies(statistics, sources, samples_of(labels), 0)
+    assert 0.65 < accuracies["brightness"] < 0.85
+    assert shortcut_warning(accuracies, 0.98, np.bincount(labels)) is None
+    assert (
+        shortcut_warning(accuracies, accuracies["brightness"] + 0.01, np.bincount(labels))
+        is not None
+    )
 
 
 def test_a_model_that_has_learned_nothing_has_learned_no_shortcut() -> None:
-    found, _, labels = unrelated(200, 2, 5)
-    figures = shortcuts(
-        found, ["bing" if label else "flickr" for label in labels], labelled(labels)
-    )
-    assert figures["source"] == 1.0
-    assert shortcut_warning(figures, 0.52, labels, 2) is None
-    assert shortcut_warning(figures, 0.95, labels, 2) is not None
+    statistics, _, labels = unrelated(200, 2, 5)
+    sources = ["bing" if label else "flickr" for label in labels]
+    accuracies = shortcut_accuracies(statistics, sources, samples_of(labels), 0)
+    assert accuracies["source"] == 1.0
+    assert shortcut_warning(accuracies, 0.52, np.bincount(labels)) is None
+    assert shortcut_warning(accuracies, 0.95, np.bincount(labels)) is not None
 
 
-def test_near_copies_of_a_picture_do_not_make_a_shortcut() -> None:
+def test_near_duplicates_of_a_picture_do_not_make_a_shortcut() -> None:
     """Each picture ten times: a tree could learn the sizes of all of them by heart."""
-    found, sources, labels = unrelated(60, 2, 6)
-    found[:, 0] = np.random.default_rng(6).permutation(60) * 10 + 300
-    tenfold, ten_labels = np.repeat(found, 10, axis=0), np.repeat(labels, 10)
+    statistics, sources, labels = unrelated(60, 2, 6)
+    statistics[:, 0] = np.random.default_rng(6).permutation(60) * 10 + 300
+    tenfold, ten_labels = np.repeat(statistics, 10, axis=0), np.repeat(labels, 10)
     ten_sources = [source for source in sources for _ in range(10)]
-    groups = [int(number) for number in np.repeat(np.arange(60), 10)]
-    apart = shortcuts(tenfold, ten_sources, Labelled(ten_labels, groups, 2, 0))
-    mixed = shortcuts(tenfold, ten_sources, Labelled(ten_labels, list(range(600)), 2, 0))
+    groups = np.repeat(np.arange(60), 10)
+    apart = shortcut_accuracies(tenfold, ten_sources, samples_of(ten_labels, groups), 0)
+    mixed = shortcut_accuracies(tenfold, ten_sources, samples_of(ten_labels), 0)
     assert mixed["size"] > apart["size"] + 0.1
-    assert shortcut_warning(apart, 0.9, labels, 2) is None
+    assert shortcut_warning(apart, 0.9, np.bincount(labels)) is None
 
 
 def test_classes_of_unequal_size_count_alike() -> None:
     labels = np.array([0] * 90 + [1] * 10)
     assert balanced_accuracy(np.zeros(100, np.int64), labels) == 0.5
-    found, sources, _ = unrelated(100, 2, 7)
-    figures = shortcuts(found, sources, labelled(labels))
-    assert all(0.25 < figure < 0.75 for figure in figures.values())
+    statistics, sources, _ = unrelated(100, 2, 7)
+    accuracies = shortcut_accuracies(statistics, sources, samples_of(labels), 0)
+    assert all(0.25 < accuracy < 0.75 for accuracy in accuracies.values())
 
 
 def test_the_same_pictures_and_seed_give_the_same_figures() -> None:
-    found, sources, labels = unrelated(120, 3, 8)
-    assert shortcuts(found, sources, labelled(labels, 5)) == shortcuts(
-        found, sources, labelled(labels, 5)
-    )
+    statistics, sources, labels = unrelated(120, 3, 8)
+    samples = samples_of(labels)
+    once = shortcut_accuracies(statistics, sources, samples, 5)
+    again = shortcut_accuracies(statistics, sources, samples, 5)
+    assert once == again

@@ -8,7 +8,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from training.evaluation.learning_curve import MINIMUM_PICTURES
+from training.evaluation.learning_curve import MINIMUM_IMAGES
 from training.phrases import counted, interval, listed, percent, verdict
 
 if TYPE_CHECKING:
@@ -77,8 +77,8 @@ def more_in_words(metrics: Metrics) -> str:
     """What more pictures would bring, or why that is not known."""
     if metrics["learning_curve"]:
         return str(metrics["learning_curve"]["sentence"])
-    if metrics["split"]["train"] + metrics["split"]["val"] < MINIMUM_PICTURES:
-        return f"What more pictures would bring can be measured from {MINIMUM_PICTURES} on; with fewer, more usually help."
+    if metrics["split"]["train"] + metrics["split"]["val"] < MINIMUM_IMAGES:
+        return f"What more pictures would bring can be measured from {MINIMUM_IMAGES} on; with fewer, more usually help."
     return "There was no time left to measure what more pictures would bring."
 
 

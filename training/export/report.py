@@ -252,9 +252,9 @@ class _Pages:
         """The most suspicious pictures."""
         return [
             Doubt(
-                tile=self.tile(suspect.place),
+                tile=self.tile(suspect.index),
                 score=suspect.score,
-                part=_PARTS[self.results.rows[suspect.place].split],
+                part=_PARTS[self.results.rows[suspect.index].split],
                 suggested=suspect.suggested,
                 reason=suspect.reason,
             )

@@ -15,17 +15,12 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from training.images.split import cut_folds
 from training.metrics import Floats, Labels
 
 NEIGHBOURS = 3  # learned pictures of a class that a picture is compared with
 UNSURENESS_SHARE = 0.1
-FALSE_ALARMS = 0.05  # share of pictures of the classes themselves that may be called unknown
 
 _MOST_REFERENCES = 1000  # they travel in the model: 2.6 MB with 1,280 numbers each
-_FOLDS = 10
-_FEW = 200  # pictures below which the tail itself says less than mean and spread do
-_NORMAL_95 = 1.6448536269514722  # one-sided 95 % quantile of the normal distribution
 
 
 @dataclass(frozen=True)
@@ -66,40 +61,6 @@ def choose_references(
     vectors = _unit(embeddings[np.concatenate(chosen)] * scale).astype(np.float16)
     bounds = np.concatenate([[0], np.cumsum([len(places) for places in chosen])])
     return References(scale, vectors, tuple(int(bound) for bound in bounds))
-
-
-def out_of_fold_novelty(
-    embeddings: NDArray[np.float32],
-    labels: Labels,
-    groups: Labels,
-    probabilities: Floats,
-    seed: int,
-) -> Floats:
-    """Scores [n] of learned pictures by references without their own fold, near copies of theirs
-    included.
-
-    `probabilities` [n, classes] are out-of-fold too.
-    """
-    scores = np.zeros(len(labels))
-    for learned, held_out in cut_folds(labels, groups, seed, _FOLDS):
-        references = choose_references(
-            embeddings[learned], labels[learned], probabilities.shape[1], seed
-        )
-        scores[held_out] = references.novelty(embeddings[held_out], probabilities[held_out])
-    return scores
-
-
-def reject_threshold(unseen: Floats) -> float:
-    """The score above which a picture is called unknown: 5 % of these scores [n] of unseen pictures
-    lie above it.
-
-    Of few pictures the tail is mostly chance: below 200 it only counts half, and half what a normal
-    distribution of their mean and spread says.
-    """
-    tail = float(np.quantile(unseen, 1 - FALSE_ALARMS))
-    if len(unseen) >= _FEW:
-        return tail
-    return (tail + float(unseen.mean() + _NORMAL_95 * unseen.std())) / 2
 
 
 def _mean_of_highest(cosines: NDArray[np.float32]) -> NDArray[np.float32]:

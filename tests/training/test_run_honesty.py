@@ -11,7 +11,7 @@ from PIL import Image
 
 from tests.training.conftest import on_white, stamps
 from training.duplicates import fingerprint, group_by_pairs, near_duplicate_pairs
-from training.fitting.linear_head import fit_head
+from training.fitting.linear_head import Samples, fit_head
 from training.images.folder import import_folder
 from training.images.split import split_rows
 from training.metrics import measure
@@ -19,6 +19,7 @@ from training.networks.backbones import BACKBONES, load_backbone
 from training.networks.classifier import ClassifierNetwork
 from training.networks.embeddings import embed_images
 from training.networks.weights import WeightSources
+from training.progress import no_progress
 from training.run import fit
 from training.run_folder import ClassLabel, ImageRow, RunConfig, write_config, write_manifest
 
@@ -67,22 +68,12 @@ def figures_on_noise(embeddings: np.ndarray, groups: list[int], seed: int) -> di
         ImageRow(f"images/{place}.jpg", config.classes[label].id, f"{place:064x}", group=group)
         for place, (label, group) in enumerate(zip(labels, groups, strict=True))
     ]
-    parts = np.array([row.split or "" for row in split_rows(config, rows)])
-    learned, test = (
-        np.flatnonzero((parts == "train") | (parts == "val")),
-        np.flatnonzero(parts == "test"),
-    )
-    fitted = fit_head(
-        embeddings[learned],
-        labels[learned],
-        [groups[i] for i in learned],
-        2,
-        seed,
-        lambda done, total: None,
-    )
-    return measure(
-        fitted.head.logits(embeddings[test]), labels[test], ["this", "that"], fitted.temperature
-    )
+    splits = np.array([row.split or "" for row in split_rows(config, rows)])
+    samples = Samples(embeddings, labels, np.array(groups), classes=2)
+    test = splits == "test"
+    fitted = fit_head(samples.take(~test), seed, no_progress)
+    logits = fitted.head.logits(embeddings[test])
+    return measure(logits, labels[test], ["this", "that"], fitted.temperature)
 
 
 def test_two_classes_of_noise_are_not_told_apart(

@@ -5,21 +5,22 @@ import pytest
 
 from tests.training.conftest import STAMPS, on_white, stamps
 from training.fitting.label_issues import (
-    Samples,
-    choose_treatment,
+    choose_weighting,
+    find_label_issues,
+    label_issue_scores,
     neighbour_votes,
+    out_of_fold_probabilities,
     rank_suspects,
-    suspected_labels,
-    suspicion,
-    unseen_opinions,
 )
-from training.fitting.linear_head import fit_head
+from training.fitting.linear_head import FittedHead, Samples, fit_head
+from training.fitting.relevance import out_of_fold_novelty, reject_threshold
 from training.metrics import softmax, wilson_interval
 from training.networks.backbones import BACKBONES, load_backbone
 from training.networks.classifier import ClassifierNetwork
 from training.networks.embeddings import embed_images
-from training.networks.novelty import choose_references, out_of_fold_novelty, reject_threshold
+from training.networks.novelty import choose_references
 from training.networks.weights import WeightSources
+from training.progress import no_progress
 
 SEEDS = 10
 NAMES = ("mammal", "plant")
@@ -64,10 +65,8 @@ def drawn(seen: dict[str, np.ndarray], seed: int, held_out: int) -> tuple[Sample
     return parts[0], parts[1]
 
 
-def fitted(learned: Samples, seed: int):
-    return fit_head(
-        learned.embeddings, learned.labels, learned.groups, 2, seed, lambda done, total: None
-    )
+def fitted(learned: Samples, seed: int) -> FittedHead:
+    return fit_head(learned, seed, no_progress)
 
 
 def test_swapped_labels_come_first_in_the_ranking_of_all_pictures(
@@ -78,9 +77,8 @@ def test_swapped_labels_come_first_in_the_ranking_of_all_pictures(
         learned, _ = drawn(seen, seed, 0)
         swapped = np.random.default_rng(seed).permutation(len(learned.labels))[:8]
         learned.labels[swapped] = 1 - learned.labels[swapped]
-        scores = suspicion(
-            unseen_opinions(learned, fitted(learned, seed).strength, seed), learned.labels
-        )
+        pred_probs = out_of_fold_probabilities(learned, fitted(learned, seed).c, seed)
+        scores = label_issue_scores(pred_probs, learned.labels)
         first = np.argsort(-scores)[: round(0.15 * len(scores))]
         found.append(np.isin(swapped, first).mean())
     assert np.mean(found) >= 0.8
@@ -94,19 +92,17 @@ def test_strangers_are_refused_and_few_of_the_classes_own_pictures(
         learned, test = drawn(seen, seed, 6)
         head = fitted(learned, seed)
         unseen = softmax(head.out_of_fold / head.temperature)
-        limit = reject_threshold(
-            out_of_fold_novelty(learned.embeddings, learned.labels, learned.groups, unseen, seed)
-        )
+        threshold = reject_threshold(out_of_fold_novelty(learned, unseen, seed))
         references = choose_references(learned.embeddings, learned.labels, 2, seed)
-        said = {
+        refusals = {
             name: references.novelty(
                 pictures, softmax(head.head.logits(pictures) / head.temperature)
             )
-            > limit
+            > threshold
             for name, pictures in (("stranger", seen["stranger"]), ("test", test.embeddings))
         }
-        strangers.append(said["stranger"].mean())
-        refused, tested = refused + said["test"].sum(), tested + len(said["test"])
+        strangers.append(refusals["stranger"].mean())
+        refused, tested = refused + refusals["test"].sum(), tested + len(refusals["test"])
     assert len(seen["stranger"]) > 400
     assert np.mean(strangers) >= 0.8
     low, high = wilson_interval(int(refused), tested)
@@ -126,38 +122,38 @@ def test_a_picture_has_no_vote_on_itself_nor_on_its_copies() -> None:
 
 
 def test_suspects_have_a_score_and_a_reason_and_outliers_are_named_apart() -> None:
-    opinions = np.array([[0.97, 0.03]] * 20 + [[0.02, 0.98]] * 20 + [[0.9, 0.1]])
+    pred_probs = np.array([[0.97, 0.03]] * 20 + [[0.02, 0.98]] * 20 + [[0.9, 0.1]])
     labels = np.array([0] * 20 + [1] * 20 + [1])
     novelty = np.r_[np.random.default_rng(0).normal(0.4, 0.02, 40), 0.4]
     novelty[5] = 0.9
     suspects = {
-        suspect.kind: suspect for suspect in rank_suspects(opinions, labels, novelty, NAMES)
+        suspect.kind: suspect for suspect in rank_suspects(pred_probs, labels, novelty, NAMES)
     }
     label, outlier = suspects["label"], suspects["outlier"]
-    assert len(suspects) == 2 and (label.place, label.suggested) == (40, 0)
+    assert len(suspects) == 2 and (label.index, label.suggested) == (40, 0)
     assert label.reason == "Looks like “mammal” (90%) rather than its label “plant” (10%)."
     assert label.score == pytest.approx(0.9)
-    assert (outlier.place, outlier.suggested) == (5, None) and 0.5 < outlier.score <= 1
+    assert (outlier.index, outlier.suggested) == (5, None) and 0.5 < outlier.score <= 1
 
 
 def test_pictures_in_order_are_not_suspected_however_unequal_the_classes() -> None:
-    opinions = np.array([[0.99, 0.01]] * 100 + [[0.4, 0.6]] * 10)
+    pred_probs = np.array([[0.99, 0.01]] * 100 + [[0.4, 0.6]] * 10)
     labels = np.array([0] * 100 + [1] * 10)
-    assert not suspected_labels(opinions, labels).any()
+    assert not find_label_issues(pred_probs, labels).any()
 
 
 def test_a_label_that_everything_speaks_against_is_suspected_even_beside_surer_pictures() -> None:
-    opinions = np.array([[0.999, 0.001]] * 30 + [[0.001, 0.999]] * 30 + [[0.95, 0.05]])
+    pred_probs = np.array([[0.999, 0.001]] * 30 + [[0.001, 0.999]] * 30 + [[0.95, 0.05]])
     labels = np.array([0] * 30 + [1] * 31)
-    assert suspected_labels(opinions, labels).nonzero()[0].tolist() == [60]
+    assert find_label_issues(pred_probs, labels).nonzero()[0].tolist() == [60]
 
 
 def test_nothing_counts_less_where_no_label_is_wrong(seen: dict[str, np.ndarray]) -> None:
     learned, _ = drawn(seen, 0, 0)
-    strength = fitted(learned, 0).strength
-    opinions = unseen_opinions(learned, strength, 0)
-    treatment = choose_treatment(learned, opinions, np.ones(len(learned.labels), bool), strength, 0)
-    assert treatment.name == "none" and treatment.pictures == 0 and treatment.weights.min() == 1
+    c = fitted(learned, 0).c
+    pred_probs = out_of_fold_probabilities(learned, c, 0)
+    weighting = choose_weighting(learned, pred_probs, np.ones(len(learned.labels), bool), c, 0)
+    assert weighting.name == "none" and weighting.lighter == 0 and weighting.weights.min() == 1
 
 
 def test_only_suspected_training_pictures_ever_count_less(seen: dict[str, np.ndarray]) -> None:
@@ -167,13 +163,13 @@ def test_only_suspected_training_pictures_ever_count_less(seen: dict[str, np.nda
         random = np.random.default_rng(seed)
         swapped = random.permutation(len(learned.labels))[:12]
         learned.labels[swapped] = 1 - learned.labels[swapped]
-        in_training = random.random(len(learned.labels)) < 0.8
-        strength = fitted(learned, seed).strength
-        opinions = unseen_opinions(learned, strength, seed)
-        treatment = choose_treatment(learned, opinions, in_training, strength, seed)
-        lighter = treatment.weights < 1
-        assert not (lighter & ~in_training).any()
-        assert not (lighter & ~suspected_labels(opinions, learned.labels)).any()
-        assert lighter.any() == (treatment.name != "none") and treatment.sentence.endswith(".")
-        names.add(treatment.name)
-    assert names - {"none"}, "no treatment was ever taken, so nothing was tried"
+        in_train = random.random(len(learned.labels)) < 0.8
+        c = fitted(learned, seed).c
+        pred_probs = out_of_fold_probabilities(learned, c, seed)
+        weighting = choose_weighting(learned, pred_probs, in_train, c, seed)
+        lighter = weighting.weights < 1
+        assert not (lighter & ~in_train).any()
+        assert not (lighter & ~find_label_issues(pred_probs, learned.labels)).any()
+        assert lighter.any() == (weighting.name != "none") and weighting.sentence.endswith(".")
+        names.add(weighting.name)
+    assert names - {"none"}, "no weighting was ever taken, so nothing was tried"

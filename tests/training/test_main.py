@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from tests.training.conftest import LoopbackServer
-from tests.training.test_fit import measured, read
+from tests.training.test_run import measured, read
 from training.__main__ import ListError, find_images, load_image, main
 from training.predict import (
     ModelError,

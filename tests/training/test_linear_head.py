@@ -4,14 +4,20 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
 from training.fitting.label_issues import (
-    Samples,
-    choose_treatment,
-    suspected_labels,
-    unseen_opinions,
+    choose_weighting,
+    find_label_issues,
+    out_of_fold_probabilities,
 )
-from training.fitting.linear_head import STRENGTHS, FittedHead, find_temperature, fit_head
+from training.fitting.linear_head import (
+    C_VALUES,
+    FittedHead,
+    Samples,
+    find_temperature,
+    fit_head,
+)
 from training.images.split import FOLDS
 from training.metrics import log_loss, softmax
+from training.progress import no_progress
 
 
 def clouds(
@@ -24,21 +30,24 @@ def clouds(
     return (centres[labels] + random.standard_normal((size, 32))).astype(np.float32), labels
 
 
+def ungrouped(embeddings: np.ndarray, labels: np.ndarray, classes: int) -> Samples:
+    """Samples none of which is a near-duplicate of another."""
+    return Samples(embeddings, labels, np.arange(len(labels)), classes)
+
+
 def fitted(embeddings: np.ndarray, labels: np.ndarray, classes: int, seed: int = 0) -> FittedHead:
-    return fit_head(
-        embeddings, labels, list(range(len(labels))), classes, seed, lambda done, total: None
-    )
+    return fit_head(ungrouped(embeddings, labels, classes), seed, no_progress)
 
 
 @pytest.mark.parametrize("classes", [2, 4])
-def test_the_folded_head_answers_as_logistic_regression_on_standardised_embeddings(
+def test_the_head_answers_as_logistic_regression_on_standardised_embeddings(
     classes: int,
 ) -> None:
     embeddings, labels = clouds(120, classes, 0.5)
     embeddings[:, 7] = 3.0  # a feature that never changes
     ours = fitted(embeddings, labels, classes)
     standardised = StandardScaler().fit(embeddings)
-    oracle = LogisticRegression(C=ours.strength, max_iter=2000).fit(
+    oracle = LogisticRegression(C=ours.c, max_iter=2000).fit(
         standardised.transform(embeddings), labels
     )
     expected = oracle.predict_proba(standardised.transform(embeddings))
@@ -54,11 +63,11 @@ def test_out_of_fold_predictions_know_nothing_of_their_own_labels() -> None:
     assert 0.3 < hits < 0.7
 
 
-def test_near_copies_of_a_picture_never_vote_on_it() -> None:
+def test_near_duplicates_of_a_picture_never_vote_on_it() -> None:
     embeddings, labels = clouds(60, 2, 0.0)
     doubled, twice = np.repeat(embeddings, 2, axis=0), np.repeat(labels, 2)
-    groups = [int(n) for n in np.repeat(np.arange(60), 2)]
-    apart = fit_head(doubled, twice, groups, 2, 0, lambda done, total: None)
+    groups = np.repeat(np.arange(60), 2)
+    apart = fit_head(Samples(doubled, twice, groups, 2), 0, no_progress)
     assert (apart.out_of_fold.argmax(axis=1) == twice).mean() < 0.7
     mixed = fitted(doubled, twice, 2)
     strongest = LogisticRegression(C=1.0).fit(doubled, twice)
@@ -93,35 +102,27 @@ def test_a_search_without_time_ends_with_the_best_of_what_all_folds_have_tried(
     checks: int, tried: int
 ) -> None:
     embeddings, labels = clouds(90, 3, 0.4)
-    left, reports = iter([True] * checks), []
+    left = iter([True] * checks)
+    reports = []
     hurried = fit_head(
-        embeddings,
-        labels,
-        list(range(90)),
-        3,
+        ungrouped(embeddings, labels, 3),
         0,
-        lambda *at: reports.append(at),
-        lambda: next(left, False),
+        lambda done, total: reports.append(done),
+        has_time=lambda: next(left, False),
     )
-    assert hurried.tried == tried and hurried.strength in STRENGTHS[:tried]
-    assert [done for done, _ in reports] == [
-        *range(1, FOLDS + checks + 1),
-        FOLDS * len(STRENGTHS) + 1,
-    ]
+    assert hurried.tried == tried and hurried.c in C_VALUES[:tried]
+    assert reports == [*range(1, FOLDS + checks + 1), FOLDS * len(C_VALUES) + 1]
     assert np.isfinite(hurried.head.weight).all() and (hurried.out_of_fold > -30).all()
 
 
 def test_a_limit_that_is_not_met_changes_nothing() -> None:
     embeddings, labels = clouds(90, 3, 0.4)
-    free, limited = (
-        fit_head(embeddings, labels, list(range(90)), 3, 0, lambda *at: None, *limit)
-        for limit in ((), (lambda: True,))
-    )
-    assert free.tried == limited.tried == len(STRENGTHS)
-    assert (
-        np.array_equal(free.head.weight, limited.head.weight)
-        and free.temperature == limited.temperature
-    )
+    samples = ungrouped(embeddings, labels, 3)
+    free = fit_head(samples, 0, no_progress)
+    limited = fit_head(samples, 0, no_progress, has_time=lambda: True)
+    assert free.tried == limited.tried == len(C_VALUES)
+    assert np.array_equal(free.head.weight, limited.head.weight)
+    assert free.temperature == limited.temperature
 
 
 def test_the_temperature_undoes_exaggeration() -> None:
@@ -152,18 +153,18 @@ def test_swapped_labels_are_suspected_and_right_ones_are_not() -> None:
     swapped = labels.copy()
     swapped[:20] = 1 - swapped[:20]
     head = fitted(embeddings, swapped, 2)
-    suspects = suspected_labels(softmax(head.out_of_fold / head.temperature), swapped)
-    assert suspects[:20].sum() >= 12
-    assert suspects[20:].sum() <= 2
+    issues = find_label_issues(softmax(head.out_of_fold / head.temperature), swapped)
+    assert issues[:20].sum() >= 12
+    assert issues[20:].sum() <= 2
 
 
-def test_classes_of_a_few_groups_of_near_copies_are_learned_all_the_same() -> None:
+def test_classes_of_a_few_groups_of_near_duplicates_are_learned_all_the_same() -> None:
     random = np.random.default_rng(0)
     for seed in range(6):
         labels, groups = np.repeat([0, 1], 6), np.repeat([0, 1, 2, 3], 3)
         embeddings = random.normal(size=(12, 8)).astype(np.float32) + labels[:, None]
-        learned = Samples(embeddings, labels, groups, 2)
-        fitted = fit_head(embeddings, labels, groups, 2, seed, lambda done, total: None)
-        opinions = unseen_opinions(learned, fitted.strength, seed)
-        treatment = choose_treatment(learned, opinions, np.ones(12, bool), fitted.strength, seed)
-        assert np.isfinite(opinions).all() and len(treatment.weights) == 12
+        samples = Samples(embeddings, labels, groups, 2)
+        c = fit_head(samples, seed, no_progress).c
+        pred_probs = out_of_fold_probabilities(samples, c, seed)
+        weighting = choose_weighting(samples, pred_probs, np.ones(12, bool), c, seed)
+        assert np.isfinite(pred_probs).all() and len(weighting.weights) == 12

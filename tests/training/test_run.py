@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 
 from tests.training.conftest import LoopbackServer, on_white, stamps
-from training.fitting.linear_head import STRENGTHS
+from training.fitting.linear_head import C_VALUES
 from training.networks.classifier import ClassifierNetwork, from_exported, read_state_dict
 from training.phrases import percent
 from training.predict import open_model
@@ -352,7 +352,7 @@ def test_a_spent_time_budget_ends_the_search_and_is_told(hurried_run: Path) -> N
     notice = "The time budget of 1e-06 seconds ended the search for the best regularisation after 1 of 6 values."
     assert read(hurried_run / "result.json")["notices"] == [notice]
     metrics = read(hurried_run / "metrics.json")
-    assert metrics["regularisation"] == STRENGTHS[0] and metrics["notices"] == [notice]
+    assert metrics["regularisation"] == C_VALUES[0] and metrics["notices"] == [notice]
     assert notice in (hurried_run / "model" / "README.md").read_text()
 
 

@@ -1,0 +1,57 @@
+"""Which images belong to the classes: novelty out-of-fold, the threshold of "none of these", outliers."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from training.fitting.linear_head import Samples
+from training.images.split import cut_folds
+from training.metrics import Floats
+from training.networks.novelty import choose_references
+
+FALSE_ALARMS = 0.05  # share of images of the classes themselves that may be called unknown
+OUTLIER_DISTANCE = 4.0  # robust standard deviations of novelty above the median
+
+_FOLDS = 10
+_FEW = 200  # images below which the tail itself says less than mean and deviation do
+_NORMAL_95 = 1.6448536269514722  # one-sided 95 % quantile of the normal distribution
+# of a normal distribution: standard deviation / median absolute deviation
+_DEVIATION_PER_MAD = 1.4826
+
+
+def out_of_fold_novelty(samples: Samples, probabilities: Floats, seed: int) -> Floats:
+    """Return the novelty [n] of learned images by references without their own fold.
+
+    Near-duplicates of theirs are in it too. `probabilities` [n, classes] are out-of-fold as well.
+    """
+    novelty = np.zeros(len(samples.labels))
+    for train, held_out in cut_folds(samples.labels, samples.groups, seed, _FOLDS):
+        learned = samples.take(train)
+        references = choose_references(learned.embeddings, learned.labels, samples.classes, seed)
+        novelty[held_out] = references.novelty(
+            samples.embeddings[held_out], probabilities[held_out]
+        )
+    return novelty
+
+
+def reject_threshold(novelty: Floats) -> float:
+    """Return the novelty above which an image is called unknown.
+
+    5 % of these novelties [n] of unseen images lie above it. Of few images the tail is mostly
+    chance: below 200 it only counts half, and half what a normal distribution of their mean and
+    standard deviation says.
+    """
+    tail = float(np.quantile(novelty, 1 - FALSE_ALARMS))
+    if len(novelty) >= _FEW:
+        return tail
+    of_normal = float(novelty.mean() + _NORMAL_95 * novelty.std())
+    return (tail + of_normal) / 2
+
+
+def robust_distances(novelty: Floats) -> Floats:
+    """Return how many robust standard deviations each novelty [n] lies above the median."""
+    median = np.median(novelty)
+    absolute_deviations = np.abs(novelty - median)
+    deviation = _DEVIATION_PER_MAD * float(np.median(absolute_deviations))
+    distances: Floats = (novelty - median) / max(deviation, 1e-9)
+    return distances
