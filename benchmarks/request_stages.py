@@ -123,16 +123,16 @@ def package_into(scratch: Path) -> float:
     import django
 
     django.setup()
-    from requests_app import pipeline
+    from requests_app import versions
     from requests_app.delivery import dataset_zip
     from requests_app.models import DatasetVersion
     from training import run_folder
 
     version = DatasetVersion.objects.get()
     started = time.monotonic()
-    pictures = pipeline._pictures(version, run_folder.read_manifest(version.folder))
-    dataset_zip.build_dataset(version, pictures, scratch / "dataset.zip", lambda: None)
-    dataset_zip.build_model(version, scratch / "model.zip", lambda: None)
+    images = versions.dataset_images(version, run_folder.read_manifest(version.folder))
+    dataset_zip.build_dataset(version, images, scratch / "dataset.zip")
+    dataset_zip.build_model(version, scratch / "model.zip")
     return time.monotonic() - started
 
 

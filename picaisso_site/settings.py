@@ -266,7 +266,7 @@ STOP_SECONDS = env.float("PICAISSO_STOP_SECONDS", 30)
 
 # Set by `manage.py up` for what it starts; nobody configures them.
 CLUSTER_ID = env.str("PICAISSO_CLUSTER", "")
-TETHERED = env.bool("PICAISSO_TETHERED", False)
+DIE_WITH_PARENT = env.bool("PICAISSO_DIE_WITH_PARENT", False)
 
 # --- queue
 # ------------------------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ from django.utils.html import format_html
 from django.utils.text import Truncator
 from django_q.models import Failure, OrmQ, Schedule, Success
 
-from requests_app import phrases, pipeline
+from requests_app import lifecycle, phrases
 from requests_app.models import (
     Artifact,
     BrowserTurn,
@@ -151,13 +151,13 @@ class ClassifierRequestAdmin(RecordAdmin):
 
     @admin.action(description="Cancel the selected requests", permissions=["operate"])
     def cancel_selected(self, http: HttpRequest, rows: QuerySet[ClassifierRequest]) -> None:
-        done = [row for row in rows if pipeline.cancel(row, actor=acting(http))]
+        done = [row for row in rows if lifecycle.cancel(row, actor=acting(http))]
         self._report(http, done, "cancelled", of=len(rows))
 
     @admin.action(description="Start the selected requests again", permissions=["operate"])
     def retry_selected(self, http: HttpRequest, rows: QuerySet[ClassifierRequest]) -> None:
         started = [
-            row for row in rows if row.jobs.exists() and pipeline.retry(row, actor=acting(http))
+            row for row in rows if row.jobs.exists() and lifecycle.retry(row, actor=acting(http))
         ]
         self._report(http, started, "started again", of=len(rows))
 
@@ -166,7 +166,9 @@ class ClassifierRequestAdmin(RecordAdmin):
         permissions=["operate"],
     )
     def delete_everything(self, http: HttpRequest, rows: QuerySet[ClassifierRequest]) -> None:
-        deleted = [row for row in rows if pipeline.delete(row, reason=f"deleted by {acting(http)}")]
+        deleted = [
+            row for row in rows if lifecycle.delete(row, reason=f"deleted by {acting(http)}")
+        ]
         self._report(http, deleted, "deleted", of=len(rows))
 
     def _report(self, http: HttpRequest, rows: list[ClassifierRequest], what: str, of: int) -> None:

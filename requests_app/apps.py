@@ -13,8 +13,8 @@ class RequestsAppConfig(AppConfig):
     def ready(self) -> None:
         from picaisso_site import checks  # noqa: F401  (registers the system checks)
 
-        if settings.TETHERED:
+        if settings.DIE_WITH_PARENT:
             from requests_app.workers import processes
 
             processes.die_with_parent()
-            processes.tether_forks()
+            processes.forks_die_with_parent()

@@ -431,7 +431,7 @@ class RetryForm(forms.Form):
         return problems
 
     def changes(self) -> dict[str, Any]:
-        """Return keyword arguments for ``pipeline.retry``: only what differs from before, sources
+        """Return keyword arguments for ``lifecycle.retry``: only what differs from before, sources
         in the order of the page.
         """
         queries = {}

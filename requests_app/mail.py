@@ -49,7 +49,7 @@ def put(
     context: dict[str, Any],
     attachments: Sequence[Artifact] = (),
 ) -> OutgoingMail:
-    """Write one mail into the outbox; a second one with the same key changes nothing.
+    """Write one mail into the outbox and have it sent; a second with the same key changes nothing.
 
     :param template: name below ``templates/mail``: subject, text and HTML lie side by side
     """
@@ -72,10 +72,11 @@ def put(
     )
     if made and attachments:
         row.attachments.set(attachments)
+    jobs.notify(jobs.MAIN_QUEUE, "send_mail")
     return row
 
 
-def fit_into_a_mail(artifacts: Sequence[Artifact]) -> bool:
+def fits_in_mail(artifacts: Sequence[Artifact]) -> bool:
     """Whether these files go along as attachments; otherwise the mail has links only."""
     return sum(artifact.bytes for artifact in artifacts) <= settings.MAIL_ATTACH_MB * 1e6
 

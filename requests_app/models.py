@@ -85,7 +85,7 @@ def sha256_hex(text: str) -> str:
 
 
 class RequestQuerySet(models.QuerySet["ClassifierRequest"]):
-    def follow_the_key(self) -> int:
+    def renew_tokens(self) -> int:
         """Derive the tokens anew where the secret key has changed: old links end, later mails carry
         working ones.
         """
@@ -604,7 +604,7 @@ class BrowserTurn(models.Model):
         return f"{self.name}: job {self.job}"
 
     @classmethod
-    def take(cls, job: int, fence: int, until: datetime) -> bool:
+    def acquire(cls, job: int, fence: int, until: datetime) -> bool:
         """Take or renew the turn; False while another living job has it."""
         cls.objects.get_or_create(name="browser")
         mine_or_free = (
@@ -613,7 +613,7 @@ class BrowserTurn(models.Model):
         return cls.objects.filter(mine_or_free).update(job=job, fence=fence, until=until) == 1
 
     @classmethod
-    def give_back(cls, job: int, fence: int) -> None:
+    def release(cls, job: int, fence: int) -> None:
         cls.objects.filter(job=job, fence=fence).update(job=None)
 
 

@@ -3,7 +3,7 @@
 from django.conf import settings
 from django.utils import timezone
 
-from requests_app import mail, pipeline
+from requests_app import lifecycle, mail, pipeline
 from requests_app.models import WorkerBeat
 from requests_app.workers import jobs
 
@@ -28,7 +28,7 @@ def send_mail(queue: str) -> None:
 def prune(queue: str) -> None:
     """Delete what is past its time."""
     with jobs.busy(PRUNE_LIMIT_SECONDS):
-        pipeline.expire()
+        lifecycle.expire()
 
 
 def beat(queue: str) -> None:

@@ -45,7 +45,10 @@ WALLS = {
 }
 FROM_TRAINING = {
     "scraping": {"training.duplicates"},
-    "requests_app.pipeline": {"training.run_folder", "training.predict", "training.takedown"},
+    "requests_app.pipeline": {"training.run_folder"},
+    "requests_app.versions": {"training.run_folder"},
+    "requests_app.takedowns": {"training.run_folder", "training.takedown"},
+    "requests_app.lifecycle": set(),
 }
 ENVIRONMENT_READERS = {
     "picaisso_site/settings.py",
@@ -54,7 +57,7 @@ ENVIRONMENT_READERS = {
     # These hand the environment on to processes they start, and read nothing that people configure.
     "requests_app/workers/processes.py",
     "requests_app/workers/jobs.py",
-    "requests_app/management/commands/up.py",
+    "requests_app/workers/supervisor.py",
     "requests_app/demo/scenario.py",
     "scraping/net/browser.py",
     # These only switch telemetry off.

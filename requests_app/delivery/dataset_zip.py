@@ -47,7 +47,7 @@ class Delivered:
 
 
 @dataclass(frozen=True)
-class Picture:
+class DatasetImage:
     """One delivered picture: its row in the database and its part in the frozen manifest."""
 
     image: ImageUrl
@@ -64,7 +64,10 @@ class Picture:
 
 
 def build_dataset(
-    version: DatasetVersion, pictures: Sequence[Picture], target: Path, beat: Callable[[], None]
+    version: DatasetVersion,
+    pictures: Sequence[DatasetImage],
+    target: Path,
+    beat: Callable[[], None] = lambda: None,
 ) -> Delivered:
     """Write ``dataset.zip``.
 
@@ -87,14 +90,18 @@ def build_dataset(
     return publish([*texts, *files], target, beat)
 
 
-def build_model(version: DatasetVersion, target: Path, beat: Callable[[], None]) -> Delivered:
+def build_model(
+    version: DatasetVersion, target: Path, beat: Callable[[], None] = lambda: None
+) -> Delivered:
     """Write ``model.zip``: the run's model folder as it is, with its own checksums."""
     folder = version.folder / "model"
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     return publish([(str(path.relative_to(folder)), path) for path in files], target, beat)
 
 
-def publish(entries: Sequence[Entry], target: Path, beat: Callable[[], None]) -> Delivered:
+def publish(
+    entries: Sequence[Entry], target: Path, beat: Callable[[], None] = lambda: None
+) -> Delivered:
     """Write a zip beside ``target``, check it, and rename it; adds ``SHA256SUMS`` unless the
     entries bring one.
     """
@@ -144,7 +151,7 @@ def _add(archive: zipfile.ZipFile, name: str, content: bytes | Path) -> str:
     return digest.hexdigest()
 
 
-def _image_row(picture: Picture) -> dict[str, object]:
+def _image_row(picture: DatasetImage) -> dict[str, object]:
     image = picture.image
     own = {
         "file_name": picture.file_name,
@@ -179,7 +186,7 @@ def _csv(columns: Sequence[str], rows: Iterable[dict[str, object]]) -> bytes:
     return text.getvalue().encode()
 
 
-def _attribution(pictures: Sequence[Picture]) -> bytes:
+def _attribution(pictures: Sequence[DatasetImage]) -> bytes:
     """One line per picture: title and author, licence, and where it was found."""
     lines = (f"- `{p.file_name}`: {credit(p.image)}\n" for p in pictures)
     return (render_to_string("delivery/ATTRIBUTION.md") + "".join(lines)).encode()
@@ -208,7 +215,7 @@ def _dataset_card(
     request: ClassifierRequest,
     version: DatasetVersion,
     classes: Sequence[ImageClass],
-    pictures: Sequence[Picture],
+    pictures: Sequence[DatasetImage],
 ) -> bytes:
     parts = Counter((p.class_id, p.split) for p in pictures)
     context = {

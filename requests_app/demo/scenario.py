@@ -242,8 +242,8 @@ class ChildProcesses:
 
     def start(self, name: str, arguments: Sequence[str], extra_settings: Mapping[str, str]) -> None:
         """Start ``python ARGUMENTS``, its output going to ``<name>.log``."""
-        tether = ["-m", "requests_app.workers.processes", "tether", "--"]
-        command = [sys.executable, *tether, sys.executable, *arguments]
+        starter = ["-m", "requests_app.workers.processes", "die_with_parent", "--"]
+        command = [sys.executable, *starter, sys.executable, *arguments]
         environment = {**os.environ, **extra_settings, "PICAISSO_PARENT": str(os.getpid())}
         with self.log_file(name).open("ab") as log:
             self._running[name] = subprocess.Popen(

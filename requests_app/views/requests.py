@@ -8,7 +8,7 @@ from django.shortcuts import render
 from django.utils.http import parse_etags
 from django.views.decorators.http import require_http_methods, require_safe
 
-from requests_app import pipeline
+from requests_app import lifecycle
 from requests_app.forms import RetryForm
 from requests_app.models import ClassifierRequest
 from requests_app.views.access import SeeOther, require_token
@@ -67,7 +67,7 @@ def progress(request: HttpRequest, classifier: ClassifierRequest) -> HttpRespons
 @require_http_methods(["GET", "HEAD", "POST"])
 def cancel(request: HttpRequest, classifier: ClassifierRequest) -> HttpResponse:
     """Stop all work on the request. A GET (a reload, a bookmark) only leads to its page."""
-    if request.method == "POST" and not pipeline.cancel(classifier):
+    if request.method == "POST" and not lifecycle.cancel(classifier):
         messages.warning(request, "There was nothing left to cancel.")
     return SeeOther(classifier.get_absolute_url())
 
@@ -85,7 +85,7 @@ def retry(request: HttpRequest, classifier: ClassifierRequest) -> HttpResponse:
     startable = may_retry(classifier)
     if startable and not form.is_valid():
         return _request_page(request, classifier, form, status=400)
-    if not startable or not pipeline.retry(classifier, **form.changes()):
+    if not startable or not lifecycle.retry(classifier, **form.changes()):
         messages.warning(request, "This cannot be started again now.")
     return SeeOther(classifier.get_absolute_url())
 
@@ -96,7 +96,7 @@ def delete(request: HttpRequest, classifier: ClassifierRequest) -> HttpResponse:
     """Ask, then delete everything of the request."""
     if request.method != "POST":
         return render(request, "delete.html", {"classifier": classifier})
-    if not pipeline.delete(classifier):
+    if not lifecycle.delete(classifier):
         messages.warning(
             request, "This could not be deleted just now; it may have been deleted before."
         )

@@ -1,8 +1,7 @@
-"""From a collection's folder into the database, while it grows: candidates, progress, outcomes, and
-the browser's turn.
+"""From a collection's folder into the database, while it grows: images, progress, outcomes.
 
-The child knows no database; it writes lines and files, and this module reads them about once a
-second.
+The collecting child knows no database; it writes lines and files, and this module reads them about
+once a second. It also grants the child the browser, and holds the credentials that it needs.
 """
 
 import json
@@ -23,64 +22,80 @@ from requests_app.workers.jobs import Lease
 
 logger = logging.getLogger(__name__)
 
+# fmt: off
+IMAGE_COLUMNS = (
+    "source", "query", "rank", "page_url", "title", "creator", "license", "license_version",
+    "license_url", "license_basis", "attribution", "state", "reason", "detail", "file", "sha256",
+    "source_sha256", "width", "height", "bytes", "mime", "http_status",
+)
+# fmt: on
+OUTCOME_KEYS = ("name", "outcome", "found", "kept", "message")
 
-class Intake:
-    """Carries what a running collection has decided into the database, a second's worth at a
-    time.
+
+def credentials() -> dict[str, str]:
+    """Return the environment variables that carry the sources' credentials to a child.
+
+    The values are the site's own, however they were configured: as a variable, in ``.env`` or in a
+    file named by a ``_FILE`` variable. They never go into a ``config.json`` or a command line.
     """
+    configured = {
+        "PICAISSO_OPENVERSE_CLIENT_ID": settings.OPENVERSE_CLIENT_ID,
+        "PICAISSO_OPENVERSE_CLIENT_SECRET": settings.OPENVERSE_CLIENT_SECRET,
+        "PICAISSO_PIXABAY_KEY": settings.PIXABAY_KEY,
+    }
+    return {name: value for name, value in configured.items() if value}
 
-    # fmt: off
-    COLUMNS = (
-        "source", "query", "rank", "page_url", "title", "creator", "license", "license_version", "license_url",
-        "license_basis", "attribution", "state", "reason", "detail", "file", "sha256", "source_sha256", "width",
-        "height", "bytes", "mime", "http_status",
-    )
-    # fmt: on
 
-    def __init__(self, request: ClassifierRequest, folder: Path) -> None:
+class CollectionSync:
+    """Stores what a running collection has decided, a second's worth at a time."""
+
+    def __init__(self, classifier: ClassifierRequest, folder: Path) -> None:
         self.folder = folder
-        self.classes = {c.class_id: c for c in request.classes.all()}
-        self.rows = JsonLines(folder / "images.jsonl")
+        self.classes = {c.class_id: c for c in classifier.classes.all()}
+        self.images = JsonLines(folder / "images.jsonl")
         self.steps = JsonLines(folder / "progress.jsonl")
         self.progress: dict[str, Any] = {}
 
-    def look(self) -> dict[str, Any]:
-        """Take in what is new; returns the latest progress."""
-        self._store(self.rows.new())
+    def poll(self) -> dict[str, Any]:
+        """Store the new rows and return the latest progress."""
+        self._store(self.images.new())
         for step in self.steps.new():
             self.progress = step
         return self.progress
 
-    def take_final(self, result: Mapping[str, Any]) -> None:
-        """Take in the finished collection: one row per candidate, counts per class, an outcome per
-        source.
+    def store_result(self, result: Mapping[str, Any]) -> None:
+        """Store the finished collection: all rows, counts per class, an outcome per source.
+
+        :param result: the collection's ``result.json``
         """
-        self._store(JsonLines(self.folder / "images.jsonl").new())
+        every_row = JsonLines(self.folder / "images.jsonl")
+        self._store(every_row.new())
         for summary in result["classes"]:
+            outcomes = []
+            for source in result["sources"]:
+                if source["class"] == summary["id"]:
+                    outcomes.append({key: source.get(key) for key in OUTCOME_KEYS})
             image_class = self.classes[summary["id"]]
-            image_class.found, image_class.kept = summary["found"], summary["kept"]
+            image_class.found = summary["found"]
+            image_class.kept = summary["kept"]
             image_class.rejected = summary["rejected"]
-            image_class.outcomes = [
-                {key: source.get(key) for key in ("name", "outcome", "found", "kept", "message")}
-                for source in result["sources"]
-                if source["class"] == summary["id"]
-            ]
+            image_class.outcomes = outcomes
             image_class.save(update_fields=["found", "kept", "rejected", "outcomes"])
         record_health(result["sources"], self.folder)
 
     def _store(self, rows: Iterable[Mapping[str, Any]]) -> None:
-        latest = {
-            (row["class"], row["image_url"]): row for row in rows if row["class"] in self.classes
-        }
-        images = [self._image(row) for row in latest.values()]
-        # MySQL finds the row by whichever unique key collides and refuses to be told which.
-        targeted = connection.features.supports_update_conflicts_with_target
+        latest = {}
+        for row in rows:
+            if row["class"] in self.classes:
+                latest[row["class"], row["image_url"]] = row
+        # MySQL finds the row by whichever unique key collides and accepts no names of columns.
+        has_target = connection.features.supports_update_conflicts_with_target
         ImageUrl.objects.bulk_create(
-            images,
+            [self._image(row) for row in latest.values()],
             batch_size=200,
             update_conflicts=True,
-            update_fields=[*self.COLUMNS, "fetched_at"],
-            unique_fields=["image_class", "url_sha256"] if targeted else None,
+            update_fields=[*IMAGE_COLUMNS, "fetched_at"],
+            unique_fields=["image_class", "url_sha256"] if has_target else None,
         )
 
     def _image(self, row: Mapping[str, Any]) -> ImageUrl:
@@ -90,88 +105,93 @@ class Intake:
             url_sha256=sha256_hex(row["image_url"]),
             fetched_at=parse_datetime(row.get("fetched_at") or ""),
         )
-        for column in self.COLUMNS:
-            setattr(image, column, _fitting(column, row.get(column)))
+        for column in IMAGE_COLUMNS:
+            setattr(image, column, _column_value(column, row.get(column)))
         return image
 
 
+def _column_value(column: str, value: Any) -> Any:
+    """Return a value that fits its column: the default for a missing one, long text cut."""
+    field = cast("Field[Any, Any]", ImageUrl._meta.get_field(column))
+    if value is None and not field.null:
+        return field.get_default()
+    if isinstance(value, str) and field.max_length:
+        return value[: field.max_length]
+    return value
+
+
 def record_health(sources: Iterable[Mapping[str, Any]], folder: Path | None = None) -> None:
-    """Tell the breakers what each source said last in this run, whichever class it was asked
-    for.
+    """Record each source's last outcome in one run, whichever class it was asked for.
+
+    :param sources: rows with name, outcome, message and what else is known
+    :param folder: where their saved pages lie
     """
-    last_words = {
-        source["name"]: source for source in sources if source["outcome"] != "not_applicable"
-    }
-    for name, source in last_words.items():
-        evidence = source.get("evidence")
+    last_rows = {row["name"]: row for row in sources if row["outcome"] != "not_applicable"}
+    for name, row in last_rows.items():
+        snapshot = ""
+        if folder and row.get("evidence"):
+            snapshot = str((folder / row["evidence"]).relative_to(settings.DATA_DIR))
         SourceHealth.record(
             name,
-            source["outcome"],
-            source["message"],
-            cool_down_seconds=source.get("cool_down_seconds"),
-            evidence=str((folder / evidence).relative_to(settings.DATA_DIR))
-            if folder and evidence
-            else "",
+            row["outcome"],
+            row["message"],
+            cool_down_seconds=row.get("cool_down_seconds"),
+            evidence=snapshot,
         )
 
 
-class BrowserDoor:
+class BrowserLock:
     """Lets one collection of the whole installation at a time use the browser.
 
     The child asks by a file, ``browser.wanted``, and begins when ``browser.granted`` lies beside
-    it; it removes both when it is done. The turn itself is a row with a lease, so that a killed
+    it; it removes both when it is done. The lock itself is a row with a lease, so that a killed
     holder does not keep it.
     """
 
     def __init__(self, lease: Lease, folder: Path) -> None:
-        self.job, self.holds = lease.job, False
-        self.wanted, self.granted = folder / "browser.wanted", folder / "browser.granted"
+        self.job = lease.job
+        self.is_held = False
+        self.wanted = folder / "browser.wanted"
+        self.granted = folder / "browser.granted"
         for file in (self.wanted, self.granted):
             file.unlink(missing_ok=True)
 
-    def look(self) -> bool:
-        """Grant or renew the turn, or give it back; returns whether the child has to wait for
-        it.
-        """
+    def poll(self) -> bool:
+        """Grant, renew or release the lock; return whether the child has to wait for it."""
         if not self.wanted.exists():
-            self.close()
+            self.release()
             return False
-        if not BrowserTurn.take(self.job.pk, self.job.fence, jobs.lease_end()):
+        if not BrowserTurn.acquire(self.job.pk, self.job.fence, jobs.lease_end()):
             return True
-        self.holds = True
+        self.is_held = True
         self.granted.touch()
         return False
 
-    def close(self) -> None:
-        if self.holds:
-            BrowserTurn.give_back(self.job.pk, self.job.fence)
-            self.holds = False
-
-
-def _fitting(column: str, value: Any) -> Any:
-    """A value as its column takes it: what a source leaves out gets the default, what it overdoes
-    is cut.
-    """
-    field = cast("Field[Any, Any]", ImageUrl._meta.get_field(column))
-    if value is None and not field.null:
-        return field.get_default()
-    return value[: field.max_length] if isinstance(value, str) and field.max_length else value
+    def release(self) -> None:
+        if self.is_held:
+            BrowserTurn.release(self.job.pk, self.job.fence)
+            self.is_held = False
 
 
 class JsonLines:
-    """Reads the complete lines that a growing file has gained since the last look; one that was
-    replaced, all of it.
+    """Reads the complete lines that a growing file has gained since it was last read.
+
+    A file that was replaced is read again from its beginning.
     """
 
     def __init__(self, path: Path) -> None:
-        self.path, self.offset, self.inode = path, 0, 0
+        self.path = path
+        self.offset = 0
+        self.inode = 0
 
     def new(self) -> Iterator[dict[str, Any]]:
         if not self.path.exists():
             return
         with self.path.open("rb") as file:
-            if (inode := os.fstat(file.fileno()).st_ino) != self.inode:
-                self.offset, self.inode = 0, inode
+            inode = os.fstat(file.fileno()).st_ino
+            if inode != self.inode:
+                self.inode = inode
+                self.offset = 0
             file.seek(self.offset)
             for line in file:
                 if not line.endswith(b"\n"):
@@ -179,7 +199,5 @@ class JsonLines:
                 self.offset += len(line)
                 try:
                     yield json.loads(line)
-                except (
-                    ValueError
-                ):  # torn by a power cut or a full disk; what it said is decided anew
+                except ValueError:  # torn by a power cut or a full disk; its image is decided anew
                     logger.warning("%s has a torn line", self.path)

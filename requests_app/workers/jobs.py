@@ -1,25 +1,25 @@
 """Jobs that survive: claim, lease, fence, reap, and the child process that does the heavy work.
 
-A ``Job`` row is the record of work and django-q2 only its doorbell: a ring means "claim the oldest
-queued job of this queue, run that one, ring again". Lost, doubled and late rings are therefore
-harmless. A job is held by a lease that its holder renews every second or so; a holder whose fence
-is not the row's any more has lost the job, and its result is thrown away.
+A ``Job`` row is the record of work. A django-q2 task is only the notice that there may be some: the
+task means "claim the oldest queued job of this queue, run that one, notify again". Lost, doubled and
+late notices are therefore harmless. A job is held by a lease that its holder renews every second or
+so; a holder whose fence is not the row's any more has lost the job, and its result is thrown away.
 """
 
 import logging
 import os
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from django.conf import settings
 from django.db import close_old_connections, connection, transaction
-from django.db.models import F, Q
+from django.db.models import F, Q, QuerySet
 from django.db.models.functions import Coalesce
 from django.utils import timezone
 from django_q.models import OrmQ
@@ -31,10 +31,19 @@ from requests_app.workers import processes
 logger = logging.getLogger(__name__)
 
 MAX_ATTEMPTS = 3
-QUEUES = ("picaisso", "collect", "train")
-WATCH_SECONDS = (
-    1.0  # how often a running job looks for progress, for the stop flag and for a cancel
+MAIN_QUEUE = "picaisso"  # of tasks that take seconds
+QUEUES = (MAIN_QUEUE, "collect", "train")
+POLL_SECONDS = 1.0  # between two looks of a running job at its progress, stop flag and cancel flag
+SECRETS = ("PICAISSO_SECRET_KEY", "DATABASE_URL", "EMAIL_URL")
+CREDENTIALS = ("PICAISSO_OPENVERSE_CLIENT_", "PICAISSO_PIXABAY_KEY")
+CLUSTER_VARIABLES = (
+    "PICAISSO_DIE_WITH_PARENT",
+    "PICAISSO_CLUSTER",
+    "PICAISSO_PARENT",
+    "Q_CLUSTER_NAME",
 )
+
+TaskName = Literal["drain", "reap", "send_mail", "prune", "beat"]  # functions of requests_app.tasks
 
 
 class LeaseLost(Exception):
@@ -59,7 +68,9 @@ class StageFailed(Exception):
 
     def __init__(self, reason: str, remedy: str = "", retry: bool = False) -> None:
         super().__init__(reason)
-        self.reason, self.remedy, self.retry = reason, remedy, retry
+        self.reason = reason
+        self.remedy = remedy
+        self.retry = retry
 
 
 UNEXPECTED = StageFailed(
@@ -82,16 +93,18 @@ class Lease:
     job: Job
     limit_seconds: float = 900.0
     started: float = field(default_factory=time.monotonic)
+    renewed: float = field(default_factory=time.monotonic)
 
     @property
     def marker(self) -> processes.Marker:
         return processes.Marker(str(settings.DATA_DIR), self.job.pk, self.job.fence)
 
-    def _mine(self) -> Any:
+    def _own_row(self) -> QuerySet[Job]:
+        """Return the job's row; an empty set if the job is someone else's now."""
         return Job.objects.filter(pk=self.job.pk, state=JobState.RUNNING, fence=self.job.fence)
 
     def beat(self, progress: dict[str, Any] | None = None) -> None:
-        """Renew the lease and look whether to go on.
+        """Renew the lease and check whether to go on.
 
         :raises LeaseLost: the job is someone else's
         :raises CancelRequested: a person wants it ended
@@ -99,14 +112,15 @@ class Lease:
         :raises StageFailed: the job's own time limit is over
         """
         refresh_connection()
+        self.renewed = time.monotonic()
         values: dict[str, Any] = {"lease_until": lease_end()}
         if progress is not None:
             values["progress"] = progress
-        if not self._mine().update(**values):
+        if not self._own_row().update(**values):
             raise LeaseLost
-        if self._mine().filter(cancel_requested=True).exists():
+        if self._own_row().filter(cancel_requested=True).exists():
             raise CancelRequested
-        if not still_wanted():
+        if not record_beat():
             raise StopRequested
         if time.monotonic() - self.started > self.limit_seconds:
             minutes = self.limit_seconds / 60
@@ -115,151 +129,159 @@ class Lease:
                 "Try fewer pictures, or retry.",
             )
 
+    def beat_if_due(self) -> None:
+        """Call ``beat`` at most once a second, however often this is called."""
+        if time.monotonic() - self.renewed >= POLL_SECONDS:
+            self.beat()
+
     @contextmanager
     def finishing(self, state: str = JobState.DONE, error: str = "") -> Iterator[None]:
-        """One transaction that ends the job and holds all its consequences; LeaseLost if it is not
-        ours any more.
+        """Open the one transaction that ends the job and holds all its consequences.
+
+        :raises LeaseLost: the job is someone else's; the body does not run
         """
         refresh_connection()
         with transaction.atomic():
-            if not self._mine().update(
+            ended = self._own_row().update(
                 state=state, finished=timezone.now(), error=error[:5000], lease_until=None
-            ):
+            )
+            if not ended:
                 raise LeaseLost
             yield
 
     def put_back(self, *, counted: bool) -> None:
-        """Return the job to its queue for another holder; nothing happens if it was lost
-        meanwhile.
+        """Return the job to its queue for another holder, unless it was lost meanwhile.
+
+        :param counted: whether this attempt counts
         """
         refresh_connection()
         attempt = F("attempt") if counted else F("attempt") - 1
         with transaction.atomic():
-            if (
-                self._mine().update(
-                    state=JobState.QUEUED, attempt=attempt, lease_until=None, owner=""
-                )
-                and counted
-            ):
-                ring(self.job.queue)
+            returned = self._own_row().update(
+                state=JobState.QUEUED, attempt=attempt, lease_until=None, owner=""
+            )
+            if returned and counted:
+                notify(self.job.queue)
 
     def run_child(
-        self, command: Sequence[str], log: Path, watch: Callable[[], dict[str, Any] | None]
+        self,
+        command: Sequence[str],
+        log: Path,
+        poll: Callable[[], dict[str, Any] | None],
+        environment: Mapping[str, str] | None = None,
     ) -> int:
         """Run a command as this job's child, renewing the lease while it works.
 
         :param log: where its output goes
-        :param watch: called about once a second; what it returns becomes the job's progress
+        :param poll: called about once a second; what it returns becomes the job's progress
+        :param environment: variables that this child gets on top of ``child_environment``
         :returns: its exit code, after its whole tree is gone
         """
-        keeper = processes.start_kept(command, self.marker, child_environment(), log)
+        variables = {**child_environment(), **(environment or {})}
+        supervisor = processes.start_supervised(command, self.marker, variables, log)
         progress = None
         try:
             while True:
                 try:
-                    return keeper.wait(WATCH_SECONDS)
+                    return supervisor.wait(POLL_SECONDS)
                 except subprocess.TimeoutExpired:
-                    self.beat(
-                        progress
-                    )  # first: nothing is taken in for a request that has been ended
-                    progress = watch()
+                    # The beat comes first: nothing is stored for a request that has been ended.
+                    self.beat(progress)
+                    progress = poll()
         finally:
-            processes.stop_kept(keeper, self.marker)
+            processes.stop_supervised(supervisor, self.marker)
 
 
 def refresh_connection() -> None:
-    """A stage may outlast an idle connection: drop a stale one, but never inside a transaction."""
+    """Drop a stale connection, for a stage may outlast one; never inside a transaction."""
     if not connection.in_atomic_block:
         close_old_connections()
 
 
 def lease_end() -> datetime:
+    """Return when a lease that is taken or renewed now runs out."""
     return timezone.now() + timedelta(seconds=settings.LEASE_SECONDS)
 
 
-def still_wanted() -> bool:
-    """Show that this cluster lives; False if `up` has asked it to put its work back."""
+def record_beat() -> bool:
+    """Record that this cluster is alive; return False if `up` has asked it to put its work back."""
     if not settings.CLUSTER_ID:
         return True
-    return (
-        WorkerBeat.objects.filter(cluster=settings.CLUSTER_ID, stop=False).update(at=timezone.now())
-        == 1
-    )
+    wanted = WorkerBeat.objects.filter(cluster=settings.CLUSTER_ID, stop=False)
+    return wanted.update(at=timezone.now()) == 1
 
 
 def child_environment() -> dict[str, str]:
-    """The worker's environment without what ties it to its cluster, and without the site's secrets.
+    """Return the worker's environment without its cluster's variables and the site's secrets.
 
     A child reads pages and pictures of strangers; all it needs is in its folder's configuration.
+    Only a child that asks sources gets their credentials, by ``collection_sync.credentials``.
     """
-    own = ("PICAISSO_TETHERED", "PICAISSO_CLUSTER", "PICAISSO_PARENT", "Q_CLUSTER_NAME")
-    secret = ("PICAISSO_SECRET_KEY", "DATABASE_URL", "EMAIL_URL")
+    hidden = (*SECRETS, *CREDENTIALS)
     return {
         name: value
         for name, value in os.environ.items()
-        if name not in own and not name.startswith(secret)
+        if name not in CLUSTER_VARIABLES and not name.startswith(hidden)
     }
 
 
 @contextmanager
 def busy(seconds: float) -> Iterator[None]:
-    """Tell `up` not to take this cluster's silence for death: what it does has a limit of its
-    own.
-    """
-    mine = WorkerBeat.objects.filter(cluster=settings.CLUSTER_ID)
-    mine.update(busy_until=timezone.now() + timedelta(seconds=seconds))
+    """Announce work with a limit of its own, so that `up` does not take silence for death."""
+    beats = WorkerBeat.objects.filter(cluster=settings.CLUSTER_ID)
+    beats.update(busy_until=timezone.now() + timedelta(seconds=seconds))
     try:
         yield
     finally:
         refresh_connection()
-        mine.update(busy_until=None, at=timezone.now())
+        beats.update(busy_until=None, at=timezone.now())
 
 
-def ring(queue: str, task: str = "drain") -> None:
-    """Ring a queue's bell; inside a transaction the ring happens if and only if it commits."""
+def notify(queue: str, task: TaskName = "drain") -> None:
+    """Enqueue a task for a queue's cluster; inside a transaction, if and only if it commits."""
     async_task(f"requests_app.tasks.{task}", queue, cluster=queue, save=False)
 
 
-def is_rung(queue: str) -> bool:
-    """Whether a ring is waiting that no cluster has taken yet."""
+def is_notified(queue: str) -> bool:
+    """Return whether a task is waiting that no cluster has taken yet."""
     return OrmQ.objects.filter(key=queue, lock__lte=timezone.now()).exists()
 
 
-def enqueue(request: ClassifierRequest, stage: str, queue: str) -> Job:
-    """Make a job and ring, to be called in the transaction that justifies it."""
-    job = Job.objects.create(request=request, stage=stage, queue=queue)
-    ring(queue)
+def enqueue(classifier: ClassifierRequest, stage: str, queue: str) -> Job:
+    """Make a job and notify its queue; to be called in the transaction that justifies it."""
+    job = Job.objects.create(request=classifier, stage=stage, queue=queue)
+    notify(queue)
     return job
 
 
 def claim(queue: str) -> Lease | None:
-    """Take the oldest waiting job of a queue, or None. Two jobs of one request never run side by
-    side.
+    """Claim the oldest waiting job of a queue; return None if there is none.
+
+    Two jobs of one request never run side by side.
     """
-    waiting = Job.objects.filter(queue=queue, state=JobState.QUEUED).exclude(
-        request__jobs__state=JobState.RUNNING
-    )
+    waiting = Job.objects.filter(queue=queue, state=JobState.QUEUED)
+    waiting = waiting.exclude(request__jobs__state=JobState.RUNNING)
     for job in waiting.order_by("pk")[:20]:
-        now = timezone.now()
-        won = Job.objects.filter(pk=job.pk, state=JobState.QUEUED, fence=job.fence).update(
+        unclaimed = Job.objects.filter(pk=job.pk, state=JobState.QUEUED, fence=job.fence)
+        won = unclaimed.update(
             state=JobState.RUNNING,
             fence=F("fence") + 1,
             attempt=F("attempt") + 1,
             owner=settings.CLUSTER_ID,
             lease_until=lease_end(),
-            started=Coalesce("started", now),
+            started=Coalesce("started", timezone.now()),
             progress={},
         )
         if won:
             job.refresh_from_db()
-            sweep()  # an older holder's child would write into the same folder
+            kill_orphans()  # an older holder's child would write into the same folder
             return Lease(job)
     return None
 
 
 def drain(queue: str, handlers: Handlers) -> None:
-    """Claim one job of the queue, run it, ring again."""
-    if not still_wanted():
+    """Claim one job of the queue, run it, and notify the queue of the next."""
+    if not record_beat():
         return
     lease = claim(queue)
     if lease is None:
@@ -274,15 +296,13 @@ def drain(queue: str, handlers: Handlers) -> None:
         lease.put_back(counted=False)
         return
     except CancelRequested:
-        _end(lease, JobState.CANCELLED)
+        _cancel(lease)
     except StageFailed as failure:
         if failure.retry and job.attempt < MAX_ATTEMPTS:
             lease.put_back(counted=True)
         else:
             _fail(lease, handlers, failure)
-    except (
-        BaseException
-    ) as error:  # a stage boundary; the queue's own time-out arrives as a SystemExit
+    except BaseException as error:  # a stage boundary; django-q2's time-out raises SystemExit
         logger.exception("%s stopped unexpectedly", job)
         if job.attempt >= MAX_ATTEMPTS:
             _fail(lease, handlers, UNEXPECTED)
@@ -290,24 +310,21 @@ def drain(queue: str, handlers: Handlers) -> None:
             lease.put_back(counted=True)
         if not isinstance(error, Exception):
             raise
-    _ring_for_the_next(job)
+    notify_after(job)
 
 
-def _ring_for_the_next(job: Job) -> None:
-    """Ring for what waits behind this job: in its queue, and of its request, which had to wait for
-    it to end.
-    """
-    waiting = Job.objects.filter(
-        Q(queue=job.queue) | Q(request=job.request_id), state=JobState.QUEUED
-    )
+def notify_after(job: Job) -> None:
+    """Notify of what waited for a job to end: its queue's next job, and its request's next job."""
+    same_queue_or_request = Q(queue=job.queue) | Q(request=job.request_id)
+    waiting = Job.objects.filter(same_queue_or_request, state=JobState.QUEUED)
     for queue in set(waiting.values_list("queue", flat=True)):
-        if not is_rung(queue):
-            ring(queue)
+        if not is_notified(queue):
+            notify(queue)
 
 
-def _end(lease: Lease, state: str) -> None:
+def _cancel(lease: Lease) -> None:
     try:
-        with lease.finishing(state):
+        with lease.finishing(JobState.CANCELLED):
             pass
     except LeaseLost:
         logger.warning("%s had been taken over", lease.job)
@@ -323,45 +340,42 @@ def _fail(lease: Lease, handlers: Handlers, failure: StageFailed) -> None:
 
 
 def reap(handlers: Handlers) -> None:
-    """Put back the jobs whose holder is gone, ring for forgotten ones, and kill what no valid job
-    owns.
-    """
+    """Put back the jobs whose holder is gone, notify of forgotten ones, kill orphans."""
     for job in Job.objects.filter(state=JobState.RUNNING, lease_until__lt=timezone.now()):
         _reap_job(job, handlers)
     forgotten = timezone.now() - timedelta(seconds=settings.LEASE_SECONDS)
     for queue in QUEUES:
         waiting = Job.objects.filter(queue=queue, state=JobState.QUEUED, created__lt=forgotten)
-        if waiting.exists() and not is_rung(queue):
-            ring(queue)
-    sweep()
+        if waiting.exists() and not is_notified(queue):
+            notify(queue)
+    kill_orphans()
 
 
 def _reap_job(job: Job, handlers: Handlers) -> None:
-    held = Job.objects.filter(
+    """End or put back a job whose lease has run out, unless its holder renewed it meanwhile."""
+    unchanged = Job.objects.filter(
         pk=job.pk, state=JobState.RUNNING, fence=job.fence, lease_until=job.lease_until
     )
-    ended: dict[str, Any] = {
-        "fence": F("fence") + 1,
-        "lease_until": None,
-        "finished": timezone.now(),
-    }
+    taken: dict[str, Any] = {"fence": F("fence") + 1, "lease_until": None}
+    now = timezone.now()
     with transaction.atomic():
         if job.cancel_requested:
-            held.update(state=JobState.CANCELLED, **ended)
+            unchanged.update(state=JobState.CANCELLED, finished=now, **taken)
         elif job.attempt >= MAX_ATTEMPTS:
             reason = f"The worker was lost {job.attempt} times."
-            if held.update(state=JobState.FAILED, error=reason, **ended):
+            if unchanged.update(state=JobState.FAILED, finished=now, error=reason, **taken):
                 handlers.failed(job, UNEXPECTED)
-        elif held.update(state=JobState.QUEUED, fence=F("fence") + 1, lease_until=None, owner=""):
+        elif unchanged.update(state=JobState.QUEUED, owner="", **taken):
             logger.warning("%s lost its worker and is put back", job)
-            ring(job.queue)
+            notify(job.queue)
 
 
-def sweep() -> None:
+def kill_orphans() -> None:
     """Kill the trees of this installation whose job has moved on."""
-    killed = processes.sweep(
-        str(settings.DATA_DIR),
-        lambda job, fence: Job.objects.filter(pk=job, fence=fence, state=JobState.RUNNING).exists(),
-    )
+    killed = processes.kill_orphans(str(settings.DATA_DIR), _is_current)
     if killed:
         logger.warning("killed %d processes left over from lost work", killed)
+
+
+def _is_current(job: int, fence: int) -> bool:
+    return Job.objects.filter(pk=job, fence=fence, state=JobState.RUNNING).exists()

@@ -4,14 +4,16 @@ A kill -9 of one process must leave nothing behind, and the kernel's parent-deat
 not do that: it reaches one process, is cleared by fork, and a browser starts a whole tree. So there
 are three means:
 
-* ``die_with_parent`` and ``tether_forks``: every process of a cluster dies with its parent.
-* ``python -m requests_app.workers.processes keep -- COMMAND``: the *keeper*, parent of one job's child. It adopts the orphans
-  of its tree (PR_SET_CHILD_SUBREAPER), and when the child ends or its own parent dies, it kills whatever is left.
-* ``sweep``: kills by marker. Each child carries its job and fence in its environment, so that the next holder of the
-  job finds what an older one left, even where the keeper itself was killed.
+* ``die_with_parent`` and ``forks_die_with_parent``: every process of a cluster dies with its
+  parent.
+* ``python -m requests_app.workers.processes supervise -- COMMAND``: the parent of one job's child.
+  It adopts the orphans of its tree (PR_SET_CHILD_SUBREAPER), and when the child ends or its own
+  parent dies, it kills whatever is left.
+* ``kill_orphans``: kills by marker. Each child carries its job and fence in its environment, so
+  that the next holder of the job finds what an older one left, even where the supervising process
+  itself was killed.
 
-Nothing here needs Django or a database; ``/proc`` is read by hand because the environment of a
-process is all we need.
+Nothing here needs Django or a database.
 """
 
 import contextlib
@@ -21,10 +23,12 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
+
+import psutil
 
 PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
@@ -35,9 +39,7 @@ _libc = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
 
 
 def boot_id() -> str:
-    """Names this boot of this host: a marker of another host, or from before a restart, is none of
-    ours.
-    """
+    """Return the identity of this boot of this host, which no other host and no other boot has."""
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     except OSError:
@@ -61,15 +63,17 @@ class Marker:
 
     @classmethod
     def of(cls, environment: Mapping[str, str]) -> "Marker | None":
-        """The marker in an environment, None if it has none, or one of another host or boot."""
+        """Return the marker in an environment; None if it has none or one of another boot."""
         job, _, fence = environment.get("PICAISSO_JOB", "").partition(":")
-        if not (job.isdigit() and fence.isdigit()) or environment.get("PICAISSO_BOOT") != boot_id():
+        if not job.isdigit() or not fence.isdigit():
             return None
-        return cls(environment.get("PICAISSO_HOME", ""), int(job), int(fence))
+        if environment.get("PICAISSO_BOOT") != boot_id():
+            return None
+        home = environment.get("PICAISSO_HOME", "")
+        return cls(home, int(job), int(fence))
 
 
-# --- dying with the parent
-# --------------------------------------------------------------------------------
+# --- dying with the parent -----------------------------------------------------------------------
 
 
 def die_with_parent(sig: int = signal.SIGKILL, parent: int | None = None) -> None:
@@ -84,8 +88,8 @@ def die_with_parent(sig: int = signal.SIGKILL, parent: int | None = None) -> Non
         os.kill(os.getpid(), sig)
 
 
-def tether_forks() -> None:
-    """Let every process forked from this one die with it: fork clears the parent-death signal."""
+def forks_die_with_parent() -> None:
+    """Make every process forked from this one die with it: fork clears the parent-death signal."""
     forking: list[int] = []
     os.register_at_fork(
         before=lambda: forking.append(os.getpid()),
@@ -94,100 +98,86 @@ def tether_forks() -> None:
     )
 
 
-# --- looking at /proc
-# -------------------------------------------------------------------------------------
+# --- finding and killing -------------------------------------------------------------------------
 
 
-def environment_of(pid: int) -> dict[str, str]:
-    """The environment a process was started with; empty if it is gone or not ours to read."""
+def environment_of(process: psutil.Process) -> dict[str, str]:
+    """Return the environment a process was started with; empty if it is gone or not readable."""
     try:
-        raw = Path(f"/proc/{pid}/environ").read_bytes()
-    except OSError:
+        return process.environ()
+    except psutil.Error:
         return {}
-    pairs = (
-        item.partition("=") for item in raw.decode(errors="replace").split("\0") if "=" in item
-    )
-    return {name: value for name, _, value in pairs}
 
 
-def running_pids() -> Iterator[int]:
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            yield int(entry.name)
-
-
-def parents() -> dict[int, int]:
-    """pid -> parent pid of every process that is not a zombie."""
-    found = {}
-    for pid in running_pids():
-        try:
-            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        except OSError:
-            continue
-        if fields[0] != "Z":
-            found[pid] = int(fields[1])
+def descendants(pid: int) -> list[psutil.Process]:
+    """Return all processes below ``pid``, itself and zombies not counted."""
+    found = []
+    with contextlib.suppress(psutil.NoSuchProcess):
+        for process in psutil.Process(pid).children(recursive=True):
+            if not _is_zombie(process):
+                found.append(process)
     return found
 
 
-def descendants(roots: Sequence[int]) -> set[int]:
-    """All processes below ``roots``, the roots themselves not counted."""
-    parent_of, frontier = parents(), set(roots)
-    found: set[int] = set()
-    while frontier:
-        frontier = {pid for pid, parent in parent_of.items() if parent in frontier} - found
-        found |= frontier
-    return found - set(roots)
+def _is_zombie(process: psutil.Process) -> bool:
+    try:
+        return process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
 
 
-def kill_all(pids: set[int], sig: int = signal.SIGKILL) -> None:
-    for pid in pids - {os.getpid()}:
-        try:
-            os.kill(pid, sig)
-        except ProcessLookupError:
-            continue
+def kill_all(processes: Iterable[psutil.Process]) -> None:
+    """Kill processes by force; one that is gone already is no error."""
+    for process in processes:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
 
 
-def marked(home: str) -> dict[int, Marker]:
-    """pid -> marker of every process of this installation's jobs."""
-    markers = ((pid, Marker.of(environment_of(pid))) for pid in running_pids())
-    return {pid: marker for pid, marker in markers if marker is not None and marker.home == home}
+def marked_processes(home: str) -> dict[psutil.Process, Marker]:
+    """Return every process of this installation's jobs with its marker."""
+    found = {}
+    for process in psutil.process_iter():
+        marker = Marker.of(environment_of(process))
+        if marker is not None and marker.home == home:
+            found[process] = marker
+    return found
 
 
-def sweep(home: str, is_current: Callable[[int, int], bool]) -> int:
+def kill_orphans(home: str, is_current: Callable[[int, int], bool]) -> int:
     """Kill every tree whose job and fence are not current any more.
 
     :param home: the installation's data folder, so that two installations on one host leave each
-    other alone :param is_current: (job, fence) -> whether that run of the job is still the valid
-    one :returns: how many processes were killed
+        other alone
+    :param is_current: (job, fence) -> whether that run of the job is still the valid one
+    :returns: how many processes were killed
     """
-    verdicts: dict[tuple[int, int], bool] = {}
-    stale = set()
-    for pid, marker in marked(home).items():
-        run = (marker.job, marker.fence)
-        if run not in verdicts:
-            verdicts[run] = is_current(*run)
-        if not verdicts[run]:
-            stale.add(pid)
-    # Children of a marked process may have overwritten their environment: they are found as
-    # descendants.
-    stale |= descendants(list(stale))
-    kill_all(stale)
-    return len(stale)
+    verdicts: dict[Marker, bool] = {}
+    orphans: set[psutil.Process] = set()
+    for process, marker in marked_processes(home).items():
+        if marker not in verdicts:
+            verdicts[marker] = is_current(marker.job, marker.fence)
+        if not verdicts[marker]:
+            orphans.add(process)
+            # Its children may have overwritten their environment, and their marker with it.
+            orphans.update(descendants(process.pid))
+    orphans.discard(psutil.Process())
+    kill_all(orphans)
+    return len(orphans)
 
 
-# --- a job's child
-# ----------------------------------------------------------------------------------------
+# --- a job's child -------------------------------------------------------------------------------
 
 
-def start_kept(
+def start_supervised(
     command: Sequence[str], marker: Marker, environment: Mapping[str, str], log: Path
 ) -> subprocess.Popen[bytes]:
-    """Start a command under a keeper, in a session of its own, its output appended to ``log``."""
+    """Start a command under supervision, in a session of its own, output appended to ``log``."""
     log.parent.mkdir(parents=True, exist_ok=True)
+    own = {**marker.environment(), "PICAISSO_PARENT": str(os.getpid())}
     with log.open("ab") as output:
         return subprocess.Popen(
-            [sys.executable, "-m", "requests_app.workers.processes", "keep", "--", *command],
-            env={**environment, **marker.environment(), "PICAISSO_PARENT": str(os.getpid())},
+            [sys.executable, "-m", "requests_app.workers.processes", "supervise", "--", *command],
+            env={**environment, **own},
             cwd=PROJECT,
             stdin=subprocess.DEVNULL,
             stdout=output,
@@ -196,24 +186,25 @@ def start_kept(
         )
 
 
-def stop_kept(
-    keeper: subprocess.Popen[bytes], marker: Marker, grace: float = KILL_GRACE_SECONDS
+def stop_supervised(
+    supervisor: subprocess.Popen[bytes], marker: Marker, grace: float = KILL_GRACE_SECONDS
 ) -> None:
-    """End a keeper and its tree: politely, then by force, then by marker. Returns when nothing is
-    left.
+    """End a supervised tree: politely, then by force, then by marker; return when nothing is left.
+
+    :param grace: seconds that the command has to end by itself
     """
-    if keeper.poll() is None:
-        keeper.terminate()
+    if supervisor.poll() is None:
+        supervisor.terminate()
         try:
-            keeper.wait(grace + 2)
+            supervisor.wait(grace + 2)
         except subprocess.TimeoutExpired:
-            keeper.kill()
-            keeper.wait()
-    sweep(marker.home, lambda job, fence: (job, fence) != (marker.job, marker.fence))
+            supervisor.kill()
+            supervisor.wait()
+    kill_orphans(marker.home, lambda job, fence: (job, fence) != (marker.job, marker.fence))
 
 
-class Keeper:
-    """Runs one command and answers for its whole tree."""
+class ChildSupervisor:
+    """Runs one command and makes sure that nothing of its tree outlives it."""
 
     def __init__(self, command: Sequence[str]) -> None:
         self.command = command
@@ -222,24 +213,24 @@ class Keeper:
         self.stopping_since: float | None = None
 
     def run(self) -> int:
-        """The child's exit code (128 + signal where it was killed), after its last descendant is
-        gone.
+        """Run the command; return its exit code after its last descendant is gone.
+
+        A command that was killed gives 128 plus the number of the signal.
         """
         if _libc is not None:
             _libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-        signal.signal(signal.SIGTERM, self._on_term)
-        signal.signal(signal.SIGINT, self._on_term)
+        signal.signal(signal.SIGTERM, self._on_signal)
+        signal.signal(signal.SIGINT, self._on_signal)
         die_with_parent(signal.SIGTERM)
         if os.getppid() != self.parent:  # it ended before this process could ask
             return 1
-        # The child is the first choice of the out-of-memory killer, never an idle worker.
         child = subprocess.Popen(self.command, preexec_fn=_prepare_child)
         code = self._wait(child)
         self._kill_tree()
         return code if code >= 0 else 128 - code
 
     def _wait(self, child: subprocess.Popen[bytes]) -> int:
-        told = False
+        terminated = False
         while True:
             try:
                 return child.wait(0.2)
@@ -247,47 +238,48 @@ class Keeper:
                 pass
             if os.getppid() != self.parent:
                 self._kill_tree()
-            elif self.stopping_since is not None:
-                if not told:
-                    child.terminate()
-                    told = True
-                elif time.monotonic() - self.stopping_since > KILL_GRACE_SECONDS:
-                    self._kill_tree()
+                continue
+            if self.stopping_since is None:
+                continue
+            if not terminated:
+                child.terminate()
+                terminated = True
+            elif time.monotonic() - self.stopping_since > KILL_GRACE_SECONDS:
+                self._kill_tree()
 
-    def _on_term(self, signum: int, frame: FrameType | None) -> None:
+    def _on_signal(self, signum: int, frame: FrameType | None) -> None:
         if self.stopping_since is None:
             self.stopping_since = time.monotonic()
 
     def _kill_tree(self) -> None:
-        """Kill until nothing but zombies is left: a process may fork between the look and the
-        blow.
-        """
-        while left := descendants([os.getpid()]):
+        """Kill until only zombies are left: a process may fork after its parent was listed."""
+        while left := descendants(os.getpid()):
             kill_all(left)
             time.sleep(0.02)
 
 
 def _prepare_child() -> None:
+    """Run in the child before its command starts."""
     die_with_parent()
+    # The child is the first choice of the out-of-memory killer, never an idle worker.
     with contextlib.suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text("1000")
 
 
 def main(arguments: Sequence[str]) -> int:
-    """``keep -- COMMAND`` as above; ``tether -- COMMAND`` becomes COMMAND, which then dies with our
-    parent.
+    """Run ``supervise -- COMMAND`` as above, or ``die_with_parent -- COMMAND``.
 
-    ``PICAISSO_PARENT`` may name that parent's pid: if it is gone already, COMMAND never starts.
+    The latter becomes COMMAND, which then dies with our parent. ``PICAISSO_PARENT`` may name that
+    parent's pid: if it is gone already, COMMAND never starts.
     """
-    if len(arguments) < 3 or arguments[0] not in ("keep", "tether") or arguments[1] != "--":
-        print(
-            "usage: python -m requests_app.workers.processes {keep|tether} -- COMMAND...",
-            file=sys.stderr,
-        )
+    modes = ("supervise", "die_with_parent")
+    if len(arguments) < 3 or arguments[0] not in modes or arguments[1] != "--":
+        usage = f"python -m requests_app.workers.processes {{{'|'.join(modes)}}} -- COMMAND..."
+        print(f"usage: {usage}", file=sys.stderr)
         return 2
     command = list(arguments[2:])
-    if arguments[0] == "keep":
-        return Keeper(command).run()
+    if arguments[0] == "supervise":
+        return ChildSupervisor(command).run()
     expected = os.environ.get("PICAISSO_PARENT", "")
     die_with_parent(parent=int(expected) if expected.isdigit() else None)
     os.execvp(command[0], command)

@@ -10,7 +10,7 @@ from django.conf import settings
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text()
 READERS = ("picaisso_site/settings.py", "scraping/__main__.py", "training/__main__.py")
-SET_BY_UP = {"PICAISSO_CLUSTER", "PICAISSO_TETHERED"}
+SET_BY_UP = {"PICAISSO_CLUSTER", "PICAISSO_DIE_WITH_PARENT"}
 NAME = r"PICAISSO_[A-Z_]*[A-Z]|DATABASE_URL|EMAIL_URL"
 
 

@@ -28,7 +28,7 @@ def let_the_lease_run_out(job):
     Job.objects.filter(pk=job.pk).update(lease_until=timezone.now() - timedelta(seconds=1))
 
 
-def test_a_job_and_its_ring_exist_only_if_the_transaction_commits(confirmed):
+def test_a_job_and_its_notice_exist_only_if_the_transaction_commits(confirmed):
     OrmQ.objects.all().delete()
     before = Job.objects.count()
     with pytest.raises(RuntimeError), transaction.atomic():
@@ -40,7 +40,7 @@ def test_a_job_and_its_ring_exist_only_if_the_transaction_commits(confirmed):
     assert OrmQ.objects.filter(key="train").count() == 1
 
 
-def test_five_rings_run_a_job_once(confirmed):
+def test_five_notices_run_a_job_once(confirmed):
     ran = []
 
     def run(lease):
@@ -54,7 +54,7 @@ def test_five_rings_run_a_job_once(confirmed):
     assert confirmed.jobs.get().state == JobState.DONE
 
 
-def test_a_drain_runs_one_job_and_rings_for_the_next(confirmed):
+def test_a_drain_runs_one_job_and_notifies_of_the_next(confirmed):
     other = ClassifierRequest.create(
         class_queries=[("a", ""), ("b", "")], email="b@example.org", status="queued"
     )
@@ -192,7 +192,7 @@ def test_a_cancelled_job_ends_and_its_child_with_it(confirmed, data_dir):
     jobs.drain("collect", handlers(run))
     assert confirmed.jobs.get().state == JobState.CANCELLED
     assert time.monotonic() - started < 10
-    assert processes.marked(str(data_dir)) == {}
+    assert processes.marked_processes(str(data_dir)) == {}
 
 
 def test_a_job_over_its_limit_is_ended_with_its_whole_tree(confirmed, data_dir):
@@ -207,26 +207,28 @@ def test_a_job_over_its_limit_is_ended_with_its_whole_tree(confirmed, data_dir):
 
     jobs.drain("collect", handlers(run))
     assert "longer than its limit" in confirmed.jobs.get().error
-    assert processes.marked(str(data_dir)) == {}
+    assert processes.marked_processes(str(data_dir)) == {}
 
 
-def test_a_child_that_outlived_its_holder_is_swept_by_the_next_claim(confirmed, data_dir):
+def test_a_child_that_outlived_its_holder_is_killed_by_the_next_claim(confirmed, data_dir):
     lost = jobs.claim("collect")
     log = data_dir / "log.txt"
-    keeper = processes.start_kept(["sleep", "60"], lost.marker, {"PATH": "/usr/bin:/bin"}, log)
+    supervisor = processes.start_supervised(
+        ["sleep", "60"], lost.marker, {"PATH": "/usr/bin:/bin"}, log
+    )
     stranger = processes.Marker("/elsewhere", lost.job.pk, lost.job.fence)
-    other = processes.start_kept(["sleep", "60"], stranger, {"PATH": "/usr/bin:/bin"}, log)
+    other = processes.start_supervised(["sleep", "60"], stranger, {"PATH": "/usr/bin:/bin"}, log)
     try:
         let_the_lease_run_out(lost.job)
         jobs.reap(handlers(lambda lease: None))
-        assert keeper.wait(10) != 0
-        assert processes.marked(str(data_dir)) == {}
+        assert supervisor.wait(10) != 0
+        assert processes.marked_processes(str(data_dir)) == {}
         assert other.poll() is None, "another installation's child must be left alone"
     finally:
-        processes.stop_kept(other, stranger)
+        processes.stop_supervised(other, stranger)
 
 
-def test_a_forgotten_job_is_rung_again(confirmed, settings):
+def test_a_forgotten_job_is_notified_of_again(confirmed, settings):
     OrmQ.objects.all().delete()
     Job.objects.update(created=timezone.now() - timedelta(seconds=settings.LEASE_SECONDS + 1))
     jobs.reap(handlers(lambda lease: None))
@@ -286,7 +288,7 @@ def test_writers_of_several_processes_neither_lock_each_other_out_nor_lose_updat
     assert sqlite3.connect(path).execute("SELECT fence FROM requests_app_job").fetchone() == (400,)
 
 
-def test_a_child_is_not_told_the_sites_secrets(monkeypatch):
+def test_a_child_does_not_get_the_sites_secrets(monkeypatch):
     secrets = (
         "PICAISSO_SECRET_KEY",
         "PICAISSO_SECRET_KEY_FILE",
@@ -326,7 +328,7 @@ def test_an_empty_key_file_is_replaced_and_processes_that_start_together_share_o
     assert len(again.stdout.strip()) > 60
 
 
-def test_the_keeper_refuses_unknown_words():
+def test_an_unknown_mode_is_refused_with_the_usage():
     command = [sys.executable, "-m", "requests_app.workers.processes", "hold", "sleep", "1"]
     answer = subprocess.run(
         command, cwd=processes.PROJECT, capture_output=True, text=True, check=False

@@ -14,7 +14,7 @@ from django.conf import settings
 from django.utils import timezone
 from django_q.models import OrmQ
 
-from requests_app import pipeline
+from requests_app import lifecycle, pipeline
 from requests_app.models import (
     Artifact,
     ClassifierRequest,
@@ -127,10 +127,10 @@ def test_after_a_new_secret_key_old_links_end_and_new_ones_work(submitted, setti
     old = submitted.token
     settings.SECRET_KEY = "x" * 60
     assert ClassifierRequest.objects.by_token(submitted.token) is None
-    assert ClassifierRequest.objects.follow_the_key() == 1
+    assert ClassifierRequest.objects.renew_tokens() == 1
     assert ClassifierRequest.objects.by_token(old) is None
     assert ClassifierRequest.objects.by_token(submitted.token) == submitted
-    assert ClassifierRequest.objects.follow_the_key() == 0
+    assert ClassifierRequest.objects.renew_tokens() == 0
 
 
 def test_a_move_is_won_once_and_leaves_a_row(confirmed):
@@ -173,8 +173,8 @@ def test_a_collection_becomes_rows_counts_and_a_version(collected):
 def test_collecting_twice_adds_nothing(collected):
     lease = jobs.Lease(Job.objects.get(stage="collect"))
     Job.objects.filter(pk=lease.job.pk).update(state=JobState.RUNNING)
-    taken = collection_sync.Intake(collected, collected.folder / "collect")
-    taken.look()
+    sync = collection_sync.CollectionSync(collected, collected.folder / "collect")
+    sync.poll()
     assert ImageUrl.objects.count() == 68
 
 
@@ -192,7 +192,7 @@ def test_a_person_may_go_on_with_fewer_pictures(confirmed):
     write_collection(confirmed, 7)
     drain("collect")
     confirmed.refresh_from_db()
-    assert pipeline.retry(confirmed, accept_fewer=True)
+    assert lifecycle.retry(confirmed, accept_fewer=True)
     drain("collect")
     assert Job.objects.filter(stage="train", state=JobState.QUEUED).count() == 1
     assert confirmed.versions.get().images == 14
@@ -202,7 +202,7 @@ def test_another_wording_drops_what_the_old_one_found_and_asks_again(confirmed):
     folder = write_collection(confirmed, 7)
     drain("collect")
     confirmed.refresh_from_db()
-    assert pipeline.retry(confirmed, class_queries={1: "cat animal", 2: "dog animal"})
+    assert lifecycle.retry(confirmed, class_queries={1: "cat animal", 2: "dog animal"})
     assert confirmed.classes.first().query == "cat animal"
     assert not ImageUrl.objects.filter(image_class__number=1).exists()
     assert ImageUrl.objects.filter(image_class__number=2).count() == 8
@@ -258,7 +258,7 @@ def test_a_training_that_refuses_fails_the_request_and_a_retry_trains_again(coll
     assert collected.status == Status.FAILED
     assert "cat" in collected.error["reason"]
     assert OutgoingMail.objects.filter(key__contains=":failed:").count() == 1
-    assert pipeline.retry(collected)
+    assert lifecycle.retry(collected)
     assert Job.objects.last().stage == "train"
     write_run(collected.versions.get(), rows_of(collected))
     drain("train")
@@ -342,14 +342,14 @@ def test_large_files_are_linked_not_attached(packaged, settings):
     assert OutgoingMail.objects.get(key__contains=":delivered:").attachments.count() == 0
 
 
-def test_a_delivery_told_twice_is_still_one_mail(delivered):
+def test_a_delivery_run_twice_is_still_one_mail(delivered):
     Job.objects.filter(stage="deliver").update(state=JobState.QUEUED)
     drain("picaisso")
     assert OutgoingMail.objects.filter(key__contains=":delivered:").count() == 1
     assert Job.objects.get(stage="deliver").state == JobState.CANCELLED
 
 
-def test_every_stage_rings_for_the_next_in_its_own_transaction(delivered):
+def test_every_stage_enqueues_the_next_in_its_own_transaction(delivered):
     stages = list(Job.objects.order_by("pk").values_list("stage", "state"))
     assert stages == [(stage.name, "done") for stage in pipeline.STAGES]
     assert set(OrmQ.objects.values_list("key", flat=True)) == {"collect", "train", "picaisso"}
@@ -360,23 +360,23 @@ def test_every_stage_rings_for_the_next_in_its_own_transaction(delivered):
 
 
 def test_a_cancelled_request_waits_for_nothing_and_a_second_cancel_does_nothing(confirmed):
-    assert pipeline.cancel(confirmed)
-    assert not pipeline.cancel(ClassifierRequest.objects.get())
+    assert lifecycle.cancel(confirmed)
+    assert not lifecycle.cancel(ClassifierRequest.objects.get())
     drain("collect")
     assert Job.objects.get().state == JobState.CANCELLED
     assert OutgoingMail.objects.count() == 0
 
 
 def test_a_cancelled_request_can_be_taken_up_again(collected):
-    assert pipeline.cancel(collected)
-    assert pipeline.retry(collected)
+    assert lifecycle.cancel(collected)
+    assert lifecycle.retry(collected)
     assert collected.status == Status.QUEUED
     assert Job.objects.filter(state=JobState.QUEUED).get().stage == "train"
 
 
 def test_a_request_cancelled_before_its_address_was_confirmed_cannot_be_taken_up(submitted):
-    assert pipeline.cancel(submitted)
-    assert not pipeline.retry(submitted)
+    assert lifecycle.cancel(submitted)
+    assert not lifecycle.retry(submitted)
     assert not Job.objects.exists()
 
 
@@ -385,19 +385,19 @@ def test_a_person_may_change_the_licence_when_too_few_pictures_were_found(confir
     write_collection(confirmed, 7)
     drain("collect")
     confirmed.refresh_from_db()
-    assert pipeline.retry(confirmed, license="any")
+    assert lifecycle.retry(confirmed, license="any")
     assert Job.objects.latest("pk").stage == "collect"
-    assert (confirmed.folder / "collect" / pipeline.ASK_AGAIN).exists()
+    assert (confirmed.folder / "collect" / pipeline.SEARCH_AGAIN).exists()
     confirmed.refresh_from_db()
     assert confirmed.license == "any"
 
 
 def test_a_request_in_work_cannot_be_retried(collected):
-    assert not pipeline.retry(collected)
+    assert not lifecycle.retry(collected)
 
 
 def test_deleting_removes_pictures_files_and_the_address(delivered):
-    pipeline.delete(delivered)
+    lifecycle.delete(delivered)
     delivered.refresh_from_db()
     assert (delivered.status, delivered.email) == (Status.EXPIRED, "")
     assert not delivered.folder.exists()
@@ -408,36 +408,36 @@ def test_deleting_removes_pictures_files_and_the_address(delivered):
 def test_a_deletion_wins_against_a_worker_that_moves_the_request_meanwhile(confirmed):
     stale = ClassifierRequest.objects.get()
     assert ClassifierRequest.objects.get().move(Status.RUNNING)
-    assert pipeline.delete(stale)
+    assert lifecycle.delete(stale)
     assert ClassifierRequest.objects.get().status == Status.EXPIRED
-    assert not pipeline.delete(stale)
+    assert not lifecycle.delete(stale)
 
 
 def test_rows_that_a_worker_still_stored_after_a_deletion_go_with_the_next_round(collected):
     folder = collected.folder / "collect"
-    taken = collection_sync.Intake(collected, folder)
+    sync = collection_sync.CollectionSync(collected, folder)
     jobs.claim("train")
-    pipeline.delete(collected)
+    lifecycle.delete(collected)
     assert folder.exists(), "its child may still be writing"
-    taken.look()
+    sync.poll()
     assert ImageUrl.objects.exists()
     Job.objects.update(state=JobState.CANCELLED)
-    pipeline.expire()
+    lifecycle.expire()
     assert not ImageUrl.objects.exists() and not folder.exists()
 
 
-def test_a_retry_that_waited_for_a_stopping_job_is_rung_when_that_ends(collected):
+def test_a_retry_that_waited_for_a_stopping_job_is_notified_of_when_that_ends(collected):
     lease = jobs.claim("train")
-    pipeline.cancel(collected)
+    lifecycle.cancel(collected)
     ClassifierRequest.objects.update(status=Status.CANCELLED)
-    assert pipeline.retry(collected, images_per_class=200)
+    assert lifecycle.retry(collected, images_per_class=200)
     OrmQ.objects.all().delete()
     assert jobs.claim("collect") is None
     with pytest.raises(jobs.CancelRequested):
         lease.beat()
     with lease.finishing(JobState.CANCELLED):
         pass
-    jobs._ring_for_the_next(lease.job)
+    jobs.notify_after(lease.job)
     assert OrmQ.objects.get().key == "collect"
 
 
@@ -469,11 +469,11 @@ def test_what_is_past_its_time_is_deleted_and_the_rest_stays(delivered, settings
     young = pipeline.submit(
         pipeline.Submission(classes=(("a", ""), ("b", "")), email="b@example.org")
     )
-    pipeline.expire()
+    lifecycle.expire()
     assert delivered.folder.exists()
     old = timezone.now() - timedelta(days=settings.RETENTION_DAYS, seconds=1)
     ClassifierRequest.objects.filter(pk=delivered.pk).update(moved=old)
-    pipeline.expire()
+    lifecycle.expire()
     delivered.refresh_from_db()
     young.refresh_from_db()
     assert (delivered.status, young.status) == (Status.EXPIRED, Status.QUEUED)
@@ -481,10 +481,10 @@ def test_what_is_past_its_time_is_deleted_and_the_rest_stays(delivered, settings
 
 
 def test_an_address_never_confirmed_is_forgotten_after_two_days(submitted):
-    pipeline.expire()
+    lifecycle.expire()
     assert ClassifierRequest.objects.exists()
     ClassifierRequest.objects.update(created=timezone.now() - timedelta(days=2, seconds=1))
-    pipeline.expire()
+    lifecycle.expire()
     assert not ClassifierRequest.objects.exists()
 
 

@@ -9,7 +9,7 @@ import pytest
 from django.core.management import CommandError, call_command
 from django.utils import timezone
 
-from requests_app import pipeline
+from requests_app import lifecycle, pipeline, takedowns
 from requests_app.models import (
     Artifact,
     BrowserTurn,
@@ -112,38 +112,38 @@ def test_closed_sources_reach_the_collection_in_its_config(confirmed):
 
 def test_one_job_at_a_time_uses_the_browser():
     soon = timezone.now() + timedelta(seconds=60)
-    assert BrowserTurn.take(1, 1, soon)
-    assert BrowserTurn.take(1, 1, soon), "renewed"
-    assert not BrowserTurn.take(2, 1, soon)
-    BrowserTurn.give_back(2, 1)
-    assert not BrowserTurn.take(2, 1, soon), "only its holder gives it back"
-    BrowserTurn.give_back(1, 1)
-    assert BrowserTurn.take(2, 1, soon)
+    assert BrowserTurn.acquire(1, 1, soon)
+    assert BrowserTurn.acquire(1, 1, soon), "renewed"
+    assert not BrowserTurn.acquire(2, 1, soon)
+    BrowserTurn.release(2, 1)
+    assert not BrowserTurn.acquire(2, 1, soon), "only its holder gives it back"
+    BrowserTurn.release(1, 1)
+    assert BrowserTurn.acquire(2, 1, soon)
 
 
 def test_a_turn_whose_holder_is_gone_ends_with_its_lease():
-    assert BrowserTurn.take(1, 1, timezone.now() - timedelta(seconds=1))
-    assert BrowserTurn.take(2, 1, timezone.now() + timedelta(seconds=60))
+    assert BrowserTurn.acquire(1, 1, timezone.now() - timedelta(seconds=1))
+    assert BrowserTurn.acquire(2, 1, timezone.now() + timedelta(seconds=60))
 
 
 def test_a_child_is_granted_the_browser_when_it_asks_and_gives_it_back(confirmed, data_dir):
-    first = collection_sync.BrowserDoor(jobs.claim("collect"), data_dir)
-    assert not first.look() and not first.granted.exists()
-    first.wanted.touch()
-    assert not first.look() and first.granted.exists()
+    lock = collection_sync.BrowserLock(jobs.claim("collect"), data_dir)
+    assert not lock.poll() and not lock.granted.exists()
+    lock.wanted.touch()
+    assert not lock.poll() and lock.granted.exists()
     assert BrowserTurn.objects.get().job == confirmed.jobs.get().pk
-    first.wanted.unlink()
-    first.look()
+    lock.wanted.unlink()
+    lock.poll()
     assert BrowserTurn.objects.get().job is None
 
 
 def test_a_child_waits_while_another_request_has_the_browser(confirmed, data_dir):
-    BrowserTurn.take(999, 1, timezone.now() + timedelta(seconds=60))
-    door = collection_sync.BrowserDoor(jobs.claim("collect"), data_dir)
-    door.wanted.touch()
-    assert door.look() and not door.granted.exists()
-    BrowserTurn.give_back(999, 1)
-    assert not door.look() and door.granted.exists()
+    BrowserTurn.acquire(999, 1, timezone.now() + timedelta(seconds=60))
+    lock = collection_sync.BrowserLock(jobs.claim("collect"), data_dir)
+    lock.wanted.touch()
+    assert lock.poll() and not lock.granted.exists()
+    BrowserTurn.release(999, 1)
+    assert not lock.poll() and lock.granted.exists()
 
 
 # --- taking down
@@ -188,8 +188,8 @@ def test_a_picture_taken_down_is_gone_everywhere_and_stays_out(packaged, by):
         assert not any(image.sha256[:16] in name for name in archive.namelist())
         assert "taken_down" in archive.read("rejected.csv").decode()
         assert len([name for name in archive.namelist() if name.endswith(".jpg")]) == 65
-    assert image.sha256 in pipeline.taken_down()["hashes"]
-    assert bool(pipeline.taken_down()["urls"]) == (by == "url")
+    assert image.sha256 in takedowns.taken_down_digests()["hashes"]
+    assert bool(takedowns.taken_down_digests()["urls"]) == (by == "url")
 
 
 def test_taking_down_what_nobody_has_still_keeps_it_out():
@@ -207,7 +207,7 @@ def test_a_retry_may_ask_other_sources(confirmed):
     write_collection(confirmed, 7)
     jobs.drain("collect", pipeline.HANDLERS)
     confirmed.refresh_from_db()
-    assert pipeline.retry(confirmed, sources=["wikimedia", "bing"])
+    assert lifecycle.retry(confirmed, sources=["wikimedia", "bing"])
     confirmed.refresh_from_db()
     assert confirmed.sources == ["wikimedia", "bing"]
     assert (

@@ -16,8 +16,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import psutil
+
 from requests_app.demo.visitor import Visitor
-from requests_app.workers.processes import PROJECT, environment_of, parents, running_pids
+from requests_app.workers.processes import PROJECT, environment_of
 from tests.system.mariadb import free_port
 
 PHOTOGRAPHS = Path("/usr/share/tuxpaint/stamps")
@@ -132,22 +134,21 @@ class Site:
         """Everything that runs for this site: known by the data folder in its environment or on its
         command line.
         """
-        home, parent_of, found = str(self.folder / "data"), parents(), []
-        for pid in running_pids():
-            if pid not in parent_of or (self.gallery is not None and pid == self.gallery.pid):
+        home = str(self.folder / "data")
+        found = []
+        for process in psutil.process_iter():
+            if self.gallery is not None and process.pid == self.gallery.pid:
                 continue
-            environment = environment_of(pid)
+            environment = environment_of(process)
             try:
-                command = (
-                    Path(f"/proc/{pid}/cmdline")
-                    .read_bytes()
-                    .replace(b"\0", b" ")
-                    .decode(errors="replace")
-                )
-            except OSError:
+                if process.status() == psutil.STATUS_ZOMBIE:
+                    continue
+                command = " ".join(process.cmdline())
+                parent = process.ppid()
+            except psutil.Error:
                 continue
             if environment.get("PICAISSO_DATA_DIR") == home or home in command:
-                found.append(Proc(pid, parent_of[pid], command, environment))
+                found.append(Proc(process.pid, parent, command, environment))
         return found
 
     def find(self, is_it: Callable[[Proc], bool]) -> list[Proc]:

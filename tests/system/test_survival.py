@@ -68,8 +68,8 @@ def is_trainer(process: Proc) -> bool:
     )
 
 
-def is_keeper(process: Proc) -> bool:
-    return "requests_app.workers.processes keep" in process.command
+def is_child_supervisor(process: Proc) -> bool:
+    return "requests_app.workers.processes supervise" in process.command
 
 
 def is_main_of(queue: str, site: Site):
@@ -88,15 +88,15 @@ def kill_cluster_main(site: Site) -> None:
 
 
 def kill_worker(site: Site) -> None:
-    keeper = site.wait_for("the keeper", is_keeper)[0]
+    supervisor = site.wait_for("the supervisor", is_child_supervisor)[0]
     site.wait_for("the driver", is_driver)
-    site.find(lambda p: p.pid == keeper.parent)[0].kill()
+    site.find(lambda p: p.pid == supervisor.parent)[0].kill()
 
 
-def kill_keeper(site: Site) -> None:
-    keeper = site.wait_for("the keeper", is_keeper)[0]
+def kill_child_supervisor(site: Site) -> None:
+    supervisor = site.wait_for("the supervisor", is_child_supervisor)[0]
     site.wait_for("the driver", is_driver)
-    keeper.kill()
+    supervisor.kill()
 
 
 def kill_idle_worker(site: Site) -> None:
@@ -145,7 +145,7 @@ VICTIMS = [
     kill_web,
     kill_cluster_main,
     kill_worker,
-    kill_keeper,
+    kill_child_supervisor,
     kill_idle_worker,
     kill_trainer,
     kill_driver,

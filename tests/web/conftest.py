@@ -212,7 +212,7 @@ def operations() -> None:
     """Rows of the tables that belong to no request."""
     SourceHealth.record("bing", "blocked", "Bing asked for a human check.")
     WorkerBeat.objects.create(cluster="collect-1", queue="collect")
-    assert BrowserTurn.take(1, 1, timezone.now() + timedelta(minutes=2))
+    assert BrowserTurn.acquire(1, 1, timezone.now() + timedelta(minutes=2))
     TakenDown.objects.create(
         what=TakenDown.What.SHA256, digest="a" * 64, reason="asked for by its author"
     )

@@ -13,7 +13,7 @@ from django.contrib.auth.models import Permission, User
 from django.urls import NoReverseMatch, reverse
 from django.utils import timezone
 
-from requests_app import pipeline
+from requests_app import lifecycle
 from requests_app.models import (
     ClassifierRequest,
     Job,
@@ -186,7 +186,7 @@ def test_deleting_from_the_list_removes_the_files_too(boss):
 
 def test_what_could_not_be_deleted_from_the_list_is_not_counted_as_done(boss):
     gone, kept = delivered(), delivered()
-    assert pipeline.delete(gone)
+    assert lifecycle.delete(gone)
     act(boss, ClassifierRequest, "delete_everything", gone, kept)
     page = boss.get("/admin/").content.decode()
     assert "1 request deleted." in page

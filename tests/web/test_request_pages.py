@@ -11,7 +11,7 @@ from django.core import signing
 from django.utils import timezone
 from PIL import Image
 
-from requests_app import pipeline
+from requests_app import lifecycle, pipeline
 from requests_app.models import ClassifierRequest, ImageUrl, Job, JobState, Status, WorkerBeat
 from tests.web.conftest import delivered, keep_picture, overtaken, post, running, stopped, submitted
 
@@ -62,7 +62,7 @@ def test_one_wrong_character_makes_a_stranger(client):
 def test_what_was_deleted_is_gone(client, place):
     request = delivered()
     address = request.get_absolute_url()
-    pipeline.delete(request)
+    lifecycle.delete(request)
     response = client.get(address + place)
     assert response.status_code == 410
     assert b"This request is gone" in response.content
@@ -71,7 +71,7 @@ def test_what_was_deleted_is_gone(client, place):
 @pytest.mark.parametrize("action", ACTIONS)
 def test_nothing_can_be_done_with_what_is_gone(holder, action):
     request = delivered()
-    pipeline.delete(request)
+    lifecycle.delete(request)
     assert post(holder, f"{request.get_absolute_url()}{action}").status_code == 410
 
 
@@ -162,7 +162,7 @@ def test_a_used_link_starts_nothing_after_the_end(holder, end):
     )
     path = confirm_path(request)
     if end != "delivered":
-        assert pipeline.cancel(request)
+        assert lifecycle.cancel(request)
     before = (ClassifierRequest.objects.get().status, Job.objects.count())
     response = post(holder, path)
     assert (ClassifierRequest.objects.get().status, Job.objects.count()) == before
@@ -194,7 +194,7 @@ def test_a_link_older_than_a_day_does_not_work(client, monkeypatch):
 def test_the_confirmation_of_what_is_gone_is_gone(client):
     request = submitted()
     path = confirm_path(request)
-    pipeline.delete(request)
+    lifecycle.delete(request)
     assert client.get(path).status_code == 410
 
 
@@ -288,7 +288,7 @@ def test_the_poll_that_finds_the_end_stops_the_polling(client):
 
 def test_a_poller_gets_a_fragment_when_the_request_is_deleted_meanwhile(client):
     request = running()
-    pipeline.delete(request)
+    lifecycle.delete(request)
     response = client.get(f"{request.get_absolute_url()}progress/", headers={"HX-Request": "true"})
     assert response.status_code == 410
     assert response.content.lstrip().startswith(b"<section")

@@ -6,7 +6,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 
-from requests_app import pipeline
+from requests_app import takedowns
 
 
 class Command(BaseCommand):
@@ -21,9 +21,9 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         picture = options["picture"].strip()
         if re.fullmatch(r"https?://\S+", picture, re.IGNORECASE):
-            number = pipeline.take_down(url=picture, reason=options["reason"])
+            number = takedowns.take_down(url=picture, reason=options["reason"])
         elif re.fullmatch(r"[0-9a-fA-F]{64}", picture):
-            number = pipeline.take_down(sha256=picture.lower(), reason=options["reason"])
+            number = takedowns.take_down(sha256=picture.lower(), reason=options["reason"])
         else:
             raise CommandError("Give an http(s) address or a sha256 of 64 hexadecimal digits.")
         self.stdout.write(

@@ -1,0 +1,124 @@
+"""Images that must go: taken out of every request and dataset, and kept out for good."""
+
+from django.db.models import Q
+
+from requests_app import versions
+from requests_app.delivery import dataset_zip
+from requests_app.models import (
+    Artifact,
+    ClassifierRequest,
+    DatasetVersion,
+    Event,
+    ImageState,
+    ImageUrl,
+    Kind,
+    TakenDown,
+    sha256_hex,
+)
+from scraping.reasons import Reason
+from scraping.urls import normalized_url
+from training import run_folder, takedown
+
+
+def taken_down_digests() -> dict[str, list[str]]:
+    """Return what must be kept out, as the ``config.json`` of a collection takes it."""
+    urls = TakenDown.objects.filter(what=TakenDown.What.URL)
+    contents = TakenDown.objects.filter(what=TakenDown.What.SHA256)
+    return {
+        "urls": list(urls.values_list("digest", flat=True)),
+        "hashes": list(contents.values_list("digest", flat=True)),
+    }
+
+
+def take_down(*, url: str = "", sha256: str = "", reason: str = "") -> int:
+    """Remove an image everywhere and keep it out for good; return how many candidates it was.
+
+    The same image under another address is the same image.
+
+    :param url: its address, however it is spelt
+    :param sha256: the digest of its bytes, as received or as delivered
+    """
+    images = ImageUrl.objects.select_related("image_class__request")
+    if url:
+        found = _images_at(url)
+        _keep_out(TakenDown.What.URL, _url_digest(url), reason)
+    else:
+        found = list(images.filter(Q(sha256=sha256) | Q(source_sha256=sha256)))
+        _keep_out(TakenDown.What.SHA256, sha256, reason)
+    contents = {image.sha256 for image in found if image.sha256}
+    for content in contents:
+        _keep_out(TakenDown.What.SHA256, content, reason)
+    found += [image for image in images.filter(sha256__in=contents) if image not in found]
+    for classifier in {image.image_class.request for image in found}:
+        of_this_request = [i for i in found if i.image_class.request_id == classifier.pk]
+        _remove_images(classifier, of_this_request)
+    return len(found)
+
+
+def _images_at(url: str) -> list[ImageUrl]:
+    """Return the candidates whose normalized address is that of ``url``."""
+    digest = _url_digest(url)
+    images = ImageUrl.objects.select_related("image_class__request")
+    return [image for image in images.iterator() if _url_digest(image.image_url) == digest]
+
+
+def _url_digest(url: str) -> str:
+    return sha256_hex(normalized_url(url))
+
+
+def _keep_out(what: TakenDown.What, digest: str, reason: str) -> None:
+    TakenDown.objects.get_or_create(what=what, digest=digest, defaults={"reason": reason})
+
+
+def _remove_images(classifier: ClassifierRequest, images: list[ImageUrl]) -> None:
+    """Take images out of a request: rows, files, frozen manifests, and what was built from them."""
+    kept = [image for image in images if image.state == ImageState.KEPT]
+    files = {image.file for image in images if image.file}
+    for image in images:
+        image.state = ImageState.REJECTED
+        image.reason = Reason.TAKEN_DOWN
+        image.file = ""
+        image.split = ""
+    ImageUrl.objects.bulk_update(images, ["state", "reason", "file", "split"], batch_size=200)
+    versions.count_as_rejected(kept)
+    for folder in (classifier.folder / "collect", *classifier.folder.glob("runs/*")):
+        for file in files:
+            (folder / file).unlink(missing_ok=True)
+    for image in images:
+        (classifier.folder / "thumbnails" / f"{image.pk}.jpg").unlink(missing_ok=True)
+    for version in classifier.versions.all():
+        _rebuild_without(version, files)
+    Event.objects.create(
+        request=classifier,
+        old=classifier.status,
+        new=classifier.status,
+        reason="a picture was taken down",
+    )
+
+
+def _rebuild_without(version: DatasetVersion, files: set[str]) -> None:
+    """Take files out of a version's run folder and build its zips again.
+
+    The model's zip is built again because its report showed them.
+    """
+    if not (version.folder / "manifest.jsonl").exists():
+        return
+    takedown.remove_images(version.folder, files)
+    rows = run_folder.read_manifest(version.folder)
+    for artifact in version.artifacts.filter(kind__in=(Kind.DATASET, Kind.MODEL)):
+        if artifact.kind == Kind.DATASET:
+            versions.freeze_split(version, rows)
+            images = versions.dataset_images(version, rows)
+            made = dataset_zip.build_dataset(version, images, artifact.file)
+        else:
+            made = dataset_zip.build_model(version, artifact.file)
+        Artifact.objects.filter(pk=artifact.pk).update(bytes=made.bytes, sha256=made.sha256)
+
+
+def remove_from_run(version: DatasetVersion) -> None:
+    """Take out of a finished run what was taken down while it was being learned from."""
+    images = ImageUrl.objects.filter(image_class__request=version.request)
+    known = set(images.values_list("file", flat=True))
+    files = {row.file for row in run_folder.read_manifest(version.folder)}
+    if files - known:
+        takedown.remove_images(version.folder, files - known)
