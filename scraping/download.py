@@ -391,7 +391,7 @@ def _list_row(candidate: Candidate, attempt: Attempt, decided: _Decided) -> Imag
         return row
     if decided.has_picture(attempt.image):
         row = rejected(row, Reason.DUPLICATE)
-    return row | {"dhash": f"{attempt.image.hash:016x}"}
+    return row | {"dhash": f"{attempt.image.difference_hash:016x}"}
 
 
 def _round_robin(ranked: list[tuple[int, str]]) -> list[tuple[int, str]]:

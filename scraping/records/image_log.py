@@ -12,7 +12,7 @@ from typing import IO, NotRequired, Self, TypedDict, cast
 from scraping.files import atomic_write, json_line, read_json_lines
 from scraping.reasons import Reason
 from scraping.records.provenance import attribution, license_of
-from scraping.screening.screen import CleanImage
+from scraping.screening.screen import CleanImage, file_name, store
 from scraping.sources.base import Candidate
 
 ImageRecord = TypedDict(
@@ -57,14 +57,12 @@ Key = tuple[str, str]
 
 def image_file(picture: CleanImage) -> str:
     """Return where an image is stored, relative to the folder."""
-    return f"images/{picture.sha256[:16]}.jpg"
+    return f"images/{file_name(picture.sha256)}"
 
 
 def store_image(folder: Path, picture: CleanImage) -> None:
     """Publish the JPEG under its content's name, unless that file is already there."""
-    target = folder / image_file(picture)
-    if not target.exists():
-        atomic_write(target, picture.jpeg)
+    store(picture, folder / "images")
 
 
 def new_record(candidate: Candidate, class_id: str) -> ImageRecord:

@@ -293,7 +293,7 @@ def workers() -> set[int]:
     found = set()
     for pid in descendants(os.getpid()):
         with contextlib.suppress(OSError):
-            if "scraping.screening.screen" in Path(f"/proc/{pid}/cmdline").read_text():
+            if "scraping.screening.worker" in Path(f"/proc/{pid}/cmdline").read_text():
                 found.add(pid)
     return found
 
@@ -323,7 +323,7 @@ def test_without_thumbnails_there_is_the_hash_alone():
     [whole] = pooled([jpeg(1)], PoolSettings(1))
     [quick] = pooled([jpeg(1)], PoolSettings(1), ScreenSettings(32, 512, thumbnails=False))
     assert quick.sha256 == whole.sha256
-    assert (quick.hash ^ whole.hash).bit_count() <= 2
+    assert (quick.difference_hash ^ whole.difference_hash).bit_count() <= 2
     with pytest.raises(ValueError, match="without thumbnails"):
         _ = quick.fingerprint
 
@@ -391,7 +391,7 @@ def test_a_picture_that_takes_too_long_costs_its_time_and_nothing_else():
     bomb = scan_bomb(4000, 4000)
     assert len(bomb) < 400_000
     started = time.monotonic()
-    slow, *others = pooled([bomb, jpeg(1), jpeg(2)], PoolSettings(1, picture_seconds=0.7))
+    slow, *others = pooled([bomb, jpeg(1), jpeg(2)], PoolSettings(1, image_seconds=0.7))
     assert slow == Rejection("not_a_picture", "its decoder failed: it took too long")
     assert all(isinstance(answer, CleanImage) for answer in others)
     assert time.monotonic() - started < 10
@@ -451,7 +451,7 @@ def test_hostile_pictures_leave_a_worker_s_memory_below_its_limit():
 
 
 def test_a_worker_may_not_take_more_memory_than_its_limit():
-    greedy = "import scraping.screening.screen as s; s._limit_decoding(); bytearray(s.MEMORY_LIMIT_BYTES + (64 << 20))"
+    greedy = "import scraping.screening.worker as s; s.limit_decoding(); bytearray(s.MEMORY_LIMIT_BYTES + (64 << 20))"
     done = subprocess.run(
         [sys.executable, "-c", greedy], cwd=repository(), capture_output=True, text=True
     )
