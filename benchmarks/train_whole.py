@@ -34,7 +34,8 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.photographs import ALIVE_OR_NOT, class_folders
-from training.run_folder import STAGES, read_metrics
+from training.metrics import read_metrics
+from training.run_folder import STAGES
 
 ROOT = Path(__file__).resolve().parent.parent
 CACHE = Path(tempfile.gettempdir()) / "picaisso-benchmarks"

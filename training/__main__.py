@@ -28,6 +28,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from training.images.folder import MAX_SIDE, check_max_side, import_folder, write_left_out
+from training.metrics import read_metrics
 from training.phrases import interval, percent, verdict
 from training.predict import (
     BrokenImageError,
@@ -47,7 +48,6 @@ from training.run_folder import (
     inherit_splits,
     read_config,
     read_manifest,
-    read_metrics,
     read_result,
     stopped_result,
     write_config,

@@ -1,179 +1,322 @@
-"""Measures a trained head on pictures it has never seen, with the uncertainty that their number
-leaves.
-"""
+"""Figures of a classifier on images that it has never seen, with their uncertainty; numpy alone."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from typing import Any
+from pathlib import Path
+from typing import Literal, NotRequired, TypedDict, cast
 
 import numpy as np
 from numpy.typing import NDArray
+
+from training.run_folder import RunError, Split, read_json
 
 Floats = NDArray[np.float64]
 Labels = NDArray[np.int64]
 
 CHANCE_P = 0.01  # how rarely guessing may do as well for a model to count as better
-ECE_MINIMUM = 100  # test pictures below which a calibration error says nothing
+ECE_MINIMUM = 100  # test images below which a calibration error says nothing
 _ECE_BINS = 15
-_NORMAL_95 = 1.959963984540054  # two-sided 95 % quantile of the normal distribution
+
+
+class AccuracyShare(TypedDict):
+    """A share of images predicted rightly."""
+
+    accuracy: float
+    interval: list[float]
+    """Low and high end of the 95 % Wilson interval."""
+
+
+class SourceMetrics(AccuracyShare):
+    """What a source's test images say."""
+
+    support: int
+    """How many there are."""
+
+
+class CandidateMetrics(AccuracyShare):
+    """What test and val say of one of the two models that may be delivered."""
+
+    val_loss: float
+    """Log loss in nats."""
+    val_accuracy: float
+    epochs: NotRequired[int]
+    """Of the fine-tuning; the linear head has none."""
+
+
+class ClassMetrics(TypedDict):
+    """What the test images say of one class."""
+
+    precision: float
+    recall: float
+    support: int
+    """How many test images it has."""
+
+
+class Confusion(TypedDict):
+    """How often each class was taken for each."""
+
+    labels: list[str]
+    matrix: list[list[int]]
+    """Rows are true classes, columns predicted ones."""
+
+
+class FalseAlarms(TypedDict):
+    """How many test images, which do show the classes, are called none of them."""
+
+    refused: int
+    tested: int
+    share: float
+    interval: list[float]
+
+
+class CurvePoint(TypedDict):
+    """A point of the learning curve."""
+
+    per_class: int
+    """Images per class learned from."""
+    accuracy: float
+    error: float
+    """Standard error of the accuracy."""
+
+
+class LearningCurve(TypedDict):
+    """How accuracy grows with the number of images."""
+
+    points: list[CurvePoint]
+    more_per_class: int
+    gain: float
+    """Of accuracy with so many images more per class."""
+    sentence: str
+
+
+class Curation(TypedDict):
+    """What became of suspected images."""
+
+    suspects: int
+    treatment: Literal["none", "down-weighted", "left out"]
+    pictures: int
+    """How many training images count less than others."""
+    sentence: str
+
+
+class ClassificationMetrics(TypedDict):
+    """The part of metrics.json that test predictions alone give."""
+
+    accuracy: float
+    interval: list[float]
+    balanced_accuracy: float
+    macro_f1: float
+    per_class: dict[str, ClassMetrics]
+    confusion: Confusion
+    majority_baseline: float
+    """Share of the largest class in test."""
+    better_than_chance: bool
+    ece_before: float | None
+    """Expected calibration error without the temperature; None with few test images."""
+    ece_after: float | None
+
+
+class Metrics(ClassificationMetrics):
+    """All of metrics.json."""
+
+    temperature: float
+    reject_threshold: float
+    """Novelty above which an image counts as none of the classes."""
+    split: dict[Split, int]
+    """Images in each split."""
+    near_duplicate_leaks: int
+    label_issues: int
+    """Images whose label is suspected."""
+    curation: Curation
+    regularisation: float
+    """C of the linear head: the inverse of the regularisation's strength."""
+    delivered: Literal["head", "network"]
+    choice: str
+    """The sentence why."""
+    head: CandidateMetrics
+    network: CandidateMetrics | None
+    by_source: dict[str, SourceMetrics]
+    unknown: FalseAlarms
+    learning_curve: LearningCurve | None
+    shortcuts: dict[str, float]
+    """Image statistic to the balanced accuracy of predicting the class from it alone."""
+    shortcut_warning: str | None
+    seed: int
+    seconds: dict[str, float]
+    """By stage."""
+    device: str
+    backbone: str
+    weights: str
+    arithmetic: str
+    notices: list[str]
+
+
+def read_metrics(run_dir: Path) -> Metrics:
+    """Read `metrics.json` of a finished run; raises RunError where it is unreadable or not whole.
+
+    A run of an earlier version may lack keys that came later; it must have those of the summary.
+    """
+    metrics = read_json(run_dir / "metrics.json")
+    summary = ("accuracy", "interval", "macro_f1", "majority_baseline", "better_than_chance")
+    for key in sorted((*summary, "split", "seconds")):
+        if key not in metrics:
+            raise RunError.unusable(f"metrics.json lacks “{key}”")
+    return cast(Metrics, metrics)
 
 
 def softmax(logits: Floats) -> Floats:
-    """Probabilities along the last axis."""
+    """Return probabilities along the last axis."""
     powers = np.exp(logits - logits.max(axis=-1, keepdims=True))
-    result: Floats = powers / powers.sum(axis=-1, keepdims=True)
-    return result
+    probabilities: Floats = powers / powers.sum(axis=-1, keepdims=True)
+    return probabilities
 
 
 def log_loss(logits: Floats, labels: Labels, smoothing: float = 0.0) -> float:
-    """Mean of `log_losses`."""
+    """Return the mean of `log_losses`."""
     return float(log_losses(logits, labels, smoothing).mean())
 
 
 def log_losses(logits: Floats, labels: Labels, smoothing: float = 0.0) -> Floats:
-    """Negative log likelihood in nats of each label [n], `smoothing` of each spread over the other
-    classes.
+    """Return the negative log likelihood [n] in nats of labels [n] under logits [n, classes].
+
+    `smoothing` of each label is spread over the other classes.
     """
     shifted = logits - logits.max(axis=1, keepdims=True)
-    logs = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
-    own = logs[np.arange(len(labels)), labels]
-    others = (logs.sum(axis=1) - own) / (logits.shape[1] - 1)
-    result: Floats = -((1 - smoothing) * own + smoothing * others)
-    return result
+    log_sums = np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+    log_probabilities = shifted - log_sums
+    own = log_probabilities[np.arange(len(labels)), labels]
+    others = (log_probabilities.sum(axis=1) - own) / (logits.shape[1] - 1)
+    losses: Floats = -((1 - smoothing) * own + smoothing * others)
+    return losses
 
 
 def balanced_accuracy(predicted: Labels, labels: Labels) -> float:
-    """The mean, over the classes that occur in labels [n], of the share of their pictures predicted
-    as such.
-    """
+    """Return the mean recall [0, 1] of the classes that occur in labels [n]."""
     hits = predicted == labels
-    return float(np.mean([hits[labels == label].mean() for label in np.unique(labels)]))
+    recalls = [hits[labels == label].mean() for label in np.unique(labels)]
+    return float(np.mean(recalls))
 
 
-def measure(
+def classification_metrics(
     logits: Floats, labels: Labels, names: Sequence[str], temperature: float
-) -> dict[str, Any]:
-    """Everything of metrics.json that test logits [n, classes] and labels [n] tell."""
+) -> ClassificationMetrics:
+    """Return what test logits [n, classes] and labels [n] say of a model."""
+    tested = len(labels)
     predicted = logits.argmax(axis=1)
     hits = int((predicted == labels).sum())
-    matrix = _confusion(labels, predicted, len(names))
-    recall, precision, f1 = _per_class(matrix)
-    majority = int(matrix.sum(axis=1).max())
-    known = matrix.sum(axis=1) > 0
-    return {
-        "accuracy": hits / len(labels),
-        "interval": list(wilson_interval(hits, len(labels))),
-        "balanced_accuracy": float(recall[known].mean()),
-        "macro_f1": float(f1[known].mean()),
-        "per_class": {
-            name: {
-                "precision": float(precision[i]),
-                "recall": float(recall[i]),
-                "support": int(matrix[i].sum()),
-            }
-            for i, name in enumerate(names)
-        },
-        "confusion": {"labels": list(names), "matrix": matrix.tolist()},
-        "majority_baseline": majority / len(labels),
-        "better_than_chance": binomial_p_value(hits, len(labels), majority / len(labels))
-        < CHANCE_P,
-        "ece_before": expected_calibration_error(softmax(logits), labels),
-        "ece_after": expected_calibration_error(softmax(logits / temperature), labels),
-    }
+
+    matrix = np.zeros((len(names), len(names)), np.int64)
+    np.add.at(matrix, (labels, predicted), 1)
+    support = matrix.sum(axis=1)
+    found = matrix.sum(axis=0)
+    true_positives = matrix.diagonal().astype(np.float64)
+    # 0 where nothing was there to be found, or nothing was predicted.
+    recall = true_positives / np.maximum(support, 1)
+    precision = true_positives / np.maximum(found, 1)
+    f1 = 2 * true_positives / np.maximum(support + found, 1)
+
+    per_class = {}
+    for index, name in enumerate(names):
+        per_class[name] = ClassMetrics(
+            precision=float(precision[index]),
+            recall=float(recall[index]),
+            support=int(support[index]),
+        )
+    occurs = support > 0
+    majority = int(support.max()) / tested
+    return ClassificationMetrics(
+        accuracy=hits / tested,
+        interval=list(wilson_interval(hits, tested)),
+        balanced_accuracy=float(recall[occurs].mean()),
+        macro_f1=float(f1[occurs].mean()),
+        per_class=per_class,
+        confusion=Confusion(labels=list(names), matrix=matrix.tolist()),
+        majority_baseline=majority,
+        better_than_chance=binomial_p_value(hits, tested, majority) < CHANCE_P,
+        ece_before=expected_calibration_error(softmax(logits), labels),
+        ece_after=expected_calibration_error(softmax(logits / temperature), labels),
+    )
 
 
-def candidate(test: Floats, test_labels: Labels, val: Floats, val_labels: Labels) -> dict[str, Any]:
-    """What `head` and `network` of metrics.json say of a model with these logits [n, classes] on
-    test and on val.
+def candidate_metrics(
+    test: Floats, test_labels: Labels, val: Floats, val_labels: Labels
+) -> CandidateMetrics:
+    """Return what logits [n, classes] on test and on val say of a model that may be delivered.
 
-    The val logits must be by a model that has not learned from those pictures, and scaled by its
+    The val logits must be by a model that has not learned from those images, and scaled by its
     temperature.
     """
-    hits = test.argmax(axis=1) == test_labels
-    return _share(hits) | {
-        "val_loss": log_loss(val, val_labels),
-        "val_accuracy": float((val.argmax(axis=1) == val_labels).mean()),
-    }
+    share = _accuracy(test.argmax(axis=1) == test_labels)
+    val_hits = val.argmax(axis=1) == val_labels
+    return CandidateMetrics(
+        accuracy=share["accuracy"],
+        interval=share["interval"],
+        val_loss=log_loss(val, val_labels),
+        val_accuracy=float(val_hits.mean()),
+    )
 
 
-def by_source(
+def accuracy_by_source(
     predicted: Labels, labels: Labels, sources: Sequence[str]
-) -> dict[str, dict[str, Any]]:
-    """Accuracy, interval and support of the test pictures [n] of each source, by name."""
-    hits, named = predicted == labels, np.asarray(sources, dtype=object)
-    found = {name: hits[named == name] for name in sorted(set(sources))}
-    return {name: _share(ours) | {"support": len(ours)} for name, ours in found.items()}
+) -> dict[str, SourceMetrics]:
+    """Return accuracy, interval and support of the test images [n] of each source, by name."""
+    hits = predicted == labels
+    source_of = np.asarray(sources, dtype=object)
+    found = {}
+    for source in sorted(set(sources)):
+        share = _accuracy(hits[source_of == source])
+        support = int((source_of == source).sum())
+        found[source] = SourceMetrics(
+            accuracy=share["accuracy"], interval=share["interval"], support=support
+        )
+    return found
 
 
-def unknown(novelty: Floats, threshold: float) -> dict[str, Any]:
-    """False alarms of "none of these": how many of the test pictures [n], which show the classes,
-    would be refused.
-    """
+def false_alarms(novelty: Floats, threshold: float) -> FalseAlarms:
+    """Return how many test images [n], which do show the classes, "none of these" would refuse."""
     refused = int((novelty > threshold).sum())
     tested = len(novelty)
-    interval = list(wilson_interval(refused, tested))
-    return {"refused": refused, "tested": tested, "share": refused / tested, "interval": interval}
+    return FalseAlarms(
+        refused=refused,
+        tested=tested,
+        share=refused / tested,
+        interval=list(wilson_interval(refused, tested)),
+    )
 
 
 def wilson_interval(hits: int, trials: int) -> tuple[float, float]:
-    """95 % Wilson score interval of a proportion (E. B. Wilson 1927)."""
-    z2 = _NORMAL_95**2
-    centre = (hits + z2 / 2) / (trials + z2)
-    reach = _NORMAL_95 / (trials + z2) * math.sqrt(hits * (trials - hits) / trials + z2 / 4)
-    return max(0.0, centre - reach), min(1.0, centre + reach)
+    """Return the 95 % score interval of a proportion (E. B. Wilson 1927)."""
+    from scipy.stats import binomtest  # type: ignore[import-untyped]
+
+    bounds = binomtest(hits, trials).proportion_ci(confidence_level=0.95, method="wilson")
+    return float(bounds.low), float(bounds.high)
 
 
 def binomial_p_value(hits: int, trials: int, rate: float) -> float:
-    """Exact binomial probability of at least `hits` of `trials` when each succeeds with `rate`."""
-    if hits <= 0 or rate >= 1:
-        return 1.0
-    logs = (
-        math.lgamma(trials + 1)
-        - math.lgamma(k + 1)
-        - math.lgamma(trials - k + 1)
-        + k * math.log(rate)
-        + (trials - k) * math.log1p(-rate)
-        for k in range(hits, trials + 1)
-    )
-    return min(1.0, math.fsum(math.exp(log) for log in logs))
+    """Return the exact probability of at least `hits` of `trials` that each succeed with `rate`."""
+    from scipy.stats import binomtest
+
+    return float(binomtest(hits, trials, rate, alternative="greater").pvalue)
 
 
 def expected_calibration_error(probabilities: Floats, labels: Labels) -> float | None:
-    """Expected calibration error of the likeliest class in 15 equal bins; None below 100
-    pictures.
+    """Return the gap between confidence and accuracy in 15 equal bins; None below 100 images.
+
+    The measure of Naeini, Cooper and Hauskrecht 2015, on the likeliest class.
     """
     if len(labels) < ECE_MINIMUM:
         return None
-    sureness = probabilities.max(axis=1)
+    confidence = probabilities.max(axis=1)
     right = probabilities.argmax(axis=1) == labels
-    bins = np.minimum((sureness * _ECE_BINS).astype(int), _ECE_BINS - 1)
-    gaps = [
-        abs(float(right[bins == b].sum() - sureness[bins == b].sum())) for b in range(_ECE_BINS)
-    ]
-    return sum(gaps) / len(labels)
+    bins = np.minimum((confidence * _ECE_BINS).astype(int), _ECE_BINS - 1)
+    gap = 0.0
+    for number in range(_ECE_BINS):
+        inside = bins == number
+        gap += abs(float(right[inside].sum() - confidence[inside].sum()))
+    return gap / len(labels)
 
 
-def _share(hits: NDArray[np.bool_]) -> dict[str, Any]:
-    return {
-        "accuracy": float(hits.mean()),
-        "interval": list(wilson_interval(int(hits.sum()), len(hits))),
-    }
-
-
-def _confusion(labels: Labels, predicted: Labels, classes: int) -> NDArray[np.int64]:
-    matrix = np.zeros((classes, classes), np.int64)
-    np.add.at(matrix, (labels, predicted), 1)
-    return matrix
-
-
-def _per_class(matrix: NDArray[np.int64]) -> tuple[Floats, Floats, Floats]:
-    """Recall, precision and F1 [classes]; 0 where nothing was there to be found or was
-    predicted.
-    """
-    hits = matrix.diagonal().astype(np.float64)
-    recall = hits / np.maximum(matrix.sum(axis=1), 1)
-    precision = hits / np.maximum(matrix.sum(axis=0), 1)
-    f1 = 2 * hits / np.maximum(matrix.sum(axis=0) + matrix.sum(axis=1), 1)
-    return recall, precision, f1
+def _accuracy(hits: NDArray[np.bool_]) -> AccuracyShare:
+    interval = wilson_interval(int(hits.sum()), len(hits))
+    return AccuracyShare(accuracy=float(hits.mean()), interval=list(interval))

@@ -45,6 +45,7 @@ from training.images.split import (
     find_near_duplicates,
     split_rows,
 )
+from training.metrics import read_metrics
 from training.networks.backbones import BACKBONES, LoadedBackbone, load_backbone
 from training.networks.classifier import ClassifierNetwork
 from training.networks.embeddings import FeatureExtractor, ImageFeatures
@@ -59,7 +60,6 @@ from training.run_folder import (
     check_manifest,
     disk_error,
     read_manifest,
-    read_metrics,
     read_result,
     stopped_result,
     write_config,

@@ -1,5 +1,4 @@
-"""The run folder: what goes in, how it is split, what comes out. No torch: the site's pipeline
-imports this.
+"""The run folder: files in, files out. No torch: the site imports this.
 
 In: `config.json`, `manifest.jsonl`, `images/`. Out: `progress.jsonl`, `checkpoints/`, `model/`,
 `metrics.json` and, last of all, `result.json`. Every file is written beside its name, flushed and
@@ -12,7 +11,6 @@ import dataclasses
 import json
 import os
 import shutil
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,16 +21,6 @@ Split = Literal["train", "val", "test"]
 
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
 STAGES = ("features", "split", "train", "finetune", "evaluate", "export")
-
-_SUMMARY = {
-    "accuracy",
-    "interval",
-    "macro_f1",
-    "majority_baseline",
-    "better_than_chance",
-    "split",
-    "seconds",
-}
 
 
 class RunError(Exception):
@@ -45,8 +33,14 @@ class RunError(Exception):
         self.remedy = remedy
         self.retry = retry
 
+    @classmethod
+    def unusable(cls, what: str) -> RunError:
+        """Return the error for a run folder that must be made again; `what` is a clause."""
+        sentence = what[0].upper() + what[1:] + "."
+        return cls("features", sentence, "Make the run folder again.", retry=False)
+
     def as_json(self) -> dict[str, Any]:
-        """The `error` object of `result.json`."""
+        """Return the `error` object of `result.json`."""
         return {
             "stage": self.stage,
             "reason": self.reason,
@@ -65,7 +59,7 @@ class ClassLabel:
 
 @dataclass(frozen=True)
 class RunConfig:
-    """`config.json`. None means: not said, so the flag, the environment or the default decides."""
+    """`config.json`. Where a value is None, the flag, the environment or the default decides."""
 
     classes: tuple[ClassLabel, ...]
     """In the order of submission, which is the model's output order."""
@@ -75,10 +69,13 @@ class RunConfig:
     device: str | None = None
     """auto, cpu or cuda."""
     time_budget_seconds: float | None = None
-    """More than 0, counted from the start of the stage "train". It bounds the search for the head's regularisation: the
-    first value is always tried, and the search ends at the first fit that would begin too late. What is left of it
-    bounds the fine-tuning. The final fit, reading the pictures, testing and exporting take what they take. A run that
-    meets its budget depends on the clock; any other is determined by its manifest and seed."""
+    """More than 0, counted from the start of the stage "train".
+
+    It bounds the search for the head's regularisation: the first value is always tried, and the
+    search ends at the first fit that would begin too late. What is left of it bounds the
+    fine-tuning. The final fit, reading the images, testing and exporting take what they take. A run
+    that meets its budget depends on the clock; any other is determined by its manifest and seed.
+    """
     finetune: str | None = None
     """auto fine-tunes the network where that can pay; never delivers the linear head."""
     epochs: int | None = None
@@ -95,15 +92,22 @@ class RunConfig:
     """Processor threads to compute with; 0 means one per processor that this process may use."""
 
     def as_json(self) -> dict[str, Any]:
-        """What `config.json` holds: everything that has been said."""
-        said = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        said["classes"] = [{"id": label.id, "name": label.name} for label in self.classes]
-        return {name: value for name, value in said.items() if value is not None}
+        """Return what `config.json` holds: every value that is not None."""
+        values: dict[str, Any] = {}
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if value is not None:
+                values[field.name] = value
+        values["classes"] = [{"id": label.id, "name": label.name} for label in self.classes]
+        return values
 
-    def with_defaults(self, values: Mapping[str, Any]) -> RunConfig:
-        """This configuration with the given values where it says nothing."""
-        unsaid = {name: value for name, value in values.items() if getattr(self, name) is None}
-        return dataclasses.replace(self, **unsaid)
+    def with_defaults(self, defaults: Mapping[str, Any]) -> RunConfig:
+        """Return this configuration with the defaults where a value is None."""
+        missing = {}
+        for name, value in defaults.items():
+            if getattr(self, name) is None:
+                missing[name] = value
+        return dataclasses.replace(self, **missing)
 
 
 @dataclass(frozen=True)
@@ -118,16 +122,16 @@ class ImageRow:
     source: str = ""
     license: str = ""
     split: Split | None = None
-    """None before training has split; afterwards None means left out."""
+    """None before the split is made; afterwards None means left out."""
     group: int | None = None
-    """Near copies share one."""
+    """Near-duplicates share one."""
     credit: str = ""
-    """Who made the picture and under which licence, as a sentence."""
+    """Who made the image and under which licence, as a sentence."""
     page_url: str = ""
-    """Where the picture was found."""
+    """Where the image was found."""
 
     def as_json(self) -> dict[str, Any]:
-        """The line's object."""
+        """Return the line's object."""
         row = dataclasses.asdict(self)
         return {"file": row.pop("file"), "class": row.pop("class_id"), **row}
 
@@ -135,12 +139,14 @@ class ImageRow:
 def write_run(
     run_dir: Path, config: RunConfig, rows: Sequence[ImageRow], images_from: Path
 ) -> None:
-    """Make a run folder. `images_from / row.file` is linked in, or copied where linking fails. Can
-    be repeated.
+    """Make a run folder; can be repeated.
+
+    `images_from / row.file` is linked in, or copied where linking fails. Raises RunError for a
+    manifest that no training could use.
     """
     check_manifest(config, rows)
     for row in rows:
-        _bring(images_from / row.file, run_dir / row.file)
+        _link_or_copy(images_from / row.file, run_dir / row.file)
     write_config(run_dir, config)
     write_manifest(run_dir, rows)
 
@@ -152,23 +158,25 @@ def write_config(run_dir: Path, config: RunConfig) -> None:
 
 def write_manifest(run_dir: Path, rows: Iterable[ImageRow]) -> None:
     """Write `manifest.jsonl`."""
-    write_text(run_dir / "manifest.jsonl", "".join(_line(row.as_json()) for row in rows))
+    lines = [_json_line(row.as_json()) for row in rows]
+    write_text(run_dir / "manifest.jsonl", "".join(lines))
 
 
 def read_config(run_dir: Path) -> RunConfig:
     """Read and check `config.json`; raises RunError with what is wrong in it."""
-    values = _read_json(run_dir / "config.json")
+    values = read_json(run_dir / "config.json")
     known = {field.name for field in dataclasses.fields(RunConfig)}
     unknown = sorted(set(values) - known)
     if unknown:
-        raise _unusable(f"config.json has the unknown key “{unknown[0]}”")
+        raise RunError.unusable(f"config.json has the unknown key “{unknown[0]}”")
+    labels = []
     try:
-        labels = tuple(
-            ClassLabel(str(label["id"]), str(label["name"])) for label in values.pop("classes")
-        )
+        for label in values.pop("classes"):
+            labels.append(ClassLabel(str(label["id"]), str(label["name"])))
     except (KeyError, TypeError) as error:
-        raise _unusable("config.json must list its classes, each with id and name") from error
-    return RunConfig(classes=labels, **values)
+        reason = "config.json must list its classes, each with id and name"
+        raise RunError.unusable(reason) from error
+    return RunConfig(classes=tuple(labels), **values)
 
 
 def read_manifest(run_dir: Path) -> list[ImageRow]:
@@ -177,15 +185,15 @@ def read_manifest(run_dir: Path) -> list[ImageRow]:
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, ValueError) as error:
-        raise _unusable("the run folder has no readable manifest.jsonl") from error
-    return [_row(number, line) for number, line in enumerate(lines, 1) if line.strip()]
+        raise RunError.unusable("the run folder has no readable manifest.jsonl") from error
+    return [_image_row(number, line) for number, line in enumerate(lines, 1) if line.strip()]
 
 
 def read_result(run_dir: Path) -> dict[str, Any] | None:
-    """`result.json`, or None while the run has not ended; one without sense counts as none, as the
-    next run mends it.
+    """Read `result.json`; None while the run has not ended.
 
-    Raises RunError where the disk does not let it be read.
+    A damaged file counts as none, as the next run mends it. Raises RunError where the disk does not
+    let it be read.
     """
     try:
         result = json.loads((run_dir / "result.json").read_text(encoding="utf-8"))
@@ -195,83 +203,88 @@ def read_result(run_dir: Path) -> dict[str, Any] | None:
         raise disk_error("features", error) from error
     except ValueError:
         return None
-    return result if isinstance(result, dict) and isinstance(result.get("ok"), bool) else None
+    if isinstance(result, dict) and isinstance(result.get("ok"), bool):
+        return result
+    return None
 
 
-def read_metrics(run_dir: Path) -> dict[str, Any]:
-    """`metrics.json` of a finished run; raises RunError where it cannot be read or is not whole."""
-    metrics = _read_json(run_dir / "metrics.json")
-    lacking = sorted(_SUMMARY - set(metrics))
-    if lacking:
-        raise _unusable(f"metrics.json lacks “{lacking[0]}”")
-    return metrics
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a file of the run folder that holds one JSON object; raises RunError."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise RunError.unusable(f"the run folder has no readable {path.name}") from error
+    if not isinstance(value, dict):
+        raise RunError.unusable(f"{path.name} must hold one JSON object")
+    return value
 
 
 def append_json_line(path: Path, value: Mapping[str, Any]) -> None:
-    """Append one line of JSON. A line that was cut off before it ends first, so that readers lose
-    that one alone.
+    """Append one line of JSON.
+
+    A line that was cut off before is ended first, so that readers lose that one alone.
     """
     with path.open("ab+") as file:
-        file.seek(max(0, file.seek(0, os.SEEK_END) - 1))
-        cut_off = file.read() not in (b"", b"\n")
-        file.write(b"\n" * cut_off + _line(value).encode())
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(0, size - 1))
+        last_byte = file.read()
+        if last_byte not in (b"", b"\n"):
+            file.write(b"\n")
+        file.write(_json_line(value).encode())
 
 
 def disk_error(stage: str, error: OSError) -> RunError:
-    """What to tell the user when the disk refuses; names the file, but not where on this machine it
-    lies.
+    """Return the error for the user where the disk refuses.
+
+    It names the file, but not where on this machine it lies.
     """
     name = Path(os.fsdecode(error.filename)).name if error.filename else "a file"
     reason = f"The disk refused {name}: {error.strerror or error}."
-    return RunError(
-        stage,
-        reason,
-        "See that the folder may be written and has room, and start again.",
-        retry=True,
-    )
+    remedy = "See that the folder may be written and has room, and start again."
+    return RunError(stage, reason, remedy, retry=True)
 
 
 def stopped_result(stage: str) -> dict[str, Any]:
-    """`result.json` of a run that was asked to stop."""
+    """Return `result.json` of a run that was asked to stop."""
     remedy = "Start it again: it goes on where it was."
-    return {
-        "ok": False,
-        "error": RunError(stage, "The training was stopped.", remedy, retry=True).as_json(),
-    }
+    error = RunError(stage, "The training was stopped.", remedy, retry=True)
+    return {"ok": False, "error": error.as_json()}
 
 
 def check_manifest(config: RunConfig, rows: Sequence[ImageRow]) -> None:
-    """Refuse what no training could use: fewer than two classes, pictures of unknown classes, a
-    picture twice.
+    """Refuse what no training could use; raises RunError.
+
+    That is fewer than two classes, two of one name, images of unknown classes, an image twice.
     """
     ids = [label.id for label in config.classes]
     names = [label.name for label in config.classes]
     if len(ids) < 2:
-        raise RunError(
-            "features",
-            "A classifier needs at least two classes.",
-            "Add another class and start again.",
-            retry=False,
-        )
+        reason = "A classifier needs at least two classes."
+        raise RunError("features", reason, "Add another class and start again.", retry=False)
     if len(set(ids)) < len(ids) or len(set(names)) < len(names):
-        raise _unusable("two classes have the same id or the same name")
+        raise RunError.unusable("two classes have the same id or the same name")
+    files = set()
     for row in rows:
         if row.class_id not in ids:
-            raise _unusable(f"{row.file} belongs to the unknown class “{row.class_id}”")
-    twice = [file for file, count in Counter(row.file for row in rows).items() if count > 1]
-    if twice:
-        raise _unusable(f"{twice[0]} stands in manifest.jsonl twice")
+            raise RunError.unusable(f"{row.file} belongs to the unknown class “{row.class_id}”")
+    for row in rows:
+        if row.file in files:
+            raise RunError.unusable(f"{row.file} stands in manifest.jsonl twice")
+        files.add(row.file)
 
 
 def inherit_splits(rows: Sequence[ImageRow], earlier: Sequence[ImageRow]) -> list[ImageRow]:
-    """The rows with the part that an earlier manifest gave the same file, whatever its class is
-    called now.
+    """Return the rows with the split that an earlier manifest gave the same file.
 
-    So a test picture stays one in every later version of a dataset, and its results can be
-    compared.
+    Its class may be called otherwise by now. So a test image stays one in every later version of a
+    dataset, and results can be compared.
     """
-    known = {row.sha256: row.split for row in earlier}
-    return [dataclasses.replace(row, split=known.get(row.sha256, row.split)) for row in rows]
+    earlier_splits = {row.sha256: row.split for row in earlier}
+    inherited = []
+    for row in rows:
+        split = earlier_splits.get(row.sha256, row.split)
+        inherited.append(dataclasses.replace(row, split=split))
+    return inherited
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -305,7 +318,7 @@ def write_text(path: Path, text: str) -> None:
         file.write(text.encode())
 
 
-def _bring(source: Path, target: Path) -> None:
+def _link_or_copy(source: Path, target: Path) -> None:
     if target.exists():
         return
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -316,34 +329,20 @@ def _bring(source: Path, target: Path) -> None:
             shutil.copyfileobj(original, file)
 
 
-def _line(value: Mapping[str, Any]) -> str:
+def _json_line(value: Mapping[str, Any]) -> str:
     return json.dumps(value, ensure_ascii=False) + "\n"
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise _unusable(f"the run folder has no readable {path.name}") from error
-    if not isinstance(value, dict):
-        raise _unusable(f"{path.name} must hold one JSON object")
-    return value
-
-
-def _row(number: int, line: str) -> ImageRow:
+def _image_row(number: int, line: str) -> ImageRow:
+    where = f"line {number} of manifest.jsonl"
     try:
         values = json.loads(line)
         row = ImageRow(class_id=values.pop("class"), **values)
-        place = Path(row.file)
+        path = Path(row.file)
     except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise _unusable(f"line {number} of manifest.jsonl is not a picture's row") from error
+        raise RunError.unusable(f"{where} is not a picture's row") from error
     if row.split not in (None, *SPLITS):
-        raise _unusable(f"line {number} of manifest.jsonl has the unknown split “{row.split}”")
-    if place.is_absolute() or ".." in place.parts:
-        raise _unusable(f"line {number} of manifest.jsonl points outside the run folder")
+        raise RunError.unusable(f"{where} has the unknown split “{row.split}”")
+    if path.is_absolute() or ".." in path.parts:
+        raise RunError.unusable(f"{where} points outside the run folder")
     return row
-
-
-def _unusable(what: str) -> RunError:
-    sentence = what[0].upper() + what[1:] + "."
-    return RunError("features", sentence, "Make the run folder again.", retry=False)

@@ -14,7 +14,7 @@ import numpy as np
 from training.evaluation.results import Results
 from training.fitting.label_issues import Suspect
 from training.images.split import split_rows
-from training.metrics import by_source, measure, softmax, unknown
+from training.metrics import accuracy_by_source, classification_metrics, false_alarms, softmax
 from training.predict import Outputs
 from training.run_folder import ClassLabel, ImageRow, RunConfig, read_config, read_manifest
 
@@ -33,13 +33,13 @@ def results_of(run: Path, names: Sequence[str] = NAMES, **metrics: Any) -> Resul
     logits = 0.5 * right + random.normal(size=(len(rows), len(names)))
     novelty = random.gamma(9, 0.05, len(rows))
     tested = np.array([row.split == "test" for row in rows])
-    measured = measure(logits[tested], labels[tested], list(names), 1.0)
+    measured = classification_metrics(logits[tested], labels[tested], list(names), 1.0)
     said = logits.argmax(axis=1)
     found = metrics_of(measured, rows) | {
-        "by_source": by_source(
+        "by_source": accuracy_by_source(
             said[tested], labels[tested], [row.source for row in np.array(rows)[tested]]
         ),
-        "unknown": unknown(novelty[tested], 0.7),
+        "unknown": false_alarms(novelty[tested], 0.7),
     }
     doubtful = np.argsort(softmax(logits)[np.arange(len(rows)), labels])[:7]
     suspects = [

@@ -5,13 +5,13 @@ from sklearn.metrics import balanced_accuracy_score, f1_score, log_loss, precisi
 
 from training.fitting.selection import CHOICE_MINIMUM, choose
 from training.metrics import (
+    accuracy_by_source,
     binomial_p_value,
-    by_source,
-    candidate,
+    candidate_metrics,
+    classification_metrics,
     expected_calibration_error,
-    measure,
+    false_alarms,
     softmax,
-    unknown,
     wilson_interval,
 )
 
@@ -46,7 +46,7 @@ def test_metrics_agree_with_scikit_learn() -> None:
     random = np.random.default_rng(2)
     labels = random.choice(3, size=150, p=[0.6, 0.3, 0.1])
     logits = random.standard_normal((150, 3)) + 1.5 * np.eye(3)[labels]
-    metrics = measure(logits, labels, ["a", "b", "c"], temperature=1.5)
+    metrics = classification_metrics(logits, labels, ["a", "b", "c"], temperature=1.5)
     predicted = logits.argmax(axis=1)
     assert metrics["balanced_accuracy"] == pytest.approx(balanced_accuracy_score(labels, predicted))
     assert metrics["macro_f1"] == pytest.approx(f1_score(labels, predicted, average="macro"))
@@ -65,7 +65,7 @@ def test_metrics_agree_with_scikit_learn() -> None:
 def test_a_model_that_always_names_the_largest_class_is_no_better_than_chance() -> None:
     labels = np.array([0] * 15 + [1] * 5)
     logits = np.tile([1.0, 0.0], (20, 1))
-    metrics = measure(logits, labels, ["a", "b"], 1.0)
+    metrics = classification_metrics(logits, labels, ["a", "b"], 1.0)
     assert metrics["better_than_chance"] is False
     assert metrics["accuracy"] == metrics["majority_baseline"] == 0.75
     assert metrics["per_class"]["b"] == {"precision": 0.0, "recall": 0.0, "support": 5}
@@ -81,7 +81,7 @@ def test_the_calibration_error_is_the_gap_between_sureness_and_hits() -> None:
 def test_each_source_is_judged_by_its_own_test_pictures() -> None:
     labels = np.array([0, 0, 1, 1, 0, 1])
     predicted = np.array([0, 1, 1, 1, 0, 0])
-    found = by_source(predicted, labels, ["bing", "bing", "bing", "bing", "", ""])
+    found = accuracy_by_source(predicted, labels, ["bing", "bing", "bing", "bing", "", ""])
     assert list(found) == ["", "bing"]
     assert found["bing"] == {
         "accuracy": 0.75,
@@ -94,7 +94,7 @@ def test_each_source_is_judged_by_its_own_test_pictures() -> None:
 def test_refused_test_pictures_are_counted_beyond_the_threshold_only() -> None:
     novelty = np.array([0.1, 0.5, 0.50001, 0.9, 0.2, 0.3, 0.4, 0.1, 0.1, 0.1])
     expected = {"refused": 2, "tested": 10, "share": 0.2, "interval": list(wilson_interval(2, 10))}
-    assert unknown(novelty, 0.5) == expected
+    assert false_alarms(novelty, 0.5) == expected
 
 
 def answers(rightness: float, size: int = 80) -> tuple[np.ndarray, np.ndarray]:
@@ -106,7 +106,7 @@ def answers(rightness: float, size: int = 80) -> tuple[np.ndarray, np.ndarray]:
 
 def test_a_candidate_is_described_by_its_test_and_val_answers() -> None:
     (test, test_labels), (val, val_labels) = answers(0.9, 40), answers(0.75)
-    told = candidate(test, test_labels, val, val_labels)
+    told = candidate_metrics(test, test_labels, val, val_labels)
     assert told["accuracy"] == 0.9 and told["interval"] == list(wilson_interval(36, 40))
     assert told["val_accuracy"] == 0.75
     assert told["val_loss"] == pytest.approx(log_loss(val_labels, softmax(val)))

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from training.images.split import MINIMUM_PER_SPLIT, split_rows
+from training.metrics import read_metrics
 from training.run_folder import (
     SPLITS,
     ClassLabel,
@@ -20,7 +21,6 @@ from training.run_folder import (
     inherit_splits,
     read_config,
     read_manifest,
-    read_metrics,
     read_result,
     write_json,
     write_run,

@@ -14,7 +14,7 @@ from training.duplicates import fingerprint, group_by_pairs, near_duplicate_pair
 from training.fitting.linear_head import Samples, fit_head
 from training.images.folder import import_folder
 from training.images.split import split_rows
-from training.metrics import measure
+from training.metrics import classification_metrics
 from training.networks.backbones import BACKBONES, load_backbone
 from training.networks.classifier import ClassifierNetwork
 from training.networks.embeddings import embed_images
@@ -73,7 +73,7 @@ def figures_on_noise(embeddings: np.ndarray, groups: list[int], seed: int) -> di
     test = splits == "test"
     fitted = fit_head(samples.take(~test), seed, no_progress)
     logits = fitted.head.logits(embeddings[test])
-    return measure(logits, labels[test], ["this", "that"], fitted.temperature)
+    return classification_metrics(logits, labels[test], ["this", "that"], fitted.temperature)
 
 
 def test_two_classes_of_noise_are_not_told_apart(

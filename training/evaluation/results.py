@@ -20,7 +20,15 @@ from training.fitting.label_issues import (
     rank_suspects,
 )
 from training.fitting.linear_head import LinearHead, fit_with_c
-from training.metrics import Floats, Labels, balanced_accuracy, by_source, measure, softmax, unknown
+from training.metrics import (
+    Floats,
+    Labels,
+    accuracy_by_source,
+    balanced_accuracy,
+    classification_metrics,
+    false_alarms,
+    softmax,
+)
 from training.progress import Progress
 from training.run_folder import SPLITS, ImageRow
 
@@ -196,7 +204,7 @@ def _metrics(
         return fit_with_c(samples.take(indices), fitted.c)
 
     weighting = choice.head.weighting
-    return measure(model.test_logits, labels, names, model.temperature) | {
+    return classification_metrics(model.test_logits, labels, names, model.temperature) | {
         "temperature": model.temperature,
         "reject_threshold": model.reject_threshold,
         "split": {split: len(images.indices(split)) for split in SPLITS},
@@ -207,8 +215,8 @@ def _metrics(
         "choice": choice.sentence,
         "head": choice.head_metrics,
         "network": choice.network_metrics,
-        "by_source": by_source(predicted, labels, [sources[index] for index in test]),
-        "unknown": unknown(model.novelty[test], model.reject_threshold),
+        "by_source": accuracy_by_source(predicted, labels, [sources[index] for index in test]),
+        "unknown": false_alarms(model.novelty[test], model.reject_threshold),
         "learning_curve": learning_curve(samples, images.seed, fit, report),
         "shortcuts": shortcuts,
         "shortcut_warning": shortcut_warning(shortcuts, accuracy, class_counts),

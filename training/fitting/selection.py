@@ -36,7 +36,7 @@ from training.fitting.linear_head import (
     fit_with_c,
 )
 from training.fitting.relevance import out_of_fold_novelty, reject_threshold
-from training.metrics import Floats, Labels, candidate, softmax
+from training.metrics import CandidateMetrics, Floats, Labels, candidate_metrics, softmax
 from training.networks.classifier import ClassifierNetwork
 from training.networks.embeddings import FeatureExtractor, ImageFeatures
 from training.networks.novelty import choose_references
@@ -126,9 +126,9 @@ class Choice:
     sentence: str
     """Why."""
     model: DeliveredModel
-    head_metrics: dict[str, Any]
+    head_metrics: CandidateMetrics
     """`head` of metrics.json."""
-    network_metrics: dict[str, Any] | None
+    network_metrics: CandidateMetrics | None
     """`network` of metrics.json."""
     pretrained_novelty: Floats
     """[n] by the pretrained network and the head, which have seen no image that is judged."""
@@ -208,7 +208,7 @@ def choose_candidate(
     with_head = _deliver_head(images, extractor, head)
     logits = head.from_train.logits(images.embeddings[val])
     calibrated = logits / find_temperature(logits, val_labels)
-    head_metrics = candidate(with_head.test_logits, test_labels, calibrated, val_labels)
+    head_metrics = candidate_metrics(with_head.test_logits, test_labels, calibrated, val_labels)
     if isinstance(tuned, str):
         return Choice(
             name="head",
@@ -224,7 +224,7 @@ def choose_candidate(
     test_logits = _logits(tuned.network, test_embeddings)
     epochs = tuned.trained.epochs
     calibrated = tuned.trained.val_logits / tuned.temperature
-    network_metrics = candidate(test_logits, test_labels, calibrated, val_labels)
+    network_metrics = candidate_metrics(test_logits, test_labels, calibrated, val_labels)
     network_metrics["epochs"] = len(epochs)
     name, sentence = choose(head_metrics, network_metrics, len(val))
     model = with_head

@@ -6,13 +6,18 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-IMAGE_STATISTICS = ("width", "height", "brightness", "sharpness")  # the columns of Results.traits
+IMAGE_STATISTICS = (
+    "width",
+    "height",
+    "brightness",
+    "sharpness",
+)  # the columns of Results.statistics
 # pixels of the shorter side of the copy that is looked at; size itself must not look like sharpness
 _SIDE = 128
 _LONGEST = 4  # the longer side of the copy is at most so many times as long
 
 
-def traits(picture: Image.Image) -> NDArray[np.float32]:
+def image_statistics(picture: Image.Image) -> NDArray[np.float32]:
     """Width and height in pixels, mean brightness (0 to 255) and sharpness of an RGB picture:
     float32 [4].
 

@@ -21,7 +21,7 @@ from PIL import Image
 
 from training.duplicates import Fingerprint, fingerprint
 from training.images.decode import BrokenImageError, as_array, read_image
-from training.images.statistics import traits
+from training.images.statistics import image_statistics
 from training.networks.catalogue import CROP
 from training.networks.classifier import PREPROCESSING, ClassifierNetwork
 from training.networks.image_cache import ImageCache
@@ -69,7 +69,7 @@ class _Known:
 
     embedding: NDArray[np.float32]
     fingerprint: Fingerprint
-    traits: NDArray[np.float32]
+    statistics: NDArray[np.float32]
 
 
 _Result = _Known | str
@@ -149,7 +149,7 @@ class FeatureExtractor:
             if item.picture is None:
                 results.append(item.reason)
                 continue
-            known = _Known(next(vectors), fingerprint(item.picture), traits(item.picture))
+            known = _Known(next(vectors), fingerprint(item.picture), image_statistics(item.picture))
             _store(folder, row, known)
             results.append(known)
         return results
@@ -221,7 +221,9 @@ def _collected(
         rows=[place for place, result in enumerate(results) if isinstance(result, _Known)],
         embeddings=np.array([item.embedding for item in known], np.float32).reshape(-1, dimension),
         fingerprints=[item.fingerprint for item in known],
-        statistics=np.array([item.traits for item in known], np.float32).reshape(len(known), -1),
+        statistics=np.array([item.statistics for item in known], np.float32).reshape(
+            len(known), -1
+        ),
         broken={
             row.file: result
             for row, result in zip(rows, results, strict=True)
@@ -242,7 +244,11 @@ def _store(folder: Path, row: ImageRow, known: _Known) -> None:
     hashes = np.array([known.fingerprint.hash, known.fingerprint.mirror_hash], np.uint64)
     thumbnails = np.frombuffer(known.fingerprint.thumbnails, np.uint8)
     np.savez(
-        stream, embedding=known.embedding, hashes=hashes, thumbnails=thumbnails, traits=known.traits
+        stream,
+        embedding=known.embedding,
+        hashes=hashes,
+        thumbnails=thumbnails,
+        traits=known.statistics,
     )
     with atomic_write(_entry(folder, row), durable=False) as file:
         file.write(stream.getvalue())
