@@ -217,10 +217,10 @@ def _fit(options: argparse.Namespace, environment: Mapping[str, str]) -> int:
             from training.finetuning.distributed import DistributedContext
             from training.run import (
                 Control,
-                fit_among,
+                fit_distributed,
             )  # torch takes seconds to load, so only where it is needed
 
-            result = fit_among(
+            result = fit_distributed(
                 folder, config, listen, Control(DistributedContext(**processes), stop)
             )
     if not result["ok"]:

@@ -9,7 +9,7 @@ import pytest
 
 from training.images.split import NearDuplicates
 from training.progress import Run, Stopped, StopRequest
-from training.run import _split
+from training.run import _freeze_split
 from training.run_folder import ClassLabel, ImageRow, RunConfig
 
 CONFIG = RunConfig(classes=(ClassLabel("c001", "corgi"), ClassLabel("c002", "fox")))
@@ -98,4 +98,4 @@ def test_a_split_that_an_earlier_attempt_made_stays_as_it_is(tmp_path: Path) -> 
     copies = NearDuplicates(
         pairs=[(3, 9)], groups={place: row.group for place, row in enumerate(rows)}
     )
-    assert _split(Run(tmp_path, CONFIG), rows, copies) == rows
+    assert _freeze_split(Run(tmp_path, CONFIG), rows, copies) == rows
