@@ -90,18 +90,20 @@ def neighbour_votes(voters: Samples, images: Samples) -> Floats:
     """
     deviation = voters.embeddings.std(axis=0)
     scale = 1 / (deviation + deviation.mean() + 1e-12)
-    cosines = _unit(images.embeddings * scale) @ _unit(voters.embeddings * scale).T
-    duplicates = images.groups[:, None] == voters.groups[None, :]
-    cosines[duplicates] = 0.0
+    directions = _unit(images.embeddings * scale)
+    cosines = directions @ _unit(voters.embeddings * scale).T
+    is_duplicate = np.equal.outer(images.groups, voters.groups)
+    cosines[is_duplicate] = 0.0
     count = min(_NEIGHBOURS, len(voters.labels))
-    nearest = np.argpartition(-cosines, count - 1, axis=1)[:, :count]
-    similarity = np.maximum(np.take_along_axis(cosines, nearest, axis=1), 0.0)
-    weights = similarity.astype(np.float64) ** 2
+    order = np.argpartition(-cosines, count - 1, axis=1)
+    nearest = order[:, :count]
+    similarities = np.take_along_axis(cosines, nearest, axis=1)
+    weights = np.maximum(similarities, 0.0).astype(np.float64) ** 2
     labels = voters.labels[nearest]
-    votes = np.empty((len(images.labels), voters.classes))
+    votes = np.full((len(cosines), voters.classes), 1e-6)
     for label in range(voters.classes):
-        votes[:, label] = (weights * (labels == label)).sum(axis=1)
-    votes += 1e-6
+        for_label = weights * (labels == label)
+        votes[:, label] += for_label.sum(axis=1)
     shares: Floats = votes / votes.sum(axis=1, keepdims=True)
     return shares
 
@@ -130,11 +132,12 @@ def find_label_issues(pred_probs: Floats, labels: Labels) -> NDArray[np.bool_]:
     for label in np.unique(labels):
         thresholds[label] = pred_probs[labels == label, label].mean()
     claims = np.where(pred_probs >= thresholds, pred_probs, -np.inf)
-    own = pred_probs[np.arange(len(labels)), labels]
-    claimed_by_other = claims.argmax(axis=1) != labels
-    claimed_by_other &= claims.max(axis=1) > own
-    scores = label_issue_scores(pred_probs, labels)
-    issues: NDArray[np.bool_] = claimed_by_other | (scores >= _CERTAIN_ISSUE)
+    strongest = claims.argmax(axis=1)
+    own, _, _ = _own_and_strongest_other(pred_probs, labels)
+    likelier = claims.max(axis=1) > own
+    certain = label_issue_scores(pred_probs, labels) >= _CERTAIN_ISSUE
+    issues: NDArray[np.bool_] = (strongest != labels) & likelier
+    issues |= certain
     return issues
 
 
@@ -177,7 +180,7 @@ def choose_weighting(
     it lowers the held-out loss by more than twice its standard error and brings at least two more
     hits: one is often chance.
     """
-    suspected = _lightable(pred_probs, samples.labels) & in_train
+    suspected = _weightable_issues(pred_probs, samples.labels) & in_train
     count = int(suspected.sum())
     if not count:
         return equal_weighting(samples, "No training picture is suspected, so all count alike.")
@@ -219,18 +222,18 @@ def equal_weighting(samples: Samples, sentence: str) -> SampleWeighting:
     return SampleWeighting("none", np.ones(len(samples.labels)), sentence)
 
 
-def _lightable(pred_probs: Floats, labels: Labels) -> NDArray[np.bool_]:
+def _weightable_issues(pred_probs: Floats, labels: Labels) -> NDArray[np.bool_]:
     """Return the label issues [n] that may count less.
 
     Not those of a class of which more than half are issues: it would vanish.
     """
     issues = find_label_issues(pred_probs, labels)
-    lightable = issues.copy()
+    weightable = issues.copy()
     for label in np.unique(labels):
         members = labels == label
         if issues[members].mean() > _MOST_OF_A_CLASS:
-            lightable[members] = False
-    return lightable
+            weightable[members] = False
+    return weightable
 
 
 def _out_of_fold_logits_by_weighting(
@@ -242,7 +245,7 @@ def _out_of_fold_logits_by_weighting(
     for train, held_out in cut_folds(samples.labels, samples.groups, seed):
         learned = samples.take(train)
         pred_probs = out_of_fold_probabilities(learned, c, seed, repeats=1)
-        suspected = _lightable(pred_probs, learned.labels)
+        suspected = _weightable_issues(pred_probs, learned.labels)
         unseen = samples.embeddings[held_out]
         for name, weight in _WEIGHTINGS.items():
             weights = np.where(suspected, weight, 1.0)
@@ -262,8 +265,10 @@ def _losses_and_hits(logits: Floats, labels: Labels) -> tuple[Floats, int]:
 def _out_of_fold_logits(samples: Samples, c: float, seed: int) -> Floats:
     logits = np.zeros((len(samples.labels), samples.classes))
     for train, held_out in cut_folds(samples.labels, samples.groups, seed):
-        head = fit_with_c(samples.take(train), c)
-        logits[held_out] = head.logits(samples.embeddings[held_out])
+        learned = samples.take(train)
+        head = fit_with_c(learned, c)
+        unseen = samples.embeddings[held_out]
+        logits[held_out] = head.logits(unseen)
     return logits
 
 
@@ -273,10 +278,12 @@ def _own_and_strongest_other(pred_probs: Floats, labels: Labels) -> tuple[Floats
     [n] each.
     """
     rows = np.arange(len(labels))
+    own = pred_probs[rows, labels]
     others = pred_probs.copy()
     others[rows, labels] = -1.0
     strongest = others.argmax(axis=1)
-    return pred_probs[rows, labels], others[rows, strongest], strongest
+    strongest_other = others[rows, strongest]
+    return own, strongest_other, strongest
 
 
 def _unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
