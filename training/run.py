@@ -18,7 +18,7 @@ from typing import Any, cast
 import numpy as np
 import torch
 
-from training.evaluation.results import Results, collect_results, suspects_as_lines
+from training.evaluation.results import Results, RunMetrics, collect_results, suspects_as_lines
 from training.explanations import write_neighbours
 from training.export.model_folder import Predict, TrainedModel, export_model
 from training.export.report import Origin, write_report
@@ -402,14 +402,15 @@ def _evaluate(
 ) -> Results:
     """Return what is known of the chosen model, and write `suspects.jsonl`."""
     names = [label.name for label in run.config.classes]
-    results, scores = collect_results(images, choice, names, run.report)
-    results.metrics.update(
+    run_metrics = RunMetrics(
         weights=loaded.weights,
         backbone=loaded.backbone.name,
         device=str(extractor.network.temperature.device),
         arithmetic=extractor.precision.name,
         notices=run.notices,
+        seconds=run.spent(),
     )
+    results, scores = collect_results(images, choice, names, run_metrics, run.report)
     write_text(run.folder / "suspects.jsonl", suspects_as_lines(results, scores, names))
     return results
 

@@ -11,14 +11,13 @@ the answer can be trusted.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from training.fitting.linear_head import LinearHead, Samples
 from training.images.split import cut_folds
-from training.metrics import Floats, Labels
+from training.metrics import CurvePoint, Floats, Labels, LearningCurve
 from training.progress import Progress
 
 MINIMUM_IMAGES = 300  # below this the points lie within each other's noise
@@ -37,9 +36,7 @@ Fit = Callable[[Labels], LinearHead]
 """Fits a head on the samples at the given indices, always with the same C."""
 
 
-def learning_curve(
-    samples: Samples, seed: int, fit: Fit, report: Progress
-) -> dict[str, Any] | None:
+def learning_curve(samples: Samples, seed: int, fit: Fit, report: Progress) -> LearningCurve | None:
     """Return `learning_curve` of metrics.json; None with too few images."""
     labels = samples.labels
     if len(labels) < MINIMUM_IMAGES:
@@ -135,7 +132,7 @@ def _stratified_order(samples: Samples, train: Labels, random: np.random.Generat
     return train[order]
 
 
-def _summary(hits: NDArray[np.bool_], sizes: Floats, samples: Samples, seed: int) -> dict[str, Any]:
+def _summary(hits: NDArray[np.bool_], sizes: Floats, samples: Samples, seed: int) -> LearningCurve:
     """Return points, gain and sentence.
 
     `hits` [shares, n] are those of heads that learned from so many images per class [shares]. More
@@ -147,11 +144,9 @@ def _summary(hits: NDArray[np.bool_], sizes: Floats, samples: Samples, seed: int
     errors = np.sqrt(np.maximum(variances, 1 / count) / count)
     points = []
     for size, accuracy, error in zip(sizes, accuracies, errors, strict=True):
-        point = {
-            "per_class": round(float(size)),
-            "accuracy": float(accuracy),
-            "error": float(error),
-        }
+        point = CurvePoint(
+            per_class=round(float(size)), accuracy=float(accuracy), error=float(error)
+        )
         points.append(point)
     gains = _resampled_gains(hits, sizes, count / samples.classes, seed)
     majority = np.bincount(samples.labels).max() / count
@@ -159,12 +154,12 @@ def _summary(hits: NDArray[np.bool_], sizes: Floats, samples: Samples, seed: int
         sentence = _sentence(gains)
     else:
         sentence = "With these pictures too little was learned to say what more would bring."
-    return {
-        "points": points,
-        "more_per_class": MORE_PER_CLASS,
-        "gain": float(np.median(gains)),
-        "sentence": sentence,
-    }
+    return LearningCurve(
+        points=points,
+        more_per_class=MORE_PER_CLASS,
+        gain=float(np.median(gains)),
+        sentence=sentence,
+    )
 
 
 def _resampled_gains(hits: NDArray[np.bool_], sizes: Floats, per_class: float, seed: int) -> Floats:

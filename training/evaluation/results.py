@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,8 +21,10 @@ from training.fitting.label_issues import (
 )
 from training.fitting.linear_head import LinearHead, fit_with_c
 from training.metrics import (
+    Curation,
     Floats,
     Labels,
+    Metrics,
     accuracy_by_source,
     balanced_accuracy,
     classification_metrics,
@@ -56,7 +58,7 @@ class Results:
     """Of the fine-tuning: epoch, train_loss, val_loss, val_accuracy, rate, seconds; or []."""
     statistics: NDArray[np.float32]
     """[n, 4], the columns of `training.images.statistics.IMAGE_STATISTICS`."""
-    metrics: dict[str, Any]
+    metrics: Metrics
     """All of metrics.json."""
 
     def indices(self, *splits: str) -> NDArray[np.int64]:
@@ -84,13 +86,27 @@ class Results:
         return images
 
 
-def collect_results(
-    images: SplitImages, choice: Choice, names: Sequence[str], report: Progress
-) -> tuple[Results, Floats]:
-    """Return the results of the delivered model, and each image's label-issue score: 0..1 [n].
+class RunMetrics(TypedDict):
+    """The part of metrics.json that the run itself knows."""
 
-    What the run itself knows (weights, device, seconds) is not yet in the metrics.
-    """
+    weights: str
+    """Where the pretrained weights come from."""
+    backbone: str
+    device: str
+    arithmetic: str
+    notices: list[str]
+    seconds: dict[str, float]
+    """By stage, up to now."""
+
+
+def collect_results(
+    images: SplitImages,
+    choice: Choice,
+    names: Sequence[str],
+    run_metrics: RunMetrics,
+    report: Progress,
+) -> tuple[Results, Floats]:
+    """Return the results of the delivered model, and each image's label-issue score: 0..1 [n]."""
     pred_probs = _label_probabilities(images, choice)
     judged = images.indices(*SPLITS)
     ranked = rank_suspects(
@@ -109,7 +125,7 @@ def collect_results(
         suspects=suspects,
         epochs=choice.epochs,
         statistics=images.statistics,
-        metrics=_metrics(images, choice, suspects, names, report),
+        metrics=_metrics(images, choice, names, suspects, run_metrics, report),
     )
     return results, label_issue_scores(pred_probs, images.labels)
 
@@ -182,20 +198,25 @@ def _even_probabilities(images: SplitImages) -> Floats:
 def _metrics(
     images: SplitImages,
     choice: Choice,
-    suspects: Sequence[Suspect],
     names: Sequence[str],
+    suspects: Sequence[Suspect],
+    run_metrics: RunMetrics,
     report: Progress,
-) -> dict[str, Any]:
+) -> Metrics:
     model = choice.model
+    fitted = choice.head.fitted
+    sources = [row.source for row in images.rows]
+
     test = images.indices("test")
     labels = images.labels[test]
     predicted = model.test_logits.argmax(axis=1)
-    sources = [row.source for row in images.rows]
+    test_sources = [sources[index] for index in test]
+
     learned = images.indices("train", "val")
     samples = images.samples("train", "val")
-    fitted = choice.head.fitted
+    learned_sources = [sources[index] for index in learned]
     shortcuts = shortcut_accuracies(
-        images.statistics[learned], [sources[index] for index in learned], samples, images.seed
+        images.statistics[learned], learned_sources, samples, images.seed
     )
     accuracy = balanced_accuracy(fitted.out_of_fold.argmax(axis=1), samples.labels)
     class_counts = np.bincount(samples.labels, minlength=images.classes)
@@ -204,7 +225,14 @@ def _metrics(
         return fit_with_c(samples.take(indices), fitted.c)
 
     weighting = choice.head.weighting
-    return classification_metrics(model.test_logits, labels, names, model.temperature) | {
+    curation = Curation(
+        suspects=len(suspects),
+        treatment=weighting.name,
+        pictures=weighting.lighter,
+        sentence=weighting.sentence,
+    )
+    return {
+        **classification_metrics(model.test_logits, labels, names, model.temperature),
         "temperature": model.temperature,
         "reject_threshold": model.reject_threshold,
         "split": {split: len(images.indices(split)) for split in SPLITS},
@@ -215,16 +243,12 @@ def _metrics(
         "choice": choice.sentence,
         "head": choice.head_metrics,
         "network": choice.network_metrics,
-        "by_source": accuracy_by_source(predicted, labels, [sources[index] for index in test]),
+        "by_source": accuracy_by_source(predicted, labels, test_sources),
         "unknown": false_alarms(model.novelty[test], model.reject_threshold),
         "learning_curve": learning_curve(samples, images.seed, fit, report),
         "shortcuts": shortcuts,
         "shortcut_warning": shortcut_warning(shortcuts, accuracy, class_counts),
         "label_issues": sum(suspect.kind == "label" for suspect in suspects),
-        "curation": {
-            "suspects": len(suspects),
-            "treatment": weighting.name,
-            "pictures": weighting.lighter,
-            "sentence": weighting.sentence,
-        },
+        "curation": curation,
+        **run_metrics,
     }

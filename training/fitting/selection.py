@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -243,7 +242,7 @@ def choose_candidate(
 
 
 def choose(
-    head: Mapping[str, Any], network: Mapping[str, Any], val_images: int
+    head: CandidateMetrics, network: CandidateMetrics, val_images: int
 ) -> tuple[Literal["head", "network"], str]:
     """Return which of two candidates is delivered, and the sentence why; test results are unused."""
     if val_images < CHOICE_MINIMUM:
