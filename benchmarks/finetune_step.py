@@ -122,10 +122,10 @@ class Bare:
         self._network, self._averaged = (
             copy.to(self._device).to(memory_format=layout) for copy in copies
         )
-        groups = parameter_groups(self._network, bench.config, bench.plan.batch)
+        groups = parameter_groups(self._network, bench.config, bench.plan.batch_size)
         self._optimiser = torch.optim.AdamW(groups, lr=1e-5, fused=self._device.type == "cuda")
         self._steps, self._train = (
-            steps_per_epoch(len(found.train), bench.plan.batch),
+            steps_per_epoch(len(found.train), bench.plan.batch_size),
             len(found.train),
         )
         self._batch, self._val = (
@@ -195,7 +195,7 @@ def original_job(bench: Bench, folder: Path) -> float:
 
 
 def _with_epochs(plan: Plan, epochs: int) -> Plan:
-    return Plan(epochs, plan.batch, plan.precision, plan.device)
+    return Plan(epochs, plan.batch_size, plan.precision, plan.device)
 
 
 def prepared(options: argparse.Namespace, folder: Path) -> tuple[Bench, TrainData]:
@@ -277,7 +277,7 @@ def main() -> None:
         else f"{torch.get_num_threads()} threads"
     )
     show(
-        f"{bench.network.backbone.title} on {name}, batch {bench.plan.batch}, {bench.plan.precision}",
+        f"{bench.network.backbone.title} on {name}, batch {bench.plan.batch_size}, {bench.plan.precision}",
         rows,
     )
 

@@ -28,14 +28,14 @@ from training.finetuning.trainer import (
     parameter_groups,
     sample_weights,
 )
+from training.finetuning.views import eval_view
 from training.metrics import log_loss
 from training.networks.classifier import ClassifierNetwork
-from training.networks.image_cache import eval_view
 from training.networks.precision import BF16, FP32
 from training.progress import Stopped
 
 PROJECT = Path(__file__).resolve().parents[2]
-PLAN = Plan(epochs=4, batch=10, precision=FP32.name, device="cpu")
+PLAN = Plan(epochs=4, batch_size=10, precision=FP32.name, device="cpu")
 STEPS = 12  # of that plan: 30 pictures to learn from
 
 
@@ -81,7 +81,7 @@ def stop_after(steps: int) -> Callable[[], bool]:
 
 
 def assert_same(one: TrainResult, other: TrainResult, tolerance: float = 0.0) -> None:
-    assert one.best == other.best and len(one.epochs) == len(other.epochs)
+    assert one.best_epoch == other.best_epoch and len(one.epochs) == len(other.epochs)
     assert np.abs(one.val_logits - other.val_logits).max() <= tolerance
     assert all((one.state[name] - other.state[name]).abs().max() <= tolerance for name in one.state)
     for mine, theirs in zip(one.epochs, other.epochs, strict=True):
@@ -98,15 +98,15 @@ def loaded(data: TrainData, result: TrainResult) -> ClassifierNetwork:
 def test_the_body_learns_what_the_head_alone_cannot_make_up_for(
     tmp_path: Path, data: TrainData
 ) -> None:
-    shades = data.cache.squares // 4 + 90 * data.labels[:, None, None, None]
-    data.cache.squares[:] = shades  # what even a tiny body learns soon
+    shades = data.cache.center_crops // 4 + 90 * data.labels[:, None, None, None]
+    data.cache.center_crops[:] = shades  # what even a tiny body learns soon
     network = tiny_network()
     torch.nn.init.zeros_(network.body.third.weight)
     torch.nn.init.ones_(network.body.third.bias)  # the same embedding for every picture
     network.set_head(torch.randn(3, 16), torch.zeros(3), 1.0)
-    both = dataclasses.replace(CONFIG, rate=0.02, head_rate=0.05, depth_decay=1.0)
+    both = dataclasses.replace(CONFIG, lr=0.02, head_lr=0.05, layer_decay=1.0)
     losses = []
-    for name, config in (("both", both), ("head alone", dataclasses.replace(both, rate=0.0))):
+    for name, config in (("both", both), ("head alone", dataclasses.replace(both, lr=0.0))):
         plan = dataclasses.replace(PLAN, epochs=8)
         result = finetune(network, data, config, context(tmp_path / name, plan=plan))
         assert isinstance(result, TrainResult)
@@ -125,11 +125,11 @@ def test_the_result_is_the_best_epoch_and_the_given_network_stays_as_it_was(
     assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
     losses = [row["val_loss"] for row in result.epochs]
     assert [row["epoch"] for row in result.epochs] == [1, 2, 3, 4]
-    assert losses[result.best - 1] == min(losses)
+    assert losses[result.best_epoch - 1] == min(losses)
     assert log_loss(result.val_logits, data.labels[data.val]) == pytest.approx(min(losses))
     again = loaded(data, result)
     with torch.inference_mode():
-        view = eval_view(torch.from_numpy(data.cache.squares[data.val]), again.normalise)
+        view = eval_view(torch.from_numpy(data.cache.center_crops[data.val]), again.normalize)
         assert np.abs(again.head(again.embed(view)).numpy() - result.val_logits).max() < 1e-4
     assert not torch.equal(result.state["body.first.weight"], before["body.first.weight"])
     for name in ("body.normal.running_mean", "body.normal.running_var"):
@@ -226,7 +226,7 @@ def test_a_checkpoint_of_another_training_is_ignored(
         tuned(tmp_path, data, should_stop=stop_after(5))
     network, config, seen = tiny_network(), CONFIG, []
     if change == "config":
-        config = dataclasses.replace(CONFIG, smoothing=0.2)
+        config = dataclasses.replace(CONFIG, label_smoothing=0.2)
     elif change == "network":
         network.set_head(torch.ones(3, 16), torch.zeros(3), 1.0)
     elif change == "labels":
@@ -246,11 +246,11 @@ def test_a_damaged_checkpoint_is_ignored(tmp_path: Path, data: TrainData, damage
     with pytest.raises(Stopped):
         tuned(tmp_path, data, should_stop=stop_after(5))
     path = tmp_path / "finetune.pt"
-    data = bytearray(path.read_bytes())
-    data[len(data) // 2] ^= 1
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
     written = {
-        "cut off": data[:-100],
-        "a bit flipped": data,
+        "cut off": content[:-100],
+        "a bit flipped": content,
         "empty": b"",
         "another file": b"no checkpoint" * 9,
     }
@@ -277,7 +277,7 @@ def test_a_budget_that_has_been_used_up_by_earlier_attempts_ends_the_training(
     assert isinstance(result, TrainResult)
     assert (
         len(result.epochs) == 2
-        and result.stopped == "The time budget ended the training after 2 of 4 epochs."
+        and result.stop_reason == "The time budget ended the training after 2 of 4 epochs."
     )
 
 
@@ -299,11 +299,11 @@ def test_a_machine_fast_enough_gets_a_plan_with_the_most_epochs(
     config = dataclasses.replace(CONFIG, max_epochs_cpu=15)
     plan = make_plan(tiny_network(), data, config, TrainContext(tmp_path, NO_LIMIT, BF16), "cpu")
     assert isinstance(plan, Plan)
-    assert (plan.epochs, plan.batch, plan.device) == (15, 10, "cpu")
+    assert (plan.epochs, plan.batch_size, plan.device) == (15, 10, "cpu")
     assert plan.precision in (FP32.name, BF16.name)
-    unsaid = dataclasses.replace(config, batch=0)
+    unsaid = dataclasses.replace(config, batch_size=0)
     plan = make_plan(tiny_network(), data, unsaid, TrainContext(tmp_path, NO_LIMIT, FP32), "cpu")
-    assert isinstance(plan, Plan) and plan.batch == 16
+    assert isinstance(plan, Plan) and plan.batch_size == 16
 
 
 @pytest.mark.parametrize(
@@ -318,16 +318,16 @@ def test_epochs_are_as_many_of_a_few_choices_as_fit(
 
 
 def test_training_ends_when_the_loss_on_val_falls_no_more(tmp_path: Path, data: TrainData) -> None:
-    config = dataclasses.replace(CONFIG, rate=0.0, head_rate=0.0, patience=2)
+    config = dataclasses.replace(CONFIG, lr=0.0, head_lr=0.0, patience=2)
     result = tuned(tmp_path, data, config)
-    assert len(result.epochs) == 3 and result.best == 1
-    assert result.stopped == "2 epochs in a row did not lower the loss on val."
+    assert len(result.epochs) == 3 and result.best_epoch == 1
+    assert result.stop_reason == "2 epochs in a row did not lower the loss on val."
 
 
 def test_rates_that_destroy_the_network_give_none_and_the_reason(
     tmp_path: Path, data: TrainData
 ) -> None:
-    config = dataclasses.replace(CONFIG, rate=1e30, head_rate=1e30)
+    config = dataclasses.replace(CONFIG, lr=1e30, head_lr=1e30)
     result = finetune(tiny_network(), data, config, context(tmp_path))
     assert isinstance(result, NotTrained) and "left all bounds in epoch 1" in result.reason
 
@@ -348,16 +348,16 @@ def test_a_picture_without_weight_teaches_nothing(tmp_path: Path, data: TrainDat
     weights[data.train[:5]] = 0
     without = dataclasses.replace(data, weights=weights)
     one = tuned(tmp_path / "one", without)
-    without.cache.squares[data.train[:5]] = 77
+    without.cache.center_crops[data.train[:5]] = 77
     assert_same(tuned(tmp_path / "other", without), one)
 
 
 def test_pictures_of_rare_classes_count_more(tmp_path: Path) -> None:
     data = digits(tmp_path, counts=(44, 8, 8))
-    weights = sample_weights(data, dataclasses.replace(CONFIG, balance=1.0))
+    weights = sample_weights(data, dataclasses.replace(CONFIG, class_balance=1.0))
     mass = np.bincount(data.labels[data.train], weights[data.train])
     assert mass == pytest.approx([16, 16, 16])  # 40, 4 and 4 pictures
-    alike = sample_weights(data, dataclasses.replace(CONFIG, balance=0.0))
+    alike = sample_weights(data, dataclasses.replace(CONFIG, class_balance=0.0))
     assert np.array_equal(alike, data.weights)
     assert all(math.isfinite(row["val_loss"]) for row in tuned(tmp_path, data).epochs)
 
@@ -386,21 +386,21 @@ def test_coarse_arithmetic_learns_nearly_the_same(
 
 
 def test_rates_fall_from_the_head_to_the_first_layer() -> None:
-    network, config = tiny_network(), dataclasses.replace(CONFIG, depth_groups=2, depth_decay=0.5)
-    groups = parameter_groups(network, config, batch=32)
-    rates = {id(p): group["full_rate"] for group in groups for p in group["params"]}
-    assert rates[id(network.head.weight)] == config.head_rate
-    assert rates[id(network.body.third.weight)] == config.rate
-    assert rates[id(network.body.first.weight)] == config.rate / 2
+    network, config = tiny_network(), dataclasses.replace(CONFIG, layer_groups=2, layer_decay=0.5)
+    groups = parameter_groups(network, config, batch_size=32)
+    rates = {id(p): group["full_lr"] for group in groups for p in group["params"]}
+    assert rates[id(network.head.weight)] == config.head_lr
+    assert rates[id(network.body.third.weight)] == config.lr
+    assert rates[id(network.body.first.weight)] == config.lr / 2
     assert len(rates) == len(list(network.parameters()))
     assert all(
         (group["weight_decay"] > 0) == (p.ndim > 1) for group in groups for p in group["params"]
     )
-    assert parameter_groups(network, config, batch=128)[0]["full_rate"] == 2 * config.head_rate
+    assert parameter_groups(network, config, batch_size=128)[0]["full_lr"] == 2 * config.head_lr
 
 
 def test_the_rate_rises_and_then_falls_along_a_cosine() -> None:
-    config = TrainConfig(warm_up=0.1, last_rate=0.01)
+    config = TrainConfig(warmup_share=0.1, final_lr_share=0.01)
     rates = [lr_lambda(done, 100, config) for done in range(100)]
     assert rates[:10] == pytest.approx([0.1 * step for step in range(1, 11)])
     assert rates[9:] == sorted(rates[9:], reverse=True)

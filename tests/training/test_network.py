@@ -87,11 +87,11 @@ def test_embeddings_of_a_batch_are_those_of_single_pictures() -> None:
 def test_a_smaller_square_is_the_middle_of_a_larger_one() -> None:
     net = network()
     image = picture(300, 411)
-    whole = net.resized(image, 256)
+    whole = net.center_crop(image, 256)
     assert torch.allclose(
-        net.resized(image, CROP), whole[:, 16 : 16 + CROP, 16 : 16 + CROP], atol=1e-3
+        net.center_crop(image, CROP), whole[:, 16 : 16 + CROP, 16 : 16 + CROP], atol=1e-3
     )
-    assert torch.allclose(net.prepare(image), net.normalise(net.resized(image, CROP)))
+    assert torch.allclose(net.prepare(image), net.normalize(net.center_crop(image, CROP)))
 
 
 def test_the_graph_computes_the_same_novelty_as_numpy_does() -> None:

@@ -8,22 +8,27 @@ import torch
 from PIL import Image
 
 from tests.training.tuning import SIDE, tiny_network
-from training.images.decode import read_image
-from training.networks.catalogue import CROP
-from training.networks.image_cache import (
+from training.finetuning.views import (
     RANDOM_PARAMETERS,
     Augmentation,
-    Feed,
-    ImageCache,
+    Loader,
     eval_view,
-    open_cache,
     train_view,
 )
+from training.images.decode import read_image
+from training.networks.catalogue import CROP
+from training.networks.image_cache import ImageCache, open_cache
 from training.run_folder import ImageRow, RunError
 
 SIZES = [(300, 200), (64, 64), (40, 500), (1, 1), (231, 233)]
 STILL = Augmentation(
-    least_area=1.0, stretch=1.0, turn=0.0, mirror=0.0, brightness=0.0, contrast=0.0, saturation=0.0
+    min_area=1.0,
+    max_aspect_ratio=1.0,
+    degrees=0.0,
+    flip_probability=0.0,
+    brightness=0.0,
+    contrast=0.0,
+    saturation=0.0,
 )
 
 
@@ -59,7 +64,7 @@ def test_the_eval_view_is_what_the_network_prepares_but_for_rounding(
     run: tuple[Path, list[ImageRow]],
 ) -> None:
     cache, network = filled(run), tiny_network()
-    views = eval_view(torch.from_numpy(cache.squares), network.normalise)
+    views = eval_view(torch.from_numpy(cache.center_crops), network.normalize)
     for view, row in zip(views, run[1], strict=True):
         pixels = torch.from_numpy(np.array(read_image(run[0] / row.file)))
         assert view.shape == (3, CROP, CROP)
@@ -71,13 +76,13 @@ def test_a_cache_that_is_opened_again_decodes_only_what_is_missing(
 ) -> None:
     folder, rows = run
     cache = filled(run)
-    expected = cache.squares.copy()
-    cache.done[3], cache.squares[3] = 0, 0  # as if killed before this one
+    expected = cache.center_crops.copy()
+    cache.done[3], cache.center_crops[3] = 0, 0  # as if killed before this one
     (folder / rows[0].file).unlink()  # would be missed if it were decoded again
     again, seen = open_cache(folder / "cache", rows, SIDE), []
     again.fill(tiny_network(), rows, folder, lambda done, total: seen.append((done, total)))
     assert seen == [(5, 5)]
-    assert np.array_equal(again.squares, expected) and again.done.all()
+    assert np.array_equal(again.center_crops, expected) and again.done.all()
 
 
 def test_other_pictures_another_order_or_another_side_have_a_cache_of_their_own(
@@ -92,13 +97,13 @@ def test_other_pictures_another_order_or_another_side_have_a_cache_of_their_own(
 
 def test_a_cache_file_of_the_wrong_size_is_made_anew(run: tuple[Path, list[ImageRow]]) -> None:
     cache = filled(run)
-    expected = cache.squares.copy()
+    expected = cache.center_crops.copy()
     path, flags = cache.path, cache.path.with_suffix(".done")
     del cache
     path.write_bytes(path.read_bytes()[:1000])
-    assert not open_cache(run[0] / "cache", run[1], SIDE).squares.any()
+    assert not open_cache(run[0] / "cache", run[1], SIDE).center_crops.any()
     again = filled(run)
-    assert np.array_equal(again.squares, expected)
+    assert np.array_equal(again.center_crops, expected)
     again.remove()
     assert not path.exists() and not flags.exists()
 
@@ -114,7 +119,7 @@ def test_a_picture_that_has_gone_is_an_error_with_its_name(
 
 def test_the_train_view_depends_on_its_draws_alone() -> None:
     squares = torch.randint(0, 256, (6, SIDE, SIDE, 3), dtype=torch.uint8)
-    draws, augmentation = torch.rand(6, RANDOM_PARAMETERS), Augmentation(erase=0.5)
+    draws, augmentation = torch.rand(6, RANDOM_PARAMETERS), Augmentation(erase_probability=0.5)
     whole = train_view(squares, draws, augmentation, unchanged)
     assert whole.shape == (6, 3, CROP, CROP) and whole.dtype == torch.float32
     assert torch.equal(whole, train_view(squares, draws, augmentation, unchanged))
@@ -151,19 +156,19 @@ def test_mirroring_turning_and_cropping_each_do_as_they_are_called() -> None:
     mirrored = train_view(
         gradient(),
         torch.rand(1, RANDOM_PARAMETERS),
-        dataclasses.replace(STILL, mirror=1.0),
+        dataclasses.replace(STILL, flip_probability=1.0),
         unchanged,
     )
     assert torch.allclose(mirrored, still.flip(3), atol=0.1)
     draws = torch.ones(1, RANDOM_PARAMETERS)  # the largest turn, to the one side
-    turned = train_view(gradient(), draws, dataclasses.replace(STILL, turn=90.0), unchanged)
+    turned = train_view(gradient(), draws, dataclasses.replace(STILL, degrees=90.0), unchanged)
     middle = CROP // 2
     assert torch.allclose(turned[0, :, middle, middle], still[0, :, middle, middle], atol=1.5)
     assert torch.allclose(
         turned[0, 1, middle], still[0, 0, middle], atol=1.5
     )  # across is now what was down
     draws = torch.zeros(1, RANDOM_PARAMETERS)  # the smallest crop, furthest to the left and top
-    cropped = train_view(gradient(), draws, dataclasses.replace(STILL, least_area=0.25), unchanged)
+    cropped = train_view(gradient(), draws, dataclasses.replace(STILL, min_area=0.25), unchanged)
     assert cropped[0, :2].min() < 2
     assert cropped[0, :2].max() == pytest.approx(SIDE / 2, abs=2)
 
@@ -193,7 +198,10 @@ def test_colours_change_by_no_more_than_their_factors() -> None:
 def test_erasing_makes_a_rectangle_plain_in_the_chosen_share() -> None:
     square = torch.full((200, SIDE, SIDE, 3), 255, dtype=torch.uint8)
     view = train_view(
-        square, torch.rand(200, RANDOM_PARAMETERS), dataclasses.replace(STILL, erase=0.3), unchanged
+        square,
+        torch.rand(200, RANDOM_PARAMETERS),
+        dataclasses.replace(STILL, erase_probability=0.3),
+        unchanged,
     )
     erased = (view == 0).all(dim=1).float().mean(dim=(1, 2))
     assert 0.2 < (erased > 0).float().mean() < 0.4
@@ -207,7 +215,7 @@ def test_the_feed_hands_out_every_batch_in_order_from_memory_or_by_its_thread(
     squares = np.random.default_rng(0).integers(0, 256, (20, 8, 8, 3), dtype=np.uint8)
     order = np.random.default_rng(1).permutation(20)
     batches = [order[:7], order[7:14], order[14:14], order[14:]]
-    fed = list(Feed(squares, torch.device("cpu"), resident).batches(batches))
+    fed = list(Loader(squares, torch.device("cpu"), resident).batches(batches))
     assert [len(batch) for batch in fed] == [7, 7, 0, 6]
     assert torch.equal(torch.cat(fed), torch.from_numpy(squares[order]))
-    assert list(Feed(squares, torch.device("cpu"), resident).batches([])) == []
+    assert list(Loader(squares, torch.device("cpu"), resident).batches([])) == []

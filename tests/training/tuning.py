@@ -34,7 +34,7 @@ from training.run_folder import ImageRow
 
 SIDE = 232
 CONFIG = TrainConfig(
-    max_epochs_cpu=4, batch=10, rate=3e-3, head_rate=1e-2, depth_groups=2, clip=5.0
+    max_epochs_cpu=4, batch_size=10, lr=3e-3, head_lr=1e-2, layer_groups=2, clip_grad=5.0
 )
 NO_LIMIT = 1e6  # seconds
 
@@ -104,7 +104,7 @@ def digits(folder: Path, counts: tuple[int, ...] = (14, 14, 14), val: int = 4) -
     cache = open_cache(folder, rows, SIDE)
     for place, number in enumerate(chosen):
         values = np.kron(found.images[number], np.ones((SIDE // 8, SIDE // 8))) * (255 / 16)
-        cache.squares[place] = values[:, :, None]
+        cache.center_crops[place] = values[:, :, None]
     cache.done[:] = 1
     place_in_class = np.concatenate([np.arange(count) for count in counts])
     held_out = place_in_class < val

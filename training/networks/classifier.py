@@ -55,9 +55,9 @@ class ClassifierNetwork(nn.Module):
         """uint8 [height, width, 3] of any size to the normalised centre crop, float32 [3, 224,
         224].
         """
-        return self.normalise(self.resized(image, CROP))
+        return self.normalize(self.center_crop(image, CROP))
 
-    def resized(self, image: Tensor, side: int) -> Tensor:
+    def center_crop(self, image: Tensor, side: int) -> Tensor:
         """The middle square of a picture whose shorter side has the backbone's size: float32 [3,
         side, side] in 0..255.
 
@@ -73,7 +73,7 @@ class ClassifierNetwork(nn.Module):
         across = rows.reshape(side, width, 3).permute(2, 0, 1)
         return across @ _sampling(width, step, side, image.device).T
 
-    def normalise(self, crops: Tensor) -> Tensor:
+    def normalize(self, crops: Tensor) -> Tensor:
         """RGB in 0..255 [..., 3, h, w] to what the backbone was trained on."""
         return (crops - self.mean) / self.std
 

@@ -163,13 +163,13 @@ class FeatureExtractor:
         side, device = self.image_cache.side, self.network.temperature.device
         with torch.inference_mode():
             squares = [
-                self.network.resized(torch.from_numpy(as_array(picture)).to(device), side)
+                self.network.center_crop(torch.from_numpy(as_array(picture)).to(device), side)
                 for picture in pictures
             ]
             self.image_cache.put(places, squares)
             edge = (side - CROP) // 2
             crops = [
-                self.network.normalise(square[:, edge : edge + CROP, edge : edge + CROP])
+                self.network.normalize(square[:, edge : edge + CROP, edge : edge + CROP])
                 for square in squares
             ]
             return _embed_crops(self.network, crops, self.precision)

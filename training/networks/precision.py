@@ -42,6 +42,11 @@ class Precision:
         ):
             yield
 
+    @property
+    def memory_format(self) -> torch.memory_format:
+        """Return the layout of weights and images."""
+        return torch.channels_last if self.channels_last else torch.contiguous_format
+
     def to_memory_format(self, pictures: Tensor) -> Tensor:
         """A batch [n, 3, h, w] in this layout."""
         layout = torch.channels_last if self.channels_last else torch.contiguous_format

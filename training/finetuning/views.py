@@ -1,0 +1,288 @@
+"""What fine-tuning shows of the images: the eval view, the varied training view, and their loader.
+
+`eval_view` shows what `ClassifierNetwork.prepare` shows. `train_view` varies a batch of images on
+the device by numbers drawn beforehand, so that the result depends on those numbers alone.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+
+from training.networks.catalogue import CROP
+
+Normalize = Callable[[Tensor], Tensor]
+"""RGB in 0..255 [..., 3, h, w] to what the backbone expects: `ClassifierNetwork.normalize`."""
+
+
+class _Draws(NamedTuple):
+    """The random numbers [b] that decide about a batch of views."""
+
+    area: Tensor
+    aspect: Tensor
+    left: Tensor
+    top: Tensor
+    angle: Tensor
+    flip: Tensor
+    brightness: Tensor
+    contrast: Tensor
+    saturation: Tensor
+    erase: Tensor
+    erase_area: Tensor
+    erase_aspect: Tensor
+    erase_left: Tensor
+    erase_top: Tensor
+
+
+RANDOM_PARAMETERS = len(_Draws._fields)
+"""Random numbers in 0..1 that `train_view` needs for each image."""
+
+_FREE_MEMORY_SHARE = 1 / 3  # of a GPU's free memory that the images may take
+_LUMA = (0.299, 0.587, 0.114)  # weights of red, green and blue in gray (ITU-R BT.601)
+_MIN_ERASED_AREA = 0.02  # share of the view, as in random erasing (Zhong et al. 2017)
+_MAX_ERASED_AREA = 0.2
+_MAX_ERASED_ASPECT = 2.0  # longer side of the rectangle over its shorter one
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """How far the training view may depart from an image."""
+
+    min_area: float = 0.5
+    """Share of the center crop that a random crop shows at least."""
+    max_aspect_ratio: float = 4 / 3
+    """A random crop's longer side over its shorter one, at most."""
+    degrees: float = 10.0
+    """Largest rotation to either side."""
+    flip_probability: float = 0.5
+    """Of a horizontal flip."""
+    brightness: float = 0.2
+    """Factors are drawn from 1 - x to 1 + x; so for contrast and saturation."""
+    contrast: float = 0.2
+    saturation: float = 0.2
+    erase_probability: float = 0.0
+    """Of a rectangle of 2 to 20 % of the area that becomes plain."""
+
+
+def eval_view(center_crops: Tensor, normalize: Normalize) -> Tensor:
+    """Return the middle of uint8 [b, side, side, 3], normalized: float32 [b, 3, 224, 224].
+
+    The result equals `ClassifierNetwork.prepare` but for the rounding to whole brightness values.
+    """
+    side = center_crops.shape[1]
+    start = (side - CROP) // 2
+    middle = slice(start, start + CROP)
+    crops = center_crops[:, middle, middle]
+    channels_first = crops.permute(0, 3, 1, 2)
+    return normalize(channels_first.float())
+
+
+def train_view(
+    center_crops: Tensor, parameters: Tensor, augmentation: Augmentation, normalize: Normalize
+) -> Tensor:
+    """Return varied crops of uint8 [b, side, side, 3], normalized: float32 [b, 3, 224, 224].
+
+    `parameters` [b, RANDOM_PARAMETERS] in 0..1 decide everything; the same ones give the same view.
+    """
+    uniform = _Draws(*parameters.unbind(dim=1))
+    signed_parameters = 2 * parameters - 1
+    signed = _Draws(*signed_parameters.unbind(dim=1))
+
+    maps = _affine_maps(uniform, signed, augmentation)
+    size = [len(maps), 3, CROP, CROP]
+    grid = functional.affine_grid(maps, size, align_corners=False)
+    channels_first = center_crops.permute(0, 3, 1, 2)
+    images = channels_first.float()
+    crops = functional.grid_sample(images, grid, padding_mode="reflection", align_corners=False)
+
+    colored = _vary_colors(crops, signed, augmentation)
+    normalized = normalize(colored)
+    if not augmentation.erase_probability:
+        return normalized
+    rectangles = _erased_rectangles(uniform, signed, augmentation)
+    return normalized.masked_fill(rectangles, 0.0)  # the mean color
+
+
+def _affine_maps(uniform: _Draws, signed: _Draws, augmentation: Augmentation) -> Tensor:
+    """Return the maps [b, 2, 3] of crop, rotation and flip.
+
+    They take a view's coordinates to those of the center crop, both from -1 to 1. `uniform` holds
+    numbers in 0..1, `signed` the same ones scaled to -1..1.
+    """
+    min_area = augmentation.min_area
+    area = min_area + (1 - min_area) * uniform.area
+    side = area.sqrt()
+    log_aspect = signed.aspect * math.log(augmentation.max_aspect_ratio)
+    stretch = torch.exp(log_aspect / 2)
+    width = (side * stretch).clamp(max=1)
+    height = (side / stretch).clamp(max=1)
+
+    free_width = 1 - width
+    free_height = 1 - height
+    left = signed.left * free_width
+    top = signed.top * free_height
+
+    max_angle = math.radians(augmentation.degrees)
+    angle = signed.angle * max_angle
+    cosine = angle.cos()
+    sine = angle.sin()
+    flipped = uniform.flip < augmentation.flip_probability
+    signed_width = torch.where(flipped, -width, width)
+
+    x_across = cosine * signed_width
+    x_down = -sine * height
+    y_across = sine * signed_width
+    y_down = cosine * height
+    x_row = torch.stack([x_across, x_down, left], dim=1)
+    y_row = torch.stack([y_across, y_down, top], dim=1)
+    return torch.stack([x_row, y_row], dim=1)
+
+
+def _vary_colors(crops: Tensor, signed: _Draws, augmentation: Augmentation) -> Tensor:
+    """Change brightness, contrast and saturation of crops [b, 3, h, w] in 0..255."""
+    brightness = 1 + signed.brightness * augmentation.brightness
+    contrast = 1 + signed.contrast * augmentation.contrast
+    saturation = 1 + signed.saturation * augmentation.saturation
+
+    brightened = crops * _over_images(brightness)
+    luma = brightened.new_tensor(_LUMA)
+    weighted = brightened * luma[:, None, None]
+    gray = weighted.sum(dim=1, keepdim=True)
+    mean = gray.mean(dim=(2, 3), keepdim=True)
+    saturated = torch.lerp(gray, brightened, _over_images(saturation))
+    contrasted = torch.lerp(mean, saturated, _over_images(contrast))
+    return contrasted.clamp(0, 255)
+
+
+def _over_images(values: Tensor) -> Tensor:
+    """Shape values [b] so that they apply to images [b, 3, h, w]: [b, 1, 1, 1]."""
+    return values[:, None, None, None]
+
+
+def _erased_rectangles(uniform: _Draws, signed: _Draws, augmentation: Augmentation) -> Tensor:
+    """Return where views are erased: bool [b, 1, 224, 224]; nowhere in those not chosen."""
+    area_range = _MAX_ERASED_AREA - _MIN_ERASED_AREA
+    area = _MIN_ERASED_AREA + area_range * uniform.erase_area
+    log_aspect = signed.erase_aspect * math.log(_MAX_ERASED_ASPECT)
+    aspect = torch.exp(log_aspect)
+    width = (area * aspect).sqrt()
+    height = (area / aspect).sqrt()
+
+    columns = _interval(uniform.erase_left, width)
+    rows = _interval(uniform.erase_top, height)
+    chosen = uniform.erase < augmentation.erase_probability
+    return rows[:, None, :, None] & columns[:, None, None, :] & _over_images(chosen)
+
+
+def _interval(start: Tensor, length: Tensor) -> Tensor:
+    """Return which of 224 pixels in a line lie in an interval: bool [b, 224].
+
+    `length` [b] is a share of the line, `start` [b] a share of what the length leaves free.
+    """
+    first = start * (1 - length)
+    end = first + length
+    centers = torch.arange(CROP, device=start.device) + 0.5
+    pixels = centers / CROP
+    after_first = pixels >= first[:, None]
+    before_end = pixels < end[:, None]
+    return after_first & before_end
+
+
+class Loader:
+    """Hands out batches of center crops on the device, each there before it is asked for.
+
+    The whole cache moves to the GPU once where it takes at most a third of the free memory. Else a
+    thread copies the next batch through pinned memory while the present one is computed.
+    """
+
+    def __init__(
+        self, center_crops: NDArray[np.uint8], device: torch.device, resident: bool | None = None
+    ) -> None:
+        """Take uint8 [n, side, side, 3].
+
+        `resident` says whether to move the whole cache; None decides by the free memory.
+        """
+        if resident is None:
+            resident = _fits(center_crops, device)
+        self._center_crops = center_crops
+        self.device = device
+        self._resident = torch.from_numpy(center_crops).to(device) if resident else None
+
+    def batches(self, batches: Sequence[NDArray[np.int64]]) -> Iterator[Tensor]:
+        """Yield the center crops uint8 [b, side, side, 3] at each batch of indices [b] in turn."""
+        if not batches:
+            return
+        if self._resident is None:
+            yield from self._prefetched(batches)
+            return
+        # All indices move at once: a copy to the GPU in every step would wait for the step before.
+        indices = torch.from_numpy(np.concatenate(batches)).to(self.device)
+        for batch in indices.split([len(batch) for batch in batches]):
+            yield self._resident[batch]
+
+    def _prefetched(self, batches: Sequence[NDArray[np.int64]]) -> Iterator[Tensor]:
+        largest = max(len(batch) for batch in batches)
+        prefetchers = [_Prefetcher(self._center_crops, largest, self.device) for _ in range(2)]
+        with ThreadPoolExecutor(max_workers=1) as thread:
+            pending: tuple[_Prefetcher, Future[Tensor]] | None = None
+            for number, batch in enumerate(batches):
+                prefetcher = prefetchers[number % 2]
+                loading = thread.submit(prefetcher.load, batch)
+                if pending:
+                    yield pending[0].receive(pending[1])
+                pending = prefetcher, loading
+            if pending:
+                yield pending[0].receive(pending[1])
+
+
+class _Prefetcher:
+    """A buffer on the way to the device, and on a GPU a stream that copies from it.
+
+    Two of them take turns.
+    """
+
+    def __init__(
+        self, center_crops: NDArray[np.uint8], largest_batch: int, device: torch.device
+    ) -> None:
+        on_gpu = device.type == "cuda"
+        shape = (largest_batch, *center_crops.shape[1:])
+        self._center_crops = center_crops
+        self.device = device
+        self._buffer = torch.empty(shape, dtype=torch.uint8, pin_memory=on_gpu)
+        self._stream = torch.cuda.Stream(device) if on_gpu else None
+
+    def load(self, indices: NDArray[np.int64]) -> Tensor:
+        """Copy center crops to the device; a stream may still be copying on return."""
+        if self._stream is None:
+            return torch.from_numpy(self._center_crops)[torch.from_numpy(indices)]
+        self._stream.synchronize()  # the buffer's last content must have left it
+        buffer = self._buffer[: len(indices)]
+        np.take(self._center_crops, indices, axis=0, out=buffer.numpy(), mode="clip")
+        with torch.cuda.stream(self._stream):
+            return buffer.to(self.device, non_blocking=True)
+
+    def receive(self, loading: Future[Tensor]) -> Tensor:
+        """Return what `load` gives in a thread, once the present stream may use it."""
+        center_crops = loading.result()
+        if self._stream is not None:
+            present = torch.cuda.current_stream(self.device)
+            present.wait_stream(self._stream)
+            center_crops.record_stream(present)
+        return center_crops
+
+
+def _fits(center_crops: NDArray[np.uint8], device: torch.device) -> bool:
+    """Tell whether all center crops may move to the device."""
+    if device.type != "cuda":
+        return True
+    free, _ = torch.cuda.mem_get_info(device)
+    return center_crops.nbytes <= _FREE_MEMORY_SHARE * free
