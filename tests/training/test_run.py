@@ -17,7 +17,7 @@ from PIL import Image
 from tests.training.conftest import LoopbackServer, on_white, stamps
 from training.fitting.linear_head import C_VALUES
 from training.networks.classifier import ClassifierNetwork, from_exported, read_state_dict
-from training.phrases import percent
+from training.phrases import percent, verdict
 from training.predict import open_model
 from training.progress import Stopped
 from training.run import fit
@@ -145,8 +145,10 @@ def test_the_card_tells_the_figures_and_how_to_load_the_model(trained_run: Path)
     card = (trained_run / "model" / "README.md").read_text()
     _, front, body = card.split("---\n", 2)
     assert yaml.safe_load(front)["pipeline_tag"] == "image-classification"
-    accuracy = read(trained_run / "metrics.json")["accuracy"]
-    assert f"right on {percent(accuracy)} (95 % interval" in body
+    metrics = read(trained_run / "metrics.json")
+    accuracy = percent(metrics["accuracy"])
+    assert f"right on {accuracy} of 12 test pictures that it never saw (95 % interval" in body
+    assert verdict(metrics) in body
     assert "Apache-2.0" in body and "tf_efficientnet_lite0" in body and "predict.py --check" in body
 
 
