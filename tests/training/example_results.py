@@ -1,5 +1,6 @@
-"""Results of a training that never took place, on real pictures: for tests of what is made from
-results.
+"""Results of a training that never took place, on real images: for tests of what is made from them.
+
+Predictions are made up; everything that follows from them is computed as in a real run.
 """
 
 from __future__ import annotations
@@ -11,52 +12,114 @@ from typing import Any
 
 import numpy as np
 
-from training.evaluation.results import Results
-from training.fitting.label_issues import Suspect
+from tests.training.tuning import tiny_network
+from training.evaluation.results import Results, RunMetrics, collect_results
+from training.fitting.label_issues import equal_weighting
+from training.fitting.linear_head import FittedHead, fit_with_c
+from training.fitting.selection import Choice, DeliveredModel, HeadCandidate, SplitImages
 from training.images.split import split_rows
-from training.metrics import accuracy_by_source, classification_metrics, false_alarms, softmax
+from training.metrics import (
+    CandidateMetrics,
+    CurvePoint,
+    Floats,
+    LearningCurve,
+    candidate_metrics,
+    softmax,
+)
 from training.predict import Outputs
-from training.run_folder import ClassLabel, ImageRow, RunConfig, read_config, read_manifest
+from training.progress import no_progress
+from training.run_folder import (
+    ClassLabel,
+    ImageRow,
+    RunConfig,
+    read_config,
+    read_manifest,
+)
 
 NAMES = ("mammal", "plant")
+C = 0.01
+TEMPERATURE = 1.25
+REJECT_THRESHOLD = 0.7
 
 
 def results_of(run: Path, names: Sequence[str] = NAMES, **metrics: Any) -> Results:
-    """Of a run folder's pictures, divided up here. Two mammals of the test part are taken for
-    plants.
-    """
-    rows = split_run(run, names)
+    """Results of a run folder's images, split here. Two mammals in test are taken for plants."""
     random = np.random.default_rng(0)
-    ids = {label.id: number for number, label in enumerate(labels_of(names))}
-    labels = np.array([ids[row.class_id] for row in rows])
-    right = np.eye(len(names))[labels]
-    logits = 0.5 * right + random.normal(size=(len(rows), len(names)))
-    novelty = random.gamma(9, 0.05, len(rows))
-    tested = np.array([row.split == "test" for row in rows])
-    measured = classification_metrics(logits[tested], labels[tested], list(names), 1.0)
-    said = logits.argmax(axis=1)
-    found = metrics_of(measured, rows) | {
-        "by_source": accuracy_by_source(
-            said[tested], labels[tested], [row.source for row in np.array(rows)[tested]]
+    images = split_images(run, names)
+    truth = np.eye(len(names))[images.labels]
+    logits = 0.5 * truth + random.normal(size=truth.shape)
+    novelty = random.gamma(9, 0.05, len(images.rows))
+    directions = truth.repeat(16 // len(names), axis=1)
+    noise = random.normal(size=directions.shape)
+    images = dataclasses.replace(images, embeddings=(noise + 3 * directions).astype(np.float32))
+    choice = choice_of(images, logits, novelty)
+    run_metrics = RunMetrics(
+        weights="ImageNet",
+        backbone="efficientnet_lite0",
+        device="cpu",
+        arithmetic="float32",
+        notices=[],
+        seconds={"features": 2.5, "train": 61.0},
+    )
+    results, _ = collect_results(images, choice, names, run_metrics, no_progress)
+    return dataclasses.replace(results, metrics={**results.metrics, **metrics})
+
+
+def split_images(run: Path, names: Sequence[str]) -> SplitImages:
+    """The run's images after a split, without embeddings yet."""
+    manifest = split_run(run, names)
+    ids = [label.id for label in labels_of(names)]
+    count = len(manifest)
+    return SplitImages(
+        rows=manifest,
+        embeddings=np.empty((count, 0), np.float32),
+        labels=np.array([ids.index(row.class_id) for row in manifest]),
+        groups=np.arange(count),
+        statistics=np.ones((count, 4), np.float32),
+        manifest_indices=np.arange(count),
+        manifest=manifest,
+        classes=len(names),
+        seed=0,
+    )
+
+
+def choice_of(images: SplitImages, logits: Floats, novelty: Floats) -> Choice:
+    """The linear head, chosen with these logits [n, classes] of unseen images."""
+    learned = images.indices("train", "val")
+    val = images.indices("val")
+    test = images.indices("test")
+    samples = images.samples("train", "val")
+    head = HeadCandidate(
+        fitted=FittedHead(
+            head=fit_with_c(samples, C),
+            c=C,
+            temperature=TEMPERATURE,
+            out_of_fold=logits[learned],
+            tried=6,
         ),
-        "unknown": false_alarms(novelty[tested], 0.7),
-    }
-    doubtful = np.argsort(softmax(logits)[np.arange(len(rows)), labels])[:7]
-    suspects = [
-        suspect(int(place), rank, int(said[place]), names) for rank, place in enumerate(doubtful)
-    ]
-    return Results(
-        rows=rows,
-        labels=labels,
-        probabilities=softmax(logits),
+        from_train=fit_with_c(images.samples("train"), C),
+        pred_probs=softmax(logits[learned]),
+        weighting=equal_weighting(samples, "All of them were kept."),
+    )
+    model = DeliveredModel(
+        network=tiny_network(images.classes),
+        embeddings=images.embeddings,
+        test_logits=logits[test],
+        temperature=TEMPERATURE,
         novelty=novelty,
-        embeddings=(
-            random.normal(size=(len(rows), 16)) + 3 * right.repeat(16 // len(names), axis=1)
-        ).astype(np.float32),
-        suspects=suspects,
+        reject_threshold=REJECT_THRESHOLD,
+    )
+    return Choice(
+        name="head",
+        sentence="The linear head is delivered: the network was not fine-tuned.",
+        model=model,
+        head_metrics=candidate_metrics(
+            logits[test], images.labels[test], logits[val], images.labels[val]
+        ),
+        network_metrics=None,
+        pretrained_novelty=novelty,
+        head=head,
         epochs=[],
-        statistics=np.ones((len(rows), 4), np.float32),
-        metrics={**found, **metrics},
     )
 
 
@@ -82,63 +145,9 @@ def split_run(run: Path, names: Sequence[str]) -> list[ImageRow]:
     return split_rows(config, rows)
 
 
-def suspect(place: int, rank: int, said: int, names: Sequence[str]) -> Suspect:
-    if rank % 3 == 2:
-        return Suspect(
-            place, 0.9 - rank / 10, "outlier", None, "It is unlike the other pictures of its class."
-        )
-    return Suspect(place, 0.9 - rank / 10, "label", said, f"It looks more like “{names[said]}”.")
-
-
-def metrics_of(measured: dict[str, Any], rows: Sequence[ImageRow]) -> dict[str, Any]:
-    """All of metrics.json, of a run that delivers the linear head."""
-    share = {"accuracy": measured["accuracy"], "interval": measured["interval"]}
-    return {
-        **measured,
-        "temperature": 1.25,
-        "reject_threshold": 0.7,
-        "split": {
-            part: sum(row.split == part for row in rows) for part in ("train", "val", "test")
-        },
-        "near_duplicate_leaks": 0,
-        "label_issues": 5,
-        "seconds": {"features": 2.5, "train": 61.0},
-        "device": "cpu",
-        "backbone": "efficientnet_lite0",
-        "weights": "ImageNet",
-        "seed": 0,
-        "delivered": "head",
-        "head": {**share, "val_loss": 0.4321, "val_accuracy": 0.9},
-        "network": None,
-        "choice": "The linear head is delivered: the network was not fine-tuned.",
-        "shortcuts": {
-            "size": 0.51,
-            "brightness": 0.52,
-            "sharpness": 0.53,
-            "source": 0.5,
-            "all": 0.54,
-        },
-        "shortcut_warning": None,
-        "learning_curve": None,
-        "curation": {
-            "suspects": 7,
-            "treatment": "none",
-            "pictures": 0,
-            "sentence": "All of them were kept.",
-        },
-        "notices": [],
-        "regularisation": 0.01,
-        "arithmetic": "float32",
-    }
-
-
-NETWORK = {
-    "accuracy": 0.95,
-    "interval": [0.81, 0.99],
-    "val_loss": 0.2345,
-    "val_accuracy": 0.95,
-    "epochs": 6,
-}
+NETWORK = CandidateMetrics(
+    accuracy=0.95, interval=[0.81, 0.99], val_loss=0.2345, val_accuracy=0.95, epochs=6
+)
 EPOCHS = [
     {
         "epoch": n,
@@ -150,14 +159,12 @@ EPOCHS = [
     }
     for n in range(1, 7)
 ]
-CURVE = {
-    "points": [
-        {"per_class": 30 * n, "accuracy": 0.95 - 0.3 / n, "error": 0.02} for n in range(1, 6)
-    ],
-    "more_per_class": 200,
-    "gain": 0.015,
-    "sentence": "200 more pictures per class would give about +1.5 points.",
-}
+CURVE = LearningCurve(
+    points=[CurvePoint(per_class=30 * n, accuracy=0.95 - 0.3 / n, error=0.02) for n in range(1, 6)],
+    more_per_class=200,
+    gain=0.015,
+    sentence="200 more pictures per class would give about +1.5 points.",
+)
 
 
 def tuned(results: Results) -> Results:
