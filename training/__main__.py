@@ -55,7 +55,9 @@ from training.run_folder import (
     write_manifest,
 )
 
-DONE, FAILED, WRONG_USAGE = 0, 1, 2
+DONE = 0
+FAILED = 1
+WRONG_USAGE = 2
 
 _IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif"}
 _URL_SECONDS = 20.0  # for the connection and for each read
@@ -92,6 +94,14 @@ def _parser() -> argparse.ArgumentParser:
         "fit", help="train what a run folder describes, or a folder of pictures"
     )
     fit.set_defaults(command=_fit, parser=fit)
+    _add_fit_arguments(fit)
+    predict = commands.add_parser("predict", help="classify pictures with a delivered model")
+    predict.set_defaults(command=_predict, parser=predict)
+    _add_predict_arguments(predict)
+    return parser
+
+
+def _add_fit_arguments(fit: argparse.ArgumentParser) -> None:
     fit.add_argument("run_dir", nargs="?", type=Path, metavar="RUN_DIR", help="a run folder")
     fit.add_argument(
         "--images", type=Path, metavar="FOLDER", help="a folder with one sub-folder per class"
@@ -107,7 +117,8 @@ def _parser() -> argparse.ArgumentParser:
         type=_seconds,
         metavar="SECONDS",
         dest="time_budget_seconds",
-        help="for finding the best regularisation and for fine-tuning, default 600; the rest takes what it takes",
+        help="for finding the best regularisation and for fine-tuning, default 600; "
+        "the rest takes what it takes",
     )
     fit.add_argument(
         "--finetune", choices=("auto", "never"), help="auto (default) fine-tunes where it can pay"
@@ -122,7 +133,8 @@ def _parser() -> argparse.ArgumentParser:
         "--previous",
         type=Path,
         metavar="RUN_DIR",
-        help="with --images: a run on an earlier version of the pictures, whose test pictures stay test pictures",
+        help="with --images: a run on an earlier version of the pictures, "
+        "whose test pictures stay test pictures",
     )
     fit.add_argument(
         "--max-side",
@@ -143,8 +155,9 @@ def _parser() -> argparse.ArgumentParser:
     fit.add_argument("--threads", type=int, help="processor threads, 0 for all that may be used")
     fit.add_argument("--weights", choices=("pretrained", "random"), help=argparse.SUPPRESS)
     fit.add_argument("--json", action="store_true", help="JSON lines instead of progress bars")
-    predict = commands.add_parser("predict", help="classify pictures with a delivered model")
-    predict.set_defaults(command=_predict, parser=predict)
+
+
+def _add_predict_arguments(predict: argparse.ArgumentParser) -> None:
     predict.add_argument(
         "model", type=Path, metavar="MODEL", help="a run folder, a model folder or its zip"
     )
@@ -170,7 +183,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     predict.add_argument("--device", choices=("auto", "cpu", "cuda"))
     predict.add_argument("--json", action="store_true", help="a JSON line per picture")
-    return parser
 
 
 def _seconds(text: str) -> float:
@@ -203,26 +215,23 @@ def _pixels(text: str) -> int:
 
 def _fit(options: argparse.Namespace, environment: Mapping[str, str]) -> int:
     folder = _run_folder(options)
-    processes = _processes(environment)
-    if processes["rank"]:
-        return _take_part(processes)
+    ranks = _ranks(environment)
+    if ranks["rank"] > 0:
+        return _work_for_first(ranks)
     stop = StopRequest()
     stop.listen()
     console = Console(stderr=True)
-    with _ends_kept(folder):
+    with _failures_recorded(folder):
         if options.images and not (folder / "manifest.jsonl").exists():
             _import(options, folder, console, _max_side(options, environment))
         config = _configuration(read_config(folder), options, environment)
         with _progress(console, options.json) as listen:
+            # torch takes seconds to load, so only where it is needed
             from training.finetuning.distributed import DistributedContext
-            from training.run import (
-                Control,
-                fit_distributed,
-            )  # torch takes seconds to load, so only where it is needed
+            from training.run import Control, fit_distributed
 
-            result = fit_distributed(
-                folder, config, listen, Control(DistributedContext(**processes), stop)
-            )
+            control = Control(DistributedContext(**ranks), stop)
+            result = fit_distributed(folder, config, listen, control)
     if not result["ok"]:
         print(f"{result['error']['reason']} {result['error']['remedy']}", file=sys.stderr)
         return FAILED
@@ -231,10 +240,9 @@ def _fit(options: argparse.Namespace, environment: Mapping[str, str]) -> int:
 
 
 def _run_folder(options: argparse.Namespace) -> Path:
-    """The folder to train in; ends the program with wrong usage where the arguments name none or
-    two.
-    """
-    if bool(options.run_dir) == bool(options.images) or bool(options.images) != bool(options.out):
+    """Return the folder to train in; exits with wrong usage where the arguments do not fit."""
+    from_images = bool(options.images)
+    if bool(options.run_dir) == from_images or bool(options.out) != from_images:
         options.parser.error("give either RUN_DIR, or --images FOLDER and --out RUN_DIR")
     if options.max_side and not options.images:
         options.parser.error(
@@ -250,69 +258,70 @@ def _run_folder(options: argparse.Namespace) -> Path:
 
 
 def _max_side(options: argparse.Namespace, environment: Mapping[str, str]) -> int:
-    """In pixels, by flag or environment; ends the program with wrong usage where the latter makes
-    no sense.
-    """
-    said = environment.get("PICAISSO_MAX_SIDE", "").strip()
+    """Return pixels, by flag or environment; exits with wrong usage where the latter is invalid."""
+    if options.max_side:
+        return int(options.max_side)
+    setting = environment.get("PICAISSO_MAX_SIDE", "").strip()
+    if not setting:
+        return MAX_SIDE
     try:
-        return options.max_side or (_pixels(said) if said else MAX_SIDE)
+        return _pixels(setting)
     except argparse.ArgumentTypeError as error:
         options.parser.error(f"PICAISSO_MAX_SIDE {error}")
-    raise AssertionError("the parser ends the program")
+    raise AssertionError("the parser exits")
 
 
-def _processes(environment: Mapping[str, str]) -> dict[str, int]:
-    """Which of how many processes this one is, by what torchrun sets; one alone without it."""
-    said = {"rank": "RANK", "world_size": "WORLD_SIZE", "local_rank": "LOCAL_RANK"}
-    return {
-        field: int(environment[name])
-        for field, name in said.items()
-        if environment.get(name, "").isdigit()
-    } or {"rank": 0}
+def _ranks(environment: Mapping[str, str]) -> dict[str, int]:
+    """Return the fields of a DistributedContext as torchrun sets them; rank 0 without it."""
+    ranks = {"rank": 0}
+    for field in ("rank", "world_size", "local_rank"):
+        value = environment.get(field.upper(), "")
+        if value.isdigit():
+            ranks[field] = int(value)
+    return ranks
 
 
-def _take_part(processes: Mapping[str, int]) -> int:
-    """Take part in what the first process fine-tunes; it alone reads and writes the run folder, and
-    stops the run.
-    """
+def _work_for_first(ranks: Mapping[str, int]) -> int:
+    """Take part in what the first process fine-tunes; it alone writes the run folder and stops."""
+    # torchrun signals every process; the first ends the work of the others in order.
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(
-            number, signal.SIG_IGN
-        )  # torchrun tells every process; the first ends the others' work in order
+        signal.signal(number, signal.SIG_IGN)
     from training.finetuning.distributed import DistributedContext, process_group
     from training.finetuning.trainer import worker_loop
 
-    distributed = DistributedContext(**processes)
+    distributed = DistributedContext(**ranks)
     with process_group(distributed):
         worker_loop(distributed)
     return DONE
 
 
 @contextlib.contextmanager
-def _ends_kept(folder: Path) -> Iterator[None]:
-    """A run that is refused or stopped outside its stages leaves a result.json too, unless it is
-    done already.
-    """
+def _failures_recorded(folder: Path) -> Iterator[None]:
+    """Write a result.json for a run that is refused or stopped outside its stages too."""
     try:
         yield
     except Stopped:
-        _keep_end(folder, stopped_result(STAGES[0]))
+        _record_failure(folder, stopped_result(STAGES[0]))
         raise
     except RunError as refusal:
-        _keep_end(folder, {"ok": False, "error": refusal.as_json()})
+        _record_failure(folder, {"ok": False, "error": refusal.as_json()})
         raise
     except OSError as error:
         refused = disk_error(STAGES[0], error)
-        _keep_end(folder, {"ok": False, "error": refused.as_json()})
+        _record_failure(folder, {"ok": False, "error": refused.as_json()})
         raise refused from error
 
 
-def _keep_end(folder: Path, result: Mapping[str, Any]) -> None:
-    """Write result.json where there is a folder that takes it; the sentence on the terminal follows
-    in any case.
+def _record_failure(folder: Path, result: Mapping[str, Any]) -> None:
+    """Write result.json if the folder takes it, unless the run is done already.
+
+    The sentence on the terminal follows in any case.
     """
     with contextlib.suppress(OSError, RunError):
-        if folder.is_dir() and not (read_result(folder) or {"ok": False})["ok"]:
+        if not folder.is_dir():
+            return
+        earlier = read_result(folder)
+        if earlier is None or not earlier["ok"]:
             write_json(folder / "result.json", result)
 
 
@@ -333,11 +342,8 @@ def _import(options: argparse.Namespace, folder: Path, console: Console, max_sid
     write_left_out(folder, left_out)
     write_manifest(folder, rows)
     if left_out and options.json:
-        print(
-            json.dumps(
-                {"left_out": {item.file: item.reason for item in left_out}}, ensure_ascii=False
-            )
-        )
+        reasons = {item.file: item.reason for item in left_out}
+        print(json.dumps({"left_out": reasons}, ensure_ascii=False))
     elif left_out:
         files = "1 file" if len(left_out) == 1 else f"{len(left_out)} files"
         console.print(f"Left out {files}; see {folder / 'left_out.csv'}:")
@@ -348,20 +354,24 @@ def _import(options: argparse.Namespace, folder: Path, console: Console, max_sid
 def _configuration(
     config: RunConfig, options: argparse.Namespace, environment: Mapping[str, str]
 ) -> RunConfig:
-    """A flag wins over the run folder, the run folder over the environment."""
-    names = [field.name for field in dataclasses.fields(RunConfig) if field.name != "classes"]
-    flags = {name: getattr(options, name, None) for name in names}
-    chosen = dataclasses.replace(config, **{name: v for name, v in flags.items() if v is not None})
+    """Let a flag win over the run folder, and the run folder over the environment."""
+    flags = {}
+    for field in dataclasses.fields(RunConfig):
+        value = getattr(options, field.name, None)
+        if value is not None and field.name != "classes":
+            flags[field.name] = value
     if options.data_dir:
-        chosen = dataclasses.replace(chosen, weights_cache=str(_weights_cache(options.data_dir)))
-    said = {
+        flags["weights_cache"] = str(_weights_cache(options.data_dir))
+    data_dir = Path(environment.get("PICAISSO_DATA_DIR") or "data")
+    settings = {
         "backbone": environment.get("PICAISSO_BACKBONE"),
         "device": environment.get("PICAISSO_DEVICE"),
         "weights_dir": environment.get("PICAISSO_WEIGHTS_DIR"),
         "weights_url": environment.get("PICAISSO_WEIGHTS_URL"),
-        "weights_cache": str(_weights_cache(Path(environment.get("PICAISSO_DATA_DIR") or "data"))),
+        "weights_cache": str(_weights_cache(data_dir)),
     }
-    return chosen.with_defaults({name: value for name, value in said.items() if value})
+    given = {name: value for name, value in settings.items() if value}
+    return dataclasses.replace(config, **flags).with_defaults(given)
 
 
 def _weights_cache(data_dir: Path) -> Path:
@@ -370,9 +380,7 @@ def _weights_cache(data_dir: Path) -> Path:
 
 @contextlib.contextmanager
 def _progress(console: Console, as_json: bool) -> Iterator[Any]:
-    """A listener for progress rows: JSON lines, bars on a terminal, or a line per stage
-    elsewhere.
-    """
+    """Yield a listener for progress rows: JSON lines or bars."""
     if as_json:
         yield lambda row: print(json.dumps(row, ensure_ascii=False), flush=True)
         return
@@ -387,9 +395,10 @@ def _progress(console: Console, as_json: bool) -> Iterator[Any]:
 
         def listen(row: Mapping[str, Any]) -> None:
             stage = row["stage"]
+            message = row["message"] or stage
             if stage not in tasks:
-                tasks[stage] = bars.add_task(row["message"] or stage, total=None)
-            total, message = row["total"] or None, row["message"] or stage
+                tasks[stage] = bars.add_task(message, total=None)
+            total = row["total"] or None
             bars.update(tasks[stage], description=message, completed=row["done"], total=total)
 
         yield listen
@@ -398,11 +407,15 @@ def _progress(console: Console, as_json: bool) -> Iterator[Any]:
 def _show_result(folder: Path, result: Mapping[str, Any], as_json: bool) -> None:
     metrics = read_metrics(folder)
     if as_json:
-        figures = {
-            name: metrics[name]
-            for name in ("accuracy", "interval", "macro_f1", "majority_baseline")
+        summary = {
+            **result,
+            "accuracy": metrics["accuracy"],
+            "interval": metrics["interval"],
+            "macro_f1": metrics["macro_f1"],
+            "majority_baseline": metrics["majority_baseline"],
+            "model": str(folder / "model"),
         }
-        print(json.dumps({**result, **figures, "model": str(folder / "model")}, ensure_ascii=False))
+        print(json.dumps(summary, ensure_ascii=False))
         return
     console = Console()
     for notice in result.get("notices", []):
@@ -416,12 +429,10 @@ def _show_result(folder: Path, result: Mapping[str, Any], as_json: bool) -> None
     table.add_row("Largest class alone", percent(metrics["majority_baseline"]))
     table.add_row("Delivered", metrics["choice"])
     table.add_row("Suspects", metrics["curation"]["sentence"])
-    table.add_row(
-        "Pictures", ", ".join(f"{count} {part}" for part, count in metrics["split"].items())
-    )
-    table.add_row(
-        "Seconds", ", ".join(f"{stage} {value:.1f}" for stage, value in metrics["seconds"].items())
-    )
+    counts = [f"{count} {split}" for split, count in metrics["split"].items()]
+    table.add_row("Pictures", ", ".join(counts))
+    seconds = [f"{stage} {value:.1f}" for stage, value in metrics["seconds"].items()]
+    table.add_row("Seconds", ", ".join(seconds))
     table.add_row("Report", str(folder / "model" / "report.html"))
     table.add_row("Model", str(folder / "model"))
     console.print(table)
@@ -434,9 +445,9 @@ def _predict(options: argparse.Namespace, environment: Mapping[str, str]) -> int
     device = options.device or environment.get("PICAISSO_DEVICE", "cpu")
     model = open_model(options.model, "cuda" if device == "cuda" else "cpu")
     explainer = open_explainer(options.model, options.explain) if options.explain else None
-    show = _json_line if options.json else _TableRows(model.classes)
+    output = _JsonLines() if options.json else _TableRows(model.classes)
     failed = 0
-    for location in _counted(locations):
+    for location in _tracked(locations):
         image, reason = load_image(location)
         if image is None:
             failed += 1
@@ -446,9 +457,8 @@ def _predict(options: argparse.Namespace, environment: Mapping[str, str]) -> int
         explanation = None
         if explainer:
             explanation = explainer.explain(_stem(location), image, prediction.outputs)
-        show(location, prediction, explanation)
-    if isinstance(show, _TableRows):
-        show.print()
+        output.add(location, prediction, explanation)
+    output.finish()
     return FAILED if failed else DONE
 
 
@@ -517,14 +527,15 @@ def _read_list(name: str) -> list[str]:
         text = sys.stdin.read() if name == "-" else Path(name).read_text(encoding="utf-8")
     except (OSError, ValueError) as error:
         raise ListError(f"The list {name} cannot be read: {error}.") from error
-    return [line.strip() for line in text.splitlines() if line.strip()]
+    lines = [line.strip() for line in text.splitlines()]
+    return [line for line in lines if line]
 
 
-def _counted(places: Sequence[str]) -> Iterator[str]:
-    """The places with a progress bar where there are several and somebody watches."""
+def _tracked(locations: Sequence[str]) -> Iterator[str]:
+    """Yield the locations, with a progress bar where there are several and a terminal shows it."""
     console = Console(stderr=True)
-    if len(places) < 2 or not console.is_terminal:
-        yield from places
+    if len(locations) < 2 or not console.is_terminal:
+        yield from locations
         return
     columns = (
         TextColumn("{task.description}"),
@@ -532,44 +543,50 @@ def _counted(places: Sequence[str]) -> Iterator[str]:
         MofNCompleteColumn(),
         TimeRemainingColumn(),
     )
-    # What goes to a file must not be led to the terminal with the bar.
-    with Progress(
-        *columns, console=console, transient=True, redirect_stdout=sys.stdout.isatty()
-    ) as bars:
-        yield from bars.track(places, description="Classifying pictures")
+    # Output that goes to a file must not be redirected to the terminal with the bar.
+    redirect = sys.stdout.isatty()
+    with Progress(*columns, console=console, transient=True, redirect_stdout=redirect) as bars:
+        yield from bars.track(locations, description="Classifying pictures")
 
 
-def _json_line(place: str, prediction: Prediction, explanation: Explanation | None) -> None:
-    row: dict[str, Any] = {"picture": place, **prediction.as_json()}
-    if explanation:
-        row["map"] = str(explanation.map)
-        row["nearest"] = [
-            {**dataclasses.asdict(near), "cosine": round(c, 4)} for near, c in explanation.nearest
-        ]
-    print(json.dumps(row, ensure_ascii=False))
+class _JsonLines:
+    """Prints each prediction as a line of JSON."""
+
+    def add(self, location: str, prediction: Prediction, explanation: Explanation | None) -> None:
+        row: dict[str, Any] = {"picture": location, **prediction.as_json()}
+        if explanation:
+            row["map"] = str(explanation.map)
+            row["nearest"] = []
+            for image, cosine in explanation.nearest:
+                nearest = {**dataclasses.asdict(image), "cosine": round(cosine, 4)}
+                row["nearest"].append(nearest)
+        print(json.dumps(row, ensure_ascii=False))
+
+    def finish(self) -> None:
+        """Everything is printed already."""
 
 
 class _TableRows:
-    """Answers gathered into one table."""
+    """Collects the predictions and prints them as one table."""
 
     def __init__(self, classes: Sequence[str]) -> None:
         # As Text: names are the user's, and square brackets in them no markup.
-        self._table = Table(
-            Column("picture", overflow="fold"), "answer", *(Column(Text(name)) for name in classes)
-        )
+        columns = [Column(Text(name)) for name in classes]
+        self._table = Table(Column("picture", overflow="fold"), "answer", *columns)
         self._notes: list[str] = []
 
-    def __call__(self, place: str, prediction: Prediction, explanation: Explanation | None) -> None:
-        label = prediction.label if prediction.known else "none of these"
-        shares = (f"{p:.1%}" for p in prediction.probabilities.values())
-        self._table.add_row(Text(place), Text(label), *shares)
-        if explanation:
-            self._notes.append(f"{place}: what spoke for the answer is in {explanation.map}")
-            for near, cosine in explanation.nearest:
-                self._notes.append(f"  like {near.file} ({near.label}, {cosine:.2f}) {near.credit}")
+    def add(self, location: str, prediction: Prediction, explanation: Explanation | None) -> None:
+        answer = prediction.label if prediction.known else "none of these"
+        shares = [f"{share:.1%}" for share in prediction.probabilities.values()]
+        self._table.add_row(Text(location), Text(answer), *shares)
+        if explanation is None:
+            return
+        self._notes.append(f"{location}: what spoke for the answer is in {explanation.map}")
+        for image, cosine in explanation.nearest:
+            self._notes.append(f"  like {image.file} ({image.label}, {cosine:.2f}) {image.credit}")
 
-    def print(self) -> None:
-        """The table, and below it what is too long for its cells."""
+    def finish(self) -> None:
+        """Print the table, and below it what is too long for its cells."""
         console = Console()
         if self._table.row_count:
             console.print(self._table)
