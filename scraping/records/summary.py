@@ -133,7 +133,7 @@ class Tally:
             "message": self._message(source, answers, result, found),
             "retry_after": result.retry_after,
             "cool_down_seconds": result.cool_down_seconds,
-            "evidence": self._relative(result.evidence),
+            "evidence": self._relative(result.snapshot),
         }
 
     def _message(self, source: str, answers: _Answers, result: SearchResult, found: int) -> str:
@@ -144,13 +144,13 @@ class Tally:
             return f"{found} from {REGISTRY[source].label}, asked in {wordings} wordings."
         return result.message
 
-    def _relative(self, evidence: str) -> str | None:
-        """The path of saved evidence, relative to the folder."""
-        if not evidence:
+    def _relative(self, snapshot: str) -> str | None:
+        """The path of a snapshot, relative to the folder."""
+        if not snapshot:
             return None
-        path = Path(evidence)
+        path = Path(snapshot)
         return (
-            str(path.relative_to(self._folder)) if path.is_relative_to(self._folder) else evidence
+            str(path.relative_to(self._folder)) if path.is_relative_to(self._folder) else snapshot
         )
 
 

@@ -4,13 +4,15 @@ same twice.
 
 import json
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import Any
 
 from scraping.files import read_json_lines
 from scraping.sources.base import Candidate, SearchResult
 from scraping.sources.catalogue import Outcome
 
+CANDIDATE_FIELDS = frozenset(each.name for each in fields(Candidate))
 KEPT_OUTCOMES = frozenset({Outcome.OK, Outcome.PARTIAL, Outcome.NO_RESULTS})
 
 
@@ -32,7 +34,7 @@ class SearchLog:
         for entry in read_json_lines(path):
             result = SearchResult(
                 Outcome(entry["outcome"]),
-                tuple(Candidate(**candidate) for candidate in entry["candidates"]),
+                tuple(_read_candidate(facts) for facts in entry["candidates"]),
                 entry["message"],
                 retry_after=entry["retry_after"],
             )
@@ -75,3 +77,8 @@ class SearchLog:
         with self._path.open("rb") as stream:
             stream.seek(-1, 2)
             return stream.read(1) == b"\n"
+
+
+def _read_candidate(facts: dict[str, Any]) -> Candidate:
+    """Return a candidate from its stored facts; those that other versions wrote are passed over."""
+    return Candidate(**{name: value for name, value in facts.items() if name in CANDIDATE_FIELDS})

@@ -49,7 +49,7 @@ logger = logging.getLogger(__name__)
 # After one of these, asking again in the same run would only make it worse.
 ENDS_THE_SOURCE = frozenset({Outcome.BLOCKED, Outcome.RATE_LIMITED, Outcome.UNAVAILABLE})
 QUIT_SECONDS = 10.0
-EVIDENCE = "evidence"
+SNAPSHOTS = "evidence"  # the folder's name is part of the product
 
 
 class Stopped(Exception):
@@ -261,7 +261,7 @@ class Searcher:
             contact=config.contact,
             max_side=config.max_side,
             credentials=config.credentials,
-            evidence_dir=str(self._folder / EVIDENCE) if self._folder is not None else "",
+            snapshot_dir=str(self._folder / SNAPSHOTS) if self._folder is not None else "",
         )
 
     def _tools(self, name: str, place: _Place) -> SourceTools:
@@ -288,14 +288,14 @@ class Searcher:
             browser=lambda hosts: self._browser(place, hosts),
             pace=pace,
             wait=self._wait,
-            send=self._send,
+            request=self._request,
         )
 
     def _get_json(self, url: str, parameters: Mapping[str, str]) -> JsonReply | FetchFailure:
         self._wait(0.0)
         return fetch_json(url, parameters, self._fetching)
 
-    def _send(self, json_request: JsonRequest) -> JsonReply | FetchFailure:
+    def _request(self, json_request: JsonRequest) -> JsonReply | FetchFailure:
         self._wait(0.0)
         return request(json_request, self._fetching)
 

@@ -18,10 +18,10 @@ if TYPE_CHECKING:  # what only needs candidates need not load Selenium
     from scraping.net.browser import Browser
 
 DEFAULT_WAIT_SECONDS = 180.0
+NO_LICENSE_PER_IMAGE = "it does not state the licence of each picture"  # why some are skipped
 
 
-# How long a source is left alone after such an end, in seconds; a wait that it asked for goes
-# before.
+# How long a source is left alone after such an end, in seconds.
 COOL_DOWN_SECONDS: Mapping[Outcome, float] = {
     Outcome.BLOCKED: 3600.0,
     Outcome.RATE_LIMITED: DEFAULT_WAIT_SECONDS,
@@ -34,19 +34,18 @@ COOL_DOWN_SECONDS: Mapping[Outcome, float] = {
 
 @dataclass(frozen=True)
 class Candidate:
-    """One picture that a source names. `license_basis` is `per-item`, `filter` or `unknown`.
+    """One image that a source names.
 
-    `identity` is a hint for finding the same photograph in two sources before any download: equal,
-    non-empty texts such as `inaturalist:12345` name one photograph, whatever the addresses look
-    like.
+    `source`, `query` and `rank`, counted from 1, are set by whoever collects the candidates of a
+    search. `width` and `height` are in pixels. `license_basis` is `per-item`, `filter` or
+    `unknown`.
     """
 
     image_url: str
-    source: str
-    query: str
-    rank: int
+    source: str = ""
+    query: str = ""
+    rank: int = 0
     page_url: str = ""
-    thumb_url: str = ""
     title: str = ""
     width: int | None = None
     height: int | None = None
@@ -58,7 +57,6 @@ class Candidate:
     license_url: str = ""
     license_basis: str = "unknown"
     attribution: str = ""
-    identity: str = ""
 
 
 @dataclass
@@ -76,9 +74,8 @@ class SearchStats:
 class SearchResult:
     """The end of a search: the user's sentence in `message`, the operator's in `detail`.
 
-    `retry_after` holds the seconds that the source itself asked to wait. `evidence` is the path of
-    the page or answer that was not understood, saved in the search's evidence folder; a screenshot
-    lies beside it as `.png`.
+    `retry_after` holds the seconds that the source itself asked to wait. `snapshot` is the path of
+    the page or answer that was not understood; a screenshot lies beside it as `.png`.
     """
 
     outcome: Outcome
@@ -87,27 +84,26 @@ class SearchResult:
     detail: str = ""
     stats: SearchStats = field(default_factory=SearchStats)
     retry_after: float | None = None
-    evidence: str = ""
+    snapshot: str = ""
 
     @property
     def cool_down_seconds(self) -> float | None:
-        """Seconds to leave the source alone after this end; None when it may be asked again at
-        once.
-        """
+        """Seconds to leave the source alone now; None when it may be asked again at once."""
         usual = COOL_DOWN_SECONDS.get(self.outcome)
-        if self.outcome is Outcome.RATE_LIMITED and self.retry_after is not None:
+        if usual is None or self.retry_after is None:
+            return usual
+        if self.outcome is Outcome.RATE_LIMITED:
             return self.retry_after
-        return usual if usual is None else max(usual, self.retry_after or 0.0)
+        return max(usual, self.retry_after)
 
 
 @dataclass(frozen=True)
 class SearchOptions:
-    """What was chosen. `license` is `any` or `open`; `robots` is `respect` or `operator`;
-    `max_side` in pixels.
+    """What was chosen for all searches.
 
-    `credentials` holds what sources with an account need (`openverse_client_id`,
-    `openverse_client_secret`, `pixabay_key`). `evidence_dir` is the folder for answers that were
-    not understood; without it none is saved.
+    `license` is `any` or `open`; `robots` is `respect` or `operator`; `max_side` is in pixels.
+    `credentials` holds what sources with an account need, by the names in the catalogue.
+    `snapshot_dir` is the folder for answers that were not understood; without it none is saved.
     """
 
     locale: str = "en-US"
@@ -116,7 +112,7 @@ class SearchOptions:
     contact: str = ""
     max_side: int = 1024
     credentials: Mapping[str, str] = field(default_factory=dict, repr=False)
-    evidence_dir: str = ""
+    snapshot_dir: str = ""
 
 
 @dataclass(frozen=True)
@@ -139,20 +135,19 @@ class Query:
 class SourceTools:
     """The outside world as a source sees it.
 
-    `get_json` and `fetch_text` go through the guarded fetch; `send` makes requests with headers or
-    a form (`scraping.net.http.request`), and without it sources do what they can without an
-    account. `browser` gives a browser limited to the given hosts; it belongs to the caller. `pace`
-    waits until the given seconds have passed since this source was last asked, and not at all for
-    hosts of one's own. `wait` simply waits.
+    `get_json`, `request` and `fetch_text` go through the guarded client; `request` is for what
+    needs headers or a form. `browser` gives a browser limited to the given hosts; it belongs to
+    the caller. `pace` waits until the given seconds have passed since this source was last asked,
+    and not at all for hosts of one's own. `wait` simply waits.
     """
 
     base_url: str
     get_json: Callable[[str, Mapping[str, str]], JsonReply | FetchFailure]
+    request: Callable[[JsonRequest], JsonReply | FetchFailure]
     fetch_text: Callable[[str], str | FetchFailure]
     browser: Callable[[tuple[str, ...]], "Browser"]
     pace: Callable[[float], None]
     wait: Callable[[float], None]
-    send: Callable[[JsonRequest], JsonReply | FetchFailure] | None = None
 
 
 class Source(ABC):
@@ -186,21 +181,25 @@ class Source(ABC):
         return []
 
 
+def skipped(source: Source, reason: str) -> SearchResult:
+    """Return the result of a search that was not made, with the reason as part of a sentence."""
+    message = f"{source.label} was skipped: {reason}."
+    return SearchResult(Outcome.NOT_APPLICABLE, message=message)
+
+
 def finished(
     source: Source, query: Query, found: tuple[Candidate, ...], stats: SearchStats
 ) -> SearchResult:
-    """The result of a search that ended by itself: OK, PARTIAL or NO_RESULTS by the number
-    found.
-    """
+    """Return the result of a search that ended by itself: OK, PARTIAL or NO_RESULTS."""
     found = found[: query.limit]
-    if len(found) >= query.limit:
-        return SearchResult(Outcome.OK, found, f"{len(found)} from {source.label}.", stats=stats)
+    count = len(found)
+    if count >= query.limit:
+        return SearchResult(Outcome.OK, found, f"{count} from {source.label}.", stats=stats)
     if found:
-        return SearchResult(
-            Outcome.PARTIAL, found, f"{source.label} had only {len(found)}.", stats=stats
-        )
+        message = f"{source.label} had only {count}."
+        return SearchResult(Outcome.PARTIAL, found, message, stats=stats)
     message = f"{source.label} found nothing for “{query.words}”."
-    return SearchResult(Outcome.NO_RESULTS, (), message, stats=stats)
+    return SearchResult(Outcome.NO_RESULTS, message=message, stats=stats)
 
 
 def rate_limited(
@@ -210,17 +209,28 @@ def rate_limited(
     retry_after: float | None,
     detail: str = "",
 ) -> SearchResult:
-    """The result of a search that the source asked to interrupt."""
+    """Return the result of a search that the source asked to interrupt."""
     wait = DEFAULT_WAIT_SECONDS if retry_after is None else retry_after
-    message = f"{source.label} asks us to wait {_in_words(wait)}."
+    message = f"{source.label} asks us to wait {_duration_in_words(wait)}."
     return SearchResult(Outcome.RATE_LIMITED, found, message, detail, stats, wait)
 
 
-def _in_words(seconds: float) -> str:
-    for size, unit in ((3600, "hours"), (60, "minutes")):
-        if seconds >= 2 * size:
-            return f"{round(seconds / size)} {unit}"
-    return "1 second" if seconds <= 1 else f"{round(seconds)} seconds"
+def _duration_in_words(seconds: float) -> str:
+    if seconds <= 1:
+        return "1 second"
+    if seconds >= 2 * 3600:
+        return f"{round(seconds / 3600)} hours"
+    if seconds >= 2 * 60:
+        return f"{round(seconds / 60)} minutes"
+    return f"{round(seconds)} seconds"
+
+
+def out_of_time(source: Source, found: tuple[Candidate, ...], stats: SearchStats) -> SearchResult:
+    """Return the result of a search for which the time ran out."""
+    message = f"{source.label} did not answer in time."
+    if found:
+        message = f"The time for {source.label} ran out."
+    return SearchResult(Outcome.TIMEOUT, found, message, "deadline", stats)
 
 
 def changed(
@@ -228,31 +238,20 @@ def changed(
     found: tuple[Candidate, ...] = (),
     stats: SearchStats | None = None,
     detail: str = "",
-    evidence: str = "",
+    snapshot: str = "",
 ) -> SearchResult:
-    """The result of a search whose answer this program no longer understands."""
+    """Return the result of a search whose answer this program no longer understands."""
     message = f"{source.label} changed its pages; this source needs an update."
-    return SearchResult(
-        Outcome.LAYOUT_CHANGED, found, message, detail, stats or SearchStats(), evidence=evidence
-    )
+    stats = stats or SearchStats()
+    return SearchResult(Outcome.LAYOUT_CHANGED, found, message, detail, stats, snapshot=snapshot)
 
 
 def blocked(
-    source: Source,
-    found: tuple[Candidate, ...],
-    stats: SearchStats,
-    detail: str,
-    retry_after: float | None = None,
+    source: Source, found: tuple[Candidate, ...], stats: SearchStats, detail: str
 ) -> SearchResult:
-    """The result of a search that ended before a human check."""
-    return SearchResult(
-        Outcome.BLOCKED,
-        found,
-        f"{source.label} asked for a human check.",
-        detail,
-        stats,
-        retry_after,
-    )
+    """Return the result of a search that ended before a human check."""
+    message = f"{source.label} asked for a human check."
+    return SearchResult(Outcome.BLOCKED, found, message, detail, stats)
 
 
 def failed(
@@ -261,18 +260,19 @@ def failed(
     found: tuple[Candidate, ...] = (),
     stats: SearchStats | None = None,
 ) -> SearchResult:
-    """The result of a search that an HTTP failure ended; what was found before is kept."""
+    """Return the result of a search that an HTTP failure ended; what was found before is kept."""
     stats = stats or SearchStats()
+    detail = failure.detail
+    wait = failure.retry_after
     if failure.status == 429:
-        return rate_limited(source, found, stats, failure.retry_after, failure.detail)
+        return rate_limited(source, found, stats, wait, detail)
     if failure.status in (401, 403):
         message = f"{source.label} refused our requests."
-        return SearchResult(
-            Outcome.BLOCKED, found, message, failure.detail, stats, failure.retry_after
-        )
+        return SearchResult(Outcome.BLOCKED, found, message, detail, stats, wait)
     if failure.status in (400, 404) or isinstance(failure, NotJson):
-        return changed(source, found, stats, failure.detail)
-    late = failure.detail == "deadline"
-    message = f"{source.label} did not answer{' in time' if late else ''}."
-    outcome = Outcome.TIMEOUT if late else Outcome.NETWORK
-    return SearchResult(outcome, found, message, failure.detail, stats, failure.retry_after)
+        return changed(source, found, stats, detail)
+    if detail == "deadline":
+        message = f"{source.label} did not answer in time."
+        return SearchResult(Outcome.TIMEOUT, found, message, detail, stats, wait)
+    message = f"{source.label} did not answer."
+    return SearchResult(Outcome.NETWORK, found, message, detail, stats, wait)

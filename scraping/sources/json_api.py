@@ -1,6 +1,4 @@
-"""What the adapters of JSON APIs share: asking with retries, and cleaning the text that comes
-back.
-"""
+"""What the adapters of JSON APIs share: asking with retries, and cleaning what comes back."""
 
 import html
 import random
@@ -24,45 +22,42 @@ def ask(
     interval: float,
     headers: Mapping[str, str] | None = None,
 ) -> JsonReply | FetchFailure:
-    """Ask at the source's pace; after a server error or no answer, try again with growing, jittered
-    pauses.
+    """Ask at the source's pace, `interval` in seconds.
 
-    `headers` go along where the tools can send them.
+    After a server error or no answer, try again with growing, jittered pauses.
     """
     pause = FIRST_PAUSE_SECONDS
-    for attempt in range(1, TRIES + 1):
+    for tries_left in reversed(range(TRIES)):
         tools.pace(interval)
-        if headers and tools.send is not None:
-            answer = tools.send(JsonRequest(url, parameters, headers))
+        if headers:
+            answer = tools.request(JsonRequest(url, parameters, headers))
         else:
             answer = tools.get_json(url, parameters)
-        again = isinstance(answer, FetchFailure) and _passing(answer)
-        if not again or attempt == TRIES or query.seconds_left() < pause:
+        if not isinstance(answer, FetchFailure):
+            return answer
+        may_pass = answer.reason == Reason.UNREACHABLE or (answer.status or 0) >= 500
+        if not may_pass or not tries_left or query.seconds_left() < pause:
             return answer
         tools.wait(pause * random.uniform(0.75, 1.25))
         pause *= 2
     raise AssertionError("not reached")
 
 
-def _passing(failure: FetchFailure) -> bool:
-    """Whether the failure may be gone in a moment."""
-    return failure.reason == Reason.UNREACHABLE or (failure.status or 0) >= 500
-
-
 def list_at(data: object, *names: str) -> list[Any] | None:
-    """The list below the given keys, None when there is none."""
+    """Return the list below the given keys, None when there is none."""
     for name in names:
         data = data.get(name) if isinstance(data, dict) else None
     return data if isinstance(data, list) else None
 
 
-def same_name(name: object, words: str) -> bool:
-    """Whether a name is exactly the words, but for case and spaces."""
-    return plain_text(name).casefold() == " ".join(words.split()).casefold() != ""
+def object_at(data: object, name: str) -> dict[str, Any]:
+    """Return the object below a key, an empty one when there is none."""
+    value = data.get(name) if isinstance(data, dict) else None
+    return value if isinstance(value, dict) else {}
 
 
 def plain_text(value: object) -> str:
-    """Text of a field that may hold HTML, may be missing, and may be of another type."""
+    """Return the text of a field that may hold HTML, be missing, or be of another type."""
     if not isinstance(value, str):
         return ""
     without_tags = re.sub(r"<[^>]*>", " ", value)
@@ -70,12 +65,23 @@ def plain_text(value: object) -> str:
 
 
 def whole_number(value: object) -> int | None:
-    """A positive whole number, or None for anything else."""
-    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else None
+    """Return a positive whole number, or None for anything else."""
+    if not isinstance(value, int) or isinstance(value, bool):
+        return None
+    return value if value > 0 else None
 
 
 def web_address(value: object) -> str:
-    """An http or https address, scheme completed; empty for anything else."""
-    text = value.strip() if isinstance(value, str) else ""
-    text = f"https:{text}" if text.startswith("//") else text
-    return text if text.lower().startswith(("http://", "https://")) else ""
+    """Return an http or https URL with its scheme completed; empty for anything else."""
+    if not isinstance(value, str):
+        return ""
+    text = value.strip()
+    if text.startswith("//"):
+        text = f"https:{text}"
+    is_web = text.lower().startswith(("http://", "https://"))
+    return text if is_web else ""
+
+
+def credit_line(*parts: str) -> str:
+    """Return the parts of a line of credit that are known, joined by commas."""
+    return ", ".join(part for part in parts if part)

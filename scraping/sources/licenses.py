@@ -1,12 +1,11 @@
-"""One spelling for every licence: a short name, its version and its address, whatever a source
-writes.
-"""
+"""One spelling for every licence, whatever a source writes."""
 
 import re
 from dataclasses import dataclass
 
 DEED = re.compile(
-    r"creativecommons\.org/(?:licenses/(?P<name>by(?:-nc)?(?:-nd|-sa)?)|publicdomain/(?P<free>zero|mark))"
+    r"creativecommons\.org/"
+    r"(?:licenses/(?P<name>by(?:-nc)?(?:-nd|-sa)?)|publicdomain/(?P<free>zero|mark))"
     r"(?:/(?P<version>\d\.\d))?",
     re.IGNORECASE,
 )
@@ -17,40 +16,39 @@ MARK = re.compile(r"pdm|public-domain(?:-mark)?(?:-1-0)?")
 
 @dataclass(frozen=True)
 class License:
-    """`name` is `cc-by-sa` and the like, `cc0` or `pdm`; empty when the text names no open
-    licence.
-    """
+    """A licence: `name` is `cc-by-sa` and the like, `cc0` or `pdm`, empty for no open licence."""
 
     name: str = ""
     version: str = ""
     url: str = ""
 
 
+CC0 = License("cc0", "1.0", "https://creativecommons.org/publicdomain/zero/1.0/")
+PUBLIC_DOMAIN_MARK = License("pdm", "1.0", "https://creativecommons.org/publicdomain/mark/1.0/")
+
+
 def read_license(text: object, version: str = "") -> License:
-    """A licence from its address, its code or its usual short form; `version` is taken where the
-    text has none.
+    """Return the licence named by a URL, a code or a usual short form.
+
+    `version` is taken where the text has none.
     """
     if not isinstance(text, str):
         return License()
     if deed := DEED.search(text):
         if deed["free"]:
-            return FREE[deed["free"].lower()]
+            return CC0 if deed["free"].lower() == "zero" else PUBLIC_DOMAIN_MARK
         return _creative_commons(deed["name"].lower(), deed["version"] or version)
     code = re.sub(r"[\s_.-]+", "-", text.strip().lower()).strip("-")
     if ZERO.fullmatch(code):
-        return FREE["zero"]
+        return CC0
     if MARK.fullmatch(code):
-        return FREE["mark"]
-    if found := CODE.fullmatch(code):
-        stated = f"{found['major']}.{found['minor']}" if found["major"] else version
-        return _creative_commons(found["name"], stated)
-    return License()
-
-
-FREE = {
-    "zero": License("cc0", "1.0", "https://creativecommons.org/publicdomain/zero/1.0/"),
-    "mark": License("pdm", "1.0", "https://creativecommons.org/publicdomain/mark/1.0/"),
-}
+        return PUBLIC_DOMAIN_MARK
+    found = CODE.fullmatch(code)
+    if found is None:
+        return License()
+    if found["major"]:
+        version = f"{found['major']}.{found['minor']}"
+    return _creative_commons(found["name"], version)
 
 
 def _creative_commons(name: str, version: str) -> License:

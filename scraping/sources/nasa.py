@@ -1,86 +1,113 @@
-"""NASA's image library: space, aircraft, people at work. Its pictures are free of copyright unless
-one says otherwise.
+"""NASA's image library: space, aircraft, people at work.
 
-That is a rule of the whole library, not a statement about each picture, so it does not count as an
-open licence.
+Its images are free of copyright unless one says otherwise. That is a rule of the whole library, not
+a statement about each image, so it does not count as an open licence.
 """
 
-import itertools
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import quote
 
 from scraping.net.http import FetchFailure, JsonReply
-from scraping.sources.base import Candidate, Query, SearchResult, Source, SourceTools
-from scraping.sources.catalogue import Outcome
-from scraping.sources.json_api import ask, list_at, plain_text, web_address, whole_number
+from scraping.sources.base import (
+    NO_LICENSE_PER_IMAGE,
+    Candidate,
+    Query,
+    SearchResult,
+    Source,
+    SourceTools,
+    skipped,
+)
+from scraping.sources.json_api import (
+    ask,
+    credit_line,
+    list_at,
+    plain_text,
+    web_address,
+    whole_number,
+)
 from scraping.sources.paging import Paging, read_pages
 
 INTERFACE_AS_OF = "2026-11"
 SEARCH_PATH = "/search"
 PAGE_SIZE = 100
-DEEPEST = 10_000
+MAX_RESULTS = 10_000
 GUIDELINES = "https://www.nasa.gov/nasa-brand-center/images-and-media/"
-PICTURES = (".jpg", ".jpeg", ".png", ".gif", ".webp")
+IMAGE_EXTENSIONS = (".jpg", ".jpeg", ".png", ".gif", ".webp")
+URL_CHARACTERS = ":/?&=%~#+,;@!$'()*[]"  # not to be quoted again
 
 
-def best_address(links: list[Any], max_side: int) -> tuple[str, int | None, int | None]:
-    """The smallest rendering that suffices, else the largest; of a picture with a preview only, its
-    medium size.
+class Rendering(NamedTuple):
+    """One size of an image, in pixels where the library states them."""
+
+    longer_side: int
+    url: str
+    width: int | None = None
+    height: int | None = None
+
+
+def best_rendering(links: list[Any], max_side: int) -> Rendering | None:
+    """Return the smallest rendering that suffices, else the largest.
+
+    Of an image with a preview only it is the medium size; None when there is no image.
     """
-    sized: list[tuple[int, str, int | None, int | None]] = []
+    renderings = []
     preview = ""
     for link in links:
-        address = _address(link)
-        if not address.lower().endswith(PICTURES):
+        if not isinstance(link, dict):
             continue
-        if link.get("rel") == "preview" or "~thumb." in address:
-            preview = preview or address
+        url = quote(web_address(link.get("href")), safe=URL_CHARACTERS)
+        if not url.lower().endswith(IMAGE_EXTENSIONS):
             continue
-        width, height = whole_number(link.get("width")), whole_number(link.get("height"))
-        sized.append((max(width or 0, height or 0), address, width, height))
-    enough = sorted(entry for entry in sized if entry[0] >= max_side)
-    for _, address, width, height in itertools.chain(enough[:1], sorted(sized, reverse=True)[:1]):
-        return address, width, height
-    return preview.replace("~thumb.", "~medium."), None, None
+        if link.get("rel") == "preview" or "~thumb." in url:
+            preview = preview or url
+            continue
+        width = whole_number(link.get("width"))
+        height = whole_number(link.get("height"))
+        renderings.append(Rendering(max(width or 0, height or 0), url, width, height))
+    large_enough = [each for each in renderings if each.longer_side >= max_side]
+    if large_enough:
+        return min(large_enough, key=_by_size)
+    if renderings:
+        return max(renderings, key=_by_size)
+    if preview:
+        return Rendering(0, preview.replace("~thumb.", "~medium."))
+    return None
 
 
-def _address(link: Any) -> str:
-    address = web_address(link.get("href")) if isinstance(link, dict) else ""
-    return quote(address, safe=":/?&=%~#+,;@!$'()*[]")
+def _by_size(rendering: Rendering) -> tuple[int, str]:
+    return rendering.longer_side, rendering.url
 
 
 def parse_item(item: Any, max_side: int) -> list[Candidate] | None:
-    """One entry as a candidate; None when it cannot be read, none when it names no picture."""
-    entries = item.get("data") if isinstance(item, dict) else None
-    if not isinstance(entries, list) or not entries or not isinstance(entries[0], dict):
+    """Return one entry as a candidate.
+
+    None when it cannot be read; an empty list when it names no image.
+    """
+    entries = list_at(item, "data")
+    if not entries or not isinstance(entries[0], dict):
         return None
-    facts, links = entries[0], item.get("links")
-    address, width, height = best_address(links if isinstance(links, list) else [], max_side)
-    if not address:
+    facts = entries[0]
+    rendering = best_rendering(list_at(item, "links") or [], max_side)
+    if rendering is None:
         return []
     creator = plain_text(facts.get("photographer")) or plain_text(facts.get("secondary_creator"))
-    own = "NASA" in creator.upper() or not creator
+    creator = creator or "NASA"
+    is_own = "NASA" in creator.upper()
     title = plain_text(facts.get("title"))
-    number = quote(plain_text(facts.get("nasa_id")), safe="")
-    return [
-        Candidate(
-            image_url=address,
-            source="nasa",
-            query="",
-            rank=0,
-            page_url=f"https://images.nasa.gov/details/{number}" if number else "",
-            title=title,
-            width=width,
-            height=height,
-            creator=creator or "NASA",
-            license="pd" if own else "",
-            license_url=GUIDELINES if own else "",
-            license_basis="filter" if own else "unknown",
-            attribution=", ".join(
-                filter(None, (creator or "NASA", title, "via NASA Image and Video Library"))
-            ),
-        )
-    ]
+    nasa_id = quote(plain_text(facts.get("nasa_id")), safe="")
+    candidate = Candidate(
+        image_url=rendering.url,
+        page_url=f"https://images.nasa.gov/details/{nasa_id}" if nasa_id else "",
+        title=title,
+        width=rendering.width,
+        height=rendering.height,
+        creator=creator,
+        license="pd" if is_own else "",
+        license_url=GUIDELINES if is_own else "",
+        license_basis="filter" if is_own else "unknown",
+        attribution=credit_line(creator, title, "via NASA Image and Video Library"),
+    )
+    return [candidate]
 
 
 class NasaSource(Source):
@@ -95,8 +122,7 @@ class NasaSource(Source):
     def search(self, query: Query, tools: SourceTools) -> SearchResult:
         """Read page after page until enough is found or no next one is named."""
         if query.options.license == "open":
-            message = "NASA was skipped: it does not state the licence of each picture."
-            return SearchResult(Outcome.NOT_APPLICABLE, message=message)
+            return skipped(self, NO_LICENSE_PER_IMAGE)
 
         def request(number: int, _: JsonReply | None) -> JsonReply | FetchFailure:
             parameters = {
@@ -107,16 +133,16 @@ class NasaSource(Source):
             }
             return ask(tools.base_url + SEARCH_PATH, parameters, query, tools, self.min_interval_s)
 
-        def is_last(reply: JsonReply, number: int, count: int) -> bool:
-            links = list_at(reply.data, "collection", "links") or []
-            following = any(isinstance(link, dict) and link.get("rel") == "next" for link in links)
-            return not count or not following or (number + 1) * PAGE_SIZE > DEEPEST
-
         def items(data: Any) -> list[Any] | None:
             return list_at(data, "collection", "items")
 
-        return read_pages(
-            self,
-            query,
-            Paging(request, items, lambda item: parse_item(item, query.options.max_side), is_last),
-        )
+        def parse(item: Any) -> list[Candidate] | None:
+            return parse_item(item, query.options.max_side)
+
+        def is_last(reply: JsonReply, number: int, count: int) -> bool:
+            links = list_at(reply.data, "collection", "links") or []
+            has_next = any(isinstance(link, dict) and link.get("rel") == "next" for link in links)
+            next_end = (number + 1) * PAGE_SIZE
+            return not count or not has_next or next_end > MAX_RESULTS
+
+        return read_pages(self, query, Paging(request, items, parse, is_last))

@@ -1,6 +1,4 @@
-"""Openverse: openly licensed pictures of many collections, with the licence of each, through its
-public API.
-"""
+"""Openverse: openly licensed images of many collections, with the licence of each."""
 
 import time
 from collections.abc import Mapping
@@ -26,52 +24,47 @@ TOKEN_PATH = "/v1/auth_tokens/token/"  # noqa: S105 - an address, no secret
 PAGE_SIZE = 20  # more is refused to clients without an account
 ACCOUNT_PAGE_SIZE = 100
 ACCOUNT_INTERVAL_SECONDS = 1.0
-CLIENT_ID, CLIENT_SECRET = "openverse_client_id", "openverse_client_secret"
+CLIENT_ID = "openverse_client_id"
+CLIENT_SECRET = "openverse_client_secret"  # noqa: S105 - the name of a setting
 SHORTEST_TOKEN_SECONDS = 600
 TOKEN_MARGIN_SECONDS = 60
-MOST_WORDS = 200
+MAX_QUERY_CHARACTERS = 200
 LEFT_HEADERS = "x-ratelimit-available-"
 
 
-def parse_item(item: Any) -> Candidate | None:
-    """One entry of `results` as a candidate, or None when it names no picture."""
-    if not isinstance(item, dict) or not (address := web_address(item.get("url"))):
+def parse_item(item: Any) -> list[Candidate] | None:
+    """Return one entry of `results` as a candidate, or None when it names no image."""
+    address = web_address(item.get("url")) if isinstance(item, dict) else ""
+    if not address:
         return None
-    slug = plain_text(item.get("license")).lower()
+    licence = plain_text(item.get("license")).lower()
+    if licence not in ("", "cc0", "pdm"):
+        licence = f"cc-{licence}"
     kind = plain_text(item.get("filetype")).lower().replace("jpg", "jpeg")
-    return Candidate(
+    candidate = Candidate(
         image_url=address,
-        source="openverse",
-        query="",
-        rank=0,
         page_url=web_address(item.get("foreign_landing_url")),
-        thumb_url=web_address(item.get("thumbnail")),
         title=plain_text(item.get("title")),
         width=whole_number(item.get("width")),
         height=whole_number(item.get("height")),
         mime=f"image/{kind}" if kind else "",
         creator=plain_text(item.get("creator")),
         creator_url=web_address(item.get("creator_url")),
-        license=slug if slug in ("", "cc0", "pdm") else f"cc-{slug}",
+        license=licence,
         license_version=plain_text(item.get("license_version")),
         license_url=web_address(item.get("license_url")),
-        license_basis="per-item" if slug else "unknown",
+        license_basis="per-item" if licence else "unknown",
         attribution=plain_text(item.get("attribution")),
     )
+    return [candidate]
 
 
 def seconds_to_wait(reply: JsonReply) -> float | None:
-    """Seconds to wait when the answer's headers say that no request is left, else None."""
-    left = (
-        value.strip()
-        for name, value in reply.headers.items()
-        if name.lower().startswith(LEFT_HEADERS)
-    )
-    return DEFAULT_WAIT_SECONDS if "0" in left else None
-
-
-def _is_last(reply: JsonReply, number: int, count: int) -> bool:
-    return not count or number >= (whole_number(reply.data.get("page_count")) or 0)
+    """Return how long to wait when the headers say that no request is left, else None."""
+    for name, value in reply.headers.items():
+        if name.lower().startswith(LEFT_HEADERS) and value.strip() == "0":
+            return DEFAULT_WAIT_SECONDS
+    return None
 
 
 @dataclass
@@ -84,9 +77,10 @@ class _Account:
     token: str = ""
     valid_until: float = 0.0
 
-    def authorisation(self, tools: SourceTools) -> Mapping[str, str]:
-        """The header that proves the account, with a fresh token where the old one has run out;
-        empty without one.
+    def headers(self, tools: SourceTools) -> Mapping[str, str]:
+        """Return the header that proves the account, empty when it is refused.
+
+        A token that has run out is replaced first.
         """
         if time.monotonic() >= self.valid_until:
             self._renew(tools)
@@ -94,17 +88,17 @@ class _Account:
 
     def expire(self) -> None:
         """Forget the token, because it was refused."""
-        self.token, self.valid_until = "", 0.0
+        self.token = ""
+        self.valid_until = 0.0
 
     def _renew(self, tools: SourceTools) -> None:
-        assert tools.send is not None
         form = {
             "grant_type": "client_credentials",
             "client_id": self.client_id,
             "client_secret": self.client_secret,
         }
         self.expire()
-        answer = tools.send(JsonRequest(tools.base_url + TOKEN_PATH, form=form))
+        answer = tools.request(JsonRequest(tools.base_url + TOKEN_PATH, form=form))
         if isinstance(answer, JsonReply) and isinstance(answer.data, dict):
             self.token = plain_text(answer.data.get("access_token"))
             lifetime = whole_number(answer.data.get("expires_in")) or SHORTEST_TOKEN_SECONDS
@@ -112,9 +106,7 @@ class _Account:
 
 
 class OpenverseSource(Source):
-    """The adapter. With the operator's registration it reads larger pages, deeper and more
-    often.
-    """
+    """The adapter. With the operator's account it reads larger pages, deeper and more often."""
 
     name = "openverse"
     default_url = "https://api.openverse.org"
@@ -127,55 +119,72 @@ class OpenverseSource(Source):
     def search(self, query: Query, tools: SourceTools) -> SearchResult:
         """Read page after page until enough is found or the last page is reached.
 
-        An account that is refused is done without, and the operator is told in `detail`.
+        An account that is refused is done without, and `detail` says so.
         """
-        if account := self._account(query, tools):
-            result = self._read(query, tools, account)
-            if account.token:
-                return result
-            refused = "the account was refused; asked without it"
-            result = self._read(query, tools, None)
-            return replace(result, detail="; ".join(filter(None, (refused, result.detail))))
-        return self._read(query, tools, None)
+        account = self._account(query, tools)
+        if account is None:
+            return self._read(query, tools, None)
+        result = self._read(query, tools, account)
+        if account.token:
+            return result
+        result = self._read(query, tools, None)
+        detail = "the account was refused; asked without it"
+        if result.detail:
+            detail = f"{detail}; {result.detail}"
+        return replace(result, detail=detail)
 
     def _account(self, query: Query, tools: SourceTools) -> _Account | None:
-        given = query.options.credentials
-        key = (tools.base_url, given.get(CLIENT_ID, ""), given.get(CLIENT_SECRET, ""))
-        if tools.send is None or not all(key):
+        credentials = query.options.credentials
+        client_id = credentials.get(CLIENT_ID, "")
+        client_secret = credentials.get(CLIENT_SECRET, "")
+        if not client_id or not client_secret:
             return None
+        key = (tools.base_url, client_id, client_secret)
         return self._accounts.setdefault(key, _Account(*key))
 
     def _read(self, query: Query, tools: SourceTools, account: _Account | None) -> SearchResult:
         size = PAGE_SIZE if account is None else ACCOUNT_PAGE_SIZE
         interval = self.min_interval_s if account is None else ACCOUNT_INTERVAL_SECONDS
-        words = {"q": query.words[:MOST_WORDS], "page_size": str(size), "mature": "false"}
+        url = tools.base_url + SEARCH_PATH
+        words = query.words[:MAX_QUERY_CHARACTERS]
+        parameters = {"q": words, "page_size": str(size), "mature": "false"}
 
         def ask_once(number: int) -> JsonReply | FetchFailure:
-            headers = account.authorisation(tools) if account else {}
-            if account and not headers:
+            page = parameters | {"page": str(number)}
+            if account is None:
+                return ask(url, page, query, tools, interval)
+            headers = account.headers(tools)
+            if not headers:
                 return FetchFailure(Reason.HTTP_ERROR, "the account was refused", 401)
-            address, parameters = tools.base_url + SEARCH_PATH, words | {"page": str(number)}
-            return ask(address, parameters, query, tools, interval, headers)
+            return ask(url, page, query, tools, interval, headers)
 
         def request(number: int, _: JsonReply | None) -> JsonReply | FetchFailure:
+            """Ask, and once more with a new token when the token was refused."""
             reply = ask_once(number)
-            if account and isinstance(reply, FetchFailure) and reply.status == 401:
+            if account and _is_refused(reply):
                 account.expire()
                 reply = ask_once(number)
-                if isinstance(reply, FetchFailure) and reply.status == 401:
+                if _is_refused(reply):
                     account.expire()
             return reply
 
-        def parse(item: Any) -> list[Candidate] | None:
-            candidate = parse_item(item)
-            return None if candidate is None else [candidate]
+        def items(data: Any) -> list[Any] | None:
+            return list_at(data, "results")
+
+        def is_last(reply: JsonReply, number: int, count: int) -> bool:
+            pages = whole_number(reply.data.get("page_count")) or 0
+            return not count or number >= pages
 
         paging = Paging(
             request=request,
-            items=lambda data: list_at(data, "results"),
-            parse=parse,
-            is_last=_is_last,
+            items=items,
+            parse=parse_item,
+            is_last=is_last,
             is_past_end=lambda failure: failure.status == 404,
             used_up=seconds_to_wait,
         )
         return read_pages(self, query, paging)
+
+
+def _is_refused(reply: JsonReply | FetchFailure) -> bool:
+    return isinstance(reply, FetchFailure) and reply.status == 401

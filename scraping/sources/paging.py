@@ -1,6 +1,4 @@
-"""Reading an interface page by page, the same for every source that has one: what ends it, and what
-is kept.
-"""
+"""Reading a source page by page: what is kept, and what ends it."""
 
 import itertools
 from collections.abc import Callable, Iterable
@@ -8,7 +6,6 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from scraping.net.http import FetchFailure, JsonReply
-from scraping.reasons import Reason
 from scraping.sources.base import (
     Candidate,
     Query,
@@ -18,13 +15,75 @@ from scraping.sources.base import (
     changed,
     failed,
     finished,
+    out_of_time,
     rate_limited,
 )
-from scraping.sources.identity import photograph
 from scraping.sources.snapshots import save_answer
 from scraping.urls import normalized_url
 
 DRIFT_ITEMS = 10  # from here on, fewer than half readable means that the answer's shape changed
+
+
+@dataclass
+class PageResults:
+    """The candidates of one search so far: in the source's order, each URL once."""
+
+    source: Source
+    query: Query
+    stats: SearchStats = field(default_factory=SearchStats)
+    _by_url: dict[str, Candidate] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self._by_url)
+
+    @property
+    def candidates(self) -> tuple[Candidate, ...]:
+        """All found, best first."""
+        return tuple(self._by_url.values())
+
+    @property
+    def is_enough(self) -> bool:
+        """Whether as many were found as the query asks for."""
+        return len(self) >= self.query.limit
+
+    @property
+    def is_mostly_unreadable(self) -> bool:
+        """Whether so few entries could be read that the source must have changed their shape."""
+        return self.stats.seen >= DRIFT_ITEMS and self.stats.dropped * 2 > self.stats.seen
+
+    def add(self, candidate: Candidate) -> None:
+        """Keep a candidate, unless its URL is known."""
+        key = normalized_url(candidate.image_url)
+        if key not in self._by_url:
+            self._by_url[key] = replace(
+                candidate,
+                source=self.source.name,
+                query=self.query.words,
+                rank=len(self) + 1,
+            )
+
+    def finished(self, ended_by: str) -> SearchResult:
+        """Return the result of a search that came to its end."""
+        self.stats.ended_by = ended_by
+        return finished(self.source, self.query, self.candidates, self.stats)
+
+    def rate_limited(self, retry_after: float | None, detail: str) -> SearchResult:
+        """Return the result of a search that the source asked to interrupt."""
+        return rate_limited(self.source, self.candidates, self.stats, retry_after, detail)
+
+    def out_of_time(self) -> SearchResult:
+        """Return the result of a search for which the time ran out."""
+        self.stats.ended_by = "deadline"
+        return out_of_time(self.source, self.candidates, self.stats)
+
+    def failed(self, failure: FetchFailure) -> SearchResult:
+        """Return the result of a search that an HTTP failure ended."""
+        self.stats.ended_by = failure.detail or failure.reason
+        return failed(self.source, failure, self.candidates, self.stats)
+
+    def changed(self, detail: str, snapshot: str) -> SearchResult:
+        """Return the result of a search whose answer is not understood any more."""
+        return changed(self.source, self.candidates, self.stats, detail, snapshot)
 
 
 @dataclass(frozen=True)
@@ -47,91 +106,50 @@ class Paging:
 
 
 def read_pages(source: Source, query: Query, paging: Paging) -> SearchResult:
-    """Ask for page after page until enough is found, the last is reached or something goes
-    wrong.
-    """
-    reading, reply = _Reading(source, query, paging), None
+    """Ask for page after page until enough is found, the last is reached or something goes wrong."""
+    results = PageResults(source, query)
+    stats = results.stats
+    reply: JsonReply | None = None
     for number in itertools.count(1):
         answer = paging.request(number, reply)
-        if end := reading.take(answer, number):
-            return end
-        assert isinstance(answer, JsonReply)
+        if isinstance(answer, FetchFailure):
+            if number > 1 and paging.is_past_end(answer):
+                return results.finished("last page")
+            return results.failed(answer)
         reply = answer
+        items = paging.items(reply.data)
+        if items is None:
+            return _not_understood(results, reply, "the answer has no list of results")
+        stats.pages += 1
+        _add_items(results, items, paging)
+        if results.is_mostly_unreadable:
+            detail = f"{stats.dropped} of {stats.seen} entries cannot be read"
+            return _not_understood(results, reply, detail)
+        if results.is_enough:
+            return results.finished("limit")
+        if paging.is_last(reply, number, len(items)):
+            return results.finished("last page")
+        wait = paging.used_up(reply)
+        if wait is not None:
+            stats.ended_by = "no requests left"
+            return results.rate_limited(wait, "no requests left")
+        if not query.seconds_left():
+            return results.out_of_time()
     raise AssertionError("not reached")
 
 
-@dataclass
-class _Reading:
-    source: Source
-    query: Query
-    paging: Paging
-    found: dict[str, Candidate] = field(default_factory=dict)
-    stats: SearchStats = field(default_factory=SearchStats)
+def _add_items(results: PageResults, items: list[Any], paging: Paging) -> None:
+    for item in items:
+        results.stats.seen += 1
+        candidates = paging.parse(item)
+        if candidates is None:
+            results.stats.dropped += 1
+            continue
+        for candidate in candidates:
+            results.add(candidate)
 
-    def take(self, reply: JsonReply | FetchFailure, number: int) -> SearchResult | None:
-        """Keep what an answer holds; return the result when it was the last, None to go on."""
-        if isinstance(reply, FetchFailure):
-            if number > 1 and self.paging.is_past_end(reply):
-                return self._finished("last page")
-            self.stats.ended_by = reply.detail or reply.reason
-            return failed(self.source, reply, self._candidates(), self.stats)
-        items = self.paging.items(reply.data)
-        if items is None:
-            return self._changed(reply, "the answer has no list of results")
-        self._absorb(items)
-        if self.stats.seen >= DRIFT_ITEMS and self.stats.dropped * 2 > self.stats.seen:
-            return self._changed(
-                reply, f"{self.stats.dropped} of {self.stats.seen} entries cannot be read"
-            )
-        return self._end_after(reply, number, len(items))
 
-    def _end_after(self, reply: JsonReply, number: int, count: int) -> SearchResult | None:
-        if len(self.found) >= self.query.limit:
-            return self._finished("limit")
-        if self.paging.is_last(reply, number, count):
-            return self._finished("last page")
-        if (wait := self.paging.used_up(reply)) is not None:
-            self.stats.ended_by = "no requests left"
-            return rate_limited(
-                self.source, self._candidates(), self.stats, wait, "no requests left"
-            )
-        if not self.query.seconds_left():
-            self.stats.ended_by = "deadline"
-            return failed(
-                self.source,
-                FetchFailure(Reason.UNREACHABLE, "deadline"),
-                self._candidates(),
-                self.stats,
-            )
-        return None
-
-    def _absorb(self, items: list[Any]) -> None:
-        self.stats.pages += 1
-        for item in items:
-            self.stats.seen += 1
-            candidates = self.paging.parse(item)
-            if candidates is None:
-                self.stats.dropped += 1
-            for candidate in candidates or ():
-                self._keep(candidate)
-
-    def _keep(self, candidate: Candidate) -> None:
-        identity = candidate.identity or photograph(candidate.image_url)
-        key = normalized_url(candidate.image_url)
-        if key not in self.found:
-            rank = len(self.found) + 1
-            self.found[key] = replace(
-                candidate, query=self.query.words, rank=rank, identity=identity
-            )
-
-    def _candidates(self) -> tuple[Candidate, ...]:
-        return tuple(self.found.values())
-
-    def _finished(self, ended_by: str) -> SearchResult:
-        self.stats.ended_by = ended_by
-        return finished(self.source, self.query, self._candidates(), self.stats)
-
-    def _changed(self, reply: JsonReply, detail: str) -> SearchResult:
-        self.stats.ended_by = "not understood"
-        evidence = save_answer(self.source, self.query, reply.data)
-        return changed(self.source, self._candidates(), self.stats, detail, evidence)
+def _not_understood(results: PageResults, reply: JsonReply, detail: str) -> SearchResult:
+    results.stats.ended_by = "not understood"
+    snapshot = save_answer(results.source, results.query, reply.data)
+    return results.changed(detail, snapshot)

@@ -1,6 +1,4 @@
-"""Robots rules for sources that are scraped. The hosts of public APIs are meant for programs and
-need no such check.
-"""
+"""Robots rules for sources whose pages are read. Public APIs are meant for programs."""
 
 from protego import Protego
 
@@ -12,6 +10,7 @@ from scraping.sources.base import (
     Source,
     SourceTools,
     rate_limited,
+    skipped,
 )
 from scraping.sources.catalogue import Outcome
 
@@ -19,10 +18,10 @@ from scraping.sources.catalogue import Outcome
 def robots_refusal(
     source: Source, query: Query, tools: SourceTools, paths: tuple[str, ...]
 ) -> SearchResult | None:
-    """Why the result pages may not be read, or None.
+    """Return why the result pages at `paths` may not be read, or None.
 
-    A missing file allows everything; one that cannot be had allows nothing (RFC 9309). An operator
-    who has answered for the source (`robots` is `operator`) is not asked again.
+    A missing file allows everything; one that cannot be had allows nothing (RFC 9309, section
+    2.3.1). An operator who has answered for the source (`robots` is `operator`) is not asked again.
     """
     if query.options.robots == "operator":
         return None
@@ -35,7 +34,7 @@ def robots_refusal(
         message = f"{source.label} was skipped: its robots rules could not be read."
         return SearchResult(Outcome.NETWORK, message=message, detail=rules.detail)
     parsed = Protego.parse(rules)
-    if all(parsed.can_fetch(tools.base_url + path, PRODUCT) for path in paths):
-        return None
-    message = f"{source.label} was skipped: its robots rules exclude its result page."
-    return SearchResult(Outcome.NOT_APPLICABLE, message=message)
+    for path in paths:
+        if not parsed.can_fetch(tools.base_url + path, PRODUCT):
+            return skipped(source, "its robots rules exclude its result page")
+    return None

@@ -1,6 +1,4 @@
-"""What the operator needs to mend a source: the page or answer that was not understood, saved when
-it happens.
-"""
+"""Snapshots: the page or answer that a source was not understood by, saved for the operator."""
 
 import json
 import re
@@ -10,36 +8,39 @@ from typing import Any
 
 from scraping.sources.base import Query, Source
 
-MOST_BYTES = 1 << 20
+MAX_BYTES = 1 << 20
+MAX_NAME_CHARACTERS = 40
 
 
 def save_page(source: Source, query: Query, page: str, screenshot: bytes) -> str:
-    """Save a page and its screenshot side by side; return the page's path, empty when no folder was
-    given.
+    """Save a page and its screenshot side by side.
+
+    Return the page's path, empty when the options name no folder.
     """
-    path = _path(source, query, ".html")
+    path = _new_path(source, query, ".html")
     if path is None:
         return ""
-    path.write_bytes(page.encode()[:MOST_BYTES])
+    path.write_bytes(page.encode()[:MAX_BYTES])
     if screenshot:
         path.with_suffix(".png").write_bytes(screenshot)
     return str(path)
 
 
 def save_answer(source: Source, query: Query, data: Any) -> str:
-    """Save the JSON answer of an interface; return its path, empty when no folder was given."""
-    path = _path(source, query, ".json")
+    """Save a JSON answer. Return its path, empty when the options name no folder."""
+    path = _new_path(source, query, ".json")
     if path is None:
         return ""
-    path.write_bytes(json.dumps(data, ensure_ascii=False, indent=1).encode()[:MOST_BYTES])
+    text = json.dumps(data, ensure_ascii=False, indent=1)
+    path.write_bytes(text.encode()[:MAX_BYTES])
     return str(path)
 
 
-def _path(source: Source, query: Query, suffix: str) -> Path | None:
-    if not query.options.evidence_dir:
+def _new_path(source: Source, query: Query, suffix: str) -> Path | None:
+    if not query.options.snapshot_dir:
         return None
-    folder = Path(query.options.evidence_dir)
+    folder = Path(query.options.snapshot_dir)
     folder.mkdir(parents=True, exist_ok=True)
-    words = re.sub(r"\W+", "-", query.words).strip("-")[:40] or "query"
+    words = re.sub(r"\W+", "-", query.words).strip("-")[:MAX_NAME_CHARACTERS]
     moment = datetime.now(UTC).strftime("%Y%m%dT%H%M%S%f")
-    return folder / f"{source.name}-{words}-{moment}{suffix}"
+    return folder / f"{source.name}-{words or 'query'}-{moment}{suffix}"

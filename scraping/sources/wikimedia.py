@@ -1,7 +1,6 @@
-"""Wikimedia Commons: freely licensed files, with author and licence of each, through the MediaWiki
-API.
+"""Wikimedia Commons: freely licensed files, with author and licence of each, through MediaWiki.
 
-Asked for a bounded rendering of each file: originals run to 50 MB.
+It is asked for a bounded rendering of each file: originals run to 50 MB.
 """
 
 import re
@@ -10,14 +9,23 @@ from typing import Any
 
 from scraping.net.http import FetchFailure, JsonReply, parse_retry_after
 from scraping.reasons import Reason
-from scraping.sources.base import Candidate, Query, SearchResult, Source, SourceTools
-from scraping.sources.catalogue import Outcome
-from scraping.sources.json_api import ask, plain_text, web_address, whole_number
+from scraping.sources.base import Candidate, Query, SearchResult, Source, SourceTools, skipped
+from scraping.sources.json_api import (
+    ask,
+    credit_line,
+    list_at,
+    object_at,
+    plain_text,
+    web_address,
+    whole_number,
+)
 from scraping.sources.paging import Paging, read_pages
 
 INTERFACE_AS_OF = "2026-06"
+API_PATH = "/w/api.php"
 BATCH = 50
 RENDERED_WIDTHS = (250, 330, 500, 960, 1280, 1920)  # the widths that Wikimedia renders
+PREVIEW_WIDTHS = (20, 40, 60, 120)  # larger renderings are what is wanted
 MAXLAG_TRIES = 3
 MAXLAG_SECONDS = 5.0
 FIELDS = (
@@ -29,8 +37,9 @@ LICENSE_SLUG = re.compile(
 
 
 def split_license(slug: str, short_name: str) -> tuple[str, str]:
-    """Name and version of a licence: `cc-by-sa-4.0` is (`cc-by-sa`, `4.0`); the shown name where
-    there is no slug.
+    """Return name and version of a licence: `cc-by-sa-4.0` is (`cc-by-sa`, `4.0`).
+
+    The shown name stands in where there is no slug.
     """
     slug = slug.strip().lower()
     if found := LICENSE_SLUG.fullmatch(slug):
@@ -39,72 +48,62 @@ def split_license(slug: str, short_name: str) -> tuple[str, str]:
 
 
 def rendered_width(max_side: int) -> int:
-    """Smallest rendered width that is not below the side to be stored, else the largest."""
-    return next((width for width in RENDERED_WIDTHS if width >= max_side), RENDERED_WIDTHS[-1])
+    """Return the smallest rendered width not below the side to be stored, else the largest."""
+    for width in RENDERED_WIDTHS:
+        if width >= max_side:
+            return width
+    return RENDERED_WIDTHS[-1]
 
 
-def parse_page(page: Any) -> Candidate | None:
-    """One entry of `query.pages` as a candidate, or None when it names no picture."""
-    infos = page.get("imageinfo") if isinstance(page, dict) else None
-    info = infos[0] if isinstance(infos, list) and infos and isinstance(infos[0], dict) else {}
+def parse_page(page: Any) -> list[Candidate] | None:
+    """Return one entry of `query.pages` as a candidate, or None when it names no image."""
+    infos = list_at(page, "imageinfo")
+    info = infos[0] if infos and isinstance(infos[0], dict) else {}
     address = web_address(info.get("thumburl")) or web_address(info.get("url"))
     if not address:
         return None
-    meta = _values(info.get("extmetadata"))
-    title = (
-        meta.get("ObjectName")
-        or plain_text(page.get("title")).removeprefix("File:").rpartition(".")[0]
-    )
-    name, version = split_license(meta.get("License", ""), meta.get("LicenseShortName", ""))
-    creator = meta.get("Artist", "")
-    shown_license = meta.get("LicenseShortName") or name
-    return Candidate(
+    facts = {}
+    for field, entry in object_at(info, "extmetadata").items():
+        if isinstance(entry, dict):
+            facts[field] = plain_text(entry.get("value"))
+    title = facts.get("ObjectName", "")
+    if not title:
+        title = plain_text(page.get("title")).removeprefix("File:").rpartition(".")[0]
+    licence, version = split_license(facts.get("License", ""), facts.get("LicenseShortName", ""))
+    creator = facts.get("Artist", "")
+    shown_license = facts.get("LicenseShortName") or licence
+    candidate = Candidate(
         image_url=address,
-        source="wikimedia",
-        query="",
-        rank=0,
         page_url=web_address(info.get("descriptionurl")),
-        thumb_url=address,
         title=title,
         width=whole_number(info.get("thumbwidth")) or whole_number(info.get("width")),
         height=whole_number(info.get("thumbheight")) or whole_number(info.get("height")),
         mime=plain_text(info.get("mime")),
         creator=creator,
-        license=name,
+        license=licence,
         license_version=version,
-        license_url=web_address(meta.get("LicenseUrl")),
-        license_basis="per-item" if name else "unknown",
-        attribution=", ".join(
-            filter(None, (creator, title, shown_license, "via Wikimedia Commons"))
-        ),
+        license_url=web_address(facts.get("LicenseUrl")),
+        license_basis="per-item" if licence else "unknown",
+        attribution=credit_line(creator, title, shown_license, "via Wikimedia Commons"),
     )
+    return [candidate]
 
 
-def _values(extmetadata: Any) -> dict[str, str]:
-    """Field to plain text, for the fields that are there."""
-    if not isinstance(extmetadata, dict):
-        return {}
-    return {
-        name: plain_text(entry.get("value"))
-        for name, entry in extmetadata.items()
-        if isinstance(entry, dict)
-    }
+def pages_by_rank(data: Any) -> list[Any] | None:
+    """Return the found pages by their rank, which is not the order in which they stand.
 
-
-def pages_in_order(data: Any) -> list[Any] | None:
-    """The found pages by their rank, which is not their order; empty without results, None when not
-    understood.
+    Empty without results, None when the answer is not understood.
     """
     if not isinstance(data, dict) or "error" in data:
         return None
     if "query" not in data:
-        return [] if "batchcomplete" in data or "continue" in data or not data else None
-    pages = data["query"].get("pages") if isinstance(data["query"], dict) else None
-    if not isinstance(pages, list):
+        is_end = "batchcomplete" in data or "continue" in data or not data
+        return [] if is_end else None
+    pages = list_at(data, "query", "pages")
+    if pages is None:
         return None
-    return sorted(
-        (page for page in pages if isinstance(page, dict)), key=lambda page: page.get("index") or 0
-    )
+    found = [page for page in pages if isinstance(page, dict)]
+    return sorted(found, key=lambda page: page.get("index") or 0)
 
 
 class WikimediaSource(Source):
@@ -113,55 +112,44 @@ class WikimediaSource(Source):
     name = "wikimedia"
     default_url = "https://commons.wikimedia.org"
     min_interval_s = 1.0
-    thumbnail_hosts = tuple(
-        f"*.wikimedia.org/*/{width}px-*" for width in (20, 40, 60, 120)
-    )  # larger renderings are what is wanted
+    thumbnail_hosts = tuple(f"*.wikimedia.org/*/{width}px-*" for width in PREVIEW_WIDTHS)
 
     def search(self, query: Query, tools: SourceTools) -> SearchResult:
         """Read batch after batch until enough is found or nothing continues."""
         if not query.options.contact:
-            message = "Wikimedia Commons was skipped: it asks for the operator's contact, and none is configured."
-            return SearchResult(Outcome.NOT_APPLICABLE, message=message)
+            return skipped(self, "it asks for the operator's contact, and none is configured")
 
         def request(_: int, before: JsonReply | None) -> JsonReply | FetchFailure:
-            continued = (before.data.get("continue") if before else None) or {}
-            reply = self._ask_patiently(
-                query, {name: str(value) for name, value in continued.items()}, tools
-            )
-            if isinstance(reply, FetchFailure) or _error_code(reply) != "maxlag":
-                return reply
-            wait = parse_retry_after(reply.headers.get("Retry-After")) or MAXLAG_SECONDS
-            return FetchFailure(Reason.HTTP_ERROR, "maxlag", 429, wait)
-
-        def parse(page: Any) -> list[Candidate] | None:
-            candidate = parse_page(page)
-            return None if candidate is None else [candidate]
+            parameters = _parameters(query)
+            if before is not None:
+                for name, value in object_at(before.data, "continue").items():
+                    parameters[name] = str(value)
+            return self._ask_patiently(parameters, query, tools)
 
         def is_last(reply: JsonReply, number: int, count: int) -> bool:
             return not isinstance(reply.data.get("continue"), dict)
 
-        return read_pages(self, query, Paging(request, pages_in_order, parse, is_last))
+        return read_pages(self, query, Paging(request, pages_by_rank, parse_page, is_last))
 
     def _ask_patiently(
-        self, query: Query, continued: Mapping[str, str], tools: SourceTools
+        self, parameters: Mapping[str, str], query: Query, tools: SourceTools
     ) -> JsonReply | FetchFailure:
-        """Ask; while the servers say that they lag behind, wait as long as they ask, a few
-        times.
+        """Ask; while the servers say that they lag behind, wait as long as they ask, a few times.
+
+        https://www.mediawiki.org/wiki/Manual:Maxlag_parameter
         """
-        parameters = _parameters(query) | dict(continued)
-        for attempt in range(MAXLAG_TRIES + 1):
-            reply = ask(
-                f"{tools.base_url}/w/api.php", parameters, query, tools, self.min_interval_s
-            )
-            if (
-                isinstance(reply, FetchFailure)
-                or _error_code(reply) != "maxlag"
-                or attempt == MAXLAG_TRIES
-            ):
+        url = tools.base_url + API_PATH
+        for tries_left in reversed(range(MAXLAG_TRIES + 1)):
+            reply = ask(url, parameters, query, tools, self.min_interval_s)
+            if isinstance(reply, FetchFailure):
+                return reply
+            if object_at(reply.data, "error").get("code") != "maxlag":
                 return reply
             asked = parse_retry_after(reply.headers.get("Retry-After"))
-            tools.wait(min(MAXLAG_SECONDS if asked is None else asked, query.seconds_left()))
-        raise AssertionError("not reached")
+            if tries_left:
+                wait = MAXLAG_SECONDS if asked is None else asked
+                tools.wait(min(wait, query.seconds_left()))
+        return FetchFailure(Reason.HTTP_ERROR, "maxlag", 429, asked or MAXLAG_SECONDS)
 
 
 def _parameters(query: Query) -> dict[str, str]:
@@ -179,8 +167,3 @@ def _parameters(query: Query) -> dict[str, str]:
         "iiextmetadatafilter": FIELDS,
         "maxlag": "5",
     }
-
-
-def _error_code(reply: JsonReply) -> str:
-    error = reply.data.get("error") if isinstance(reply.data, dict) else None
-    return str(error.get("code", "")) if isinstance(error, dict) else ""

@@ -8,8 +8,8 @@ from scraping.sources.catalogue import Outcome
 from scraping.sources.wikimedia import rendered_width, split_license
 from tests.replicas.commons import CommonsReplica
 from tests.replicas.openverse import CLIENT, OpenverseReplica
-from tests.scraping.asking import Asking
 from tests.scraping.conftest import config_for
+from tests.scraping.source_client import SourceClient
 
 
 def test_openverse_pages_are_read_until_enough_is_found(ask):
@@ -100,19 +100,19 @@ ACCOUNT = {"credentials": {f"openverse_{name}": value for name, value in CLIENT.
 
 def test_with_an_account_openverse_is_read_in_larger_pages_beyond_its_anonymous_end():
     with OpenverseReplica() as site:
-        asking = Asking("openverse", site)
-        result = asking("corgi", limit=700, **ACCOUNT)
+        client = SourceClient("openverse", site)
+        result = client.search("corgi", limit=700, **ACCOUNT)
         assert (result.outcome, len(result.candidates), result.detail) == (Outcome.OK, 700, "")
         assert len(site.asked("/v1/auth_tokens/token/")) == 1
         assert {request.query["page_size"] for request in site.asked("/v1/images/")} == {"100"}
-        assert set(asking.paces) == {1.0}
-        asking("corgi", limit=10, **ACCOUNT)
+        assert set(client.paces) == {1.0}
+        client.search("corgi", limit=10, **ACCOUNT)
         assert len(site.asked("/v1/auth_tokens/token/")) == 1, "a token is used until it ends"
 
 
 def test_an_expired_token_of_openverse_is_renewed_and_the_page_asked_for_again():
     with OpenverseReplica(token_uses=2) as site:
-        result = Asking("openverse", site)("corgi", limit=450, **ACCOUNT)
+        result = SourceClient("openverse", site).search("corgi", limit=450, **ACCOUNT)
         assert (result.outcome, len(result.candidates)) == (Outcome.OK, 450), result
         assert [candidate.rank for candidate in result.candidates] == list(range(1, 451))
         assert len(site.asked("/v1/auth_tokens/token/")) == 3
@@ -128,12 +128,12 @@ def test_an_expired_token_of_openverse_is_renewed_and_the_page_asked_for_again()
 def test_an_account_that_openverse_refuses_is_done_without_and_the_operator_is_told(words, secret):
     with OpenverseReplica() as site:
         credentials = ACCOUNT["credentials"] | secret
-        result = Asking("openverse", site)(words, limit=30, credentials=credentials)
+        result = SourceClient("openverse", site).search(words, limit=30, credentials=credentials)
         assert (result.outcome, len(result.candidates)) == (Outcome.OK, 30), result
         assert result.detail == "the account was refused; asked without it"
         assert site.requests[-1].query["page_size"] == "20"
         assert "not so secret" not in repr(
-            Asking("openverse", site).query("x", credentials=credentials)
+            SourceClient("openverse", site).query("x", credentials=credentials)
         )
 
 

@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 
 from scraping.net.browser import Browser, BrowserSettings
-from scraping.sources.bing import PageState, classify_empty, parse_tile, search_url
+from scraping.sources.bing import BingPage, BingReader, parse_tile, search_url
 from scraping.sources.catalogue import Outcome
 from scraping.urls import normalized_url
 from tests.replicas.bing import BingReplica
 from tests.replicas.server import Replica, Response
-from tests.scraping.asking import Asking
 from tests.scraping.conftest import config_for, descendants, wait_until
+from tests.scraping.source_client import SourceClient
 
 pytestmark = pytest.mark.timeout(90)
 
@@ -121,12 +121,12 @@ def _name(pid: int) -> str:
 @pytest.mark.parametrize("words", ["changed", "drifted"])
 def test_a_page_that_is_not_understood_is_saved_with_a_screenshot(words, tmp_path):
     with BingReplica(total=35) as site, ExitStack() as browsers:
-        result = Asking("bing", site, browsers)(
-            words, limit=60, evidence_dir=str(tmp_path / "evidence")
+        result = SourceClient("bing", site, browsers).search(
+            words, limit=60, snapshot_dir=str(tmp_path / "evidence")
         )
         assert result.outcome is Outcome.LAYOUT_CHANGED
         assert result.cool_down_seconds == 6 * 3600
-        page = Path(result.evidence)
+        page = Path(result.snapshot)
         assert page.parent == tmp_path / "evidence"
         assert f"<title>{words}" in page.read_text()
         assert page.stat().st_size <= 1 << 20
@@ -137,10 +137,10 @@ def test_a_page_that_is_not_understood_is_saved_with_a_screenshot(words, tmp_pat
 def test_a_page_that_does_not_come_in_time_is_no_block_and_never_the_page_before():
     with BingReplica(total=35) as site, ExitStack() as browsers:
         browser = browsers.enter_context(Browser(BrowserSettings(allowed_hosts=(site.host,))))
-        asking = Asking("bing", site, browser=browser)
-        assert asking("corgi", limit=10).outcome is Outcome.OK
+        client = SourceClient("bing", site, browser=browser)
+        assert client.search("corgi", limit=10).outcome is Outcome.OK
         started = time.monotonic()
-        result = asking("slow", limit=10, seconds=2)
+        result = client.search("slow", limit=10, seconds=2)
         assert (result.outcome, result.candidates) == (Outcome.TIMEOUT, ()), result
         assert result.message == "Bing did not answer in time."
         assert time.monotonic() - started < 10
@@ -150,7 +150,7 @@ def test_a_page_that_does_not_come_in_time_is_no_block_and_never_the_page_before
 @pytest.mark.parametrize(("words", "choices"), [("corgi", ["reject"]), ("nocookies", [])])
 def test_the_question_about_cookies_is_answered_with_no_where_it_is_asked(words, choices):
     with BingReplica(total=80) as site, ExitStack() as browsers:
-        assert Asking("bing", site, browsers)(words, limit=60).outcome is Outcome.OK
+        assert SourceClient("bing", site, browsers).search(words, limit=60).outcome is Outcome.OK
         assert [request.query["choice"] for request in site.asked("/cookies")] == choices
 
 
@@ -246,10 +246,19 @@ def test_a_tile_is_a_candidate_or_nothing(facts, address):
 
 
 def test_words_of_a_block_in_a_page_with_results_container_do_not_make_it_blocked():
-    page = PageState(
-        0, [], True, True, False, "https://b.example/images/search", "nothing", 9000, 200, 0
+    page = BingPage(
+        count=0,
+        results=True,
+        search_box=True,
+        url="https://b.example/images/search",
+        text="nothing",
+        status=200,
+        tiles=[],
+        see_more=False,
+        length=9000,
+        fragment_status=0,
     )
-    assert classify_empty(page) is Outcome.NO_RESULTS
+    assert BingReader.classify_empty(page) is Outcome.NO_RESULTS
 
 
 def test_spellings_of_one_address_are_equal_and_others_are_not():

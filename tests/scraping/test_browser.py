@@ -20,8 +20,8 @@ from scraping.net.browser import Browser, BrowserSettings, BrowserUnavailable
 from tests.replicas.bing import BingReplica
 from tests.replicas.google import GoogleReplica
 from tests.replicas.server import Replica, Response
-from tests.scraping.asking import Asking
 from tests.scraping.conftest import descendants, wait_until
+from tests.scraping.source_client import SourceClient
 
 pytestmark = [pytest.mark.timeout(120), pytest.mark.browser]
 
@@ -154,7 +154,7 @@ def test_a_hostile_result_page_reaches_no_private_address_no_other_port_and_no_o
     with Tripwire() as wire, _replica(source) as site:
         site.extra = hostile_page(wire.port, schemes)
         with Browser(BrowserSettings(allowed_hosts=(site.url,))) as browser:
-            result = Asking(source, site, browser=browser)("corgi", limit=5)
+            result = SourceClient(source, site, browser=browser).search("corgi", limit=5)
             assert len(result.candidates) == 5, result
             time.sleep(1.0)
         assert wire.caught == []
@@ -289,7 +289,7 @@ def test_a_search_through_a_selenium_grid_finds_the_same_and_leaves_no_session_t
                 chrome="/nowhere", remote_url=grid.url, allowed_hosts=(site.url,)
             )
             with Browser(settings) as browser:
-                result = Asking("bing", site, browser=browser)("corgi", limit=20)
+                result = SourceClient("bing", site, browser=browser).search("corgi", limit=20)
                 assert len(result.candidates) == 20, result
                 assert grid.browsers()
             wait_until(lambda: not grid.browsers())

@@ -1,6 +1,7 @@
 """The Google adapter, driven by the real Chromium against a replica of the site."""
 
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,9 +10,10 @@ from scraping.net.browser import Browser, BrowserSettings
 from scraping.sources import google
 from scraping.sources.catalogue import CATALOGUE, Outcome, in_order
 from scraping.sources.google import (
-    PageState,
+    GooglePage,
+    GoogleReader,
+    Original,
     Panel,
-    classify_empty,
     is_original,
     parse_panel,
     search_url,
@@ -19,9 +21,21 @@ from scraping.sources.google import (
 from tests.replicas.google import NEVER_SHOWN, GoogleReplica
 from tests.replicas.pictures import jpeg
 from tests.replicas.server import Replica, Response
-from tests.scraping.asking import Asking
+from tests.scraping.source_client import SourceClient
 
 pytestmark = pytest.mark.timeout(120)
+EMPTY_PAGE = GooglePage(
+    count=0,
+    results=False,
+    search_box=False,
+    url="https://www.google.com/search",
+    text="",
+    status=200,
+    tiles=[],
+    panels=0,
+    reject=False,
+    captcha=False,
+)
 
 
 @pytest.fixture
@@ -37,18 +51,18 @@ def site():
 
 
 @pytest.fixture(scope="module")
-def ask_google(site):
+def google_client(site):
     with ExitStack() as stack:
-        yield Asking("google", site, stack)
+        yield SourceClient("google", site, stack)
 
 
 @pytest.mark.browser
 def test_each_tile_is_clicked_once_and_gives_its_original_with_page_and_caption(
-    ask_google, site, monkeypatch
+    google_client, site, monkeypatch
 ):
     monkeypatch.setattr(google, "GROWTH_SECONDS", 0.5)
     monkeypatch.setattr(google, "OPEN_SECONDS", 2.0)
-    result = ask_google("corgi", limit=50)
+    result = google_client.search("corgi", limit=50)
     assert result.outcome is Outcome.PARTIAL, result
     numbers = [
         int(candidate.image_url.rpartition("/")[2].removesuffix(".jpg"))
@@ -62,14 +76,14 @@ def test_each_tile_is_clicked_once_and_gives_its_original_with_page_and_caption(
     clicked = [int(request.query["number"]) for request in site.asked("/clicked")]
     assert clicked == list(range(12))
     assert site.asked("/search")[0].query["safe"] == "active"
-    assert ask_google.paces.count(1.0) == 12
+    assert google_client.paces.count(1.0) == 12
 
 
 @pytest.mark.browser
 def test_scrolling_brings_more_tiles_and_it_stops_when_enough_is_found(browsers, monkeypatch):
     monkeypatch.setattr(google, "OPEN_SECONDS", 2.0)
     with GoogleReplica(total=40) as site:
-        result = Asking("google", site, browsers)("corgi", limit=15)
+        result = SourceClient("google", site, browsers).search("corgi", limit=15)
         assert result.outcome is Outcome.OK, result
         assert len(site.asked("/clicked")) == 16
 
@@ -92,7 +106,7 @@ def test_originals_are_loaded_from_other_hosts_but_never_from_private_ones(
         hosts = (host.host,) if allowed else ()
         settings = BrowserSettings(allowed_hosts=(site.url,), allowed_private_hosts=hosts)
         with Browser(settings) as browser:
-            result = Asking("google", site, browser=browser)("corgi", limit=3)
+            result = SourceClient("google", site, browser=browser).search("corgi", limit=3)
         assert result.outcome is outcome, result
         assert bool(host.requests) == allowed
         assert [candidate.image_url for candidate in result.candidates] == (
@@ -104,7 +118,7 @@ def test_originals_are_loaded_from_other_hosts_but_never_from_private_ones(
 @pytest.mark.parametrize("words", ["consent", "dialog"])
 def test_the_question_about_cookies_is_answered_with_no(browsers, words):
     with GoogleReplica() as site:
-        result = Asking("google", site, browsers)(words, limit=2)
+        result = SourceClient("google", site, browsers).search(words, limit=2)
         assert (result.outcome, len(result.candidates)) == (Outcome.OK, 2), result
         assert site.choices == (["reject"] if words == "consent" else [])
 
@@ -120,8 +134,8 @@ def test_the_question_about_cookies_is_answered_with_no(browsers, words):
         ("noresults", Outcome.NO_RESULTS),
     ],
 )
-def test_each_way_it_can_end_has_its_outcome_and_its_sentence(ask_google, words, outcome):
-    result = ask_google(words, limit=5)
+def test_each_way_it_can_end_has_its_outcome_and_its_sentence(google_client, words, outcome):
+    result = google_client.search(words, limit=5)
     assert (result.outcome, result.candidates) == (outcome, ()), result
     assert result.message.endswith(".")
     assert "Google Images" in result.message
@@ -129,34 +143,34 @@ def test_each_way_it_can_end_has_its_outcome_and_its_sentence(ask_google, words,
 
 
 @pytest.mark.browser
-def test_a_question_about_cookies_that_never_ends_is_a_block(ask_google, monkeypatch):
+def test_a_question_about_cookies_that_never_ends_is_a_block(google_client, monkeypatch):
     monkeypatch.setattr(google, "CONSENT_SECONDS", 1.0)
-    assert ask_google("wall", limit=5).outcome is Outcome.BLOCKED
+    assert google_client.search("wall", limit=5).outcome is Outcome.BLOCKED
 
 
 @pytest.mark.browser
 @pytest.mark.parametrize("words", ["changed", "dead", "previews"])
 def test_a_page_that_works_otherwise_now_is_saved_with_a_screenshot(
-    ask_google, words, tmp_path, monkeypatch
+    google_client, words, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(google, "OPEN_SECONDS", 0.5)
-    result = ask_google(words, limit=5, evidence_dir=str(tmp_path))
+    result = google_client.search(words, limit=5, snapshot_dir=str(tmp_path))
     assert result.outcome is Outcome.LAYOUT_CHANGED, result
-    page = Path(result.evidence)
+    page = Path(result.snapshot)
     assert f"<title>{words}" in page.read_text()
     assert page.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
 
 
 @pytest.mark.browser
-def test_pictures_found_before_the_time_ran_out_are_kept(ask_google):
-    result = ask_google("corgi", limit=50, seconds=4)
+def test_pictures_found_before_the_time_ran_out_are_kept(google_client):
+    result = google_client.search("corgi", limit=50, seconds=4)
     assert result.outcome is Outcome.TIMEOUT
     assert 0 < len(result.candidates) < 11
 
 
 def test_robots_rules_that_exclude_the_search_are_respected(browsers):
     with GoogleReplica(robots="User-agent: *\nDisallow: /search\n") as site:
-        result = Asking("google", site, browsers)("corgi")
+        result = SourceClient("google", site, browsers).search("corgi")
         assert result.outcome is Outcome.NOT_APPLICABLE
         assert "robots" in result.message
         assert site.asked("/search") == []
@@ -168,18 +182,14 @@ def test_it_is_off_unless_asked_for_and_then_the_last():
 
 
 def test_words_of_the_human_check_in_the_source_of_a_good_page_are_no_block():
-    page = PageState(
-        [],
-        0,
-        False,
-        False,
-        True,
-        True,
-        "https://www.google.com/search?q=/sorry/index",
-        "nothing",
-        200,
+    page = replace(
+        EMPTY_PAGE,
+        url="https://www.google.com/search?q=/sorry/index",
+        text="nothing",
+        results=True,
+        search_box=True,
     )
-    assert classify_empty(page) is Outcome.NO_RESULTS
+    assert GoogleReader.classify_empty(page) is Outcome.NO_RESULTS
 
 
 @pytest.mark.parametrize(
@@ -193,7 +203,7 @@ def test_words_of_the_human_check_in_the_source_of_a_good_page_are_no_block():
     ],
 )
 def test_the_address_tells_a_block_from_a_changed_page(url, outcome):
-    assert classify_empty(PageState([], 0, False, False, False, False, url, "", 200)) is outcome
+    assert GoogleReader.classify_empty(replace(EMPTY_PAGE, url=url)) is outcome
 
 
 def test_previews_are_never_taken_for_the_original():
@@ -203,15 +213,14 @@ def test_previews_are_never_taken_for_the_original():
         parse_panel(Panel(1, [preview, icon, ["data:image/jpeg;base64,x", 300, 200]], "", ""))
         is None
     )
-    assert parse_panel(Panel(1, [preview, ["https://a.example/x.jpg", 800, 600]], "", "")) == (
-        "https://a.example/x.jpg",
-        800,
-        600,
-    )
+    original = ["https://a.example/x.jpg", 800, 600]
+    assert parse_panel(Panel(1, [preview, original], "", "")) == Original(*original)
     link = (
         "https://www.google.com/imgres?imgurl=https%3A%2F%2Fa.example%2Fx.jpg%3Fa%3D1&w=800&h=6oo"
     )
-    assert parse_panel(Panel(1, [preview], link, "")) == ("https://a.example/x.jpg?a=1", 800, None)
+    assert parse_panel(Panel(1, [preview], link, "")) == Original(
+        "https://a.example/x.jpg?a=1", 800, None
+    )
     assert not is_original("https://lh3.googleusercontent.com/abc")
 
 

@@ -11,7 +11,7 @@ from tests.replicas.artic import ArticReplica
 from tests.replicas.met import MetReplica
 from tests.replicas.nasa import NasaReplica
 from tests.replicas.pixabay import KEY, PixabayReplica
-from tests.scraping.asking import Asking
+from tests.scraping.source_client import SourceClient
 
 WITH_KEY = {"credentials": {"pixabay_key": KEY}}
 REPLICAS = {
@@ -54,20 +54,20 @@ def test_each_end_has_its_outcome_and_keeps_what_was_found(
     source, words, outcome, found, cool_down, tmp_path
 ):
     with REPLICAS[source]() as site:
-        asking = Asking(source, site)
-        result = asking(words, limit=1000, evidence_dir=str(tmp_path), **WITH_KEY)
+        client = SourceClient(source, site)
+        result = client.search(words, limit=1000, snapshot_dir=str(tmp_path), **WITH_KEY)
         assert (result.outcome, len(result.candidates)) == (outcome, found), result
         assert result.cool_down_seconds == cool_down
         assert result.message.endswith(".")
-        assert bool(result.evidence) == (outcome is Outcome.LAYOUT_CHANGED)
-        assert not result.evidence or Path(result.evidence).is_relative_to(tmp_path)
-        assert len(asking.paces) == len(site.requests)
-        assert set(asking.paces) == {1.0}
+        assert bool(result.snapshot) == (outcome is Outcome.LAYOUT_CHANGED)
+        assert not result.snapshot or Path(result.snapshot).is_relative_to(tmp_path)
+        assert len(client.paces) == len(site.requests)
+        assert set(client.paces) == {1.0}
 
 
 def test_nasa_gives_the_smallest_rendering_that_suffices_and_never_a_preview():
     with NasaReplica() as site:
-        found = Asking("nasa", site)("moon", limit=8, max_side=1024).candidates
+        found = SourceClient("nasa", site).search("moon", limit=8, max_side=1024).candidates
     assert found[0].image_url == "https://images-assets.nasa.gov/image/N%200/N%200~medium.jpg"
     assert (found[0].width, found[0].height) == (1280, 960)
     assert found[2].image_url.endswith("N%202~medium.jpg")  # listed with its preview only
@@ -76,7 +76,7 @@ def test_nasa_gives_the_smallest_rendering_that_suffices_and_never_a_preview():
 
 def test_nasa_gives_no_licence_where_somebody_else_is_credited_and_is_skipped_for_open_licences():
     with NasaReplica() as site:
-        own, staff, other, *_ = Asking("nasa", site)("moon", limit=4).candidates
+        own, staff, other, *_ = SourceClient("nasa", site).search("moon", limit=4).candidates
         assert (own.license, own.license_basis, own.creator) == ("pd", "filter", "NASA")
         assert (staff.license_basis, staff.creator) == ("filter", "NASA/Someone")
         assert (other.license, other.license_basis, other.creator) == (
@@ -85,13 +85,16 @@ def test_nasa_gives_no_licence_where_somebody_else_is_credited_and_is_skipped_fo
             "A University",
         )
         asked = len(site.requests)
-        assert Asking("nasa", site)("moon", license="open").outcome is Outcome.NOT_APPLICABLE
+        assert (
+            SourceClient("nasa", site).search("moon", license="open").outcome
+            is Outcome.NOT_APPLICABLE
+        )
         assert len(site.requests) == asked
 
 
 def test_the_met_looks_up_no_more_works_than_are_needed_and_gives_free_ones_only():
     with MetReplica() as site:
-        result = Asking("met", site)("cat", limit=6)
+        result = SourceClient("met", site).search("cat", limit=6)
         assert result.outcome is Outcome.OK
         assert [candidate.page_url.rpartition("/")[2] for candidate in result.candidates] == list(
             "123679"
@@ -104,7 +107,7 @@ def test_the_met_looks_up_no_more_works_than_are_needed_and_gives_free_ones_only
 
 def test_the_mets_firewall_is_a_block_and_what_was_found_before_is_kept():
     with MetReplica(patience=3) as site:
-        result = Asking("met", site)("cat", limit=50)
+        result = SourceClient("met", site).search("cat", limit=50)
         assert (result.outcome, len(result.candidates)) == (Outcome.BLOCKED, 3)
         assert result.message == "The Met refused our requests."
         assert result.cool_down_seconds == 3600
@@ -112,7 +115,7 @@ def test_the_mets_firewall_is_a_block_and_what_was_found_before_is_kept():
 
 def test_the_art_institute_is_told_who_asks_and_says_itself_where_its_pictures_lie():
     with ArticReplica(pictures="https://pictures.example/iiif/3") as site:
-        first, *_ = Asking("artic", site)("cat", limit=10).candidates
+        first, *_ = SourceClient("artic", site).search("cat", limit=10).candidates
         assert first.image_url == "https://pictures.example/iiif/3/aaaa-0/full/843,/0/default.jpg"
         assert (first.license, first.license_basis) == ("cc0", "per-item")
         assert first.creator == "A Painter French, 1840-1926"
@@ -121,20 +124,22 @@ def test_the_art_institute_is_told_who_asks_and_says_itself_where_its_pictures_l
 
 def test_pixabay_is_asked_with_its_key_only_and_stops_at_what_can_be_reached():
     with PixabayReplica() as site:
-        asking = Asking("pixabay", site)
-        assert asking("corgi").outcome is Outcome.NOT_APPLICABLE
+        client = SourceClient("pixabay", site)
+        assert client.search("corgi").outcome is Outcome.NOT_APPLICABLE
         assert site.requests == []
-        result = asking("corgi", limit=1000, max_side=1024, **WITH_KEY)
+        result = client.search("corgi", limit=1000, max_side=1024, **WITH_KEY)
         assert [request.query["page"] for request in site.requests] == ["1", "2", "3"]
         first = result.candidates[0]
         assert (first.license, first.license_basis, first.creator) == ("pixabay", "filter", "user0")
         assert first.image_url.endswith("_1280.jpg")
-        smaller = asking("corgi", limit=1, max_side=500, **WITH_KEY).candidates[0]
+        smaller = client.search("corgi", limit=1, max_side=500, **WITH_KEY).candidates[0]
         assert smaller.image_url.endswith("_640.jpg")
 
 
 def test_a_wrong_key_of_pixabay_is_a_refusal_and_stands_in_no_text_of_the_result():
     with PixabayReplica() as site:
-        result = Asking("pixabay", site)("corgi", credentials={"pixabay_key": "wrong-key"})
+        result = SourceClient("pixabay", site).search(
+            "corgi", credentials={"pixabay_key": "wrong-key"}
+        )
         assert result.outcome is Outcome.BLOCKED
         assert "wrong-key" not in repr(result)

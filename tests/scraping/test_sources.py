@@ -26,7 +26,6 @@ from scraping.sources.catalogue import (
     url_setting,
     usual_sources,
 )
-from scraping.sources.identity import photograph
 from scraping.sources.registry import REGISTRY, THUMBNAIL_HOSTS, is_thumbnail
 from scraping.sources.snapshots import save_page
 
@@ -45,7 +44,7 @@ def test_a_source_with_a_key_is_on_when_the_key_is_there():
 
 def test_a_saved_page_is_capped_and_without_a_folder_nothing_is_saved(tmp_path):
     bing = REGISTRY["bing"]
-    query = Query("a/../b corgi", 5, SearchOptions(evidence_dir=str(tmp_path / "new")), 0.0)
+    query = Query("a/../b corgi", 5, SearchOptions(snapshot_dir=str(tmp_path / "new")), 0.0)
     page = Path(save_page(bing, query, "ä" * (2 << 20), b"png"))
     assert page.stat().st_size == 1 << 20
     assert page.parent == tmp_path / "new"
@@ -192,26 +191,3 @@ def test_a_wait_is_said_in_words(seconds, words):
 
 def test_credentials_stand_in_no_text():
     assert "hidden" not in repr(SearchOptions(credentials={"pixabay_key": "hidden"}))
-
-
-@pytest.mark.parametrize(
-    ("url", "name"),
-    [
-        (
-            "https://inaturalist-open-data.s3.amazonaws.com/photos/12/original.jpeg",
-            "inaturalist:12",
-        ),
-        ("https://static.inaturalist.org/photos/12/large.JPG?1", "inaturalist:12"),
-        ("https://upload.wikimedia.org/wikipedia/commons/a/ab/A%20cat.jpg", "wikimedia:A cat.jpg"),
-        (
-            "https://upload.wikimedia.org/wikipedia/commons/thumb/a/ab/A%20cat.jpg/1280px-A%20cat.jpg",
-            "wikimedia:A cat.jpg",
-        ),
-        ("https://live.staticflickr.com/65535/51234567890_abcdef0123_b.jpg", "flickr:51234567890"),
-        ("https://evil.example/photos/12/original.jpeg", ""),
-        ("https://notinaturalist.org/photos/12/original.jpeg", ""),
-        ("http://[::bad", ""),
-    ],
-)
-def test_the_addresses_of_one_photograph_have_one_name(url, name):
-    assert photograph(url) == name

@@ -6,16 +6,17 @@ import pytest
 
 from scraping.sources.catalogue import Outcome
 from scraping.sources.gbif import exact_match, media_license
-from scraping.sources.inaturalist import exact_taxon, sized_address
+from scraping.sources.inaturalist import exact_taxon
 from scraping.sources.licenses import License, read_license
+from scraping.sources.taxon import PHOTO_PATH, is_inaturalist_photo, sized_address
 from tests.replicas.gbif import GbifReplica
 from tests.replicas.inaturalist import InaturalistReplica
-from tests.scraping.asking import Asking
+from tests.scraping.source_client import SourceClient
 
 
 def test_inaturalist_gives_licensed_photographs_of_exactly_the_taxon_asked_for():
     with InaturalistReplica() as site:
-        result = Asking("inaturalist", site)("Jaguar", limit=40)
+        result = SourceClient("inaturalist", site).search("Jaguar", limit=40)
         assert result.outcome is Outcome.OK, result
         assert [candidate.rank for candidate in result.candidates] == list(range(1, 41))
         assert site.asked("/v1/observations")[0].query["taxon_id"] == "41970"
@@ -28,17 +29,13 @@ def test_inaturalist_gives_licensed_photographs_of_exactly_the_taxon_asked_for()
         )
         assert first.license_url == "https://creativecommons.org/licenses/by/4.0/"
         assert first.page_url == "https://www.inaturalist.org/observations/7000"
-        assert (first.creator, first.title, first.identity) == (
-            "Observer 0",
-            "Jaguar",
-            "inaturalist:0",
-        )
+        assert (first.creator, first.title) == ("Observer 0", "Jaguar")
         assert result.candidates[1].creator == "user1"
 
 
 def test_inaturalist_skips_reserved_photographs_and_keeps_the_spelling_of_extensions():
     with InaturalistReplica(total=24) as site:
-        result = Asking("inaturalist", site)("jaguar", limit=100, max_side=1024)
+        result = SourceClient("inaturalist", site).search("jaguar", limit=100, max_side=1024)
         assert result.outcome is Outcome.PARTIAL
         assert len(result.candidates) == 24 - 4
         names = {candidate.image_url.rpartition("/")[2] for candidate in result.candidates}
@@ -49,7 +46,7 @@ def test_inaturalist_skips_reserved_photographs_and_keeps_the_spelling_of_extens
 @pytest.mark.parametrize("words", ["golf", "beetle", "corgi"])
 def test_what_is_only_nearly_the_name_of_a_living_thing_is_not_asked_for_at_inaturalist(words):
     with InaturalistReplica() as site:
-        result = Asking("inaturalist", site)(words)
+        result = SourceClient("inaturalist", site).search(words)
         assert result.outcome is Outcome.NOT_APPLICABLE
         assert words in result.message
         assert site.asked("/v1/observations") == []
@@ -57,7 +54,7 @@ def test_what_is_only_nearly_the_name_of_a_living_thing_is_not_asked_for_at_inat
 
 def test_inaturalist_pages_are_read_to_the_last_and_no_further():
     with InaturalistReplica(total=450) as site:
-        result = Asking("inaturalist", site)("house cat", limit=1000)
+        result = SourceClient("inaturalist", site).search("house cat", limit=1000)
         assert result.outcome is Outcome.PARTIAL
         pages = [
             (request.query["page"], request.query["per_page"])
@@ -83,25 +80,27 @@ def test_each_end_of_a_taxon_source_has_its_outcome_and_keeps_what_was_found(
 ):
     source = "gbif" if make is GbifReplica else "inaturalist"
     with make(total=400, scenario=scenario) as site:
-        result = Asking(source, site)("Panthera onca", limit=300, evidence_dir=str(tmp_path))
+        result = SourceClient(source, site).search(
+            "Panthera onca", limit=300, snapshot_dir=str(tmp_path)
+        )
         assert (result.outcome, bool(result.candidates)) == (outcome, some), result
         assert result.cool_down_seconds in cool_down
         assert ("GBIF" if source == "gbif" else "iNaturalist") in result.message
         saved = list(tmp_path.iterdir())
         assert bool(saved) == (outcome is Outcome.LAYOUT_CHANGED)
-        assert not saved or Path(result.evidence) == saved[0]
+        assert not saved or Path(result.snapshot) == saved[0]
 
 
 def test_a_changed_search_for_taxa_is_told_from_a_word_that_names_none(tmp_path):
     with InaturalistReplica(scenario="taxa changed") as site:
-        result = Asking("inaturalist", site)("jaguar", evidence_dir=str(tmp_path))
+        result = SourceClient("inaturalist", site).search("jaguar", snapshot_dir=str(tmp_path))
         assert result.outcome is Outcome.LAYOUT_CHANGED
-        assert '"taxa"' in Path(result.evidence).read_text()
+        assert '"taxa"' in Path(result.snapshot).read_text()
 
 
 def test_gbif_gives_pictures_with_the_licence_of_each_in_one_spelling():
     with GbifReplica(total=20) as site:
-        result = Asking("gbif", site)("Panthera onca", limit=100)
+        result = SourceClient("gbif", site).search("Panthera onca", limit=100)
         assert result.outcome is Outcome.PARTIAL, result
         found = {
             candidate.page_url.rpartition("/")[2]: candidate for candidate in result.candidates
@@ -116,39 +115,56 @@ def test_gbif_gives_pictures_with_the_licence_of_each_in_one_spelling():
         assert all(candidate.image_url.endswith(("jpg", "jpeg")) for candidate in result.candidates)
 
 
-def test_a_photograph_of_inaturalist_listed_by_gbif_has_the_same_name_and_address_in_both():
+def test_a_photograph_of_inaturalist_listed_by_gbif_has_the_same_address_in_both():
     with GbifReplica(total=20) as museum, InaturalistReplica(total=20) as site:
-        listed = Asking("gbif", museum)("Panthera onca", limit=100, max_side=1024).candidates
-        own = Asking("inaturalist", site)("Panthera onca", limit=100, max_side=1024).candidates
-    identities = {candidate.identity for candidate in listed if candidate.identity}
-    assert identities == {"inaturalist:7", "inaturalist:17"}
-    assert identities <= {candidate.identity for candidate in own}
-    again = next(candidate for candidate in listed if candidate.identity)
-    assert again.image_url.endswith("/photos/7/large.jpeg")
+        listed = SourceClient("gbif", museum).search("Panthera onca", limit=100, max_side=1024)
+        own = SourceClient("inaturalist", site).search("Panthera onca", limit=100, max_side=1024)
+    again = [
+        found.image_url for found in listed.candidates if is_inaturalist_photo(found.image_url)
+    ]
+    assert [PHOTO_PATH.search(url)[0] for url in again] == ["/photos/7/large", "/photos/17/large"]
+    assert again[0].endswith("/photos/7/large.jpeg")
+    own_photos = {PHOTO_PATH.search(found.image_url)[0] for found in own.candidates}
+    assert {"/photos/7/large", "/photos/17/large"} <= own_photos
+
+
+@pytest.mark.parametrize(
+    ("url", "is_photo"),
+    [
+        ("https://inaturalist-open-data.s3.amazonaws.com/photos/12/original.jpeg", True),
+        ("https://static.inaturalist.org/photos/12/large.JPG?1", True),
+        ("https://upload.wikimedia.org/wikipedia/commons/a/ab/A%20cat.jpg", False),
+        ("https://evil.example/photos/12/original.jpeg", False),
+        ("https://notinaturalist.org/photos/12/original.jpeg", False),
+        ("http://[::bad", False),
+    ],
+)
+def test_a_photograph_of_inaturalist_is_known_by_its_address(url, is_photo):
+    assert is_inaturalist_photo(url) is is_photo
 
 
 def test_gbif_finds_a_taxon_by_its_exact_common_name():
     with GbifReplica() as site:
-        asking = Asking("gbif", site)
-        assert asking("jaguar", limit=5).outcome is Outcome.OK
+        client = SourceClient("gbif", site)
+        assert client.search("jaguar", limit=5).outcome is Outcome.OK
         assert site.asked("/v1/occurrence/search")[0].query["taxonKey"] == "5219426"
-        assert asking.other_names("jaguar") == ["Panthera onca"]
+        assert client.other_names("jaguar") == ["Panthera onca"]
 
 
 @pytest.mark.parametrize("words", ["panthera onka", "panthera corgi", "corgi", "jaguarund"])
 def test_fuzzy_and_higher_matches_of_gbif_are_not_asked_for(words):
     with GbifReplica() as site:
-        result = Asking("gbif", site)(words)
+        result = SourceClient("gbif", site).search(words)
         assert result.outcome is Outcome.NOT_APPLICABLE
         assert site.asked("/v1/occurrence/search") == []
 
 
 def test_other_names_come_from_exact_taxa_only():
     with InaturalistReplica() as site:
-        asking = Asking("inaturalist", site)
-        assert asking.other_names("house cat") == ["Domestic Cat", "Felis catus"]
-        assert asking.other_names("Panthera onca") == ["Jaguar"]
-        assert asking.other_names("golf") == []
+        client = SourceClient("inaturalist", site)
+        assert client.other_names("house cat") == ["Domestic Cat", "Felis catus"]
+        assert client.other_names("Panthera onca") == ["Jaguar"]
+        assert client.other_names("golf") == []
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,4 @@
-"""Asking one adapter directly, with the production's client, guard and browser, against a
-replica.
-"""
+"""One adapter asked directly, with the production's client, guard and browser, at a replica."""
 
 import time
 from contextlib import ExitStack
@@ -23,9 +21,8 @@ CONTACT = "operator@example.org"
 
 
 @dataclass
-class Asking:
-    """One source at one replica. `paces` and `waits` hold the seconds that the source wanted to
-    wait.
+class SourceClient:
+    """One source at one replica. `paces` and `waits` hold the seconds that it wanted to wait.
 
     Its browser is the one given, or one of its own that ends with `browsers`.
     """
@@ -35,10 +32,9 @@ class Asking:
     browsers: ExitStack | None = None
     paces: list[float] = field(default_factory=list)
     waits: list[float] = field(default_factory=list)
-    with_send: bool = True
     browser: Browser | None = None
 
-    def __call__(
+    def search(
         self, words: str, limit: int = 30, seconds: float = 60, **options: object
     ) -> SearchResult:
         return REGISTRY[self.source].search(
@@ -69,7 +65,7 @@ class Asking:
             browser=self._browser,
             pace=self.paces.append,
             wait=self.waits.append,
-            send=(lambda asked: request(asked, settings)) if self.with_send else None,
+            request=lambda json_request: request(json_request, settings),
         )
 
     def _browser(self, hosts: tuple[str, ...]) -> Browser:
