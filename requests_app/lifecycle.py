@@ -98,7 +98,7 @@ def _change_search(classifier: ClassifierRequest, wishes: dict[str, Any]) -> boo
 
 
 def _reword(classifier: ClassifierRequest, number: int, query: str) -> bool:
-    """Give a class another query and drop what the old one found; return False if it is the same."""
+    """Give a class another query and drop what the old one found; return False if it is not new."""
     image_class = classifier.classes.filter(number=number).exclude(query=query).first()
     if image_class is None:
         return False

@@ -1,6 +1,6 @@
-"""The way of a request, from top to bottom: submission → URLs → images → dataset → model → delivery.
+"""The way of a request: submission → URLs → images → dataset → model → delivery.
 
-One function per arrow, in order. Every stage may be repeated: it looks at what is on disk, goes on
+One function per arrow, from top to bottom. Every stage may be repeated: it looks at what is on disk, goes on
 from there, and ends with one transaction that holds its consequences.
 """
 

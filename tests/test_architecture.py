@@ -100,7 +100,7 @@ NEVER = {
         "training.takedown",
         "scraping.net",
     },
-    "requests_app.workers": {"training", "scraping"},
+    "requests_app.workers": {"training", "scraping.net", "scraping.urls", "scraping.reasons"},
     "requests_app.views": {"requests_app.workers.jobs", "requests_app.tasks", "requests_app.admin"},
     "requests_app.admin": {"requests_app.workers.jobs", "requests_app.tasks", "requests_app.views"},
     "requests_app.tasks": {"requests_app.views", "requests_app.admin"},

@@ -19,6 +19,7 @@ from django.utils.dateparse import parse_datetime
 from requests_app.models import BrowserTurn, ClassifierRequest, ImageUrl, SourceHealth, sha256_hex
 from requests_app.workers import jobs
 from requests_app.workers.jobs import Lease
+from scraping.sources.catalogue import credential_settings
 
 logger = logging.getLogger(__name__)
 
@@ -38,12 +39,12 @@ def credentials() -> dict[str, str]:
     The values are the site's own, however they were configured: as a variable, in ``.env`` or in a
     file named by a ``_FILE`` variable. They never go into a ``config.json`` or a command line.
     """
-    configured = {
-        "PICAISSO_OPENVERSE_CLIENT_ID": settings.OPENVERSE_CLIENT_ID,
-        "PICAISSO_OPENVERSE_CLIENT_SECRET": settings.OPENVERSE_CLIENT_SECRET,
-        "PICAISSO_PIXABAY_KEY": settings.PIXABAY_KEY,
-    }
-    return {name: value for name, value in configured.items() if value}
+    found = {}
+    for variable in credential_settings().values():
+        value = getattr(settings, variable.removeprefix("PICAISSO_"))
+        if value:
+            found[variable] = value
+    return found
 
 
 class CollectionSync:

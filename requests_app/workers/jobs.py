@@ -1,9 +1,9 @@
 """Jobs that survive: claim, lease, fence, reap, and the child process that does the heavy work.
 
-A ``Job`` row is the record of work. A django-q2 task is only the notice that there may be some: the
-task means "claim the oldest queued job of this queue, run that one, notify again". Lost, doubled and
-late notices are therefore harmless. A job is held by a lease that its holder renews every second or
-so; a holder whose fence is not the row's any more has lost the job, and its result is thrown away.
+A ``Job`` row is the record of work. A django-q2 task is only the notice that there may be some: it
+means "claim the oldest queued job of this queue, run that one, notify again". Lost, doubled and late
+notices are therefore harmless. A job is held by a lease that its holder renews every second or so; a
+holder whose fence is not the row's any more has lost the job, and its result is thrown away.
 """
 
 import logging
@@ -17,6 +17,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Literal
 
+import psutil
 from django.conf import settings
 from django.db import close_old_connections, connection, transaction
 from django.db.models import F, Q, QuerySet
@@ -27,6 +28,7 @@ from django_q.tasks import async_task
 
 from requests_app.models import ClassifierRequest, Job, JobState, WorkerBeat
 from requests_app.workers import processes
+from scraping.sources.catalogue import credential_settings
 
 logger = logging.getLogger(__name__)
 
@@ -34,8 +36,8 @@ MAX_ATTEMPTS = 3
 MAIN_QUEUE = "picaisso"  # of tasks that take seconds
 QUEUES = (MAIN_QUEUE, "collect", "train")
 POLL_SECONDS = 1.0  # between two looks of a running job at its progress, stop flag and cancel flag
+CHECK_JOB = 0  # stands for a job where `check_sources` asks; its fence is the pid of the command
 SECRETS = ("PICAISSO_SECRET_KEY", "DATABASE_URL", "EMAIL_URL")
-CREDENTIALS = ("PICAISSO_OPENVERSE_CLIENT_", "PICAISSO_PIXABAY_KEY")
 CLUSTER_VARIABLES = (
     "PICAISSO_DIE_WITH_PARENT",
     "PICAISSO_CLUSTER",
@@ -217,7 +219,7 @@ def child_environment() -> dict[str, str]:
     A child reads pages and pictures of strangers; all it needs is in its folder's configuration.
     Only a child that asks sources gets their credentials, by ``collection_sync.credentials``.
     """
-    hidden = (*SECRETS, *CREDENTIALS)
+    hidden = (*SECRETS, *credential_settings().values())
     return {
         name: value
         for name, value in os.environ.items()
@@ -378,4 +380,6 @@ def kill_orphans() -> None:
 
 
 def _is_current(job: int, fence: int) -> bool:
+    if job == CHECK_JOB:
+        return psutil.pid_exists(fence)
     return Job.objects.filter(pk=job, fence=fence, state=JobState.RUNNING).exists()

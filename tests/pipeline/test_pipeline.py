@@ -8,6 +8,7 @@ import json
 import zipfile
 from collections import Counter
 from datetime import timedelta
+from urllib.parse import urlsplit
 
 import pytest
 from django.conf import settings
@@ -28,6 +29,7 @@ from requests_app.models import (
 )
 from requests_app.workers import collection_sync, jobs
 from tests.pipeline.folders import METRICS, write_collection, write_run
+from tests.replicas.pixabay import KEY, PixabayReplica
 from training import run_folder
 from training.run_folder import ImageRow
 
@@ -503,3 +505,20 @@ def test_lines_are_read_once_whole_and_again_when_the_file_is_replaced(tmp_path)
     with path.open("a") as file:
         file.write('{"torn{"a": 6}\n{"a": 7}\n')
     assert list(reader.new()) == [{"a": 7}]
+
+
+def test_a_sources_credential_reaches_the_child_but_no_file_and_no_command_line(
+    confirmed, settings
+):
+    settings.PIXABAY_KEY = KEY  # as read from the file that PICAISSO_PIXABAY_KEY_FILE names
+    ClassifierRequest.objects.update(sources=["pixabay"])
+    folder = confirmed.folder / "collect"
+    with PixabayReplica() as replica:
+        host = urlsplit(replica.url).netloc
+        settings.SOURCE_URLS = {"pixabay": replica.url}
+        settings.ALLOWED_PRIVATE_HOSTS = [host]
+        drain("collect")
+        assert replica.requests[0].query["key"] == KEY
+    written = [path for path in folder.rglob("*") if path.is_file()]
+    assert folder / "config.json" in written
+    assert not any(KEY.encode() in path.read_bytes() for path in written)

@@ -2,8 +2,6 @@
 
 import argparse
 import json
-import subprocess
-import sys
 from typing import Any
 
 from django.conf import settings
@@ -11,14 +9,15 @@ from django.core.management.base import BaseCommand, CommandError
 from rich.console import Console
 from rich.table import Table
 
-from requests_app import phrases
-from requests_app.workers import collection_sync
+from requests_app.workers import collection_sync, source_check
+from scraping.sources.catalogue import CATALOGUE, Outcome
 
-TIMEOUT_SECONDS = 600
+ANSWERED = (Outcome.OK, Outcome.PARTIAL)
+COLORS = {Outcome.OK: "green", Outcome.PARTIAL: "green", Outcome.NOT_APPLICABLE: "yellow"}
 
 
 class Command(BaseCommand):
-    help = "Asks every source of the site one small real question, shows the answers, and remembers them."
+    help = "Asks every source one small real question, shows the answers, and remembers them."
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         parser.add_argument(
@@ -29,54 +28,33 @@ class Command(BaseCommand):
         )
 
     def handle(self, *args: Any, **options: Any) -> None:
-        if unknown := [name for name in options["sources"] if name not in settings.KNOWN_SOURCES]:
-            raise CommandError(
-                f"No such source: {', '.join(unknown)}. Known: {', '.join(settings.KNOWN_SOURCES)}."
-            )
-        rows = self._ask(options["sources"] or list(settings.SOURCES))
+        names = options["sources"] or list(settings.SOURCES)
+        unknown = ", ".join(name for name in names if name not in CATALOGUE)
+        if unknown:
+            raise CommandError(f"No such source: {unknown}. Known: {', '.join(CATALOGUE)}.")
+        try:
+            rows = source_check.check_sources(names)
+        except source_check.CheckFailed as error:
+            raise CommandError(str(error)) from error
         collection_sync.record_health(rows)
         if options["json"]:
             for row in rows:
                 self.stdout.write(json.dumps(row, ensure_ascii=False))
         else:
-            console = Console()
-            with console.capture() as text:
-                console.print(_table(rows))
-            self.stdout.write(text.get())
-        if not any(row["outcome"] in ("ok", "partial") for row in rows):
+            self.show_table(rows)
+        if not any(row["outcome"] in ANSWERED for row in rows):
             raise CommandError("No source answers.")
 
-    def _ask(self, names: list[str]) -> list[dict[str, Any]]:
-        command = [sys.executable, "-m", "scraping", "check", "--json"]
-        for name in names:
-            command += ["--source", name]
-        # The libraries read the same variables, so the child is asked in the site's own words.
-        answer = subprocess.run(
-            command,
-            cwd=settings.BASE_DIR,
-            capture_output=True,
-            text=True,
-            timeout=TIMEOUT_SECONDS,
-            check=False,
-        )
-        lines = [line for line in answer.stdout.splitlines() if line.startswith("{")]
-        if not lines:
-            raise CommandError(
-                answer.stderr.strip().splitlines()[-1] if answer.stderr.strip() else "No answer."
-            )
-        return [json.loads(line) for line in lines]
-
-
-def _table(rows: list[dict[str, Any]]) -> Table:
-    table = Table("source", "outcome", "found", "seconds", "what it said", box=None, pad_edge=False)
-    for row in rows:
-        works = row["outcome"] in ("ok", "partial")
-        colour = "green" if works else "yellow" if row["outcome"] == "not_applicable" else "red"
-        table.add_row(
-            phrases.SOURCES.get(row["name"], row["name"]),
-            f"[{colour}]{row['outcome']}[/]",
-            str(row["found"]),
-            f"{row['seconds']:.1f}",
-            row["message"],
-        )
-    return table
+    def show_table(self, rows: list[dict[str, Any]]) -> None:
+        columns = ("source", "outcome", "found", "seconds", "what it said")
+        table = Table(*columns, box=None, pad_edge=False)
+        for row in rows:
+            label = CATALOGUE[row["name"]].label
+            color = COLORS.get(row["outcome"], "red")
+            outcome = f"[{color}]{row['outcome']}[/]"
+            seconds = f"{row['seconds']:.1f}"
+            table.add_row(label, outcome, str(row["found"]), seconds, row["message"])
+        console = Console()
+        with console.capture() as text:
+            console.print(table)
+        self.stdout.write(text.get())

@@ -1,0 +1,90 @@
+"""One small real question to each source, asked by a child process as a collection asks."""
+
+import json
+import logging
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from django.conf import settings
+
+from requests_app.models import BrowserTurn
+from requests_app.workers import collection_sync, jobs, processes
+from scraping.sources.catalogue import CATALOGUE
+
+logger = logging.getLogger(__name__)
+
+LIMIT_SECONDS = 600.0
+POLL_SECONDS = 0.5
+
+
+class CheckFailed(Exception):
+    """No source could be asked; the text is a sentence for the operator."""
+
+
+def check_sources(names: Sequence[str]) -> list[dict[str, Any]]:
+    """Ask each source one small real question and return its answer, in the order of ``names``.
+
+    The child gets what a collection's child gets: the credentials but none of the site's secrets,
+    a supervisor that ends it with its parent, and the browser only under the installation's lock.
+
+    :returns: rows with name, outcome, found, message, seconds and cool_down_seconds
+    :raises CheckFailed: no source could be asked
+    """
+    deadline = time.monotonic() + LIMIT_SECONDS
+    holder = (jobs.CHECK_JOB, os.getpid())
+    needs_browser = any(CATALOGUE[name].uses_browser for name in names)
+    command = [sys.executable, "-m", "scraping", "check", "--json"]
+    for name in names:
+        command += ["--source", name]
+    environment = jobs.child_environment() | collection_sync.credentials()
+    marker = processes.Marker(str(settings.DATA_DIR), *holder)
+    try:
+        if needs_browser:
+            _wait_for_browser(holder, deadline)
+        with tempfile.TemporaryDirectory() as folder:
+            log = Path(folder) / "log.txt"
+            child = processes.start_supervised(command, marker, environment, log)
+            try:
+                while _is_running(child):
+                    if time.monotonic() > deadline:
+                        raise CheckFailed(f"No answer within {LIMIT_SECONDS / 60:g} minutes.")
+                    if needs_browser:
+                        BrowserTurn.acquire(*holder, jobs.lease_end())
+            finally:
+                processes.stop_supervised(child, marker)
+            lines = log.read_text(errors="replace").splitlines()
+    finally:
+        BrowserTurn.release(*holder)
+    rows = [json.loads(line) for line in lines if line.startswith("{")]
+    if not rows:
+        raise CheckFailed(lines[-1] if lines else "No answer.")
+    return rows
+
+
+def _wait_for_browser(holder: tuple[int, int], deadline: float) -> None:
+    """Take the browser lock for a holder (job, fence).
+
+    :raises CheckFailed: collections held it until the deadline on the monotonic clock
+    """
+    if BrowserTurn.acquire(*holder, jobs.lease_end()):
+        return
+    logger.info("waiting for the browser: a collection uses it")
+    while not BrowserTurn.acquire(*holder, jobs.lease_end()):
+        if time.monotonic() > deadline:
+            raise CheckFailed("A collection uses the browser. Ask again when it has ended.")
+        time.sleep(POLL_SECONDS)
+
+
+def _is_running(child: subprocess.Popen[bytes]) -> bool:
+    """Wait for a moment; return whether the child still runs."""
+    try:
+        child.wait(POLL_SECONDS)
+    except subprocess.TimeoutExpired:
+        return True
+    return False
