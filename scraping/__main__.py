@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from scraping import ConfigError, __version__
-from scraping.download import DownloadSettings, DownloadSummary, download_list, read_urls
+from scraping.download_list import DownloadSettings, DownloadSummary, download_list, read_urls
 from scraping.net.http import FetchSettings
 from scraping.screening.screen import ScreenSettings
 from scraping.sources.catalogue import CATALOGUE, DEFAULT_ORDER, usual_sources

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from scraping.config import ClassConfig, CollectConfig
-from scraping.download import Attempt, Downloader, EngineSettings, attempt_row
+from scraping.download import Attempt, Downloader, EngineSettings, attempt_record
 from scraping.files import now, write_json
 from scraping.net.http import FetchSettings
 from scraping.reasons import Reason
@@ -427,7 +427,7 @@ class _Collection:
 
     def _decide(self, state: ClassState, candidate: Candidate, attempt: Attempt) -> None:
         """Keep a picture or record why not; on disk before anything else happens."""
-        row = attempt_row(new_record(candidate, state.config.id), attempt)
+        row = attempt_record(new_record(candidate, state.config.id), attempt)
         picture = attempt.image
         state.decided += 1
         if picture is not None:

@@ -3,9 +3,10 @@
 import json
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 
 def now() -> str:
@@ -13,18 +14,25 @@ def now() -> str:
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def atomic_write(path: Path, data: bytes, *, durable: bool = False) -> None:
-    """Write beside the target, then rename: a file that exists is complete.
+@contextmanager
+def atomic_writer(path: Path, *, durable: bool = False) -> Iterator[IO[bytes]]:
+    """Open a file beside the target and rename it at the end: a file that exists is complete.
 
     With `durable` the data has reached the disk before the rename.
     """
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     with beside.open("wb") as stream:
-        stream.write(data)
+        yield stream
         if durable:
             stream.flush()
             os.fsync(stream.fileno())
     beside.replace(path)
+
+
+def atomic_write(path: Path, data: bytes, *, durable: bool = False) -> None:
+    """Write a whole file, see `atomic_writer`."""
+    with atomic_writer(path, durable=durable) as stream:
+        stream.write(data)
 
 
 def write_json(path: Path, value: Any) -> None:

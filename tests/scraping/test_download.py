@@ -14,13 +14,11 @@ import pytest
 
 from scraping.download import (
     Downloader,
-    DownloadSettings,
     EngineSettings,
     RetrySettings,
-    download_list,
     opted_out,
-    read_urls,
 )
+from scraping.download_list import DownloadSettings, download_list, read_urls
 from scraping.net.http import FetchFailure, FetchSettings
 from scraping.reasons import Reason
 from scraping.screening.screen import ScreenSettings
@@ -333,7 +331,7 @@ def test_hostile_hosts_at_the_same_time_keep_memory_flat_and_the_others_go_on(tm
 HOSTILE_RUN = """
 import asyncio, sys
 from pathlib import Path
-from scraping.download import DownloadSettings, download_list
+from scraping.download_list import DownloadSettings, download_list
 from scraping.net.http import FetchSettings
 from scraping.screening.screen import ScreenSettings
 fetching = FetchSettings(allowed_private_hosts=frozenset({sys.argv[2]}), deadline_seconds=4, connections=100)

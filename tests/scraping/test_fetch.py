@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from scraping.download import DownloadSettings, download_list
+from scraping.download_list import DownloadSettings, download_list
 from scraping.net.http import (
     NEUTRAL_MESSAGE,
     AddressRefused,
