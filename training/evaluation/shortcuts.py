@@ -125,7 +125,8 @@ def _cross_validated(
 
 def _better_than_guessing(accuracy: float, class_counts: Labels) -> bool:
     chance = 1 / len(class_counts)
-    return accuracy - chance > _CLEAR_STANDARD_ERRORS * _standard_error(chance, class_counts)
+    error = _standard_error(chance, class_counts)
+    return accuracy - chance > _CLEAR_STANDARD_ERRORS * error
 
 
 def _as_good_as_model(accuracy: float, model_accuracy: float, class_counts: Labels) -> bool:
@@ -147,5 +148,6 @@ def _standard_error(accuracy: float, class_counts: Labels) -> float:
     The mean of the recalls of the classes, each binomial.
     """
     inverse_counts = 1 / np.maximum(class_counts, 1)
-    variance = accuracy * (1 - accuracy) * float(inverse_counts.sum())
-    return math.sqrt(variance) / len(class_counts)
+    variance = accuracy * (1 - accuracy)
+    summed = variance * float(inverse_counts.sum())
+    return math.sqrt(summed) / len(class_counts)

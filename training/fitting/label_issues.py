@@ -91,12 +91,13 @@ def neighbour_votes(voters: Samples, images: Samples) -> Floats:
     deviation = voters.embeddings.std(axis=0)
     scale = 1 / (deviation + deviation.mean() + 1e-12)
     directions = _unit(images.embeddings * scale)
-    cosines = directions @ _unit(voters.embeddings * scale).T
+    towards = _unit(voters.embeddings * scale)
+    cosines = directions @ towards.T
     is_duplicate = np.equal.outer(images.groups, voters.groups)
     cosines[is_duplicate] = 0.0
     count = min(_NEIGHBOURS, len(voters.labels))
-    order = np.argpartition(-cosines, count - 1, axis=1)
-    nearest = order[:, :count]
+    partitioned = np.argpartition(-cosines, count - 1, axis=1)
+    nearest = partitioned[:, :count]
     similarities = np.take_along_axis(cosines, nearest, axis=1)
     weights = np.maximum(similarities, 0.0).astype(np.float64) ** 2
     labels = voters.labels[nearest]
@@ -104,7 +105,8 @@ def neighbour_votes(voters: Samples, images: Samples) -> Floats:
     for label in range(voters.classes):
         for_label = weights * (labels == label)
         votes[:, label] += for_label.sum(axis=1)
-    shares: Floats = votes / votes.sum(axis=1, keepdims=True)
+    totals = votes.sum(axis=1, keepdims=True)
+    shares: Floats = votes / totals
     return shares
 
 
@@ -115,7 +117,8 @@ def label_issue_scores(pred_probs: Floats, labels: Labels) -> Floats:
     other class beside the label's own, by out-of-fold probabilities [n, classes].
     """
     own, strongest_other, _ = _own_and_strongest_other(pred_probs, labels)
-    return (strongest_other - own + 1) / 2
+    margin = own - strongest_other
+    return (1 - margin) / 2
 
 
 def find_label_issues(pred_probs: Floats, labels: Labels) -> NDArray[np.bool_]:

@@ -45,7 +45,10 @@ class Samples:
     def take(self, indices: Labels | NDArray[np.bool_]) -> Samples:
         """Return only the images at these indices."""
         return Samples(
-            self.embeddings[indices], self.labels[indices], self.groups[indices], self.classes
+            embeddings=self.embeddings[indices],
+            labels=self.labels[indices],
+            groups=self.groups[indices],
+            classes=self.classes,
         )
 
 
@@ -93,20 +96,32 @@ def fit_head(
     Once `has_time` returns False, the search ends with the best C that every fold has tried, at
     least one; only the final fit with it follows. A search that had time is the same every time.
     """
-    folds = cut_folds(samples.labels, samples.groups, seed)
+    labels = samples.labels
+    folds = cut_folds(labels, samples.groups, seed)
     steps = len(folds) * len(C_VALUES) + 1
     if weights is None:
-        weights = np.ones(len(samples.labels))
+        weights = np.ones(len(labels))
+
+    def report_fits(done: int) -> None:
+        report(done, steps)
+
     tried = []
     losses = []
-    for logits in _search(samples, weights, folds, lambda done: report(done, steps), has_time):
+    for logits in _search(samples, weights, folds, report_fits, has_time):
         tried.append(logits)
-        losses.append(log_loss(logits, samples.labels))
+        losses.append(log_loss(logits, labels))
     best = int(np.argmin(losses))
-    *_, head = _fit_path(samples, weights, C_VALUES[: best + 1])
+    path = _fit_path(samples, weights, C_VALUES[: best + 1])
+    *_, head = path
     report(steps, steps)
-    temperature = find_temperature(tried[best], samples.labels)
-    return FittedHead(head, C_VALUES[best], temperature, tried[best], len(tried))
+    out_of_fold = tried[best]
+    return FittedHead(
+        head=head,
+        c=C_VALUES[best],
+        temperature=find_temperature(out_of_fold, labels),
+        out_of_fold=out_of_fold,
+        tried=len(tried),
+    )
 
 
 def fit_with_c(samples: Samples, c: float, weights: Floats | None = None) -> LinearHead:
@@ -156,7 +171,8 @@ def _search(
     """
     paths = []
     for train, _ in folds:
-        paths.append(_fit_path(samples.take(train), weights[train], C_VALUES))
+        learned = samples.take(train)
+        paths.append(_fit_path(learned, weights[train], C_VALUES))
     fits_done = 0
     for c in C_VALUES:
         logits = np.full((len(samples.labels), samples.classes), _NEVER)
@@ -164,7 +180,8 @@ def _search(
             if c != C_VALUES[0] and not has_time():
                 return
             head = next(path)
-            logits[held_out] = head.logits(samples.embeddings[held_out])
+            unseen = samples.embeddings[held_out]
+            logits[held_out] = head.logits(unseen)
             fits_done += 1
             report(fits_done)
         yield logits
@@ -180,18 +197,22 @@ def _fit_path(samples: Samples, weights: Floats, c_values: Sequence[float]) -> I
     weights = weights[counting]
     samples = samples.take(counting)
     labels = samples.labels
+    embeddings = samples.embeddings
     classes = np.unique(labels)
-    dimension = samples.embeddings.shape[1]
     if len(classes) == 1:  # a fold of few groups may leave a single class to learn from
-        only = _head_of(classes, np.zeros((1, dimension)), np.zeros(1), samples.classes)
+        weight = np.zeros((1, embeddings.shape[1]))
+        bias = np.zeros(1)
         for _ in c_values:
-            yield only
+            yield _head_of(classes, weight, bias, samples.classes)
         return
-    mean = samples.embeddings.mean(axis=0, dtype=np.float64)
-    deviation = samples.embeddings.std(axis=0, dtype=np.float64)
-    least = _LEAST_DEVIATION * np.median(deviation[deviation > 0]) if deviation.any() else 1.0
+    mean = embeddings.mean(axis=0, dtype=np.float64)
+    deviation = embeddings.std(axis=0, dtype=np.float64)
+    least = 1.0
+    if deviation.any():
+        least = _LEAST_DEVIATION * float(np.median(deviation[deviation > 0]))
     deviation = np.maximum(deviation, least)
-    coordinates, basis = _rotate((samples.embeddings - mean) / deviation)
+    standardised = (embeddings - mean) / deviation
+    coordinates, basis = _rotate(standardised)
     # Balanced: every class counts the same, however few its images. On unequal photograph sets
     # that gave 2 to 8 points of balanced accuracy and cost no loss.
     model = LogisticRegression(
@@ -211,7 +232,8 @@ def _fit_path(samples: Samples, weights: Floats, c_values: Sequence[float]) -> I
             weight = np.concatenate([-weight, weight]) / 2
             bias = np.concatenate([-bias, bias]) / 2
         weight = weight / deviation  # undo the standardisation
-        yield _head_of(classes, weight, bias - weight @ mean, samples.classes)
+        bias = bias - weight @ mean
+        yield _head_of(classes, weight, bias, samples.classes)
 
 
 def _rotate(rows: Floats) -> tuple[Floats, Floats]:
@@ -234,7 +256,8 @@ def _rotate(rows: Floats) -> tuple[Floats, Floats]:
 
 def _head_of(present: Labels, weight: Floats, bias: Floats, classes: int) -> LinearHead:
     """Return a head over all classes from the rows of those present; the others are never named."""
-    head = LinearHead(np.zeros((classes, weight.shape[1])), np.full(classes, _NEVER))
-    head.weight[present] = weight
-    head.bias[present] = bias
-    return head
+    full_weight = np.zeros((classes, weight.shape[1]))
+    full_weight[present] = weight
+    full_bias = np.full(classes, _NEVER)
+    full_bias[present] = bias
+    return LinearHead(full_weight, full_bias)

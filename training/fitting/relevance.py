@@ -50,8 +50,8 @@ def reject_threshold(novelty: Floats) -> float:
 
 def robust_distances(novelty: Floats) -> Floats:
     """Return how many robust standard deviations each novelty [n] lies above the median."""
-    median = np.median(novelty)
-    absolute_deviations = np.abs(novelty - median)
-    deviation = _DEVIATION_PER_MAD * float(np.median(absolute_deviations))
-    distances: Floats = (novelty - median) / max(deviation, 1e-9)
+    differences = novelty - np.median(novelty)
+    absolute_deviation = float(np.median(np.abs(differences)))
+    standard_deviation = _DEVIATION_PER_MAD * absolute_deviation
+    distances: Floats = differences / max(standard_deviation, 1e-9)
     return distances
