@@ -576,7 +576,9 @@ class _TableRows:
         self._notes: list[str] = []
 
     def add(self, location: str, prediction: Prediction, explanation: Explanation | None) -> None:
-        answer = prediction.label if prediction.known else "none of these"
+        answer = "none of these"
+        if prediction.known:
+            answer = prediction.label
         shares = [f"{share:.1%}" for share in prediction.probabilities.values()]
         self._table.add_row(Text(location), Text(answer), *shares)
         if explanation is None:

@@ -242,17 +242,20 @@ def _load_network(
     run.report(0, 0, "Measuring how this machine computes fastest")
     precision = PRECISIONS.get(earlier.get("arithmetic", ""))
     if precision is None:
-        beside_weights = Path(config.weights_cache or "").parent
-        precision = choose_precision(network, beside_weights / "arithmetic.json")
+        cache_folder = Path(config.weights_cache or "").parent
+        measured = cache_folder / "arithmetic.json"
+        precision = choose_precision(network, measured)
     layout = torch.channels_last if precision.channels_last else torch.contiguous_format
     network.to(memory_format=cast(Any, layout))
     noted = {"wanted": wanted, "used": loaded.backbone.name, "notice": loaded.notice}
     write_json(note, {**noted, "arithmetic": precision.name})
     # Images are kept decoded where there may be enough for a fine-tuned network to be delivered.
     cache = None
-    if config.finetune != "never" and len(rows) * HELD_OUT_SHARE >= CHOICE_MINIMUM:
+    val_images = len(rows) * HELD_OUT_SHARE
+    if config.finetune != "never" and val_images >= CHOICE_MINIMUM:
         cache = open_cache(checkpoints, rows, loaded.backbone.resize)
-    extractor = FeatureExtractor(network, precision, run.folder, checkpoints / "features", cache)
+    features = checkpoints / "features"
+    extractor = FeatureExtractor(network, precision, run.folder, features, cache)
     return loaded, extractor
 
 

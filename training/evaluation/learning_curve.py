@@ -56,7 +56,8 @@ def learning_curve(samples: Samples, seed: int, fit: Fit, report: Progress) -> L
             head = fit(subset)
             predicted = head.logits(unseen).argmax(axis=1)
             hits[index, held_out] = predicted == labels[held_out]
-            sizes[index] += count / samples.classes / len(folds)
+            per_class = count / samples.classes
+            sizes[index] += per_class / len(folds)
             fits_done += 1
             report(fits_done, fits)
     return _summary(hits, sizes, samples, seed)
@@ -76,10 +77,12 @@ def extrapolate(sizes: Floats, errors: Floats, weights: Floats, targets: Floats)
         predictions.append(predicted)
         misfits.append(misfit)
     misfit_of = np.array(misfits)  # [exponents, k]
-    excess = misfit_of - misfit_of.min(axis=0)
+    least = misfit_of.min(axis=0)
+    excess = misfit_of - least
     likelihoods = np.exp(-0.5 * excess)
     shares = likelihoods / likelihoods.sum(axis=0)
-    averages: Floats = np.einsum("ckm,ck->km", np.array(predictions), shares)
+    by_exponent = np.array(predictions)  # [exponents, k, m]
+    averages: Floats = np.einsum("ckm,ck->km", by_exponent, shares)
     return averages
 
 
@@ -126,8 +129,9 @@ def _stratified_order(samples: Samples, train: Labels, random: np.random.Generat
         _, numbers = np.unique(groups[members], return_inverse=True)
         ranks = random.permutation(numbers.max() + 1)
         order = np.argsort(ranks[numbers], kind="stable")
-        steps = np.arange(len(members)) + 0.5
-        position[members[order]] = steps / len(members)
+        members = members[order]
+        count = len(members)
+        position[members] = (np.arange(count) + 0.5) / count
     order = np.argsort(position, kind="stable")
     return train[order]
 
@@ -170,7 +174,8 @@ def _resampled_gains(hits: NDArray[np.bool_], sizes: Floats, per_class: float, s
     whole curve, and only what is left without it is noise between the points.
     """
     count = hits.shape[1]
-    residuals = hits - hits.mean(axis=0)
+    hit_rates = hits.mean(axis=0)  # of each image over all points
+    residuals = hits - hit_rates
     variances = residuals.var(axis=1) / count
     weights = 1 / np.maximum(variances, 1 / count**2)
     random = np.random.default_rng(seed)
@@ -180,7 +185,8 @@ def _resampled_gains(hits: NDArray[np.bool_], sizes: Floats, per_class: float, s
     errors = 1 - accuracies
     targets = np.array([per_class, per_class + MORE_PER_CLASS])
     predicted = extrapolate(sizes, errors, weights, targets)
-    gains: Floats = predicted[:, 0] - predicted[:, 1]
+    now, with_more = predicted.T
+    gains: Floats = now - with_more
     return gains
 
 

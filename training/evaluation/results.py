@@ -20,6 +20,7 @@ from training.fitting.label_issues import (
     rank_suspects,
 )
 from training.fitting.linear_head import LinearHead, fit_with_c
+from training.images.split import indices_in
 from training.metrics import (
     Curation,
     Floats,
@@ -63,8 +64,7 @@ class Results:
 
     def indices(self, *splits: str) -> NDArray[np.int64]:
         """Return the indices of the images in these splits, in the order of the manifest."""
-        found = [index for index, row in enumerate(self.rows) if row.split in splits]
-        return np.array(found, np.int64)
+        return indices_in(self.rows, splits)
 
     def learned_indices(self) -> NDArray[np.int64]:
         """Return the indices of the images that the delivered model learned from.

@@ -94,10 +94,12 @@ def _attribute_columns(
     width, height, brightness, sharpness = statistics.T.astype(np.float64)
     names = sorted(set(sources))
     one_hot = np.zeros((len(sources), len(names)))
-    for index, source in enumerate(sources):
-        one_hot[index, names.index(source)] = 1.0
+    for row, source in zip(one_hot, sources, strict=True):
+        row[names.index(source)] = 1.0
+    area = width * height
+    aspect = width / height
     return {
-        "size": np.column_stack([width, height, width * height, width / height]),
+        "size": np.column_stack([width, height, area, aspect]),
         "brightness": np.column_stack([brightness]),
         "sharpness": np.column_stack([sharpness]),
         "source": one_hot,

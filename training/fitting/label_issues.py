@@ -99,12 +99,13 @@ def neighbour_votes(voters: Samples, images: Samples) -> Floats:
     partitioned = np.argpartition(-cosines, count - 1, axis=1)
     nearest = partitioned[:, :count]
     similarities = np.take_along_axis(cosines, nearest, axis=1)
-    weights = np.maximum(similarities, 0.0).astype(np.float64) ** 2
+    similarities = np.maximum(similarities, 0.0)
+    weights = similarities.astype(np.float64) ** 2
     labels = voters.labels[nearest]
     votes = np.full((len(cosines), voters.classes), 1e-6)
     for label in range(voters.classes):
-        for_label = weights * (labels == label)
-        votes[:, label] += for_label.sum(axis=1)
+        is_label = labels == label
+        votes[:, label] += (weights * is_label).sum(axis=1)
     totals = votes.sum(axis=1, keepdims=True)
     shares: Floats = votes / totals
     return shares
@@ -133,14 +134,15 @@ def find_label_issues(pred_probs: Floats, labels: Labels) -> NDArray[np.bool_]:
     classes = pred_probs.shape[1]
     thresholds = np.full(classes, np.inf)
     for label in np.unique(labels):
-        thresholds[label] = pred_probs[labels == label, label].mean()
+        members = labels == label
+        thresholds[label] = pred_probs[members, label].mean()
     claims = np.where(pred_probs >= thresholds, pred_probs, -np.inf)
     strongest = claims.argmax(axis=1)
     own, _, _ = _own_and_strongest_other(pred_probs, labels)
     likelier = claims.max(axis=1) > own
     certain = label_issue_scores(pred_probs, labels) >= _CERTAIN_ISSUE
-    issues: NDArray[np.bool_] = (strongest != labels) & likelier
-    issues |= certain
+    claimed_by_other = (strongest != labels) & likelier
+    issues: NDArray[np.bool_] = claimed_by_other | certain
     return issues
 
 
@@ -243,9 +245,10 @@ def _out_of_fold_logits_by_weighting(
     samples: Samples, c: float, seed: int
 ) -> dict[WeightingName, Floats]:
     """Return the out-of-fold logits [n, classes] under each weighting."""
-    shape = (len(samples.labels), samples.classes)
+    labels = samples.labels
+    shape = (len(labels), samples.classes)
     logits = {name: np.zeros(shape) for name in _WEIGHTINGS}
-    for train, held_out in cut_folds(samples.labels, samples.groups, seed):
+    for train, held_out in cut_folds(labels, samples.groups, seed):
         learned = samples.take(train)
         pred_probs = out_of_fold_probabilities(learned, c, seed, repeats=1)
         suspected = _weightable_issues(pred_probs, learned.labels)
@@ -266,8 +269,9 @@ def _losses_and_hits(logits: Floats, labels: Labels) -> tuple[Floats, int]:
 
 
 def _out_of_fold_logits(samples: Samples, c: float, seed: int) -> Floats:
-    logits = np.zeros((len(samples.labels), samples.classes))
-    for train, held_out in cut_folds(samples.labels, samples.groups, seed):
+    labels = samples.labels
+    logits = np.zeros((len(labels), samples.classes))
+    for train, held_out in cut_folds(labels, samples.groups, seed):
         learned = samples.take(train)
         head = fit_with_c(learned, c)
         unseen = samples.embeddings[held_out]
@@ -292,5 +296,6 @@ def _own_and_strongest_other(pred_probs: Floats, labels: Labels) -> tuple[Floats
 def _unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
     """Scale the rows to length 1."""
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-    scaled: NDArray[np.float32] = vectors / np.maximum(lengths, 1e-12)
-    return scaled
+    lengths = np.maximum(lengths, 1e-12)
+    directions: NDArray[np.float32] = vectors / lengths
+    return directions

@@ -24,13 +24,14 @@ def out_of_fold_novelty(samples: Samples, probabilities: Floats, seed: int) -> F
 
     Near-duplicates of theirs are in it too. `probabilities` [n, classes] are out-of-fold as well.
     """
-    novelty = np.zeros(len(samples.labels))
-    for train, held_out in cut_folds(samples.labels, samples.groups, seed, _FOLDS):
+    labels = samples.labels
+    novelty = np.zeros(len(labels))
+    folds = cut_folds(labels, samples.groups, seed, _FOLDS)
+    for train, held_out in folds:
         learned = samples.take(train)
         references = choose_references(learned.embeddings, learned.labels, samples.classes, seed)
-        novelty[held_out] = references.novelty(
-            samples.embeddings[held_out], probabilities[held_out]
-        )
+        unseen = samples.embeddings[held_out]
+        novelty[held_out] = references.novelty(unseen, probabilities[held_out])
     return novelty
 
 
@@ -44,14 +45,16 @@ def reject_threshold(novelty: Floats) -> float:
     tail = float(np.quantile(novelty, 1 - FALSE_ALARMS))
     if len(novelty) >= _FEW:
         return tail
-    of_normal = float(novelty.mean() + _NORMAL_95 * novelty.std())
+    above_mean = _NORMAL_95 * float(novelty.std())
+    of_normal = float(novelty.mean()) + above_mean
     return (tail + of_normal) / 2
 
 
 def robust_distances(novelty: Floats) -> Floats:
     """Return how many robust standard deviations each novelty [n] lies above the median."""
     differences = novelty - np.median(novelty)
-    absolute_deviation = float(np.median(np.abs(differences)))
-    standard_deviation = _DEVIATION_PER_MAD * absolute_deviation
-    distances: Floats = differences / max(standard_deviation, 1e-9)
+    absolute = np.abs(differences)
+    median_absolute = float(np.median(absolute))
+    deviation = max(_DEVIATION_PER_MAD * median_absolute, 1e-9)
+    distances: Floats = differences / deviation
     return distances

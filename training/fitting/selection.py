@@ -35,6 +35,7 @@ from training.fitting.linear_head import (
     fit_with_c,
 )
 from training.fitting.relevance import out_of_fold_novelty, reject_threshold
+from training.images.split import indices_in
 from training.metrics import CandidateMetrics, Floats, Labels, candidate_metrics, softmax
 from training.networks.classifier import ClassifierNetwork
 from training.networks.embeddings import FeatureExtractor, ImageFeatures
@@ -70,12 +71,16 @@ class SplitImages:
 
     def indices(self, *splits: str) -> Labels:
         """Return the indices [m] of the images in the given splits."""
-        found = [index for index, row in enumerate(self.rows) if row.split in splits]
-        return np.array(found, np.int64)
+        return indices_in(self.rows, splits)
 
     def samples(self, *splits: str) -> Samples:
         """Return the images of the given splits to learn from together."""
-        everything = Samples(self.embeddings, self.labels, self.groups, self.classes)
+        everything = Samples(
+            embeddings=self.embeddings,
+            labels=self.labels,
+            groups=self.groups,
+            classes=self.classes,
+        )
         return everything.take(self.indices(*splits))
 
 
@@ -339,8 +344,10 @@ def _exact_test_embeddings(
 ) -> NDArray[np.float32]:
     """Return [t, d] of the test images in the precision of the delivered files."""
     exact = dataclasses.replace(extractor, network=network, precision=FP32, image_cache=None)
-    rows = [images.rows[index] for index in images.indices("test")]
-    return _embeddings(exact.extract(rows, no_progress))
+    test = images.indices("test")
+    rows = [images.rows[index] for index in test]
+    features = exact.extract(rows, no_progress)
+    return _embeddings(features)
 
 
 def _embeddings(features: ImageFeatures) -> NDArray[np.float32]:
@@ -358,11 +365,14 @@ def _embeddings(features: ImageFeatures) -> NDArray[np.float32]:
 
 def _logits(network: ClassifierNetwork, embeddings: NDArray[np.float32]) -> Floats:
     """Return [n, classes] of embeddings [n, d], before the temperature."""
-    weight = network.head.weight.detach().cpu().double().numpy()
-    bias = network.head.bias.detach().cpu().double().numpy()
+    head = network.head
+    weight = head.weight.detach().cpu().double().numpy()
+    bias = head.bias.detach().cpu().double().numpy()
     logits: Floats = embeddings @ weight.T + bias
     return logits
 
 
 def _set_head(network: ClassifierNetwork, head: LinearHead, temperature: float) -> None:
-    network.set_head(torch.from_numpy(head.weight), torch.from_numpy(head.bias), temperature)
+    weight = torch.from_numpy(head.weight)
+    bias = torch.from_numpy(head.bias)
+    network.set_head(weight, bias, temperature)

@@ -70,6 +70,12 @@ def count_leaks(rows: Sequence[ImageRow], duplicates: NearDuplicates) -> int:
     return leaks
 
 
+def indices_in(rows: Sequence[ImageRow], splits: Sequence[str]) -> Labels:
+    """Return the indices [m] of the rows that stand in one of these splits."""
+    found = [index for index, row in enumerate(rows) if row.split in splits]
+    return np.array(found, np.int64)
+
+
 def split_rows(config: RunConfig, rows: Sequence[ImageRow]) -> list[ImageRow]:
     """The rows with `split` filled in: 70/15/15 by class, a group of near copies never in two
     parts.
