@@ -1,4 +1,4 @@
-"""System checks: what would fail later is said at start, with a number and the way to mend it."""
+"""System checks: report at start what would fail later, with a number and what to do."""
 
 import os
 import shutil
@@ -10,16 +10,17 @@ from typing import Any
 
 from django.apps import AppConfig
 from django.conf import settings
-from django.core.checks import CheckMessage, Error, Tags, Warning, register
+from django.core.checks import CheckMessage, Error, Info, Tags, Warning, register
+
+from scraping.sources.catalogue import CATALOGUE as SOURCES
+from training.networks.catalogue import CATALOGUE as BACKBONES
 
 
 @register("picaisso")
 def data_folder_is_writable(
     app_configs: Sequence[AppConfig] | None, **kwargs: Any
 ) -> list[CheckMessage]:
-    """E001: proven by writing, because permission bits do not tell about read-only mounts and full
-    disks.
-    """
+    """E001: proven by writing; permission bits say nothing of read-only mounts and full disks."""
     folder = Path(settings.DATA_DIR)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -38,84 +39,102 @@ def data_folder_is_writable(
 
 @register("picaisso")
 def values_are_known(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:
-    """E002: a misspelt value is said at start, not when the first request fails."""
-    from requests_app.models import Backbone
-
+    """E002: a misspelt value is reported at start, not when the first request fails."""
     found: list[CheckMessage] = []
     unknown = [name for name in settings.SOURCES if name not in settings.KNOWN_SOURCES]
     if unknown or not settings.SOURCES:
-        found.append(
-            Error(
-                f"PICAISSO_SOURCES names no such source: {', '.join(unknown) or '(empty)'}.",
-                hint=f"Known are {', '.join(settings.KNOWN_SOURCES)}.",
-                id="picaisso.E002",
-            )
-        )
+        names = ", ".join(unknown) or "(empty)"
+        message = f"PICAISSO_SOURCES names no such source: {names}."
+        found.append(_unknown_value(message, settings.KNOWN_SOURCES))
     for name, value, known in (
-        ("PICAISSO_BACKBONE", settings.BACKBONE, tuple(Backbone.values)),
+        ("PICAISSO_BACKBONE", settings.BACKBONE, tuple(BACKBONES)),
         ("PICAISSO_DEVICE", settings.DEVICE, ("auto", "cpu", "cuda")),
         ("PICAISSO_ROBOTS", settings.ROBOTS, ("respect", "operator")),
     ):
         if value not in known:
-            found.append(
-                Error(
-                    f"{name} is {value!r}.",
-                    hint=f"Known are {', '.join(known)}.",
-                    id="picaisso.E002",
-                )
-            )
+            found.append(_unknown_value(f"{name} is {value!r}.", known))
     return found
+
+
+def _unknown_value(message: str, known: Sequence[str]) -> Error:
+    names = ", ".join(known)
+    return Error(message, hint=f"Known are {names}.", id="picaisso.E002")
 
 
 @register("picaisso")
 def database_driver_is_there(
     app_configs: Sequence[AppConfig] | None, **kwargs: Any
 ) -> list[CheckMessage]:
-    """E003."""
+    """E003: DATABASE_URL names a database whose driver is not installed."""
     if not settings.MYSQL_DRIVER_MISSING:
         return []
     return [
         Error(
             "DATABASE_URL names MySQL, but its driver is not installed.",
-            hint="apt-get install libmariadb-dev pkg-config gcc python3-dev && pip install -r requirements-mysql.txt",
+            hint=(
+                "apt-get install libmariadb-dev pkg-config gcc python3-dev"
+                " && pip install -r requirements-mysql.txt"
+            ),
             id="picaisso.E003",
         )
     ]
 
 
-def _programs() -> tuple[str, str]:
-    """Browser and driver as configured or found; '' for one that is not there."""
-    browsers = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
-    drivers = ("chromedriver", "chromium.chromedriver")
-    found = [next(filter(None, map(shutil.which, names)), "") for names in (browsers, drivers)]
-    return settings.CHROME or found[0], settings.CHROMEDRIVER or found[1]
+def _browser() -> str:
+    """Return the browser as configured or found, "" when there is none."""
+    return settings.CHROME or _first_found(
+        "chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome"
+    )
+
+
+def _browser_driver() -> str:
+    """Return the browser's driver as configured or found, "" when there is none."""
+    return settings.CHROMEDRIVER or _first_found("chromedriver", "chromium.chromedriver")
+
+
+def _first_found(*programs: str) -> str:
+    for program in programs:
+        path = shutil.which(program)
+        if path is not None:
+            return path
+    return ""
 
 
 def _major_version(program: str) -> str:
-    """The first number of ``PROGRAM --version``, '' if it does not answer."""
+    """Return the first number of ``PROGRAM --version``, "" if it does not answer."""
+    if not program:
+        return ""
     try:
-        answer = subprocess.run(
+        done = subprocess.run(
             [program, "--version"], capture_output=True, text=True, timeout=20, check=False
         )
     except (OSError, subprocess.TimeoutExpired):
         return ""
-    numbers = [word.split(".")[0] for word in answer.stdout.split() if word[:1].isdigit()]
-    return numbers[0] if numbers else ""
+    for word in done.stdout.split():
+        if word[0].isdigit():
+            return word.split(".")[0]
+    return ""
 
 
 @register("picaisso", Tags.compatibility)
 def browser_is_there(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:
-    """W001: browser or driver missing. Only a warning: the API sources work without it."""
-    if not {"bing", "google"} & set(settings.SOURCES) or settings.SELENIUM_REMOTE_URL:
+    """W001: browser or driver missing. Only a warning: the other sources work without it."""
+    browser_sources = [name for name, source in SOURCES.items() if source.uses_browser]
+    needs_browser = any(name in settings.SOURCES for name in browser_sources)
+    if not needs_browser or settings.SELENIUM_REMOTE_URL:
         return []
-    chrome, driver = _programs()
-    if chrome and driver and Path(chrome).exists() and Path(driver).exists():
+    programs = (_browser(), _browser_driver())
+    if all(program and Path(program).exists() for program in programs):
         return []
+    names = " and ".join(browser_sources)
     return [
         Warning(
             "No browser for the browser sources: Chromium or its driver was not found.",
-            hint="apt-get install chromium chromium-driver, or set PICAISSO_CHROME and PICAISSO_CHROMEDRIVER, "
-            "or PICAISSO_SELENIUM_REMOTE_URL, or leave bing and google out of PICAISSO_SOURCES.",
+            hint=(
+                "apt-get install chromium chromium-driver, or set PICAISSO_CHROME and"
+                " PICAISSO_CHROMEDRIVER, or PICAISSO_SELENIUM_REMOTE_URL, or leave"
+                f" {names} out of PICAISSO_SOURCES."
+            ),
             id="picaisso.W001",
         )
     ]
@@ -126,24 +145,22 @@ def driver_matches_browser(
     app_configs: Sequence[AppConfig] | None, **kwargs: Any
 ) -> list[CheckMessage]:
     """W002: only under --deploy, because it starts both programs."""
-    chrome, driver = _programs()
-    versions = _major_version(chrome) if chrome else "", _major_version(driver) if driver else ""
-    if all(versions) and versions[0] != versions[1]:
-        return [
-            Warning(
-                f"Chromium is version {versions[0]}, its driver version {versions[1]}.",
-                hint="Install both from the same place: apt-get install chromium chromium-driver.",
-                id="picaisso.W002",
-            )
-        ]
-    return []
+    browser_version = _major_version(_browser())
+    driver_version = _major_version(_browser_driver())
+    if not browser_version or not driver_version or browser_version == driver_version:
+        return []
+    return [
+        Warning(
+            f"Chromium is version {browser_version}, its driver version {driver_version}.",
+            hint="Install both from the same place: apt-get install chromium chromium-driver.",
+            id="picaisso.W002",
+        )
+    ]
 
 
 @register("picaisso", deploy=True)
 def runs_without_root(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:
     """I003: as root Chromium runs without its sandbox."""
-    from django.core.checks import Info
-
     if os.geteuid() != 0:
         return []
     return [

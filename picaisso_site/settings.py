@@ -1,5 +1,5 @@
-"""Settings of the site. Every knob is an environment variable (also read from ``.env``); the README
-lists them all.
+"""Settings of the site. Each is an environment variable, also read from ``.env``; the README lists
+them all.
 """
 
 import contextlib
@@ -13,43 +13,50 @@ from urllib.parse import urlsplit
 
 import environ
 
+from scraping.sources.catalogue import (
+    CATALOGUE,
+    credential_settings,
+    url_setting,
+    usual_sources,
+)
+from training.networks.catalogue import DEFAULT as DEFAULT_BACKBONE
+
 BASE_DIR = Path(__file__).resolve().parent.parent
 environ.Env.read_env(os.environ.get("PICAISSO_ENV_FILE", BASE_DIR / ".env"))
 env = environ.FileAwareEnv()
 
 
-def _data_dir() -> Path:
-    folder = Path(env.str("PICAISSO_DATA_DIR", "data")).expanduser()
-    return folder if folder.is_absolute() else BASE_DIR / folder
-
-
 def _secret_key() -> str:
-    """The configured key, else the one kept in the data folder, made at the first start with mode
-    0600.
+    """Return the configured key, else the one in the data folder, made at the first start with
+    mode 0600.
     """
-    if configured := env.str("PICAISSO_SECRET_KEY", ""):
+    configured = env.str("PICAISSO_SECRET_KEY", "")
+    if configured:
         return configured
     path = DATA_DIR / "secret_key"
-    if path.exists() and (kept := path.read_text().strip()):
+    kept = path.read_text().strip() if path.exists() else ""
+    if kept:
         return kept
-    DATA_DIR.mkdir(
-        parents=True, exist_ok=True, mode=0o700
-    )  # addresses and links that are keys lie in there
+    # Nobody else may look in: the folder holds addresses, and links that are keys.
+    DATA_DIR.mkdir(parents=True, exist_ok=True, mode=0o700)
     path.unlink(missing_ok=True)
     with tempfile.NamedTemporaryFile("w", dir=DATA_DIR, prefix="secret_key.") as file:  # mode 0600
         file.write(secrets.token_urlsafe(64))
         file.flush()
         os.fsync(file.fileno())
-        with contextlib.suppress(
-            FileExistsError
-        ):  # of processes that start together, the first one's key counts
+        # Of processes that start together, the first one's key counts.
+        with contextlib.suppress(FileExistsError):
             os.link(file.name, path)
     return path.read_text().strip()
 
 
 def _databases() -> dict[str, dict[str, Any]]:
-    own: dict[str, Any] = {"ENGINE": "django.db.backends.sqlite3", "NAME": DATA_DIR / "db.sqlite3"}
-    default = env.db("DATABASE_URL") if env.str("DATABASE_URL", "") else own
+    default: dict[str, Any] = {
+        "ENGINE": "django.db.backends.sqlite3",
+        "NAME": DATA_DIR / "db.sqlite3",
+    }
+    if env.str("DATABASE_URL", ""):
+        default = env.db("DATABASE_URL")
     if default["ENGINE"].endswith("sqlite3"):
         # Immediate transactions queue behind each other; Django's default ones fail when two of
         # them upgrade.
@@ -65,36 +72,32 @@ def _databases() -> dict[str, dict[str, Any]]:
             "connect_timeout": 10,
         }
         default["TEST"] = {"CHARSET": "utf8mb4"}
-        if (
-            MYSQL_DRIVER_MISSING
-        ):  # check picaisso.E003 then says how to mend it, instead of an import error
+        if MYSQL_DRIVER_MISSING:
+            # Instead of an import error, check picaisso.E003 then says what to do.
             default["ENGINE"] = "django.db.backends.dummy"
     default["CONN_MAX_AGE"] = 0  # a stage may last longer than the server keeps an idle connection
     return {"default": default}
 
 
-# --- places
-# -----------------------------------------------------------------------------------------------
-DATA_DIR = _data_dir()  # everything Picaisso writes
-WEIGHTS_DIR = env.str(
-    "PICAISSO_WEIGHTS_DIR", ""
-)  # weight files, for machines without the download server
-WEIGHTS_URL = env.str(
-    "PICAISSO_WEIGHTS_URL", ""
-)  # another server for the weight files; empty: torchvision's
+# --- places ---
+# Everything that Picaisso writes; a relative path is relative to the project.
+DATA_DIR = BASE_DIR / Path(env.str("PICAISSO_DATA_DIR", "data")).expanduser()
+# Weight files, for machines without the download server.
+WEIGHTS_DIR = env.str("PICAISSO_WEIGHTS_DIR", "")
+# Another server for the weight files; empty: torchvision's.
+WEIGHTS_URL = env.str("PICAISSO_WEIGHTS_URL", "")
 
-# --- site
-# -------------------------------------------------------------------------------------------------
+# --- site ---
 SECRET_KEY = _secret_key()
 DEBUG = env.bool("PICAISSO_DEBUG", False)
-BASE_URL = env.str("PICAISSO_BASE_URL", "http://127.0.0.1:8000").rstrip(
-    "/"
-)  # makes the links in mails
+# Makes the links in mails.
+BASE_URL = env.str("PICAISSO_BASE_URL", "http://127.0.0.1:8000").rstrip("/")
+_BASE = urlsplit(BASE_URL)
 ALLOWED_HOSTS = env.list(
     "PICAISSO_ALLOWED_HOSTS",
-    default=["localhost", "127.0.0.1", "[::1]", urlsplit(BASE_URL).hostname or "localhost"],
+    default=["localhost", "127.0.0.1", "[::1]", _BASE.hostname or "localhost"],
 )
-CSRF_TRUSTED_ORIGINS = [f"{urlsplit(BASE_URL).scheme}://{urlsplit(BASE_URL).netloc}"]
+CSRF_TRUSTED_ORIGINS = [f"{_BASE.scheme}://{_BASE.netloc}"]
 
 MYSQL_DRIVER_MISSING = (
     env.str("DATABASE_URL", "").startswith("mysql") and importlib.util.find_spec("MySQLdb") is None
@@ -158,8 +161,7 @@ USE_TZ = True
 
 SILENCED_SYSTEM_CHECKS = ["models.W037"]  # a conditional index of the queue that MariaDB leaves out
 
-# --- static files
-# -----------------------------------------------------------------------------------------
+# --- static files ---
 STATIC_URL = "static/"
 STATIC_ROOT = DATA_DIR / "static"  # filled by `manage.py up`
 STATICFILES_DIRS = [BASE_DIR / "static"]
@@ -173,19 +175,19 @@ STORAGES = {
 }
 WHITENOISE_USE_FINDERS = True
 
-# --- security
-# ---------------------------------------------------------------------------------------------
-_HTTPS = BASE_URL.startswith("https://")
+# --- security ---
+_HTTPS = _BASE.scheme == "https"
 SECURE_SSL_REDIRECT = _HTTPS
-SECURE_PROXY_SSL_HEADER = (
-    ("HTTP_X_FORWARDED_PROTO", "https") if env.bool("PICAISSO_BEHIND_PROXY", False) else None
-)
+SECURE_PROXY_SSL_HEADER = None
+if env.bool("PICAISSO_BEHIND_PROXY", False):
+    SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
 SECURE_HSTS_SECONDS = 31_536_000 if _HTTPS else 0
-SECURE_HSTS_INCLUDE_SUBDOMAINS = SECURE_HSTS_PRELOAD = _HTTPS
-SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = _HTTPS
-SECURE_REFERRER_POLICY = (
-    "same-origin"  # request pages send no-referrer themselves: their address is the permission
-)
+SECURE_HSTS_INCLUDE_SUBDOMAINS = _HTTPS
+SECURE_HSTS_PRELOAD = _HTTPS
+SESSION_COOKIE_SECURE = _HTTPS
+CSRF_COOKIE_SECURE = _HTTPS
+# Request pages send no-referrer themselves: their address is the permission.
+SECURE_REFERRER_POLICY = "same-origin"
 X_FRAME_OPTIONS = "DENY"
 CONTENT_SECURITY_POLICY = {
     "DIRECTIVES": {
@@ -198,8 +200,7 @@ CONTENT_SECURITY_POLICY = {
     }
 }
 
-# --- mail
-# -------------------------------------------------------------------------------------------------
+# --- mail ---
 EMAIL_IN_FOLDER = not env.str("EMAIL_URL", "")
 MAIL_DIR = DATA_DIR / "mail"
 if EMAIL_IN_FOLDER:
@@ -211,28 +212,14 @@ DEFAULT_FROM_EMAIL = env.str("PICAISSO_FROM_EMAIL", "Picaisso <picaisso@localhos
 MAIL_ATTACH_MB = env.float("PICAISSO_MAIL_ATTACH_MB", 15.0)
 CONFIRM_EMAIL = env.bool("PICAISSO_CONFIRM_EMAIL", True)
 
-# --- collecting
-# -------------------------------------------------------------------------------------------
-KNOWN_SOURCES = (
-    "openverse", "wikimedia", "inaturalist", "gbif", "bing", "nasa", "met", "artic", "pixabay", "google",
-)  # fmt: skip
-SOURCE_URLS = {
-    name: url for name in KNOWN_SOURCES if (url := env.str(f"PICAISSO_{name.upper()}_URL", ""))
-}
-OPENVERSE_CLIENT_ID = env.str("PICAISSO_OPENVERSE_CLIENT_ID", "")
-OPENVERSE_CLIENT_SECRET = env.str("PICAISSO_OPENVERSE_CLIENT_SECRET", "")
-PIXABAY_KEY = env.str("PICAISSO_PIXABAY_KEY", "")
-SOURCES = env.list(
-    "PICAISSO_SOURCES",
-    default=[
-        "openverse",
-        "wikimedia",
-        "inaturalist",
-        "gbif",
-        "bing",
-        *(["pixabay"] if PIXABAY_KEY else []),
-    ],
-)
+# --- collecting ---
+KNOWN_SOURCES = tuple(CATALOGUE)
+SOURCE_URLS = {}  # a source's name -> its base URL, for tests and mirrors
+for _name in KNOWN_SOURCES:
+    if _url := env.str(url_setting(_name), ""):
+        SOURCE_URLS[_name] = _url
+SOURCE_CREDENTIALS = {key: env.str(name, "") for key, name in credential_settings().items()}
+SOURCES = env.list("PICAISSO_SOURCES", default=list(usual_sources(SOURCE_CREDENTIALS)))
 ROBOTS = env.str("PICAISSO_ROBOTS", "respect")
 CONTACT = env.str("PICAISSO_CONTACT", "")
 LOCALE = env.str("PICAISSO_LOCALE", "en-US")
@@ -242,23 +229,18 @@ SELENIUM_REMOTE_URL = env.str("PICAISSO_SELENIUM_REMOTE_URL", "")
 ALLOWED_PRIVATE_HOSTS = env.list("PICAISSO_ALLOWED_PRIVATE_HOSTS", default=[])
 MIN_SIDE = env.int("PICAISSO_MIN_SIDE", 200)  # pixels
 MAX_SIDE = env.int("PICAISSO_MAX_SIDE", 1024)  # pixels
-MIN_IMAGES = env.int(
-    "PICAISSO_MIN_IMAGES", 20
-)  # usable pictures per class below which nothing is trained
+MIN_IMAGES = env.int("PICAISSO_MIN_IMAGES", 20)  # per class; with fewer nothing is trained
 COLLECT_MINUTES = env.float("PICAISSO_COLLECT_MINUTES", 30)
 
-# --- training
-# ---------------------------------------------------------------------------------------------
-BACKBONE = env.str("PICAISSO_BACKBONE", "resnet50")
+# --- training ---
+BACKBONE = env.str("PICAISSO_BACKBONE", DEFAULT_BACKBONE)
 DEVICE = env.str("PICAISSO_DEVICE", "auto")
 TRAIN_MINUTES = env.float("PICAISSO_TRAIN_MINUTES", 120)
 
-# --- keeping
-# ----------------------------------------------------------------------------------------------
+# --- keeping ---
 RETENTION_DAYS = env.int("PICAISSO_RETENTION_DAYS", 30)
 
-# --- how fast lost work is noticed (seconds)
-# --------------------------------------------------------------
+# --- how fast lost work is noticed (seconds) ---
 LEASE_SECONDS = env.float("PICAISSO_LEASE_SECONDS", 120)
 BEAT_SECONDS = env.float("PICAISSO_BEAT_SECONDS", 15)
 REAP_SECONDS = env.float("PICAISSO_REAP_SECONDS", 60)
@@ -268,8 +250,7 @@ STOP_SECONDS = env.float("PICAISSO_STOP_SECONDS", 30)
 CLUSTER_ID = env.str("PICAISSO_CLUSTER", "")
 DIE_WITH_PARENT = env.bool("PICAISSO_DIE_WITH_PARENT", False)
 
-# --- queue
-# ------------------------------------------------------------------------------------------------
+# --- queue ---
 CACHES = {
     "default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"},
     "qstat": {
@@ -277,9 +258,9 @@ CACHES = {
         "LOCATION": DATA_DIR / "qstat",
     },
 }
-# django-q2 is only the doorbell: Job rows are the record of work, so redelivery by the broker is
-# switched off. Each limit is the job's own plus five minutes: the beat loop keeps the job's limit,
-# this is the backstop.
+# django-q2 only notifies: Job rows are the record of work, so the broker delivers nothing twice.
+# Each time limit is the job's own plus five minutes: the worker itself ends a job at its limit, and
+# this one counts only where that fails.
 Q_CLUSTER = {
     "name": "picaisso",
     "orm": "default",

@@ -29,6 +29,7 @@ from requests_app.models import (
     ImageState,
     ImageUrl,
     Job,
+    JobState,
     MailState,
     OutgoingMail,
     SourceHealth,
@@ -44,15 +45,14 @@ admin.site.index_title = "Dashboard"
 admin.site.index_template = "admin/dashboard.html"
 
 # Whoever may edit a schedule may name any function with any arguments, a shell among them. Nobody
-# needs to: the schedules are made by the site itself, and what the queue does is told by the Job
-# rows.
+# needs to: the site makes its schedules itself, and the Job rows say what the queue does.
 for queue_model in (Schedule, Failure, Success, OrmQ):
     if admin.site.is_registered(queue_model):
         admin.site.unregister(queue_model)
 
 
 def link_to(row: Model | None, text: str = "") -> str:
-    """A link to another row's page in the admin; a dash for none."""
+    """Return a link to another row's page in the admin, a dash for none."""
     if row is None:
         return "–"
     meta = row._meta
@@ -60,37 +60,36 @@ def link_to(row: Model | None, text: str = "") -> str:
     return format_html('<a href="{}">{}</a>', url, text or str(row))
 
 
-def acting(http: HttpRequest) -> str:
-    """Who presses the button, for the Event row."""
-    return f"admin:{cast(AbstractBaseUser, http.user).get_username()}"[:64]
+def actor_of(request: HttpRequest) -> str:
+    """Return who presses the button, as an Event row names them."""
+    user = cast(AbstractBaseUser, request.user)
+    return f"admin:{user.get_username()}"[:64]
 
 
-class Records:
-    """Rows that the system writes: to look at, never to add, edit or delete by hand."""
+class ReadOnly:
+    """For rows that the system writes: nobody adds, edits or deletes them by hand."""
 
-    def has_add_permission(self, http: HttpRequest, obj: Model | None = None) -> bool:
+    def has_add_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
         return False
 
-    def has_change_permission(self, http: HttpRequest, obj: Model | None = None) -> bool:
+    def has_change_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
         return False
 
-    def has_delete_permission(self, http: HttpRequest, obj: Model | None = None) -> bool:
+    def has_delete_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
         return False
 
 
-class RecordAdmin(Records, admin.ModelAdmin):
+class RecordAdmin(ReadOnly, admin.ModelAdmin):
     list_per_page = 50
     show_full_result_count = False
 
-    def has_operate_permission(self, http: HttpRequest) -> bool:
-        """May press the buttons of this list: whoever has Django's "change" permission for the
-        table.
-        """
+    def has_operate_permission(self, request: HttpRequest) -> bool:
+        """Allow the actions of this list to whoever has Django's "change" permission for it."""
         meta = self.model._meta
-        return http.user.has_perm(f"{meta.app_label}.change_{meta.model_name}")
+        return request.user.has_perm(f"{meta.app_label}.change_{meta.model_name}")
 
 
-class RecordInline(Records, admin.TabularInline):
+class RecordInline(ReadOnly, admin.TabularInline):
     extra = 0
     show_change_link = True
 
@@ -138,50 +137,54 @@ class ClassifierRequestAdmin(RecordAdmin):
     readonly_fields = ("page",)
     actions = ("cancel_selected", "retry_selected", "delete_everything")
 
-    def get_queryset(self, http: HttpRequest) -> QuerySet[ClassifierRequest]:
-        return super().get_queryset(http).prefetch_related("classes")
+    def get_queryset(self, request: HttpRequest) -> QuerySet[ClassifierRequest]:
+        return super().get_queryset(request).prefetch_related("classes")
 
     @admin.display(description="Classes")
     def class_names(self, row: ClassifierRequest) -> str:
-        return ", ".join(each.name for each in row.classes.all())
+        names = [image_class.name for image_class in row.classes.all()]
+        return ", ".join(names)
 
     @admin.display(description="Page")
     def page(self, row: ClassifierRequest) -> str:
         return format_html('<a href="{}">open</a>', row.get_absolute_url())
 
     @admin.action(description="Cancel the selected requests", permissions=["operate"])
-    def cancel_selected(self, http: HttpRequest, rows: QuerySet[ClassifierRequest]) -> None:
-        done = [row for row in rows if lifecycle.cancel(row, actor=acting(http))]
-        self._report(http, done, "cancelled", of=len(rows))
+    def cancel_selected(self, request: HttpRequest, rows: QuerySet[ClassifierRequest]) -> None:
+        actor = actor_of(request)
+        done = [row for row in rows if lifecycle.cancel(row, actor=actor)]
+        self._report(request, done, "cancelled", total=len(rows))
 
     @admin.action(description="Start the selected requests again", permissions=["operate"])
-    def retry_selected(self, http: HttpRequest, rows: QuerySet[ClassifierRequest]) -> None:
-        started = [
-            row for row in rows if row.jobs.exists() and lifecycle.retry(row, actor=acting(http))
-        ]
-        self._report(http, started, "started again", of=len(rows))
+    def retry_selected(self, request: HttpRequest, rows: QuerySet[ClassifierRequest]) -> None:
+        actor = actor_of(request)
+        started = []
+        for row in rows:
+            if row.jobs.exists() and lifecycle.retry(row, actor=actor):
+                started.append(row)
+        self._report(request, started, "started again", total=len(rows))
 
     @admin.action(
         description="Delete the selected requests' pictures, files and address",
         permissions=["operate"],
     )
-    def delete_everything(self, http: HttpRequest, rows: QuerySet[ClassifierRequest]) -> None:
-        deleted = [
-            row for row in rows if lifecycle.delete(row, reason=f"deleted by {acting(http)}")
-        ]
-        self._report(http, deleted, "deleted", of=len(rows))
+    def delete_everything(self, request: HttpRequest, rows: QuerySet[ClassifierRequest]) -> None:
+        reason = f"deleted by {actor_of(request)}"
+        deleted = [row for row in rows if lifecycle.delete(row, reason=reason)]
+        self._report(request, deleted, "deleted", total=len(rows))
 
-    def _report(self, http: HttpRequest, rows: list[ClassifierRequest], what: str, of: int) -> None:
-        """Log what was done, and say so; what could not be done is said too."""
-        for row in rows:
-            self.log_change(http, row, f"{what} in the dashboard")
-        if rows:
-            self.message_user(
-                http, f"{phrases.counted(len(rows), 'request')} {what}.", messages.SUCCESS
-            )
-        if left := of - len(rows):
-            sentence = f"{phrases.counted(left, 'request')} could not be {what}."
-            self.message_user(http, sentence, messages.WARNING)
+    def _report(
+        self, request: HttpRequest, done: list[ClassifierRequest], what: str, *, total: int
+    ) -> None:
+        """Log what was done, and show how many could be done and how many could not."""
+        for row in done:
+            self.log_change(request, row, f"{what} in the dashboard")
+        if done:
+            count = phrases.counted(len(done), "request")
+            self.message_user(request, f"{count} {what}.", messages.SUCCESS)
+        if len(done) < total:
+            count = phrases.counted(total - len(done), "request")
+            self.message_user(request, f"{count} could not be {what}.", messages.WARNING)
 
 
 @admin.register(ImageClass)
@@ -226,9 +229,8 @@ class ImageUrlAdmin(RecordAdmin):
         if row.state != ImageState.KEPT:
             return "–"
         url = reverse("thumbnail", args=[row.image_class.request.token, row.pk])
-        return format_html(
-            '<img src="{}" alt="" width="56" height="56" class="picture" loading="lazy">', url
-        )
+        image = '<img src="{}" alt="" width="56" height="56" class="picture" loading="lazy">'
+        return format_html(image, url)
 
     @admin.display(description="Address", ordering="image_url")
     def address(self, row: ImageUrl) -> str:
@@ -287,15 +289,22 @@ class TrainingRunAdmin(RecordAdmin):
 
     @admin.display(description="Accuracy", ordering="metrics__accuracy")
     def accuracy(self, row: TrainingRun) -> str:
-        return phrases.percent(row.metrics["accuracy"]) if row.metrics else "–"
+        if not row.metrics:
+            return "–"
+        return phrases.percent(row.metrics["accuracy"])
 
     @admin.display(description="95 % interval")
     def interval(self, row: TrainingRun) -> str:
-        return phrases.interval(row.metrics["interval"]) if row.metrics else "–"
+        if not row.metrics:
+            return "–"
+        return phrases.interval(row.metrics["interval"])
 
     @admin.display(description="Took")
     def took(self, row: TrainingRun) -> str:
-        return phrases.duration(sum(row.seconds.values())) if row.seconds else "–"
+        if not row.seconds:
+            return "–"
+        total = sum(row.seconds.values())
+        return phrases.duration(total)
 
 
 @admin.register(Artifact)
@@ -343,7 +352,10 @@ class JobAdmin(RecordAdmin):
     @admin.display(description="Progress")
     def progress_percent(self, row: Job) -> str:
         total = row.progress.get("total")
-        return phrases.percent((row.progress.get("done") or 0) / total) if total else "–"
+        if not total:
+            return "–"
+        done = row.progress.get("done") or 0
+        return phrases.percent(done / total)
 
     @admin.display(description="Stalled", boolean=True)
     def stalled(self, row: Job) -> bool:
@@ -351,7 +363,9 @@ class JobAdmin(RecordAdmin):
 
     @admin.display(description="Took")
     def took(self, row: Job) -> str:
-        return phrases.duration(row.seconds) if row.seconds is not None else "–"
+        if row.seconds is None:
+            return "–"
+        return phrases.duration(row.seconds)
 
 
 @admin.register(Event)
@@ -384,8 +398,7 @@ class OutgoingMailAdmin(RecordAdmin):
     search_fields = ("to", "subject", "key", "=request__id")
     date_hierarchy = "created"
     list_select_related = ("request",)
-    # The texts hold the confirmation link, which proves that the reader owns the mailbox: nobody
-    # else's to see.
+    # The texts hold the confirmation link, which proves that its reader owns the mailbox.
     exclude = ("text", "html")
     readonly_fields = ("request_link",)
     actions = ("send_again",)
@@ -395,15 +408,13 @@ class OutgoingMailAdmin(RecordAdmin):
         return link_to(row.request, f"Request {row.request_id}")
 
     @admin.action(description="Try again to send those given up", permissions=["operate"])
-    def send_again(self, http: HttpRequest, rows: QuerySet[OutgoingMail]) -> None:
+    def send_again(self, request: HttpRequest, rows: QuerySet[OutgoingMail]) -> None:
         now = timezone.now()
-        # Created anew: what is older than a day is given up at its next failure.
-        number = rows.filter(state=MailState.GIVEN_UP).update(
-            state=MailState.WAITING, not_before=now, created=now, attempts=0
-        )
-        self.message_user(
-            http, f"{phrases.counted(number, 'mail')} will be tried again.", messages.SUCCESS
-        )
+        given_up = rows.filter(state=MailState.GIVEN_UP)
+        # A new creation time: a mail older than a day is given up at its next failure.
+        updated = given_up.update(state=MailState.WAITING, not_before=now, created=now, attempts=0)
+        count = phrases.counted(updated, "mail")
+        self.message_user(request, f"{count} will be tried again.", messages.SUCCESS)
 
 
 @admin.register(SourceHealth)
@@ -419,11 +430,10 @@ class SourceHealthAdmin(RecordAdmin):
         return not row.is_closed
 
     @admin.action(description="Open the selected sources again", permissions=["operate"])
-    def reopen(self, http: HttpRequest, rows: QuerySet[SourceHealth]) -> None:
-        number = rows.update(closed_until=None, trial_job=None, failures=0)
-        self.message_user(
-            http, f"{phrases.counted(number, 'source')} opened again.", messages.SUCCESS
-        )
+    def reopen(self, request: HttpRequest, rows: QuerySet[SourceHealth]) -> None:
+        updated = rows.update(closed_until=None, trial_job=None, failures=0)
+        count = phrases.counted(updated, "source")
+        self.message_user(request, f"{count} opened again.", messages.SUCCESS)
 
 
 @admin.register(BrowserTurn)
@@ -453,31 +463,36 @@ class WorkerBeatAdmin(RecordAdmin):
 
 
 def source_lines() -> list[tuple[str, str, SourceHealth | None]]:
-    """(title, outcome in words, health) of each source in use, in the order of asking, then of
-    others once asked.
+    """Return (title, outcome in words, health) of each source.
+
+    First those in use, in the order of asking, then others that were asked once.
     """
     healths = {health.name: health for health in SourceHealth.objects.all()}
-    names = dict.fromkeys([*settings.SOURCES, *healths])
-    return [
-        (
-            phrases.source_title(name),
-            phrases.outcome(healths[name].outcome) if name in healths else "not asked yet",
-            healths.get(name),
-        )
-        for name in names
-    ]
+    lines = []
+    for name in dict.fromkeys([*settings.SOURCES, *healths]):
+        health = healths.get(name)
+        outcome = phrases.outcome(health.outcome) if health else "not asked yet"
+        lines.append((phrases.source_title(name), outcome, health))
+    return lines
+
+
+def request_counts() -> list[tuple[str, str, int]]:
+    """Return (status, label, number of requests) of each status that occurs."""
+    rows = ClassifierRequest.objects.order_by().values_list("status").annotate(Count("pk"))
+    number_by_status = dict(rows)
+    counts = []
+    for status, label in Status.choices:
+        if status in number_by_status:
+            counts.append((status, label, number_by_status[status]))
+    return counts
 
 
 def dashboard() -> dict[str, Any]:
-    """What the first page of the dashboard shows above the tables."""
-    by_status = dict(
-        ClassifierRequest.objects.order_by().values_list("status").annotate(Count("pk"))
-    )
+    """Return what the first page of the dashboard shows above the tables."""
+    open_jobs = Job.objects.filter(state__in=(JobState.QUEUED, JobState.RUNNING))
     return {
-        "requests": [
-            (code, label, by_status[code]) for code, label in Status.choices if code in by_status
-        ],
-        "jobs": Job.objects.filter(state__in=("queued", "running")).select_related("request")[:20],
+        "requests": request_counts(),
+        "jobs": open_jobs.select_related("request")[:20],
         "beats": WorkerBeat.objects.all(),
         "sources": source_lines(),
         "mails": OutgoingMail.objects.exclude(state=MailState.SENT).count(),

@@ -1,7 +1,7 @@
 """What a request's page shows, computed from its rows: the stages, the classes, the result.
 
-Nothing here is stored. The same frozen values make the first page, the polled fragment and its
-ETag.
+Nothing here is stored. The same frozen values make the first page, its polled part and the ETag of
+that part.
 """
 
 from collections import defaultdict
@@ -16,7 +16,6 @@ from django.utils import timezone
 
 from requests_app import phrases, pipeline
 from requests_app.models import (
-    Artifact,
     ClassifierRequest,
     DatasetVersion,
     ImageClass,
@@ -24,10 +23,12 @@ from requests_app.models import (
     ImageUrl,
     Job,
     JobState,
+    Kind,
     Status,
     TrainingRun,
     WorkerBeat,
 )
+from scraping.sources.catalogue import Outcome
 
 THUMBNAILS_PER_CLASS = 12
 
@@ -39,6 +40,17 @@ HEADLINES = {
     Status.NEEDS_ATTENTION: "Your help is needed",
     Status.FAILED: "This did not work",
     Status.CANCELLED: "Cancelled",
+}
+EXPLANATIONS = {
+    Status.UNCONFIRMED: (
+        "A mail with a link is on its way to the address you gave. Work starts when you have"
+        " confirmed it."
+    ),
+    Status.CANCELLED: (
+        "Nothing more happens here. What was collected so far is kept for a while and used if you"
+        " try again."
+    ),
+    Status.DELIVERED: "Dataset and model are below; a mail with the same links was sent to you.",
 }
 STAGE_TITLES = {
     "confirm": "Confirm the address",
@@ -53,7 +65,9 @@ STAGE_HEADLINES = {
     "package": "Packing the files",
     "deliver": "Sending the result",
 }
-GOOD_OUTCOMES = frozenset({"ok", "no_results", "not_applicable"})
+# A source with any other outcome gave less than it could have.
+GOOD_OUTCOMES = (Outcome.OK, Outcome.NO_RESULTS, Outcome.NOT_APPLICABLE)
+DOWNLOAD_ORDER = (Kind.MODEL, Kind.DATASET, Kind.CROISSANT, Kind.REPORT)
 
 
 @dataclass(frozen=True)
@@ -70,8 +84,9 @@ class StageLine:
 
 @dataclass(frozen=True)
 class SourceLine:
-    """What one source gave for one class; ``kept`` counts live, ``message`` comes when it has
-    finished.
+    """What one source gave for one class.
+
+    ``kept`` counts while it is asked; ``outcome`` and ``message`` come when it has finished.
     """
 
     title: str
@@ -97,7 +112,7 @@ class ClassLine:
 
     @property
     def shown_kept(self) -> int:
-        """For the progress bar, which cannot be more than full."""
+        """The value of the progress bar, which cannot be more than full."""
         return min(self.kept, self.asked)
 
 
@@ -175,80 +190,95 @@ class Overview:
 def overview(classifier: ClassifierRequest) -> Overview:
     """Compute the page of a request from its rows."""
     jobs = current_jobs(list(classifier.jobs.all()))
-    active = next(
-        (job for job in jobs.values() if job.state in (JobState.QUEUED, JobState.RUNNING)), None
-    )
+    active_job = _active_job(jobs)
     version = classifier.versions.order_by("-number").first()
-    open_now = classifier.is_open
+    percent = None
+    time_left = ""
+    kept_until = None
+    if classifier.is_open:
+        percent = _percent(active_job)
+        time_left = _time_left(active_job)
+    else:
+        kept_until = classifier.moved + timedelta(days=settings.RETENTION_DAYS)
+    error = classifier.error
     return Overview(
         status=classifier.status,
-        headline=_headline(classifier, active),
-        explanation=_explanation(classifier, active),
-        percent=_percent(active) if open_now else None,
-        time_left=_time_left(active) if open_now else "",
+        headline=_headline(classifier, active_job),
+        explanation=_explanation(classifier, active_job),
+        percent=percent,
+        time_left=time_left,
         stages=_stage_lines(classifier, jobs),
         classes=_class_lines(classifier),
         result=_result(version),
         downloads=_downloads(version),
-        error=(classifier.error.get("reason", ""), classifier.error.get("remedy", ""))
-        if classifier.error
-        else None,
+        error=(error.get("reason", ""), error.get("remedy", "")) if error else None,
         confirmation_link=_confirmation_link(classifier),
-        kept_until=None if open_now else classifier.moved + timedelta(days=settings.RETENTION_DAYS),
-        is_open=open_now,
+        kept_until=kept_until,
+        is_open=classifier.is_open,
         may_retry=may_retry(classifier),
     )
 
 
 def may_retry(classifier: ClassifierRequest) -> bool:
-    """Whether work can start again: it has ended, and the address was confirmed (only then were
-    there jobs).
+    """Return True when work can start again: it has ended, and the address was confirmed (only then
+    are there jobs).
     """
-    ended = classifier.status in (Status.NEEDS_ATTENTION, Status.FAILED, Status.CANCELLED)
-    return ended and classifier.jobs.exists()
+    if classifier.status not in (Status.NEEDS_ATTENTION, Status.FAILED, Status.CANCELLED):
+        return False
+    return classifier.jobs.exists()
 
 
 def current_jobs(jobs: Sequence[Job]) -> dict[str, Job]:
-    """The latest job of each stage, in order; one from before a repeated earlier stage is past."""
+    """Return the latest job of each stage, in order.
+
+    A job that is older than the current one of an earlier stage belongs to the past.
+    """
     current: dict[str, Job] = {}
     newest = 0
     for stage in pipeline.STAGES:
         later = [job for job in jobs if job.stage == stage.name and job.pk > newest]
         if later:
-            current[stage.name] = max(later, key=lambda job: job.pk)
-            newest = current[stage.name].pk
+            latest = max(later, key=lambda job: job.pk)
+            current[stage.name] = latest
+            newest = latest.pk
     return current
 
 
+def _active_job(jobs: dict[str, Job]) -> Job | None:
+    for job in jobs.values():
+        if job.state in (JobState.QUEUED, JobState.RUNNING):
+            return job
+    return None
+
+
 def _confirmation_link(classifier: ClassifierRequest) -> str:
-    """The link of the mail, where mails end up in a folder and nobody would see it."""
-    shown = settings.DEBUG and settings.EMAIL_IN_FOLDER and classifier.status == Status.UNCONFIRMED
-    return pipeline.confirmation_link(classifier) if shown else ""
+    """Return the link of the mail where mails end up in a folder, else ""."""
+    if classifier.status != Status.UNCONFIRMED:
+        return ""
+    if not settings.DEBUG or not settings.EMAIL_IN_FOLDER:
+        return ""
+    return pipeline.confirmation_link(classifier)
 
 
-def _headline(classifier: ClassifierRequest, active: Job | None) -> str:
-    if classifier.status == Status.RUNNING and active is not None:
-        return STAGE_HEADLINES.get(active.stage, HEADLINES[Status.RUNNING])
-    return HEADLINES.get(Status(classifier.status), "")
+# --- what is going on ---
 
 
-def _explanation(classifier: ClassifierRequest, active: Job | None) -> str:
-    match classifier.status:
-        case Status.UNCONFIRMED:
-            return "A mail with a link is on its way to the address you gave. Work starts when you have confirmed it."
-        case Status.CANCELLED:
-            return "Nothing more happens here. What was collected so far is kept for a while and used if you try again."
-        case Status.DELIVERED:
-            return "Dataset and model are below; a mail with the same links was sent to you."
-        case Status.QUEUED | Status.RUNNING if active is not None:
-            return _queue_note(active)
-    return ""
+def _headline(classifier: ClassifierRequest, job: Job | None) -> str:
+    if classifier.status == Status.RUNNING and job is not None and job.stage in STAGE_HEADLINES:
+        return STAGE_HEADLINES[job.stage]
+    status = Status(classifier.status)
+    return HEADLINES.get(status, "")
+
+
+def _explanation(classifier: ClassifierRequest, job: Job | None) -> str:
+    status = Status(classifier.status)
+    if status in (Status.QUEUED, Status.RUNNING) and job is not None:
+        return _queue_note(job)
+    return EXPLANATIONS.get(status, "")
 
 
 def _queue_note(job: Job) -> str:
-    """What the current job waits for, computed: its place in the queue, a missing or a silent
-    worker.
-    """
+    """Say what the current job waits for: others in the queue, a missing or a silent worker."""
     if job.cancel_requested:
         return "Stopping …"
     if job.is_stalled:
@@ -257,127 +287,155 @@ def _queue_note(job: Job) -> str:
         )
     if job.state == JobState.RUNNING:
         return str(job.progress.get("message") or "")
-    if not any(beat.is_fresh for beat in WorkerBeat.objects.filter(queue=job.queue)):
+    workers = WorkerBeat.objects.filter(queue=job.queue)
+    if not any(worker.is_fresh for worker in workers):
         return "No worker is running at the moment. It starts by itself as soon as one is."
-    if job.ahead:
-        return (
-            f"{phrases.counted(job.ahead, 'other piece', 'other pieces')} of work before this one."
-        )
-    return "It is next."
+    ahead = job.ahead
+    if ahead == 0:
+        return "It is next."
+    pieces = phrases.counted(ahead, "other piece", "other pieces")
+    return f"{pieces} of work before this one."
 
 
 def _percent(job: Job | None) -> int | None:
-    """Percent done of the running job; None when it has not said how much there is to do."""
-    if job is None or job.state != JobState.RUNNING or not job.progress.get("total"):
+    """Return percent done of a running job; None when it has not said how much there is to do."""
+    if job is None or job.state != JobState.RUNNING:
         return None
-    return min(100, int(100 * (job.progress.get("done") or 0) / job.progress["total"]))
+    total = job.progress.get("total")
+    if not total:
+        return None
+    done = job.progress.get("done") or 0
+    return min(100, int(100 * done / total))
 
 
 def _time_left(job: Job | None) -> str:
-    if job is None or job.state != JobState.RUNNING or job.progress.get("eta_seconds") is None:
+    if job is None or job.state != JobState.RUNNING:
         return ""
-    return phrases.time_left(float(job.progress["eta_seconds"]))
+    seconds = job.progress.get("eta_seconds")
+    if seconds is None:
+        return ""
+    return phrases.time_left(float(seconds))
+
+
+# --- stages ---
 
 
 def _stage_lines(classifier: ClassifierRequest, jobs: dict[str, Job]) -> tuple[StageLine, ...]:
-    confirmed = classifier.status != Status.UNCONFIRMED
-    first = StageLine("confirm", STAGE_TITLES["confirm"], "done" if confirmed else "running")
-    return (
-        first,
-        *(_stage_line(classifier, stage.name, jobs.get(stage.name)) for stage in pipeline.STAGES),
-    )
+    state = "running" if classifier.status == Status.UNCONFIRMED else "done"
+    lines = [StageLine("confirm", STAGE_TITLES["confirm"], state)]
+    for stage in pipeline.STAGES:
+        job = jobs.get(stage.name)
+        lines.append(_stage_line(classifier, stage.name, job))
+    return tuple(lines)
 
 
 def _stage_line(classifier: ClassifierRequest, name: str, job: Job | None) -> StageLine:
     title = STAGE_TITLES.get(name, name.capitalize())
     if job is None:
         # A stage without a job is ahead, unless the request was delivered: then it needed none.
-        return StageLine(
-            name, title, "done" if classifier.status == Status.DELIVERED else "waiting"
-        )
-    state = {JobState.QUEUED: "waiting"}.get(JobState(job.state), job.state)
-    failed_here = classifier.error and classifier.error.get("stage") == name
+        state = "done" if classifier.status == Status.DELIVERED else "waiting"
+        return StageLine(name, title, state)
+    state = "waiting" if job.state == JobState.QUEUED else str(job.state)
+    error = classifier.error or {}
+    if error.get("stage") == name and not classifier.is_open:
+        state = "failed"
     return StageLine(
         name=name,
         title=title,
-        state="failed" if failed_here and not classifier.is_open else str(state),
+        state=state,
         detail=f"attempt {job.attempt}" if job.attempt > 1 else "",
         time=phrases.duration(job.seconds) if job.seconds is not None else "",
         percent=_percent(job),
     )
 
 
+# --- classes ---
+
+
 def _class_lines(classifier: ClassifierRequest) -> tuple[ClassLine, ...]:
-    counts: dict[int, dict[str, int]] = defaultdict(dict)
-    kept = ImageUrl.objects.filter(
-        image_class__request=classifier, state=ImageState.KEPT
-    ).order_by()
-    for row in kept.values("image_class", "source").annotate(number=Count("pk")):
-        counts[row["image_class"]][row["source"]] = row["number"]
-    return tuple(
-        _class_line(classifier, each, counts[each.pk]) for each in classifier.classes.all()
-    )
+    kept = ImageUrl.objects.filter(image_class__request=classifier, state=ImageState.KEPT)
+    counts = kept.order_by().values_list("image_class", "source").annotate(Count("pk"))
+    kept_by_class: dict[int, dict[str, int]] = defaultdict(dict)
+    for class_pk, source, count in counts:
+        kept_by_class[class_pk][source] = count
+    lines = []
+    for image_class in classifier.classes.all():
+        kept_by_source = kept_by_class[image_class.pk]
+        lines.append(_class_line(image_class, kept_by_source, classifier.images_per_class))
+    return tuple(lines)
 
 
-def _class_line(
-    classifier: ClassifierRequest, image_class: ImageClass, kept: dict[str, int]
-) -> ClassLine:
-    newest = image_class.images.filter(state=ImageState.KEPT).order_by("-pk")[:THUMBNAILS_PER_CLASS]
+def _class_line(image_class: ImageClass, kept_by_source: dict[str, int], asked: int) -> ClassLine:
+    kept = sum(kept_by_source.values())
+    images = image_class.images.filter(state=ImageState.KEPT).order_by("-pk")
+    newest = images.values_list("pk", flat=True)[:THUMBNAILS_PER_CLASS]
     return ClassLine(
         number=image_class.number,
         name=image_class.name,
         query=image_class.query if image_class.query != image_class.name else "",
-        asked=classifier.images_per_class,
+        asked=asked,
         found=image_class.found,
-        kept=sum(kept.values()),
+        kept=kept,
         rejected=phrases.rejections(image_class.rejected),
-        sources=_source_lines(
-            image_class, kept, full=sum(kept.values()) >= classifier.images_per_class
-        ),
-        thumbnails=tuple(newest.values_list("pk", flat=True)),
+        sources=_source_lines(image_class, kept_by_source, full=kept >= asked),
+        thumbnails=tuple(newest),
     )
 
 
 def _source_lines(
-    image_class: ImageClass, kept: dict[str, int], *, full: bool
+    image_class: ImageClass, kept_by_source: dict[str, int], *, full: bool
 ) -> tuple[SourceLine, ...]:
-    """A line per source; one that gave less than asked matters only where the class is not full."""
-    outcomes = {row["name"]: row for row in image_class.outcomes}
-    return tuple(
-        SourceLine(
-            title=phrases.source_title(name),
-            kept=kept.get(name, 0),
-            outcome=phrases.outcome(outcomes[name]["outcome"]) if name in outcomes else "",
-            message=outcomes.get(name, {}).get("message") or "",
-            good=full or name not in outcomes or outcomes[name]["outcome"] in GOOD_OUTCOMES,
+    """Return a line per source; one that gave too little matters only where the class is not
+    full.
+    """
+    reports = {report["name"]: report for report in image_class.outcomes}
+    lines = []
+    for name in dict.fromkeys([*reports, *sorted(kept_by_source)]):
+        title = phrases.source_title(name)
+        kept = kept_by_source.get(name, 0)
+        report = reports.get(name)
+        if report is None:  # it is still being asked
+            lines.append(SourceLine(title, kept))
+            continue
+        line = SourceLine(
+            title=title,
+            kept=kept,
+            outcome=phrases.outcome(report["outcome"]),
+            message=report.get("message") or "",
+            good=full or report["outcome"] in GOOD_OUTCOMES,
         )
-        for name in dict.fromkeys([*outcomes, *sorted(kept)])
-    )
+        lines.append(line)
+    return tuple(lines)
+
+
+# --- the result ---
 
 
 def _downloads(version: DatasetVersion | None) -> tuple[Download, ...]:
     if version is None:
         return ()
-    order = ["model", "dataset", "croissant", "report"]
-    rows = sorted(
-        version.artifacts.all(), key=lambda row: order.index(row.kind) if row.kind in order else 9
-    )
-    return tuple(map(_download, rows))
-
-
-def _download(artifact: Artifact) -> Download:
-    return Download(
-        artifact.kind,
-        artifact.get_kind_display(),
-        artifact.file_name,
-        artifact.bytes,
-        artifact.sha256,
-    )
+    artifacts = {artifact.kind: artifact for artifact in version.artifacts.all()}
+    downloads = []
+    for kind in DOWNLOAD_ORDER:
+        artifact = artifacts.get(kind)
+        if artifact is None:
+            continue
+        download = Download(
+            kind=artifact.kind,
+            title=artifact.get_kind_display(),
+            file_name=artifact.file_name,
+            bytes=artifact.bytes,
+            sha256=artifact.sha256,
+        )
+        downloads.append(download)
+    return tuple(downloads)
 
 
 def _result(version: DatasetVersion | None) -> Result | None:
-    run = TrainingRun.objects.filter(version=version).first() if version else None
-    if version is None or run is None or not run.metrics:
+    if version is None:
+        return None
+    run = TrainingRun.objects.filter(version=version).first()
+    if run is None or not run.metrics:
         return None
     metrics = run.metrics
     return Result(
@@ -388,56 +446,53 @@ def _result(version: DatasetVersion | None) -> Result | None:
         convincing=bool(metrics["better_than_chance"]),
         macro_f1=f"{metrics['macro_f1']:.3f}",
         baseline=phrases.percent(metrics["majority_baseline"]),
-        scores=tuple(_score(name, row) for name, row in metrics["per_class"].items()),
+        scores=_scores(metrics["per_class"]),
         matrix=_matrix(metrics["confusion"]),
         facts=_facts(run, metrics),
         notices=tuple(run.notices),
     )
 
 
-def _score(name: str, row: dict[str, Any]) -> ClassScore:
-    return ClassScore(
-        name, phrases.percent(row["precision"]), phrases.percent(row["recall"]), row["support"]
-    )
+def _scores(per_class: dict[str, Any]) -> tuple[ClassScore, ...]:
+    scores = []
+    for name, figures in per_class.items():
+        precision = phrases.percent(figures["precision"])
+        recall = phrases.percent(figures["recall"])
+        scores.append(ClassScore(name, precision, recall, figures["support"]))
+    return tuple(scores)
 
 
 def _matrix(confusion: dict[str, Any]) -> tuple[MatrixRow, ...]:
+    """Return the rows of the confusion matrix: true classes down, predicted ones across."""
     labels = confusion["labels"]
-    return tuple(
-        MatrixRow(
-            number,
-            label,
-            tuple(_cell(labels, number - 1, column, row) for column in range(len(row))),
-        )
-        for number, (label, row) in enumerate(
-            zip(labels, confusion["matrix"], strict=True), start=1
-        )
-    )
-
-
-def _cell(labels: list[str], truth: int, answer: int, row: list[int]) -> Cell:
-    heat = round(10 * row[answer] / sum(row)) if sum(row) else 0
-    pictures = phrases.counted(row[answer], "picture")
-    return Cell(
-        row[answer], heat, truth == answer, f"{pictures} of {labels[truth]} called {labels[answer]}"
-    )
+    rows = []
+    for truth, counts in enumerate(confusion["matrix"]):
+        tested = sum(counts)
+        cells = []
+        for predicted, count in enumerate(counts):
+            heat = round(10 * count / tested) if tested else 0
+            pictures = phrases.counted(count, "picture")
+            title = f"{pictures} of {labels[truth]} called {labels[predicted]}"
+            cells.append(Cell(count, heat, truth == predicted, title))
+        rows.append(MatrixRow(truth + 1, labels[truth], tuple(cells)))
+    return tuple(rows)
 
 
 def _facts(run: TrainingRun, metrics: dict[str, Any]) -> tuple[tuple[str, str], ...]:
+    """Return (name, value) of what else is known about the training."""
     split = metrics["split"]
-    spent = sum(value for value in run.seconds.values() if isinstance(value, int | float))
-    facts = [
-        (
-            "Pictures",
-            f"{split['train']} to train, {split['val']} to check, {split['test']} to test",
+    seconds = sum(run.seconds.values())
+    facts = {
+        "Pictures": (
+            f"{split['train']} to train, {split['val']} to check, {split['test']} to test"
         ),
-        ("Network", f"{phrases.NETWORKS.get(run.backbone, run.backbone)}, pretrained on ImageNet"),
-        ("Trained on", phrases.DEVICES.get(metrics["device"], str(metrics["device"]))),
-        ("Training took", phrases.duration(spent) if spent else ""),
-        ("Seed", str(metrics["seed"])),
-        (
-            "Finished",
-            f"{timezone.localtime(run.finished):%d %B %Y, %H:%M} UTC" if run.finished else "",
-        ),
-    ]
-    return tuple((name, value) for name, value in facts if value)
+        "Network": f"{phrases.backbone_title(run.backbone)}, pretrained on ImageNet",
+        "Trained on": phrases.device_title(metrics["device"]),
+        "Training took": phrases.duration(seconds) if seconds else "",
+        "Seed": str(metrics["seed"]),
+        "Finished": "",
+    }
+    if run.finished:
+        finished = timezone.localtime(run.finished)
+        facts["Finished"] = f"{finished:%d %B %Y, %H:%M} UTC"
+    return tuple((name, value) for name, value in facts.items() if value)

@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 from django.conf import settings
 
+from scraping.sources.catalogue import credential_settings, url_setting
+
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text()
 READERS = ("picaisso_site/settings.py", "scraping/__main__.py", "training/__main__.py")
@@ -15,11 +17,13 @@ NAME = r"PICAISSO_[A-Z_]*[A-Z]|DATABASE_URL|EMAIL_URL"
 
 
 def names_read(path):
-    """The settings a module reads: names in quotes, the per-source ones written out."""
+    """Return the settings that a module reads: names in quotes, and those of the sources."""
     text = (ROOT / path).read_text()
     found = set(re.findall(rf'"({NAME})"', text))
-    if re.search(r'f"PICAISSO_\{[^}]*upper\(\)\}_URL"', text):
-        found |= {f"PICAISSO_{source.upper()}_URL" for source in settings.KNOWN_SOURCES}
+    if "url_setting(" in text or re.search(r'f"PICAISSO_\{[^}]*upper\(\)\}_URL"', text):
+        found |= {url_setting(source) for source in settings.KNOWN_SOURCES}
+    if "credential_settings(" in text:
+        found |= set(credential_settings().values())
     return found
 
 
