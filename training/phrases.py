@@ -1,6 +1,4 @@
-"""Numbers in words: what report, card, plots and command line say, in one place so that they say
-the same.
-"""
+"""Numbers in words, so that report, card, plots, command line and site say the same."""
 
 from __future__ import annotations
 
@@ -12,49 +10,55 @@ FEW_TEST_IMAGES = 50  # below this the verdict warns that its figure is uncertai
 
 
 def percent(share: float) -> str:
-    """A share in [0, 1] as a percentage with at most one decimal: `94.2 %`."""
+    """Return a share in [0, 1] as a percentage with at most one decimal: `94.2 %`."""
     return f"{share * 100:.1f}".removesuffix(".0") + " %"
 
 
 def interval(bounds: Sequence[float]) -> str:
-    """Two shares as `88.1 % to 97.6 %`."""
+    """Return two shares as `88.1 % to 97.6 %`."""
     return f"{percent(bounds[0])} to {percent(bounds[1])}"
 
 
 def duration(seconds: float) -> str:
-    """Seconds as a person says them: `0.4 s`, `12 s`, `3 min 20 s`, `1 h 5 min`."""
+    """Return seconds as a person says them: `0.4 s`, `12 s`, `3 min 20 s`, `1 h 5 min`."""
     if seconds < 9.95:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
+    hours, minutes_left = divmod(minutes, 60)
     if not minutes:
         return f"{rest} s"
-    if minutes < 60:
+    if not hours:
         return f"{minutes} min {rest} s" if rest else f"{minutes} min"
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if minutes else f"{hours} h"
+    return f"{hours} h {minutes_left} min" if minutes_left else f"{hours} h"
 
 
 def counted(count: int, one: str, several: str = "") -> str:
-    """`1 picture`, `3 pictures`, `no picture`."""
+    """Return a number with its noun: `1 picture`, `3 pictures`, `no picture`."""
     if count == 0:
         return f"no {one}"
-    return f"1 {one}" if count == 1 else f"{count:,} {several or one + 's'}"
+    if count == 1:
+        return f"1 {one}"
+    return f"{count:,} {several or one + 's'}"
 
 
 def listed(words: Sequence[str]) -> str:
-    """`corgi`, `corgi and fox`, `corgi, fox and wolf`."""
-    return " and ".join(filter(None, (", ".join(words[:-1]), words[-1])))
+    """Return words as a list: `corgi`, `corgi and fox`, `corgi, fox and wolf`."""
+    if len(words) == 1:
+        return words[0]
+    return ", ".join(words[:-1]) + " and " + words[-1]
 
 
 def shortened(text: str, columns: int) -> str:
-    """The text cut to so many columns, wide signs counting two, with an ellipsis where something is
-    missing.
+    """Return the text cut to so many columns, with an ellipsis where something is missing.
+
+    Wide characters count two columns.
     """
-    taken = 0
-    for place, sign in enumerate(text):
-        taken += 2 if unicodedata.east_asian_width(sign) in "WF" else 1
-        if taken > columns:
-            return text[: max(1, place - 1)] + "…"
+    width = 0
+    for index, character in enumerate(text):
+        wide = unicodedata.east_asian_width(character) in "WF"
+        width += 2 if wide else 1
+        if width > columns:
+            return text[: max(1, index - 1)] + "…"
     return text
 
 

@@ -11,6 +11,7 @@ import dataclasses
 import json
 import os
 import shutil
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -263,14 +264,12 @@ def check_manifest(config: RunConfig, rows: Sequence[ImageRow]) -> None:
         raise RunError("features", reason, "Add another class and start again.", retry=False)
     if len(set(ids)) < len(ids) or len(set(names)) < len(names):
         raise RunError.unusable("two classes have the same id or the same name")
-    files = set()
     for row in rows:
         if row.class_id not in ids:
             raise RunError.unusable(f"{row.file} belongs to the unknown class “{row.class_id}”")
-    for row in rows:
-        if row.file in files:
-            raise RunError.unusable(f"{row.file} stands in manifest.jsonl twice")
-        files.add(row.file)
+    for file, count in Counter(row.file for row in rows).items():
+        if count > 1:
+            raise RunError.unusable(f"{file} stands in manifest.jsonl twice")
 
 
 def inherit_splits(rows: Sequence[ImageRow], earlier: Sequence[ImageRow]) -> list[ImageRow]:

@@ -161,7 +161,7 @@ def test_the_neighbours_file_gives_back_file_class_credit_and_page(
     neighbours = read_neighbours(tmp_path)
     assert neighbours
     places = results.learned_indices()
-    assert len(neighbours.pictures) == len(places) and neighbours.embeddings.dtype == np.float16
+    assert len(neighbours.images) == len(places) and neighbours.embeddings.dtype == np.float16
     for place in (places[0], places[5]):
         row = results.rows[place]
         ((picture, cosine),) = neighbours.nearest(results.embeddings[place], 1)

@@ -15,16 +15,14 @@ from training.duplicates import Fingerprint, group_by_pairs, near_duplicate_pair
 from training.metrics import Labels
 from training.run_folder import SPLITS, ImageRow, RunConfig, RunError, Split
 
-MINIMUM_PER_SPLIT = 3  # pictures of a class in each part: fewer say nothing about it
-MINIMUM_PER_CLASS = MINIMUM_PER_SPLIT * len(SPLITS)  # different pictures a class needs at least
-HELD_OUT_SHARE = 0.15  # of a class's pictures, for val and for test each
-_HELD_OUT: tuple[Split, ...] = ("test", "val")  # in the order in which they are filled
-_PROTECTION: tuple[Split, ...] = (
-    "test",
-    "val",
-    "train",
-)  # whose claim on a group of near copies is the stronger
+MINIMUM_PER_SPLIT = 3  # images of a class in each split: fewer say nothing about it
+MINIMUM_PER_CLASS = MINIMUM_PER_SPLIT * len(SPLITS)  # different images a class needs at least
+HELD_OUT_SHARE = 0.15  # of a class's images, for val and for test each
 FOLDS = 5
+
+_HELD_OUT: tuple[Split, ...] = ("test", "val")  # in the order in which they are filled
+# Whose claim on a group of near-duplicates is the stronger.
+_PROTECTION: tuple[Split, ...] = ("test", "val", "train")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,148 +75,162 @@ def indices_in(rows: Sequence[ImageRow], splits: Sequence[str]) -> Labels:
 
 
 def split_rows(config: RunConfig, rows: Sequence[ImageRow]) -> list[ImageRow]:
-    """The rows with `split` filled in: 70/15/15 by class, a group of near copies never in two
-    parts.
+    """Return the rows with `split` filled in: 70/15/15 by class.
 
-    Groups are taken in the order of sha256(seed + smallest content hash) and fill each class's test
-    part, then val, then train. Rows that have a part keep it, and then new pictures go to train and
-    val only; one that is a near copy of a test picture is left out (None), and so is the less
-    protected side of a group found across parts. Rows without a group (unreadable pictures) are
-    left out. Raises RunError where a class has too few pictures.
+    A group of near-duplicates is never in two splits. Groups are taken in the order of
+    sha256(seed + smallest content hash) and fill each class's test, then val, then train.
+
+    Rows that have a split keep it, and then new images go to train and val only. A near-duplicate
+    of a test image is left out (None), and so is the less protected side of a group found in two
+    splits. Rows without a group (unreadable images) are left out. Raises RunError where a class has
+    too few images.
     """
     groups: dict[int, list[int]] = defaultdict(list)
     for index, row in enumerate(rows):
         if row.group is not None:
             groups[row.group].append(index)
-    parts: list[Split | None] = [None] * len(rows)
-    free: list[list[int]] = []
+
+    assignment = _Assignment(rows)
+    new_groups = []
     for members in groups.values():
         if any(rows[index].split for index in members):
-            _keep_known(rows, members, parts)
+            assignment.keep_earlier(members)
         else:
-            free.append(members)
-    free.sort(
-        key=lambda members: _place_in_order(config.seed or 0, [rows[i].sha256 for i in members])
-    )
-    filling = _Filling(rows, parts)
-    filling.take(free)
-    _check_enough(config, rows, parts)
-    return [dataclasses.replace(row, split=part) for row, part in zip(rows, parts, strict=True)]
+            new_groups.append(members)
+    new_groups.sort(key=lambda members: _order_key(config.seed or 0, rows, members))
+    assignment.fill(new_groups)
+
+    result = []
+    for row, split in zip(rows, assignment.splits, strict=True):
+        result.append(dataclasses.replace(row, split=split))
+    _check_enough(config, result)
+    return result
 
 
 def cut_folds(
     labels: Labels, groups: Sequence[int] | Labels, seed: int, most: int = FOLDS
 ) -> list[tuple[Labels, Labels]]:
-    """(places to learn from, places held out) of each fold: near copies stay together, classes are
-    spread evenly.
+    """Return (indices to learn from, indices held out) of each fold of images with labels [n].
 
-    At most as many folds as the smallest class has groups, and at least two.
+    Near-duplicates, which share a group [n], stay together, and classes are spread evenly. There
+    are at most `most` folds, at most as many as the smallest class has groups, and at least two.
     """
     from sklearn.model_selection import StratifiedGroupKFold
 
-    numbers = np.asarray(groups)
-    fewest = min(len(np.unique(numbers[labels == label])) for label in np.unique(labels))
-    folds = StratifiedGroupKFold(max(2, min(most, fewest)), shuffle=True, random_state=seed)
+    group_numbers = np.asarray(groups)
+    groups_of_class = [np.unique(group_numbers[labels == label]) for label in np.unique(labels)]
+    fewest = min(len(groups) for groups in groups_of_class)
+    count = max(2, min(most, fewest))
+    folds = StratifiedGroupKFold(count, shuffle=True, random_state=seed)
     with warnings.catch_warnings():
-        # Says that a class has fewer pictures than folds; that is known here and harmless.
+        # Says that a class has fewer images than folds; that is known here and harmless.
         warnings.simplefilter("ignore", UserWarning)
-        return list(folds.split(np.zeros(len(labels)), labels, numbers))
+        return list(folds.split(np.zeros(len(labels)), labels, group_numbers))
 
 
-class _Filling:
-    """How full the parts of each class are, and which groups go where."""
+class _Assignment:
+    """The split of each image, and how many images of each class the splits have and want."""
 
-    def __init__(self, rows: Sequence[ImageRow], parts: list[Split | None]) -> None:
-        self.rows, self.parts = rows, parts
-        self.have: dict[Split, Counter[str]] = {part: Counter() for part in SPLITS}
-        for row, part in zip(rows, parts, strict=True):
-            if part:
-                self.have[part][row.class_id] += 1
-        usable = Counter(row.class_id for row in rows if row.group is not None)
-        share = {
-            name: max(MINIMUM_PER_SPLIT, int(HELD_OUT_SHARE * n + 0.5))
-            for name, n in usable.items()
-        }
-        enough = {name for name, n in self.have["test"].items() if n >= MINIMUM_PER_SPLIT}
-        self.wanted: dict[Split, dict[str, int]] = {
-            "val": share,
-            "test": {name: 0 if name in enough else n for name, n in share.items()},
-        }
+    def __init__(self, rows: Sequence[ImageRow]) -> None:
+        self.splits: list[Split | None] = [None] * len(rows)
+        self._rows = rows
+        self._counts: dict[Split, Counter[str]] = {split: Counter() for split in SPLITS}
+        self._wanted: dict[Split, Counter[str]] = {split: Counter() for split in _HELD_OUT}
 
-    def take(self, groups: Sequence[list[int]]) -> None:
-        """Give every group a part, then mend the classes whose large groups left a part short."""
-        in_train: list[list[int]] = []
+    def keep_earlier(self, members: list[int]) -> None:
+        """Keep the group's most protected split; its new images join it, but never test."""
+        earlier = {self._rows[index].split for index in members}
+        strongest = next(split for split in _PROTECTION if split in earlier)
+        for index in members:
+            split = self._rows[index].split
+            joins = split is None and strongest != "test"
+            if split == strongest or joins:
+                self._put([index], strongest)
+
+    def fill(self, groups: Sequence[list[int]]) -> None:
+        """Give every group a split, then mend the classes whose large groups left one short."""
+        self._set_wanted()
+        in_train = []
         for members in groups:
-            part: Split = next((p for p in _HELD_OUT if self._fits(p, members)), "train")
-            self._put(members, part)
-            if part == "train":
+            split = self._first_with_room(members)
+            self._put(members, split)
+            if split == "train":
                 in_train.append(members)
-        for part in _HELD_OUT:
-            self._mend(part, sorted(in_train, key=len))
 
-    def _fits(self, part: Split, members: list[int]) -> bool:
-        for name, count in self._counts(members).items():
-            have, wanted = self.have[part][name], self.wanted[part][name]
-            if count > wanted or (have >= MINIMUM_PER_SPLIT and have + count > wanted):
+        in_train.sort(key=len)
+        for held_out in _HELD_OUT:
+            for members in in_train:
+                if self.splits[members[0]] == "train" and self._should_move(members, held_out):
+                    self._put(members, held_out)
+
+    def _set_wanted(self) -> None:
+        usable = Counter(row.class_id for row in self._rows if row.group is not None)
+        for class_id, count in usable.items():
+            share = max(MINIMUM_PER_SPLIT, int(HELD_OUT_SHARE * count + 0.5))
+            self._wanted["val"][class_id] = share
+            if self._counts["test"][class_id] < MINIMUM_PER_SPLIT:
+                self._wanted["test"][class_id] = share
+
+    def _first_with_room(self, members: list[int]) -> Split:
+        for split in _HELD_OUT:
+            if self._has_room(split, members):
+                return split
+        return "train"
+
+    def _has_room(self, split: Split, members: list[int]) -> bool:
+        for class_id, size in self._class_counts(members).items():
+            present = self._counts[split][class_id]
+            wanted = self._wanted[split][class_id]
+            # A group may overfill a split that would otherwise stay short of the minimum.
+            if size > wanted:
+                return False
+            if present >= MINIMUM_PER_SPLIT and present + size > wanted:
                 return False
         return True
 
-    def _mend(self, part: Split, candidates: Sequence[list[int]]) -> None:
-        for members in candidates:
-            counts = self._counts(members)
-            short = any(
-                self.wanted[part][name] and self.have[part][name] < MINIMUM_PER_SPLIT
-                for name in counts
-            )
-            spare = all(
-                self.have["train"][name] - n >= MINIMUM_PER_SPLIT for name, n in counts.items()
-            )
-            if short and spare and self.parts[members[0]] == "train":
-                self._put(members, part)
+    def _should_move(self, members: list[int], held_out: Split) -> bool:
+        """Return whether a held-out split lacks one of the group's classes and train spares all."""
+        lacking = False
+        for class_id, size in self._class_counts(members).items():
+            if self._counts["train"][class_id] - size < MINIMUM_PER_SPLIT:
+                return False
+            present = self._counts[held_out][class_id]
+            if self._wanted[held_out][class_id] and present < MINIMUM_PER_SPLIT:
+                lacking = True
+        return lacking
 
-    def _put(self, members: list[int], part: Split) -> None:
+    def _put(self, members: list[int], split: Split) -> None:
         for index in members:
-            before = self.parts[index]
+            class_id = self._rows[index].class_id
+            before = self.splits[index]
             if before:
-                self.have[before][self.rows[index].class_id] -= 1
-            self.parts[index] = part
-            self.have[part][self.rows[index].class_id] += 1
+                self._counts[before][class_id] -= 1
+            self.splits[index] = split
+            self._counts[split][class_id] += 1
 
-    def _counts(self, members: list[int]) -> Counter[str]:
-        return Counter(self.rows[index].class_id for index in members)
-
-
-def _keep_known(rows: Sequence[ImageRow], members: list[int], parts: list[Split | None]) -> None:
-    """The group's most protected known part wins; its new pictures join it, but never test."""
-    strongest = next(
-        part for part in _PROTECTION if any(rows[index].split == part for index in members)
-    )
-    for index in members:
-        known = rows[index].split
-        if known == strongest or (known is None and strongest != "test"):
-            parts[index] = strongest
+    def _class_counts(self, members: list[int]) -> Counter[str]:
+        return Counter(self._rows[index].class_id for index in members)
 
 
-def _place_in_order(seed: int, hashes: Sequence[str]) -> str:
-    return hashlib.sha256(f"{seed}{min(hashes)}".encode()).hexdigest()
+def _order_key(seed: int, rows: Sequence[ImageRow], members: list[int]) -> str:
+    smallest = min(rows[index].sha256 for index in members)
+    return hashlib.sha256(f"{seed}{smallest}".encode()).hexdigest()
 
 
-def _check_enough(
-    config: RunConfig, rows: Sequence[ImageRow], parts: Sequence[Split | None]
-) -> None:
-    have = Counter((row.class_id, part) for row, part in zip(rows, parts, strict=True) if part)
+def _check_enough(config: RunConfig, rows: Sequence[ImageRow]) -> None:
+    """Raise RunError where a split has too few images of a class."""
+    counts = Counter((row.class_id, row.split) for row in rows)
     for label in config.classes:
-        if all(have[label.id, part] >= MINIMUM_PER_SPLIT for part in SPLITS):
+        if all(counts[label.id, split] >= MINIMUM_PER_SPLIT for split in SPLITS):
             continue
-        usable = [row for row in rows if row.class_id == label.id and row.group is not None]
-        distinct = len({row.group for row in usable})
-        copies = (
-            f", of which {distinct} are no copies of each other" if distinct < len(usable) else ""
+        groups = [row.group for row in rows if row.class_id == label.id and row.group is not None]
+        usable = "1 usable picture" if len(groups) == 1 else f"{len(groups)} usable pictures"
+        distinct = len(set(groups))
+        if distinct < len(groups):
+            usable += f", of which {distinct} are no copies of each other"
+        reason = f"The class “{label.name}” has {usable}; too few to train and test on."
+        remedy = (
+            f"Give each class at least {MINIMUM_PER_CLASS} different pictures"
+            " (100 are a good start), or leave it out."
         )
-        pictures = "picture" if len(usable) == 1 else "pictures"
-        raise RunError(
-            "split",
-            f"The class “{label.name}” has {len(usable)} usable {pictures}{copies}; too few to train and test on.",
-            f"Give each class at least {MINIMUM_PER_CLASS} different pictures (100 are a good start), or leave it out.",
-            retry=False,
-        )
+        raise RunError("split", reason, remedy, retry=False)
