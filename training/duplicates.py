@@ -1,5 +1,4 @@
-"""Near copies: the same photograph resized, re-encoded, mirrored, captioned, framed or lightly
-cropped.
+"""Near-duplicates: the same photograph resized, re-encoded, mirrored, captioned, framed or cropped.
 
 A 64-bit difference hash and a coarse sketch of the colours only *propose* a pair, because cut-outs
 on white share most of either. A pair counts when small colour thumbnails of the two agree as well,
@@ -16,20 +15,19 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageChops
 
-HASH_DISTANCE = 10  # bits of 64 that two copies may differ in to be proposed
-SKETCH_CORRELATION = 0.88  # at least this, in one pair of views, proposes two pictures too
+HASH_DISTANCE = 10  # bits of 64 that two duplicates may differ in to be proposed
+SKETCH_CORRELATION = 0.88  # at least this, in one pair of views, proposes two images too
 THUMBNAIL_CORRELATION = 0.93  # at least this, in one pair of views, verifies a proposal,
 THUMBNAIL_DIFFERENCE = 12.0  # if the same views differ by no more than this of 255 on average
 EMBEDDING_COSINE = 0.9  # embeddings this close count without a proposal
 PROPOSED_COSINE = 0.8  # embeddings this close count for a proposed pair
-CENTRED_COSINE = (
-    0.8  # what must be left of either when the average picture of the set is taken away
-)
+# What must be left of either when the average embedding of the set is taken away.
+CENTRED_COSINE = 0.8
 
 _SIDE = 16  # thumbnail side in pixels
 _WHOLE, _UNFRAMED, _BARE, _INNER, _MIDDLE = range(5)
 _VIEWS = 5
-# Which view of one picture may show the same as which of another: a crop shows what was inside, a
+# Which view of one image may show the same as which of another: a crop shows what was inside, a
 # frame hides nothing.
 _VIEW_PAIRS = (
     (_WHOLE, _WHOLE), (_BARE, _BARE), (_MIDDLE, _MIDDLE), (_UNFRAMED, _UNFRAMED),
@@ -37,20 +35,27 @@ _VIEW_PAIRS = (
 )  # fmt: skip
 _BAND = 0.15  # share of the height where captions and banners sit, at the top and at the bottom
 _CROP = 0.03  # share of either side that a light crop takes away on each edge
-_WORKING_SIDE = (
-    96  # pictures are shrunk to at least this, and less than twice this, before thumbnails are cut
-)
-_BORDER_TOLERANCE = (
-    48  # difference of 255 that still belongs to a uniform border: JPEG rings beside a frame's edge
-)
+# Images are shrunk to at least this, and less than twice this, before thumbnails are cut.
+_WORKING_SIDE = 96
+# Difference of 255 that still belongs to a uniform border: JPEG artefacts beside a frame's edge.
+_BORDER_TOLERANCE = 48
 _BORDER_SPECKS = 0.04  # share of a row or column that may differ by more
 _FLAT = 2.0  # standard deviation of 255 below which a thumbnail has nothing to correlate
 _FLAT_DIFFERENCE = 8.0  # two flat thumbnails are equal when their mean colours differ by less
 _SKETCH_SIDE = 4  # a sketch is a thumbnail of this side
 _SKETCH_SIZE = _SKETCH_SIDE * _SKETCH_SIDE * 3
-# rows compared at once when all pairs are looked at: 512 x 10,000 numbers fit in the cache of a
-# server
+# Rows compared at once when all pairs are compared: 512 x 10,000 numbers fit in the cache of a
+# server.
 _BLOCK = 512
+
+# What the index keeps of an image.
+_ENTRY = np.dtype(
+    [
+        ("hash", np.uint64),
+        ("views", np.uint8, (_VIEWS, _SIDE, _SIDE, 3)),
+        ("sketches", np.float32, (_VIEWS, _SKETCH_SIZE)),
+    ]
+)
 
 Thumbnails = NDArray[np.uint8]
 Box = tuple[float, float, float, float]
@@ -58,14 +63,15 @@ Box = tuple[float, float, float, float]
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """What is kept of a picture to recognise its copies: 3.8 kB. ValueError for thumbnails of
-    another layout.
+    """What is kept of an image to recognise its duplicates: 3.8 kB.
+
+    Raises ValueError for thumbnails of another layout.
     """
 
     hash: int
     """64-bit difference hash."""
     mirror_hash: int
-    """The same of the mirrored picture."""
+    """The same of the mirrored image."""
     thumbnails: bytes
     """uint8 [5 views, 16, 16, RGB], C order."""
 
@@ -74,152 +80,163 @@ class Fingerprint:
             raise ValueError("the thumbnails have another layout")
 
 
-def difference_hash(picture: Image.Image) -> int:
-    """64-bit difference hash: row by row, a bit is set where brightness rises from one of 9 columns
-    to the next.
+def difference_hash(image: Image.Image) -> int:
+    """Return the 64-bit difference hash (N. Krawetz 2013).
+
+    Row by row, a bit is set where brightness rises from one of 9 columns to the next.
     """
-    return _packed(_brightness(picture))
+    return _packed_hash(_brightness(image))
 
 
-def fingerprint(picture: Image.Image) -> Fingerprint:
-    """The fingerprint of an upright picture; transparency must have been flattened before."""
-    rgb = picture if picture.mode == "RGB" else picture.convert("RGB")
+def fingerprint(image: Image.Image) -> Fingerprint:
+    """Return the fingerprint of an upright image; transparency must have been flattened before."""
+    rgb = image if image.mode == "RGB" else image.convert("RGB")
     factor = min(rgb.size) // _WORKING_SIDE
     small = rgb.reduce(factor) if factor > 1 else rgb
+
     brightness = _brightness(small)
+    thumbnails = []
+    for box in _view_boxes(small):
+        thumbnail = small.resize(
+            (_SIDE, _SIDE), Image.Resampling.BILINEAR, box=box, reducing_gap=2.0
+        )
+        thumbnails.append(thumbnail.tobytes())
     return Fingerprint(
-        hash=_packed(brightness),
-        mirror_hash=_packed(brightness[:, ::-1]),
-        thumbnails=b"".join(_thumbnail(small, box).tobytes() for box in _view_boxes(small)),
+        hash=_packed_hash(brightness),
+        mirror_hash=_packed_hash(brightness[:, ::-1]),
+        thumbnails=b"".join(thumbnails),
     )
 
 
 class DuplicateIndex:
-    """Fingerprints that have been added, searched for a verified near copy. 4.9 MB per 1,000
-    pictures.
-    """
+    """Fingerprints that have been added, searched for a near-duplicate: 4.9 MB per 1,000 images."""
 
     def __init__(self) -> None:
         self._keys: list[str] = []
-        self._place: dict[str, int] = {}
-        self._hashes = np.empty(64, np.uint64)
-        self._views = np.empty((64, _VIEWS, _SIDE, _SIDE, 3), np.uint8)
-        self._sketches = np.empty((64, _VIEWS, _SKETCH_SIZE), np.float32)
+        self._index_of: dict[str, int] = {}
+        self._entries = np.empty(64, _ENTRY)
 
     def __len__(self) -> int:
         return len(self._keys)
 
     def add(self, key: str, fingerprint: Fingerprint) -> None:
-        """Remember a picture under a key; a key added again replaces what it stood for."""
+        """Remember an image under a key; a key added again replaces what it stood for."""
         self.discard(key)
-        place = len(self._keys)
-        if place == len(self._hashes):
-            self._hashes = np.concatenate([self._hashes, np.empty_like(self._hashes)])
-            self._views = np.concatenate([self._views, np.empty_like(self._views)])
-            self._sketches = np.concatenate([self._sketches, np.empty_like(self._sketches)])
+        index = len(self._keys)
+        if index == len(self._entries):
+            more = np.empty_like(self._entries)
+            self._entries = np.concatenate([self._entries, more])
+        views = _views_of(fingerprint)
         self._keys.append(key)
-        self._place[key] = place
-        self._hashes[place] = fingerprint.hash
-        self._views[place] = _views_of(fingerprint)
-        self._sketches[place] = _sketches(self._views[place])
+        self._index_of[key] = index
+        self._entries[index] = (fingerprint.hash, views, _sketches(views))
 
     def discard(self, key: str) -> None:
-        """Forget a picture; unknown keys are ignored. The last entry moves into the gap."""
-        place = self._place.pop(key, None)
-        if place is None:
+        """Forget an image; unknown keys are ignored. The last entry moves into the gap."""
+        index = self._index_of.pop(key, None)
+        if index is None:
             return
         last_key = self._keys.pop()
         last = len(self._keys)
-        if place != last:
-            self._keys[place] = last_key
-            self._place[last_key] = place
-            self._hashes[place] = self._hashes[last]
-            self._views[place] = self._views[last]
-            self._sketches[place] = self._sketches[last]
+        if index != last:
+            self._keys[index] = last_key
+            self._index_of[last_key] = index
+            self._entries[index] = self._entries[last]
 
     def find(self, fingerprint: Fingerprint) -> str | None:
-        """Key of the added picture that this one is most surely a copy of, or None."""
-        count = len(self._keys)
-        best_key, best = None, THUMBNAIL_CORRELATION
+        """Return the key of the added image that this one most surely duplicates, or None."""
         views = _views_of(fingerprint)
-        for query_hash, query in (
-            (fingerprint.hash, views),
-            (fingerprint.mirror_hash, views[:, :, ::-1]),
-        ):
-            proposed = (
-                np.bitwise_count(self._hashes[:count] ^ np.uint64(query_hash)) <= HASH_DISTANCE
-            )
-            proposed |= _alike(_sketches(query)[None], self._sketches[:count])[0]
-            near = np.flatnonzero(proposed)
-            if not len(near):
+        mirrored = views[:, :, ::-1]
+        best_key = None
+        best = THUMBNAIL_CORRELATION
+        for query_hash, query in ((fingerprint.hash, views), (fingerprint.mirror_hash, mirrored)):
+            proposed = self._proposed(query_hash, query)
+            if not len(proposed):
                 continue
-            agreement = _agreement(query, self._views[near])
+            agreement = _agreement(query, self._entries["views"][proposed])
             at = int(agreement.argmax())
             if agreement[at] >= best:
-                best_key, best = self._keys[near[at]], float(agreement[at])
+                best = float(agreement[at])
+                best_key = self._keys[proposed[at]]
         return best_key
 
-
-def near_duplicate_groups(
-    fingerprints: Sequence[Fingerprint], embeddings: NDArray[np.float32] | None = None
-) -> list[int]:
-    """Group number of every picture, numbered by first appearance: pictures linked by near copies
-    share one.
-
-    `embeddings` [n, d], when given, add the pairs that heavier crops hide from the thumbnails.
-    """
-    return group_by_pairs(len(fingerprints), near_duplicate_pairs(fingerprints, embeddings))
+    def _proposed(self, query_hash: int, query: Thumbnails) -> NDArray[np.intp]:
+        """Return the indices of images that hash or sketch propose as duplicates of a query."""
+        entries = self._entries[: len(self._keys)]
+        distances = np.bitwise_count(entries["hash"] ^ np.uint64(query_hash))
+        query_sketches = _sketches(query)[None]
+        alike = _sketches_agree(query_sketches, entries["sketches"])
+        return np.flatnonzero((distances <= HASH_DISTANCE) | alike[0])
 
 
 def group_by_pairs(count: int, pairs: Iterable[tuple[int, int]]) -> list[int]:
-    """Group number of each of `count` pictures when every pair shares one, numbered by first
-    appearance.
+    """Return the group number of each of `count` images when both of every pair share one.
+
+    Groups are numbered by first appearance.
     """
     parent = list(range(count))
+
+    def root(node: int) -> int:
+        while parent[node] != node:
+            parent[node] = parent[parent[node]]
+            node = parent[node]
+        return node
+
     for one, other in pairs:
-        _unite(parent, one, other)
+        parent[root(other)] = root(one)
+
     numbers: dict[int, int] = {}
-    return [numbers.setdefault(_root(parent, i), len(numbers)) for i in range(len(parent))]
+    groups = []
+    for index in range(count):
+        number = numbers.setdefault(root(index), len(numbers))
+        groups.append(number)
+    return groups
 
 
 def near_duplicate_pairs(
     fingerprints: Sequence[Fingerprint], embeddings: NDArray[np.float32] | None = None
 ) -> Iterator[tuple[int, int]]:
-    """Every pair of near copies as (smaller index, larger index), in the order of the first."""
+    """Yield every pair of near-duplicates as (smaller index, larger index), in order of the first.
+
+    `embeddings` [n, d], when given, add the pairs that heavier crops hide from the thumbnails.
+    """
     if not fingerprints:
         return
-    marks = _Marks.of(fingerprints)
-    raw, centred = (None, None) if embeddings is None else _directions(embeddings)
+    stacked = _Fingerprints.of(fingerprints)
+    directions = None if embeddings is None else _Directions.of(embeddings)
     for start in range(0, len(fingerprints), _BLOCK):
         rows = slice(start, start + _BLOCK)
-        straight = marks.proposed(rows, mirrored=False)
-        flipped = marks.proposed(rows, mirrored=True)
-        likely = straight | flipped
-        by_embedding = np.zeros_like(likely)
-        if raw is not None and centred is not None:
-            cosine = raw[rows] @ raw.T
-            alike = (cosine >= EMBEDDING_COSINE) | (likely & (cosine >= PROPOSED_COSINE))
-            by_embedding = alike & (centred[rows] @ centred.T >= CENTRED_COSINE)
-        for row, found in enumerate(likely | by_embedding):
+        straight = stacked.proposed(rows, mirrored=False)
+        flipped = stacked.proposed(rows, mirrored=True)
+        proposed = straight | flipped
+        by_embedding = np.zeros_like(proposed)
+        if directions:
+            by_embedding = directions.alike(rows, proposed)
+        for row, candidates in enumerate(proposed | by_embedding):
             one = start + row
-            others = np.flatnonzero(found[one + 1 :]) + one + 1
-            surely = by_embedding[row, others]
-            surely |= marks.verified(one, others, straight[row, others], flipped[row, others])
-            yield from ((one, int(other)) for other in others[surely])
+            others = np.flatnonzero(candidates[one + 1 :]) + one + 1
+            verified = stacked.verified(one, others, straight[row, others], flipped[row, others])
+            verified |= by_embedding[row, others]
+            for other in others[verified]:
+                yield one, int(other)
 
 
 @dataclass(frozen=True)
-class _Marks:
-    """The fingerprints of a set as arrays."""
+class _Fingerprints:
+    """The fingerprints of n images as arrays."""
 
     hashes: NDArray[np.uint64]
+    """[n]."""
     mirrored_hashes: NDArray[np.uint64]
     views: Thumbnails
+    """[n, 5, 16, 16, 3]."""
     sketches: NDArray[np.float32]
+    """[n, 5, 48]."""
     mirrored_sketches: NDArray[np.float32]
 
     @classmethod
-    def of(cls, fingerprints: Sequence[Fingerprint]) -> _Marks:
+    def of(cls, fingerprints: Sequence[Fingerprint]) -> _Fingerprints:
+        """Stack fingerprints."""
         views = np.stack([_views_of(each) for each in fingerprints])
         return cls(
             hashes=np.array([each.hash for each in fingerprints], np.uint64),
@@ -230,13 +247,17 @@ class _Marks:
         )
 
     def proposed(self, rows: slice, mirrored: bool) -> NDArray[np.bool_]:
-        """bool [rows, n]: which pictures may be copies of those in `rows`, or of their mirror
-        images.
+        """Return which images may duplicate those in `rows`, or their mirror images.
+
+        The answer is bool [rows, n].
         """
-        hashes = self.mirrored_hashes if mirrored else self.hashes
-        sketches = self.mirrored_sketches if mirrored else self.sketches
-        close = np.bitwise_count(hashes[rows, None] ^ self.hashes[None, :]) <= HASH_DISTANCE
-        return close | _alike(sketches[rows], self.sketches)
+        hashes = self.hashes[rows]
+        sketches = self.sketches[rows]
+        if mirrored:
+            hashes = self.mirrored_hashes[rows]
+            sketches = self.mirrored_sketches[rows]
+        distances = np.bitwise_count(hashes[:, None] ^ self.hashes[None, :])
+        return (distances <= HASH_DISTANCE) | _sketches_agree(sketches, self.sketches)
 
     def verified(
         self,
@@ -245,45 +266,71 @@ class _Marks:
         straight: NDArray[np.bool_],
         flipped: NDArray[np.bool_],
     ) -> NDArray[np.bool_]:
-        """bool [others]: whether the thumbnails agree, straight or mirrored, where that was
-        proposed.
+        """Return whether the thumbnails agree, straight or mirrored, where that was proposed.
+
+        `straight` and `flipped` say it for each of `others` [m]; the answer is bool [m].
         """
+        views = self.views[one]
+        mirrored = views[:, :, ::-1]
         sure = np.zeros(len(others), np.bool_)
-        for views, proposed in (
-            (self.views[one], straight),
-            (self.views[one][:, :, ::-1], flipped),
-        ):
+        for query, proposed in ((views, straight), (mirrored, flipped)):
             if proposed.any():
-                sure[proposed] |= (
-                    _agreement(views, self.views[others[proposed]]) >= THUMBNAIL_CORRELATION
-                )
+                agreement = _agreement(query, self.views[others[proposed]])
+                sure[proposed] |= agreement >= THUMBNAIL_CORRELATION
         return sure
 
 
-def _brightness(picture: Image.Image) -> NDArray[np.uint8]:
-    """uint8 [8, 9]; Lanczos, so that hashes agree with those that other tools compute."""
-    grey = picture if picture.mode == "L" else picture.convert("L")
+@dataclass(frozen=True)
+class _Directions:
+    """The embeddings of n images as unit vectors [n, d].
+
+    In a set where everything looks alike, plain cosines are all high. Those of the vectors with the
+    mean of the set taken away still tell duplicates apart.
+    """
+
+    raw: NDArray[np.float32]
+    centred: NDArray[np.float32]
+
+    @classmethod
+    def of(cls, embeddings: NDArray[np.float32]) -> _Directions:
+        """Scale embeddings to length 1, as they are and around their mean."""
+        raw = _unit(embeddings)
+        return cls(raw, _unit(raw - raw.mean(axis=0)))
+
+    def alike(self, rows: slice, proposed: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """Return which images duplicate those in `rows` by their embeddings: bool [rows, n]."""
+        cosines = self.raw[rows] @ self.raw.T
+        close = cosines >= EMBEDDING_COSINE
+        close |= proposed & (cosines >= PROPOSED_COSINE)
+        centred_cosines = self.centred[rows] @ self.centred.T
+        return close & (centred_cosines >= CENTRED_COSINE)
+
+
+def _brightness(image: Image.Image) -> NDArray[np.uint8]:
+    """Return uint8 [8, 9]; by Lanczos, so that hashes agree with those that other tools compute."""
+    grey = image if image.mode == "L" else image.convert("L")
     return np.asarray(grey.resize((9, 8), Image.Resampling.LANCZOS))
 
 
-def _packed(brightness: NDArray[np.uint8]) -> int:
-    return int.from_bytes(np.packbits(brightness[:, 1:] > brightness[:, :-1]).tobytes(), "big")
+def _packed_hash(brightness: NDArray[np.uint8]) -> int:
+    rises = brightness[:, 1:] > brightness[:, :-1]
+    return int.from_bytes(np.packbits(rises).tobytes(), "big")
 
 
-def _thumbnail(picture: Image.Image, box: Box) -> Image.Image:
-    return picture.resize((_SIDE, _SIDE), Image.Resampling.BILINEAR, box=box, reducing_gap=2.0)
+def _view_boxes(image: Image.Image) -> tuple[Box, ...]:
+    """Return the boxes of the five views, in their order.
 
-
-def _view_boxes(picture: Image.Image) -> tuple[Box, ...]:
-    """Whole, without a frame, without frame and plain margins, without the outermost, without top
-    and bottom bands.
+    They are the whole image, without a frame, without frame and plain margins, without the
+    outermost, and without bands at top and bottom.
     """
-    width, height = picture.size
-    unframed = _shaved(_without_border(picture), picture.size)
-    inside = _without_border(picture.crop(unframed))
+    width, height = image.size
+    unframed = _without_edge_pixels(_without_border(image), image.size)
     left, top = unframed[:2]
+    inside = _without_border(image.crop(unframed))
     bare = (left + inside[0], top + inside[1], left + inside[2], top + inside[3])
-    x, y, band = width * _CROP, height * _CROP, height * _BAND
+    x = width * _CROP
+    y = height * _CROP
+    band = height * _BAND
     return (
         (0, 0, width, height),
         unframed,
@@ -293,118 +340,123 @@ def _view_boxes(picture: Image.Image) -> tuple[Box, ...]:
     )
 
 
-def _without_border(picture: Image.Image) -> tuple[int, int, int, int]:
-    """Box (left, top, right, bottom) of what differs from the usual colour of the edge; all of it
-    if nothing does.
+def _without_border(image: Image.Image) -> tuple[int, int, int, int]:
+    """Return the box (left, top, right, bottom) of what differs from the usual colour of the edge.
+
+    Where nothing does, it is the whole image.
     """
-    width, height = picture.size
-    sides = (
+    width, height = image.size
+    edges = (
         (0, 0, width, 1),
         (0, height - 1, width, height),
         (0, 0, 1, height),
         (width - 1, 0, width, height),
     )
-    edge = np.frombuffer(
-        b"".join(picture.crop(side).tobytes() for side in sides), np.uint8
-    ).reshape(-1, 3)
-    usual = tuple(int(value) for value in np.median(edge, axis=0))
-    red, green, blue = ImageChops.difference(picture, Image.new("RGB", picture.size, usual)).split()
-    largest = np.asarray(ImageChops.lighter(ImageChops.lighter(red, green), blue))
-    differs = largest > _BORDER_TOLERANCE
-    rows = np.flatnonzero(np.count_nonzero(differs, axis=1) > _BORDER_SPECKS * width)
-    columns = np.flatnonzero(np.count_nonzero(differs, axis=0) > _BORDER_SPECKS * height)
+    edge_bytes = b"".join(image.crop(edge).tobytes() for edge in edges)
+    edge_pixels = np.frombuffer(edge_bytes, np.uint8).reshape(-1, 3)
+    usual = tuple(int(value) for value in np.median(edge_pixels, axis=0))
+
+    plain = Image.new("RGB", image.size, usual)
+    red, green, blue = ImageChops.difference(image, plain).split()
+    largest = ImageChops.lighter(ImageChops.lighter(red, green), blue)
+    differs = np.asarray(largest) > _BORDER_TOLERANCE
+    in_row = np.count_nonzero(differs, axis=1)
+    in_column = np.count_nonzero(differs, axis=0)
+    rows = np.flatnonzero(in_row > _BORDER_SPECKS * width)
+    columns = np.flatnonzero(in_column > _BORDER_SPECKS * height)
     if not len(rows) or not len(columns):
         return (0, 0, width, height)
-    return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
+    right = int(columns[-1]) + 1
+    bottom = int(rows[-1]) + 1
+    return int(columns[0]), int(rows[0]), right, bottom
 
 
-def _shaved(box: Box, size: tuple[int, int]) -> Box:
-    """The box without the pixel inside each edge that is not the picture's own: it may be half
-    border.
-    """
+def _without_edge_pixels(box: Box, size: tuple[int, int]) -> Box:
+    """Take one pixel off each edge that is not the image's own: it may be half border."""
     left, top, right, bottom = box
+    width, height = size
     if right - left < _SIDE or bottom - top < _SIDE:
         return box
     return (
         left + (left > 0),
         top + (top > 0),
-        right - (right < size[0]),
-        bottom - (bottom < size[1]),
+        right - (right < width),
+        bottom - (bottom < height),
     )
 
 
 def _views_of(fingerprint: Fingerprint) -> Thumbnails:
-    return np.frombuffer(fingerprint.thumbnails, np.uint8).reshape(_VIEWS, _SIDE, _SIDE, 3)
+    views = np.frombuffer(fingerprint.thumbnails, np.uint8)
+    return views.reshape(_VIEWS, _SIDE, _SIDE, 3)
 
 
 def _sketches(views: Thumbnails) -> NDArray[np.float32]:
-    """float32 [..., 48]: unit vectors of coarse thumbnails [..., 16, 16, 3] around their mean;
-    zeros for flat ones.
+    """Return unit vectors [..., 48] of coarse thumbnails of views [..., 16, 16, 3] around their mean.
+
+    A flat view has zeros.
     """
+    leading = views.shape[:-3]
     cell = _SIDE // _SKETCH_SIDE
-    cells = views.reshape(*views.shape[:-3], _SKETCH_SIDE, cell, _SKETCH_SIDE, cell, 3)
-    coarse = cells.mean(axis=(-4, -2), dtype=np.float32).reshape(*views.shape[:-3], _SKETCH_SIZE)
+    cells = views.reshape(*leading, _SKETCH_SIDE, cell, _SKETCH_SIDE, cell, 3)
+    means = cells.mean(axis=(-4, -2), dtype=np.float32)
+    coarse = means.reshape(*leading, _SKETCH_SIZE)
     coarse -= coarse.mean(axis=-1, keepdims=True)
     length = np.linalg.norm(coarse, axis=-1, keepdims=True)
+    unit = coarse / np.maximum(length, 1e-6)
     flat = length < _FLAT * _SKETCH_SIZE**0.5
-    return np.where(flat, 0.0, coarse / np.maximum(length, 1e-6)).astype(np.float32)
+    return np.where(flat, 0.0, unit).astype(np.float32)
 
 
-def _alike(sketches: NDArray[np.float32], others: NDArray[np.float32]) -> NDArray[np.bool_]:
-    """bool [m, n]: whether sketches [m, 5, 48] and [n, 5, 48] correlate in any of the pairs of
-    views.
-    """
+def _sketches_agree(
+    sketches: NDArray[np.float32], others: NDArray[np.float32]
+) -> NDArray[np.bool_]:
+    """Return whether sketches [m, 5, 48] and [n, 5, 48] correlate in any pair of views: [m, n]."""
     found = np.zeros((len(sketches), len(others)), np.bool_)
     for one, other in _VIEW_PAIRS:
-        found |= sketches[:, one] @ others[:, other].T >= SKETCH_CORRELATION
+        correlation = sketches[:, one] @ others[:, other].T
+        found |= correlation >= SKETCH_CORRELATION
     return found
 
 
 def _agreement(views: Thumbnails, others: Thumbnails) -> NDArray[np.float32]:
-    """float32 [n]: the best correlation of one picture's views [5, 16, 16, 3] with each of [n, 5,
-    16, 16, 3].
+    """Return the best correlation of one image's views with each of others: float32 [n].
 
-    Only pairs of views whose colours agree count; without any it is 0. Two flat views of one colour
-    agree wholly.
+    Views are [5, 16, 16, 3] and [n, 5, 16, 16, 3]. Only pairs of views whose colours agree count;
+    without any it is 0. Two flat views of one colour agree wholly.
     """
     one = views.reshape(_VIEWS, -1).astype(np.float32)
     many = others.reshape(len(others), _VIEWS, -1).astype(np.float32)
-    one_mean, many_mean = one.mean(axis=1), many.mean(axis=2)
-    one_spread, many_spread = one.std(axis=1), many.std(axis=2)
+    many = many.swapaxes(0, 1)  # [5, n, 768]
+    one_mean = one.mean(axis=1)
+    many_mean = many.mean(axis=2)
+    one_spread = one.std(axis=1)
+    many_spread = many.std(axis=2)
+    one_flat = one_spread < _FLAT
+    many_flat = many_spread < _FLAT
+
     best = np.zeros(len(others), np.float32)
     for i, j in _VIEW_PAIRS:
-        product = (many[:, j] @ one[i]) / one.shape[1] - many_mean[:, j] * one_mean[i]
-        correlation = product / np.maximum(many_spread[:, j] * one_spread[i], 1e-6)
-        flat = (one_spread[i] < _FLAT) + (many_spread[:, j] < _FLAT).astype(np.int8)
-        same_colour = np.abs(many_mean[:, j] - one_mean[i]) < _FLAT_DIFFERENCE
-        correlation = np.where(flat > 0, (flat == 2) & same_colour, correlation)
-        close = np.abs(many[:, j] - one[i]).mean(axis=1) <= THUMBNAIL_DIFFERENCE
-        best = np.maximum(best, np.where(close, correlation, 0.0))
-    return best.astype(np.float32)
+        view = one[i]
+        other_views = many[j]
+        product = (other_views @ view) / view.size
+        covariance = product - many_mean[j] * one_mean[i]
+        spreads = many_spread[j] * one_spread[i]
+        correlation = covariance / np.maximum(spreads, 1e-6)
 
+        mean_difference = np.abs(many_mean[j] - one_mean[i])
+        same_colour = mean_difference < _FLAT_DIFFERENCE
+        either_flat = many_flat[j] | one_flat[i]
+        both_flat = many_flat[j] & one_flat[i]
+        correlation[either_flat] = 0
+        correlation[both_flat & same_colour] = 1
 
-def _directions(embeddings: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Unit vectors of the embeddings as they are, and with the mean direction of the set taken
-    away.
-
-    In a set where everything looks alike, plain cosines are all high; the centred ones still tell
-    copies apart.
-    """
-    raw = _unit(embeddings)
-    return raw, _unit(raw - raw.mean(axis=0))
+        difference = np.abs(other_views - view).mean(axis=1)
+        correlation[difference > THUMBNAIL_DIFFERENCE] = 0
+        best = np.maximum(best, correlation)
+    return best
 
 
 def _unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Scale vectors [n, d] to length 1."""
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
     return (vectors / np.maximum(lengths, 1e-12)).astype(np.float32)
-
-
-def _root(parent: list[int], node: int) -> int:
-    while parent[node] != node:
-        parent[node] = parent[parent[node]]
-        node = parent[node]
-    return node
-
-
-def _unite(parent: list[int], one: int, other: int) -> None:
-    parent[_root(parent, other)] = _root(parent, one)
