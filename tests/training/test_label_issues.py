@@ -1,4 +1,4 @@
-"""Suspected labels, outliers and strangers, on real photographs seen by the real network."""
+"""Label issues, outliers and strangers, on real photographs embedded by the real network."""
 
 import numpy as np
 import pytest
@@ -57,12 +57,13 @@ def drawn(seen: dict[str, np.ndarray], seed: int, held_out: int) -> tuple[Sample
     """38 mammals and 38 plants: those learned from, and so many of each held out."""
     random = np.random.default_rng(seed)
     chosen = [seen[name][random.permutation(len(seen[name]))[:38]] for name in NAMES]
-    parts = []
+    drawn_samples = []
     for start, end in ((held_out, 38), (0, held_out)):
         embeddings = np.concatenate([pictures[start:end] for pictures in chosen])
         labels = np.repeat(np.arange(2), end - start)
-        parts.append(Samples(embeddings, labels, np.arange(len(labels)) + 1000 * start, 2))
-    return parts[0], parts[1]
+        groups = np.arange(len(labels)) + 1000 * start
+        drawn_samples.append(Samples(embeddings, labels, groups, 2))
+    return drawn_samples[0], drawn_samples[1]
 
 
 def fitted(learned: Samples, seed: int) -> FittedHead:
@@ -109,7 +110,7 @@ def test_strangers_are_refused_and_few_of_the_classes_own_pictures(
     assert low <= 0.05 <= high
 
 
-def test_a_picture_has_no_vote_on_itself_nor_on_its_copies() -> None:
+def test_an_image_has_no_vote_on_itself_nor_on_its_near_duplicates() -> None:
     random = np.random.default_rng(0)
     embeddings = np.abs(random.normal(size=(40, 16))).astype(np.float32)
     embeddings[1] = embeddings[0]

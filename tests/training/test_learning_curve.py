@@ -107,7 +107,7 @@ def test_the_points_say_from_how_many_pictures_how_much_was_learned() -> None:
     )
 
 
-def test_classes_that_are_told_apart_at_once_need_no_more_pictures() -> None:
+def test_classes_that_are_distinguished_at_once_need_no_more_images() -> None:
     samples = samples_of(*clouds(300, 2, 2.0, 0))
     curve = learning_curve(samples, 0, fitting(samples), no_progress)
     assert curve is not None and curve["gain"] < 0.002
@@ -143,9 +143,9 @@ def test_every_share_contains_the_smaller_ones_and_has_the_classes_in_proportion
     samples = samples_of(embeddings, np.repeat([0, 1], [300, 100]))
     asked: list[np.ndarray] = []
 
-    def fit(places: np.ndarray) -> LinearHead:
-        asked.append(places)
-        return head_on(embeddings[places], samples.labels[places])
+    def fit(indices: np.ndarray) -> LinearHead:
+        asked.append(indices)
+        return head_on(embeddings[indices], samples.labels[indices])
 
     learning_curve(samples, 0, fit, no_progress)
     assert len(asked) == FOLDS * len(SHARES)
@@ -153,14 +153,12 @@ def test_every_share_contains_the_smaller_ones_and_has_the_classes_in_proportion
         shares = asked[start : start + len(SHARES)]
         assert all(set(small) < set(large) for small, large in pairwise(shares))
         assert all(
-            samples.labels[places].mean() == pytest.approx(0.25, abs=0.02) for places in shares
+            samples.labels[indices].mean() == pytest.approx(0.25, abs=0.02) for indices in shares
         )
 
 
 def test_no_head_is_tested_on_near_duplicates_of_what_it_learned() -> None:
-    """Four copies of each picture with labels of chance: only a head that knows a copy can be
-    right.
-    """
+    """Each image four times, labels drawn by lot: only a head that saw a duplicate can be right."""
     base, _ = clouds(100, 2, 0.0, 0)
     labels = np.repeat(np.random.default_rng(0).permutation(np.arange(100) % 2), 4)
     groups = np.repeat(np.arange(100), 4)

@@ -89,7 +89,8 @@ def wait_for(stream: IO[str] | None, stage: str, done: int) -> None:
     ],
 )
 def test_these_modules_load_neither_torch_nor_django(module: str, tmp_path: Path) -> None:
-    code = f"import sys, {module}; print([m for m in ('torch', 'django', 'sklearn', 'onnx') if m in sys.modules])"
+    heavy = ("torch", "django", "sklearn", "onnx")
+    code = f"import sys, {module}; print([name for name in {heavy} if name in sys.modules])"
     assert run("-c", code, home=tmp_path).stdout.strip() == "[]"
 
 
@@ -231,12 +232,12 @@ def test_predict_reads_run_folders_model_folders_and_zips_and_files_folders_and_
     Image.open(picture).save(folder / "one.png")
     (folder / "two.jpg").write_bytes(picture.read_bytes())
     answers = []
-    for model, place in (
+    for model, location in (
         (trained_run, picture),
         (trained_run / "model", folder),
         (tmp_path / "model.zip", f"{server.url}/a%20picture"),
     ):
-        ended = run("-m", "training", "predict", model, place, "--json", home=tmp_path)
+        ended = run("-m", "training", "predict", model, location, "--json", home=tmp_path)
         assert ended.returncode == 0, ended.stderr
         answers += [json.loads(line) for line in ended.stdout.splitlines()]
     assert len(answers) == 4
@@ -284,7 +285,7 @@ def damaged_zip(path: Path, content: bytes = b"a" * 999) -> Path:
 
 
 def junk_models(folder: Path) -> dict[str, Path]:
-    """Places that hold no model, by what is wrong with them."""
+    """Paths that hold no model, by what is wrong with them."""
     import onnx
 
     for name, data in (("junk", b"junk" * 99), ("empty", b"")):
@@ -319,8 +320,8 @@ def test_predict_says_in_one_line_what_is_wrong_with_a_model(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    for words, place in junk_models(tmp_path).items():
-        assert main(["predict", str(place), "a.jpg"]) == 1
+    for words, model in junk_models(tmp_path).items():
+        assert main(["predict", str(model), "a.jpg"]) == 1
         (line,) = capfd.readouterr().err.splitlines()
         assert words in line, line
 
@@ -357,9 +358,9 @@ def test_the_torch_path_answers_as_the_onnx_file_does(trained_run: Path) -> None
 
 def test_an_address_that_is_none_is_named_and_not_fatal() -> None:
     for address in ("http://127.0.0.1:1/a b", "http://[", "https://127.0.0.1:none/"):
-        (place,) = find_images([address])
-        picture, reason = load_image(place)
-        assert place == address and picture is None and reason.startswith("cannot be read")
+        (location,) = find_images([address])
+        image, reason = load_image(location)
+        assert location == address and image is None and reason.startswith("cannot be read")
 
 
 def test_an_image_behind_a_url_is_read_up_to_30_megabytes(
@@ -425,8 +426,8 @@ def test_answers_are_explained_with_a_map_and_the_nearest_training_pictures(
     rows = read_manifest(trained_run)
     learned = next(row for row in rows if row.split == "train" and row.class_id == "c002")
     (tmp_path / "other").mkdir()
-    for place in ("picture.jpg", "other/picture.jpg"):
-        shutil.copyfile(trained_run / learned.file, tmp_path / place)
+    for file in ("picture.jpg", "other/picture.jpg"):
+        shutil.copyfile(trained_run / learned.file, tmp_path / file)
     arguments = ["picture.jpg", "other", "--explain", "maps"]
     assert main(["predict", str(trained_run), *arguments, "--json"]) == 0
     answers = [json.loads(line) for line in capfd.readouterr().out.splitlines()]
@@ -493,7 +494,7 @@ def test_square_brackets_in_names_are_no_markup(
     assert "[b]a" in shown and "[/x]" in shown and "[red]" in "".join(shown.split())
 
 
-def test_an_out_folder_that_cannot_be_written_is_told_in_one_line(
+def test_an_out_folder_that_cannot_be_written_is_named_in_one_line(
     photographs: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "file").write_text("in the way")
@@ -514,7 +515,7 @@ def test_an_out_folder_that_cannot_be_written_is_told_in_one_line(
 
 
 @pytest.mark.parametrize("name", ["config.json", "manifest.jsonl", "progress.jsonl", "result.json"])
-def test_a_run_folder_that_cannot_be_read_or_written_is_told_in_one_line(
+def test_a_run_folder_that_cannot_be_read_or_written_is_named_in_one_line(
     untrained_run: Path, tmp_path: Path, name: str
 ) -> None:
     (untrained_run / name).unlink(missing_ok=True)
@@ -526,7 +527,7 @@ def test_a_run_folder_that_cannot_be_read_or_written_is_told_in_one_line(
         assert read(untrained_run / "result.json")["ok"] is False
 
 
-def test_a_finished_run_without_sensible_metrics_is_told_in_one_line(tmp_path: Path) -> None:
+def test_a_finished_run_without_sensible_metrics_is_named_in_one_line(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     folder.mkdir()
     (folder / "config.json").write_text('{"classes": []}')
@@ -593,12 +594,12 @@ def test_pictures_are_scaled_as_flag_or_environment_say(tmp_path: Path) -> None:
         "none",
         "--out",
     )
-    for out, flags, said, width in (
+    for out, flags, setting, width in (
         ("default", [], "", 400),
         ("environment", [], "200", 200),
         ("flag", ["--max-side", "100"], "200", 100),
     ):
-        ended = run(*command, out, *flags, home=tmp_path, PICAISSO_MAX_SIDE=said)
+        ended = run(*command, out, *flags, home=tmp_path, PICAISSO_MAX_SIDE=setting)
         assert ended.returncode == 1 and "“none” is not a backbone" in ended.stderr
         assert {
             Image.open(tmp_path / out / row.file).width for row in read_manifest(tmp_path / out)
@@ -606,7 +607,7 @@ def test_pictures_are_scaled_as_flag_or_environment_say(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said", "words"),
+    ("arguments", "setting", "words"),
     [
         (
             ["--images", "in", "--out", "run", "--max-side", "63"],
@@ -627,7 +628,7 @@ def test_pictures_are_scaled_as_flag_or_environment_say(tmp_path: Path) -> None:
     ],
 )
 def test_a_longer_side_without_sense_is_wrong_usage(
-    arguments: list[str], said: str, words: str, tmp_path: Path
+    arguments: list[str], setting: str, words: str, tmp_path: Path
 ) -> None:
-    ended = run("-m", "training", "fit", *arguments, home=tmp_path, PICAISSO_MAX_SIDE=said)
+    ended = run("-m", "training", "fit", *arguments, home=tmp_path, PICAISSO_MAX_SIDE=setting)
     assert ended.returncode == 2 and words in ended.stderr.splitlines()[-1]

@@ -1,5 +1,6 @@
 import dataclasses
 import hashlib
+import io
 import json
 import shutil
 from collections import Counter
@@ -16,10 +17,11 @@ from PIL import Image
 
 from tests.training.conftest import LoopbackServer, on_white, stamps
 from training.fitting.linear_head import C_VALUES
+from training.metrics import Metrics
 from training.networks.classifier import ClassifierNetwork, from_exported, read_state_dict
 from training.phrases import percent, verdict
 from training.predict import open_model
-from training.progress import Stopped
+from training.progress import Stopped, no_progress
 from training.run import fit
 from training.run_folder import (
     STAGES,
@@ -31,12 +33,38 @@ from training.run_folder import (
 )
 
 CONTRACT = {
-    "accuracy", "interval", "balanced_accuracy", "macro_f1", "per_class", "confusion", "majority_baseline",
-    "better_than_chance", "ece_before", "ece_after", "temperature", "reject_threshold", "split",
-    "near_duplicate_leaks", "label_issues", "seconds", "device", "backbone", "weights", "seed", "delivered", "choice",
-    "head", "network", "by_source", "shortcuts", "shortcut_warning", "learning_curve", "curation", "unknown",
+    "accuracy",
+    "interval",
+    "balanced_accuracy",
+    "macro_f1",
+    "per_class",
+    "confusion",
+    "majority_baseline",
+    "better_than_chance",
+    "ece_before",
+    "ece_after",
+    "temperature",
+    "reject_threshold",
+    "split",
+    "near_duplicate_leaks",
+    "label_issues",
+    "seconds",
+    "device",
+    "backbone",
+    "weights",
+    "seed",
+    "delivered",
+    "choice",
+    "head",
+    "network",
+    "by_source",
+    "shortcuts",
+    "shortcut_warning",
+    "learning_curve",
+    "curation",
+    "unknown",
     "arithmetic",
-}  # fmt: skip
+}
 
 
 def read(path: Path) -> Any:
@@ -59,9 +87,10 @@ def network_of(folder: Path, name: str = "model.safetensors") -> ClassifierNetwo
     )
 
 
-def test_two_kinds_of_photographs_are_told_apart(trained_run: Path) -> None:
+def test_two_kinds_of_photographs_are_distinguished(trained_run: Path) -> None:
     metrics = read(trained_run / "metrics.json")
     assert set(metrics) >= CONTRACT
+    assert set(metrics) == Metrics.__required_keys__
     assert metrics["split"] == {"train": 52, "val": 12, "test": 12}
     assert metrics["interval"][0] > metrics["majority_baseline"] == 0.5
     assert metrics["better_than_chance"] is True
@@ -81,9 +110,9 @@ def test_two_kinds_of_photographs_are_told_apart(trained_run: Path) -> None:
 def test_the_split_is_frozen_in_the_manifest(trained_run: Path) -> None:
     rows = read_manifest(trained_run)
     assert Counter((row.class_id, row.split) for row in rows) == {
-        (label, part): n
+        (label, split): count
         for label in ("c001", "c002")
-        for part, n in (("train", 26), ("val", 6), ("test", 6))
+        for split, count in (("train", 26), ("val", 6), ("test", 6))
     }
     assert all(row.group is not None for row in rows)
 
@@ -116,10 +145,21 @@ def test_the_model_folder_is_whole_and_its_checksums_hold(trained_run: Path) -> 
     folder = trained_run / "model"
     names = {path.name for path in folder.iterdir()}
     assert names == {
-        "model.safetensors", "model.pth", "model.onnx", "classes.json", "config.json", "metrics.json", "predict.py",
-        "requirements.txt", "README.md", "reference_predictions.json", "SHA256SUMS", "report.html", "try.html",
+        "model.safetensors",
+        "model.pth",
+        "model.onnx",
+        "classes.json",
+        "config.json",
+        "metrics.json",
+        "predict.py",
+        "requirements.txt",
+        "README.md",
+        "reference_predictions.json",
+        "SHA256SUMS",
+        "report.html",
+        "try.html",
         "novelty.safetensors",
-    }  # fmt: skip
+    }
     sums = dict(line.split("  ")[::-1] for line in (folder / "SHA256SUMS").read_text().splitlines())
     assert set(sums) == names - {"SHA256SUMS"}
     for name, digest in sums.items():
@@ -139,7 +179,7 @@ def test_no_path_of_this_machine_is_delivered(trained_run: Path) -> None:
             )
 
 
-def test_the_card_tells_the_figures_and_how_to_load_the_model(trained_run: Path) -> None:
+def test_the_card_states_the_figures_and_how_to_load_the_model(trained_run: Path) -> None:
     import yaml
 
     card = (trained_run / "model" / "README.md").read_text()
@@ -226,7 +266,7 @@ def test_the_delivered_model_gets_the_measured_accuracy_on_the_test_pictures(
     assert hits / len(test) == read(trained_run / "metrics.json")["accuracy"]
 
 
-def test_every_picture_is_ranked_by_suspicion_and_suspects_have_reasons(trained_run: Path) -> None:
+def test_every_image_is_ranked_by_its_score_and_suspects_have_reasons(trained_run: Path) -> None:
     ranked = [
         json.loads(line) for line in (trained_run / "suspects.jsonl").read_text().splitlines()
     ]
@@ -323,11 +363,10 @@ def test_an_entry_damaged_anywhere_counts_as_not_cached(
     (whole,) = (trained_run / "checkpoints" / "features").glob(f"*/{row.sha256[:32]}.npz")
     data = whole.read_bytes()
     assert _cached(whole.parent, [row]) is not None
-    for place in (*range(start, start + 40), *range(len(data) - start - 40, len(data) - start)):
-        for damaged in (
-            data[:place],
-            data[:place] + bytes([data[place] ^ 0xFF]) + data[place + 1 :],
-        ):
+    from_end = len(data) - start
+    for offset in (*range(start, start + 40), *range(from_end - 40, from_end)):
+        flipped = data[:offset] + bytes([data[offset] ^ 0xFF]) + data[offset + 1 :]
+        for damaged in (data[:offset], flipped):
             (tmp_path / whole.name).write_bytes(damaged)
             known = _cached(tmp_path, [row])
             assert known is None or np.array_equal(
@@ -350,8 +389,11 @@ def test_the_seconds_of_attempts_that_were_killed_are_added(hurried_run: Path) -
     assert read(hurried_run / "result.json")["seconds"] == seconds
 
 
-def test_a_spent_time_budget_ends_the_search_and_is_told(hurried_run: Path) -> None:
-    notice = "The time budget of 1e-06 seconds ended the search for the best regularisation after 1 of 6 values."
+def test_a_spent_time_budget_ends_the_search_with_a_notice(hurried_run: Path) -> None:
+    notice = (
+        "The time budget of 1e-06 seconds ended the search for the best regularisation "
+        "after 1 of 6 values."
+    )
     assert read(hurried_run / "result.json")["notices"] == [notice]
     metrics = read(hurried_run / "metrics.json")
     assert metrics["regularisation"] == C_VALUES[0] and metrics["notices"] == [notice]
@@ -373,10 +415,10 @@ def test_a_stopped_run_keeps_the_seconds_that_it_took(untrained_run: Path) -> No
     assert kept["features"] > 50
 
 
-def test_planted_copies_of_pictures_stay_in_their_part(
+def test_planted_near_duplicates_stay_in_the_split_of_their_original(
     untrained_run: Path, trained_run: Path
 ) -> None:
-    """Only up to the split: features and groups are what is looked at."""
+    """Only up to the split: features and groups are what is tested."""
     from training.images.split import assign_groups, count_leaks, find_near_duplicates, split_rows
     from training.networks.backbones import BACKBONES, load_backbone
     from training.networks.embeddings import FeatureExtractor
@@ -389,12 +431,15 @@ def test_planted_copies_of_pictures_stay_in_their_part(
     for row in rows[::4]:
         picture = Image.open(untrained_run / row.file)
         width, height = picture.size
-        copy = picture.crop((width // 25, height // 25, width - width // 25, height - height // 25))
-        copy.save(untrained_run / "images" / "copy.jpg", quality=70)
-        data = (untrained_run / "images" / "copy.jpg").read_bytes()
+        left = width // 25
+        top = height // 25
+        cropped = picture.crop((left, top, width - left, height - top))
+        buffer = io.BytesIO()
+        cropped.save(buffer, "JPEG", quality=70)
+        data = buffer.getvalue()
         digest = hashlib.sha256(data).hexdigest()
         file = f"images/{digest[:16]}.jpg"
-        (untrained_run / "images" / "copy.jpg").rename(untrained_run / file)
+        (untrained_run / file).write_bytes(data)
         rows.append(ImageRow(file, row.class_id, digest))
         planted[file] = row.file
     loaded = load_backbone(
@@ -402,14 +447,12 @@ def test_planted_copies_of_pictures_stay_in_their_part(
     )
     network = ClassifierNetwork(loaded.backbone, loaded.network, 2)
     extractor = FeatureExtractor(network, FP32, untrained_run, untrained_run / "cache")
-    features = extractor.extract(rows, lambda done, total: None)
+    features = extractor.extract(rows, no_progress)
     duplicates = find_near_duplicates(features.rows, features.fingerprints, features.embeddings)
     split = split_rows(read_config(untrained_run), assign_groups(rows, duplicates))
-    parts = {row.file: row.split for row in split}
-    assert (
-        sum(parts[copy] == parts[original] for copy, original in planted.items())
-        >= len(planted) - 1
-    )
+    split_of = {row.file: row.split for row in split}
+    together = [split_of[copy] == split_of[original] for copy, original in planted.items()]
+    assert sum(together) >= len(planted) - 1
     assert len(duplicates.pairs) >= len(planted) - 1
     assert count_leaks(split, duplicates) == 0
     torn = [
@@ -476,7 +519,7 @@ def test_what_cannot_be_done_is_refused_at_the_start(
     )
 
 
-def test_an_unexpected_failure_is_told_neutrally_and_may_be_repeated(untrained_run: Path) -> None:
+def test_an_unexpected_failure_is_shown_neutrally_and_may_be_repeated(untrained_run: Path) -> None:
     note = untrained_run / "checkpoints" / "backbone.json"
     note.parent.mkdir()
     note.write_text('{"wanted": ["efficientnet_lite0", "pretrained"]}')
@@ -485,7 +528,7 @@ def test_an_unexpected_failure_is_told_neutrally_and_may_be_repeated(untrained_r
     assert "unexpectedly" in result["error"]["reason"] and "used" not in result["error"]["reason"]
 
 
-def test_what_the_disk_refuses_is_told_without_the_places_of_this_machine(
+def test_what_the_disk_refuses_is_shown_without_the_paths_of_this_machine(
     untrained_run: Path,
 ) -> None:
     (untrained_run / "checkpoints").write_text("a file where a folder must be")

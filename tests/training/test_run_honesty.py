@@ -1,6 +1,4 @@
-"""What the figures are worth: pictures of nothing must not look learned, and small classes must not
-vanish.
-"""
+"""Whether the figures can be trusted: noise must not look learned, and small classes must count."""
 
 import json
 from pathlib import Path
@@ -47,7 +45,7 @@ def noise(count: int, seed: int = 0) -> list[Image.Image]:
 
 @pytest.fixture(scope="module")
 def noise_embeddings() -> tuple[np.ndarray, list[int]]:
-    """Embeddings of the noise by the bundled network, and their groups of near copies."""
+    """Embeddings of the noise by the bundled network, and their groups of near-duplicates."""
     loaded = load_backbone(
         BACKBONES["efficientnet_lite0"], "pretrained", WeightSources(None, Path(), "")
     )
@@ -65,8 +63,8 @@ def figures_on_noise(embeddings: np.ndarray, groups: list[int], seed: int) -> di
     labels = np.random.default_rng(seed).permutation(np.arange(len(embeddings)) % 2)
     config = RunConfig(classes=(ClassLabel("c001", "this"), ClassLabel("c002", "that")), seed=seed)
     rows = [
-        ImageRow(f"images/{place}.jpg", config.classes[label].id, f"{place:064x}", group=group)
-        for place, (label, group) in enumerate(zip(labels, groups, strict=True))
+        ImageRow(f"images/{index}.jpg", config.classes[label].id, f"{index:064x}", group=group)
+        for index, (label, group) in enumerate(zip(labels, groups, strict=True))
     ]
     splits = np.array([row.split or "" for row in split_rows(config, rows)])
     samples = Samples(embeddings, labels, np.array(groups), classes=2)
@@ -76,7 +74,7 @@ def figures_on_noise(embeddings: np.ndarray, groups: list[int], seed: int) -> di
     return classification_metrics(logits, labels[test], ["this", "that"], fitted.temperature)
 
 
-def test_two_classes_of_noise_are_not_told_apart(
+def test_two_classes_of_noise_are_not_distinguished(
     noise_embeddings: tuple[np.ndarray, list[int]],
 ) -> None:
     tested = [figures_on_noise(*noise_embeddings, seed) for seed in range(SEEDS)]

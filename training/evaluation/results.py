@@ -76,7 +76,7 @@ class Results:
         return self.indices("train")
 
     def learned_images(self) -> list[LearnedImage]:
-        """Return the images that the delivered model learned from, as `learned_indices` has them."""
+        """Return the images that the delivered model learned from, by `learned_indices`."""
         names = list(self.metrics["per_class"])
         images = []
         for index in self.learned_indices():

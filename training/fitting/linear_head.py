@@ -1,4 +1,4 @@
-"""The linear head: logistic regression on embeddings, with C and temperature by cross-validation."""
+"""The linear head: logistic regression on embeddings; C and temperature by cross-validation."""
 
 from __future__ import annotations
 

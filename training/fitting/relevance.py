@@ -1,4 +1,4 @@
-"""Which images belong to the classes: novelty out-of-fold, the threshold of "none of these", outliers."""
+"""Which images belong to the classes: out-of-fold novelty, its threshold, and outliers."""
 
 from __future__ import annotations
 

@@ -249,7 +249,7 @@ def choose_candidate(
 def choose(
     head: CandidateMetrics, network: CandidateMetrics, val_images: int
 ) -> tuple[Literal["head", "network"], str]:
-    """Return which of two candidates is delivered, and the sentence why; test results are unused."""
+    """Return which candidate is delivered, and the sentence why; test results are not used."""
     if val_images < CHOICE_MINIMUM:
         few = f"{val_images} validation pictures are too few (fewer than {CHOICE_MINIMUM})"
         return (
