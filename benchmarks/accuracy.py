@@ -1,16 +1,16 @@
-"""How accurate the linear head is beside plain scikit-learn, and how well it stands wrong labels.
+"""How accurate the linear head is beside plain scikit-learn, and how well it bears wrong labels.
 
 Three pairs of photograph sets, features by efficientnet_lite0 with its trained weights, ten seeds,
-each with a split of its own that keeps near copies together. The reference is
+each with a split of its own that keeps near-duplicates together. The reference is
 ``LogisticRegression(max_iter=2000)`` as it comes, on the same features and split. Figures are
-balanced accuracies on the test part, in percent, as means over the seeds; `se` is the standard
-error of the mean of the paired differences.
+balanced accuracies on test, in percent, as means over the seeds; `se` is the standard error of the
+mean of the paired differences.
 
-Then 20 % of the labels of train and val are swapped. ``AUROC`` is how well the ranking by suspicion
-finds them; ``lost`` the accuracy that they cost, ``returned`` the share of it that comes back when
-the first 30 % of the ranking are looked at and corrected (here by the true labels), ``weighting``
-what letting suspects count less on its own does where cross-validation advises it, with the swapped
-labels and, in the column before, with the right ones.
+Then 20 % of the labels of train and val are swapped. ``AUROC`` is how well the ranking by
+label-issue score finds them; ``lost`` the accuracy that they cost, ``returned`` the share of it
+that comes back when the first 30 % of the ranking are checked and corrected (here by the true
+labels), ``weighting`` what letting suspects count less on its own does where cross-validation
+advises it, with the swapped labels and, in the column before, with the right ones.
 """
 
 import argparse
@@ -29,7 +29,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
 from benchmarks.photographs import PAIRS, photographs
-from training.duplicates import fingerprint, group_by_pairs, near_duplicate_pairs
+from training.duplicates import fingerprint
 from training.fitting.label_issues import (
     SampleWeighting,
     choose_weighting,
@@ -38,7 +38,12 @@ from training.fitting.label_issues import (
 )
 from training.fitting.linear_head import FittedHead, LinearHead, Samples, fit_head
 from training.images.decode import read_image
-from training.images.split import split_rows
+from training.images.split import (
+    assign_groups,
+    find_near_duplicates,
+    indices_in,
+    split_rows,
+)
 from training.metrics import Floats, Labels, balanced_accuracy
 from training.networks.backbones import BACKBONES, load_backbone
 from training.networks.classifier import ClassifierNetwork
@@ -49,13 +54,14 @@ from training.run_folder import ClassLabel, ImageRow, RunConfig
 
 SWAPPED = 0.2  # share of the learned labels
 CHECKED = 0.3  # share of the ranking that is corrected
-WANTED_AUROC, WANTED_RETURN = 0.95, 0.5
+WANTED_AUROC = 0.95
+WANTED_RETURN = 0.5
 _BATCH = 16
 
 
 @dataclass(frozen=True)
 class Photographs:
-    """The pictures of two classes, as a run would know them."""
+    """The images of two classes, as a run would know them."""
 
     names: str
     config: RunConfig
@@ -65,7 +71,7 @@ class Photographs:
 
 @dataclass(frozen=True)
 class Scores:
-    """One seed. All but the AUROC are balanced accuracies on its test part."""
+    """One seed. All but the AUROC are balanced accuracies on its test images."""
 
     ours: float
     reference: float
@@ -78,7 +84,7 @@ class Scores:
 
 @dataclass(frozen=True)
 class Trial:
-    """One split of the pictures: what is learned from, and what is tested on."""
+    """One split of the images: those learned from, and those tested on."""
 
     learned: Samples
     in_train: NDArray[np.bool_]
@@ -127,7 +133,8 @@ class Trial:
         noisy = self.fit(labels)
         pred_probs, noisy_weighting = self.weighting(labels, noisy.c)
         ranking = label_issue_scores(pred_probs, labels)
-        checked = np.argsort(-ranking, kind="stable")[: round(CHECKED * len(labels))]
+        order = np.argsort(-ranking, kind="stable")
+        checked = order[: round(CHECKED * len(labels))]
         corrected = labels.copy()
         corrected[checked] = truth[checked]
         return Scores(
@@ -141,58 +148,61 @@ class Trial:
         )
 
 
-def known(classes: Mapping[str, Sequence[str]], network: ClassifierNetwork) -> Photographs:
-    """Features, near-copy groups and manifest rows of the photographs of these classes."""
-    ids = {f"c{number:03d}": name for number, name in enumerate(classes, 1)}
-    found = [
-        (class_id, path) for class_id, name in ids.items() for path in photographs(classes[name])
-    ]
-    pictures = [read_image(path) for _, path in found]
-    batches = [pictures[at : at + _BATCH] for at in range(0, len(pictures), _BATCH)]
-    embeddings = np.concatenate([embed_images(network, batch) for batch in batches])
-    pairs = near_duplicate_pairs([fingerprint(picture) for picture in pictures], embeddings)
-    groups = group_by_pairs(len(pictures), list(pairs))
-    rows = [
-        ImageRow(str(path), class_id, hashlib.sha256(path.read_bytes()).hexdigest(), group=group)
-        for (class_id, path), group in zip(found, groups, strict=True)
-    ]
-    labels = np.array([list(ids).index(class_id) for class_id, _ in found])
-    config = RunConfig(classes=tuple(ClassLabel(class_id, name) for class_id, name in ids.items()))
-    samples = Samples(embeddings, labels, np.array(groups), len(ids))
+def described(classes: Mapping[str, Sequence[str]], network: ClassifierNetwork) -> Photographs:
+    """Return features, near-duplicate groups and manifest rows of the photographs of classes."""
+    class_labels = []
+    labels = []
+    rows = []
+    for number, (name, folders) in enumerate(classes.items()):
+        label = ClassLabel(f"c{number + 1:03d}", name)
+        class_labels.append(label)
+        for path in photographs(folders):
+            labels.append(number)
+            sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+            rows.append(ImageRow(str(path), label.id, sha256))
+    images = [read_image(Path(row.file)) for row in rows]
+    batches = []
+    for start in range(0, len(images), _BATCH):
+        batches.append(embed_images(network, images[start : start + _BATCH]))
+    embeddings = np.concatenate(batches)
+    fingerprints = [fingerprint(image) for image in images]
+    duplicates = find_near_duplicates(range(len(images)), fingerprints, embeddings)
+    rows = assign_groups(rows, duplicates)
+    groups = np.array([row.group for row in rows])
+    samples = Samples(embeddings, np.array(labels), groups, len(classes))
+    config = RunConfig(classes=tuple(class_labels))
     return Photographs(" / ".join(classes), config, rows, samples)
 
 
 def trial(photos: Photographs, seed: int) -> Trial:
-    """The split of this seed."""
-    parts = np.array(
-        [row.split or "" for row in split_rows(replace(photos.config, seed=seed), photos.rows)]
-    )
-    learned = np.flatnonzero((parts == "train") | (parts == "val"))
-    test = photos.samples.take(np.flatnonzero(parts == "test"))
-    return Trial(photos.samples.take(learned), parts[learned] == "train", test, seed)
+    """Split the photographs with this seed."""
+    rows = split_rows(replace(photos.config, seed=seed), photos.rows)
+    learned = indices_in(rows, ("train", "val"))
+    train = indices_in(rows, ("train",))
+    test = indices_in(rows, ("test",))
+    samples = photos.samples
+    return Trial(samples.take(learned), np.isin(learned, train), samples.take(test), seed)
 
 
 def network() -> ClassifierNetwork:
-    """The bundled backbone with its trained weights."""
-    loaded = load_backbone(
-        BACKBONES["efficientnet_lite0"], "pretrained", WeightSources(None, Path(), "")
-    )
+    """Return the bundled backbone with its trained weights."""
+    sources = WeightSources(None, Path(), "")
+    loaded = load_backbone(BACKBONES["efficientnet_lite0"], "pretrained", sources)
     return ClassifierNetwork(loaded.backbone, loaded.network, 2)
 
 
 def measured(seeds: int) -> Iterator[tuple[Photographs, list[Scores]]]:
-    """Each pair of sets with the scores of its seeds."""
+    """Yield each pair of sets with the scores of its seeds."""
     bundled = network()
+    console = Console(stderr=True)
     for classes in PAIRS:
-        photos = known(classes, bundled)
-        runs = track(
-            range(seeds), description=photos.names, console=Console(stderr=True), transient=True
-        )
-        yield photos, [trial(photos, seed).scores() for seed in runs]
+        photos = described(classes, bundled)
+        tracked = track(range(seeds), photos.names, console=console, transient=True)
+        yield photos, [trial(photos, seed).scores() for seed in tracked]
 
 
 def table(results: Sequence[tuple[Photographs, list[Scores]]], seeds: int) -> Table:
-    """The one table."""
+    """Return the one table."""
     result = Table(title=f"balanced accuracy on test in %, means of {seeds} seeds")
     result.add_column("", no_wrap=True)
     headings = (
@@ -217,10 +227,9 @@ def table(results: Sequence[tuple[Photographs, list[Scores]]], seeds: int) -> Ta
 
 
 def _cells(scores: Sequence[Scores]) -> tuple[str, ...]:
-    columns = {
-        field.name: np.array([getattr(one, field.name) for one in scores])
-        for field in fields(Scores)
-    }
+    columns = {}
+    for field in fields(Scores):
+        columns[field.name] = np.array([getattr(one, field.name) for one in scores])
     lost = columns["ours"] - columns["noisy"]
     back = columns["corrected"] - columns["noisy"]
     return (
@@ -236,9 +245,9 @@ def _cells(scores: Sequence[Scores]) -> tuple[str, ...]:
 
 
 def _with_error(differences: NDArray[np.float64]) -> str:
-    error = (
-        differences.std(ddof=1) / math.sqrt(len(differences)) if len(differences) > 1 else math.nan
-    )
+    error = math.nan
+    if len(differences) > 1:
+        error = differences.std(ddof=1) / math.sqrt(len(differences))
     return f"{100 * differences.mean():+.1f}, {100 * error:.1f}"
 
 

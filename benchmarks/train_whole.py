@@ -2,7 +2,7 @@
 fastai's.
 
 Both get the same 204 JPEG, of which 143 or so are learned from. Ours is the ordinary command
-``python -m training fit --images``: near copies grouped, a linear head searched and calibrated,
+``python -m training fit --images``: near-duplicates grouped, a linear head searched and calibrated,
 tested, explained, exported and compared. fastai's is a script of its own API,
 ``vision_learner(resnet50).fine_tune(3)``: one epoch of its head, three of everything, nothing
 exported. Neither has the network's weights to download, so both start from random ones, which takes
@@ -114,7 +114,8 @@ def theirs(images: Path, packages: Path) -> Process:
 
 def timed(command: Sequence[str], environment: Mapping[str, str]) -> Process:
     """Run a process to its end; ends the program with its errors where it fails."""
-    started, before = time.monotonic(), _children_seconds()
+    started = time.monotonic()
+    before = _children_seconds()
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     if done.returncode:
         sys.exit(f"{' '.join(command[:4])} failed:\n{done.stderr[-3000:]}")
@@ -184,7 +185,8 @@ def table(first: Ours, runs: Sequence[Ours], peer: Sequence[Process]) -> Table:
 
 
 def _cells(processes: Sequence[Process], peer: Sequence[Process], wanted: str) -> tuple[str, ...]:
-    whole, processor = [one.whole for one in processes], [one.processor for one in processes]
+    whole = [one.whole for one in processes]
+    processor = [one.processor for one in processes]
     return (
         *_spread(whole),
         _ratio([one.whole for one in peer], whole),
