@@ -35,18 +35,18 @@ def stamps(*folders: str) -> list[Path]:
 
 @pytest.fixture(scope="session")
 def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the classes mammal and plant, 38 PNG pictures with transparency in each."""
+    """A folder with the classes mammal and plant, 38 PNG images with transparency in each."""
     folder = tmp_path_factory.mktemp("photographs")
-    for name, place in (("mammal", "animals/mammals"), ("plant", "plants")):
+    for name, kind in (("mammal", "animals/mammals"), ("plant", "plants")):
         (folder / name).mkdir()
-        for path in stamps(place)[:PER_CLASS]:
+        for path in stamps(kind)[:PER_CLASS]:
             shutil.copyfile(path, folder / name / f"{path.parent.name}-{path.name}")
     return folder
 
 
 @pytest.fixture(scope="session")
 def imported_run(photographs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run folder of those pictures that nothing has been trained in."""
+    """A run folder of those images that nothing has been trained in."""
     from training.images.folder import import_folder
     from training.run_folder import RunConfig, write_config, write_manifest
 

@@ -1,3 +1,5 @@
+"""Near-duplicates: fingerprints, the index, pairs and groups."""
+
 import io
 from collections.abc import Callable
 
@@ -21,7 +23,7 @@ from training.duplicates import (
 
 
 def scene(seed: int, width: int = 320, height: int = 240) -> Image.Image:
-    """A picture with structure at several scales, different for every seed."""
+    """An image with structure at several scales, different for every seed."""
     random = np.random.default_rng(seed)
     coarse = Image.fromarray(random.integers(0, 256, (6, 8, 3), dtype=np.uint8)).resize(
         (width, height)
@@ -36,21 +38,21 @@ def scene(seed: int, width: int = 320, height: int = 240) -> Image.Image:
     return coarse
 
 
-def recompressed(picture: Image.Image) -> Image.Image:
+def recompressed(image: Image.Image) -> Image.Image:
     stream = io.BytesIO()
-    picture.save(stream, "JPEG", quality=25)
+    image.save(stream, "JPEG", quality=25)
     return Image.open(stream).convert("RGB")
 
 
-def captioned(picture: Image.Image) -> Image.Image:
-    copy = picture.copy()
+def captioned(image: Image.Image) -> Image.Image:
+    copy = image.copy()
     ImageDraw.Draw(copy).rectangle(
         (0, int(copy.height * 0.88), copy.width, copy.height), fill=(20, 20, 20)
     )
     return copy
 
 
-COPIES: dict[str, Callable[[Image.Image], Image.Image]] = {
+EDITS: dict[str, Callable[[Image.Image], Image.Image]] = {
     "half size": lambda p: p.resize((p.width // 2, p.height // 2)),
     "stretched": lambda p: p.resize((p.width, p.height * 3 // 4)),
     "recompressed": recompressed,
@@ -60,24 +62,24 @@ COPIES: dict[str, Callable[[Image.Image], Image.Image]] = {
 
 
 def test_the_hash_agrees_with_image_hash() -> None:
-    pictures = [scene(seed) for seed in range(20)] + [
+    images = [scene(seed) for seed in range(20)] + [
         on_white(path) for path in stamps("vehicles")[:20]
     ]
-    assert [difference_hash(p) for p in pictures] == [
-        int(str(imagehash.dhash(p)), 16) for p in pictures
+    assert [difference_hash(p) for p in images] == [
+        int(str(imagehash.dhash(p)), 16) for p in images
     ]
 
 
-@pytest.mark.parametrize("name", COPIES)
-def test_a_copy_is_found_under_the_key_of_its_original(name: str) -> None:
+@pytest.mark.parametrize("name", EDITS)
+def test_a_near_duplicate_is_found_under_the_key_of_its_original(name: str) -> None:
     index = DuplicateIndex()
     for seed in range(30):
         index.add(f"picture {seed}", fingerprint(scene(seed)))
-    found = [index.find(fingerprint(COPIES[name](scene(seed)))) for seed in range(30)]
+    found = [index.find(fingerprint(EDITS[name](scene(seed)))) for seed in range(30)]
     assert found == [f"picture {seed}" for seed in range(30)]
 
 
-def test_different_pictures_are_no_copies() -> None:
+def test_different_images_are_no_duplicates() -> None:
     assert not list(near_duplicate_pairs([fingerprint(scene(seed)) for seed in range(100)]))
 
 
@@ -118,17 +120,17 @@ DIFFERENT = (
 )
 
 
-def test_copies_of_cut_outs_on_white_are_found() -> None:
-    pictures = [on_white(path) for path in stamps("animals/mammals")[:30]]
+def test_duplicates_of_cut_outs_on_white_are_found() -> None:
+    images = [on_white(path) for path in stamps("animals/mammals")[:30]]
     index = DuplicateIndex()
-    for number, picture in enumerate(pictures):
-        index.add(str(number), fingerprint(picture))
+    for number, image in enumerate(images):
+        index.add(str(number), fingerprint(image))
     for name in ("half size", "recompressed", "mirrored"):
-        found = [index.find(fingerprint(COPIES[name](picture))) for picture in pictures]
+        found = [index.find(fingerprint(EDITS[name](image))) for image in images]
         assert found == [str(number) for number in range(30)], name
 
 
-def test_plain_pictures_are_copies_only_when_their_colours_agree() -> None:
+def test_plain_images_are_duplicates_only_when_their_colours_agree() -> None:
     index = DuplicateIndex()
     index.add("red", fingerprint(Image.new("RGB", (50, 40), (200, 0, 0))))
     assert index.find(fingerprint(Image.new("RGB", (80, 80), (202, 1, 0)))) == "red"
@@ -142,7 +144,7 @@ def test_thumbnails_that_another_version_kept_are_refused() -> None:
         Fingerprint(known.hash, known.mirror_hash, known.thumbnails[:-768])
 
 
-def test_a_discarded_picture_is_not_found_and_the_others_still_are() -> None:
+def test_a_discarded_image_is_not_found_and_the_others_still_are() -> None:
     index = DuplicateIndex()
     prints = {str(seed): fingerprint(scene(seed)) for seed in range(200)}
     for key, known in prints.items():
@@ -154,7 +156,7 @@ def test_a_discarded_picture_is_not_found_and_the_others_still_are() -> None:
     assert [index.find(known) for known in prints.values()] == [None] * 150 + list(prints)[150:]
 
 
-def test_a_key_added_again_stands_for_the_new_picture() -> None:
+def test_a_key_added_again_stands_for_the_new_image() -> None:
     index = DuplicateIndex()
     index.add("key", fingerprint(scene(1)))
     index.add("key", fingerprint(scene(2)))
@@ -182,7 +184,7 @@ def test_embeddings_that_are_all_alike_join_nothing() -> None:
 
 
 @given(st.lists(st.tuples(st.integers(0, 11), st.integers(0, 11)), max_size=20))
-def test_pictures_share_a_group_exactly_when_a_chain_of_pairs_links_them(
+def test_images_share_a_group_exactly_when_a_chain_of_pairs_links_them(
     pairs: list[tuple[int, int]],
 ) -> None:
     groups = group_by_pairs(12, pairs)

@@ -1,4 +1,4 @@
-"""Maps of what the network looked at, nearest pictures, and the choice of examples."""
+"""Maps of the evidence, nearest images, and the choice of examples."""
 
 import subprocess
 import sys
@@ -34,13 +34,13 @@ def one_cell(row: int, column: int) -> np.ndarray:
     return cam
 
 
-def lightness(picture: Image.Image) -> np.ndarray:
-    return np.asarray(picture.convert("L"), np.float64)
+def lightness(image: Image.Image) -> np.ndarray:
+    return np.asarray(image.convert("L"), np.float64)
 
 
 @pytest.mark.parametrize(("width", "height"), [(400, 256), (256, 400), (256, 256), (1024, 700)])
 @pytest.mark.parametrize(("row", "column"), [(0, 0), (3, 3), (6, 1)])
-def test_a_map_is_brightest_where_its_cell_lies_in_the_middle_of_the_picture(
+def test_a_map_is_brightest_where_its_cell_lies_in_the_middle_of_the_image(
     width: int, height: int, row: int, column: int
 ) -> None:
     shown = overlay(Image.new("RGB", (width, height), "grey"), one_cell(row, column), 256)
@@ -68,7 +68,7 @@ def test_what_the_network_does_not_see_is_dimmed_and_without_colour(
 
 @pytest.mark.parametrize("size", [(1, 1), (3, 900), (900, 3), (2, 1)])
 @pytest.mark.parametrize("cam", [np.zeros((7, 7)), -np.ones((7, 7)), one_cell(3, 3)])
-def test_odd_pictures_and_maps_without_evidence_are_shown_too(
+def test_odd_images_and_maps_without_evidence_are_shown_too(
     size: tuple[int, int], cam: np.ndarray
 ) -> None:
     assert overlay(Image.new("RGB", size, "white"), cam, 256).size == size
@@ -101,12 +101,12 @@ def test_evidence_is_what_a_class_has_more_than_the_others() -> None:
     assert np.allclose(sum(evidence(cams, number) for number in range(3)), 0)
 
 
-def test_the_nearest_pictures_are_those_of_the_highest_cosine() -> None:
+def test_the_nearest_images_are_those_of_the_highest_cosine() -> None:
     random = np.random.default_rng(0)
     references, wanted = random.normal(size=(50, 8)), random.normal(size=8)
     cosines = references @ wanted / np.linalg.norm(references, axis=1) / np.linalg.norm(wanted)
     found = nearest_images(wanted, references, 4)
-    assert [place for place, _ in found] == np.argsort(-cosines)[:4].tolist()
+    assert [index for index, _ in found] == np.argsort(-cosines)[:4].tolist()
     assert np.allclose([cosine for _, cosine in found], np.sort(cosines)[::-1][:4], atol=1e-6)
     assert nearest_images(100 * references[7], references.astype(np.float16), 1)[0] == (
         7,
@@ -122,34 +122,34 @@ def test_the_worst_are_the_surest_mistakes_and_the_best_the_surest_hits(imported
     own = results.probabilities[np.arange(len(results.rows)), results.labels]
     right = results.probabilities.argmax(axis=1) == results.labels
     bad, good = worst(results), best(results)
-    mistakes = [place for place in bad if not right[place]]
-    tested = [place for place, row in enumerate(results.rows) if row.split == "test"]
+    mistakes = [index for index in bad if not right[index]]
+    tested = [index for index, row in enumerate(results.rows) if row.split == "test"]
     assert mistakes and bad[: len(mistakes)] == mistakes
-    assert sorted(mistakes) == [place for place in tested if not right[place]]
+    assert sorted(mistakes) == [index for index in tested if not right[index]]
     assert own[mistakes].tolist() == sorted(own[mistakes])
     assert own[good].tolist() == sorted(own[good], reverse=True) and right[good].all()
     assert not set(bad) & set(good) and set(bad) | set(good) == set(tested)
     assert worst(results, 1) == bad[:1] and best(results, 2) == good[:2]
 
 
-def test_examples_are_of_their_class_and_recognised(imported_run: Path) -> None:
+def test_examples_are_of_their_class_and_predicted_right(imported_run: Path) -> None:
     results = results_of(imported_run)
     of_mammal, of_plant = examples_of_each_class(results, 2)
     assert len(of_mammal) == len(of_plant) == 2
-    for number, places in enumerate((of_mammal, of_plant)):
-        assert all(results.labels[place] == number for place in places)
-        assert all(results.probabilities[place].argmax() == number for place in places)
-        assert all(results.rows[place].split == "test" for place in places)
+    for number, indices in enumerate((of_mammal, of_plant)):
+        assert all(results.labels[index] == number for index in indices)
+        assert all(results.probabilities[index].argmax() == number for index in indices)
+        assert all(results.rows[index].split == "test" for index in indices)
 
 
 @pytest.mark.parametrize(
-    ("delivered", "parts"), [("head", {"train", "val"}), ("network", {"train"})]
+    ("delivered", "splits"), [("head", {"train", "val"}), ("network", {"train"})]
 )
-def test_learned_pictures_are_those_that_the_delivered_model_saw(
-    imported_run: Path, delivered: str, parts: set[str]
+def test_learned_images_are_those_that_the_delivered_model_saw(
+    imported_run: Path, delivered: str, splits: set[str]
 ) -> None:
     results = results_of(imported_run, delivered=delivered)
-    assert {results.rows[place].split for place in results.learned_indices()} == parts
+    assert {results.rows[index].split for index in results.learned_indices()} == splits
 
 
 def test_the_neighbours_file_gives_back_file_class_credit_and_page(
@@ -160,18 +160,18 @@ def test_the_neighbours_file_gives_back_file_class_credit_and_page(
     assert [path.name for path in tmp_path.iterdir()] == ["neighbours.npz"]
     neighbours = read_neighbours(tmp_path)
     assert neighbours
-    places = results.learned_indices()
-    assert len(neighbours.images) == len(places) and neighbours.embeddings.dtype == np.float16
-    for place in (places[0], places[5]):
-        row = results.rows[place]
-        ((picture, cosine),) = neighbours.nearest(results.embeddings[place], 1)
-        assert (picture.file, picture.credit, picture.page_url) == (
+    indices = results.learned_indices()
+    assert len(neighbours.images) == len(indices) and neighbours.embeddings.dtype == np.float16
+    for index in (indices[0], indices[5]):
+        row = results.rows[index]
+        ((image, cosine),) = neighbours.nearest(results.embeddings[index], 1)
+        assert (image.file, image.credit, image.page_url) == (
             row.file,
             row.credit,
             row.page_url,
         )
-        assert picture.label == ("mammal", "plant")[
-            results.labels[place]
+        assert image.label == ("mammal", "plant")[
+            results.labels[index]
         ] and cosine == pytest.approx(1, abs=1e-3)
 
 

@@ -1,13 +1,17 @@
+"""Decoding, importing a folder of class folders, and image statistics."""
+
 import hashlib
 import io
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageFilter
 
+from tests.training.conftest import on_white, stamps
 from training.images.decode import BrokenImageError, as_array, read_image
 from training.images.folder import import_folder
+from training.images.statistics import IMAGE_STATISTICS, image_statistics
 from training.run_folder import RunError
 
 
@@ -16,9 +20,9 @@ def gradient(width: int = 80, height: int = 60) -> Image.Image:
     return Image.fromarray(np.stack([x * 3, y * 4, (x + y) % 256], axis=2).astype(np.uint8))
 
 
-def encoded(picture: Image.Image, form: str, **options: object) -> bytes:
+def encoded(image: Image.Image, form: str, **options: object) -> bytes:
     stream = io.BytesIO()
-    picture.save(stream, form, **options)
+    image.save(stream, form, **options)
     return stream.getvalue()
 
 
@@ -33,13 +37,13 @@ def test_transparency_is_shown_on_white() -> None:
     assert (as_array(read_image(encoded(palette, "PNG", transparency=1))) == 255).all()
 
 
-def test_pictures_are_turned_upright() -> None:
+def test_images_are_turned_upright() -> None:
     exif = Image.Exif()
     exif[0x0112] = 6  # turned by 90 degrees
-    picture = read_image(encoded(gradient(80, 60), "JPEG", exif=exif, quality=95))
-    assert picture.size == (60, 80)
+    image = read_image(encoded(gradient(80, 60), "JPEG", exif=exif, quality=95))
+    assert image.size == (60, 80)
     upright = np.rot90(np.asarray(gradient(80, 60)), -1).astype(int)
-    assert np.abs(as_array(picture) - upright).mean() < 4
+    assert np.abs(as_array(image) - upright).mean() < 4
 
 
 def test_sixteen_bits_keep_their_brightness() -> None:
@@ -59,7 +63,7 @@ def test_cmyk_becomes_rgb() -> None:
     [b"", b"<html>", encoded(gradient(), "JPEG")[:500], encoded(gradient(), "PNG")[:-400]],
     ids=["empty", "a page", "half a JPEG", "half a PNG"],
 )
-def test_what_is_no_whole_picture_is_refused(data: bytes) -> None:
+def test_what_is_no_whole_image_is_refused(data: bytes) -> None:
     with pytest.raises(BrokenImageError, match="not a picture that can be read"):
         read_image(data)
 
@@ -116,7 +120,7 @@ def test_a_folder_without_classes_is_refused(tmp_path: Path) -> None:
         import_folder(tmp_path, tmp_path / "run")
 
 
-def test_the_longer_side_of_imported_pictures_is_limited_as_asked_within_sense(
+def test_the_longer_side_of_imported_images_is_limited_as_asked_within_sense(
     tmp_path: Path,
 ) -> None:
     for name, side in (("a", 300), ("b", 120)):
@@ -127,3 +131,36 @@ def test_the_longer_side_of_imported_pictures_is_limited_as_asked_within_sense(
     for side in (63, 8193):
         with pytest.raises(ValueError, match="64 to 8192 pixels"):
             import_folder(tmp_path / "in", tmp_path / "run", max_side=side)
+
+
+def test_image_statistics_stand_in_the_order_of_their_names() -> None:
+    image = Image.new("RGB", (320, 200), (100, 100, 100))
+    assert dict(zip(IMAGE_STATISTICS, image_statistics(image).tolist(), strict=True)) == {
+        "width": 320,
+        "height": 200,
+        "brightness": 100,
+        "sharpness": 0,
+    }
+
+
+@pytest.mark.parametrize("size", [(1, 1), (3, 900), (5000, 2), (64, 64)])
+def test_images_of_any_size_have_finite_statistics(size: tuple[int, int]) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+    statistics = image_statistics(Image.fromarray(noise))
+    assert statistics.dtype == np.float32 and statistics.shape == (4,)
+    assert np.isfinite(statistics).all() and tuple(statistics[:2]) == size
+
+
+def test_a_blurred_photograph_is_less_sharp_and_a_dimmed_one_less_bright() -> None:
+    for image in [on_white(path) for path in stamps("plants")[:10]]:
+        whole = image_statistics(image)
+        blurred = image_statistics(image.filter(ImageFilter.GaussianBlur(max(image.size) / 40)))
+        dimmed = image_statistics(image.point(lambda value: value // 2))
+        assert blurred[3] < 0.5 * whole[3] and blurred[2] == pytest.approx(whole[2], rel=0.05)
+        assert dimmed[2] == pytest.approx(whole[2] / 2, abs=1)
+
+
+def test_an_enlarged_photograph_stays_about_as_sharp() -> None:
+    image = on_white(stamps("animals/mammals")[0])
+    twice = image.resize((2 * image.width, 2 * image.height), Image.Resampling.LANCZOS)
+    assert image_statistics(twice)[3] == pytest.approx(image_statistics(image)[3], rel=0.35)

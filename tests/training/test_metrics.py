@@ -1,19 +1,31 @@
+"""Figures of a classifier, beside those that scikit-learn and closed formulas give."""
+
+import math
+from pathlib import Path
+
 import numpy as np
 import pytest
-from scipy.stats import binomtest
 from sklearn.metrics import balanced_accuracy_score, f1_score, log_loss, precision_score
 
 from training.fitting.selection import CHOICE_MINIMUM, choose
 from training.metrics import (
+    CandidateMetrics,
+    ClassMetrics,
+    Curation,
+    FalseAlarms,
+    Metrics,
+    SourceMetrics,
     accuracy_by_source,
     binomial_p_value,
     candidate_metrics,
     classification_metrics,
     expected_calibration_error,
     false_alarms,
+    read_metrics,
     softmax,
     wilson_interval,
 )
+from training.run_folder import RunError
 
 
 @pytest.mark.parametrize(
@@ -29,17 +41,27 @@ def test_wilson_intervals_are_the_known_ones(
     hits: int, trials: int, low: float, high: float
 ) -> None:
     assert wilson_interval(hits, trials) == pytest.approx((low, high), abs=5e-5)
-    oracle = binomtest(hits, trials).proportion_ci(method="wilson")
-    assert wilson_interval(hits, trials) == pytest.approx((oracle.low, oracle.high), abs=1e-12)
+
+
+@pytest.mark.parametrize(("hits", "trials"), [(0, 1), (1, 1), (7, 12), (12, 12), (431, 1000)])
+def test_wilson_intervals_are_those_of_the_closed_formula(hits: int, trials: int) -> None:
+    z = 1.959963984540054  # two-sided 95 % quantile of the normal distribution
+    centre = (hits + z**2 / 2) / (trials + z**2)
+    spread = math.sqrt(hits * (trials - hits) / trials + z**2 / 4)
+    reach = z / (trials + z**2) * spread
+    expected = (max(0.0, centre - reach), min(1.0, centre + reach))
+    assert wilson_interval(hits, trials) == pytest.approx(expected, abs=1e-9)
 
 
 @pytest.mark.parametrize(
-    ("hits", "trials", "rate"), [(12, 12, 0.5), (9, 12, 0.5), (0, 5, 0.2), (300, 500, 0.55)]
+    ("hits", "trials", "rate"),
+    [(12, 12, 0.5), (9, 12, 0.5), (0, 5, 0.2), (300, 500, 0.55), (1, 3, 0.01), (2, 4, 1.0)],
 )
 def test_the_chance_of_guessing_as_well_is_exact(hits: int, trials: int, rate: float) -> None:
-    assert binomial_p_value(hits, trials, rate) == pytest.approx(
-        binomtest(hits, trials, rate, alternative="greater").pvalue
+    expected = math.fsum(
+        math.comb(trials, k) * rate**k * (1 - rate) ** (trials - k) for k in range(hits, trials + 1)
     )
+    assert binomial_p_value(hits, trials, rate) == pytest.approx(expected, abs=1e-9)
 
 
 def test_metrics_agree_with_scikit_learn() -> None:
@@ -71,14 +93,14 @@ def test_a_model_that_always_names_the_largest_class_is_no_better_than_chance() 
     assert metrics["per_class"]["b"] == {"precision": 0.0, "recall": 0.0, "support": 5}
 
 
-def test_the_calibration_error_is_the_gap_between_sureness_and_hits() -> None:
+def test_the_calibration_error_is_the_gap_between_confidence_and_hits() -> None:
     probabilities = np.tile([0.9, 0.1], (200, 1))
     labels = np.array([0] * 120 + [1] * 80)
     assert expected_calibration_error(probabilities, labels) == pytest.approx(0.3)
     assert expected_calibration_error(probabilities[:99], labels[:99]) is None
 
 
-def test_each_source_is_judged_by_its_own_test_pictures() -> None:
+def test_each_source_is_judged_by_its_own_test_images() -> None:
     labels = np.array([0, 0, 1, 1, 0, 1])
     predicted = np.array([0, 1, 1, 1, 0, 0])
     found = accuracy_by_source(predicted, labels, ["bing", "bing", "bing", "bing", "", ""])
@@ -91,7 +113,7 @@ def test_each_source_is_judged_by_its_own_test_pictures() -> None:
     assert found[""] == {"accuracy": 0.5, "interval": list(wilson_interval(1, 2)), "support": 2}
 
 
-def test_refused_test_pictures_are_counted_beyond_the_threshold_only() -> None:
+def test_refused_test_images_are_counted_beyond_the_threshold_only() -> None:
     novelty = np.array([0.1, 0.5, 0.50001, 0.9, 0.2, 0.3, 0.4, 0.1, 0.1, 0.1])
     expected = {"refused": 2, "tested": 10, "share": 0.2, "interval": list(wilson_interval(2, 10))}
     assert false_alarms(novelty, 0.5) == expected
@@ -100,8 +122,8 @@ def test_refused_test_pictures_are_counted_beyond_the_threshold_only() -> None:
 def answers(rightness: float, size: int = 80) -> tuple[np.ndarray, np.ndarray]:
     """Logits [size, 3] that are right for the given share of the labels [size]."""
     labels = np.arange(size) % 3
-    said = np.where(np.arange(size) < rightness * size, labels, (labels + 1) % 3)
-    return 2.0 * np.eye(3)[said], labels
+    predicted = np.where(np.arange(size) < rightness * size, labels, (labels + 1) % 3)
+    return 2.0 * np.eye(3)[predicted], labels
 
 
 def test_a_candidate_is_described_by_its_test_and_val_answers() -> None:
@@ -113,7 +135,7 @@ def test_a_candidate_is_described_by_its_test_and_val_answers() -> None:
 
 
 @pytest.mark.parametrize(
-    ("head", "network", "pictures", "delivered"),
+    ("head", "network", "images", "delivered"),
     [
         ((0.5, 0.8), (0.4, 0.8), CHOICE_MINIMUM, "network"),
         ((0.5, 0.8), (0.4, 0.8), CHOICE_MINIMUM - 1, "head"),  # too few to tell
@@ -123,10 +145,29 @@ def test_a_candidate_is_described_by_its_test_and_val_answers() -> None:
     ],
 )
 def test_the_network_is_delivered_only_where_val_shows_that_it_is_better(
-    head, network, pictures, delivered
+    head, network, images, delivered
 ) -> None:
     one, other = ({"val_loss": loss, "val_accuracy": share} for loss, share in (head, network))
-    chosen, sentence = choose(one, other, pictures)
+    chosen, sentence = choose(one, other, images)
     assert chosen == delivered
     assert ("network is delivered" if chosen == "network" else "head is delivered") in sentence
-    assert str(pictures) in sentence
+    assert str(images) in sentence
+
+
+@pytest.mark.parametrize("junk", ["", "{", "[]", "{}"])
+def test_metrics_that_are_not_whole_are_refused_in_words(junk: str, tmp_path: Path) -> None:
+    (tmp_path / "metrics.json").write_text(junk)
+    with pytest.raises(RunError, match=r"(?i)metrics\.json"):
+        read_metrics(tmp_path)
+
+
+def test_the_metrics_of_a_finished_run_have_exactly_the_keys_of_their_type(
+    trained_run: Path,
+) -> None:
+    metrics = read_metrics(trained_run)
+    assert metrics.keys() == Metrics.__annotations__.keys()
+    assert metrics["per_class"]["mammal"].keys() == ClassMetrics.__annotations__.keys()
+    assert metrics["head"].keys() == CandidateMetrics.__annotations__.keys() - {"epochs"}
+    assert metrics["curation"].keys() == Curation.__annotations__.keys()
+    assert metrics["unknown"].keys() == FalseAlarms.__annotations__.keys()
+    assert metrics["by_source"]["folder"].keys() == SourceMetrics.__annotations__.keys()

@@ -1,3 +1,5 @@
+"""Progress, seconds of stages, and requests to stop."""
+
 import dataclasses
 import json
 import os
@@ -89,13 +91,13 @@ def test_seconds_of_earlier_attempts_are_added(tmp_path: Path) -> None:
 
 def test_a_split_that_an_earlier_attempt_made_stays_as_it_is(tmp_path: Path) -> None:
     rows = [
-        ImageRow(f"images/{n}.jpg", f"c00{n % 2 + 1}", f"{n:064x}", split=part, group=n)
-        for n, part in enumerate(("train",) * 8 + ("val",) * 8 + ("test",) * 8)
+        ImageRow(f"images/{n}.jpg", f"c00{n % 2 + 1}", f"{n:064x}", split=split, group=n)
+        for n, split in enumerate(("train",) * 8 + ("val",) * 8 + ("test",) * 8)
     ]
     rows[3] = dataclasses.replace(
         rows[3], split=None
-    )  # left out, as a near copy of a picture in another part
-    copies = NearDuplicates(
-        pairs=[(3, 9)], groups={place: row.group for place, row in enumerate(rows)}
+    )  # left out, as a near-duplicate of an image in another split
+    duplicates = NearDuplicates(
+        pairs=[(3, 9)], groups={index: row.group for index, row in enumerate(rows)}
     )
-    assert _freeze_split(Run(tmp_path, CONFIG), rows, copies) == rows
+    assert _freeze_split(Run(tmp_path, CONFIG), rows, duplicates) == rows
