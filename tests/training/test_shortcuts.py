@@ -36,7 +36,7 @@ def warning(
 
 
 def unrelated(size: int, classes: int, seed: int) -> tuple[np.ndarray, list[str], np.ndarray]:
-    """Traits, sources and labels that have nothing to do with each other."""
+    """Statistics, sources and labels that have nothing to do with each other."""
     random = np.random.default_rng(seed)
     sides = random.choice([480, 640, 768, 1024], (size, 2))
     light = np.stack([random.normal(130, 40, size), random.exponential(800, size)], axis=1)
@@ -53,7 +53,7 @@ def test_photographs_of_two_kinds_raise_no_warning(folders: tuple[str, str]) -> 
 
 @pytest.mark.parametrize(("size", "classes"), [(40, 2), (80, 2), (200, 4), (1000, 10)])
 @pytest.mark.parametrize("model", [None, 0.65, 0.95])
-def test_traits_that_tell_nothing_raise_no_warning(
+def test_attributes_that_predict_nothing_raise_no_warning(
     size: int, classes: int, model: float | None
 ) -> None:
     for seed in range(5):
@@ -65,7 +65,7 @@ def test_traits_that_tell_nothing_raise_no_warning(
 
 
 @pytest.mark.parametrize(
-    ("trait", "words"),
+    ("attribute", "words"),
     [
         ("size", ["The size of a picture alone", "where pictures come from"]),
         ("brightness", ["The brightness of a picture alone", "how bright"]),
@@ -73,8 +73,8 @@ def test_traits_that_tell_nothing_raise_no_warning(
         ("source", ["The source of a picture alone", "where pictures come from"]),
     ],
 )
-def test_pictures_alike_but_for_one_trait_raise_a_warning_that_names_it(
-    trait: str, words: list[str]
+def test_images_alike_but_for_one_attribute_raise_a_warning_that_names_it(
+    attribute: str, words: list[str]
 ) -> None:
     """Photographs of one kind, split at random; in one class alone they are changed."""
     pictures = [picture.convert("RGB") for picture in photographs_of("animals/mammals", "food")]
@@ -86,25 +86,25 @@ def test_pictures_alike_but_for_one_trait_raise_a_warning_that_names_it(
             ImageFilter.GaussianBlur(max(picture.size) / 30)
         ),
         "source": lambda picture: picture,
-    }[trait]
+    }[attribute]
     changed = [
         change(picture) if label else picture
         for picture, label in zip(pictures, labels, strict=True)
     ]
-    sources = ["bing" if label and trait == "source" else "wikimedia" for label in labels]
+    sources = ["bing" if label and attribute == "source" else "wikimedia" for label in labels]
     sentence = warning(measured(changed), labels, model=0.97, sources=sources)
     assert sentence is not None and all(word in sentence for word in words)
     assert "(the model: 97 %)" in sentence
 
 
-def test_a_trait_in_the_middle_of_the_range_is_found_too() -> None:
+def test_an_attribute_in_the_middle_of_the_range_is_found_too() -> None:
     statistics, sources, labels = unrelated(300, 3, 0)
     statistics[:, 2] = np.array([120, 60, 200])[labels] + np.random.default_rng(0).normal(0, 5, 300)
     accuracies = shortcut_accuracies(statistics, sources, samples_of(labels), 0)
     assert accuracies["brightness"] > 0.95 and accuracies["all"] > 0.95 and accuracies["size"] < 0.5
 
 
-def test_traits_that_tell_the_class_only_together_are_named_together() -> None:
+def test_attributes_that_predict_the_class_only_together_are_named_together() -> None:
     statistics, _, labels = unrelated(400, 2, 3)
     kind = np.where(
         labels == 1, 3, np.random.default_rng(33).integers(0, 3, 400)
@@ -115,7 +115,7 @@ def test_traits_that_tell_the_class_only_together_are_named_together() -> None:
     assert sentence is not None and sentence.startswith("Size, brightness, sharpness and source")
 
 
-def test_a_model_that_sees_far_more_than_a_trait_raises_no_warning() -> None:
+def test_a_model_that_sees_far_more_than_an_attribute_raises_no_warning() -> None:
     statistics, sources, labels = unrelated(400, 2, 4)
     mostly = np.random.default_rng(44).random(400) < 0.75
     statistics[:, 2] = np.where(mostly == (labels == 1), 200, 60)
