@@ -217,7 +217,7 @@ def _fit(options: argparse.Namespace, environment: Mapping[str, str]) -> int:
     folder = _run_folder(options)
     ranks = _ranks(environment)
     if ranks["rank"] > 0:
-        return _work_for_first(ranks)
+        return _run_worker(ranks)
     stop = StopRequest()
     stop.listen()
     console = Console(stderr=True)
@@ -281,7 +281,7 @@ def _ranks(environment: Mapping[str, str]) -> dict[str, int]:
     return ranks
 
 
-def _work_for_first(ranks: Mapping[str, int]) -> int:
+def _run_worker(ranks: Mapping[str, int]) -> int:
     """Take part in what the first process fine-tunes; it alone writes the run folder and stops."""
     # torchrun signals every process; the first ends the work of the others in order.
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -114,8 +114,9 @@ def neighbour_votes(voters: Samples, images: Samples) -> Floats:
 def label_issue_scores(pred_probs: Floats, labels: Labels) -> Floats:
     """Return 0 (in order) to 1 (certainly wrong) for each label [n].
 
-    1 minus the label-quality score "normalized margin" of Northcutt et al. 2021: the strongest
-    other class beside the label's own, by out-of-fold probabilities [n, classes].
+    1 minus the label-quality score "normalized margin" (Kuan and Mueller 2022, "Model-agnostic
+    label quality scoring to detect real-world label errors"), which sets the probability of the
+    label against the highest of the other classes, both out-of-fold [n, classes].
     """
     own, strongest_other, _ = _own_and_strongest_other(pred_probs, labels)
     margin = own - strongest_other
@@ -128,8 +129,8 @@ def find_label_issues(pred_probs: Floats, labels: Labels) -> NDArray[np.bool_]:
     Confident learning (Northcutt, Jiang and Chuang 2021): a class is claimed for an image when its
     probability reaches the mean that images labelled so have; a label is an issue when the
     strongest claim is by another class, and that is likelier than the label's. So is one whose
-    score alone is plain, which matters where the others of the class are too confident to be
-    reached.
+    score alone is high, which matters where the other images of the class are predicted so
+    confidently that their mean is out of reach.
     """
     classes = pred_probs.shape[1]
     thresholds = np.full(classes, np.inf)
@@ -179,11 +180,11 @@ def rank_suspects(
 def choose_weighting(
     samples: Samples, pred_probs: Floats, in_train: NDArray[np.bool_], c: float, seed: int
 ) -> SampleWeighting:
-    """Choose by cross-validation whether suspected training images count less; in doubt they don't.
+    """Choose by cross-validation whether suspected training images count less than others.
 
     In each fold the label issues are found without the held-out images. A weighting is chosen when
     it lowers the held-out loss by more than twice its standard error and brings at least two more
-    hits: one is often chance.
+    hits: one is often chance. In doubt all images count alike.
     """
     suspected = _weightable_issues(pred_probs, samples.labels) & in_train
     count = int(suspected.sum())
@@ -205,26 +206,29 @@ def choose_weighting(
             best = name
             best_gain = gain
             best_more_hits = more_hits
-    if best == "none":
-        images = "1 training picture is" if count == 1 else f"{count} training pictures are"
-        return equal_weighting(
-            samples,
-            f"{images} suspected; all count alike, because cross-validation did not show that "
-            "leaving them out helps.",
-        )
-    if count == 1:
-        images = "1 suspected training picture was"
-    else:
-        images = f"{count} suspected training pictures were"
-    how = "left out" if best == "left out" else "given a quarter of the weight"
-    more = counted(best_more_hits, "more hit")
-    sentence = f"{images} {how}, because cross-validation showed that it helps: {more}."
-    return SampleWeighting(best, np.where(suspected, _WEIGHTINGS[best], 1.0), sentence)
+    weights = np.where(suspected, _WEIGHTINGS[best], 1.0)
+    return SampleWeighting(best, weights, _sentence(best, count, best_more_hits))
 
 
 def equal_weighting(samples: Samples, sentence: str) -> SampleWeighting:
     """Let all images count alike, for the reason given."""
     return SampleWeighting("none", np.ones(len(samples.labels)), sentence)
+
+
+def _sentence(name: WeightingName, count: int, more_hits: int) -> str:
+    """Say what became of `count` suspected training images, and why."""
+    if name == "none":
+        images = "1 training picture is" if count == 1 else f"{count} training pictures are"
+        return (
+            f"{images} suspected; all count alike, because cross-validation did not show that "
+            "leaving them out helps."
+        )
+    images = "1 suspected training picture was"
+    if count > 1:
+        images = f"{count} suspected training pictures were"
+    how = "left out" if name == "left out" else "given a quarter of the weight"
+    more = counted(more_hits, "more hit")
+    return f"{images} {how}, because cross-validation showed that it helps: {more}."
 
 
 def _weightable_issues(pred_probs: Floats, labels: Labels) -> NDArray[np.bool_]:
