@@ -247,8 +247,13 @@ def _load_network(
         precision = choose_precision(network, measured)
     layout = torch.channels_last if precision.channels_last else torch.contiguous_format
     network.to(memory_format=cast(Any, layout))
-    noted = {"wanted": wanted, "used": loaded.backbone.name, "notice": loaded.notice}
-    write_json(note, {**noted, "arithmetic": precision.name})
+    chosen = {
+        "wanted": wanted,
+        "used": loaded.backbone.name,
+        "notice": loaded.notice,
+        "arithmetic": precision.name,
+    }
+    write_json(note, chosen)
     # Images are kept decoded where there may be enough for a fine-tuned network to be delivered.
     cache = None
     val_images = len(rows) * HELD_OUT_SHARE
@@ -325,11 +330,13 @@ def _split_images(run: Run, rows: list[ImageRow], features: ImageFeatures) -> Sp
         )
     class_ids = [label.id for label in run.config.classes]
     usable = [manifest[index] for index in features.rows]
+    labels = [class_ids.index(row.class_id) for row in usable]
+    groups = [row.group for row in usable]
     return SplitImages(
         rows=usable,
         embeddings=features.embeddings,
-        labels=np.array([class_ids.index(row.class_id) for row in usable], np.int64),
-        groups=np.array([row.group for row in usable], np.int64),
+        labels=np.array(labels, np.int64),
+        groups=np.array(groups, np.int64),
         statistics=features.statistics,
         manifest_indices=np.array(features.rows, np.int64),
         manifest=manifest,
@@ -422,7 +429,8 @@ def _export(run: Run, loaded: LoadedBackbone, network: ClassifierNetwork, result
     """Write the model folder, the nearest images for later predictions, and the metrics."""
     config = run.config
     folder = run.folder / "model"
-    network = network.to("cpu").to(memory_format=cast(Any, torch.contiguous_format))
+    network.to("cpu")
+    network.to(memory_format=cast(Any, torch.contiguous_format))
     compared = []
     tested = [row for row in results.rows if row.split == "test"]
     for row in tested[:_COMPARED_IMAGES]:
@@ -434,8 +442,8 @@ def _export(run: Run, loaded: LoadedBackbone, network: ClassifierNetwork, result
         origin = Origin(backbone.title, backbone.license, backbone.resize, run.spent())
         write_report(path, results, config, run.folder, predict, origin, no_progress)
 
-    learned = results.embeddings[results.learned_indices()]
-    write_neighbours(run.folder, results.learned_images(), learned)
+    learned = results.learned_indices()
+    write_neighbours(run.folder, results.learned_images(), results.embeddings[learned])
     trained = TrainedModel(
         network, config.classes, config, results.metrics, run.spent, write_report_page
     )

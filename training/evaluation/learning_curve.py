@@ -54,7 +54,8 @@ def learning_curve(samples: Samples, seed: int, fit: Fit, report: Progress) -> L
             count = round(share * len(order))
             subset = np.sort(order[:count])  # contains those of the smaller shares
             head = fit(subset)
-            predicted = head.logits(unseen).argmax(axis=1)
+            logits = head.logits(unseen)
+            predicted = logits.argmax(axis=1)
             hits[index, held_out] = predicted == labels[held_out]
             per_class = count / samples.classes
             sizes[index] += per_class / len(folds)
@@ -110,7 +111,8 @@ def _fit_power_law(
     a = floor[:, None]
     b = slope[:, None]
     residuals = errors - a - b * falling
-    misfit = residuals**2 @ weights
+    squares = residuals**2
+    misfit = squares @ weights
     predicted = a + b * targets**-exponent
     return predicted, misfit
 
@@ -145,7 +147,8 @@ def _summary(hits: NDArray[np.bool_], sizes: Floats, samples: Samples, seed: int
     count = len(samples.labels)
     accuracies = hits.mean(axis=1)
     variances = accuracies * (1 - accuracies)  # of a Bernoulli variable
-    errors = np.sqrt(np.maximum(variances, 1 / count) / count)
+    variances = np.maximum(variances, 1 / count)
+    errors = np.sqrt(variances / count)
     points = []
     for size, accuracy, error in zip(sizes, accuracies, errors, strict=True):
         point = CurvePoint(
@@ -154,7 +157,8 @@ def _summary(hits: NDArray[np.bool_], sizes: Floats, samples: Samples, seed: int
         points.append(point)
     gains = _resampled_gains(hits, sizes, count / samples.classes, seed)
     majority = np.bincount(samples.labels).max() / count
-    if accuracies[-1] > majority + _CLEAR_STANDARD_ERRORS * errors[-1]:
+    margin = _CLEAR_STANDARD_ERRORS * errors[-1]
+    if accuracies[-1] > majority + margin:
         sentence = _sentence(gains)
     else:
         sentence = "With these pictures too little was learned to say what more would bring."
@@ -177,7 +181,8 @@ def _resampled_gains(hits: NDArray[np.bool_], sizes: Floats, per_class: float, s
     hit_rates = hits.mean(axis=0)  # of each image over all points
     residuals = hits - hit_rates
     variances = residuals.var(axis=1) / count
-    weights = 1 / np.maximum(variances, 1 / count**2)
+    least = 1 / count**2  # points that agree in all images have no variance
+    weights = 1 / np.maximum(variances, least)
     random = np.random.default_rng(seed)
     uniform = np.full(count, 1 / count)
     resamples = random.multinomial(count, uniform, size=_RESAMPLINGS)

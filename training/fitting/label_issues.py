@@ -166,14 +166,26 @@ def rank_suspects(
             f"Looks like “{names[other]}” ({probabilities[other]:.0%}) rather than its label "
             f"“{names[label]}” ({probabilities[label]:.0%})."
         )
-        suspects.append(Suspect(int(index), float(scores[index]), "label", other, reason))
+        suspect = Suspect(
+            index=int(index),
+            score=float(scores[index]),
+            kind="label",
+            suggested=other,
+            reason=reason,
+        )
+        suspects.append(suspect)
     distances = robust_distances(novelty)
     outliers = (distances > OUTLIER_DISTANCE) & ~issues
     for index in np.flatnonzero(outliers):
         distance = float(distances[index])
-        score = distance / (distance + OUTLIER_DISTANCE)
-        reason = "Looks unlike every other picture."
-        suspects.append(Suspect(int(index), score, "outlier", None, reason))
+        suspect = Suspect(
+            index=int(index),
+            score=distance / (distance + OUTLIER_DISTANCE),
+            kind="outlier",
+            suggested=None,
+            reason="Looks unlike every other picture.",
+        )
+        suspects.append(suspect)
     return sorted(suspects, key=lambda suspect: -suspect.score)
 
 

@@ -52,7 +52,8 @@ def reject_threshold(novelty: Floats) -> float:
 
 def robust_distances(novelty: Floats) -> Floats:
     """Return how many robust standard deviations each novelty [n] lies above the median."""
-    differences = novelty - np.median(novelty)
+    median = np.median(novelty)
+    differences = novelty - median
     absolute = np.abs(differences)
     median_absolute = float(np.median(absolute))
     deviation = max(_DEVIATION_PER_MAD * median_absolute, 1e-9)
