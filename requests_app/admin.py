@@ -86,7 +86,24 @@ class RecordAdmin(ReadOnly, admin.ModelAdmin):
     def has_operate_permission(self, request: HttpRequest) -> bool:
         """Allow the actions of this list to whoever has Django's "change" permission for it."""
         meta = self.model._meta
-        return request.user.has_perm(f"{meta.app_label}.change_{meta.model_name}")
+        permission = f"{meta.app_label}.change_{meta.model_name}"
+        return request.user.has_perm(permission)
+
+
+class RequestLinkMixin:
+    """For tables whose rows belong to a request."""
+
+    @admin.display(description="Request", ordering="request")
+    def request_link(self, row: Any) -> str:
+        return link_to(row.request, f"Request {row.request_id}")
+
+
+class VersionLinkMixin:
+    """For tables whose rows belong to a dataset version."""
+
+    @admin.display(description="Version", ordering="version")
+    def version_link(self, row: Any) -> str:
+        return link_to(row.version)
 
 
 class RecordInline(ReadOnly, admin.TabularInline):
@@ -188,16 +205,12 @@ class ClassifierRequestAdmin(RecordAdmin):
 
 
 @admin.register(ImageClass)
-class ImageClassAdmin(RecordAdmin):
+class ImageClassAdmin(RequestLinkMixin, RecordAdmin):
     list_display = ("name", "query", "request_link", "found", "kept", "left_out")
     list_filter = ("request__status", "request__created")
     search_fields = ("name", "query", "=request__id")
     list_select_related = ("request",)
     readonly_fields = ("request_link",)
-
-    @admin.display(description="Request", ordering="request")
-    def request_link(self, row: ImageClass) -> str:
-        return link_to(row.request, f"Request {row.request_id}")
 
     @admin.display(description="Left out")
     def left_out(self, row: ImageClass) -> str:
@@ -252,7 +265,7 @@ class ArtifactInline(RecordInline):
 
 
 @admin.register(DatasetVersion)
-class DatasetVersionAdmin(RecordAdmin):
+class DatasetVersionAdmin(RequestLinkMixin, RecordAdmin):
     list_display = ("__str__", "request_link", "number", "images", "created")
     list_filter = ("created",)
     search_fields = ("=request__id", "manifest_sha256")
@@ -261,13 +274,9 @@ class DatasetVersionAdmin(RecordAdmin):
     readonly_fields = ("request_link",)
     inlines = (RunInline, ArtifactInline)
 
-    @admin.display(description="Request", ordering="request")
-    def request_link(self, row: DatasetVersion) -> str:
-        return link_to(row.request, f"Request {row.request_id}")
-
 
 @admin.register(TrainingRun)
-class TrainingRunAdmin(RecordAdmin):
+class TrainingRunAdmin(VersionLinkMixin, RecordAdmin):
     list_display = (
         "__str__",
         "version_link",
@@ -282,10 +291,6 @@ class TrainingRunAdmin(RecordAdmin):
     date_hierarchy = "created"
     list_select_related = ("version__request",)
     readonly_fields = ("version_link", "accuracy", "interval", "took")
-
-    @admin.display(description="Version", ordering="version")
-    def version_link(self, row: TrainingRun) -> str:
-        return link_to(row.version)
 
     @admin.display(description="Accuracy", ordering="metrics__accuracy")
     def accuracy(self, row: TrainingRun) -> str:
@@ -308,7 +313,7 @@ class TrainingRunAdmin(RecordAdmin):
 
 
 @admin.register(Artifact)
-class ArtifactAdmin(RecordAdmin):
+class ArtifactAdmin(VersionLinkMixin, RecordAdmin):
     list_display = ("__str__", "kind", "version_link", "size", "sha256", "created")
     list_filter = ("kind", "created")
     search_fields = ("=sha256", "path", "=version__request__id")
@@ -316,17 +321,13 @@ class ArtifactAdmin(RecordAdmin):
     list_select_related = ("version__request",)
     readonly_fields = ("version_link", "size")
 
-    @admin.display(description="Version", ordering="version")
-    def version_link(self, row: Artifact) -> str:
-        return link_to(row.version)
-
     @admin.display(description="Size", ordering="bytes")
     def size(self, row: Artifact) -> str:
         return filesizeformat(row.bytes)
 
 
 @admin.register(Job)
-class JobAdmin(RecordAdmin):
+class JobAdmin(RequestLinkMixin, RecordAdmin):
     list_display = (
         "pk",
         "request_link",
@@ -344,10 +345,6 @@ class JobAdmin(RecordAdmin):
     date_hierarchy = "created"
     list_select_related = ("request",)
     readonly_fields = ("request_link", "progress_percent", "stalled", "took")
-
-    @admin.display(description="Request", ordering="request")
-    def request_link(self, row: Job) -> str:
-        return link_to(row.request, f"Request {row.request_id}")
 
     @admin.display(description="Progress")
     def progress_percent(self, row: Job) -> str:
@@ -369,7 +366,7 @@ class JobAdmin(RecordAdmin):
 
 
 @admin.register(Event)
-class EventAdmin(RecordAdmin):
+class EventAdmin(RequestLinkMixin, RecordAdmin):
     list_display = ("at", "request_link", "old", "new", "reason", "actor")
     list_filter = ("new", "at")
     search_fields = ("=request__id", "reason", "actor")
@@ -377,13 +374,9 @@ class EventAdmin(RecordAdmin):
     list_select_related = ("request",)
     readonly_fields = ("request_link",)
 
-    @admin.display(description="Request", ordering="request")
-    def request_link(self, row: Event) -> str:
-        return link_to(row.request, f"Request {row.request_id}")
-
 
 @admin.register(OutgoingMail)
-class OutgoingMailAdmin(RecordAdmin):
+class OutgoingMailAdmin(RequestLinkMixin, RecordAdmin):
     list_display = (
         "subject",
         "to",
@@ -402,10 +395,6 @@ class OutgoingMailAdmin(RecordAdmin):
     exclude = ("text", "html")
     readonly_fields = ("request_link",)
     actions = ("send_again",)
-
-    @admin.display(description="Request", ordering="request")
-    def request_link(self, row: OutgoingMail) -> str:
-        return link_to(row.request, f"Request {row.request_id}")
 
     @admin.action(description="Try again to send those given up", permissions=["operate"])
     def send_again(self, request: HttpRequest, rows: QuerySet[OutgoingMail]) -> None:

@@ -72,7 +72,8 @@ class ClassRow:
 
     @property
     def is_empty(self) -> bool:
-        return not self.name.strip() and not self.query.strip()
+        typed = self.name + self.query
+        return not typed.strip()
 
     @property
     def is_extra(self) -> bool:
@@ -95,11 +96,12 @@ def typed_rows(data: FormData, at_least: int = MIN_CLASSES) -> list[ClassRow]:
     """
     names = data.getlist("classes")
     queries = data.getlist("queries")
-    rows = []
-    for index in range(max(len(names), len(queries), at_least)):
-        name = names[index] if index < len(names) else ""
-        query = queries[index] if index < len(queries) else ""
-        rows.append(ClassRow(index, name, query))
+    length = max(len(names), len(queries), at_least)
+    rows = [ClassRow(index) for index in range(length)]
+    for index, name in enumerate(names):
+        rows[index] = replace(rows[index], name=name)
+    for index, query in enumerate(queries):
+        rows[index] = replace(rows[index], query=query)
     return rows
 
 
@@ -277,7 +279,9 @@ class SubmissionForm(forms.Form):
 
     def __init__(self, data: FormData | None = None) -> None:
         super().__init__(data, initial={"backbone": settings.BACKBONE})
-        self.rows = typed_rows(data if data is not None else MultiValueDict())
+        if data is None:
+            data = MultiValueDict()
+        self.rows = typed_rows(data)
 
     def full_clean(self) -> None:
         super().full_clean()
@@ -286,9 +290,9 @@ class SubmissionForm(forms.Form):
 
     def _set_focus(self, field_id: str) -> None:
         self.rows = [replace(row, focus=field_id) for row in self.rows]
-        for name, field in self.fields.items():
-            if self[name].id_for_label == field_id:
-                field.widget.attrs["autofocus"] = True
+        for bound in self:
+            if bound.id_for_label == field_id:
+                bound.field.widget.attrs["autofocus"] = True
 
     def clean(self) -> dict[str, Any]:
         self.rows = checked_rows(self.rows)
@@ -302,10 +306,15 @@ class SubmissionForm(forms.Form):
         """Every error, in the order of the page."""
         if not self.is_bound:
             return []
-        names = [row.problems[0] for row in self.rows if row.name_error]
-        fields = _field_problems(self, ("email", "images_per_class", "license", "backbone"))
-        queries = [row.problems[-1] for row in self.rows if row.query_error]
-        return names + fields + queries
+        of_names = []
+        of_queries = []
+        for row in self.rows:
+            if row.name_error:
+                of_names.append(row.problems[0])
+            if row.query_error:
+                of_queries.append(row.problems[-1])
+        of_fields = _field_problems(self, ("email", "images_per_class", "license", "backbone"))
+        return of_names + of_fields + of_queries
 
     @property
     def options_open(self) -> bool:
@@ -354,15 +363,20 @@ class SubmissionForm(forms.Form):
         for name in self.fields:
             if name in self.data:
                 changed.initial[name] = self[name].value()
-        changed.rows = [ClassRow(index, row.name, row.query) for index, row in enumerate(rows)]
+        changed.rows = []
+        for index, row in enumerate(rows):
+            changed.rows.append(ClassRow(index, row.name, row.query))
         return changed
 
     def submission(self) -> Submission:
         """Return what the pipeline takes; only after ``is_valid``."""
-        given = [row for row in self.rows if not row.is_empty]
+        classes = []
+        for row in self.rows:
+            if not row.is_empty:
+                classes.append((normalize(row.name), normalize(row.query)))
         values = self.cleaned_data
         return Submission(
-            classes=tuple((normalize(row.name), normalize(row.query)) for row in given),
+            classes=tuple(classes),
             email=values["email"],
             images_per_class=values["images_per_class"] or DEFAULT_IMAGES,
             license=values["license"] or License.ANY,
@@ -399,15 +413,18 @@ class RetryForm(forms.Form):
             "sources": chosen,
         }
         super().__init__(data, initial=initial)
-        self.offered = list(dict.fromkeys([*chosen, *settings.SOURCES, *settings.KNOWN_SOURCES]))
+        in_order = [*chosen, *settings.SOURCES, *settings.KNOWN_SOURCES]
+        self.offered = list(dict.fromkeys(in_order))
         sources = cast(forms.MultipleChoiceField, self.fields["sources"])
         sources.choices = [(name, phrases.source_title(name)) for name in self.offered]
         self.classes = list(classifier.classes.all())
-        typed = typed_rows(data, 0) if data is not None else []
-        self.rows = []
-        for index, image_class in enumerate(self.classes):
-            query = typed[index].query if index < len(typed) else image_class.query
-            self.rows.append(ClassRow(index, image_class.name, query))
+        self.rows = [
+            ClassRow(index, image_class.name, image_class.query)
+            for index, image_class in enumerate(self.classes)
+        ]
+        if data is not None:
+            for row, typed in zip(self.rows, typed_rows(data, 0), strict=False):
+                self.rows[row.index] = replace(row, query=typed.query)
 
     def clean(self) -> dict[str, Any]:
         if self.cleaned_data.get("sources_offered") and self.cleaned_data.get("sources") == []:

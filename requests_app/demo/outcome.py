@@ -124,10 +124,12 @@ def fetch(
 
 def find_test_image(dataset: Path) -> tuple[Path, str]:
     """Return an image of the test split, and the name of its class."""
-    class_names = json.loads((dataset / "classes.json").read_text())
-    images = (dataset / "test").glob("*/*.jpg")
+    classes_file = dataset / "classes.json"
+    class_names = json.loads(classes_file.read_text())
+    images = dataset.glob("test/*/*.jpg")
     image = min(images, key=lambda path: path.name)
-    return image, class_names[image.parent.name]
+    class_id = image.parent.name
+    return image, class_names[class_id]
 
 
 def predict(model: Path, image: Path) -> dict[str, float]:
@@ -168,12 +170,14 @@ def stage_seconds(classifier: ClassifierRequest) -> dict[str, float]:
     What the stages leave of the total is ``waiting``.
     """
     moments = {event.new: event.at for event in classifier.events.all()}
-    confirming = moments[Status.QUEUED] - classifier.created
-    seconds = {"confirm": confirming.total_seconds()}
+    until_confirmed = moments[Status.QUEUED] - classifier.created
+    until_delivered = moments[Status.DELIVERED] - classifier.created
+    seconds = {"confirm": until_confirmed.total_seconds()}
     for job in classifier.jobs.all():
         seconds[job.stage] = job.seconds or 0.0
-    total = (moments[Status.DELIVERED] - classifier.created).total_seconds()
-    seconds["waiting"] = max(0.0, total - sum(seconds.values()))
+    total = until_delivered.total_seconds()
+    working = sum(seconds.values())
+    seconds["waiting"] = max(0.0, total - working)
     seconds["total"] = total
     return seconds
 
@@ -181,10 +185,11 @@ def stage_seconds(classifier: ClassifierRequest) -> dict[str, float]:
 def describe(outcome: Outcome) -> Iterator[str]:
     """Yield the lines that the demo ends with."""
     low, high = outcome.interval
+    tested = outcome.split["test"]
+    baseline = outcome.majority_baseline
     yield (
-        f"accuracy    {outcome.accuracy:.3f} on {outcome.split['test']} test pictures"
-        f" (95 % interval {low:.3f} to {high:.3f};"
-        f" always the largest class: {outcome.majority_baseline:.3f})"
+        f"accuracy    {outcome.accuracy:.3f} on {tested} test pictures"
+        f" (95 % interval {low:.3f} to {high:.3f}; always the largest class: {baseline:.3f})"
     )
     for notice in outcome.notices:
         yield f"notice      {notice}"
@@ -195,9 +200,11 @@ def describe(outcome: Outcome) -> Iterator[str]:
     yield f"mail        {outcome.mail}"
     yield f"page        {outcome.page}"
     times = [f"{stage} {seconds:.1f} s" for stage, seconds in outcome.seconds.items()]
-    yield f"time        {', '.join(times)}"
+    all_times = ", ".join(times)
+    yield f"time        {all_times}"
     shares = [f"{name} {share:.3f}" for name, share in outcome.probabilities.items()]
+    all_shares = ", ".join(shares)
     picture = Path(outcome.picture).name
-    yield f"prediction  {', '.join(shares)} for {picture} of the test split"
+    yield f"prediction  {all_shares} for {picture} of the test split"
     verdict = "right" if outcome.prediction == outcome.truth else "wrong"
     yield f"            which is: {outcome.truth} (so the model is {verdict})"

@@ -50,17 +50,19 @@ class Visitor:
         """Return the text of a page."""
         url = urllib.parse.urljoin(self.base_url, path)
         with self._opener.open(url, timeout=HTTP_SECONDS) as response:
-            return str(response.read().decode())
+            body = response.read()
+        return str(body.decode())
 
     def send_form(self, path: str, fields: Sequence[tuple[str, str]] = ()) -> str:
         """Open the page at ``path``, fill in its form, send it; return the URL where that led.
 
         :raises DemoFailed: the site refuses the form
         """
-        hidden = HiddenFields(self.page(path)).fields
-        body = urllib.parse.urlencode([*hidden.items(), *fields]).encode()
+        page = self.page(path)
+        hidden = HiddenFields(page).fields
+        body = urllib.parse.urlencode([*hidden.items(), *fields])
         url = urllib.parse.urljoin(self.base_url, path)
-        request = urllib.request.Request(url, body)
+        request = urllib.request.Request(url, body.encode())
         try:
             with self._opener.open(request, timeout=HTTP_SECONDS) as response:
                 return str(response.geturl())

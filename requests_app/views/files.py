@@ -102,23 +102,27 @@ def send_file(request: HttpRequest, path: Path, *, name: str, sha256: str) -> Ht
 def _conditional_response(
     request: HttpRequest, path: Path, name: str, etag: str
 ) -> HttpResponseBase:
-    known_etags = parse_etags(request.headers.get("If-None-Match", ""))
+    headers = request.headers
+    known_etags = parse_etags(headers.get("If-None-Match", ""))
     if etag in known_etags or "*" in known_etags:
         return HttpResponse(status=304)
     size = path.stat().st_size
     span = None
     # A range counts for GET alone, and not when the file has changed since the first part.
-    if request.method == "GET" and request.headers.get("If-Range", etag) == etag:
-        span = parse_range(request.headers.get("Range", ""), size)
+    if request.method == "GET" and headers.get("If-Range", etag) == etag:
+        span = parse_range(headers.get("Range", ""), size)
     if span is None:
-        response = _body_response(request, path, Span(0, size - 1), status=200)
+        whole = Span(0, size - 1)
+        response = _body_response(request, path, whole, status=200)
     elif span.length == 0:
         return HttpResponse(status=416, headers={"Content-Range": f"bytes */{size}"})
     else:
         response = _body_response(request, path, span, status=206)
         response.headers["Content-Range"] = f"bytes {span.first}-{span.last}/{size}"
-    response.headers["Content-Type"] = CONTENT_TYPES.get(path.suffix, "application/octet-stream")
-    response.headers["Content-Disposition"] = str(content_disposition_header(True, name))
+    content_type = CONTENT_TYPES.get(path.suffix, "application/octet-stream")
+    response.headers["Content-Type"] = content_type
+    disposition = content_disposition_header(as_attachment=True, filename=name)
+    response.headers["Content-Disposition"] = str(disposition)
     return response
 
 
