@@ -76,7 +76,8 @@ class Fingerprint:
     """uint8 [5 views, 16, 16, RGB], C order."""
 
     def __post_init__(self) -> None:
-        if len(self.thumbnails) != _VIEWS * _SIDE * _SIDE * 3:  # kept by another version
+        size = _VIEWS * _SIDE * _SIDE * 3
+        if len(self.thumbnails) != size:  # kept by another version
             raise ValueError("the thumbnails have another layout")
 
 
@@ -124,12 +125,13 @@ class DuplicateIndex:
         self.discard(key)
         index = len(self._keys)
         if index == len(self._entries):
-            more = np.empty_like(self._entries)
-            self._entries = np.concatenate([self._entries, more])
+            room = np.empty_like(self._entries)
+            self._entries = np.concatenate([self._entries, room])
         views = _views_of(fingerprint)
+        sketches = _sketches(views)
         self._keys.append(key)
         self._index_of[key] = index
-        self._entries[index] = (fingerprint.hash, views, _sketches(views))
+        self._entries[index] = (fingerprint.hash, views, sketches)
 
     def discard(self, key: str) -> None:
         """Forget an image; unknown keys are ignored. The last entry moves into the gap."""
@@ -147,13 +149,15 @@ class DuplicateIndex:
         """Return the key of the added image that this one most surely duplicates, or None."""
         views = _views_of(fingerprint)
         mirrored = views[:, :, ::-1]
+        queries = ((fingerprint.hash, views), (fingerprint.mirror_hash, mirrored))
         best_key = None
         best = THUMBNAIL_CORRELATION
-        for query_hash, query in ((fingerprint.hash, views), (fingerprint.mirror_hash, mirrored)):
+        for query_hash, query in queries:
             proposed = self._proposed(query_hash, query)
             if not len(proposed):
                 continue
-            agreement = _agreement(query, self._entries["views"][proposed])
+            candidates = self._entries["views"][proposed]
+            agreement = _agreement(query, candidates)
             at = int(agreement.argmax())
             if agreement[at] >= best:
                 best = float(agreement[at])
@@ -162,11 +166,13 @@ class DuplicateIndex:
 
     def _proposed(self, query_hash: int, query: Thumbnails) -> NDArray[np.intp]:
         """Return the indices of images that hash or sketch propose as duplicates of a query."""
-        entries = self._entries[: len(self._keys)]
-        distances = np.bitwise_count(entries["hash"] ^ np.uint64(query_hash))
-        query_sketches = _sketches(query)[None]
-        alike = _sketches_agree(query_sketches, entries["sketches"])
-        return np.flatnonzero((distances <= HASH_DISTANCE) | alike[0])
+        count = len(self._keys)
+        entries = self._entries[:count]
+        different_bits = entries["hash"] ^ np.uint64(query_hash)
+        close = np.bitwise_count(different_bits) <= HASH_DISTANCE
+        query_sketches = _sketches(query)
+        agree = _sketches_agree(query_sketches[None], entries["sketches"])
+        return np.flatnonzero(close | agree[0])
 
 
 def group_by_pairs(count: int, pairs: Iterable[tuple[int, int]]) -> list[int]:
@@ -214,10 +220,13 @@ def near_duplicate_pairs(
             by_embedding = directions.alike(rows, proposed)
         for row, candidates in enumerate(proposed | by_embedding):
             one = start + row
-            others = np.flatnonzero(candidates[one + 1 :]) + one + 1
-            verified = stacked.verified(one, others, straight[row, others], flipped[row, others])
-            verified |= by_embedding[row, others]
-            for other in others[verified]:
+            later = candidates[one + 1 :]
+            others = np.flatnonzero(later) + one + 1
+            straight_others = straight[row, others]
+            flipped_others = flipped[row, others]
+            found = stacked.verified(one, others, straight_others, flipped_others)
+            found |= by_embedding[row, others]
+            for other in others[found]:
                 yield one, int(other)
 
 
@@ -237,13 +246,16 @@ class _Fingerprints:
     @classmethod
     def of(cls, fingerprints: Sequence[Fingerprint]) -> _Fingerprints:
         """Stack fingerprints."""
+        hashes = [each.hash for each in fingerprints]
+        mirrored_hashes = [each.mirror_hash for each in fingerprints]
         views = np.stack([_views_of(each) for each in fingerprints])
+        mirrored_views = views[..., ::-1, :]
         return cls(
-            hashes=np.array([each.hash for each in fingerprints], np.uint64),
-            mirrored_hashes=np.array([each.mirror_hash for each in fingerprints], np.uint64),
+            hashes=np.array(hashes, np.uint64),
+            mirrored_hashes=np.array(mirrored_hashes, np.uint64),
             views=views,
             sketches=_sketches(views),
-            mirrored_sketches=_sketches(views[..., ::-1, :]),
+            mirrored_sketches=_sketches(mirrored_views),
         )
 
     def proposed(self, rows: slice, mirrored: bool) -> NDArray[np.bool_]:
@@ -251,13 +263,14 @@ class _Fingerprints:
 
         The answer is bool [rows, n].
         """
-        hashes = self.hashes[rows]
-        sketches = self.sketches[rows]
-        if mirrored:
-            hashes = self.mirrored_hashes[rows]
-            sketches = self.mirrored_sketches[rows]
-        distances = np.bitwise_count(hashes[:, None] ^ self.hashes[None, :])
-        return (distances <= HASH_DISTANCE) | _sketches_agree(sketches, self.sketches)
+        hashes = self.mirrored_hashes if mirrored else self.hashes
+        sketches = self.mirrored_sketches if mirrored else self.sketches
+        hashes = hashes[rows]
+        sketches = sketches[rows]
+        different_bits = hashes[:, None] ^ self.hashes[None, :]
+        close = np.bitwise_count(different_bits) <= HASH_DISTANCE
+        agree = _sketches_agree(sketches, self.sketches)
+        return close | agree
 
     def verified(
         self,
@@ -272,12 +285,14 @@ class _Fingerprints:
         """
         views = self.views[one]
         mirrored = views[:, :, ::-1]
-        sure = np.zeros(len(others), np.bool_)
+        verified = np.zeros(len(others), np.bool_)
         for query, proposed in ((views, straight), (mirrored, flipped)):
-            if proposed.any():
-                agreement = _agreement(query, self.views[others[proposed]])
-                sure[proposed] |= agreement >= THUMBNAIL_CORRELATION
-        return sure
+            if not proposed.any():
+                continue
+            candidates = self.views[others[proposed]]
+            agreement = _agreement(query, candidates)
+            verified[proposed] |= agreement >= THUMBNAIL_CORRELATION
+        return verified
 
 
 @dataclass(frozen=True)
@@ -295,13 +310,15 @@ class _Directions:
     def of(cls, embeddings: NDArray[np.float32]) -> _Directions:
         """Scale embeddings to length 1, as they are and around their mean."""
         raw = _unit(embeddings)
-        return cls(raw, _unit(raw - raw.mean(axis=0)))
+        around_mean = raw - raw.mean(axis=0)
+        return cls(raw, _unit(around_mean))
 
     def alike(self, rows: slice, proposed: NDArray[np.bool_]) -> NDArray[np.bool_]:
         """Return which images duplicate those in `rows` by their embeddings: bool [rows, n]."""
         cosines = self.raw[rows] @ self.raw.T
         close = cosines >= EMBEDDING_COSINE
-        close |= proposed & (cosines >= PROPOSED_COSINE)
+        nearly_close = cosines >= PROPOSED_COSINE
+        close |= proposed & nearly_close
         centred_cosines = self.centred[rows] @ self.centred.T
         return close & (centred_cosines >= CENTRED_COSINE)
 
@@ -309,12 +326,15 @@ class _Directions:
 def _brightness(image: Image.Image) -> NDArray[np.uint8]:
     """Return uint8 [8, 9]; by Lanczos, so that hashes agree with those that other tools compute."""
     grey = image if image.mode == "L" else image.convert("L")
-    return np.asarray(grey.resize((9, 8), Image.Resampling.LANCZOS))
+    small = grey.resize((9, 8), Image.Resampling.LANCZOS)
+    return np.asarray(small)
 
 
 def _packed_hash(brightness: NDArray[np.uint8]) -> int:
-    rises = brightness[:, 1:] > brightness[:, :-1]
-    return int.from_bytes(np.packbits(rises).tobytes(), "big")
+    left = brightness[:, :-1]
+    right = brightness[:, 1:]
+    bits = np.packbits(right > left)
+    return int.from_bytes(bits.tobytes(), "big")
 
 
 def _view_boxes(image: Image.Image) -> tuple[Box, ...]:
@@ -325,17 +345,18 @@ def _view_boxes(image: Image.Image) -> tuple[Box, ...]:
     """
     width, height = image.size
     unframed = _without_edge_pixels(_without_border(image), image.size)
-    left, top = unframed[:2]
     inside = _without_border(image.crop(unframed))
-    bare = (left + inside[0], top + inside[1], left + inside[2], top + inside[3])
-    x = width * _CROP
-    y = height * _CROP
+    x, y = unframed[:2]
+    left, top, right, bottom = inside
+    bare = (x + left, y + top, x + right, y + bottom)
+    side = width * _CROP
+    end = height * _CROP
     band = height * _BAND
     return (
         (0, 0, width, height),
         unframed,
         bare,
-        (x, y, width - x, height - y),
+        (side, end, width - side, height - end),
         (0, band, width, height - band),
     )
 
@@ -352,23 +373,32 @@ def _without_border(image: Image.Image) -> tuple[int, int, int, int]:
         (0, 0, 1, height),
         (width - 1, 0, width, height),
     )
-    edge_bytes = b"".join(image.crop(edge).tobytes() for edge in edges)
-    edge_pixels = np.frombuffer(edge_bytes, np.uint8).reshape(-1, 3)
-    usual = tuple(int(value) for value in np.median(edge_pixels, axis=0))
+    edge_bytes = b""
+    for edge in edges:
+        edge_bytes += image.crop(edge).tobytes()
+    edge_values = np.frombuffer(edge_bytes, np.uint8)
+    edge_pixels = edge_values.reshape(-1, 3)
+    median = np.median(edge_pixels, axis=0)
+    usual = tuple(int(value) for value in median)
 
     plain = Image.new("RGB", image.size, usual)
-    red, green, blue = ImageChops.difference(image, plain).split()
-    largest = ImageChops.lighter(ImageChops.lighter(red, green), blue)
+    difference = ImageChops.difference(image, plain)
+    red, green, blue = difference.split()
+    largest = ImageChops.lighter(red, green)
+    largest = ImageChops.lighter(largest, blue)
     differs = np.asarray(largest) > _BORDER_TOLERANCE
+
     in_row = np.count_nonzero(differs, axis=1)
     in_column = np.count_nonzero(differs, axis=0)
     rows = np.flatnonzero(in_row > _BORDER_SPECKS * width)
     columns = np.flatnonzero(in_column > _BORDER_SPECKS * height)
     if not len(rows) or not len(columns):
         return (0, 0, width, height)
+    left = int(columns[0])
+    top = int(rows[0])
     right = int(columns[-1]) + 1
     bottom = int(rows[-1]) + 1
-    return int(columns[0]), int(rows[0]), right, bottom
+    return left, top, right, bottom
 
 
 def _without_edge_pixels(box: Box, size: tuple[int, int]) -> Box:
@@ -386,8 +416,8 @@ def _without_edge_pixels(box: Box, size: tuple[int, int]) -> Box:
 
 
 def _views_of(fingerprint: Fingerprint) -> Thumbnails:
-    views = np.frombuffer(fingerprint.thumbnails, np.uint8)
-    return views.reshape(_VIEWS, _SIDE, _SIDE, 3)
+    values = np.frombuffer(fingerprint.thumbnails, np.uint8)
+    return values.reshape(_VIEWS, _SIDE, _SIDE, 3)
 
 
 def _sketches(views: Thumbnails) -> NDArray[np.float32]:
@@ -401,21 +431,26 @@ def _sketches(views: Thumbnails) -> NDArray[np.float32]:
     means = cells.mean(axis=(-4, -2), dtype=np.float32)
     coarse = means.reshape(*leading, _SKETCH_SIZE)
     coarse -= coarse.mean(axis=-1, keepdims=True)
+
     length = np.linalg.norm(coarse, axis=-1, keepdims=True)
-    unit = coarse / np.maximum(length, 1e-6)
-    flat = length < _FLAT * _SKETCH_SIZE**0.5
-    return np.where(flat, 0.0, unit).astype(np.float32)
+    shortest = _FLAT * _SKETCH_SIZE**0.5
+    flat = length < shortest
+    length = np.maximum(length, 1e-6)
+    sketches = np.where(flat, 0.0, coarse / length)
+    return sketches.astype(np.float32)
 
 
 def _sketches_agree(
     sketches: NDArray[np.float32], others: NDArray[np.float32]
 ) -> NDArray[np.bool_]:
     """Return whether sketches [m, 5, 48] and [n, 5, 48] correlate in any pair of views: [m, n]."""
-    found = np.zeros((len(sketches), len(others)), np.bool_)
-    for one, other in _VIEW_PAIRS:
-        correlation = sketches[:, one] @ others[:, other].T
-        found |= correlation >= SKETCH_CORRELATION
-    return found
+    agree = np.zeros((len(sketches), len(others)), np.bool_)
+    for i, j in _VIEW_PAIRS:
+        these = sketches[:, i]
+        those = others[:, j]
+        correlation = these @ those.T
+        agree |= correlation >= SKETCH_CORRELATION
+    return agree
 
 
 def _agreement(views: Thumbnails, others: Thumbnails) -> NDArray[np.float32]:
@@ -424,8 +459,9 @@ def _agreement(views: Thumbnails, others: Thumbnails) -> NDArray[np.float32]:
     Views are [5, 16, 16, 3] and [n, 5, 16, 16, 3]. Only pairs of views whose colours agree count;
     without any it is 0. Two flat views of one colour agree wholly.
     """
-    one = views.reshape(_VIEWS, -1).astype(np.float32)
-    many = others.reshape(len(others), _VIEWS, -1).astype(np.float32)
+    count = len(others)
+    one = views.reshape(_VIEWS, -1).astype(np.float32)  # [5, 768]
+    many = others.reshape(count, _VIEWS, -1).astype(np.float32)
     many = many.swapaxes(0, 1)  # [5, n, 768]
     one_mean = one.mean(axis=1)
     many_mean = many.mean(axis=2)
@@ -434,24 +470,29 @@ def _agreement(views: Thumbnails, others: Thumbnails) -> NDArray[np.float32]:
     one_flat = one_spread < _FLAT
     many_flat = many_spread < _FLAT
 
-    best = np.zeros(len(others), np.float32)
+    best = np.zeros(count, np.float32)
     for i, j in _VIEW_PAIRS:
         view = one[i]
         other_views = many[j]
-        product = (other_views @ view) / view.size
-        covariance = product - many_mean[j] * one_mean[i]
-        spreads = many_spread[j] * one_spread[i]
-        correlation = covariance / np.maximum(spreads, 1e-6)
+        mean = one_mean[i]
+        other_means = many_mean[j]
 
-        mean_difference = np.abs(many_mean[j] - one_mean[i])
+        product = (other_views @ view) / view.size
+        covariance = product - other_means * mean
+        spreads = many_spread[j] * one_spread[i]
+        spreads = np.maximum(spreads, 1e-6)
+        correlation = covariance / spreads
+
+        mean_difference = np.abs(other_means - mean)
         same_colour = mean_difference < _FLAT_DIFFERENCE
         either_flat = many_flat[j] | one_flat[i]
         both_flat = many_flat[j] & one_flat[i]
         correlation[either_flat] = 0
         correlation[both_flat & same_colour] = 1
 
-        difference = np.abs(other_views - view).mean(axis=1)
-        correlation[difference > THUMBNAIL_DIFFERENCE] = 0
+        difference = np.abs(other_views - view)
+        far = difference.mean(axis=1) > THUMBNAIL_DIFFERENCE
+        correlation[far] = 0
         best = np.maximum(best, correlation)
     return best
 
@@ -459,4 +500,6 @@ def _agreement(views: Thumbnails, others: Thumbnails) -> NDArray[np.float32]:
 def _unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
     """Scale vectors [n, d] to length 1."""
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-    return (vectors / np.maximum(lengths, 1e-12)).astype(np.float32)
+    lengths = np.maximum(lengths, 1e-12)
+    unit = vectors / lengths
+    return unit.astype(np.float32)

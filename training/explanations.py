@@ -62,8 +62,10 @@ class Neighbours:
 
     def nearest(self, embedding: Floats, count: int) -> list[tuple[LearnedImage, float]]:
         """Return the images nearest to an embedding [d], each with its cosine, nearest first."""
-        found = nearest_images(embedding, self.embeddings, count)
-        return [(self.images[index], cosine) for index, cosine in found]
+        nearest = []
+        for index, cosine in nearest_images(embedding, self.embeddings, count):
+            nearest.append((self.images[index], cosine))
+        return nearest
 
 
 def overlay(
@@ -76,29 +78,47 @@ def overlay(
     the value of the brightest colour, so that two maps can be compared; by default that of the map
     itself. The image keeps its size.
     """
-    top = float(cam.max() if height is None else height)
-    relative = np.zeros(cam.shape)
-    if top > 0:
-        relative = np.clip(np.asarray(cam, np.float64) / top, 0, 1)
+    strength = _strength(cam, height)
 
     # The square that the network sees.
     shorter = min(image.size)
-    side = max(1, min(round(shorter * _CROP / resize_side), shorter))
+    side = round(shorter * _CROP / resize_side)
+    side = max(1, min(side, shorter))
     left = (image.width - side) // 2
     upper = (image.height - side) // 2
-    square = (slice(upper, upper + side), slice(left, left + side))
+    right = left + side
+    lower = upper + side
 
-    small_map = Image.fromarray(relative.astype(np.float32))
+    small_map = Image.fromarray(strength)
     wide_map = small_map.resize((side, side), Image.Resampling.BICUBIC)
-    strength = np.clip(np.asarray(wide_map), 0, 1)
-    colours = colour_scale()[(strength * 255).astype(int)]
-    colour_share = _WEAKEST + (_STRONGEST - _WEAKEST) * strength[..., None]
+    wide_strength = np.asarray(wide_map).clip(0, 1)
+    levels = (wide_strength * 255).astype(int)
+    colours = colour_scale()[levels]
+    colour_share = _WEAKEST + (_STRONGEST - _WEAKEST) * wide_strength
+    colour_share = colour_share[..., None]
 
     # Colours say more over an image without its own.
-    grey = np.asarray(ImageOps.grayscale(image).convert("RGB"), np.float64)
+    grey_image = ImageOps.grayscale(image).convert("RGB")
+    grey = np.asarray(grey_image, np.float64)
+    seen = grey[upper:lower, left:right]
+    background = seen * (1 - colour_share)
+    foreground = colours * colour_share
+
     result = grey * _OUTSIDE
-    result[square] = grey[square] * (1 - colour_share) + colours * colour_share
-    return Image.fromarray((result + 0.5).astype(np.uint8))
+    result[upper:lower, left:right] = background + foreground
+    rounded = (result + 0.5).astype(np.uint8)
+    return Image.fromarray(rounded)
+
+
+def _strength(cam: Floats, height: float | None) -> NDArray[np.float32]:
+    """Scale a map to 0..1, where 1 is `height`, or the map's own maximum; without one all is 0."""
+    top = float(cam.max())
+    if height is not None:
+        top = float(height)
+    if top <= 0:
+        return np.zeros(cam.shape, np.float32)
+    relative = np.asarray(cam, np.float64) / top
+    return np.clip(relative, 0, 1).astype(np.float32)
 
 
 def evidence(cams: Floats, number: int) -> Floats:
@@ -117,10 +137,16 @@ def nearest_images(embedding: Floats, references: Floats, count: int) -> list[tu
         return []
     vector = embedding.astype(np.float32)
     matrix = references.astype(np.float32)
-    lengths = np.linalg.norm(matrix, axis=1) * np.linalg.norm(vector)
-    cosines = matrix @ vector / np.maximum(lengths, 1e-12)
-    order = np.argsort(-cosines, kind="stable")[:count]
-    return [(int(index), float(cosines[index])) for index in order]
+    vector_length = np.linalg.norm(vector)
+    lengths = np.linalg.norm(matrix, axis=1) * vector_length
+    lengths = np.maximum(lengths, 1e-12)
+    cosines = matrix @ vector / lengths
+
+    nearest = []
+    order = np.argsort(-cosines, kind="stable")
+    for index in order[:count]:
+        nearest.append((int(index), float(cosines[index])))
+    return nearest
 
 
 def write_neighbours(
@@ -163,10 +189,12 @@ def colour_scale() -> NDArray[np.float64]:
     along = np.linspace(0, 1, 256)
     lightness = 0.25 + 0.68 * along
     hue = np.deg2rad(-60 + 165 * along)
-    chroma = 0.05 + 0.13 * np.sin(np.pi * along**0.9)
+    swell = np.sin(np.pi * along**0.9)
+    chroma = 0.05 + 0.13 * swell
     green_to_red = chroma * np.cos(hue)
     blue_to_yellow = chroma * np.sin(hue)
-    return _oklab_to_srgb(np.stack([lightness, green_to_red, blue_to_yellow], axis=1))
+    lab = np.stack([lightness, green_to_red, blue_to_yellow], axis=1)
+    return _oklab_to_srgb(lab)
 
 
 def _oklab_to_srgb(lab: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -167,14 +167,17 @@ def read_metrics(run_dir: Path) -> Metrics:
 
 def softmax(logits: Floats) -> Floats:
     """Return probabilities along the last axis."""
-    powers = np.exp(logits - logits.max(axis=-1, keepdims=True))
-    probabilities: Floats = powers / powers.sum(axis=-1, keepdims=True)
+    highest = logits.max(axis=-1, keepdims=True)
+    powers = np.exp(logits - highest)
+    total = powers.sum(axis=-1, keepdims=True)
+    probabilities: Floats = powers / total
     return probabilities
 
 
 def log_loss(logits: Floats, labels: Labels, smoothing: float = 0.0) -> float:
     """Return the mean of `log_losses`."""
-    return float(log_losses(logits, labels, smoothing).mean())
+    losses = log_losses(logits, labels, smoothing)
+    return float(losses.mean())
 
 
 def log_losses(logits: Floats, labels: Labels, smoothing: float = 0.0) -> Floats:
@@ -182,11 +185,15 @@ def log_losses(logits: Floats, labels: Labels, smoothing: float = 0.0) -> Floats
 
     `smoothing` of each label is spread over the other classes.
     """
-    shifted = logits - logits.max(axis=1, keepdims=True)
-    log_sums = np.log(np.exp(shifted).sum(axis=1, keepdims=True))
-    log_probabilities = shifted - log_sums
-    own = log_probabilities[np.arange(len(labels)), labels]
-    others = (log_probabilities.sum(axis=1) - own) / (logits.shape[1] - 1)
+    count, classes = logits.shape
+    highest = logits.max(axis=1, keepdims=True)
+    shifted = logits - highest
+    sums = np.exp(shifted).sum(axis=1, keepdims=True)
+    log_probabilities = shifted - np.log(sums)
+
+    own = log_probabilities[np.arange(count), labels]
+    rest = log_probabilities.sum(axis=1) - own
+    others = rest / (classes - 1)
     losses: Floats = -((1 - smoothing) * own + smoothing * others)
     return losses
 
@@ -194,7 +201,10 @@ def log_losses(logits: Floats, labels: Labels, smoothing: float = 0.0) -> Floats
 def balanced_accuracy(predicted: Labels, labels: Labels) -> float:
     """Return the mean recall [0, 1] of the classes that occur in labels [n]."""
     hits = predicted == labels
-    recalls = [hits[labels == label].mean() for label in np.unique(labels)]
+    recalls = []
+    for label in np.unique(labels):
+        of_class = labels == label
+        recalls.append(hits[of_class].mean())
     return float(np.mean(recalls))
 
 
@@ -206,15 +216,16 @@ def classification_metrics(
     predicted = logits.argmax(axis=1)
     hits = int((predicted == labels).sum())
 
-    matrix = np.zeros((len(names), len(names)), np.int64)
+    classes = len(names)
+    matrix = np.zeros((classes, classes), np.int64)
     np.add.at(matrix, (labels, predicted), 1)
     support = matrix.sum(axis=1)
     found = matrix.sum(axis=0)
     true_positives = matrix.diagonal().astype(np.float64)
     # 0 where nothing was there to be found, or nothing was predicted.
-    recall = true_positives / np.maximum(support, 1)
-    precision = true_positives / np.maximum(found, 1)
-    f1 = 2 * true_positives / np.maximum(support + found, 1)
+    recall = true_positives / support.clip(min=1)
+    precision = true_positives / found.clip(min=1)
+    f1 = 2 * true_positives / (support + found).clip(min=1)
 
     per_class = {}
     for index, name in enumerate(names):
@@ -265,10 +276,12 @@ def accuracy_by_source(
     source_of = np.asarray(sources, dtype=object)
     found = {}
     for source in sorted(set(sources)):
-        share = _accuracy(hits[source_of == source])
-        support = int((source_of == source).sum())
+        of_source = source_of == source
+        share = _accuracy(hits[of_source])
         found[source] = SourceMetrics(
-            accuracy=share["accuracy"], interval=share["interval"], support=support
+            accuracy=share["accuracy"],
+            interval=share["interval"],
+            support=int(of_source.sum()),
         )
     return found
 
@@ -289,7 +302,8 @@ def wilson_interval(hits: int, trials: int) -> tuple[float, float]:
     """Return the 95 % score interval of a proportion (E. B. Wilson 1927)."""
     from scipy.stats import binomtest  # type: ignore[import-untyped]
 
-    bounds = binomtest(hits, trials).proportion_ci(confidence_level=0.95, method="wilson")
+    test = binomtest(hits, trials)
+    bounds = test.proportion_ci(confidence_level=0.95, method="wilson")
     return float(bounds.low), float(bounds.high)
 
 
@@ -297,7 +311,8 @@ def binomial_p_value(hits: int, trials: int, rate: float) -> float:
     """Return the exact probability of at least `hits` of `trials` that each succeed with `rate`."""
     from scipy.stats import binomtest
 
-    return float(binomtest(hits, trials, rate, alternative="greater").pvalue)
+    test = binomtest(hits, trials, rate, alternative="greater")
+    return float(test.pvalue)
 
 
 def expected_calibration_error(probabilities: Floats, labels: Labels) -> float | None:
@@ -309,14 +324,19 @@ def expected_calibration_error(probabilities: Floats, labels: Labels) -> float |
         return None
     confidence = probabilities.max(axis=1)
     right = probabilities.argmax(axis=1) == labels
-    bins = np.minimum((confidence * _ECE_BINS).astype(int), _ECE_BINS - 1)
+    bins = (confidence * _ECE_BINS).astype(int)
+    bins = bins.clip(max=_ECE_BINS - 1)
     gap = 0.0
     for number in range(_ECE_BINS):
         inside = bins == number
-        gap += abs(float(right[inside].sum() - confidence[inside].sum()))
+        hits = right[inside].sum()
+        expected_hits = confidence[inside].sum()
+        gap += abs(float(hits - expected_hits))
     return gap / len(labels)
 
 
 def _accuracy(hits: NDArray[np.bool_]) -> AccuracyShare:
-    interval = wilson_interval(int(hits.sum()), len(hits))
-    return AccuracyShare(accuracy=float(hits.mean()), interval=list(interval))
+    count = int(hits.sum())
+    interval = wilson_interval(count, len(hits))
+    accuracy = float(hits.mean())
+    return AccuracyShare(accuracy=accuracy, interval=list(interval))

@@ -107,12 +107,13 @@ class Model:
         """Classify a decoded image (see `read_image` for files and bytes)."""
         started = time.perf_counter()
         outputs = self.run(as_array(image.convert("RGB")))
-        values = [float(p) for p in outputs.probabilities]
+        probabilities = outputs.probabilities.tolist()
+        elapsed = time.perf_counter() - started
         return Prediction(
-            label=self.classes[int(np.argmax(values))],
+            label=self.classes[int(outputs.probabilities.argmax())],
             known=outputs.novelty <= self.reject,
-            probabilities=dict(zip(self.classes, values, strict=True)),
-            elapsed_ms=(time.perf_counter() - started) * 1000,
+            probabilities=dict(zip(self.classes, probabilities, strict=True)),
+            elapsed_ms=elapsed * 1000,
             outputs=outputs,
         )
 
@@ -157,7 +158,8 @@ class Explainer:
 
     def explain(self, name: str, image: Image.Image, outputs: Outputs) -> Explanation:
         """Write the map of the most probable class over an image; its file is called by `name`."""
-        cam = evidence(outputs.cam, int(outputs.probabilities.argmax()))
+        predicted = int(outputs.probabilities.argmax())
+        cam = evidence(outputs.cam, predicted)
         path = self._free_path(name)
         overlay(image, cam, self.resize).save(path)
         nearest = []
@@ -166,7 +168,10 @@ class Explainer:
         return Explanation(path, nearest)
 
     def _free_path(self, name: str) -> Path:
-        safe = "".join(c if c.isalnum() or c in "-_. " else "_" for c in name)
+        safe = ""
+        for character in name:
+            allowed = character.isalnum() or character in "-_. "
+            safe += character if allowed else "_"
         stem = safe[:_NAME_LENGTH] or "picture"
         free = stem
         for number in itertools.count(2):
@@ -207,7 +212,10 @@ def _read_file(path: Path, name: str) -> bytes:
 def _read_zipped(path: Path, name: str) -> bytes:
     """Return the file of that name, at the top of the zip or in its one folder."""
     with zipfile.ZipFile(path) as archive:
-        found = [entry for entry in archive.namelist() if entry.rsplit("/", 1)[-1] == name]
+        found = []
+        for entry in archive.namelist():
+            if entry.rsplit("/", 1)[-1] == name:
+                found.append(entry)
         if not found:
             raise ModelError(f"{path} is not a model zip: it has no {name}.")
         return archive.read(min(found, key=len))
@@ -222,8 +230,9 @@ def _open_onnx(path: Path, threads: int) -> Model:
     except (KeyError, ValueError, TypeError) as error:
         raise _foreign_file(path, "model.onnx") from error
     inputs = [(image.name, image.type) for image in session.get_inputs()]
-    output_names = {output.name for output in session.get_outputs()}
-    if inputs != [("image", "tensor(uint8)")] or not output_names.issuperset(_OUTPUTS):
+    outputs = {output.name for output in session.get_outputs()}
+    ours = inputs == [("image", "tensor(uint8)")] and outputs.issuperset(_OUTPUTS)
+    if not ours:
         raise _foreign_file(path, "model.onnx")
 
     def run(image: NDArray[np.uint8]) -> Outputs:
@@ -271,10 +280,12 @@ def _open_torch(path: Path, device: str) -> Model:
 
     def run(image: NDArray[np.uint8]) -> Outputs:
         with torch.inference_mode():
-            tensors = network(torch.from_numpy(image).to(device))
+            pixels = torch.from_numpy(image).to(device)
+            tensors = network(pixels)
             return _outputs(tensor.float().cpu().numpy() for tensor in tensors)
 
-    return Model(tuple(config["label_names"]), float(config["reject"]), run)
+    classes = tuple(config["label_names"])
+    return Model(classes, float(config["reject"]), run)
 
 
 def _delivered_network(path: Path) -> tuple[dict[str, Any], Any]:

@@ -37,8 +37,9 @@ class RunError(Exception):
     @classmethod
     def unusable(cls, what: str) -> RunError:
         """Return the error for a run folder that must be made again; `what` is a clause."""
-        sentence = what[0].upper() + what[1:] + "."
-        return cls("features", sentence, "Make the run folder again.", retry=False)
+        reason = what[0].upper() + what[1:] + "."
+        remedy = "Make the run folder again."
+        return cls("features", reason, remedy, retry=False)
 
     def as_json(self) -> dict[str, Any]:
         """Return the `error` object of `result.json`."""
@@ -99,7 +100,7 @@ class RunConfig:
             value = getattr(self, field.name)
             if value is not None:
                 values[field.name] = value
-        values["classes"] = [{"id": label.id, "name": label.name} for label in self.classes]
+        values["classes"] = [dataclasses.asdict(label) for label in self.classes]
         return values
 
     def with_defaults(self, defaults: Mapping[str, Any]) -> RunConfig:
@@ -239,7 +240,9 @@ def disk_error(stage: str, error: OSError) -> RunError:
 
     It names the file, but not where on this machine it lies.
     """
-    name = Path(os.fsdecode(error.filename)).name if error.filename else "a file"
+    name = "a file"
+    if error.filename:
+        name = Path(os.fsdecode(error.filename)).name
     reason = f"The disk refused {name}: {error.strerror or error}."
     remedy = "See that the folder may be written and has room, and start again."
     return RunError(stage, reason, remedy, retry=True)
@@ -288,7 +291,8 @@ def inherit_splits(rows: Sequence[ImageRow], earlier: Sequence[ImageRow]) -> lis
 
 def write_json(path: Path, value: Any) -> None:
     """Write JSON readably, atomically; text is kept as it is, not escaped."""
-    write_text(path, json.dumps(value, ensure_ascii=False, indent=2) + "\n")
+    text = json.dumps(value, ensure_ascii=False, indent=2)
+    write_text(path, text + "\n")
 
 
 @contextmanager

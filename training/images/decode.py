@@ -20,7 +20,9 @@ class BrokenImageError(Exception):
 def read_image(source: Path | bytes) -> Image.Image:
     """Return a file or its bytes as an upright RGB image; raises BrokenImageError."""
     try:
-        data = source if isinstance(source, bytes) else source.read_bytes()
+        data = source
+        if isinstance(data, Path):
+            data = data.read_bytes()
         with Image.open(io.BytesIO(data), formats=_FORMATS) as opened:
             if opened.width * opened.height > _PIXEL_LIMIT:
                 raise BrokenImageError("too large")
@@ -40,13 +42,15 @@ def _eight_bits(image: Image.Image) -> Image.Image:
     """Scale an image with 16 or 32 bits a pixel to 8; converting alone would clip it to white."""
     if image.mode.startswith("I"):
         values = np.asarray(image).astype(np.float64)
-        scaled = np.clip(values, 0, 65535) / 257 + 0.5
+        clipped = np.clip(values, 0, 65535)
+        scaled = clipped / 257 + 0.5
         return Image.fromarray(scaled.astype(np.uint8))
     if image.mode == "F":
         values = np.nan_to_num(np.asarray(image))
         low = float(values.min())
         high = float(values.max())
-        scaled = (values - low) * (255 / max(high - low, 1e-9))
+        span = max(high - low, 1e-9)
+        scaled = (values - low) * (255 / span)
         return Image.fromarray(scaled.astype(np.uint8))
     return image
 
@@ -56,4 +60,5 @@ def _on_white(image: Image.Image) -> Image.Image:
         return image.convert("RGB")
     layer = image.convert("RGBA")
     white = Image.new("RGBA", layer.size, "white")
-    return Image.alpha_composite(white, layer).convert("RGB")
+    flattened = Image.alpha_composite(white, layer)
+    return flattened.convert("RGB")

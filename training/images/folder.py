@@ -47,7 +47,8 @@ def import_folder(
     for folder in sorted(images.iterdir()):
         if not folder.is_dir() or folder.name.startswith("."):
             continue
-        label = ClassLabel(f"c{len(labels) + 1:03d}", folder.name)
+        number = len(labels) + 1
+        label = ClassLabel(f"c{number:03d}", folder.name)
         labels.append(label)
         for path in sorted(folder.rglob("*")):
             if path.is_file() and not path.name.startswith("."):
@@ -68,7 +69,8 @@ def import_folder(
             if known is not row:
                 raise BrokenImageError("the same picture again")
         except BrokenImageError as error:
-            left_out.append(LeftOut(str(path.relative_to(images)), str(error)))
+            name = str(path.relative_to(images))
+            left_out.append(LeftOut(name, str(error)))
         report(done, len(found))
     return tuple(labels), list(rows.values()), left_out
 
@@ -76,7 +78,7 @@ def import_folder(
 def check_max_side(pixels: int) -> None:
     """Raise ValueError for a longer side that leaves nothing to learn from or only fills disks."""
     low, high = _MAX_SIDE_RANGE
-    if not low <= pixels <= high:
+    if pixels < low or pixels > high:
         raise ValueError(f"must be {low} to {high} pixels")
 
 
@@ -94,7 +96,9 @@ def _import_file(path: Path, run_dir: Path, label: ClassLabel, max_side: int) ->
     image = read_image(path)
     if min(image.size) < _MINIMUM_SIDE:
         raise BrokenImageError(f"too small: {image.width} x {image.height} pixels")
-    data = path.read_bytes() if _is_ready(path, max_side) else _to_jpeg(image, max_side)
+    data = path.read_bytes()
+    if not _is_ready(path, max_side):
+        data = _to_jpeg(image, max_side)
     digest = hashlib.sha256(data).hexdigest()
     file_name = f"images/{digest[:16]}.jpg"
     target = run_dir / file_name
@@ -109,8 +113,8 @@ def _is_ready(path: Path, max_side: int) -> bool:
     with Image.open(path) as opened:
         if opened.format != "JPEG" or opened.mode != "RGB":
             return False
-        upright = opened.getexif().get(_EXIF_ORIENTATION, 1) == 1
-        return upright and max(opened.size) <= max_side
+        orientation = opened.getexif().get(_EXIF_ORIENTATION, 1)
+        return orientation == 1 and max(opened.size) <= max_side
 
 
 def _to_jpeg(image: Image.Image, max_side: int) -> bytes:

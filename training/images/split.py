@@ -24,6 +24,8 @@ _HELD_OUT: tuple[Split, ...] = ("test", "val")  # in the order in which they are
 # Whose claim on a group of near-duplicates is the stronger.
 _PROTECTION: tuple[Split, ...] = ("test", "val", "train")
 
+_SplitOfClass = tuple[Split, str]
+
 
 @dataclasses.dataclass(frozen=True)
 class NearDuplicates:
@@ -46,16 +48,20 @@ def find_near_duplicates(
     """
     pairs = list(near_duplicate_pairs(fingerprints, embeddings))
     group_numbers = group_by_pairs(len(indices), pairs)
-    return NearDuplicates(
-        pairs=[(indices[one], indices[other]) for one, other in pairs],
-        groups=dict(zip(indices, group_numbers, strict=True)),
-    )
+    groups = dict(zip(indices, group_numbers, strict=True))
+    manifest_pairs = []
+    for one, other in pairs:
+        manifest_pairs.append((indices[one], indices[other]))
+    return NearDuplicates(manifest_pairs, groups)
 
 
 def assign_groups(rows: Sequence[ImageRow], duplicates: NearDuplicates) -> list[ImageRow]:
     """Return the manifest's rows with group numbers; None for images that could not be used."""
-    groups = duplicates.groups
-    return [dataclasses.replace(row, group=groups.get(index)) for index, row in enumerate(rows)]
+    grouped = []
+    for index, row in enumerate(rows):
+        group = duplicates.groups.get(index)
+        grouped.append(dataclasses.replace(row, group=group))
+    return grouped
 
 
 def count_leaks(rows: Sequence[ImageRow], duplicates: NearDuplicates) -> int:
@@ -118,9 +124,11 @@ def cut_folds(
     from sklearn.model_selection import StratifiedGroupKFold
 
     group_numbers = np.asarray(groups)
-    groups_of_class = [np.unique(group_numbers[labels == label]) for label in np.unique(labels)]
-    fewest = min(len(groups) for groups in groups_of_class)
-    count = max(2, min(most, fewest))
+    fewest = most
+    for label in np.unique(labels):
+        groups_of_class = np.unique(group_numbers[labels == label])
+        fewest = min(fewest, len(groups_of_class))
+    count = max(2, fewest)
     folds = StratifiedGroupKFold(count, shuffle=True, random_state=seed)
     with warnings.catch_warnings():
         # Says that a class has fewer images than folds; that is known here and harmless.
@@ -134,17 +142,19 @@ class _Assignment:
     def __init__(self, rows: Sequence[ImageRow]) -> None:
         self.splits: list[Split | None] = [None] * len(rows)
         self._rows = rows
-        self._counts: dict[Split, Counter[str]] = {split: Counter() for split in SPLITS}
-        self._wanted: dict[Split, Counter[str]] = {split: Counter() for split in _HELD_OUT}
+        self._counts: Counter[_SplitOfClass] = Counter()
+        self._wanted: Counter[_SplitOfClass] = Counter()
 
     def keep_earlier(self, members: list[int]) -> None:
         """Keep the group's most protected split; its new images join it, but never test."""
-        earlier = {self._rows[index].split for index in members}
+        rows = self._rows
+        earlier = {rows[index].split for index in members}
         strongest = next(split for split in _PROTECTION if split in earlier)
         for index in members:
-            split = self._rows[index].split
-            joins = split is None and strongest != "test"
-            if split == strongest or joins:
+            split = rows[index].split
+            if split is None and strongest == "test":
+                continue
+            if split in (None, strongest):
                 self._put([index], strongest)
 
     def fill(self, groups: Sequence[list[int]]) -> None:
@@ -164,12 +174,16 @@ class _Assignment:
                     self._put(members, held_out)
 
     def _set_wanted(self) -> None:
-        usable = Counter(row.class_id for row in self._rows if row.group is not None)
+        usable: Counter[str] = Counter()
+        for row in self._rows:
+            if row.group is not None:
+                usable[row.class_id] += 1
         for class_id, count in usable.items():
-            share = max(MINIMUM_PER_SPLIT, int(HELD_OUT_SHARE * count + 0.5))
-            self._wanted["val"][class_id] = share
-            if self._counts["test"][class_id] < MINIMUM_PER_SPLIT:
-                self._wanted["test"][class_id] = share
+            share = int(HELD_OUT_SHARE * count + 0.5)
+            wanted = max(MINIMUM_PER_SPLIT, share)
+            self._wanted["val", class_id] = wanted
+            if self._counts["test", class_id] < MINIMUM_PER_SPLIT:
+                self._wanted["test", class_id] = wanted
 
     def _first_with_room(self, members: list[int]) -> Split:
         for split in _HELD_OUT:
@@ -179,8 +193,8 @@ class _Assignment:
 
     def _has_room(self, split: Split, members: list[int]) -> bool:
         for class_id, size in self._class_counts(members).items():
-            present = self._counts[split][class_id]
-            wanted = self._wanted[split][class_id]
+            present = self._counts[split, class_id]
+            wanted = self._wanted[split, class_id]
             # A group may overfill a split that would otherwise stay short of the minimum.
             if size > wanted:
                 return False
@@ -192,10 +206,10 @@ class _Assignment:
         """Return whether a held-out split lacks one of the group's classes and train spares all."""
         lacking = False
         for class_id, size in self._class_counts(members).items():
-            if self._counts["train"][class_id] - size < MINIMUM_PER_SPLIT:
+            if self._counts["train", class_id] - size < MINIMUM_PER_SPLIT:
                 return False
-            present = self._counts[held_out][class_id]
-            if self._wanted[held_out][class_id] and present < MINIMUM_PER_SPLIT:
+            present = self._counts[held_out, class_id]
+            if self._wanted[held_out, class_id] and present < MINIMUM_PER_SPLIT:
                 lacking = True
         return lacking
 
@@ -204,9 +218,9 @@ class _Assignment:
             class_id = self._rows[index].class_id
             before = self.splits[index]
             if before:
-                self._counts[before][class_id] -= 1
+                self._counts[before, class_id] -= 1
             self.splits[index] = split
-            self._counts[split][class_id] += 1
+            self._counts[split, class_id] += 1
 
     def _class_counts(self, members: list[int]) -> Counter[str]:
         return Counter(self._rows[index].class_id for index in members)
@@ -214,7 +228,8 @@ class _Assignment:
 
 def _order_key(seed: int, rows: Sequence[ImageRow], members: list[int]) -> str:
     smallest = min(rows[index].sha256 for index in members)
-    return hashlib.sha256(f"{seed}{smallest}".encode()).hexdigest()
+    text = f"{seed}{smallest}"
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _check_enough(config: RunConfig, rows: Sequence[ImageRow]) -> None:
@@ -223,8 +238,13 @@ def _check_enough(config: RunConfig, rows: Sequence[ImageRow]) -> None:
     for label in config.classes:
         if all(counts[label.id, split] >= MINIMUM_PER_SPLIT for split in SPLITS):
             continue
-        groups = [row.group for row in rows if row.class_id == label.id and row.group is not None]
-        usable = "1 usable picture" if len(groups) == 1 else f"{len(groups)} usable pictures"
+        groups = []
+        for row in rows:
+            if row.class_id == label.id and row.group is not None:
+                groups.append(row.group)
+        usable = f"{len(groups)} usable pictures"
+        if len(groups) == 1:
+            usable = "1 usable picture"
         distinct = len(set(groups))
         if distinct < len(groups):
             usable += f", of which {distinct} are no copies of each other"

@@ -22,20 +22,26 @@ def image_statistics(image: Image.Image) -> NDArray[np.float32]:
     """
     width, height = image.size
     scale = _SIDE / min(width, height)
-    small_width = max(1, round(width * scale))
-    small_height = max(1, round(height * scale))
     longest = _LONGEST * _SIDE
-    small_size = (min(longest, small_width), min(longest, small_height))
-    small = image.resize(small_size, Image.Resampling.BILINEAR, reducing_gap=1.5)
-    grey = np.asarray(small.convert("L"), dtype=np.float32)
+    small_sides = []
+    for side in (width, height):
+        scaled = max(1, round(side * scale))
+        small_sides.append(min(longest, scaled))
+    small = image.resize(small_sides, Image.Resampling.BILINEAR, reducing_gap=1.5)
+    grey_image = small.convert("L")
+    grey = np.asarray(grey_image, dtype=np.float32)
 
     # The Laplacian: how much each pixel differs from its four neighbours; edges are repeated.
     padded = np.pad(grey, 1, mode="edge")
-    above = padded[:-2, 1:-1]
-    below = padded[2:, 1:-1]
-    left = padded[1:-1, :-2]
-    right = padded[1:-1, 2:]
-    laplacian = above + below + left + right - 4 * grey
+    before = slice(None, -2)
+    inside = slice(1, -1)
+    after = slice(2, None)
+    above = padded[before, inside]
+    below = padded[after, inside]
+    left = padded[inside, before]
+    right = padded[inside, after]
+    neighbours = above + below + left + right
+    laplacian = neighbours - 4 * grey
 
     brightness = grey.mean()
     sharpness = laplacian.var()
