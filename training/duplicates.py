@@ -91,11 +91,15 @@ def difference_hash(image: Image.Image) -> int:
 
 def fingerprint(image: Image.Image) -> Fingerprint:
     """Return the fingerprint of an upright image; transparency must have been flattened before."""
-    rgb = image if image.mode == "RGB" else image.convert("RGB")
-    factor = min(rgb.size) // _WORKING_SIDE
-    small = rgb.reduce(factor) if factor > 1 else rgb
+    small = image
+    if small.mode != "RGB":
+        small = small.convert("RGB")
+    factor = min(small.size) // _WORKING_SIDE
+    if factor > 1:
+        small = small.reduce(factor)
 
     brightness = _brightness(small)
+    mirrored_brightness = brightness[:, ::-1]
     thumbnails = []
     for box in _view_boxes(small):
         thumbnail = small.resize(
@@ -104,7 +108,7 @@ def fingerprint(image: Image.Image) -> Fingerprint:
         thumbnails.append(thumbnail.tobytes())
     return Fingerprint(
         hash=_packed_hash(brightness),
-        mirror_hash=_packed_hash(brightness[:, ::-1]),
+        mirror_hash=_packed_hash(mirrored_brightness),
         thumbnails=b"".join(thumbnails),
     )
 
@@ -184,8 +188,9 @@ def group_by_pairs(count: int, pairs: Iterable[tuple[int, int]]) -> list[int]:
 
     def root(node: int) -> int:
         while parent[node] != node:
-            parent[node] = parent[parent[node]]
-            node = parent[node]
+            grandparent = parent[parent[node]]
+            parent[node] = grandparent
+            node = grandparent
         return node
 
     for one, other in pairs:
@@ -194,7 +199,8 @@ def group_by_pairs(count: int, pairs: Iterable[tuple[int, int]]) -> list[int]:
     numbers: dict[int, int] = {}
     groups = []
     for index in range(count):
-        number = numbers.setdefault(root(index), len(numbers))
+        next_number = len(numbers)
+        number = numbers.setdefault(root(index), next_number)
         groups.append(number)
     return groups
 
@@ -221,7 +227,8 @@ def near_duplicate_pairs(
         for row, candidates in enumerate(proposed | by_embedding):
             one = start + row
             later = candidates[one + 1 :]
-            others = np.flatnonzero(later) + one + 1
+            others = np.flatnonzero(later)
+            others += one + 1
             straight_others = straight[row, others]
             flipped_others = flipped[row, others]
             found = stacked.verified(one, others, straight_others, flipped_others)
@@ -310,8 +317,9 @@ class _Directions:
     def of(cls, embeddings: NDArray[np.float32]) -> _Directions:
         """Scale embeddings to length 1, as they are and around their mean."""
         raw = _unit(embeddings)
-        around_mean = raw - raw.mean(axis=0)
-        return cls(raw, _unit(around_mean))
+        mean = raw.mean(axis=0)
+        centred = _unit(raw - mean)
+        return cls(raw, centred)
 
     def alike(self, rows: slice, proposed: NDArray[np.bool_]) -> NDArray[np.bool_]:
         """Return which images duplicate those in `rows` by their embeddings: bool [rows, n]."""
@@ -320,12 +328,15 @@ class _Directions:
         nearly_close = cosines >= PROPOSED_COSINE
         close |= proposed & nearly_close
         centred_cosines = self.centred[rows] @ self.centred.T
-        return close & (centred_cosines >= CENTRED_COSINE)
+        still_close = centred_cosines >= CENTRED_COSINE
+        return close & still_close
 
 
 def _brightness(image: Image.Image) -> NDArray[np.uint8]:
     """Return uint8 [8, 9]; by Lanczos, so that hashes agree with those that other tools compute."""
-    grey = image if image.mode == "L" else image.convert("L")
+    grey = image
+    if grey.mode != "L":
+        grey = grey.convert("L")
     small = grey.resize((9, 8), Image.Resampling.LANCZOS)
     return np.asarray(small)
 
@@ -375,7 +386,8 @@ def _without_border(image: Image.Image) -> tuple[int, int, int, int]:
     )
     edge_bytes = b""
     for edge in edges:
-        edge_bytes += image.crop(edge).tobytes()
+        strip = image.crop(edge)
+        edge_bytes += strip.tobytes()
     edge_values = np.frombuffer(edge_bytes, np.uint8)
     edge_pixels = edge_values.reshape(-1, 3)
     median = np.median(edge_pixels, axis=0)
@@ -390,8 +402,10 @@ def _without_border(image: Image.Image) -> tuple[int, int, int, int]:
 
     in_row = np.count_nonzero(differs, axis=1)
     in_column = np.count_nonzero(differs, axis=0)
-    rows = np.flatnonzero(in_row > _BORDER_SPECKS * width)
-    columns = np.flatnonzero(in_column > _BORDER_SPECKS * height)
+    row_specks = _BORDER_SPECKS * width
+    column_specks = _BORDER_SPECKS * height
+    rows = np.flatnonzero(in_row > row_specks)
+    columns = np.flatnonzero(in_column > column_specks)
     if not len(rows) or not len(columns):
         return (0, 0, width, height)
     left = int(columns[0])
@@ -405,7 +419,8 @@ def _without_edge_pixels(box: Box, size: tuple[int, int]) -> Box:
     """Take one pixel off each edge that is not the image's own: it may be half border."""
     left, top, right, bottom = box
     width, height = size
-    if right - left < _SIDE or bottom - top < _SIDE:
+    shorter = min(right - left, bottom - top)
+    if shorter < _SIDE:
         return box
     return (
         left + (left > 0),
@@ -428,7 +443,8 @@ def _sketches(views: Thumbnails) -> NDArray[np.float32]:
     leading = views.shape[:-3]
     cell = _SIDE // _SKETCH_SIDE
     cells = views.reshape(*leading, _SKETCH_SIDE, cell, _SKETCH_SIDE, cell, 3)
-    means = cells.mean(axis=(-4, -2), dtype=np.float32)
+    within_cell = (-4, -2)
+    means = cells.mean(axis=within_cell, dtype=np.float32)
     coarse = means.reshape(*leading, _SKETCH_SIZE)
     coarse -= coarse.mean(axis=-1, keepdims=True)
 
@@ -444,7 +460,8 @@ def _sketches_agree(
     sketches: NDArray[np.float32], others: NDArray[np.float32]
 ) -> NDArray[np.bool_]:
     """Return whether sketches [m, 5, 48] and [n, 5, 48] correlate in any pair of views: [m, n]."""
-    agree = np.zeros((len(sketches), len(others)), np.bool_)
+    shape = (len(sketches), len(others))
+    agree = np.zeros(shape, np.bool_)
     for i, j in _VIEW_PAIRS:
         these = sketches[:, i]
         those = others[:, j]
@@ -477,8 +494,9 @@ def _agreement(views: Thumbnails, others: Thumbnails) -> NDArray[np.float32]:
         mean = one_mean[i]
         other_means = many_mean[j]
 
-        product = (other_views @ view) / view.size
-        covariance = product - other_means * mean
+        product_mean = (other_views @ view) / view.size
+        mean_product = other_means * mean
+        covariance = product_mean - mean_product
         spreads = many_spread[j] * one_spread[i]
         spreads = np.maximum(spreads, 1e-6)
         correlation = covariance / spreads
@@ -491,7 +509,8 @@ def _agreement(views: Thumbnails, others: Thumbnails) -> NDArray[np.float32]:
         correlation[both_flat & same_colour] = 1
 
         difference = np.abs(other_views - view)
-        far = difference.mean(axis=1) > THUMBNAIL_DIFFERENCE
+        mean_pixel_difference = difference.mean(axis=1)
+        far = mean_pixel_difference > THUMBNAIL_DIFFERENCE
         correlation[far] = 0
         best = np.maximum(best, correlation)
     return best

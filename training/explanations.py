@@ -64,7 +64,8 @@ class Neighbours:
         """Return the images nearest to an embedding [d], each with its cosine, nearest first."""
         nearest = []
         for index, cosine in nearest_images(embedding, self.embeddings, count):
-            nearest.append((self.images[index], cosine))
+            image = self.images[index]
+            nearest.append((image, cosine))
         return nearest
 
 
@@ -90,11 +91,13 @@ def overlay(
     lower = upper + side
 
     small_map = Image.fromarray(strength)
-    wide_map = small_map.resize((side, side), Image.Resampling.BICUBIC)
+    square = (side, side)
+    wide_map = small_map.resize(square, Image.Resampling.BICUBIC)
     wide_strength = np.asarray(wide_map).clip(0, 1)
     levels = (wide_strength * 255).astype(int)
     colours = colour_scale()[levels]
-    colour_share = _WEAKEST + (_STRONGEST - _WEAKEST) * wide_strength
+    share_range = _STRONGEST - _WEAKEST
+    colour_share = _WEAKEST + share_range * wide_strength
     colour_share = colour_share[..., None]
 
     # Colours say more over an image without its own.
@@ -118,7 +121,8 @@ def _strength(cam: Floats, height: float | None) -> NDArray[np.float32]:
     if top <= 0:
         return np.zeros(cam.shape, np.float32)
     relative = np.asarray(cam, np.float64) / top
-    return np.clip(relative, 0, 1).astype(np.float32)
+    strength = relative.clip(0, 1)
+    return strength.astype(np.float32)
 
 
 def evidence(cams: Floats, number: int) -> Floats:
@@ -127,7 +131,8 @@ def evidence(cams: Floats, number: int) -> Floats:
     `cams` are [classes, h, w]. Adding the same to the logits of all classes changes no probability,
     so what all maps share says nothing.
     """
-    result: Floats = cams[number] - cams.mean(axis=0)
+    mean = cams.mean(axis=0)
+    result: Floats = cams[number] - mean
     return result
 
 
@@ -138,14 +143,16 @@ def nearest_images(embedding: Floats, references: Floats, count: int) -> list[tu
     vector = embedding.astype(np.float32)
     matrix = references.astype(np.float32)
     vector_length = np.linalg.norm(vector)
-    lengths = np.linalg.norm(matrix, axis=1) * vector_length
+    matrix_lengths = np.linalg.norm(matrix, axis=1)
+    lengths = matrix_lengths * vector_length
     lengths = np.maximum(lengths, 1e-12)
     cosines = matrix @ vector / lengths
 
     nearest = []
     order = np.argsort(-cosines, kind="stable")
     for index in order[:count]:
-        nearest.append((int(index), float(cosines[index])))
+        cosine = float(cosines[index])
+        nearest.append((int(index), cosine))
     return nearest
 
 
@@ -156,12 +163,13 @@ def write_neighbours(
 
     `read_neighbours` gives them back.
     """
-    rows = json.dumps([asdict(image) for image in images], ensure_ascii=False)
+    rows = [asdict(image) for image in images]
+    text = json.dumps(rows, ensure_ascii=False)
     with atomic_write(folder / NEIGHBOURS_FILE) as file:
         np.savez(
             file,
             embeddings=embeddings.astype(np.float16),
-            rows=np.frombuffer(rows.encode(), np.uint8),
+            rows=np.frombuffer(text.encode(), np.uint8),
         )
 
 
@@ -174,9 +182,9 @@ def read_neighbours(run_folder: Path) -> Neighbours | None:
         images = tuple(LearnedImage(**row) for row in rows)
     except _UNREADABLE:
         return None
-    if embeddings.ndim != 2 or len(embeddings) != len(images):
-        return None
-    return Neighbours(images, embeddings)
+    if embeddings.ndim == 2 and len(embeddings) == len(images):
+        return Neighbours(images, embeddings)
+    return None
 
 
 @cache
@@ -188,9 +196,10 @@ def colour_scale() -> NDArray[np.float64]:
     """
     along = np.linspace(0, 1, 256)
     lightness = 0.25 + 0.68 * along
-    hue = np.deg2rad(-60 + 165 * along)
-    swell = np.sin(np.pi * along**0.9)
-    chroma = 0.05 + 0.13 * swell
+    degrees = -60 + 165 * along
+    hue = np.deg2rad(degrees)
+    turn = np.pi * along**0.9
+    chroma = 0.05 + 0.13 * np.sin(turn)
     green_to_red = chroma * np.cos(hue)
     blue_to_yellow = chroma * np.sin(hue)
     lab = np.stack([lightness, green_to_red, blue_to_yellow], axis=1)
@@ -214,9 +223,10 @@ def _oklab_to_srgb(lab: NDArray[np.float64]) -> NDArray[np.float64]:
         ]
     )
     cones = (lab @ to_cones.T) ** 3
-    linear = np.clip(cones @ to_rgb.T, 0, 1)
+    linear = cones @ to_rgb.T
+    linear = linear.clip(0, 1)
     # The transfer function of sRGB (IEC 61966-2-1).
     dark = 12.92 * linear
     bright = 1.055 * linear ** (1 / 2.4) - 0.055
-    srgb: NDArray[np.float64] = 255 * np.where(linear <= 0.0031308, dark, bright)
-    return srgb
+    srgb = np.where(linear <= 0.0031308, dark, bright)
+    return srgb * 255

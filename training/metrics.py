@@ -188,13 +188,16 @@ def log_losses(logits: Floats, labels: Labels, smoothing: float = 0.0) -> Floats
     count, classes = logits.shape
     highest = logits.max(axis=1, keepdims=True)
     shifted = logits - highest
-    sums = np.exp(shifted).sum(axis=1, keepdims=True)
+    powers = np.exp(shifted)
+    sums = powers.sum(axis=1, keepdims=True)
     log_probabilities = shifted - np.log(sums)
 
-    own = log_probabilities[np.arange(count), labels]
+    row = np.arange(count)
+    own = log_probabilities[row, labels]
     rest = log_probabilities.sum(axis=1) - own
     others = rest / (classes - 1)
-    losses: Floats = -((1 - smoothing) * own + smoothing * others)
+    own_share = 1 - smoothing
+    losses: Floats = -(own_share * own + smoothing * others)
     return losses
 
 
@@ -214,7 +217,8 @@ def classification_metrics(
     """Return what test logits [n, classes] and labels [n] say of a model."""
     tested = len(labels)
     predicted = logits.argmax(axis=1)
-    hits = int((predicted == labels).sum())
+    right = predicted == labels
+    hits = int(right.sum())
 
     classes = len(names)
     matrix = np.zeros((classes, classes), np.int64)
@@ -225,7 +229,8 @@ def classification_metrics(
     # 0 where nothing was there to be found, or nothing was predicted.
     recall = true_positives / support.clip(min=1)
     precision = true_positives / found.clip(min=1)
-    f1 = 2 * true_positives / (support + found).clip(min=1)
+    support_and_found = support + found
+    f1 = 2 * true_positives / support_and_found.clip(min=1)
 
     per_class = {}
     for index, name in enumerate(names):
@@ -235,7 +240,8 @@ def classification_metrics(
             support=int(support[index]),
         )
     occurs = support > 0
-    majority = int(support.max()) / tested
+    largest_class = int(support.max())
+    majority = largest_class / tested
     return ClassificationMetrics(
         accuracy=hits / tested,
         interval=list(wilson_interval(hits, tested)),
@@ -258,8 +264,10 @@ def candidate_metrics(
     The val logits must be by a model that has not learned from those images, and scaled by its
     temperature.
     """
-    share = _accuracy(test.argmax(axis=1) == test_labels)
-    val_hits = val.argmax(axis=1) == val_labels
+    test_predicted = test.argmax(axis=1)
+    share = _accuracy(test_predicted == test_labels)
+    val_predicted = val.argmax(axis=1)
+    val_hits = val_predicted == val_labels
     return CandidateMetrics(
         accuracy=share["accuracy"],
         interval=share["interval"],
@@ -273,7 +281,7 @@ def accuracy_by_source(
 ) -> dict[str, SourceMetrics]:
     """Return accuracy, interval and support of the test images [n] of each source, by name."""
     hits = predicted == labels
-    source_of = np.asarray(sources, dtype=object)
+    source_of = np.array(sources, dtype=object)
     found = {}
     for source in sorted(set(sources)):
         of_source = source_of == source
@@ -288,7 +296,8 @@ def accuracy_by_source(
 
 def false_alarms(novelty: Floats, threshold: float) -> FalseAlarms:
     """Return how many test images [n], which do show the classes, "none of these" would refuse."""
-    refused = int((novelty > threshold).sum())
+    beyond = novelty > threshold
+    refused = int(beyond.sum())
     tested = len(novelty)
     return FalseAlarms(
         refused=refused,
@@ -323,7 +332,8 @@ def expected_calibration_error(probabilities: Floats, labels: Labels) -> float |
     if len(labels) < ECE_MINIMUM:
         return None
     confidence = probabilities.max(axis=1)
-    right = probabilities.argmax(axis=1) == labels
+    predicted = probabilities.argmax(axis=1)
+    right = predicted == labels
     bins = (confidence * _ECE_BINS).astype(int)
     bins = bins.clip(max=_ECE_BINS - 1)
     gap = 0.0

@@ -16,7 +16,8 @@ def percent(share: float) -> str:
 
 def interval(bounds: Sequence[float]) -> str:
     """Return two shares as `88.1 % to 97.6 %`."""
-    return f"{percent(bounds[0])} to {percent(bounds[1])}"
+    low, high = bounds
+    return f"{percent(low)} to {percent(high)}"
 
 
 def duration(seconds: float) -> str:
@@ -29,7 +30,9 @@ def duration(seconds: float) -> str:
         return f"{rest} s"
     if not hours:
         return f"{minutes} min {rest} s" if rest else f"{minutes} min"
-    return f"{hours} h {minutes_left} min" if minutes_left else f"{hours} h"
+    if not minutes_left:
+        return f"{hours} h"
+    return f"{hours} h {minutes_left} min"
 
 
 def counted(count: int, one: str, several: str = "") -> str:
@@ -45,7 +48,8 @@ def listed(words: Sequence[str]) -> str:
     """Return words as a list: `corgi`, `corgi and fox`, `corgi, fox and wolf`."""
     if len(words) == 1:
         return words[0]
-    return ", ".join(words[:-1]) + " and " + words[-1]
+    beginning = ", ".join(words[:-1])
+    return f"{beginning} and {words[-1]}"
 
 
 def shortened(text: str, columns: int) -> str:

@@ -201,7 +201,9 @@ def _read_file(path: Path, name: str) -> bytes:
     try:
         if path.is_file() and zipfile.is_zipfile(path):
             return _read_zipped(path, name)
-        folder = path / "model" if (path / "model").is_dir() else path
+        folder = path / "model"
+        if not folder.is_dir():
+            folder = path
         if not (folder / "model.onnx").is_file():
             raise ModelError(f"{path} is neither a finished run folder nor a model folder or zip.")
         return (folder / name).read_bytes()
@@ -236,7 +238,8 @@ def _open_onnx(path: Path, threads: int) -> Model:
         raise _foreign_file(path, "model.onnx")
 
     def run(image: NDArray[np.uint8]) -> Outputs:
-        return _outputs(session.run(_OUTPUTS, {"image": image}))
+        arrays = session.run(_OUTPUTS, {"image": image})
+        return _outputs(arrays)
 
     return Model(classes, reject, run)
 
@@ -262,9 +265,14 @@ def _session(path: Path, threads: int) -> Any:
         data = _read_file(path, "model.onnx")
         return onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
     except (
-        refusals.Fail, refusals.InvalidArgument, refusals.InvalidGraph, refusals.InvalidProtobuf, refusals.NoModel,
-        refusals.NotImplemented, refusals.RuntimeException,
-    ) as error:  # fmt: skip
+        refusals.Fail,
+        refusals.InvalidArgument,
+        refusals.InvalidGraph,
+        refusals.InvalidProtobuf,
+        refusals.NoModel,
+        refusals.NotImplemented,
+        refusals.RuntimeException,
+    ) as error:
         raise _foreign_file(path, "model.onnx") from error
 
 
@@ -282,7 +290,8 @@ def _open_torch(path: Path, device: str) -> Model:
         with torch.inference_mode():
             pixels = torch.from_numpy(image).to(device)
             tensors = network(pixels)
-            return _outputs(tensor.float().cpu().numpy() for tensor in tensors)
+            arrays = [tensor.float().cpu().numpy() for tensor in tensors]
+            return _outputs(arrays)
 
     classes = tuple(config["label_names"])
     return Model(classes, float(config["reject"]), run)

@@ -103,12 +103,14 @@ class Run:
         with suppress(OSError, ValueError, TypeError):
             text = (self.folder / _SECONDS_FILE).read_text(encoding="utf-8")
             found = json.loads(text)
-            self.seconds = {stage: float(found[stage]) for stage in STAGES if stage in found}
+            known = [stage for stage in STAGES if stage in found]
+            self.seconds = {stage: float(found[stage]) for stage in known}
 
     def report(self, done: int, total: int, message: str = "", /) -> None:
         """Write a row of progress.jsonl: two a second at most, but a stage's first and last."""
         now = time.monotonic()
-        if now - self.reported < _REPORT_SECONDS and done < total:
+        elapsed = now - self.reported
+        if elapsed < _REPORT_SECONDS and done < total:
             return
         self.reported = now
         if message:

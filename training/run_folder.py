@@ -135,7 +135,9 @@ class ImageRow:
     def as_json(self) -> dict[str, Any]:
         """Return the line's object."""
         row = dataclasses.asdict(self)
-        return {"file": row.pop("file"), "class": row.pop("class_id"), **row}
+        file = row.pop("file")
+        class_id = row.pop("class_id")
+        return {"file": file, "class": class_id, **row}
 
 
 def write_run(
@@ -148,7 +150,8 @@ def write_run(
     """
     check_manifest(config, rows)
     for row in rows:
-        _link_or_copy(images_from / row.file, run_dir / row.file)
+        source = images_from / row.file
+        _link_or_copy(source, run_dir / row.file)
     write_config(run_dir, config)
     write_manifest(run_dir, rows)
 
@@ -174,7 +177,9 @@ def read_config(run_dir: Path) -> RunConfig:
     labels = []
     try:
         for label in values.pop("classes"):
-            labels.append(ClassLabel(str(label["id"]), str(label["name"])))
+            class_id = str(label["id"])
+            name = str(label["name"])
+            labels.append(ClassLabel(class_id, name))
     except (KeyError, TypeError) as error:
         reason = "config.json must list its classes, each with id and name"
         raise RunError.unusable(reason) from error
@@ -188,7 +193,11 @@ def read_manifest(run_dir: Path) -> list[ImageRow]:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, ValueError) as error:
         raise RunError.unusable("the run folder has no readable manifest.jsonl") from error
-    return [_image_row(number, line) for number, line in enumerate(lines, 1) if line.strip()]
+    rows = []
+    for number, line in enumerate(lines, 1):
+        if line.strip():
+            rows.append(_image_row(number, line))
+    return rows
 
 
 def read_result(run_dir: Path) -> dict[str, Any] | None:
@@ -197,17 +206,19 @@ def read_result(run_dir: Path) -> dict[str, Any] | None:
     A damaged file counts as none, as the next run mends it. Raises RunError where the disk does not
     let it be read.
     """
+    path = run_dir / "result.json"
     try:
-        result = json.loads((run_dir / "result.json").read_text(encoding="utf-8"))
+        result = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
     except OSError as error:
         raise disk_error("features", error) from error
     except ValueError:
         return None
-    if isinstance(result, dict) and isinstance(result.get("ok"), bool):
-        return result
-    return None
+    if not isinstance(result, dict):
+        return None
+    ok = result.get("ok")
+    return result if isinstance(ok, bool) else None
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -265,12 +276,14 @@ def check_manifest(config: RunConfig, rows: Sequence[ImageRow]) -> None:
     if len(ids) < 2:
         reason = "A classifier needs at least two classes."
         raise RunError("features", reason, "Add another class and start again.", retry=False)
-    if len(set(ids)) < len(ids) or len(set(names)) < len(names):
+    distinct = min(len(set(ids)), len(set(names)))
+    if distinct < len(config.classes):
         raise RunError.unusable("two classes have the same id or the same name")
     for row in rows:
         if row.class_id not in ids:
             raise RunError.unusable(f"{row.file} belongs to the unknown class “{row.class_id}”")
-    for file, count in Counter(row.file for row in rows).items():
+    counts = Counter(row.file for row in rows)
+    for file, count in counts.items():
         if count > 1:
             raise RunError.unusable(f"{file} stands in manifest.jsonl twice")
 
@@ -303,7 +316,8 @@ def atomic_write(path: Path, durable: bool = True) -> Iterator[BinaryIO]:
     flush, for files that are simply made again. Where the block raises, no file is left.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    name = f".{path.name}.{os.getpid()}.tmp"
+    beside = path.with_name(name)
     try:
         with beside.open("wb") as file:
             yield file

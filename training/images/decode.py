@@ -23,12 +23,14 @@ def read_image(source: Path | bytes) -> Image.Image:
         data = source
         if isinstance(data, Path):
             data = data.read_bytes()
-        with Image.open(io.BytesIO(data), formats=_FORMATS) as opened:
+        stream = io.BytesIO(data)
+        with Image.open(stream, formats=_FORMATS) as opened:
             if opened.width * opened.height > _PIXEL_LIMIT:
                 raise BrokenImageError("too large")
             opened.load()
             upright = ImageOps.exif_transpose(opened)
-            return _on_white(_eight_bits(upright))
+            plain = _eight_bits(upright)
+            return _on_white(plain)
     except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
         raise BrokenImageError("not a picture that can be read") from error
 
@@ -42,9 +44,9 @@ def _eight_bits(image: Image.Image) -> Image.Image:
     """Scale an image with 16 or 32 bits a pixel to 8; converting alone would clip it to white."""
     if image.mode.startswith("I"):
         values = np.asarray(image).astype(np.float64)
-        clipped = np.clip(values, 0, 65535)
-        scaled = clipped / 257 + 0.5
-        return Image.fromarray(scaled.astype(np.uint8))
+        clipped = values.clip(0, 65535)
+        rounded = clipped / 257 + 0.5
+        return Image.fromarray(rounded.astype(np.uint8))
     if image.mode == "F":
         values = np.nan_to_num(np.asarray(image))
         low = float(values.min())

@@ -45,13 +45,15 @@ def import_folder(
     labels: list[ClassLabel] = []
     found: list[tuple[ClassLabel, Path]] = []
     for folder in sorted(images.iterdir()):
-        if not folder.is_dir() or folder.name.startswith("."):
+        hidden = folder.name.startswith(".")
+        if hidden or not folder.is_dir():
             continue
         number = len(labels) + 1
         label = ClassLabel(f"c{number:03d}", folder.name)
         labels.append(label)
         for path in sorted(folder.rglob("*")):
-            if path.is_file() and not path.name.startswith("."):
+            hidden = path.name.startswith(".")
+            if path.is_file() and not hidden:
                 found.append((label, path))
     if len(labels) < 2:
         reason = f"{images} needs at least two sub-folders, one for each class."
@@ -94,8 +96,9 @@ def write_left_out(run_dir: Path, left_out: list[LeftOut]) -> None:
 def _import_file(path: Path, run_dir: Path, label: ClassLabel, max_side: int) -> ImageRow:
     """Store a file in the run folder under its hash; raises BrokenImageError."""
     image = read_image(path)
-    if min(image.size) < _MINIMUM_SIDE:
-        raise BrokenImageError(f"too small: {image.width} x {image.height} pixels")
+    width, height = image.size
+    if min(width, height) < _MINIMUM_SIDE:
+        raise BrokenImageError(f"too small: {width} x {height} pixels")
     data = path.read_bytes()
     if not _is_ready(path, max_side):
         data = _to_jpeg(image, max_side)
@@ -105,21 +108,24 @@ def _import_file(path: Path, run_dir: Path, label: ClassLabel, max_side: int) ->
     if not target.exists():
         with atomic_write(target, durable=False) as file:
             file.write(data)
-    return ImageRow(file=file_name, class_id=label.id, sha256=digest, source="folder")
+    return ImageRow(file_name, label.id, digest, source="folder")
 
 
 def _is_ready(path: Path, max_side: int) -> bool:
     """Return whether a file can be used as it is, without a second JPEG compression."""
     with Image.open(path) as opened:
-        if opened.format != "JPEG" or opened.mode != "RGB":
+        plain = opened.format == "JPEG" and opened.mode == "RGB"
+        if not plain:
             return False
-        orientation = opened.getexif().get(_EXIF_ORIENTATION, 1)
-        return orientation == 1 and max(opened.size) <= max_side
+        exif = opened.getexif()
+        upright = exif.get(_EXIF_ORIENTATION, 1) == 1
+        return upright and max(opened.size) <= max_side
 
 
 def _to_jpeg(image: Image.Image, max_side: int) -> bytes:
     small = image.copy()
-    small.thumbnail((max_side, max_side), Image.Resampling.LANCZOS)
+    largest = (max_side, max_side)
+    small.thumbnail(largest, Image.Resampling.LANCZOS)
     stream = io.BytesIO()
     small.save(stream, "JPEG", quality=JPEG_QUALITY)
     return stream.getvalue()

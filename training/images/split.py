@@ -51,7 +51,8 @@ def find_near_duplicates(
     groups = dict(zip(indices, group_numbers, strict=True))
     manifest_pairs = []
     for one, other in pairs:
-        manifest_pairs.append((indices[one], indices[other]))
+        pair = (indices[one], indices[other])
+        manifest_pairs.append(pair)
     return NearDuplicates(manifest_pairs, groups)
 
 
@@ -68,15 +69,19 @@ def count_leaks(rows: Sequence[ImageRow], duplicates: NearDuplicates) -> int:
     """Count near-duplicate pairs that stand in different splits: 0 unless the split is broken."""
     leaks = 0
     for one, other in duplicates.pairs:
-        splits = {rows[one].split, rows[other].split}
-        if None not in splits and len(splits) == 2:
+        split = rows[one].split
+        other_split = rows[other].split
+        if split and other_split and split != other_split:
             leaks += 1
     return leaks
 
 
 def indices_in(rows: Sequence[ImageRow], splits: Sequence[str]) -> Labels:
     """Return the indices [m] of the rows that stand in one of these splits."""
-    found = [index for index, row in enumerate(rows) if row.split in splits]
+    found = []
+    for index, row in enumerate(rows):
+        if row.split in splits:
+            found.append(index)
     return np.array(found, np.int64)
 
 
@@ -103,12 +108,14 @@ def split_rows(config: RunConfig, rows: Sequence[ImageRow]) -> list[ImageRow]:
             assignment.keep_earlier(members)
         else:
             new_groups.append(members)
-    new_groups.sort(key=lambda members: _order_key(config.seed or 0, rows, members))
+    seed = config.seed or 0
+    new_groups.sort(key=lambda members: _order_key(seed, rows, members))
     assignment.fill(new_groups)
 
     result = []
     for row, split in zip(rows, assignment.splits, strict=True):
-        result.append(dataclasses.replace(row, split=split))
+        assigned = dataclasses.replace(row, split=split)
+        result.append(assigned)
     _check_enough(config, result)
     return result
 
@@ -126,14 +133,16 @@ def cut_folds(
     group_numbers = np.asarray(groups)
     fewest = most
     for label in np.unique(labels):
-        groups_of_class = np.unique(group_numbers[labels == label])
+        of_class = group_numbers[labels == label]
+        groups_of_class = np.unique(of_class)
         fewest = min(fewest, len(groups_of_class))
     count = max(2, fewest)
     folds = StratifiedGroupKFold(count, shuffle=True, random_state=seed)
     with warnings.catch_warnings():
         # Says that a class has fewer images than folds; that is known here and harmless.
         warnings.simplefilter("ignore", UserWarning)
-        return list(folds.split(np.zeros(len(labels)), labels, group_numbers))
+        unused = np.zeros(len(labels))
+        return list(folds.split(unused, labels, group_numbers))
 
 
 class _Assignment:
@@ -170,7 +179,8 @@ class _Assignment:
         in_train.sort(key=len)
         for held_out in _HELD_OUT:
             for members in in_train:
-                if self.splits[members[0]] == "train" and self._should_move(members, held_out):
+                still_in_train = self.splits[members[0]] == "train"
+                if still_in_train and self._should_move(members, held_out):
                     self._put(members, held_out)
 
     def _set_wanted(self) -> None:
@@ -179,8 +189,8 @@ class _Assignment:
             if row.group is not None:
                 usable[row.class_id] += 1
         for class_id, count in usable.items():
-            share = int(HELD_OUT_SHARE * count + 0.5)
-            wanted = max(MINIMUM_PER_SPLIT, share)
+            share = HELD_OUT_SHARE * count
+            wanted = max(MINIMUM_PER_SPLIT, int(share + 0.5))
             self._wanted["val", class_id] = wanted
             if self._counts["test", class_id] < MINIMUM_PER_SPLIT:
                 self._wanted["test", class_id] = wanted
@@ -206,10 +216,12 @@ class _Assignment:
         """Return whether a held-out split lacks one of the group's classes and train spares all."""
         lacking = False
         for class_id, size in self._class_counts(members).items():
-            if self._counts["train", class_id] - size < MINIMUM_PER_SPLIT:
+            left = self._counts["train", class_id] - size
+            if left < MINIMUM_PER_SPLIT:
                 return False
             present = self._counts[held_out, class_id]
-            if self._wanted[held_out, class_id] and present < MINIMUM_PER_SPLIT:
+            wanted = self._wanted[held_out, class_id]
+            if wanted and present < MINIMUM_PER_SPLIT:
                 lacking = True
         return lacking
 
@@ -236,7 +248,8 @@ def _check_enough(config: RunConfig, rows: Sequence[ImageRow]) -> None:
     """Raise RunError where a split has too few images of a class."""
     counts = Counter((row.class_id, row.split) for row in rows)
     for label in config.classes:
-        if all(counts[label.id, split] >= MINIMUM_PER_SPLIT for split in SPLITS):
+        fewest = min(counts[label.id, split] for split in SPLITS)
+        if fewest >= MINIMUM_PER_SPLIT:
             continue
         groups = []
         for row in rows:

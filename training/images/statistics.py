@@ -24,10 +24,11 @@ def image_statistics(image: Image.Image) -> NDArray[np.float32]:
     scale = _SIDE / min(width, height)
     longest = _LONGEST * _SIDE
     small_sides = []
-    for side in (width, height):
+    for side in image.size:
         scaled = max(1, round(side * scale))
         small_sides.append(min(longest, scaled))
-    small = image.resize(small_sides, Image.Resampling.BILINEAR, reducing_gap=1.5)
+    bilinear = Image.Resampling.BILINEAR
+    small = image.resize(small_sides, bilinear, reducing_gap=1.5)
     grey_image = small.convert("L")
     grey = np.asarray(grey_image, dtype=np.float32)
 
@@ -45,4 +46,5 @@ def image_statistics(image: Image.Image) -> NDArray[np.float32]:
 
     brightness = grey.mean()
     sharpness = laplacian.var()
-    return np.array([width, height, brightness, sharpness], np.float32)
+    statistics = (width, height, brightness, sharpness)
+    return np.array(statistics, np.float32)
