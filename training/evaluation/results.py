@@ -19,7 +19,7 @@ from training.fitting.label_issues import (
     neighbour_votes,
     rank_suspects,
 )
-from training.fitting.linear_head import LinearHead, fit_with_c
+from training.fitting.linear_head import FittedHead, LinearHead, Samples, fit_with_c
 from training.images.split import indices_in
 from training.metrics import (
     Curation,
@@ -205,25 +205,16 @@ def _metrics(
 ) -> Metrics:
     model = choice.model
     fitted = choice.head.fitted
-    sources = [row.source for row in images.rows]
-
     test = images.indices("test")
     labels = images.labels[test]
     predicted = model.test_logits.argmax(axis=1)
-    test_sources = [sources[index] for index in test]
-
-    learned = images.indices("train", "val")
+    sources = [images.rows[index].source for index in test]
     samples = images.samples("train", "val")
-    learned_sources = [sources[index] for index in learned]
-    shortcuts = shortcut_accuracies(
-        images.statistics[learned], learned_sources, samples, images.seed
-    )
-    accuracy = balanced_accuracy(fitted.out_of_fold.argmax(axis=1), samples.labels)
-    class_counts = np.bincount(samples.labels, minlength=images.classes)
 
     def fit(indices: Labels) -> LinearHead:
         return fit_with_c(samples.take(indices), fitted.c)
 
+    shortcuts, warning = _shortcuts(images, samples, fitted)
     weighting = choice.head.weighting
     curation = Curation(
         suspects=len(suspects),
@@ -243,12 +234,25 @@ def _metrics(
         "choice": choice.sentence,
         "head": choice.head_metrics,
         "network": choice.network_metrics,
-        "by_source": accuracy_by_source(predicted, labels, test_sources),
+        "by_source": accuracy_by_source(predicted, labels, sources),
         "unknown": false_alarms(model.novelty[test], model.reject_threshold),
         "learning_curve": learning_curve(samples, images.seed, fit, report),
         "shortcuts": shortcuts,
-        "shortcut_warning": shortcut_warning(shortcuts, accuracy, class_counts),
+        "shortcut_warning": warning,
         "label_issues": sum(suspect.kind == "label" for suspect in suspects),
         "curation": curation,
         **run_metrics,
     }
+
+
+def _shortcuts(
+    images: SplitImages, samples: Samples, fitted: FittedHead
+) -> tuple[dict[str, float], str | None]:
+    """Return how well attributes alone predict the learned images' classes, and a warning or None."""
+    learned = images.indices("train", "val")
+    sources = [images.rows[index].source for index in learned]
+    accuracies = shortcut_accuracies(images.statistics[learned], sources, samples, images.seed)
+    predicted = fitted.out_of_fold.argmax(axis=1)
+    model_accuracy = balanced_accuracy(predicted, samples.labels)
+    class_counts = np.bincount(samples.labels, minlength=images.classes)
+    return accuracies, shortcut_warning(accuracies, model_accuracy, class_counts)
