@@ -1,4 +1,4 @@
-"""Turns a folder of labelled pictures into a measured image classifier.
+"""Train an image classifier from a folder of labelled images, and measure it.
 
 Importing the package loads nothing heavy: torch, scikit-learn and onnx are imported by the modules
 that need them.

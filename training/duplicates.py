@@ -21,7 +21,7 @@ THUMBNAIL_CORRELATION = 0.93  # at least this, in one pair of views, verifies a 
 THUMBNAIL_DIFFERENCE = 12.0  # if the same views differ by no more than this of 255 on average
 EMBEDDING_COSINE = 0.9  # embeddings this close count without a proposal
 PROPOSED_COSINE = 0.8  # embeddings this close count for a proposed pair
-# What must be left of either when the average embedding of the set is taken away.
+# Cosine that must be left of either when the average embedding of the set is taken away.
 CENTRED_COSINE = 0.8
 
 _SIDE = 16  # thumbnail side in pixels
@@ -48,7 +48,7 @@ _SKETCH_SIZE = _SKETCH_SIDE * _SKETCH_SIDE * 3
 # server.
 _BLOCK = 512
 
-# What the index keeps of an image.
+# An entry of the index.
 _ENTRY = np.dtype(
     [
         ("hash", np.uint64),
@@ -63,7 +63,7 @@ Box = tuple[float, float, float, float]
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """What is kept of an image to recognise its duplicates: 3.8 kB.
+    """Hashes and thumbnails of an image, to recognise its duplicates: 3.8 kB.
 
     Raises ValueError for thumbnails of another layout.
     """
@@ -125,7 +125,7 @@ class DuplicateIndex:
         return len(self._keys)
 
     def add(self, key: str, fingerprint: Fingerprint) -> None:
-        """Remember an image under a key; a key added again replaces what it stood for."""
+        """Remember an image under a key; a key added again replaces its image."""
         self.discard(key)
         index = len(self._keys)
         if index == len(self._entries):
@@ -150,7 +150,7 @@ class DuplicateIndex:
             self._entries[index] = self._entries[last]
 
     def find(self, fingerprint: Fingerprint) -> str | None:
-        """Return the key of the added image that this one most surely duplicates, or None."""
+        """Return the key of the added image that this one duplicates, the best match, or None."""
         views = _views_of(fingerprint)
         mirrored = views[:, :, ::-1]
         queries = ((fingerprint.hash, views), (fingerprint.mirror_hash, mirrored))
@@ -373,7 +373,7 @@ def _view_boxes(image: Image.Image) -> tuple[Box, ...]:
 
 
 def _without_border(image: Image.Image) -> tuple[int, int, int, int]:
-    """Return the box (left, top, right, bottom) of what differs from the usual colour of the edge.
+    """Return the box (left, top, right, bottom) of all that differs from the usual edge colour.
 
     Where nothing does, it is the whole image.
     """
@@ -436,9 +436,9 @@ def _views_of(fingerprint: Fingerprint) -> Thumbnails:
 
 
 def _sketches(views: Thumbnails) -> NDArray[np.float32]:
-    """Return unit vectors [..., 48] of coarse thumbnails of views [..., 16, 16, 3] around their mean.
+    """Return the sketches [..., 48] of views [..., 16, 16, 3].
 
-    A flat view has zeros.
+    They are unit vectors of coarse thumbnails around their mean; zeros for a flat view.
     """
     leading = views.shape[:-3]
     cell = _SIDE // _SKETCH_SIDE

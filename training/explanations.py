@@ -19,11 +19,11 @@ from training.run_folder import atomic_write
 NEIGHBOURS_FILE = "neighbours.npz"  # in the run folder
 
 _CROP = 224  # pixels a side that the network sees
-_OUTSIDE = 0.35  # brightness that the part outside the network's view keeps
+_OUTSIDE = 0.35  # share of brightness kept outside the network's view
 _STRONGEST = 0.7  # share of colour where the map is at its height
-_WEAKEST = 0.5  # and where it says nothing
+_WEAKEST = 0.5  # and where it is 0
 
-# What reading a cut or damaged file of arrays ends in.
+# Errors that reading a cut or damaged file of arrays ends in.
 _UNREADABLE = (
     OSError,
     EOFError,
@@ -126,10 +126,10 @@ def _strength(cam: Floats, height: float | None) -> NDArray[np.float32]:
 
 
 def evidence(cams: Floats, number: int) -> Floats:
-    """Return what spoke for a class rather than the others: its map less the mean of all.
+    """Return the evidence for a class rather than the others: its map less the mean of all.
 
     `cams` are [classes, h, w]. Adding the same to the logits of all classes changes no probability,
-    so what all maps share says nothing.
+    so the share common to all maps is no evidence.
     """
     mean = cams.mean(axis=0)
     result: Floats = cams[number] - mean
@@ -137,7 +137,7 @@ def evidence(cams: Floats, number: int) -> Floats:
 
 
 def nearest_images(embedding: Floats, references: Floats, count: int) -> list[tuple[int, float]]:
-    """Return (index, cosine) of the references [m, d] nearest to an embedding [d], nearest first."""
+    """Return (index, cosine) of the references [m, d] most like an embedding [d], nearest first."""
     if not len(references) or count < 1:
         return []
     vector = embedding.astype(np.float32)
@@ -174,7 +174,7 @@ def write_neighbours(
 
 
 def read_neighbours(run_folder: Path) -> Neighbours | None:
-    """Read the images that a run's model learned from; None where the file is missing or damaged."""
+    """Read the images that a run's model learned from; None for a missing or damaged file."""
     try:
         with np.load(run_folder / NEIGHBOURS_FILE, allow_pickle=False) as arrays:
             rows = json.loads(arrays["rows"].tobytes())

@@ -28,14 +28,14 @@ class AccuracyShare(TypedDict):
 
 
 class SourceMetrics(AccuracyShare):
-    """What a source's test images say."""
+    """Figures of the test images from one source."""
 
     support: int
-    """How many there are."""
+    """Number of test images."""
 
 
 class CandidateMetrics(AccuracyShare):
-    """What test and val say of one of the two models that may be delivered."""
+    """Figures of one of the two models that may be delivered, on test and on val."""
 
     val_loss: float
     """Log loss in nats."""
@@ -45,16 +45,16 @@ class CandidateMetrics(AccuracyShare):
 
 
 class ClassMetrics(TypedDict):
-    """What the test images say of one class."""
+    """Figures of one class on test."""
 
     precision: float
     recall: float
     support: int
-    """How many test images it has."""
+    """Number of test images."""
 
 
 class Confusion(TypedDict):
-    """How often each class was taken for each."""
+    """How often each class was predicted as each."""
 
     labels: list[str]
     matrix: list[list[int]]
@@ -62,7 +62,7 @@ class Confusion(TypedDict):
 
 
 class FalseAlarms(TypedDict):
-    """How many test images, which do show the classes, are called none of them."""
+    """Test images, which do show the classes, that are called none of them."""
 
     refused: int
     tested: int
@@ -91,12 +91,12 @@ class LearningCurve(TypedDict):
 
 
 class Curation(TypedDict):
-    """What became of suspected images."""
+    """How suspected images were treated."""
 
     suspects: int
     treatment: Literal["none", "down-weighted", "left out"]
     pictures: int
-    """How many training images count less than others."""
+    """Number of training images that count less than others."""
     sentence: str
 
 
@@ -214,7 +214,7 @@ def balanced_accuracy(predicted: Labels, labels: Labels) -> float:
 def classification_metrics(
     logits: Floats, labels: Labels, names: Sequence[str], temperature: float
 ) -> ClassificationMetrics:
-    """Return what test logits [n, classes] and labels [n] say of a model."""
+    """Return the figures of a model with test logits [n, classes] on labels [n]."""
     tested = len(labels)
     predicted = logits.argmax(axis=1)
     right = predicted == labels
@@ -259,7 +259,7 @@ def classification_metrics(
 def candidate_metrics(
     test: Floats, test_labels: Labels, val: Floats, val_labels: Labels
 ) -> CandidateMetrics:
-    """Return what logits [n, classes] on test and on val say of a model that may be delivered.
+    """Return the figures of a model with these logits [n, classes] on test and on val.
 
     The val logits must be by a model that has not learned from those images, and scaled by its
     temperature.
@@ -295,7 +295,7 @@ def accuracy_by_source(
 
 
 def false_alarms(novelty: Floats, threshold: float) -> FalseAlarms:
-    """Return how many test images [n], which do show the classes, "none of these" would refuse."""
+    """Count test images [n] that "none of these" would refuse, though they show the classes."""
     beyond = novelty > threshold
     refused = int(beyond.sum())
     tested = len(novelty)

@@ -1,4 +1,4 @@
-"""Predictions by a delivered model, for files and bytes: ONNX Runtime on the CPU, torch on a GPU."""
+"""Predict with a delivered model, from files and bytes: ONNX Runtime on the CPU, torch on a GPU."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ _NEAREST = 3  # training images named with an explanation
 _NAME_LENGTH = 60  # characters of an image's name that its map's file keeps
 
 
-# What reading a file ends in that the disk refuses, or that lies in a damaged zip (RuntimeError:
+# Errors that reading a file ends in, from the disk or from a damaged zip (RuntimeError:
 # encrypted, or packed in a way that Python does not know).
 _UNREADABLE = (OSError, EOFError, zipfile.BadZipFile, zlib.error, RuntimeError)
 

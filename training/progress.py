@@ -1,4 +1,4 @@
-"""Where a run stands: its stage, the seconds of each, the rows of progress.jsonl, requests to stop."""
+"""Progress of a run: its stage, the seconds of each, rows of progress.jsonl, requests to stop."""
 
 from __future__ import annotations
 

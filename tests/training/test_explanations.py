@@ -211,7 +211,10 @@ def test_a_neighbours_file_that_is_missing_or_damaged_is_no_file(
     ],
 )
 def test_explanations_plots_and_report_load_no_torch_and_no_matplotlib(module: str) -> None:
-    code = f"import sys, training.{module}; print([m for m in ('torch', 'matplotlib', 'django') if m in sys.modules])"
+    code = (
+        f"import sys, training.{module};"
+        "print([m for m in ('torch', 'matplotlib', 'django') if m in sys.modules])"
+    )
     ended = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60
     )

@@ -1,4 +1,4 @@
-"""How well near-duplicates are found: 60 planted among 200 photographs, and 200 cut-outs on white."""
+"""How well near-duplicates are found: 60 planted among 200 photographs, and in 200 cut-outs."""
 
 import io
 from collections.abc import Callable, Iterator

@@ -111,7 +111,7 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path: Path) -> None:
     assert read_result(tmp_path) == {"ok": True}
 
 
-def test_a_later_version_inherits_the_splits_of_the_earlier_one_even_for_images_that_were_relabelled() -> (
+def test_a_later_version_inherits_the_splits_of_the_earlier_one_even_for_relabelled_images() -> (
     None
 ):
     first = split_rows(CONFIG, rows_of(40, 40))

@@ -1,4 +1,4 @@
-"""The split into train, val and test: shares, near-duplicates, and what earlier versions decided."""
+"""The split into train, val and test: shares, near-duplicates, and splits of earlier versions."""
 
 import dataclasses
 from collections import Counter, defaultdict
