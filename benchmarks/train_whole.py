@@ -43,15 +43,28 @@ WANTED = 2.5
 # What `import fastai.vision.all` needs beyond this project's own packages; torch itself is not
 # installed again, so that both compute with the same one.
 FASTAI = (
-    "fastai==2.8.12", "fastcore==2.2.39", "fastdownload==0.0.8", "fastprogress==1.0.5", "fasttransform==0.0.5",
-    "plum-dispatch==2.9.0", "beartype==0.23.1", "cloudpickle==3.1.2", "pandas==3.1.1",
-    "requests==2.34.2", "urllib3==2.8.0", "charset-normalizer==3.5.2", "certifi", "idna",
-)  # fmt: skip
+    "fastai==2.8.12",
+    "fastcore==2.2.39",
+    "fastdownload==0.0.8",
+    "fastprogress==1.0.5",
+    "fasttransform==0.0.5",
+    "plum-dispatch==2.9.0",
+    "beartype==0.23.1",
+    "cloudpickle==3.1.2",
+    "pandas==3.1.1",
+    "requests==2.34.2",
+    "urllib3==2.8.0",
+    "charset-normalizer==3.5.2",
+    "certifi",
+    "idna",
+)
 FINE_TUNE = """
 import sys, warnings
 warnings.simplefilter("ignore")
 from fastai.vision.all import *
-loaders = ImageDataLoaders.from_folder(sys.argv[1], valid_pct=0.3, seed=0, item_tfms=Resize(224), device="cpu")
+loaders = ImageDataLoaders.from_folder(
+    sys.argv[1], valid_pct=0.3, seed=0, item_tfms=Resize(224), device="cpu"
+)
 learner = vision_learner(loaders, resnet50, pretrained=False, metrics=accuracy)
 with learner.no_bar(), learner.no_logging():
     learner.fine_tune(3)

@@ -28,13 +28,7 @@ from training.metrics import (
 )
 from training.predict import Outputs
 from training.progress import no_progress
-from training.run_folder import (
-    ClassLabel,
-    ImageRow,
-    RunConfig,
-    read_config,
-    read_manifest,
-)
+from training.run_folder import ClassLabel, ImageRow, RunConfig, read_config, read_manifest
 
 NAMES = ("mammal", "plant")
 C = 0.01
@@ -186,7 +180,8 @@ def config_of(run: Path, names: Sequence[str] = NAMES) -> RunConfig:
 
 def look(image: np.ndarray) -> Outputs:
     """Maps that lie where the picture is dark, for the second class where it is bright."""
-    height, width = image.shape[0] // 7 * 7, image.shape[1] // 7 * 7
+    height = image.shape[0] // 7 * 7
+    width = image.shape[1] // 7 * 7
     grey = (
         image[:height, :width].mean(axis=2).reshape(7, height // 7, 7, width // 7).mean(axis=(1, 3))
     )

@@ -88,7 +88,9 @@ def test_swapped_labels_come_first_in_the_ranking_of_all_pictures(
 def test_strangers_are_refused_and_few_of_the_classes_own_pictures(
     seen: dict[str, np.ndarray],
 ) -> None:
-    strangers, refused, tested = [], 0, 0
+    strangers = []
+    refused = 0
+    tested = 0
     for seed in range(SEEDS):
         learned, test = drawn(seen, seed, 6)
         head = fitted(learned, seed)
@@ -103,7 +105,8 @@ def test_strangers_are_refused_and_few_of_the_classes_own_pictures(
             for name, pictures in (("stranger", seen["stranger"]), ("test", test.embeddings))
         }
         strangers.append(refusals["stranger"].mean())
-        refused, tested = refused + refusals["test"].sum(), tested + len(refusals["test"])
+        refused = refused + refusals["test"].sum()
+        tested = tested + len(refusals["test"])
     assert len(seen["stranger"]) > 400
     assert np.mean(strangers) >= 0.8
     low, high = wilson_interval(int(refused), tested)
@@ -130,7 +133,8 @@ def test_suspects_have_a_score_and_a_reason_and_outliers_are_named_apart() -> No
     suspects = {
         suspect.kind: suspect for suspect in rank_suspects(pred_probs, labels, novelty, NAMES)
     }
-    label, outlier = suspects["label"], suspects["outlier"]
+    label = suspects["label"]
+    outlier = suspects["outlier"]
     assert len(suspects) == 2 and (label.index, label.suggested) == (40, 0)
     assert label.reason == "Looks like “mammal” (90%) rather than its label “plant” (10%)."
     assert label.score == pytest.approx(0.9)

@@ -34,9 +34,11 @@ def samples_of(embeddings: np.ndarray, labels: np.ndarray) -> Samples:
 
 def head_on(embeddings: np.ndarray, labels: np.ndarray) -> LinearHead:
     model = LogisticRegression(C=1e-2).fit(embeddings, labels)
-    weight, bias = model.coef_, model.intercept_
+    weight = model.coef_
+    bias = model.intercept_
     if len(weight) == 1:
-        weight, bias = np.concatenate([-weight, weight]) / 2, np.concatenate([-bias, bias]) / 2
+        weight = np.concatenate([-weight, weight]) / 2
+        bias = np.concatenate([-bias, bias]) / 2
     return LinearHead(weight, bias)
 
 
@@ -50,21 +52,24 @@ def fitting(samples: Samples) -> Fit:
 def test_points_on_a_power_law_are_continued_along_it(
     floor: float, factor: float, exponent: float
 ) -> None:
-    sizes, wanted = np.array([40.0, 80, 120, 160, 200]), np.array([250.0, 450])
+    sizes = np.array([40.0, 80, 120, 160, 200])
+    wanted = np.array([250.0, 450])
     errors = floor + factor * sizes**-exponent
     predicted = extrapolate(sizes, errors[None], np.full(5, 1e8), wanted)
     assert predicted[0] == pytest.approx(floor + factor * wanted**-exponent, abs=0.003)
 
 
 def test_points_that_do_not_fall_promise_no_gain() -> None:
-    sizes, wanted = np.array([20.0, 40, 60, 80, 100]), np.array([125.0, 325])
+    sizes = np.array([20.0, 40, 60, 80, 100])
+    wanted = np.array([125.0, 325])
     for errors in ([0.3] * 5, [0.2, 0.22, 0.24, 0.26, 0.28], [0.0] * 5):
         predicted = extrapolate(sizes, np.array([errors]), np.full(5, 1e4), wanted)
         assert predicted[0] == pytest.approx([np.mean(errors)] * 2)
 
 
 def test_no_law_ever_promises_less_than_no_error() -> None:
-    sizes, wanted = np.array([20.0, 40, 60, 80, 100]), np.array([1e3, 1e6])
+    sizes = np.array([20.0, 40, 60, 80, 100])
+    wanted = np.array([1e3, 1e6])
     steep = np.array([[0.5, 0.38, 0.26, 0.14, 0.02]])
     assert (extrapolate(sizes, steep, np.full(5, 1e6), wanted) >= 0).all()
 
@@ -74,7 +79,8 @@ def test_the_promised_gain_is_about_what_more_pictures_bring(seed: int) -> None:
     """Counts what the extrapolation guesses: 200 more per class are made, learned from, and tested
     on 4,000 others.
     """
-    classes, size = 4, 400
+    classes = 4
+    size = 400
     samples = samples_of(*clouds(size, classes, 0.25, seed))
     curve = learning_curve(samples, seed, fitting(samples), no_progress)
     assert curve is not None
@@ -100,7 +106,8 @@ def test_the_points_say_from_how_many_pictures_how_much_was_learned() -> None:
     assert [point["per_class"] for point in curve["points"]] == [
         round(share * learned_from) for share in SHARES
     ]
-    first, last = curve["points"][0], curve["points"][-1]
+    first = curve["points"][0]
+    last = curve["points"][-1]
     assert 0.5 < first["accuracy"] < last["accuracy"] < 1
     assert first["error"] == pytest.approx(
         (first["accuracy"] * (1 - first["accuracy"]) / 400) ** 0.5

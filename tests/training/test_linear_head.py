@@ -8,13 +8,7 @@ from training.fitting.label_issues import (
     find_label_issues,
     out_of_fold_probabilities,
 )
-from training.fitting.linear_head import (
-    C_VALUES,
-    FittedHead,
-    Samples,
-    find_temperature,
-    fit_head,
-)
+from training.fitting.linear_head import C_VALUES, FittedHead, Samples, find_temperature, fit_head
 from training.images.split import FOLDS
 from training.metrics import log_loss, softmax
 from training.progress import no_progress
@@ -40,9 +34,7 @@ def fitted(embeddings: np.ndarray, labels: np.ndarray, classes: int, seed: int =
 
 
 @pytest.mark.parametrize("classes", [2, 4])
-def test_the_head_answers_as_logistic_regression_on_standardised_embeddings(
-    classes: int,
-) -> None:
+def test_the_head_answers_as_logistic_regression_on_standardised_embeddings(classes: int) -> None:
     embeddings, labels = clouds(120, classes, 0.5)
     embeddings[:, 7] = 3.0  # a feature that never changes
     ours = fitted(embeddings, labels, classes)
@@ -65,7 +57,8 @@ def test_out_of_fold_predictions_know_nothing_of_their_own_labels() -> None:
 
 def test_near_duplicates_of_a_picture_never_vote_on_it() -> None:
     embeddings, labels = clouds(60, 2, 0.0)
-    doubled, twice = np.repeat(embeddings, 2, axis=0), np.repeat(labels, 2)
+    doubled = np.repeat(embeddings, 2, axis=0)
+    twice = np.repeat(labels, 2)
     groups = np.repeat(np.arange(60), 2)
     apart = fit_head(Samples(doubled, twice, groups, 2), 0, no_progress)
     assert (apart.out_of_fold.argmax(axis=1) == twice).mean() < 0.7
@@ -89,7 +82,8 @@ def test_five_classes_with_ten_to_one_imbalance_all_get_a_say() -> None:
 
 def test_the_same_pictures_and_seed_give_the_same_head() -> None:
     embeddings, labels = clouds(90, 3, 0.4)
-    one, other = fitted(embeddings, labels, 3, seed=5), fitted(embeddings, labels, 3, seed=5)
+    one = fitted(embeddings, labels, 3, seed=5)
+    other = fitted(embeddings, labels, 3, seed=5)
     assert np.array_equal(one.head.weight, other.head.weight)
     assert np.array_equal(one.out_of_fold, other.out_of_fold)
     assert one.temperature == other.temperature
@@ -161,7 +155,8 @@ def test_swapped_labels_are_suspected_and_right_ones_are_not() -> None:
 def test_classes_of_a_few_groups_of_near_duplicates_are_learned_all_the_same() -> None:
     random = np.random.default_rng(0)
     for seed in range(6):
-        labels, groups = np.repeat([0, 1], 6), np.repeat([0, 1, 2, 3], 3)
+        labels = np.repeat([0, 1], 6)
+        groups = np.repeat([0, 1, 2, 3], 3)
         embeddings = random.normal(size=(12, 8)).astype(np.float32) + labels[:, None]
         samples = Samples(embeddings, labels, groups, 2)
         c = fit_head(samples, seed, no_progress).c

@@ -17,13 +17,7 @@ from PIL import Image
 from tests.training.conftest import LoopbackServer
 from tests.training.test_run import measured, read
 from training.__main__ import ListError, find_images, load_image, main
-from training.predict import (
-    ModelError,
-    _delivered_network,
-    _open_torch,
-    open_model,
-    read_image,
-)
+from training.predict import ModelError, _delivered_network, _open_torch, open_model, read_image
 from training.run_folder import read_manifest, write_manifest
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -343,11 +337,13 @@ def test_a_torch_model_that_is_damaged_is_refused_in_words(
 
 
 def test_the_torch_path_answers_as_the_onnx_file_does(trained_run: Path) -> None:
-    one, other = open_model(trained_run, threads=1), _open_torch(trained_run, "cpu")
+    one = open_model(trained_run, threads=1)
+    other = _open_torch(trained_run, "cpu")
     assert (one.classes, one.reject) == (other.classes, other.reject)
     for row in read_manifest(trained_run)[:2]:
         picture = read_image(trained_run / row.file)
-        first, second = one.predict(picture), other.predict(picture)
+        first = one.predict(picture)
+        second = other.predict(picture)
         assert first.known == second.known and first.novelty == pytest.approx(
             second.novelty, abs=1e-3
         )
@@ -434,7 +430,8 @@ def test_answers_are_explained_with_a_map_and_the_nearest_training_pictures(
     assert [answer["map"] for answer in answers] == [
         str(Path("maps", f"picture{end}.png")) for end in ("", "-2")
     ]
-    picture, explained = Image.open("picture.jpg"), Image.open(answers[0]["map"])
+    picture = Image.open("picture.jpg")
+    explained = Image.open(answers[0]["map"])
     assert (
         explained.size == picture.size and explained.tobytes() != picture.convert("RGB").tobytes()
     )

@@ -211,7 +211,8 @@ def test_the_weights_load_into_the_model_that_timm_has(trained_run: Path) -> Non
 def test_the_onnx_file_predicts_what_torch_predicts_at_any_size(
     trained_run: Path, name: str
 ) -> None:
-    network, onnx = network_of(trained_run, name), open_model(trained_run)
+    network = network_of(trained_run, name)
+    onnx = open_model(trained_run)
     random = np.random.default_rng(0)
     sizes = [
         (1, 1),
@@ -283,7 +284,8 @@ def test_every_image_is_ranked_by_its_score_and_suspects_have_reasons(trained_ru
 def test_strangers_are_unknown_to_the_delivered_model_and_its_own_kind_is_not(
     trained_run: Path,
 ) -> None:
-    model, known = open_model(trained_run), {row.file for row in read_manifest(trained_run)}
+    model = open_model(trained_run)
+    known = {row.file for row in read_manifest(trained_run)}
     folders = ("food", "vehicles", "clothes", "household", "seasonal", "town", "space", "hobbies")
     strangers = stamps(*folders)
     refused = [not model.predict(on_white(path)).known for path in strangers]
@@ -475,7 +477,9 @@ def test_two_pictures_in_a_class_are_refused_in_words(untrained_run: Path) -> No
 
 def test_missing_changed_and_corrupt_pictures_are_left_out_and_named(untrained_run: Path) -> None:
     rows = read_manifest(untrained_run)
-    gone, changed, corrupt = rows[0], rows[1], rows[2]
+    gone = rows[0]
+    changed = rows[1]
+    corrupt = rows[2]
     (untrained_run / gone.file).unlink()
     (untrained_run / changed.file).write_bytes((untrained_run / rows[3].file).read_bytes())
     (untrained_run / corrupt.file).write_bytes(b"no picture")

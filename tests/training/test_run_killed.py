@@ -78,7 +78,8 @@ def metrics(run: Path) -> dict:
 def test_a_run_killed_in_every_stage_ends_once_and_with_the_same_figures(
     symbols_and_things: Path, tmp_path: Path
 ) -> None:
-    whole, torn = tmp_path / "whole", tmp_path / "torn"
+    whole = tmp_path / "whole"
+    torn = tmp_path / "torn"
     undisturbed = subprocess.run(
         **command(symbols_and_things, whole, tmp_path), capture_output=True, timeout=600
     )
@@ -93,7 +94,8 @@ def test_a_run_killed_in_every_stage_ends_once_and_with_the_same_figures(
         **command(symbols_and_things, torn, tmp_path), capture_output=True, timeout=600
     )
     assert resumed.returncode == 0, resumed.stderr
-    one, other = metrics(whole), metrics(torn)
+    one = metrics(whole)
+    other = metrics(torn)
     assert one["network"] and one["network"]["epochs"] >= 1, (
         "nothing was fine-tuned, so nothing was tried"
     )

@@ -141,7 +141,8 @@ def test_near_duplicates_of_a_picture_do_not_make_a_shortcut() -> None:
     """Each picture ten times: a tree could learn the sizes of all of them by heart."""
     statistics, sources, labels = unrelated(60, 2, 6)
     statistics[:, 0] = np.random.default_rng(6).permutation(60) * 10 + 300
-    tenfold, ten_labels = np.repeat(statistics, 10, axis=0), np.repeat(labels, 10)
+    tenfold = np.repeat(statistics, 10, axis=0)
+    ten_labels = np.repeat(labels, 10)
     ten_sources = [source for source in sources for _ in range(10)]
     groups = np.repeat(np.arange(60), 10)
     apart = shortcut_accuracies(tenfold, ten_sources, samples_of(ten_labels, groups), 0)

@@ -248,7 +248,7 @@ def _metrics(
 def _shortcuts(
     images: SplitImages, samples: Samples, fitted: FittedHead
 ) -> tuple[dict[str, float], str | None]:
-    """Return how well attributes alone predict the learned images' classes, and a warning or None."""
+    """Return how well attributes alone predict the classes of learned images, and a warning."""
     learned = images.indices("train", "val")
     sources = [images.rows[index].source for index in learned]
     accuracies = shortcut_accuracies(images.statistics[learned], sources, samples, images.seed)
