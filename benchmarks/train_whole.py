@@ -91,42 +91,23 @@ class Ours:
 
 def ours(images: Path, data_dir: Path, out: Path) -> Ours:
     """Train into a new run folder, with what `data_dir` keeps from earlier runs."""
-    flags = [
-        "--backbone",
-        "resnet50",
-        "--weights",
-        "random",
-        "--device",
-        "cpu",
-        "--data-dir",
-        str(data_dir),
-        "--json",
-    ]
-    command = [
-        sys.executable,
-        "-m",
-        "training",
-        "fit",
-        "--images",
-        str(images),
-        "--out",
-        str(out),
-        *flags,
-    ]
+    command = [sys.executable, "-m", "training", "fit", "--images", str(images), "--out", str(out)]
+    command += ["--backbone", "resnet50", "--weights", "random", "--device", "cpu"]
+    command += ["--data-dir", str(data_dir), "--json"]
     process = timed(command, os.environ)
     metrics = read_metrics(out)
     return Ours(process, metrics["seconds"], metrics["split"]["train"])
 
 
 def theirs(images: Path, packages: Path) -> Process:
-    """fastai's whole process."""
+    """Run and time fastai's whole process."""
     return timed(
         [sys.executable, "-c", FINE_TUNE, str(images)], {**os.environ, "PYTHONPATH": str(packages)}
     )
 
 
 def timed(command: Sequence[str], environment: Mapping[str, str]) -> Process:
-    """Run a process to its end; ends the program with its errors where it fails."""
+    """Run a process to its end and time it; exit with its errors where it fails."""
     started = time.monotonic()
     before = _children_seconds()
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
@@ -136,30 +117,19 @@ def timed(command: Sequence[str], environment: Mapping[str, str]) -> Process:
 
 
 def _children_seconds() -> float:
-    """Processor seconds of all children that have ended, with theirs."""
+    """Return the processor seconds of all children that have ended, with theirs."""
     usage = resource.getrusage(resource.RUSAGE_CHILDREN)
     return usage.ru_utime + usage.ru_stime
 
 
 def fastai() -> Path | None:
-    """The folder that fastai is installed in; None, said on stderr, where it cannot be
-    installed.
-    """
+    """Install fastai and return its folder; None, with a message, where that fails."""
     folder = CACHE / "fastai"
     if (folder / "complete").exists():
         return folder
     shutil.rmtree(folder, ignore_errors=True)
-    command = [
-        sys.executable,
-        "-m",
-        "pip",
-        "install",
-        "-q",
-        "--no-deps",
-        "--target",
-        str(folder),
-        *FASTAI,
-    ]
+    command = [sys.executable, "-m", "pip", "install", "-q", "--no-deps"]
+    command += ["--target", str(folder), *FASTAI]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         print(f"fastai cannot be installed:\n{done.stderr[-1500:]}", file=sys.stderr)
@@ -169,7 +139,7 @@ def fastai() -> Path | None:
 
 
 def table(first: Ours, runs: Sequence[Ours], peer: Sequence[Process]) -> Table:
-    """The one table."""
+    """Return the one table."""
     learned_from = f"{runs[0].learned_from} training pictures"
     result = Table(
         title=f"{learned_from}, ResNet50, {os.cpu_count()} cores, medians of {len(runs)}"
@@ -210,7 +180,7 @@ def _cells(processes: Sequence[Process], peer: Sequence[Process], wanted: str) -
 
 
 def _spread(seconds: Sequence[float]) -> tuple[str, str, str]:
-    """Median, lowest and highest."""
+    """Return median, lowest and highest."""
     return f"{statistics.median(seconds):.1f}", f"{min(seconds):.1f}", f"{max(seconds):.1f}"
 
 
@@ -223,7 +193,7 @@ def _ratio(peer: Sequence[float], whole: Sequence[float]) -> str:
 def measured(
     images: Path, scratch: Path, rounds: int, packages: Path | None
 ) -> tuple[Ours, list[Ours], list[Process]]:
-    """Our first run, our later runs, and fastai's, which alternate with them."""
+    """Return our first run, our later runs, and fastai's, which alternate with them."""
     first = ours(images, scratch / "data", scratch / "first")
     runs: list[Ours] = []
     peer: list[Process] = []

@@ -1,6 +1,4 @@
-"""The photographs that benchmarks train on: those of the package tuxpaint-stamps-default, cut out
-on transparency.
-"""
+"""The photographs that benchmarks train on: cut-outs of the package tuxpaint-stamps-default."""
 
 import sys
 from collections.abc import Mapping, Sequence
@@ -27,24 +25,19 @@ ALIVE_OR_NOT: Mapping[str, Sequence[str]] = {
 
 
 def photographs(folders: Sequence[str]) -> list[Path]:
-    """The photographs below these folders, drawings and icons left out; ends the program where
-    there are none.
-    """
-    found = [path for folder in folders for path in sorted((STAMPS / folder).rglob("*.png"))]
-    kept = [
-        path
-        for path in found
-        if "cartoon" not in str(path) and min(Image.open(path).size) >= LEAST_SIDE
-    ]
+    """Return the photographs below these folders, without drawings and icons; exit without any."""
+    kept = []
+    for folder in folders:
+        for path in sorted((STAMPS / folder).rglob("*.png")):
+            if "cartoon" not in str(path) and min(Image.open(path).size) >= LEAST_SIDE:
+                kept.append(path)
     if not kept:
         sys.exit(f"{STAMPS} has no photographs; the package tuxpaint-stamps-default brings them.")
     return kept
 
 
 def class_folders(classes: Mapping[str, Sequence[str]], folder: Path) -> Path:
-    """Write a folder per class with its photographs as JPEG on white; one that is there already
-    stays.
-    """
+    """Write a folder per class with its photographs as JPEG on white, unless they are there."""
     for name, folders in classes.items():
         (folder / name).mkdir(parents=True, exist_ok=True)
         for path in photographs(folders):

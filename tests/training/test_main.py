@@ -51,6 +51,10 @@ def run(*arguments: object, home: Path, **more: str) -> subprocess.CompletedProc
     )
 
 
+def run_training(*arguments: object, home: Path, **more: str) -> subprocess.CompletedProcess[str]:
+    return run("-m", "training", *arguments, home=home, **more)
+
+
 def start(folder: Path, home: Path) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "training", "fit", str(folder), "--json"]
     return subprocess.Popen(
@@ -121,10 +125,9 @@ def test_a_folder_of_pictures_is_refused_with_one_sentence_when_a_class_is_too_s
         for path in sorted((photographs / name).iterdir())[:count]:
             shutil.copy(path, few / name)
     (few / "mammal" / "broken.jpg").write_bytes(b"broken")
-    ended = run(
-        "-m", "training", "fit", "--images", few, "--out", tmp_path / "run", "--json",
-        home=tmp_path, PICAISSO_BACKBONE="efficientnet_lite0",
-    )  # fmt: skip
+    out = tmp_path / "run"
+    backbone = {"PICAISSO_BACKBONE": "efficientnet_lite0"}
+    ended = run_training("fit", "--images", few, "--out", out, "--json", home=tmp_path, **backbone)
     assert ended.returncode == 1
     assert (
         ended.stderr.strip().splitlines()[-1].startswith("The class “plant” has 2 usable pictures")
@@ -141,7 +144,7 @@ def test_a_folder_of_pictures_is_refused_with_one_sentence_when_a_class_is_too_s
     "arguments", [(), ("fit",), ("fit", "a", "--images", "b"), ("fit", "a", "--seed", "x")]
 )
 def test_wrong_usage_exits_with_2(arguments: tuple[str, ...], tmp_path: Path) -> None:
-    ended = run("-m", "training", *arguments, home=tmp_path)
+    ended = run_training(*arguments, home=tmp_path)
     assert ended.returncode == 2 and "usage: python -m training" in ended.stderr
 
 
@@ -156,12 +159,12 @@ def test_settings_come_from_the_env_file_and_the_environment_wins(
         ({}, "“from the file” is not"),
         ({"PICAISSO_BACKBONE": "set"}, "“set” is not"),
     ):
-        ended = run("-m", "training", "fit", untrained_run, home=tmp_path, **more)
+        ended = run_training("fit", untrained_run, home=tmp_path, **more)
         assert ended.returncode == 1 and words in ended.stderr
 
 
 def test_a_folder_that_is_no_run_folder_is_refused(tmp_path: Path) -> None:
-    ended = run("-m", "training", "fit", tmp_path / "nothing", home=tmp_path)
+    ended = run_training("fit", tmp_path / "nothing", home=tmp_path)
     assert ended.returncode == 1
     assert "The run folder has no readable config.json." in ended.stderr
 
@@ -231,7 +234,7 @@ def test_predict_reads_run_folders_model_folders_and_zips_and_files_folders_and_
         (trained_run / "model", folder),
         (tmp_path / "model.zip", f"{server.url}/a%20picture"),
     ):
-        ended = run("-m", "training", "predict", model, location, "--json", home=tmp_path)
+        ended = run_training("predict", model, location, "--json", home=tmp_path)
         assert ended.returncode == 0, ended.stderr
         answers += [json.loads(line) for line in ended.stdout.splitlines()]
     assert len(answers) == 4
@@ -248,15 +251,8 @@ def test_predict_reads_run_folders_model_folders_and_zips_and_files_folders_and_
 def test_predict_names_what_it_cannot_read_and_goes_on(trained_run: Path, tmp_path: Path) -> None:
     good = trained_run / read_manifest(trained_run)[0].file
     (tmp_path / "bad.jpg").write_bytes(b"bad")
-    ended = run(
-        "-m",
-        "training",
-        "predict",
-        trained_run,
-        tmp_path / "bad.jpg",
-        "none.jpg",
-        good,
-        home=tmp_path,
+    ended = run_training(
+        "predict", trained_run, tmp_path / "bad.jpg", "none.jpg", good, home=tmp_path
     )
     assert ended.returncode == 1
     assert "bad.jpg: not a picture that can be read" in ended.stderr
@@ -265,7 +261,7 @@ def test_predict_names_what_it_cannot_read_and_goes_on(trained_run: Path, tmp_pa
 
 
 def test_predict_without_a_model_says_so(tmp_path: Path) -> None:
-    ended = run("-m", "training", "predict", tmp_path, "a.jpg", home=tmp_path)
+    ended = run_training("predict", tmp_path, "a.jpg", home=tmp_path)
     assert ended.returncode == 1
     assert "is neither a finished run folder nor a model folder or zip" in ended.stderr
 
@@ -495,15 +491,8 @@ def test_an_out_folder_that_cannot_be_written_is_named_in_one_line(
     photographs: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "file").write_text("in the way")
-    ended = run(
-        "-m",
-        "training",
-        "fit",
-        "--images",
-        photographs,
-        "--out",
-        tmp_path / "file" / "run",
-        home=tmp_path,
+    ended = run_training(
+        "fit", "--images", photographs, "--out", tmp_path / "file" / "run", home=tmp_path
     )
     (line,) = ended.stderr.splitlines()
     assert (
@@ -517,7 +506,7 @@ def test_a_run_folder_that_cannot_be_read_or_written_is_named_in_one_line(
 ) -> None:
     (untrained_run / name).unlink(missing_ok=True)
     (untrained_run / name).mkdir()
-    ended = run("-m", "training", "fit", untrained_run, "--json", home=tmp_path)
+    ended = run_training("fit", untrained_run, "--json", home=tmp_path)
     (line,) = ended.stderr.splitlines()
     assert ended.returncode == 1 and name in line and str(tmp_path) not in line
     if name != "result.json":
@@ -530,7 +519,7 @@ def test_a_finished_run_without_sensible_metrics_is_named_in_one_line(tmp_path: 
     (folder / "config.json").write_text('{"classes": []}')
     (folder / "result.json").write_text('{"ok": true, "seconds": {}, "notices": []}')
     (folder / "metrics.json").write_text("{}")
-    ended = run("-m", "training", "fit", folder, "--json", home=tmp_path)
+    ended = run_training("fit", folder, "--json", home=tmp_path)
     (line,) = ended.stderr.splitlines()
     assert ended.returncode == 1 and line.lower().count("metrics.json") == 1
 
@@ -559,14 +548,8 @@ def test_the_data_folder_is_given_by_flag_or_environment(
         write_manifest(
             untrained_run, rows[:1]
         )  # too few, so that it ends right after the configuration
-        run(
-            "-m",
-            "training",
-            "fit",
-            untrained_run,
-            *flags,
-            home=tmp_path,
-            PICAISSO_DATA_DIR="by environment",
+        run_training(
+            "fit", untrained_run, *flags, home=tmp_path, PICAISSO_DATA_DIR="by environment"
         )
         assert read(untrained_run / "config.json")["weights_cache"] == str(
             Path(folder, "cache", "weights")
@@ -579,24 +562,13 @@ def test_pictures_are_scaled_as_flag_or_environment_say(tmp_path: Path) -> None:
         Image.new("RGB", (400, 300), name.replace("a", "red").replace("b", "blue")).save(
             tmp_path / "in" / name / "p.png"
         )
-    command = (
-        "-m",
-        "training",
-        "fit",
-        "--images",
-        "in",
-        "--device",
-        "cuda",
-        "--backbone",
-        "none",
-        "--out",
-    )
+    command = ("fit", "--images", "in", "--device", "cuda", "--backbone", "none", "--out")
     for out, flags, setting, width in (
         ("default", [], "", 400),
         ("environment", [], "200", 200),
         ("flag", ["--max-side", "100"], "200", 100),
     ):
-        ended = run(*command, out, *flags, home=tmp_path, PICAISSO_MAX_SIDE=setting)
+        ended = run_training(*command, out, *flags, home=tmp_path, PICAISSO_MAX_SIDE=setting)
         assert ended.returncode == 1 and "“none” is not a backbone" in ended.stderr
         assert {
             Image.open(tmp_path / out / row.file).width for row in read_manifest(tmp_path / out)
@@ -627,5 +599,5 @@ def test_pictures_are_scaled_as_flag_or_environment_say(tmp_path: Path) -> None:
 def test_a_longer_side_without_sense_is_wrong_usage(
     arguments: list[str], setting: str, words: str, tmp_path: Path
 ) -> None:
-    ended = run("-m", "training", "fit", *arguments, home=tmp_path, PICAISSO_MAX_SIDE=setting)
+    ended = run_training("fit", *arguments, home=tmp_path, PICAISSO_MAX_SIDE=setting)
     assert ended.returncode == 2 and words in ended.stderr.splitlines()[-1]

@@ -16,17 +16,8 @@ ROOT = Path(__file__).resolve().parents[2]
 PER_CLASS = 220  # enough for 60 validation pictures, below which nothing is fine-tuned
 # Random weights: the bundled network's real ones would take minutes to fine-tune on two cores, and
 # learn no otherwise.
-OPTIONS = (
-    "--backbone",
-    "resnet18",
-    "--weights",
-    "random",
-    "--epochs",
-    "1",
-    "--device",
-    "cpu",
-    "--json",
-)
+OPTIONS = ["--backbone", "resnet18", "--weights", "random", "--epochs", "1"]
+OPTIONS += ["--device", "cpu", "--json"]
 
 
 @pytest.fixture(scope="module")
@@ -43,17 +34,8 @@ def symbols_and_things(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def command(images: Path, run: Path, home: Path) -> dict:
     kept = {name: value for name, value in os.environ.items() if "PICAISSO" not in name}
-    arguments = [
-        sys.executable,
-        "-m",
-        "training",
-        "fit",
-        "--images",
-        str(images),
-        "--out",
-        str(run),
-        *OPTIONS,
-    ]
+    arguments = [sys.executable, "-m", "training", "fit"]
+    arguments += ["--images", str(images), "--out", str(run), *OPTIONS]
     return {"args": arguments, "cwd": home, "env": {**kept, "PYTHONPATH": str(ROOT)}, "text": True}
 
 
