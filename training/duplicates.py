@@ -153,10 +153,11 @@ class DuplicateIndex:
         """Return the key of the added image that this one duplicates, the best match, or None."""
         views = _views_of(fingerprint)
         mirrored = views[:, :, ::-1]
-        queries = ((fingerprint.hash, views), (fingerprint.mirror_hash, mirrored))
+        straight_query = (fingerprint.hash, views)
+        mirrored_query = (fingerprint.mirror_hash, mirrored)
         best_key = None
         best = THUMBNAIL_CORRELATION
-        for query_hash, query in queries:
+        for query_hash, query in (straight_query, mirrored_query):
             proposed = self._proposed(query_hash, query)
             if not len(proposed):
                 continue
@@ -274,7 +275,8 @@ class _Fingerprints:
         sketches = self.mirrored_sketches if mirrored else self.sketches
         hashes = hashes[rows]
         sketches = sketches[rows]
-        different_bits = hashes[:, None] ^ self.hashes[None, :]
+        column = hashes[:, None]
+        different_bits = column ^ self.hashes[None, :]
         close = np.bitwise_count(different_bits) <= HASH_DISTANCE
         agree = _sketches_agree(sketches, self.sketches)
         return close | agree
@@ -292,8 +294,9 @@ class _Fingerprints:
         """
         views = self.views[one]
         mirrored = views[:, :, ::-1]
+        queries = ((views, straight), (mirrored, flipped))
         verified = np.zeros(len(others), np.bool_)
-        for query, proposed in ((views, straight), (mirrored, flipped)):
+        for query, proposed in queries:
             if not proposed.any():
                 continue
             candidates = self.views[others[proposed]]

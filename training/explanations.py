@@ -87,12 +87,12 @@ def overlay(
     side = max(1, min(side, shorter))
     left = (image.width - side) // 2
     upper = (image.height - side) // 2
-    right = left + side
-    lower = upper + side
+    columns = slice(left, left + side)
+    rows = slice(upper, upper + side)
 
     small_map = Image.fromarray(strength)
-    square = (side, side)
-    wide_map = small_map.resize(square, Image.Resampling.BICUBIC)
+    size = (side, side)
+    wide_map = small_map.resize(size, Image.Resampling.BICUBIC)
     wide_strength = np.asarray(wide_map).clip(0, 1)
     levels = (wide_strength * 255).astype(int)
     colours = colour_scale()[levels]
@@ -103,12 +103,12 @@ def overlay(
     # Colours say more over an image without its own.
     grey_image = ImageOps.grayscale(image).convert("RGB")
     grey = np.asarray(grey_image, np.float64)
-    seen = grey[upper:lower, left:right]
+    seen = grey[rows, columns]
     background = seen * (1 - colour_share)
     foreground = colours * colour_share
 
     result = grey * _OUTSIDE
-    result[upper:lower, left:right] = background + foreground
+    result[rows, columns] = background + foreground
     rounded = (result + 0.5).astype(np.uint8)
     return Image.fromarray(rounded)
 
@@ -182,9 +182,8 @@ def read_neighbours(run_folder: Path) -> Neighbours | None:
         images = tuple(LearnedImage(**row) for row in rows)
     except _UNREADABLE:
         return None
-    if embeddings.ndim == 2 and len(embeddings) == len(images):
-        return Neighbours(images, embeddings)
-    return None
+    matches = embeddings.ndim == 2 and len(embeddings) == len(images)
+    return Neighbours(images, embeddings) if matches else None
 
 
 @cache

@@ -197,7 +197,8 @@ def log_losses(logits: Floats, labels: Labels, smoothing: float = 0.0) -> Floats
     rest = log_probabilities.sum(axis=1) - own
     others = rest / (classes - 1)
     own_share = 1 - smoothing
-    losses: Floats = -(own_share * own + smoothing * others)
+    smoothed = own_share * own + smoothing * others
+    losses: Floats = -smoothed
     return losses
 
 

@@ -233,8 +233,9 @@ def _open_onnx(path: Path, threads: int) -> Model:
         raise _foreign_file(path, "model.onnx") from error
     inputs = [(image.name, image.type) for image in session.get_inputs()]
     outputs = {output.name for output in session.get_outputs()}
-    ours = inputs == [("image", "tensor(uint8)")] and outputs.issuperset(_OUTPUTS)
-    if not ours:
+    takes_an_image = inputs == [("image", "tensor(uint8)")]
+    has_outputs = outputs.issuperset(_OUTPUTS)
+    if not takes_an_image or not has_outputs:
         raise _foreign_file(path, "model.onnx")
 
     def run(image: NDArray[np.uint8]) -> Outputs:
@@ -288,10 +289,10 @@ def _open_torch(path: Path, device: str) -> Model:
 
     def run(image: NDArray[np.uint8]) -> Outputs:
         with torch.inference_mode():
-            pixels = torch.from_numpy(image).to(device)
-            tensors = network(pixels)
-            arrays = [tensor.float().cpu().numpy() for tensor in tensors]
-            return _outputs(arrays)
+            pixels = torch.from_numpy(image)
+            tensors = network(pixels.to(device))
+            on_cpu = [tensor.float().cpu() for tensor in tensors]
+        return _outputs(tensor.numpy() for tensor in on_cpu)
 
     classes = tuple(config["label_names"])
     return Model(classes, float(config["reject"]), run)

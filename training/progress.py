@@ -103,8 +103,11 @@ class Run:
         with suppress(OSError, ValueError, TypeError):
             text = (self.folder / _SECONDS_FILE).read_text(encoding="utf-8")
             found = json.loads(text)
-            known = [stage for stage in STAGES if stage in found]
-            self.seconds = {stage: float(found[stage]) for stage in known}
+            seconds = {}
+            for stage in STAGES:
+                if stage in found:
+                    seconds[stage] = float(found[stage])
+            self.seconds = seconds
 
     def report(self, done: int, total: int, message: str = "", /) -> None:
         """Write a row of progress.jsonl: two a second at most, but a stage's first and last."""

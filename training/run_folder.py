@@ -37,7 +37,8 @@ class RunError(Exception):
     @classmethod
     def unusable(cls, what: str) -> RunError:
         """Return the error for a run folder that must be made again; `what` is a clause."""
-        reason = what[0].upper() + what[1:] + "."
+        first_letter = what[0].upper()
+        reason = f"{first_letter}{what[1:]}."
         remedy = "Make the run folder again."
         return cls("features", reason, remedy, retry=False)
 
@@ -100,7 +101,8 @@ class RunConfig:
             value = getattr(self, field.name)
             if value is not None:
                 values[field.name] = value
-        values["classes"] = [dataclasses.asdict(label) for label in self.classes]
+        classes = [dataclasses.asdict(label) for label in self.classes]
+        values["classes"] = classes
         return values
 
     def with_defaults(self, defaults: Mapping[str, Any]) -> RunConfig:
@@ -276,8 +278,9 @@ def check_manifest(config: RunConfig, rows: Sequence[ImageRow]) -> None:
     if len(ids) < 2:
         reason = "A classifier needs at least two classes."
         raise RunError("features", reason, "Add another class and start again.", retry=False)
-    distinct = min(len(set(ids)), len(set(names)))
-    if distinct < len(config.classes):
+    different_ids = len(set(ids))
+    different_names = len(set(names))
+    if min(different_ids, different_names) < len(config.classes):
         raise RunError.unusable("two classes have the same id or the same name")
     for row in rows:
         if row.class_id not in ids:

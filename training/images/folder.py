@@ -74,7 +74,8 @@ def import_folder(
             name = str(path.relative_to(images))
             left_out.append(LeftOut(name, str(error)))
         report(done, len(found))
-    return tuple(labels), list(rows.values()), left_out
+    imported = list(rows.values())
+    return tuple(labels), imported, left_out
 
 
 def check_max_side(pixels: int) -> None:

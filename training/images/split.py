@@ -235,7 +235,8 @@ class _Assignment:
             self._counts[split, class_id] += 1
 
     def _class_counts(self, members: list[int]) -> Counter[str]:
-        return Counter(self._rows[index].class_id for index in members)
+        rows = [self._rows[index] for index in members]
+        return Counter(row.class_id for row in rows)
 
 
 def _order_key(seed: int, rows: Sequence[ImageRow], members: list[int]) -> str:
@@ -246,22 +247,25 @@ def _order_key(seed: int, rows: Sequence[ImageRow], members: list[int]) -> str:
 
 def _check_enough(config: RunConfig, rows: Sequence[ImageRow]) -> None:
     """Raise RunError where a split has too few images of a class."""
-    counts = Counter((row.class_id, row.split) for row in rows)
+    counts: Counter[tuple[str, Split | None]] = Counter()
+    for row in rows:
+        counts[row.class_id, row.split] += 1
     for label in config.classes:
         fewest = min(counts[label.id, split] for split in SPLITS)
         if fewest >= MINIMUM_PER_SPLIT:
             continue
         groups = []
         for row in rows:
-            if row.class_id == label.id and row.group is not None:
+            usable = row.group is not None
+            if usable and row.class_id == label.id:
                 groups.append(row.group)
-        usable = f"{len(groups)} usable pictures"
+        found = f"{len(groups)} usable pictures"
         if len(groups) == 1:
-            usable = "1 usable picture"
+            found = "1 usable picture"
         distinct = len(set(groups))
         if distinct < len(groups):
-            usable += f", of which {distinct} are no copies of each other"
-        reason = f"The class “{label.name}” has {usable}; too few to train and test on."
+            found += f", of which {distinct} are no copies of each other"
+        reason = f"The class “{label.name}” has {found}; too few to train and test on."
         remedy = (
             f"Give each class at least {MINIMUM_PER_CLASS} different pictures"
             " (100 are a good start), or leave it out."
