@@ -18,8 +18,9 @@ SECONDS = 60.0  # for one source; those that share the browser wait for each oth
 
 @dataclass(frozen=True)
 class Health:
-    """How one source answered. `cool_down_seconds` is how long to leave it alone, None when it may
-    be asked.
+    """How one source answered.
+
+    `cool_down_seconds` is how long to leave it alone, None when it may be asked at once.
     """
 
     name: str
@@ -30,33 +31,35 @@ class Health:
     cool_down_seconds: float | None
 
 
-def check_source(name: str, config: CollectConfig, stop: threading.Event | None = None) -> Health:
-    """Ask one source something that it certainly has; a breaker's word on it is not heeded."""
-    return check_sources(replace(config, sources=(name,)), stop)[0]
-
-
 def check_sources(
     config: CollectConfig,
     stop: threading.Event | None = None,
     on_health: Callable[[Health], None] | None = None,
 ) -> list[Health]:
-    """Ask all sources of the configuration at once; `on_health` hears of each as it answers.
+    """Ask all sources of the configuration at once for something that they certainly have.
 
-    The result is in the order of the configuration. Raises Stopped when `stop` is set meanwhile.
+    Sources that the configuration closes are asked too. `on_health` hears of each as it answers;
+    the result is in the order of the configuration. Raises Stopped when `stop` is set meanwhile.
     """
     fetching = FetchSettings(
         contact=config.contact, allowed_private_hosts=frozenset(config.allowed_private_hosts)
     )
     searcher = Searcher(replace(config, closed_sources={}), fetching, stop or threading.Event())
+    with_browser = [name for name in config.sources if CATALOGUE[name].uses_browser]
 
     async def check(name: str) -> Health:
         started = time.monotonic()
-        waiting = sum(CATALOGUE[other].uses_browser for other in config.sources)
-        deadline = started + SECONDS * max(1, waiting if CATALOGUE[name].uses_browser else 1)
-        result = await searcher.search(name, REGISTRY[name].sample_words, WANTED, deadline)
-        spent = round(time.monotonic() - started, 2)
-        found, outcome = len(result.candidates), result.outcome.value
-        health = Health(name, outcome, found, result.message, spent, result.cool_down_seconds)
+        seconds = SECONDS * len(with_browser) if name in with_browser else SECONDS
+        words = REGISTRY[name].sample_words
+        result = await searcher.search(name, words, WANTED, started + seconds)
+        health = Health(
+            name=name,
+            outcome=result.outcome.value,
+            found=len(result.candidates),
+            message=result.message,
+            seconds=round(time.monotonic() - started, 2),
+            cool_down_seconds=result.cool_down_seconds,
+        )
         if on_health is not None:
             on_health(health)
         return health

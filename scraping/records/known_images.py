@@ -1,17 +1,16 @@
-"""Which pictures are known, which of two copies is kept, and what belongs to two classes.
+"""Which images are known, which of two duplicates is kept, and what belongs to two classes.
 
-Copies are exact or near ones by verified pairs, within a class and across classes. Of the copies of
-one picture in one class the one with the best-known licence is kept, then the largest. What shows
-up in two classes belongs to neither.
+Duplicates are exact ones or verified near-duplicates, within a class and across classes. Of those
+in one class the one with the best-known licence is kept, then the largest. What shows up in two
+classes belongs to neither.
 """
 
 import base64
 import contextlib
 import json
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any, Self
+from typing import IO, Self
 
 from PIL import Image
 
@@ -21,13 +20,15 @@ from scraping.records.provenance import license_rank
 from scraping.screening.screen import CleanImage
 from training.duplicates import DuplicateIndex, Fingerprint, fingerprint
 
-LARGER = 1.25  # times the pixels; a frame adds some, and is no reason to change
+MIN_GAIN = 1.25  # times the pixels; a frame adds some, and is no reason to change
 
 
 @dataclass(frozen=True)
-class Copy:
-    """A known picture that a new one is a copy of. `class_id` is where it was kept, or would have
-    been.
+class Duplicate:
+    """The known image that a new one duplicates.
+
+    `class_id` is where it was kept, or would have been; `withdrawn` when it was found in two
+    classes.
     """
 
     class_id: str
@@ -37,65 +38,66 @@ class Copy:
 
 
 @dataclass
-class KnownPictures:
-    """The pictures of all classes by content. A picture that was withdrawn or given up for a better
-    copy stays known, so that its further copies are recognised too.
+class KnownImages:
+    """The images of all classes, by their content.
+
+    An image that was withdrawn or given up for a better one stays known, so that its further
+    duplicates are recognised too. Digests are SHA-256 of the stored bytes.
     """
 
     _index: DuplicateIndex = field(default_factory=DuplicateIndex)
     _class_of: dict[str, str] = field(default_factory=dict)
-    _kept_instead: dict[str, str] = field(default_factory=dict)
+    _replaced_by: dict[str, str] = field(default_factory=dict)
     _withdrawn: set[str] = field(default_factory=set)
 
-    def add(self, class_id: str, sha256: str, marks: Fingerprint) -> None:
-        """Remember a kept picture."""
+    def add(self, class_id: str, sha256: str, fingerprint: Fingerprint) -> None:
+        """Remember a kept image."""
         self._class_of[sha256] = class_id
-        self._kept_instead.pop(sha256, None)
-        self._index.add(sha256, marks)
+        self._replaced_by.pop(sha256, None)
+        self._index.add(sha256, fingerprint)
 
-    def withdraw(self, class_id: str, sha256: str, marks: Fingerprint | None = None) -> None:
-        """Mark a picture as one that belongs to no class, with all its copies."""
+    def withdraw(self, class_id: str, sha256: str, fingerprint: Fingerprint | None = None) -> None:
+        """Mark an image as one that belongs to no class, with all its duplicates."""
         self._class_of.setdefault(sha256, class_id)
         self._withdrawn.add(sha256)
-        if marks is not None:
-            self._index.add(sha256, marks)
+        if fingerprint is not None:
+            self._index.add(sha256, fingerprint)
 
     def replace(self, old: str, new: str) -> None:
-        """From now on the copies of one picture are copies of another."""
+        """Take what duplicates the old image for a duplicate of the new one from now on."""
         if old != new:
-            self._kept_instead[old] = new
+            self._replaced_by[old] = new
 
-    def copy_of(self, picture: CleanImage) -> Copy | None:
-        """The known picture that this is a copy of."""
-        exact = picture.sha256 in self._class_of
-        found = picture.sha256 if exact else self._index.find(picture.fingerprint)
-        if found is None:
+    def duplicate_of(self, image: CleanImage) -> Duplicate | None:
+        """Return the known image that this one duplicates, or None."""
+        sha256: str | None = image.sha256
+        if sha256 not in self._class_of:
+            sha256 = self._index.find(image.fingerprint)
+        if sha256 is None:
             return None
-        while (instead := self._kept_instead.get(found)) is not None:
-            found = instead
-        return Copy(
-            self._class_of[found],
-            found,
-            exact and found == picture.sha256,
-            found in self._withdrawn,
+        while sha256 in self._replaced_by:
+            sha256 = self._replaced_by[sha256]
+        return Duplicate(
+            class_id=self._class_of[sha256],
+            sha256=sha256,
+            exact=sha256 == image.sha256,
+            withdrawn=sha256 in self._withdrawn,
         )
 
 
 def is_better(new: ImageRecord, old: ImageRecord) -> bool:
-    """Whether a new copy is to be kept instead of the old one."""
-    new_rank, old_rank = (license_rank(row["license"], row["license_basis"]) for row in (new, old))
+    """Return whether a new duplicate is to be kept instead of the old one."""
+    new_rank = license_rank(new["license"], new["license_basis"])
+    old_rank = license_rank(old["license"], old["license_basis"])
     if new_rank != old_rank:
         return new_rank > old_rank
-    return _pixels(new) > LARGER * _pixels(old)
+    new_pixels = (new["width"] or 0) * (new["height"] or 0)
+    old_pixels = (old["width"] or 0) * (old["height"] or 0)
+    return new_pixels > MIN_GAIN * old_pixels
 
 
-def _pixels(record: ImageRecord) -> int:
-    return (record["width"] or 0) * (record["height"] or 0)
-
-
-class MarkLog:
-    """marks.jsonl: fingerprints of pictures while a collection runs, so that one taken up again
-    finds the same copies.
+class FingerprintLog:
+    """marks.jsonl: fingerprints of images while a collection runs, for when it is resumed.
 
     The stored file would do for what is kept, but not for what was withdrawn. Use as a context
     manager to append.
@@ -114,41 +116,37 @@ class MarkLog:
         if self._stream is not None:
             self._stream.close()
 
-    def append(self, sha256: str, marks: Fingerprint) -> None:
-        """Record one picture's fingerprint."""
+    def append(self, sha256: str, fingerprint: Fingerprint) -> None:
+        """Record one image's fingerprint by the SHA-256 of its stored bytes."""
         assert self._stream is not None
-        thumbnails = base64.b64encode(marks.thumbnails).decode()
         entry = {
             "sha256": sha256,
-            "hash": marks.hash,
-            "mirror_hash": marks.mirror_hash,
-            "thumbnails": thumbnails,
+            "hash": fingerprint.hash,
+            "mirror_hash": fingerprint.mirror_hash,
+            "thumbnails": base64.b64encode(fingerprint.thumbnails).decode(),
         }
         self._stream.write(json.dumps(entry) + "\n")
         self._stream.flush()
 
     def read(self) -> dict[str, Fingerprint]:
-        """All fingerprints by SHA-256 of the stored picture; what another version wrote is passed
-        over.
-        """
-        return dict(_parsed(read_json_lines(self._path)))
+        """Return all fingerprints by SHA-256; what another version wrote is passed over."""
+        found = {}
+        for entry in read_json_lines(self._path):
+            with contextlib.suppress(ValueError, KeyError):
+                thumbnails = base64.b64decode(entry["thumbnails"])
+                stored = Fingerprint(entry["hash"], entry["mirror_hash"], thumbnails)
+                found[entry["sha256"]] = stored
+        return found
 
     def remove(self) -> None:
         """Delete the file: a finished collection needs it no more."""
         self._path.unlink(missing_ok=True)
 
 
-def _parsed(entries: Iterable[Any]) -> Iterator[tuple[str, Fingerprint]]:
-    for entry in entries:
-        with contextlib.suppress(ValueError, KeyError):
-            thumbnails = base64.b64decode(entry["thumbnails"])
-            yield entry["sha256"], Fingerprint(entry["hash"], entry["mirror_hash"], thumbnails)
-
-
-def stored_marks(folder: Path, row: ImageRecord) -> Fingerprint | None:
-    """Fingerprint of a stored picture, None when the file is missing or damaged."""
+def stored_fingerprint(file: Path) -> Fingerprint | None:
+    """Return the fingerprint of a stored image, None when the file is missing or damaged."""
     try:
-        with Image.open(folder / str(row["file"]), formats=("JPEG",)) as image:
+        with Image.open(file, formats=("JPEG",)) as image:
             return fingerprint(image.convert("RGB"))
     except (OSError, ValueError):
         return None

@@ -1,160 +1,178 @@
-"""The books of a collection: per class and per source, what was asked, found, kept, and rejected
-for which reason.
+"""What `result.json` says of a collection, per class and per source.
+
+It is what was asked, found, kept, and rejected for which reason.
 """
 
-from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections import Counter, defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from scraping.config import ClassConfig, CollectConfig
 from scraping.records.image_log import ImageRecord
-from scraping.search.search_log import Ask
+from scraping.search.search_log import Search
 from scraping.sources.base import SearchResult
-from scraping.sources.catalogue import Outcome
-from scraping.sources.registry import REGISTRY
+from scraping.sources.catalogue import CATALOGUE, Outcome
 from scraping.urls import normalized_url
 
-ANSWERS = (
-    Outcome.OK,
-    Outcome.PARTIAL,
-    Outcome.NO_RESULTS,
-    Outcome.NOT_APPLICABLE,
-)  # the best first
+# The outcomes of searches that did not fail, the best first.
+ANSWERS = (Outcome.OK, Outcome.PARTIAL, Outcome.NO_RESULTS, Outcome.NOT_APPLICABLE)
 
 
 @dataclass
-class _Answers:
-    """What one source said for one class, by the words it was asked with; the last word counts."""
+class _SourceAnswers:
+    """What one source answered for one class.
+
+    `results` and `limits` are by the words it was asked with; `urls` are normalized, of all
+    candidates.
+    """
 
     results: dict[str, SearchResult] = field(default_factory=dict)
-    asked: dict[str, int] = field(default_factory=dict)
-    named: set[str] = field(default_factory=set)
+    limits: dict[str, int] = field(default_factory=dict)
+    urls: set[str] = field(default_factory=set)
+
+    @property
+    def failures(self) -> list[SearchResult]:
+        """The results of searches that failed, in the order in which they were asked."""
+        return [result for result in self.results.values() if result.outcome not in ANSWERS]
 
     def decisive(self) -> SearchResult:
-        """The answer that speaks for all: a failure before everything else, then the best."""
-        failures = [result for result in self.results.values() if result.outcome not in ANSWERS]
+        """Return the result that speaks for all: the last failure, else the best answer."""
+        failures = self.failures
         if failures:
             return failures[-1]
         return min(self.results.values(), key=lambda result: ANSWERS.index(result.outcome))
 
 
-class Tally:
-    """Collects the answers of the sources, and makes of them and of the rows what `result.json`
-    says.
-    """
+class Summary:
+    """Collects the answers of the sources, and sums them up with the records of the images."""
 
     def __init__(self, folder: Path, config: CollectConfig) -> None:
         self._folder = folder
         self._config = config
-        self._answers: dict[tuple[str, str], _Answers] = {}
+        self._answers: dict[tuple[str, str], _SourceAnswers] = {}  # by class and source
 
-    def begin(self, ask: Ask, wanted: int) -> None:
-        """A source is being asked; if the time runs out now, that is what is said of it."""
-        answers = self._answers.setdefault((ask.class_id, ask.source), _Answers())
-        answers.asked[ask.words] = wanted
-        message = f"The time ran out while {REGISTRY[ask.source].label} was asked."
-        answers.results.setdefault(ask.words, SearchResult(Outcome.TIMEOUT, message=message))
+    def begin(self, search: Search, limit: int) -> None:
+        """Record that a source is being asked; if the time runs out now, that is its result."""
+        key = (search.class_id, search.source)
+        answers = self._answers.setdefault(key, _SourceAnswers())
+        answers.limits[search.words] = limit
+        message = f"The time ran out while {CATALOGUE[search.source].label} was asked."
+        timeout = SearchResult(Outcome.TIMEOUT, message=message)
+        answers.results.setdefault(search.words, timeout)
 
-    def end(self, ask: Ask, result: SearchResult) -> None:
-        """A source has answered."""
-        answers = self._answers[ask.class_id, ask.source]
-        answers.results[ask.words] = result
-        answers.named |= {normalized_url(candidate.image_url) for candidate in result.candidates}
+    def end(self, search: Search, result: SearchResult) -> None:
+        """Record what a source has answered."""
+        answers = self._answers[search.class_id, search.source]
+        answers.results[search.words] = result
+        for candidate in result.candidates:
+            answers.urls.add(normalized_url(candidate.image_url))
 
-    def applies(self, class_id: str, source: str) -> bool:
-        """Whether a source has not said that this class is nothing for it."""
+    def is_applicable(self, class_id: str, source: str) -> bool:
+        """Return whether a source has not said that it does not cover this class."""
         answers = self._answers.get((class_id, source))
-        return answers is None or answers.decisive().outcome is not Outcome.NOT_APPLICABLE
+        if answers is None:
+            return True
+        return answers.decisive().outcome is not Outcome.NOT_APPLICABLE
 
     def failures(self, class_id: str, source: str) -> int:
-        """For how many wordings a source failed, for a class."""
-        answers = self._answers.get((class_id, source), _Answers())
-        return sum(result.outcome not in ANSWERS for result in answers.results.values())
+        """Return with how many query variants of a class a source failed."""
+        answers = self._answers.get((class_id, source))
+        return 0 if answers is None else len(answers.failures)
 
-    def classes(self, rows: Iterable[ImageRecord]) -> list[dict[str, Any]]:
-        """A row per class."""
-        by_class: dict[str, list[ImageRecord]] = {}
-        for row in rows:
-            by_class.setdefault(row["class"], []).append(row)
-        return [self._class(entry, by_class.get(entry.id, [])) for entry in self._config.classes]
+    def classes(self, records: Iterable[ImageRecord]) -> list[dict[str, Any]]:
+        """Return an entry per class."""
+        by_class = defaultdict(list)
+        for record in records:
+            by_class[record["class"]].append(record)
+        entries = []
+        for class_config in self._config.classes:
+            entries.append(self._class(class_config, by_class[class_config.id]))
+        return entries
 
-    def _class(self, entry: ClassConfig, rows: list[ImageRecord]) -> dict[str, Any]:
-        kept = sum(row["state"] == "kept" for row in rows)
+    def _class(self, entry: ClassConfig, records: list[ImageRecord]) -> dict[str, Any]:
+        kept = _count_kept(records)
         return {
             "id": entry.id,
             "name": entry.name,
             "query": entry.query,
             "asked": self._config.limit,
-            "found": len(rows),
+            "found": len(records),
             "kept": kept,
             "too_few": kept < min(self._config.minimum, self._config.limit),
-            "rejected": rejections(rows),
-            "wordings": self._wordings(entry),
+            "rejected": _count_rejected(records),
+            "wordings": self._variants(entry),
         }
 
-    def _wordings(self, entry: ClassConfig) -> list[str]:
-        """The words that were asked with, the class's own first."""
-        asked = [
-            words
-            for (class_id, _), each in self._answers.items()
-            if class_id == entry.id
-            for words in each.asked
-        ]
-        return list(dict.fromkeys([entry.query, *asked]))
+    def _variants(self, entry: ClassConfig) -> list[str]:
+        """Return the words that were asked with, the class's own first."""
+        variants = [entry.query]
+        for (class_id, _source), answers in self._answers.items():
+            if class_id == entry.id:
+                variants.extend(answers.limits)
+        return list(dict.fromkeys(variants))
 
-    def sources(self, rows: Iterable[ImageRecord]) -> list[dict[str, Any]]:
-        """A row per class and source that was asked, in the order of the configuration."""
-        by_pair: dict[tuple[str, str], list[ImageRecord]] = {}
-        for row in rows:
-            by_pair.setdefault((row["class"], row["source"]), []).append(row)
-        return [self._source(pair, by_pair.get(pair, [])) for pair in self._pairs()]
-
-    def _pairs(self) -> Iterator[tuple[str, str]]:
-        for entry in self._config.classes:
+    def sources(self, records: Iterable[ImageRecord]) -> list[dict[str, Any]]:
+        """Return an entry per class and source that was asked, in the configuration's order."""
+        by_pair = defaultdict(list)
+        for record in records:
+            pair = (record["class"], record["source"])
+            by_pair[pair].append(record)
+        entries = []
+        for class_config in self._config.classes:
             for source in self._config.sources:
-                if (entry.id, source) in self._answers:
-                    yield entry.id, source
+                pair = (class_config.id, source)
+                if pair in self._answers:
+                    entries.append(self._source(pair, by_pair[pair]))
+        return entries
 
-    def _source(self, pair: tuple[str, str], rows: list[ImageRecord]) -> dict[str, Any]:
+    def _source(self, pair: tuple[str, str], records: list[ImageRecord]) -> dict[str, Any]:
         class_id, source = pair
         answers = self._answers[pair]
-        found = len(answers.named | {normalized_url(row["image_url"]) for row in rows})
+        found = set(answers.urls)
+        for record in records:
+            found.add(normalized_url(record["image_url"]))
         result = answers.decisive()
         return {
             "name": source,
             "class": class_id,
             "outcome": result.outcome.value,
-            "asked": sum(answers.asked.values()),
-            "found": found,
-            "kept": sum(row["state"] == "kept" for row in rows),
-            "rejected": rejections(rows),
-            "message": self._message(source, answers, result, found),
+            "asked": sum(answers.limits.values()),
+            "found": len(found),
+            "kept": _count_kept(records),
+            "rejected": _count_rejected(records),
+            "message": _message(source, answers, result, len(found)),
             "retry_after": result.retry_after,
             "cool_down_seconds": result.cool_down_seconds,
             "evidence": self._relative(result.snapshot),
         }
 
-    def _message(self, source: str, answers: _Answers, result: SearchResult, found: int) -> str:
-        wordings = sum(
-            each.outcome is not Outcome.NOT_APPLICABLE for each in answers.results.values()
-        )
-        if result.outcome in (Outcome.OK, Outcome.PARTIAL) and wordings > 1:
-            return f"{found} from {REGISTRY[source].label}, asked in {wordings} wordings."
-        return result.message
-
     def _relative(self, snapshot: str) -> str | None:
-        """The path of a snapshot, relative to the folder."""
+        """Return the path of a snapshot, relative to the folder; None without one."""
         if not snapshot:
             return None
         path = Path(snapshot)
-        return (
-            str(path.relative_to(self._folder)) if path.is_relative_to(self._folder) else snapshot
-        )
+        if path.is_relative_to(self._folder):
+            return str(path.relative_to(self._folder))
+        return snapshot
 
 
-def rejections(records: Iterable[ImageRecord]) -> dict[str, int]:
+def _message(source: str, answers: _SourceAnswers, result: SearchResult, found: int) -> str:
+    """Return the sentence of the decisive result, or one that counts the query variants."""
+    variants = 0
+    for each in answers.results.values():
+        variants += each.outcome is not Outcome.NOT_APPLICABLE
+    if result.outcome in (Outcome.OK, Outcome.PARTIAL) and variants > 1:
+        return f"{found} from {CATALOGUE[source].label}, asked in {variants} wordings."
+    return result.message
+
+
+def _count_kept(records: Iterable[ImageRecord]) -> int:
+    return sum(record["state"] == "kept" for record in records)
+
+
+def _count_rejected(records: Iterable[ImageRecord]) -> dict[str, int]:
     """Return how many records were rejected for which reason."""
     counts: Counter[str] = Counter()
     for record in records:

@@ -1,11 +1,14 @@
 """Other words for the same thing, for when a class is short and its own words are exhausted."""
 
 import re
+from collections.abc import Iterable
 
-MOST_WORDINGS = 8  # further from the words that were chosen, more is wrong than right
+MAX_VARIANTS = 8  # further from the words that were chosen, more is wrong than right
 PHOTO_WORDS = re.compile(r"\b(?:photos?|pictures?|images?|photographs?)\b", re.IGNORECASE)
 SIBILANT = re.compile(r"(?:s|x|z|ch|sh)$", re.IGNORECASE)
 CONSONANT_Y = re.compile(r"[^aeiou]y$", re.IGNORECASE)
+SIBILANT_ES = re.compile(r"(?:ss|x|ch|sh)es$", re.IGNORECASE)
+PLAIN_WORD = re.compile(r"[A-Za-z][A-Za-z'-]+")
 IRREGULAR = {
     "child": "children", "foot": "feet", "goose": "geese", "knife": "knives", "leaf": "leaves", "man": "men",
     "mouse": "mice", "person": "people", "shelf": "shelves", "tooth": "teeth", "wolf": "wolves", "woman": "women",
@@ -14,59 +17,61 @@ SINGULAR = {plural: singular for singular, plural in IRREGULAR.items()}
 ONE_FORM = frozenset(
     {"bison", "deer", "fish", "fruit", "moose", "salmon", "series", "sheep", "species", "swine"}
 )
-ONE_IN_S = re.compile(
-    r"(?:ss|us|[nrstx]is)$", re.IGNORECASE
-)  # glass, cactus, iris: one thing, though it ends in s
+# Glass, cactus, iris: one thing, though it ends in s.
+SINGULAR_IN_S = re.compile(r"(?:ss|us|[nrstx]is)$", re.IGNORECASE)
 
 
-def other_wordings(query: str, locale: str) -> list[str]:
-    """The words in the other number, for English, and asked for as photographs; without the words
-    themselves.
-    """
-    english = locale.lower().startswith("en")
-    wordings = [other_number(query)] if english else []
-    if english and not PHOTO_WORDS.search(query):
-        wordings.append(f"{query} photo")
-    return new_wordings(wordings, [query])
+def query_variants(query: str, locale: str) -> list[str]:
+    """Return the words in the other number and asked for as photographs; for English alone."""
+    if not locale.lower().startswith("en"):
+        return []
+    variants = [other_number(query)]
+    if not PHOTO_WORDS.search(query):
+        variants.append(f"{query} photo")
+    return without_known(variants, [query])
 
 
-def new_wordings(wordings: list[str], known: list[str]) -> list[str]:
-    """Those that differ from all known ones by more than case and spaces, each once."""
-    seen = {_plain(words) for words in known}
+def without_known(variants: Iterable[str], known: Iterable[str]) -> list[str]:
+    """Return each variant once that differs from the known ones by more than case and spaces."""
+    seen = {casefold_key(words) for words in known}
     found = []
-    for words in wordings:
-        if _plain(words) and _plain(words) not in seen:
-            seen.add(_plain(words))
+    for words in variants:
+        key = casefold_key(words)
+        if key and key not in seen:
+            seen.add(key)
             found.append(words.strip())
     return found
 
 
+def casefold_key(words: str) -> str:
+    """Return the form under which words are equal but for case and spaces."""
+    return " ".join(words.split()).casefold()
+
+
 def other_number(query: str) -> str:
-    """The last word in the plural if it is in the singular, and the other way round."""
+    """Return the query with its last word in the plural, or in the singular if it is a plural."""
     before, space, word = query.strip().rpartition(" ")
-    return f"{before}{space}{_turned(word)}"
+    return f"{before}{space}{_other_number_of_word(word)}"
 
 
-def _turned(word: str) -> str:
+def _other_number_of_word(word: str) -> str:
     lower = word.lower()
-    if lower in ONE_FORM or not re.fullmatch(r"[A-Za-z][A-Za-z'-]+", word):
+    if lower in ONE_FORM or not PLAIN_WORD.fullmatch(word):
         return word
     if known := IRREGULAR.get(lower) or SINGULAR.get(lower):
         return known
-    if lower.endswith("s") and not ONE_IN_S.search(lower):
+    if lower.endswith("s") and not SINGULAR_IN_S.search(lower):
         return _singular(word)
     if CONSONANT_Y.search(word):
         return f"{word[:-1]}ies"
-    return f"{word}es" if SIBILANT.search(word) else f"{word}s"
+    if SIBILANT.search(word):
+        return f"{word}es"
+    return f"{word}s"
 
 
 def _singular(word: str) -> str:
     if len(word) > 4 and word.lower().endswith("ies"):
         return f"{word[:-3]}y"
-    if re.search(r"(?:ss|x|ch|sh)es$", word, re.IGNORECASE):
+    if SIBILANT_ES.search(word):
         return word[:-2]
     return word[:-1]
-
-
-def _plain(words: str) -> str:
-    return " ".join(words.split()).casefold()

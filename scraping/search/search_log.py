@@ -1,14 +1,11 @@
-"""searches.jsonl: finished searches, so that a collection that is taken up again does not ask the
-same twice.
-"""
+"""searches.jsonl: finished searches, so that a resumed collection does not repeat them."""
 
-import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from scraping.files import read_json_lines
+from scraping.files import json_line, read_json_lines
 from scraping.sources.base import Candidate, SearchResult
 from scraping.sources.catalogue import Outcome
 
@@ -17,8 +14,8 @@ KEPT_OUTCOMES = frozenset({Outcome.OK, Outcome.PARTIAL, Outcome.NO_RESULTS})
 
 
 @dataclass(frozen=True)
-class Ask:
-    """What is put to a source for a class: the class's words, or others for the same thing."""
+class Search:
+    """What is asked of a source for a class: the class's words, or others for the same thing."""
 
     class_id: str
     source: str
@@ -30,53 +27,51 @@ class SearchLog:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._kept: dict[Ask, tuple[int, SearchResult]] = {}
+        self._finished: dict[Search, tuple[int, SearchResult]] = {}
         for entry in read_json_lines(path):
+            search = Search(entry["class"], entry["source"], entry["words"])
             result = SearchResult(
                 Outcome(entry["outcome"]),
                 tuple(_read_candidate(facts) for facts in entry["candidates"]),
                 entry["message"],
                 retry_after=entry["retry_after"],
             )
-            self._kept[Ask(entry["class"], entry["source"], entry["words"])] = (
-                entry["wanted"],
-                result,
-            )
+            self._finished[search] = (entry["wanted"], result)
 
-    def __iter__(self) -> Iterator[tuple[Ask, int, SearchResult]]:
-        """What is kept: the question, for how many, and the answer."""
-        return ((ask, wanted, result) for ask, (wanted, result) in self._kept.items())
+    def __iter__(self) -> Iterator[tuple[Search, int, SearchResult]]:
+        """Yield each search, how many candidates it asked for, and its result."""
+        for search, (limit, result) in self._finished.items():
+            yield search, limit, result
 
-    def earlier(self, ask: Ask, wanted: int) -> SearchResult | None:
-        """The kept search, unless more is wanted now and it had not come to an end."""
-        asked, result = self._kept.get(ask, (0, None))
-        if result is None or (result.outcome is Outcome.OK and asked < wanted):
+    def find(self, search: Search, limit: int) -> SearchResult | None:
+        """Return the earlier result, unless more is wanted now and the source had more."""
+        earlier_limit, result = self._finished.get(search, (0, None))
+        if result is None:
+            return None
+        if result.outcome is Outcome.OK and earlier_limit < limit:
             return None
         return result
 
-    def keep(self, ask: Ask, wanted: int, result: SearchResult) -> None:
-        """Record a search that need not be asked again; one that failed in passing may be."""
+    def append(self, search: Search, limit: int, result: SearchResult) -> None:
+        """Record a finished search; one that failed in passing may be repeated."""
         if result.outcome not in KEPT_OUTCOMES:
             return
         entry = {
-            "class": ask.class_id,
-            "source": ask.source,
-            "words": ask.words,
-            "wanted": wanted,
+            "class": search.class_id,
+            "source": search.source,
+            "words": search.words,
+            "wanted": limit,
             "outcome": result.outcome.value,
             "message": result.message,
             "retry_after": result.retry_after,
             "candidates": [asdict(candidate) for candidate in result.candidates],
         }
-        with self._path.open("ab") as stream:
-            if stream.tell() and not self._ends_a_line():
-                stream.write(b"\n")  # a line that a kill tore must not swallow this one
-            stream.write(json.dumps(entry, ensure_ascii=False).encode() + b"\n")
-
-    def _ends_a_line(self) -> bool:
-        with self._path.open("rb") as stream:
-            stream.seek(-1, 2)
-            return stream.read(1) == b"\n"
+        with self._path.open("ab+") as stream:
+            if stream.tell():
+                stream.seek(-1, 2)
+                if stream.read(1) != b"\n":
+                    stream.write(b"\n")  # a line that a kill tore must not swallow this one
+            stream.write(json_line(entry))
 
 
 def _read_candidate(facts: dict[str, Any]) -> Candidate:

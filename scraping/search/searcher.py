@@ -1,5 +1,4 @@
-"""Runs the sources: one question at a time to each, one browser at a time, with the tools they may
-use.
+"""Runs the sources: each answers one question at a time, and those with a browser share one.
 
 A source is synchronous and may hang in a browser; the collection is asynchronous and must be able
 to stop at once. Between the two stand daemon threads: nobody waits for one at the end, and the
@@ -14,7 +13,6 @@ import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -37,9 +35,9 @@ from scraping.sources.base import (
     Query,
     SearchOptions,
     SearchResult,
-    SearchStats,
     SourceTools,
     changed,
+    skipped,
 )
 from scraping.sources.catalogue import CATALOGUE, Outcome
 from scraping.sources.registry import REGISTRY
@@ -47,9 +45,9 @@ from scraping.sources.registry import REGISTRY
 logger = logging.getLogger(__name__)
 
 # After one of these, asking again in the same run would only make it worse.
-ENDS_THE_SOURCE = frozenset({Outcome.BLOCKED, Outcome.RATE_LIMITED, Outcome.UNAVAILABLE})
+FINAL_OUTCOMES = frozenset({Outcome.BLOCKED, Outcome.RATE_LIMITED, Outcome.UNAVAILABLE})
 QUIT_SECONDS = 10.0
-SNAPSHOTS = "evidence"  # the folder's name is part of the product
+SNAPSHOT_FOLDER = "evidence"
 
 
 class Stopped(Exception):
@@ -58,13 +56,11 @@ class Stopped(Exception):
 
 @dataclass
 class _Job:
-    """One thing to do: the most urgent of those that wait is done next, and of equals the
-    oldest.
-    """
+    """A call to make. The waiting job of the smallest priority is next, of equals the oldest."""
 
     future: Future[Any]
     call: Callable[[], Any]
-    urgency: Callable[[], float]
+    priority: Callable[[], float]
 
 
 class SourceThread:
@@ -91,7 +87,7 @@ class SourceThread:
             self._changed.wait_for(lambda: self._jobs or self._ended)
             if not self._jobs:
                 return None
-            job = min(self._jobs, key=lambda job: job.urgency())
+            job = min(self._jobs, key=lambda job: job.priority())
             self._jobs.remove(job)
             return job
 
@@ -106,12 +102,10 @@ class SourceThread:
             self._jobs.append(job)
             self._changed.notify()
 
-    async def run(self, call: Callable[[], Any], urgency: Callable[[], float]) -> Any:
-        """Run in the thread when nothing waits that is more urgent, which is what has the smaller
-        number then.
-        """
+    async def run(self, call: Callable[[], Any], priority: Callable[[], float]) -> Any:
+        """Run in the thread, when no job waits whose priority is a smaller number then."""
         future: Future[Any] = Future()
-        self._put(_Job(future, call, urgency))
+        self._put(_Job(future, call, priority))
         return await asyncio.wrap_future(future)
 
     def finish(self, last: Callable[[], None], seconds: float) -> None:
@@ -124,21 +118,23 @@ class SourceThread:
 
 
 @dataclass
-class _Place:
-    """What the searcher keeps per source."""
+class _SourceState:
+    """What the searcher keeps per source.
+
+    `final` is the result after which it is not asked again, `texts` what was fetched by URL.
+    """
 
     thread: SourceThread
     last_asked: float = 0.0
     browser: Browser | None = None
-    ended: SearchResult | None = None
+    final: SearchResult | None = None
     texts: dict[str, str | FetchFailure] = field(default_factory=dict)
 
 
 class Searcher:
     """Asks sources for candidates on behalf of one collection.
 
-    Each source answers one question at a time, and of those that need the browser one at a time
-    answers. What a source did not understand is saved in `evidence/` of the folder.
+    What a source did not understand is saved in `evidence/` of the folder.
     """
 
     def __init__(
@@ -153,10 +149,10 @@ class Searcher:
         self._stop = stop
         self._folder = folder
         self._threads: dict[str, SourceThread] = {}
-        self._places: dict[str, _Place] = {}
-        self._browser_lock = (
-            BrowserLock(folder, self._wait) if folder is not None and config.browser_turns else None
-        )
+        self._states: dict[str, _SourceState] = {}
+        self._browser_lock: BrowserLock | None = None
+        if folder is not None and config.browser_turns:
+            self._browser_lock = BrowserLock(folder, self._wait)
 
     async def search(
         self,
@@ -164,96 +160,106 @@ class Searcher:
         words: str,
         limit: int,
         deadline: float,
-        urgency: Callable[[], float] = lambda: 0.0,
+        priority: Callable[[], float] = lambda: 0.0,
     ) -> SearchResult:
-        """Ask one source. A source that was blocked or cannot run answers the same for all later
-        questions.
+        """Ask one source for at most `limit` candidates, before a time of the monotonic clock.
 
-        Of several questions that wait for a source, the one with the smallest `urgency` is put
-        next.
+        A source that was blocked or cannot run answers the same for all later questions. Of
+        several questions that wait for a source, the one of the smallest `priority` is put next.
         """
         if sentence := self._config.closed_sources.get(name):
             return SearchResult(Outcome.NOT_APPLICABLE, message=sentence, detail="closed")
-        place = self._place(name)
+        state = self._state(name)
         query = Query(words, limit, self._options(), deadline)
 
         def ask() -> SearchResult:
-            if place.ended is not None:
-                return replace(place.ended, candidates=())
-            result = self._ask_in_turn(name, query, place)
-            if result.outcome in ENDS_THE_SOURCE:
-                place.ended = result
+            if state.final is not None:
+                return replace(state.final, candidates=())
+            result = self._ask_with_browser_lock(name, query, state)
+            if result.outcome in FINAL_OUTCOMES:
+                state.final = result
             return result
 
-        result: SearchResult = await place.thread.run(ask, urgency)
+        result: SearchResult = await state.thread.run(ask, priority)
         return result
 
     async def other_names(self, name: str, words: str, deadline: float) -> list[str]:
-        """Other names that a source knows for the words; none from a source that was closed, ended
-        or fails.
+        """Return other names that a source knows for the words.
+
+        None come from a source that was closed, is not asked any more, or fails.
         """
         if name in self._config.closed_sources or CATALOGUE[name].uses_browser:
             return []
-        place = self._place(name)
+        state = self._state(name)
         query = Query(words, 1, self._options(), deadline)
 
         def ask() -> list[str]:
-            if place.ended is not None:
+            if state.final is not None:
                 return []
             try:
-                return REGISTRY[name].other_names(query, self._tools(name, place))
+                return REGISTRY[name].other_names(query, self._tools(name, state))
             except Stopped:
                 raise
             except Exception:  # a hint that cannot be had must not end the collection
                 logger.exception("source %s failed to name other names", name)
                 return []
 
-        names: list[str] = await place.thread.run(ask, lambda: 0.0)
+        names: list[str] = await state.thread.run(ask, lambda: 0.0)
         return names
 
-    def _place(self, name: str) -> _Place:
-        thread_name = "browser" if CATALOGUE[name].uses_browser else name
-        if name not in self._places:
+    def _state(self, name: str) -> _SourceState:
+        if name not in self._states:
+            thread_name = "browser" if CATALOGUE[name].uses_browser else name
             if thread_name not in self._threads:
                 self._threads[thread_name] = SourceThread(thread_name)
-            self._places[name] = _Place(self._threads[thread_name])
-        return self._places[name]
+            self._states[name] = _SourceState(self._threads[thread_name])
+        return self._states[name]
 
-    def _ask_in_turn(self, name: str, query: Query, place: _Place) -> SearchResult:
-        """Ask, but a browser source only while it is this collection's turn to use the browser."""
+    def _ask_with_browser_lock(self, name: str, query: Query, state: _SourceState) -> SearchResult:
+        """Ask; a source with a browser only while this collection holds the browser lock."""
         if self._browser_lock is None or not CATALOGUE[name].uses_browser:
-            return self._ask(name, query, place)
+            return self._ask(name, query, state)
         if not self._browser_lock.acquire(query.deadline):
-            message = f"{REGISTRY[name].label} was skipped: the browser was in use for other requests until the end."
-            return SearchResult(Outcome.NOT_APPLICABLE, message=message)
+            reason = "the browser was in use for other requests until the end"
+            return skipped(REGISTRY[name], reason)
         try:
-            return self._ask(name, query, place)
+            return self._ask(name, query, state)
         finally:
-            if not place.thread.waiting:
+            if not state.thread.waiting:
                 self._browser_lock.release()
 
-    def _ask(self, name: str, query: Query, place: _Place) -> SearchResult:
+    def _ask(self, name: str, query: Query, state: _SourceState) -> SearchResult:
+        source = REGISTRY[name]
         try:
-            return REGISTRY[name].search(query, self._tools(name, place))
+            return source.search(query, self._tools(name, state))
         except Stopped:
             raise
         except Exception as error:  # an adapter that stumbles must not end the collection
             logger.exception("source %s failed", name)
-            return changed(REGISTRY[name], (), SearchStats(), f"{type(error).__name__}: {error}")
+            return changed(source, detail=f"{type(error).__name__}: {error}")
 
     def close(self) -> None:
         """End all browsers and threads; at once when the collection was stopped."""
-        browsers = [place.browser for place in self._places.values() if place.browser is not None]
+        browsers = [state.browser for state in self._states.values() if state.browser is not None]
         if self._stop.is_set():
             for browser in browsers:
                 browser.kill()
+
+        def quit_browsers() -> None:
+            for browser in browsers:
+                browser.quit()
+
         for name, thread in self._threads.items():
-            thread.finish(partial(_quit_all, browsers if name == "browser" else []), QUIT_SECONDS)
+            last = quit_browsers if name == "browser" else lambda: None
+            thread.finish(last, QUIT_SECONDS)
         if self._browser_lock is not None:
             self._browser_lock.release()
 
     def _options(self) -> SearchOptions:
         config = self._config
+        snapshot_dir = ""
+        if self._folder is not None:
+            snapshot_dir = str(self._folder / SNAPSHOT_FOLDER)
         return SearchOptions(
             locale=config.locale,
             license=config.license,
@@ -261,31 +267,34 @@ class Searcher:
             contact=config.contact,
             max_side=config.max_side,
             credentials=config.credentials,
-            snapshot_dir=str(self._folder / SNAPSHOTS) if self._folder is not None else "",
+            snapshot_dir=snapshot_dir,
         )
 
-    def _tools(self, name: str, place: _Place) -> SourceTools:
+    def _tools(self, name: str, state: _SourceState) -> SourceTools:
         base_url = self._config.base_url(name)
-        own = f"{URL(base_url).host}:{URL(base_url).port}" in self._config.allowed_private_hosts
+        host = f"{URL(base_url).host}:{URL(base_url).port}"
+        is_own_host = host in self._config.allowed_private_hosts
 
         def pace(seconds: float) -> None:
-            self._wait(0.0 if own else place.last_asked + seconds - time.monotonic())
-            place.last_asked = time.monotonic()
+            if is_own_host:
+                seconds = 0.0
+            self._wait(state.last_asked + seconds - time.monotonic())
+            state.last_asked = time.monotonic()
 
         def fetch_text(url: str) -> str | FetchFailure:
-            if url not in place.texts:
+            if url not in state.texts:
                 answer = fetch_once(url, self._fetching, accept="text/plain")
                 if isinstance(answer, FetchFailure):
-                    place.texts[url] = answer
+                    state.texts[url] = answer
                 else:
-                    place.texts[url] = answer.body.decode("utf-8", errors="replace")
-            return place.texts[url]
+                    state.texts[url] = answer.body.decode("utf-8", errors="replace")
+            return state.texts[url]
 
         return SourceTools(
             base_url=base_url,
             get_json=self._get_json,
             fetch_text=fetch_text,
-            browser=lambda hosts: self._browser(place, hosts),
+            browser=lambda hosts: self._browser(state, hosts),
             pace=pace,
             wait=self._wait,
             request=self._request,
@@ -299,14 +308,14 @@ class Searcher:
         self._wait(0.0)
         return request(json_request, self._fetching)
 
-    def _browser(self, place: _Place, hosts: tuple[str, ...]) -> Browser:
-        for other in list(self._places.values()):
-            if other is not place and other.browser is not None:
-                # each may go to its own hosts alone, and one at a time is enough
+    def _browser(self, state: _SourceState, hosts: tuple[str, ...]) -> Browser:
+        """Return the browser of a source; those of others end, as each has hosts of its own."""
+        for other in list(self._states.values()):
+            if other is not state and other.browser is not None:
                 other.browser.quit()
-        if place.browser is None:
+        if state.browser is None:
             config = self._config
-            place.browser = Browser(
+            state.browser = Browser(
                 BrowserSettings(
                     chrome=config.chrome,
                     chromedriver=config.chromedriver,
@@ -315,15 +324,9 @@ class Searcher:
                     allowed_hosts=hosts,
                 )
             )
-        return place.browser
+        return state.browser
 
     def _wait(self, seconds: float) -> None:
         """Wait, unless the collection is being stopped: then raise Stopped."""
         if self._stop.wait(max(0.0, seconds)):
             raise Stopped
-
-
-def _quit_all(browsers: list[Browser]) -> None:
-    """The last job of a thread."""
-    for browser in browsers:
-        browser.quit()

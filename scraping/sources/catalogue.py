@@ -103,8 +103,8 @@ def usual_sources(credentials: Mapping[str, str]) -> tuple[str, ...]:
     """
     names = []
     for name, info in CATALOGUE.items():
-        required = info.required_credentials
-        has_key = bool(required) and all(credentials.get(key) for key in required)
+        missing = [key for key in info.required_credentials if not credentials.get(key)]
+        has_key = bool(info.required_credentials) and not missing
         if info.default or has_key:
             names.append(name)
     return tuple(names)
@@ -115,7 +115,12 @@ def in_order(names: Iterable[str]) -> tuple[str, ...]:
 
     Unknown names stay where they are.
     """
-    unique = dict.fromkeys(names)
-    last = [name for name in unique if name in CATALOGUE and CATALOGUE[name].always_last]
-    others = [name for name in unique if name not in last]
-    return (*others, *last)
+    first = []
+    last = []
+    for name in dict.fromkeys(names):
+        info = CATALOGUE.get(name)
+        if info is not None and info.always_last:
+            last.append(name)
+        else:
+            first.append(name)
+    return (*first, *last)

@@ -7,7 +7,6 @@ from scraping.net.http import FetchFailure, JsonReply
 from scraping.sources.base import Candidate, Query, SearchResult, SourceTools
 from scraping.sources.json_api import credit_line, list_at, plain_text, web_address, whole_number
 from scraping.sources.licenses import License, read_license
-from scraping.sources.paging import Paging
 from scraping.sources.taxon import (
     TaxonSource,
     is_inaturalist_photo,
@@ -21,9 +20,6 @@ MATCH_PATH = "/v1/species/match"
 NAMES_PATH = "/v1/species/search"
 OCCURRENCES_PATH = "/v1/occurrence/search"
 NAMES_ASKED = 20
-MIN_PAGE_SIZE = 50
-MAX_PAGE_SIZE = 300
-MAX_RESULTS = 100_000  # offset and page size together may not go beyond
 
 
 def exact_match(data: Any) -> int | None:
@@ -53,11 +49,6 @@ def media_license(medium: dict[str, Any], entry: dict[str, Any]) -> License:
     """Return the image's own licence; the record's only where the image states nothing at all."""
     stated = plain_text(medium.get("license"))
     return read_license(stated or plain_text(entry.get("license")))
-
-
-def parse_occurrence(entry: Any, max_side: int) -> list[Candidate] | None:
-    """Return the licensed images of one occurrence, None when it is none."""
-    return licensed_images(entry, "media", partial(_parse_medium, entry=entry, max_side=max_side))
 
 
 def _parse_medium(medium: dict[str, Any], entry: dict[str, Any], max_side: int) -> Candidate | None:
@@ -96,6 +87,9 @@ class GbifSource(TaxonSource):
 
     name = "gbif"
     default_url = "https://api.gbif.org"
+    min_page_size = 50
+    max_page_size = 300
+    max_results = 100_000
 
     def find_taxon(
         self, query: Query, tools: SourceTools
@@ -123,27 +117,29 @@ class GbifSource(TaxonSource):
         return [name] if name and not same_name(name, query.words) else []
 
     def _ask_names(self, query: Query, tools: SourceTools) -> JsonReply | FetchFailure:
-        parameters = {"q": query.words, "qField": "VERNACULAR", "limit": str(NAMES_ASKED)}
+        parameters = {
+            "q": query.words,
+            "qField": "VERNACULAR",
+            "limit": str(NAMES_ASKED),
+        }
         return self.ask(NAMES_PATH, parameters, query, tools)
 
-    def paging(self, taxon: int, query: Query, tools: SourceTools) -> Paging:
-        """Read the occurrences that have still images."""
-        size = min(MAX_PAGE_SIZE, max(MIN_PAGE_SIZE, query.limit))
-        parameters = {"taxonKey": str(taxon), "mediaType": "StillImage", "limit": str(size)}
+    def page_request(self, taxon: int, number: int, size: int) -> tuple[str, dict[str, str]]:
+        """Ask for occurrences that have still images."""
+        offset = (number - 1) * size
+        parameters = {
+            "taxonKey": str(taxon),
+            "mediaType": "StillImage",
+            "limit": str(size),
+            "offset": str(offset),
+        }
+        return OCCURRENCES_PATH, parameters
 
-        def request(number: int, _: JsonReply | None) -> JsonReply | FetchFailure:
-            offset = (number - 1) * size
-            return self.ask(OCCURRENCES_PATH, parameters | {"offset": str(offset)}, query, tools)
+    def parse_entry(self, entry: Any, max_side: int) -> list[Candidate] | None:
+        """Return the licensed images of one occurrence, None when it is none."""
+        parse = partial(_parse_medium, entry=entry, max_side=max_side)
+        return licensed_images(entry, "media", parse)
 
-        def items(data: Any) -> list[Any] | None:
-            return list_at(data, "results")
-
-        def parse(entry: Any) -> list[Candidate] | None:
-            return parse_occurrence(entry, query.options.max_side)
-
-        def is_last(reply: JsonReply, number: int, count: int) -> bool:
-            is_end = reply.data.get("endOfRecords") is True
-            next_end = (number + 1) * size
-            return not count or is_end or next_end > MAX_RESULTS
-
-        return Paging(request, items, parse, is_last)
+    def is_complete(self, answer: dict[str, Any], entries_read: int) -> bool:
+        """Return whether the answer says that there are no further records."""
+        return answer.get("endOfRecords") is True

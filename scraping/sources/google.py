@@ -233,10 +233,14 @@ class GoogleReader(PageReader[GooglePage]):
     def classify_empty(state: GooglePage) -> Outcome:
         """Return what a page without a single tile means."""
         parts = urlsplit(state.url)
-        is_check_page = parts.hostname in BLOCKED_HOSTS or BLOCKED_PATHS.search(parts.path)
-        shows_check = state.captcha or BLOCKED_TEXT.search(state.text)
-        human_check = bool(is_check_page or shows_check or on_consent_page(state.url))
-        return classify_page(state, human_check, NO_RESULTS_TEXT)
+        signs_of_human_check = (
+            state.captcha,
+            parts.hostname in BLOCKED_HOSTS,
+            BLOCKED_PATHS.search(parts.path),
+            BLOCKED_TEXT.search(state.text),
+            on_consent_page(state.url),
+        )
+        return classify_page(state, any(signs_of_human_check), NO_RESULTS_TEXT)
 
     def first_state(self, driver: Remote) -> GooglePage:
         """Return the page as soon as it shows tiles, after cookies were refused where asked."""

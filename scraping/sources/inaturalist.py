@@ -10,7 +10,6 @@ from scraping.net.http import FetchFailure, JsonReply
 from scraping.sources.base import Candidate, Query, SearchResult, SourceTools, changed
 from scraping.sources.json_api import list_at, object_at, plain_text, web_address, whole_number
 from scraping.sources.licenses import read_license
-from scraping.sources.paging import Paging
 from scraping.sources.snapshots import save_answer
 from scraping.sources.taxon import TaxonSource, licensed_images, same_name, sized_address
 
@@ -18,9 +17,6 @@ INTERFACE_AS_OF = "2026-11"
 TAXA_PATH = "/v1/taxa"
 OBSERVATIONS_PATH = "/v1/observations"
 TAXA_ASKED = 5
-MIN_PAGE_SIZE = 30
-MAX_PAGE_SIZE = 200
-MAX_RESULTS = 10_000  # page times page size may not go beyond
 LICENSE_VERSION = "4.0"  # its codes carry none; this is the one that the site links to
 OPEN_LICENSES = "cc0,cc-by,cc-by-sa,cc-by-nd,cc-by-nc,cc-by-nc-sa,cc-by-nc-nd"
 
@@ -34,11 +30,6 @@ def exact_taxon(taxa: list[Any], words: str) -> dict[str, Any] | None:
             if same_name(taxon.get(key), words):
                 return taxon
     return None
-
-
-def parse_observation(entry: Any, max_side: int) -> list[Candidate] | None:
-    """Return the licensed photographs of one observation, None when it is none."""
-    return licensed_images(entry, "photos", partial(_parse_photo, entry=entry, max_side=max_side))
 
 
 def _parse_photo(photo: dict[str, Any], entry: dict[str, Any], max_side: int) -> Candidate | None:
@@ -66,6 +57,9 @@ class InaturalistSource(TaxonSource):
 
     name = "inaturalist"
     default_url = "https://api.inaturalist.org"
+    min_page_size = 30
+    max_page_size = 200
+    max_results = 10_000
 
     def find_taxon(
         self, query: Query, tools: SourceTools
@@ -88,16 +82,19 @@ class InaturalistSource(TaxonSource):
             return []
         taxa = list_at(reply.data, "results") or []
         taxon = exact_taxon(taxa, query.words) or {}
-        names = [plain_text(taxon.get("preferred_common_name")), plain_text(taxon.get("name"))]
-        return [name for name in names if name and not same_name(name, query.words)]
+        names = []
+        for key in ("preferred_common_name", "name"):
+            name = plain_text(taxon.get(key))
+            if name and not same_name(name, query.words):
+                names.append(name)
+        return names
 
     def _ask_taxa(self, query: Query, tools: SourceTools) -> JsonReply | FetchFailure:
         parameters = {"q": query.words, "per_page": str(TAXA_ASKED)}
         return self.ask(TAXA_PATH, parameters, query, tools)
 
-    def paging(self, taxon: int, query: Query, tools: SourceTools) -> Paging:
-        """Read the observations of research grade, the most liked first."""
-        size = min(MAX_PAGE_SIZE, max(MIN_PAGE_SIZE, query.limit))
+    def page_request(self, taxon: int, number: int, size: int) -> tuple[str, dict[str, str]]:
+        """Ask for observations of research grade, the most liked first."""
         parameters = {
             "taxon_id": str(taxon),
             "quality_grade": "research",
@@ -106,21 +103,16 @@ class InaturalistSource(TaxonSource):
             "per_page": str(size),
             "order": "desc",
             "order_by": "votes",
+            "page": str(number),
         }
+        return OBSERVATIONS_PATH, parameters
 
-        def request(number: int, _: JsonReply | None) -> JsonReply | FetchFailure:
-            return self.ask(OBSERVATIONS_PATH, parameters | {"page": str(number)}, query, tools)
+    def parse_entry(self, entry: Any, max_side: int) -> list[Candidate] | None:
+        """Return the licensed photographs of one observation, None when it is none."""
+        parse = partial(_parse_photo, entry=entry, max_side=max_side)
+        return licensed_images(entry, "photos", parse)
 
-        def items(data: Any) -> list[Any] | None:
-            return list_at(data, "results")
-
-        def parse(entry: Any) -> list[Candidate] | None:
-            return parse_observation(entry, query.options.max_side)
-
-        def is_last(reply: JsonReply, number: int, count: int) -> bool:
-            total = whole_number(reply.data.get("total_results")) or 0
-            reachable = min(total, MAX_RESULTS)
-            next_end = (number + 1) * size
-            return not count or number * size >= reachable or next_end > MAX_RESULTS
-
-        return Paging(request, items, parse, is_last)
+    def is_complete(self, answer: dict[str, Any], entries_read: int) -> bool:
+        """Return whether all results that the answer counts were read."""
+        total = whole_number(answer.get("total_results")) or 0
+        return entries_read >= total

@@ -6,7 +6,7 @@ GBIF lists much of what iNaturalist has; both name the same address for such a p
 import re
 from abc import abstractmethod
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
 from scraping.net.http import FetchFailure, JsonReply
@@ -55,7 +55,9 @@ def sized_address(square: str, max_side: int) -> str:
 def same_name(name: object, words: str) -> bool:
     """Return whether a name is exactly the words, but for case and spaces."""
     wanted = " ".join(words.split()).casefold()
-    return bool(wanted) and plain_text(name).casefold() == wanted
+    if not wanted:
+        return False
+    return plain_text(name).casefold() == wanted
 
 
 def licensed_images(
@@ -74,11 +76,18 @@ def licensed_images(
 
 
 class TaxonSource(Source):
-    """A source of living things. It is asked for exact taxa only: its own search is fuzzy."""
+    """A source of living things. It is asked for exact taxa only: its own search is fuzzy.
+
+    Between `min_page_size` and `max_page_size` entries are asked for at once; pages that end
+    beyond `max_results` are refused.
+    """
 
     min_interval_s = 1.0
     thumbnail_hosts = ("*.inaturalist.org/photos/*/square.*", "*.amazonaws.com/photos/*/square.*")
     sample_words = "Felis catus"
+    min_page_size: ClassVar[int]
+    max_page_size: ClassVar[int]
+    max_results: ClassVar[int]
 
     @abstractmethod
     def find_taxon(
@@ -90,8 +99,16 @@ class TaxonSource(Source):
         """
 
     @abstractmethod
-    def paging(self, taxon: int, query: Query, tools: SourceTools) -> Paging:
-        """Return how to read the images of a taxon."""
+    def page_request(self, taxon: int, number: int, size: int) -> tuple[str, dict[str, str]]:
+        """Return path and parameters for one page, counted from 1, of a taxon's entries."""
+
+    @abstractmethod
+    def parse_entry(self, entry: Any, max_side: int) -> list[Candidate] | None:
+        """Return the licensed images of one entry, None when it is none."""
+
+    @abstractmethod
+    def is_complete(self, answer: dict[str, Any], entries_read: int) -> bool:
+        """Return whether a page was the last one, by what it says itself."""
 
     def search(self, query: Query, tools: SourceTools) -> SearchResult:
         """Find the taxon, then read its entries that have images."""
@@ -102,10 +119,28 @@ class TaxonSource(Source):
             return failed(self, taxon)
         if taxon is None:
             return skipped(self, f"“{query.words}” is not the exact name of a living thing")
-        return read_pages(self, query, self.paging(taxon, query, tools))
+        size = min(self.max_page_size, max(self.min_page_size, query.limit))
+
+        def request(number: int, _: JsonReply | None) -> JsonReply | FetchFailure:
+            path, parameters = self.page_request(taxon, number, size)
+            return self.ask(path, parameters, query, tools)
+
+        def items(data: Any) -> list[Any] | None:
+            return list_at(data, "results")
+
+        def parse(entry: Any) -> list[Candidate] | None:
+            return self.parse_entry(entry, query.options.max_side)
+
+        def is_last(reply: JsonReply, number: int, count: int) -> bool:
+            next_end = (number + 1) * size
+            if not count or next_end > self.max_results:
+                return True
+            return self.is_complete(reply.data, number * size)
+
+        return read_pages(self, query, Paging(request, items, parse, is_last))
 
     def ask(
         self, path: str, parameters: dict[str, str], query: Query, tools: SourceTools
     ) -> JsonReply | FetchFailure:
-        """Ask for one page of the interface."""
+        """Ask the interface at the source's pace."""
         return ask(tools.base_url + path, parameters, query, tools, self.min_interval_s)

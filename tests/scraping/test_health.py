@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from scraping.health import check_source
+from scraping.health import check_sources
 from tests.replicas.bing import BingReplica
 from tests.replicas.commons import CommonsReplica
 from tests.replicas.inaturalist import InaturalistReplica
@@ -111,13 +111,14 @@ def test_a_closed_breaker_does_not_keep_a_source_from_being_checked():
         config = config_for(
             {"openverse": site}, sources=["openverse"], closed_sources={"openverse": "closed"}
         )
-        assert check_source("openverse", config).outcome == "ok"
+        [health] = check_sources(config)
+        assert health.outcome == "ok"
 
 
 @pytest.mark.browser
 def test_a_browser_source_is_asked_in_the_browser():
     with BingReplica() as site:
-        health = check_source("bing", config_for({"bing": site}, sources=["bing"]))
+        [health] = check_sources(config_for({"bing": site}, sources=["bing"]))
         assert (health.outcome, health.found) == ("ok", 5)
 
 

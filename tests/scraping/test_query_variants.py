@@ -2,7 +2,7 @@
 
 import pytest
 
-from scraping.search.query_variants import new_wordings, other_number, other_wordings
+from scraping.search.query_variants import other_number, query_variants, without_known
 
 
 @pytest.mark.parametrize(
@@ -38,14 +38,14 @@ def test_one_thing_that_ends_in_s_is_no_plural():
 
 
 def test_photographs_are_asked_for_once():
-    assert other_wordings("tiger", "en-GB") == ["tigers", "tiger photo"]
-    assert other_wordings("tiger photo", "en-US") == ["tiger photos"]
-    assert other_wordings("fish", "en-US") == ["fish photo"]
+    assert query_variants("tiger", "en-GB") == ["tigers", "tiger photo"]
+    assert query_variants("tiger photo", "en-US") == ["tiger photos"]
+    assert query_variants("fish", "en-US") == ["fish photo"]
 
 
 def test_no_english_grammar_for_other_languages():
-    assert other_wordings("Katze", "de-DE") == []
+    assert query_variants("Katze", "de-DE") == []
 
 
-def test_wordings_that_differ_only_in_case_and_spaces_are_one():
-    assert new_wordings(["Corgi ", "corgis", "CORGIS", " "], ["corgi"]) == ["corgis"]
+def test_variants_that_differ_only_in_case_and_spaces_are_one():
+    assert without_known(["Corgi ", "corgis", "CORGIS", " "], ["corgi"]) == ["corgis"]
