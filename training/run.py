@@ -259,8 +259,13 @@ def _load_network(
     val_images = len(rows) * HELD_OUT_SHARE
     if config.finetune != "never" and val_images >= CHOICE_MINIMUM:
         cache = open_cache(checkpoints, rows, loaded.backbone.resize)
-    features = checkpoints / "features"
-    extractor = FeatureExtractor(network, precision, run.folder, features, cache)
+    extractor = FeatureExtractor(
+        network=network,
+        precision=precision,
+        run_dir=run.folder,
+        cache=checkpoints / "features",
+        image_cache=cache,
+    )
     return loaded, extractor
 
 
@@ -269,9 +274,9 @@ def _load_backbone(run: Run, earlier: Mapping[str, Any]) -> LoadedBackbone:
     config = run.config
     name = earlier["used"] if earlier else str(config.backbone)
     sources = WeightSources(
-        Path(config.weights_dir) if config.weights_dir else None,
-        Path(config.weights_cache or ""),
-        config.weights_url or "",
+        folder=Path(config.weights_dir) if config.weights_dir else None,
+        cache=Path(config.weights_cache or ""),
+        url=config.weights_url or "",
     )
 
     def report(done: int, total: int, message: str = "", /) -> None:

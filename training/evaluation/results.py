@@ -173,9 +173,10 @@ def _label_probabilities(images: SplitImages, choice: Choice) -> Floats:
     fitted = choice.head.fitted
     logits = fitted.head.logits(test.embeddings)
     predicted = softmax(logits / fitted.temperature)
+    voted = neighbour_votes(learned, test)
     probabilities = _even_probabilities(images)
     probabilities[images.indices("train", "val")] = choice.head.pred_probs
-    probabilities[images.indices("test")] = (predicted + neighbour_votes(learned, test)) / 2
+    probabilities[images.indices("test")] = (predicted + voted) / 2
     return probabilities
 
 
@@ -251,8 +252,10 @@ def _shortcuts(
     """Return how well attributes alone predict the classes of learned images, and a warning."""
     learned = images.indices("train", "val")
     sources = [images.rows[index].source for index in learned]
-    accuracies = shortcut_accuracies(images.statistics[learned], sources, samples, images.seed)
+    statistics = images.statistics[learned]
+    accuracies = shortcut_accuracies(statistics, sources, samples, images.seed)
     predicted = fitted.out_of_fold.argmax(axis=1)
     model_accuracy = balanced_accuracy(predicted, samples.labels)
     class_counts = np.bincount(samples.labels, minlength=images.classes)
-    return accuracies, shortcut_warning(accuracies, model_accuracy, class_counts)
+    warning = shortcut_warning(accuracies, model_accuracy, class_counts)
+    return accuracies, warning

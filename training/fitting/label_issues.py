@@ -279,9 +279,10 @@ def _out_of_fold_logits_by_weighting(
 def _losses_and_hits(logits: Floats, labels: Labels) -> tuple[Floats, int]:
     """Return the loss of each image [n] after calibration, and the number of hits."""
     temperature = find_temperature(logits, labels)
+    losses = log_losses(logits / temperature, labels)
     predicted = logits.argmax(axis=1)
     hits = int((predicted == labels).sum())
-    return log_losses(logits / temperature, labels), hits
+    return losses, hits
 
 
 def _out_of_fold_logits(samples: Samples, c: float, seed: int) -> Floats:

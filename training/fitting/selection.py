@@ -185,8 +185,16 @@ def finetune_network(
     labels = np.zeros(len(images.manifest), np.int64)
     labels[in_manifest] = images.labels
     weights = np.zeros(len(images.manifest), np.float32)
-    weights[in_manifest[images.indices("train", "val")]] = head.weighting.weights
-    data = TrainData(cache, labels, in_manifest[train], in_manifest[val], images.classes, weights)
+    learned = in_manifest[images.indices("train", "val")]
+    weights[learned] = head.weighting.weights
+    data = TrainData(
+        cache=cache,
+        labels=labels,
+        train=in_manifest[train],
+        val=in_manifest[val],
+        classes=images.classes,
+        weights=weights,
+    )
     trained = finetune(network, data, config, context)
     if isinstance(trained, NotTrained):
         return trained.reason
