@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from tests.training.tuning import tiny_network
+from tests.training.tiny_training import tiny_network
 from training.evaluation.results import Results, RunMetrics, collect_results
 from training.fitting.label_issues import equal_weighting
 from training.fitting.linear_head import FittedHead, fit_with_c

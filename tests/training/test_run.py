@@ -359,20 +359,20 @@ def test_a_cut_off_cache_entry_is_made_again(hurried_run: Path) -> None:
 def test_an_entry_damaged_anywhere_counts_as_not_cached(
     trained_run: Path, tmp_path: Path, start: int
 ) -> None:
-    from training.networks.embeddings import _cached
+    from training.networks.embeddings import read_cached_features
 
     row = read_manifest(trained_run)[0]
     (whole,) = (trained_run / "checkpoints" / "features").glob(f"*/{row.sha256[:32]}.npz")
     data = whole.read_bytes()
-    assert _cached(whole.parent, [row]) is not None
+    assert read_cached_features(whole.parent, [row]) is not None
     from_end = len(data) - start
     for offset in (*range(start, start + 40), *range(from_end - 40, from_end)):
         flipped = data[:offset] + bytes([data[offset] ^ 0xFF]) + data[offset + 1 :]
         for damaged in (data[:offset], flipped):
             (tmp_path / whole.name).write_bytes(damaged)
-            known = _cached(tmp_path, [row])
+            known = read_cached_features(tmp_path, [row])
             assert known is None or np.array_equal(
-                known[0].embedding, _cached(whole.parent, [row])[0].embedding
+                known[0].embedding, read_cached_features(whole.parent, [row])[0].embedding
             )  # type: ignore[index]
 
 

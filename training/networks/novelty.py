@@ -1,10 +1,9 @@
-"""How unlike all classes a picture is: its distance from the pictures that were learned, and the
-model's unsureness.
+"""How unlike all classes an image is: its distance from the learned images, and the uncertainty.
 
-The score is 1 minus the cosine to the three nearest learned pictures of the nearest class, plus a
-share of what the highest probability lacks to 1. Embeddings are scaled first, number by number, so
-that what hardly varies among the learned pictures weighs more when a stranger shows it. numpy
-alone: the network computes the same inside its graph.
+The score is 1 minus the mean cosine to the three nearest learned images of the nearest class, plus
+a share of what the highest probability lacks to 1. Embeddings are scaled first, number by number,
+so that what hardly varies among the learned images weighs more where another image shows it. The
+module needs numpy alone: the network computes the same inside its graph.
 """
 
 from __future__ import annotations
@@ -17,15 +16,15 @@ from numpy.typing import NDArray
 
 from training.metrics import Floats, Labels
 
-NEIGHBOURS = 3  # learned pictures of a class that a picture is compared with
-UNSURENESS_SHARE = 0.1
+NEIGHBOURS = 3  # learned images of a class that an image is compared with
+UNCERTAINTY_SHARE = 0.1
 
-_MOST_REFERENCES = 1000  # they travel in the model: 2.6 MB with 1,280 numbers each
+_MAX_REFERENCES = 1000  # they travel in the model: 2.6 MB with 1,280 numbers each
 
 
 @dataclass(frozen=True)
 class References:
-    """The learned pictures that others are compared with."""
+    """The learned images that others are compared with."""
 
     scale: NDArray[np.float32]
     """[d]: factor of each number of an embedding."""
@@ -35,43 +34,54 @@ class References:
     """Where each class's vectors begin, and where the last ends."""
 
     def novelty(self, embeddings: NDArray[np.float32], probabilities: Floats) -> Floats:
-        """Scores [n] of embeddings [n, d] with calibrated probabilities [n, classes]."""
-        cosines = _unit(embeddings * self.scale) @ self.vectors.astype(np.float32).T
-        by_class = [
-            _mean_of_highest(cosines[:, start:end])
-            for start, end in pairwise(self.bounds)
-            if end > start
-        ]
-        likeness = np.max(by_class, axis=0)
-        result: Floats = 1 - likeness + UNSURENESS_SHARE * (1 - probabilities.max(axis=1))
-        return result
+        """Return scores [n] of embeddings [n, d] with calibrated probabilities [n, classes]."""
+        unit = _to_unit_length(embeddings * self.scale)
+        vectors = self.vectors.astype(np.float32)
+        cosines = unit @ vectors.T
+        by_class = []
+        for start, end in pairwise(self.bounds):
+            if end > start:
+                of_class = cosines[:, start:end]
+                count = min(NEIGHBOURS, end - start)
+                partitioned = np.partition(of_class, -count, axis=1)
+                nearest = partitioned[:, -count:]
+                by_class.append(nearest.mean(axis=1))
+        similarity = np.max(by_class, axis=0)
+        uncertainty = 1 - probabilities.max(axis=1)
+        score: Floats = 1 - similarity
+        return score + UNCERTAINTY_SHARE * uncertainty
 
 
 def choose_references(
     embeddings: NDArray[np.float32], labels: Labels, classes: int, seed: int
 ) -> References:
-    """References from learned embeddings [n, d] with labels [n]; an even sample where there are too
-    many.
+    """Return references from learned embeddings [n, d] with labels [n].
+
+    Where there are too many, each class is sampled.
     """
-    spread = embeddings.std(axis=0)
-    scale = (1 / (spread + spread.mean() + 1e-12)).astype(np.float32)
-    order = np.random.default_rng(seed).permutation(len(labels))
-    most = max(NEIGHBOURS, _MOST_REFERENCES // classes)
-    chosen = [np.sort(order[labels[order] == label][:most]) for label in range(classes)]
-    vectors = _unit(embeddings[np.concatenate(chosen)] * scale).astype(np.float16)
-    bounds = np.concatenate([[0], np.cumsum([len(places) for places in chosen])])
-    return References(scale, vectors, tuple(int(bound) for bound in bounds))
+    deviations = embeddings.std(axis=0)
+    offset = deviations.mean() + 1e-12
+    scale = 1 / (deviations + offset)
+    scale = scale.astype(np.float32)
+
+    random = np.random.default_rng(seed)
+    order = random.permutation(len(labels))
+    ordered_labels = labels[order]
+    most = max(NEIGHBOURS, _MAX_REFERENCES // classes)
+    chosen: list[int] = []
+    bounds = [0]
+    for label in range(classes):
+        of_class = order[ordered_labels == label]
+        chosen += sorted(of_class[:most])
+        bounds.append(len(chosen))
+    scaled = embeddings[chosen] * scale
+    vectors = _to_unit_length(scaled).astype(np.float16)
+    return References(scale, vectors, tuple(bounds))
 
 
-def _mean_of_highest(cosines: NDArray[np.float32]) -> NDArray[np.float32]:
-    """[n, m] to the mean [n] of each row's highest three, or of all where there are fewer."""
-    count = min(NEIGHBOURS, cosines.shape[1])
-    result: NDArray[np.float32] = np.partition(cosines, -count, axis=1)[:, -count:].mean(axis=1)
-    return result
-
-
-def _unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
-    result: NDArray[np.float32] = vectors / np.maximum(
-        np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12
-    )
+def _to_unit_length(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Scale vectors [n, d] to length 1."""
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    divisors = np.maximum(lengths, 1e-12)
+    result: NDArray[np.float32] = vectors / divisors
     return result

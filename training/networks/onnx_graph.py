@@ -1,9 +1,8 @@
-"""The network's ONNX graph: traced once for each backbone with its weights left out, kept, and
-filled for each model.
+"""The network's ONNX graph: traced once for each backbone, cached, and filled for each model.
 
 Tracing takes seconds, writing weights into a traced graph a fraction of one. All tensors of the
-network are inputs of the kept graph, for any number of classes and references, and become constants
-when a model is written.
+network are inputs of the cached graph, for any number of classes and references, and become
+constants when a model is written.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from training.networks import backbones, catalogue, classifier, novelty
 from training.networks.backbones import Backbone
 from training.networks.catalogue import CROP
 from training.networks.classifier import ClassifierNetwork
-from training.networks.novelty import NEIGHBOURS, UNSURENESS_SHARE
+from training.networks.novelty import NEIGHBOURS, UNCERTAINTY_SHARE
 from training.run_folder import atomic_write
 
 if TYPE_CHECKING:
@@ -32,57 +31,111 @@ if TYPE_CHECKING:
 
 OUTPUTS = ("probabilities", "embedding", "cam", "novelty")
 
-_CLASSES, _REFERENCES = 5, 41  # while tracing; any numbers that are no other size in the graph
-_BARRED = -4.0  # added to the cosine of a reference of another class, below any true one
-_DIGEST_BYTES = 32  # of sha256, at the head of a kept graph
+# Sizes while tracing; any numbers that are no other size in the graph.
+_CLASSES = 5
+_REFERENCES = 41
+_IMAGE_SIZE = (CROP + 31, CROP + 75)
+
+_OTHER_CLASS = -4.0  # added to the cosine of a reference of another class, below any true one
+_DIGEST_BYTES = 32  # of sha256, at the head of a cached graph
+
+# What the graph is traced from: a cached one is used only while none of these has changed.
 _SOURCES = (
     __file__,
     backbones.__file__,
     catalogue.__file__,
     classifier.__file__,
     novelty.__file__,
-)  # what the graph is traced from
+)
+_PACKAGES = ("torch", "torchvision", "efficientnet-lite-pytorch", "onnx", "onnxscript")
 
 
-def onnx_model(trained: ClassifierNetwork, folder: Path) -> onnx.ModelProto:
-    """The graph of a network on the CPU with its weights inside; see the contract of `model.onnx`.
+def onnx_model(network: ClassifierNetwork, folder: Path) -> onnx.ModelProto:
+    """Return the graph of a network on the CPU with its weights inside.
 
-    The graph without weights is read from the folder of kept graphs, or traced and kept there.
+    The graph without weights is read from the folder of cached graphs, or traced and kept there.
     """
-    path = _place(trained.backbone, folder)
-    graph = read_cached_graph(path) or _traced_and_kept(trained, path)
-    _fill(graph, _tensors(trained))
+    path = _cached_path(network.backbone, folder)
+    graph = read_cached_graph(path)
+    if graph is None:
+        graph = _trace(network)
+        _cache(graph, path)
+    _fill(graph, _tensors(network))
     return graph
 
 
 def forget_cached_graph(backbone: Backbone, folder: Path) -> None:
     """Have the backbone's graph traced anew next time."""
-    _place(backbone, folder).unlink(missing_ok=True)
+    _cached_path(backbone, folder).unlink(missing_ok=True)
+
+
+def read_cached_graph(path: Path) -> onnx.ModelProto | None:
+    """Return the cached graph, or None where there is none or it is damaged."""
+    import onnx
+
+    try:
+        data = path.read_bytes()
+    except OSError:
+        return None
+    digest = data[:_DIGEST_BYTES]
+    content = data[_DIGEST_BYTES:]
+    if hashlib.sha256(content).digest() != digest:
+        return None
+    return onnx.load_model_from_string(content)
+
+
+def _cache(graph: onnx.ModelProto, path: Path) -> None:
+    content = graph.SerializeToString()
+    digest = hashlib.sha256(content).digest()
+    # Where it cannot be kept, it is traced again next time.
+    with contextlib.suppress(OSError), atomic_write(path, durable=False) as file:
+        file.write(digest + content)
+
+
+def _cached_path(backbone: Backbone, folder: Path) -> Path:
+    """Return where a graph is cached: the name changes with everything that it depends on."""
+    digest = hashlib.sha256()
+    for package in _PACKAGES:
+        digest.update(version(package).encode())
+    for source in _SOURCES:
+        digest.update(Path(source).read_bytes())
+    version_digest = digest.hexdigest()[:16]
+    return folder / f"{backbone.name}-{version_digest}.graph"
 
 
 class _AnyClasses(ClassifierNetwork):
-    """The network with a table of whose reference is whose instead of bounds, so that one graph
-    serves all.
-    """
+    """The network with a table of each reference's class, so that one graph serves all models."""
 
     members: Tensor
     """1 where a reference is of a class, else 0: float32 [classes, references]."""
 
     def __init__(self, backbone: Backbone, body: nn.Module) -> None:
         super().__init__(backbone, body, _CLASSES)
-        self.references = torch.zeros((_REFERENCES, backbone.dimension), dtype=torch.float16)
-        self.register_buffer("members", torch.ones((_CLASSES, _REFERENCES)))
+        shape = (_REFERENCES, backbone.dimension)
+        members = torch.ones((_CLASSES, _REFERENCES))
+        self.references = torch.zeros(shape, dtype=torch.float16)
+        self.register_buffer("members", members)
 
     def novelty(self, embeddings: Tensor, probabilities: Tensor) -> Tensor:
-        """The same as that of ClassifierNetwork, with tensors alone; see there."""
-        scaled = nn.functional.normalize(embeddings * self.scale, dim=1)
-        cosines = (scaled @ self.references.float().T)[:, None] + _BARRED * (1 - self.members)
-        highest = cosines.topk(NEIGHBOURS, dim=2).values
-        own = (highest > _BARRED / 2).float()
+        """Return the same as ClassifierNetwork's, by operations on tensors alone; see there."""
+        scaled = embeddings * self.scale
+        unit = nn.functional.normalize(scaled, dim=1)
+        references = self.references.float()
+        cosines = unit @ references.T
+        penalties = _OTHER_CLASS * (1 - self.members)
+        by_class = cosines[:, None] + penalties
+        nearest = by_class.topk(NEIGHBOURS, dim=2).values
+        own = (nearest > _OTHER_CLASS / 2).float()
         count = own.sum(dim=2)
-        by_class = (highest * own).sum(dim=2) / count.clamp(min=1) + _BARRED * (count == 0)
-        score = 1 - by_class.amax(dim=1) + UNSURENESS_SHARE * (1 - probabilities.amax(dim=1))
-        return score * self.members.amax((0, 1))
+        totals = (nearest * own).sum(dim=2)
+        means = totals / count.clamp(min=1)
+        no_reference = count == 0
+        means = means + _OTHER_CLASS * no_reference
+        similarity = means.amax(dim=1)
+        uncertainty = 1 - probabilities.amax(dim=1)
+        score = 1 - similarity + UNCERTAINTY_SHARE * uncertainty
+        any_reference = self.members.amax((0, 1))
+        return score * any_reference
 
 
 class _WithoutWeights(nn.Module):
@@ -90,51 +143,23 @@ class _WithoutWeights(nn.Module):
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
-        self._network = (
-            network,
-        )  # inside a tuple it is no part of this module, and so are its tensors
+        # Inside a tuple it is no submodule, and its tensors are none of this module's.
+        self._network = (network,)
 
     def forward(self, image: Tensor, tensors: dict[str, Tensor]) -> Any:
-        return torch.func.functional_call(self._network[0], tensors, (image,))
+        (network,) = self._network
+        return torch.func.functional_call(network, tensors, (image,))
 
 
-def _place(backbone: Backbone, folder: Path) -> Path:
-    """Where a graph is kept: the name changes with everything that it depends on."""
-    digest = hashlib.sha256(
-        "".join(version(name) for name in ("torch", "onnx", "onnxscript")).encode()
-    )
-    for source in _SOURCES:
-        digest.update(Path(source).read_bytes())
-    return folder / f"{backbone.name}-{digest.hexdigest()[:16]}.graph"
-
-
-def read_cached_graph(path: Path) -> onnx.ModelProto | None:
-    """The kept graph, or None where there is none or it is damaged."""
-    import onnx
-
-    with contextlib.suppress(OSError):
-        content = path.read_bytes()
-        if hashlib.sha256(content[_DIGEST_BYTES:]).digest() == content[:_DIGEST_BYTES]:
-            return onnx.load_model_from_string(content[_DIGEST_BYTES:])
-    return None
-
-
-def _traced_and_kept(trained: ClassifierNetwork, path: Path) -> onnx.ModelProto:
-    graph = _traced(trained)
-    content = graph.SerializeToString()
-    # Where it cannot be kept, it is traced again next time.
-    with contextlib.suppress(OSError), atomic_write(path, durable=False) as file:
-        file.write(hashlib.sha256(content).digest() + content)
-    return graph
-
-
-def _traced(trained: ClassifierNetwork) -> onnx.ModelProto:
-    general = _AnyClasses(trained.backbone, trained.body)
-    tensors = {name: tensor.detach() for name, tensor in general.state_dict().items()}
-    image = torch.zeros((CROP + 31, CROP + 75, 3), dtype=torch.uint8)
-    sizes: dict[str, Any] = dict.fromkeys(tensors)
-    sizes |= {"head.weight": {0: "classes"}, "head.bias": {0: "classes"}}
-    sizes |= {"references": {0: "references"}, "members": {0: "classes", 1: "references"}}
+def _trace(network: ClassifierNetwork) -> onnx.ModelProto:
+    general = _AnyClasses(network.backbone, network.body)
+    tensors: dict[str, Tensor] = general.state_dict()
+    image = torch.zeros((*_IMAGE_SIZE, 3), dtype=torch.uint8)
+    dynamic: dict[str, dict[int, str] | None] = dict.fromkeys(tensors)
+    dynamic["head.weight"] = {0: "classes"}
+    dynamic["head.bias"] = {0: "classes"}
+    dynamic["references"] = {0: "references"}
+    dynamic["members"] = {0: "classes", 1: "references"}
     with warnings.catch_warnings():
         # The exporter announces its own internal renamings; none concerns this graph.
         warnings.simplefilter("ignore")
@@ -145,49 +170,55 @@ def _traced(trained: ClassifierNetwork) -> onnx.ModelProto:
             kwargs={"tensors": tensors},
             input_names=["image", *tensors],
             output_names=OUTPUTS,
-            dynamic_shapes={"image": {0: "height", 1: "width"}, "tensors": sizes},
+            dynamic_shapes={"image": {0: "height", 1: "width"}, "tensors": dynamic},
             dynamo=True,
             verbose=False,
         )
     assert program is not None
     graph = program.model_proto
-    _remove_traces(graph)
+    _remove_notes(graph)
     return graph
 
 
-def _remove_traces(graph: onnx.ModelProto) -> None:
-    """Take out what the exporter notes about the source code, where its files lie on this machine
-    included.
-    """
+def _remove_notes(graph: onnx.ModelProto) -> None:
+    """Remove what the exporter notes about the source code, its place on the disk included."""
     for node in graph.graph.node:
         node.ClearField("metadata_props")
         node.ClearField("doc_string")
-    for value in (*graph.graph.value_info, *graph.graph.input, *graph.graph.output):
-        value.ClearField("metadata_props")
+    for values in (graph.graph.value_info, graph.graph.input, graph.graph.output):
+        for value in values:
+            value.ClearField("metadata_props")
 
 
-def _tensors(trained: ClassifierNetwork) -> dict[str, Tensor]:
-    """All tensors of the network under the names of the graph's inputs."""
-    bounds, width = trained.bounds, max(NEIGHBOURS, len(trained.references))
-    members = torch.zeros((trained.head.out_features, width))
-    for number, (start, end) in enumerate(itertools.pairwise(bounds)):
-        members[number, start:end] = 1
-    padding = (0, 0, 0, width - len(trained.references))
-    references = nn.functional.pad(trained.references, padding)
-    return {**trained.state_dict(), "references": references, "members": members}
+def _tensors(network: ClassifierNetwork) -> dict[str, Tensor]:
+    """Return all tensors of the network under the names of the graph's inputs."""
+    references = network.references
+    count = len(references)
+    width = max(NEIGHBOURS, count)
+    members = torch.zeros((network.head.out_features, width))
+    for label, (start, end) in enumerate(itertools.pairwise(network.bounds)):
+        members[label, start:end] = 1
+    tensors: dict[str, Tensor] = network.state_dict()
+    padding = (0, 0, 0, width - count)
+    tensors["references"] = nn.functional.pad(references, padding)
+    tensors["members"] = members
+    return tensors
 
 
 def _fill(graph: onnx.ModelProto, tensors: dict[str, Tensor]) -> None:
-    """Turn all inputs but the picture into constants; what no node reads is left out."""
+    """Turn all inputs but the image into constants, leaving out what no node reads."""
     from onnx import numpy_helper
 
-    image = [value for value in graph.graph.input if value.name == "image"]
-    read = {name for node in graph.graph.node for name in node.input}
-    for name in (
-        value.name for value in graph.graph.input if value.name in read and value.name != "image"
-    ):
-        graph.graph.initializer.append(
-            numpy_helper.from_array(tensors[name].detach().contiguous().numpy(), name)
-        )
+    read: set[str] = set()
+    for node in graph.graph.node:
+        read.update(node.input)
+    inputs = list(graph.graph.input)
     del graph.graph.input[:]
-    graph.graph.input.extend(image)
+    for value in inputs:
+        if value.name == "image":
+            graph.graph.input.append(value)
+        elif value.name in read:
+            tensor = tensors[value.name].detach()
+            array = tensor.contiguous().numpy()
+            constant = numpy_helper.from_array(array, value.name)
+            graph.graph.initializer.append(constant)

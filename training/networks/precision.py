@@ -1,10 +1,12 @@
-"""Which precision a machine computes a network with fastest: measured once, and noted for the runs
-that follow.
+"""The precision in which a machine computes a network fastest.
+
+It is measured once, and noted for the runs that follow.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -18,11 +20,9 @@ from training.networks.catalogue import CROP
 from training.networks.classifier import ClassifierNetwork
 from training.run_folder import write_json
 
-_BATCH = 8  # pictures in a trial
-# trials of each candidate, in turn, so that a busy moment of the machine slows them all; the first
-# warms up
-_ROUNDS = 3
-_CLEARLY = 1.1  # how many times faster than exact precision a coarser one must be
+_BATCH_SIZE = 8  # images in a trial
+_ROUNDS = 3  # of all precisions in turn, so that a busy moment slows them all; the first warms up
+_BF16_GAIN = 1.1  # times faster than float32 that bfloat16 must be
 
 
 @dataclass(frozen=True)
@@ -37,9 +37,8 @@ class Precision:
     @contextmanager
     def autocast(self, device: torch.device) -> Iterator[None]:
         """Compute products in this precision meanwhile."""
-        with torch.autocast(
-            device.type, dtype=torch.bfloat16, enabled=self.dtype == torch.bfloat16
-        ):
+        lower = self.dtype == torch.bfloat16
+        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=lower):
             yield
 
     @property
@@ -47,101 +46,107 @@ class Precision:
         """Return the layout of weights and images."""
         return torch.channels_last if self.channels_last else torch.contiguous_format
 
-    def to_memory_format(self, pictures: Tensor) -> Tensor:
-        """A batch [n, 3, h, w] in this layout."""
-        layout = torch.channels_last if self.channels_last else torch.contiguous_format
-        return pictures.contiguous(memory_format=layout)
+    def to_memory_format(self, images: Tensor) -> Tensor:
+        """Return a batch [n, 3, h, w] in this layout."""
+        return images.contiguous(memory_format=self.memory_format)
 
 
-PLAIN = Precision("float32", torch.float32, channels_last=False)
+FP32_CONTIGUOUS = Precision("float32", torch.float32, channels_last=False)
 FP32 = Precision("float32, channels-last", torch.float32, channels_last=True)
-"""The same numbers as plain float32, in the layout that convolutions read fastest."""
+"""The same numbers, in the layout that convolutions read fastest."""
 BF16 = Precision("bfloat16, channels-last", torch.bfloat16, channels_last=True)
 PRECISIONS: Mapping[str, Precision] = {
-    candidate.name: candidate for candidate in (PLAIN, FP32, BF16)
+    precision.name: precision for precision in (FP32_CONTIGUOUS, FP32, BF16)
 }
+"""By name, as run folders, metrics and notes have it."""
 
 
-def choose_precision(network: ClassifierNetwork, note: Path) -> Precision:
-    """The fastest precision for this backbone on this machine: noted in the JSON file `note`, else
-    measured now.
+def choose_precision(network: ClassifierNetwork, notes_path: Path) -> Precision:
+    """Return the fastest precision for this backbone on this machine.
+
+    It is noted in a JSON file, or else measured now.
     """
-    key = _machine_and(network)
-    notes = _read(note)
-    known = PRECISIONS.get(str(notes.get(key)))
-    if known:
-        return known
-    chosen = fastest(time_precisions(network, tuple(PRECISIONS.values())))
+    key = _machine_key(network)
+    notes = _read_notes(notes_path)
+    noted = str(notes.get(key))
+    if noted in PRECISIONS:
+        return PRECISIONS[noted]
+    precisions = tuple(PRECISIONS.values())
+    seconds = time_precisions(network, precisions)
+    chosen = fastest(seconds)
+    notes[key] = chosen.name
     with suppress(OSError):  # a machine whose cache cannot be written measures again next time
-        write_json(note, {**notes, key: chosen.name})
+        write_json(notes_path, notes)
     return chosen
 
 
 def fastest(seconds: Mapping[str, float]) -> Precision:
-    """The candidate with the shortest time; the coarse one only where it is clearly faster than the
-    exact ones.
-    """
-    exact = min(
-        (name for name in seconds if PRECISIONS[name].dtype == torch.float32),
-        key=seconds.__getitem__,
-    )
-    best = min(seconds, key=seconds.__getitem__)
-    return PRECISIONS[best if seconds[best] * _CLEARLY < seconds[exact] else exact]
+    """Return the precision with the shortest time; bfloat16 only where it is clearly faster."""
+    names = sorted(seconds, key=seconds.__getitem__)
+    ranked = [PRECISIONS[name] for name in names]
+    in_fp32 = [precision for precision in ranked if precision.dtype == torch.float32]
+    best = ranked[0]
+    best_fp32 = in_fp32[0]
+    needed = seconds[best.name] * _BF16_GAIN
+    if needed < seconds[best_fp32.name]:
+        return best
+    return best_fp32
 
 
 def time_precisions(
     network: ClassifierNetwork,
-    candidates: Sequence[Precision],
-    batch: int = _BATCH,
+    precisions: Sequence[Precision],
+    batch_size: int = _BATCH_SIZE,
     rounds: int = _ROUNDS,
 ) -> dict[str, float]:
-    """Seconds that the network's body needs for a batch in each candidate: the best of the rounds
-    after the first.
+    """Return the seconds that the network's body needs for a batch in each precision.
+
+    They are the best of the rounds after the first.
     """
     device = network.temperature.device
-    pictures = torch.rand((batch, 3, CROP, CROP), device=device)
-    best = {candidate.name: float("inf") for candidate in candidates}
+    shape = (batch_size, 3, CROP, CROP)
+    images = torch.rand(shape, device=device)
+    best = {precision.name: math.inf for precision in precisions}
     for number in range(rounds):
-        for candidate in candidates:
-            seconds = _seconds(network, candidate, pictures, device)
-            if number:
-                best[candidate.name] = min(best[candidate.name], seconds)
+        for precision in precisions:
+            seconds = _seconds(network, precision, images, device)
+            if number > 0:
+                name = precision.name
+                best[name] = min(best[name], seconds)
     return best
 
 
 def _seconds(
-    network: ClassifierNetwork, precision: Precision, pictures: Tensor, device: torch.device
+    network: ClassifierNetwork, precision: Precision, images: Tensor, device: torch.device
 ) -> float:
-    layout = torch.channels_last if precision.channels_last else torch.contiguous_format
-    network.body.to(memory_format=layout)
+    network.body.to(memory_format=precision.memory_format)
     started = time.perf_counter()
     with torch.inference_mode(), precision.autocast(device):
-        network.embed(precision.to_memory_format(pictures))
+        network.embed(precision.to_memory_format(images))
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return time.perf_counter() - started
 
 
-def _machine_and(network: ClassifierNetwork) -> str:
-    """What the choice depends on: the processor's abilities or the GPU, the library, the threads
-    and the backbone.
+def _machine_key(network: ClassifierNetwork) -> str:
+    """Return what the choice depends on.
+
+    That is the GPU or the processor's abilities and the threads, the library and the backbone.
     """
     device = network.temperature.device
-    ability = torch.backends.cpu.get_cpu_capability()
-    processor = (
-        torch.cuda.get_device_name(device)
-        if device.type == "cuda"
-        else f"{ability} x{torch.get_num_threads()}"
-    )
-    return f"{network.backbone.name}, {processor}, torch {torch.__version__}"
+    if device.type == "cuda":
+        processor = torch.cuda.get_device_name(device)
+    else:
+        capability = torch.backends.cpu.get_cpu_capability()
+        processor = f"{capability} x{torch.get_num_threads()}"
+    backbone = network.backbone.name
+    return f"{backbone}, {processor}, torch {torch.__version__}"
 
 
-def _read(note: Path) -> dict[str, str]:
-    """The notes, or none where the file is missing or makes no sense: then the machine is measured
-    again.
-    """
+def _read_notes(path: Path) -> dict[str, str]:
+    """Return the notes; none where the file is missing or damaged, then all is measured again."""
     try:
-        notes = json.loads(note.read_text(encoding="utf-8"))
+        notes = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     return notes if isinstance(notes, dict) else {}

@@ -1,5 +1,4 @@
-"""Finds the file with a backbone's pretrained weights: in a given folder, in the cache, or on the
-download server.
+"""Find the file with a backbone's pretrained weights: in a folder, in the cache, on a server.
 
 A file counts only if the sha256 of its bytes begins with the digits in its name, as torchvision's
 do. No torch here.
@@ -24,8 +23,8 @@ DOWNLOAD_URL = "https://download.pytorch.org/models"
 
 _CONNECT_SECONDS = 10.0  # for the connection and for each read
 _DEADLINE_SECONDS = 600.0  # for the whole file: 100 MB at 1.4 Mbit/s
-_CHUNK = 1 << 20
-_LIMIT = 1 << 30  # no weight file is larger
+_CHUNK = 1 << 20  # bytes
+_LIMIT = 1 << 30  # bytes; no weight file is larger
 
 
 class WeightsUnavailableError(Exception):
@@ -44,39 +43,43 @@ class WeightSources:
     """Base URL of the download server."""
 
 
-def find_weights(file_name: str, places: WeightSources, report: Progress = no_progress) -> Path:
-    """Path of a checked weight file, downloaded once if need be. Raises WeightsUnavailableError."""
-    for folder in (places.folder, places.cache):
+def find_weights(file_name: str, sources: WeightSources, report: Progress = no_progress) -> Path:
+    """Return the path of a checked weight file, downloaded once if need be.
+
+    Raises WeightsUnavailableError.
+    """
+    for folder in (sources.folder, sources.cache):
         path = folder / file_name if folder else None
-        if path and path.is_file() and _genuine(path):
+        if path and path.is_file() and _has_promised_digest(path):
             return path
-    if not places.url:
+    if not sources.url:
         raise WeightsUnavailableError("no download server is configured")
-    return _download(places.url.rstrip("/") + "/" + file_name, places.cache / file_name, report)
+    folder_url = sources.url.rstrip("/")
+    target = sources.cache / file_name
+    return _download(f"{folder_url}/{file_name}", target, report)
 
 
-def _genuine(path: Path) -> bool:
-    digest = hashlib.sha256()
+def _has_promised_digest(path: Path) -> bool:
     with path.open("rb") as file:
-        while chunk := file.read(_CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest().startswith(_promised(path.name))
+        digest = hashlib.file_digest(file, "sha256")
+    promised = _promised_digest(path.name)
+    return digest.hexdigest().startswith(promised)
 
 
-def _promised(file_name: str) -> str:
-    """Leading digits of the sha256 that a name such as resnet50-11ad3fa6.pth promises."""
-    return Path(file_name).stem.rsplit("-", 1)[-1]
+def _promised_digest(file_name: str) -> str:
+    """Return the leading digits of the sha256 in a name such as resnet50-11ad3fa6.pth."""
+    stem = Path(file_name).stem
+    return stem.rsplit("-", 1)[-1]
 
 
 def _download(url: str, target: Path, report: Progress) -> Path:
     if urllib.parse.urlsplit(url).scheme not in ("http", "https"):
         raise WeightsUnavailableError("the download URL is neither http nor https")
-    target.parent.mkdir(parents=True, exist_ok=True)
     _remove_abandoned(target)
     try:
         with atomic_write(target) as file:
             digest = _receive(url, file, report)
-            if not digest.startswith(_promised(target.name)):
+            if not digest.startswith(_promised_digest(target.name)):
                 raise WeightsUnavailableError(
                     "the downloaded file is not the one that was promised (wrong hash)"
                 )
@@ -88,19 +91,22 @@ def _download(url: str, target: Path, report: Progress) -> Path:
 
 
 def _remove_abandoned(target: Path) -> None:
-    """Half a download whose process was killed; one that still grows belongs to another run."""
-    for half in target.parent.glob(f".{target.name}.*.tmp"):
-        if time.time() - half.stat().st_mtime > _DEADLINE_SECONDS:
-            half.unlink(missing_ok=True)
+    """Remove half downloads of killed processes; one that still grows belongs to another run."""
+    for partial in target.parent.glob(f".{target.name}.*.tmp"):
+        changed = partial.stat().st_mtime
+        if time.time() - changed > _DEADLINE_SECONDS:
+            partial.unlink(missing_ok=True)
 
 
 def _receive(url: str, file: BinaryIO, report: Progress) -> str:
     """Stream a URL into an open file; return the hex sha256 of what came."""
-    digest, received, deadline = hashlib.sha256(), 0, time.monotonic() + _DEADLINE_SECONDS
+    digest = hashlib.sha256()
+    received = 0
+    deadline = time.monotonic() + _DEADLINE_SECONDS
     request = urllib.request.Request(url, headers={"User-Agent": "Picaisso"})
-    with urllib.request.urlopen(request, timeout=_CONNECT_SECONDS) as answer:
-        expected = int(answer.headers.get("Content-Length") or 0)
-        while chunk := answer.read(_CHUNK):
+    with urllib.request.urlopen(request, timeout=_CONNECT_SECONDS) as response:
+        expected = int(response.headers.get("Content-Length") or 0)
+        while chunk := response.read(_CHUNK):
             received += len(chunk)
             if received > _LIMIT or time.monotonic() > deadline:
                 raise WeightsUnavailableError("the download was too large or took too long")

@@ -1,0 +1,147 @@
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional
+
+from training.networks.backbones import BACKBONES
+from training.networks.catalogue import CROP
+from training.networks.classifier import ClassifierNetwork, from_exported
+from training.networks.embeddings import embed_images
+from training.networks.novelty import choose_references
+
+SIZES = [
+    (1, 1),
+    (2, 1),
+    (3, 900),
+    (900, 3),
+    (224, 224),
+    (231, 233),
+    (640, 333),
+    (17, 1500),
+    (1024, 768),
+]
+
+
+def new_network(name: str = "resnet18") -> ClassifierNetwork:
+    torch.manual_seed(0)
+    backbone = BACKBONES[name]
+    return ClassifierNetwork(backbone, backbone.build(), classes=3)
+
+
+def new_image(height: int, width: int, seed: int = 0) -> Tensor:
+    random = np.random.default_rng(seed)
+    pixels = random.integers(0, 256, (height, width, 3), dtype=np.uint8)
+    return torch.from_numpy(pixels)
+
+
+@pytest.mark.parametrize("side", [1, 7, 100, 256, 300, 1025])
+def test_resizing_is_bilinear_with_antialiasing(side: int) -> None:
+    network = new_network()
+    image = new_image(side, side)
+    channels_first = image.permute(2, 0, 1)[None].float()
+    resized = functional.interpolate(channels_first, (256, 256), mode="bilinear", antialias=True)
+    margin = (256 - CROP) // 2
+    middle = slice(margin, -margin)
+    expected = network.normalize(resized[0, :, middle, middle])
+    assert torch.allclose(network.prepare(image), expected, atol=2e-4)
+
+
+def test_the_crop_is_the_middle_of_a_wide_image() -> None:
+    network = new_network()
+    image = torch.zeros((256, 600, 3), dtype=torch.uint8)
+    first = 300 - CROP // 2
+    image[:, first : first + CROP] = 255
+    crop = network.prepare(image) * network.std + network.mean
+    assert torch.allclose(crop, torch.full((3, CROP, CROP), 255.0), atol=1e-2)
+
+
+@pytest.mark.parametrize(("height", "width"), SIZES)
+def test_every_size_gives_probabilities(height: int, width: int) -> None:
+    network = new_network()
+    with torch.inference_mode():
+        probabilities, embedding, maps, novelty = network(new_image(height, width))
+    assert probabilities.shape == (1, 3)
+    assert embedding.shape == (1, 512)
+    assert maps.shape == (1, 3, 7, 7)
+    assert novelty.shape == (1,)
+    assert probabilities.sum().item() == pytest.approx(1, abs=1e-5)
+    assert torch.isfinite(maps).all()
+    assert torch.isfinite(novelty).all()
+
+
+def test_maps_average_to_the_logits_without_their_bias() -> None:
+    network = new_network()
+    bias = torch.tensor([1.0, -2.0, 0.5])
+    network.set_head(torch.randn(3, 512), bias, temperature=2.5)
+    with torch.inference_mode():
+        probabilities, embedding, maps, _ = network(new_image(60, 90))
+        logits = maps.mean((2, 3)) + bias
+        expected = torch.softmax(logits / 2.5, dim=1)
+        assert torch.allclose(network.head(embedding), logits, atol=1e-4)
+        assert torch.allclose(probabilities, expected, atol=1e-5)
+
+
+def test_embeddings_of_a_batch_are_those_of_single_images() -> None:
+    network = new_network("efficientnet_lite0")
+    images = []
+    embeddings = []
+    for seed, (height, width) in enumerate(SIZES):
+        pixels = new_image(height, width, seed)
+        images.append(Image.fromarray(pixels.numpy()))
+        with torch.inference_mode():
+            embeddings.append(network(pixels)[1].numpy())
+    batch = embed_images(network, images)
+    differences = np.abs(batch - np.concatenate(embeddings))
+    assert differences.max() < 1e-4
+
+
+def test_a_smaller_center_crop_is_the_middle_of_a_larger_one() -> None:
+    network = new_network()
+    image = new_image(300, 411)
+    smaller = network.center_crop(image, CROP)
+    larger = network.center_crop(image, 256)
+    middle = larger[:, 16 : 16 + CROP, 16 : 16 + CROP]
+    assert torch.allclose(smaller, middle, atol=1e-3)
+    assert torch.allclose(network.prepare(image), network.normalize(smaller))
+
+
+def test_the_graph_computes_the_same_novelty_as_numpy_does() -> None:
+    network = new_network()
+    random = np.random.default_rng(0)
+    normal = random.normal(size=(40, 512))
+    learned = np.maximum(normal, 0).astype(np.float32)
+    labels = np.arange(40) % 3
+    references = choose_references(learned, labels, 3, seed=0)
+    network.set_head(torch.randn(3, 512) / 20, torch.zeros(3), temperature=1.5)
+    network.set_references(references)
+    with torch.inference_mode():
+        probabilities, embedding, _, novelty = network(new_image(200, 300))
+    expected = references.novelty(embedding.numpy(), probabilities.double().numpy())
+    assert novelty.numpy() == pytest.approx(expected, abs=1e-4)
+
+
+@pytest.mark.parametrize("name", list(BACKBONES))
+def test_the_exported_state_is_that_of_the_architecture_it_names(name: str) -> None:
+    import timm
+    import torchvision
+
+    network = new_network(name)
+    architecture = network.backbone.architecture
+    state = network.exported_state_dict()
+    oracle = timm.create_model(architecture, num_classes=3).eval()
+    assert list(state) == list(oracle.state_dict())
+    oracle.load_state_dict(state, strict=True)
+    if network.backbone.weights_file:
+        oracle = torchvision.models.get_model(architecture, num_classes=3).eval()
+        oracle.load_state_dict(state, strict=True)
+
+    config = {"backbone": name, "num_classes": 3, "temperature": 2.0}
+    again = from_exported(config, state, network.novelty_state())
+    image = new_image(300, 200)
+    with torch.inference_mode():
+        batch = network.prepare(image)[None]
+        expected = torch.softmax(oracle(batch) / 2, dim=1)
+        probabilities = again(image)[0]
+    assert torch.allclose(probabilities, expected, atol=1e-4)

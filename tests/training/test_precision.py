@@ -1,0 +1,94 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from training.networks.backbones import BACKBONES
+from training.networks.classifier import ClassifierNetwork
+from training.networks.embeddings import embed_images
+from training.networks.precision import (
+    BF16,
+    FP32,
+    FP32_CONTIGUOUS,
+    PRECISIONS,
+    choose_precision,
+    fastest,
+    time_precisions,
+)
+
+
+@pytest.fixture(scope="module")
+def network() -> ClassifierNetwork:
+    torch.manual_seed(0)
+    backbone = BACKBONES["resnet18"]
+    return ClassifierNetwork(backbone, backbone.build(), 2)
+
+
+def images() -> list[Image.Image]:
+    random = np.random.default_rng(0)
+    arrays = random.integers(0, 256, (4, 80, 100, 3), dtype=np.uint8)
+    return [Image.fromarray(array) for array in arrays]
+
+
+def test_every_precision_is_timed(network: ClassifierNetwork) -> None:
+    seconds = time_precisions(network, tuple(PRECISIONS.values()), batch_size=2, rounds=2)
+    assert set(seconds) == set(PRECISIONS)
+    for value in seconds.values():
+        assert 0 < value < 60
+
+
+@pytest.mark.parametrize(
+    ("seconds", "chosen"),
+    [
+        ((3.0, 2.0, 1.0), BF16),
+        ((3.0, 2.0, 1.95), FP32),
+        ((1.0, 2.0, 1.5), FP32_CONTIGUOUS),
+        ((2.0, 3.0, 1.0), BF16),
+    ],
+)
+def test_bfloat16_must_be_clearly_faster(seconds: tuple[float, ...], chosen: object) -> None:
+    by_name = dict(zip(PRECISIONS, seconds, strict=True))
+    assert fastest(by_name) is chosen
+
+
+def test_the_choice_is_noted_and_measured_only_once(
+    network: ClassifierNetwork, tmp_path: Path
+) -> None:
+    path = tmp_path / "cache" / "arithmetic.json"
+    first = choose_precision(network, path)
+    (key,) = json.loads(path.read_text())
+    assert key.startswith("resnet18, ")
+    assert torch.__version__ in key
+    others = [name for name in PRECISIONS if name != first.name]
+    path.write_text(json.dumps({key: others[0]}))
+    assert choose_precision(network, path).name == others[0]
+
+
+def test_notes_hold_the_same_names_as_ever() -> None:
+    assert list(PRECISIONS) == ["float32", "float32, channels-last", "bfloat16, channels-last"]
+
+
+@pytest.mark.parametrize("junk", ["", "[]", "{", '{"x": 1}'])
+def test_a_damaged_note_is_made_again(
+    junk: str, network: ClassifierNetwork, tmp_path: Path
+) -> None:
+    path = tmp_path / "arithmetic.json"
+    path.write_text(junk)
+    chosen = choose_precision(network, path)
+    notes = json.loads(path.read_text())
+    assert chosen.name in notes.values()
+
+
+def test_layouts_give_the_same_embeddings_and_bfloat16_nearly(network: ClassifierNetwork) -> None:
+    plain = embed_images(network, images(), FP32_CONTIGUOUS)
+    channels_last = embed_images(network, images(), FP32)
+    assert channels_last == pytest.approx(plain, abs=1e-4)
+    lower = embed_images(network, images(), BF16)
+    products = (plain * lower).sum(axis=1)
+    lengths = np.linalg.norm(plain, axis=1) * np.linalg.norm(lower, axis=1)
+    cosines = products / lengths
+    assert lower.dtype == np.float32
+    assert cosines.min() > 0.999
