@@ -7,8 +7,8 @@ network, batch, optimizer, average of weights and evaluation. Rounds are interle
 medians; the ratio is the median of the rounds' ratios.
 
 On a GPU follows the original's job: 2 classes of 500 images, decoded from JPEG, ResNet50, 100
-epochs. Needs torch, torchvision, numpy and pillow besides this folder; makes its own images; weights
-are random, for timing alone.
+epochs. Needs torch, torchvision, numpy and pillow besides this folder; makes its own images;
+weights are random, for timing alone.
 """
 
 from __future__ import annotations

@@ -420,7 +420,7 @@ def _evaluate(
     run_metrics = RunMetrics(
         weights=loaded.weights,
         backbone=loaded.backbone.name,
-        device=str(extractor.network.temperature.device),
+        device=str(extractor.network.device),
         arithmetic=extractor.precision.name,
         notices=run.notices,
         seconds=run.spent(),

@@ -232,7 +232,7 @@ def finetune(
     even one image. Asked to stop it writes a checkpoint and raises Stopped.
     """
     started = time.monotonic()
-    device = network.temperature.device.type
+    device = network.device.type
     setup = _Setup(
         network=network,
         data=data,

@@ -50,7 +50,7 @@ _FREE_MEMORY_SHARE = 1 / 3  # of a GPU's free memory that the images may take
 _LUMA = (0.299, 0.587, 0.114)  # weights of red, green and blue in gray (ITU-R BT.601)
 _MIN_ERASED_AREA = 0.02  # share of the view, as in random erasing (Zhong et al. 2017)
 _MAX_ERASED_AREA = 0.2
-_MAX_ERASED_ASPECT = 2.0  # longer side of the rectangle over its shorter one
+_MAX_ERASED_LOG_ASPECT = math.log(2)  # of the rectangle's longer side over its shorter one
 
 
 @dataclass(frozen=True)
@@ -144,9 +144,9 @@ def _affine_maps(uniform: _Draws, signed: _Draws, augmentation: Augmentation) ->
     x_down = -sine * height
     y_across = sine * signed_width
     y_down = cosine * height
-    x_row = torch.stack([x_across, x_down, left], dim=1)
-    y_row = torch.stack([y_across, y_down, top], dim=1)
-    return torch.stack([x_row, y_row], dim=1)
+    entries = [x_across, x_down, left, y_across, y_down, top]
+    maps = torch.stack(entries, dim=1)
+    return maps.reshape(-1, 2, 3)
 
 
 def _vary_colors(crops: Tensor, signed: _Draws, augmentation: Augmentation) -> Tensor:
@@ -174,7 +174,7 @@ def _erased_rectangles(uniform: _Draws, signed: _Draws, augmentation: Augmentati
     """Return where views are erased: bool [b, 1, 224, 224]; nowhere in those not chosen."""
     area_range = _MAX_ERASED_AREA - _MIN_ERASED_AREA
     area = _MIN_ERASED_AREA + area_range * uniform.erase_area
-    log_aspect = signed.erase_aspect * math.log(_MAX_ERASED_ASPECT)
+    log_aspect = signed.erase_aspect * _MAX_ERASED_LOG_ASPECT
     aspect = torch.exp(log_aspect)
     width = (area * aspect).sqrt()
     height = (area / aspect).sqrt()
@@ -221,7 +221,8 @@ class Loader:
         self._center_crops = center_crops
         self._resident: Tensor | None = None
         if resident:
-            self._resident = torch.from_numpy(center_crops).to(device)
+            on_cpu = torch.from_numpy(center_crops)
+            self._resident = on_cpu.to(device)
 
     def batches(self, batches: Sequence[NDArray[np.int64]]) -> Iterator[Tensor]:
         """Yield the center crops uint8 [b, side, side, 3] at each batch of indices [b] in turn."""
@@ -231,13 +232,14 @@ class Loader:
             yield from self._prefetched(batches)
             return
         # All indices move at once: a copy to the GPU in every step would wait for the step before.
-        all_indices = torch.from_numpy(np.concatenate(batches))
         sizes = [len(batch) for batch in batches]
-        for indices in all_indices.to(self.device).split(sizes):
+        joined = torch.from_numpy(np.concatenate(batches))
+        on_device = joined.to(self.device)
+        for indices in on_device.split(sizes):
             yield self._resident[indices]
 
     def _prefetched(self, batches: Sequence[NDArray[np.int64]]) -> Iterator[Tensor]:
-        largest = max(len(batch) for batch in batches)
+        largest = max(map(len, batches))
         first = _Prefetcher(self._center_crops, largest, self.device)
         second = _Prefetcher(self._center_crops, largest, self.device)
         with ThreadPoolExecutor(max_workers=1) as thread:
@@ -259,7 +261,8 @@ class _Prefetcher:
         self, center_crops: NDArray[np.uint8], largest_batch: int, device: torch.device
     ) -> None:
         on_gpu = device.type == "cuda"
-        shape = (largest_batch, *center_crops.shape[1:])
+        shape_of_crop = center_crops.shape[1:]
+        shape = (largest_batch, *shape_of_crop)
         self._loading: Future[Tensor]
         self._center_crops = center_crops
         self.device = device
@@ -282,7 +285,8 @@ class _Prefetcher:
     def _load(self, indices: NDArray[np.int64]) -> Tensor:
         """Copy center crops to the device; a stream may still be copying on return."""
         if self._stream is None:
-            return torch.from_numpy(self._center_crops[indices])
+            center_crops = self._center_crops[indices]
+            return torch.from_numpy(center_crops)
         self._stream.synchronize()  # the buffer's last content must have left it
         buffer = self._buffer[: len(indices)]
         array = buffer.numpy()

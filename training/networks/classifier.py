@@ -54,6 +54,11 @@ class ClassifierNetwork(nn.Module):
         self.bounds = ()
         self.eval()
 
+    @property
+    def device(self) -> torch.device:
+        """Return where the network computes."""
+        return self.temperature.device
+
     def prepare(self, image: Tensor) -> Tensor:
         """Return the normalized center crop of an image of any size.
 
@@ -130,15 +135,16 @@ class ClassifierNetwork(nn.Module):
         cosines = unit @ references.T
         by_class = []
         for start, end in pairwise(self.bounds):
-            if end > start:
-                count = min(NEIGHBOURS, end - start)
+            count = min(NEIGHBOURS, end - start)
+            if count > 0:
                 of_class = cosines[:, start:end]
                 nearest = of_class.topk(count, dim=1).values
                 by_class.append(nearest.mean(dim=1))
         similarities = torch.stack(by_class, dim=1)
         similarity = similarities.amax(dim=1)
         uncertainty = 1 - probabilities.amax(dim=1)
-        return 1 - similarity + UNCERTAINTY_SHARE * uncertainty
+        penalty = UNCERTAINTY_SHARE * uncertainty
+        return 1 - similarity + penalty
 
     def set_head(self, weight: Tensor, bias: Tensor, temperature: float) -> None:
         """Put the trained head [classes, d], [classes] and its temperature in place."""
@@ -149,11 +155,10 @@ class ClassifierNetwork(nn.Module):
 
     def set_references(self, references: References) -> None:
         """Put in place what novelty is measured against."""
-        device = self.temperature.device
         scale = torch.from_numpy(references.scale)
         vectors = torch.from_numpy(references.vectors)
-        self.scale = scale.to(device)
-        self.references = vectors.to(device)
+        self.scale = scale.to(self.device)
+        self.references = vectors.to(self.device)
         self.bounds = references.bounds
 
     def novelty_state(self) -> dict[str, Tensor]:
@@ -175,8 +180,8 @@ class ClassifierNetwork(nn.Module):
         body = self.body.state_dict()
         for name, tensor in body.items():
             body[name] = _for_file(tensor)
-        weight = self.head.weight.detach().cpu()
-        bias = self.head.bias.detach().cpu()
+        weight = _for_file(self.head.weight)
+        bias = _for_file(self.head.bias)
         return exported_state_dict(self.backbone, body, weight, bias)
 
 

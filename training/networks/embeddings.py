@@ -211,7 +211,7 @@ def embed_images(
 def _on_device(image: Image.Image, network: ClassifierNetwork) -> Tensor:
     """Return an image as the network takes it: uint8 [h, w, 3] on its device."""
     pixels = torch.from_numpy(as_array(image))
-    return pixels.to(network.temperature.device)
+    return pixels.to(network.device)
 
 
 def _embed_crops(
@@ -221,7 +221,7 @@ def _embed_crops(
     if not crops:
         return np.empty((0, network.backbone.dimension), np.float32)
     batch = precision.to_memory_format(torch.stack(crops))
-    with precision.autocast(network.temperature.device):
+    with precision.autocast(network.device):
         embeddings = network.embed(batch)
     return embeddings.float().cpu().numpy()
 

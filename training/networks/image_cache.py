@@ -50,7 +50,7 @@ class ImageCache:
     ) -> None:
         """Decode what is not there yet; raise RunError where an image can no longer be read."""
         (missing,) = np.nonzero(self.done == 0)
-        device = network.temperature.device
+        device = network.device
         done = len(rows) - len(missing)
         for start in range(0, len(missing), _FLUSHED_TOGETHER):
             end = start + _FLUSHED_TOGETHER
@@ -94,12 +94,11 @@ def open_cache(folder: Path, rows: Sequence[ImageRow], side: int) -> ImageCache:
     Its file name depends on images, order, side in pixels and preprocessing, so that these center
     crops are never taken for those of other images.
     """
-    described = f"{PREPROCESSING} {side}"
-    digest = hashlib.sha256(described.encode())
-    for row in rows:
-        digest.update(row.sha256.encode())
-    folder.mkdir(parents=True, exist_ok=True)
+    described = [f"{PREPROCESSING} {side}"]
+    described += [row.sha256 for row in rows]
+    digest = hashlib.sha256("".join(described).encode())
     name = digest.hexdigest()[:16]
+    folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{name}.squares"
     flags_path = _flags_path(path)
     size_of_crop = side * side * 3
@@ -119,11 +118,12 @@ def attach_cache(path: Path, images: int, side: int) -> ImageCache:
 
 
 def _map(path: Path, images: int, side: int, mode: Literal["r+", "c"]) -> ImageCache:
-    shape = (images, side, side, 3)
-    center_crops = np.memmap(path, np.uint8, mode, shape=shape)
     flags_path = _flags_path(path)
-    done = np.memmap(flags_path, np.uint8, mode, shape=(images,))
-    return ImageCache(path, center_crops, done)
+    return ImageCache(
+        path=path,
+        center_crops=np.memmap(path, np.uint8, mode, shape=(images, side, side, 3)),
+        done=np.memmap(flags_path, np.uint8, mode, shape=(images,)),
+    )
 
 
 def _size(path: Path) -> int | None:

@@ -35,21 +35,23 @@ class References:
 
     def novelty(self, embeddings: NDArray[np.float32], probabilities: Floats) -> Floats:
         """Return scores [n] of embeddings [n, d] with calibrated probabilities [n, classes]."""
-        unit = _to_unit_length(embeddings * self.scale)
+        scaled = embeddings * self.scale
+        unit = _to_unit_length(scaled)
         vectors = self.vectors.astype(np.float32)
         cosines = unit @ vectors.T
         by_class = []
         for start, end in pairwise(self.bounds):
-            if end > start:
+            count = min(NEIGHBOURS, end - start)
+            if count > 0:
                 of_class = cosines[:, start:end]
-                count = min(NEIGHBOURS, end - start)
                 partitioned = np.partition(of_class, -count, axis=1)
                 nearest = partitioned[:, -count:]
                 by_class.append(nearest.mean(axis=1))
         similarity = np.max(by_class, axis=0)
         uncertainty = 1 - probabilities.max(axis=1)
-        score: Floats = 1 - similarity
-        return score + UNCERTAINTY_SHARE * uncertainty
+        penalty = UNCERTAINTY_SHARE * uncertainty
+        result: Floats = 1 - similarity + penalty
+        return result
 
 
 def choose_references(
@@ -61,8 +63,8 @@ def choose_references(
     """
     deviations = embeddings.std(axis=0)
     offset = deviations.mean() + 1e-12
-    scale = 1 / (deviations + offset)
-    scale = scale.astype(np.float32)
+    inverse_scale = deviations + offset
+    scale = (1 / inverse_scale).astype(np.float32)
 
     random = np.random.default_rng(seed)
     order = random.permutation(len(labels))
@@ -72,7 +74,8 @@ def choose_references(
     bounds = [0]
     for label in range(classes):
         of_class = order[ordered_labels == label]
-        chosen += sorted(of_class[:most])
+        sampled = of_class[:most]
+        chosen += sorted(sampled)
         bounds.append(len(chosen))
     scaled = embeddings[chosen] * scale
     vectors = _to_unit_length(scaled).astype(np.float16)

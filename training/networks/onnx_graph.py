@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import itertools
 import logging
 import warnings
 from importlib.metadata import version
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -123,17 +123,18 @@ class _AnyClasses(ClassifierNetwork):
         references = self.references.float()
         cosines = unit @ references.T
         penalties = _OTHER_CLASS * (1 - self.members)
-        by_class = cosines[:, None] + penalties
-        nearest = by_class.topk(NEIGHBOURS, dim=2).values
+        barred = cosines[:, None] + penalties
+        nearest = barred.topk(NEIGHBOURS, dim=2).values
         own = (nearest > _OTHER_CLASS / 2).float()
         count = own.sum(dim=2)
-        totals = (nearest * own).sum(dim=2)
-        means = totals / count.clamp(min=1)
-        no_reference = count == 0
-        means = means + _OTHER_CLASS * no_reference
-        similarity = means.amax(dim=1)
+        own_nearest = nearest * own
+        means = own_nearest.sum(dim=2) / count.clamp(min=1)
+        without_reference = _OTHER_CLASS * (count == 0)
+        by_class = means + without_reference
+        similarity = by_class.amax(dim=1)
         uncertainty = 1 - probabilities.amax(dim=1)
-        score = 1 - similarity + UNCERTAINTY_SHARE * uncertainty
+        penalty = UNCERTAINTY_SHARE * uncertainty
+        score = 1 - similarity + penalty
         any_reference = self.members.amax((0, 1))
         return score * any_reference
 
@@ -195,8 +196,9 @@ def _tensors(network: ClassifierNetwork) -> dict[str, Tensor]:
     references = network.references
     count = len(references)
     width = max(NEIGHBOURS, count)
-    members = torch.zeros((network.head.out_features, width))
-    for label, (start, end) in enumerate(itertools.pairwise(network.bounds)):
+    classes = network.head.out_features
+    members = torch.zeros((classes, width))
+    for label, (start, end) in enumerate(pairwise(network.bounds)):
         members[label, start:end] = 1
     tensors: dict[str, Tensor] = network.state_dict()
     padding = (0, 0, 0, width - count)

@@ -103,7 +103,7 @@ def time_precisions(
 
     They are the best of the rounds after the first.
     """
-    device = network.temperature.device
+    device = network.device
     shape = (batch_size, 3, CROP, CROP)
     images = torch.rand(shape, device=device)
     best = {precision.name: math.inf for precision in precisions}
@@ -133,7 +133,7 @@ def _machine_key(network: ClassifierNetwork) -> str:
 
     That is the GPU or the processor's abilities and the threads, the library and the backbone.
     """
-    device = network.temperature.device
+    device = network.device
     if device.type == "cuda":
         processor = torch.cuda.get_device_name(device)
     else:
