@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 from sklearn.metrics import balanced_accuracy_score, f1_score, log_loss, precision_score
 
-from training.fitting.selection import CHOICE_MINIMUM, choose
 from training.metrics import (
     CandidateMetrics,
     ClassMetrics,
@@ -132,26 +131,6 @@ def test_a_candidate_is_described_by_its_test_and_val_answers() -> None:
     assert told["accuracy"] == 0.9 and told["interval"] == list(wilson_interval(36, 40))
     assert told["val_accuracy"] == 0.75
     assert told["val_loss"] == pytest.approx(log_loss(val_labels, softmax(val)))
-
-
-@pytest.mark.parametrize(
-    ("head", "network", "images", "delivered"),
-    [
-        ((0.5, 0.8), (0.4, 0.8), CHOICE_MINIMUM, "network"),
-        ((0.5, 0.8), (0.4, 0.8), CHOICE_MINIMUM - 1, "head"),  # too few to tell
-        ((0.5, 0.8), (0.4, 0.79), 200, "head"),  # fewer hits
-        ((0.5, 0.8), (0.5, 0.9), 200, "head"),  # no lower loss
-        ((0.5, 0.8), (0.4, 0.95), 200, "network"),
-    ],
-)
-def test_the_network_is_delivered_only_where_val_shows_that_it_is_better(
-    head, network, images, delivered
-) -> None:
-    one, other = ({"val_loss": loss, "val_accuracy": share} for loss, share in (head, network))
-    chosen, sentence = choose(one, other, images)
-    assert chosen == delivered
-    assert ("network is delivered" if chosen == "network" else "head is delivered") in sentence
-    assert str(images) in sentence
 
 
 @pytest.mark.parametrize("junk", ["", "{", "[]", "{}"])
