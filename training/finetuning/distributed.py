@@ -37,8 +37,9 @@ class DistributedContext:
     def shard(self, start: int, end: int) -> tuple[int, int]:
         """Return the bounds of this process's share of a range; shares differ by one at most."""
         length = end - start
+        next_rank = self.rank + 1
         before = length * self.rank // self.world_size
-        through = length * (self.rank + 1) // self.world_size
+        through = length * next_rank // self.world_size
         return start + before, start + through
 
     def add(self, tensors: Sequence[Tensor]) -> None:

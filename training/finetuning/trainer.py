@@ -318,7 +318,8 @@ def _result(setup: _Setup, plan: Plan, checkpoint: Mapping[str, Any]) -> TrainRe
         reason = f"{status.stop_reason} Fine-tuning gave no network that could be used."
         return NotTrained(reason)
     best = _BestEpoch(**checkpoint["best"])
-    state = _on_cpu(_trained_tensors(setup.network))
+    tensors = _trained_tensors(setup.network)
+    state = _on_cpu(tensors)
     parameters = setup.network.named_parameters()
     for (name, _), weight in zip(parameters, best.weights, strict=True):
         state[name] = weight
@@ -382,7 +383,8 @@ def _decode_task(
 ) -> _Setup:
     """Return the main process's training for a worker, which keeps no checkpoint and no clock."""
     backbone = backbones[task["backbone"]]
-    network = ClassifierNetwork(backbone, backbone.build(), task["classes"])
+    body = backbone.build()
+    network = ClassifierNetwork(backbone, body, task["classes"])
     network.load_state_dict(task["network"], strict=False)
     labels = task["labels"].numpy()
     cache_path = Path(task["cache"])
@@ -537,7 +539,8 @@ class _StepTimer:
         data = self.data
         device = self.device
         indices = np.resize(data.train, size)
-        center_crops = torch.from_numpy(data.cache.center_crops[indices])
+        pixels = data.cache.center_crops[indices]
+        center_crops = torch.from_numpy(pixels)
         labels = torch.from_numpy(data.labels[indices])
         weights = torch.full((size,), 1 / size)
         parameters = torch.full((size, RANDOM_PARAMETERS), 0.5)
@@ -689,8 +692,9 @@ class _Trainer:
         lr_scale = lr_lambda(last_step, self.total_steps, self.config)
         lr = self.config.head_lr * lr_scale
 
+        data = self.data
+        labels = data.labels[data.val]
         logits = self._val_logits()
-        labels = self.data.labels[self.data.val]
         val_loss = log_loss(logits, labels)
         hits = logits.argmax(axis=1) == labels
         best_loss = self.best.loss if self.best else math.inf
@@ -720,13 +724,14 @@ class _Trainer:
     def _val_logits(self) -> Floats:
         """Return [v, classes] by the averaged weights; each process computes a share."""
         val = self.data.val
-        first, end = self.distributed.shard(0, len(val))
+        count = len(val)
+        first, end = self.distributed.shard(0, count)
         share = val[first:end]
         batches = []
         for start in range(0, len(share), _EVAL_BATCH_SIZE):
             batch_end = start + _EVAL_BATCH_SIZE
             batches.append(share[start:batch_end])
-        shape = (len(val), self.data.classes)
+        shape = (count, self.data.classes)
         logits = torch.zeros(shape, device=self.device)
         if batches:
             center_crops = self.loader.batches(batches)
@@ -801,7 +806,7 @@ def _on_cpu(value: Any) -> Any:
     if isinstance(value, Tensor):
         return value.detach().to("cpu", copy=True)
     if isinstance(value, Mapping):
-        return {key: _on_cpu(item) for key, item in value.items()}
+        return {key: _on_cpu(value[key]) for key in value}
     if isinstance(value, list | tuple):
         return [_on_cpu(item) for item in value]
     return value
@@ -849,8 +854,8 @@ class _Sampler:
         distributed: DistributedContext,
     ) -> None:
         weights = sample_weights(data, config)
-        counting = weights[data.train] > 0
-        images = data.train[counting]
+        train_weights = weights[data.train]
+        images = data.train[train_weights > 0]
         count = len(images)
         steps = steps_per_epoch(count, batch_size)
         self.seed = config.seed
@@ -877,7 +882,8 @@ class _Sampler:
         weights = weights.to(loader.device)
         parameters = parameters.to(loader.device)
         shards = self.shards[steps_done:]
-        center_crops = loader.batches([indices[shard] for shard in shards])
+        index_batches = [indices[shard] for shard in shards]
+        center_crops = loader.batches(index_batches)
         for shard, crops in zip(shards, center_crops, strict=True):
             yield _Batch(
                 center_crops=crops,
@@ -906,8 +912,9 @@ class _Sampler:
         only be added up.
         """
         weights = self.weights[indices]
-        step_totals = np.add.reduceat(weights, self.step_starts)
-        step_sizes = np.diff(self.step_starts, append=len(weights))
+        starts = self.step_starts
+        step_totals = np.add.reduceat(weights, starts)
+        step_sizes = np.diff(starts, append=len(weights))
         divisors = np.repeat(step_totals, step_sizes)
         shares = weights / divisors
         return shares.astype(np.float32)
@@ -1017,9 +1024,10 @@ class _Model:
         """Take over what `state` gave."""
         self.optimizer.load_state_dict(state["optimizer"])
         parameters = self._all_parameters()
+        saved = state["parameters"]
         with torch.no_grad():
-            for parameter, saved in zip(parameters, state["parameters"], strict=True):
-                parameter.copy_(saved)
+            for parameter, value in zip(parameters, saved, strict=True):
+                parameter.copy_(value)
 
     def _all_parameters(self) -> list[Tensor]:
         return [*self.network.parameters(), *self.ema.parameters()]
@@ -1060,7 +1068,8 @@ class _Model:
             reduction="none",
             label_smoothing=self.config.label_smoothing,
         )
-        loss = (losses * batch.weights).sum()
+        weighted = losses * batch.weights
+        loss = weighted.sum()
         loss.backward()
         return loss.detach()
 
@@ -1094,7 +1103,8 @@ def parameter_groups(
         groups_after = count - 1 - number
         decay = config.layer_decay**groups_after
         lr = config.lr * decay * scale
-        groups += _decayed_and_not(body[first:end], lr, config)
+        parameters = body[first:end]
+        groups += _decayed_and_not(parameters, lr, config)
     return groups
 
 

@@ -125,8 +125,10 @@ def _affine_maps(uniform: _Draws, signed: _Draws, augmentation: Augmentation) ->
     max_log_aspect = math.log(augmentation.max_aspect_ratio)
     log_aspect = signed.aspect * max_log_aspect
     stretch = torch.exp(log_aspect / 2)
-    width = (side * stretch).clamp(max=1)
-    height = (side / stretch).clamp(max=1)
+    width = side * stretch
+    height = side / stretch
+    width = width.clamp(max=1)
+    height = height.clamp(max=1)
 
     free_width = 1 - width
     free_height = 1 - height
@@ -176,14 +178,14 @@ def _erased_rectangles(uniform: _Draws, signed: _Draws, augmentation: Augmentati
     area = _MIN_ERASED_AREA + area_range * uniform.erase_area
     log_aspect = signed.erase_aspect * _MAX_ERASED_LOG_ASPECT
     aspect = torch.exp(log_aspect)
-    width = (area * aspect).sqrt()
-    height = (area / aspect).sqrt()
+    width = torch.sqrt(area * aspect)
+    height = torch.sqrt(area / aspect)
 
-    columns = _interval(uniform.erase_left, width)
-    rows = _interval(uniform.erase_top, height)
     chosen = uniform.erase < augmentation.erase_probability
-    erased_rows = rows & chosen[:, None]
-    rectangles = erased_rows[:, :, None] & columns[:, None, :]
+    rows = _interval(uniform.erase_top, height)
+    rows = rows & chosen[:, None]
+    columns = _interval(uniform.erase_left, width)
+    rectangles = rows[:, :, None] & columns[:, None, :]
     return rectangles[:, None]
 
 
@@ -192,7 +194,8 @@ def _interval(start: Tensor, length: Tensor) -> Tensor:
 
     `length` [b] is a share of the line, `start` [b] a share of what the length leaves free.
     """
-    first = start * (1 - length)
+    free = 1 - length
+    first = start * free
     end = first + length
     indices = torch.arange(CROP, device=start.device)
     pixels = (indices + 0.5) / CROP

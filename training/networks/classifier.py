@@ -42,14 +42,16 @@ class ClassifierNetwork(nn.Module):
         dimension = backbone.dimension
         mean = 255 * torch.tensor(backbone.mean)
         std = 255 * torch.tensor(backbone.std)
+        temperature = torch.ones(())
+        scale = torch.ones(dimension)
         no_references = torch.zeros((0, dimension), dtype=torch.float16)
         self.backbone = backbone
         self.body = body
         self.head = nn.Linear(dimension, classes)
         self.register_buffer("mean", mean.reshape(3, 1, 1))
         self.register_buffer("std", std.reshape(3, 1, 1))
-        self.register_buffer("temperature", torch.ones(()))
-        self.register_buffer("scale", torch.ones(dimension))
+        self.register_buffer("temperature", temperature)
+        self.register_buffer("scale", scale)
         self.register_buffer("references", no_references)
         self.bounds = ()
         self.eval()
@@ -139,12 +141,14 @@ class ClassifierNetwork(nn.Module):
             if count > 0:
                 of_class = cosines[:, start:end]
                 nearest = of_class.topk(count, dim=1).values
-                by_class.append(nearest.mean(dim=1))
+                similarity = nearest.mean(dim=1)
+                by_class.append(similarity)
         similarities = torch.stack(by_class, dim=1)
-        similarity = similarities.amax(dim=1)
-        uncertainty = 1 - probabilities.amax(dim=1)
+        highest_similarity = similarities.amax(dim=1)
+        confidence = probabilities.amax(dim=1)
+        uncertainty = 1 - confidence
         penalty = UNCERTAINTY_SHARE * uncertainty
-        return 1 - similarity + penalty
+        return 1 - highest_similarity + penalty
 
     def set_head(self, weight: Tensor, bias: Tensor, temperature: float) -> None:
         """Put the trained head [classes, d], [classes] and its temperature in place."""
@@ -230,7 +234,8 @@ def _resampling(length: int, step: float, side: int, device: torch.device) -> Te
     indices = torch.arange(length, dtype=torch.float32, device=device)
     pixels = indices + 0.5
     crop_indices = torch.arange(side, dtype=torch.float32, device=device)
-    offsets = crop_indices + (0.5 - side / 2)
+    first_offset = 0.5 - side / 2
+    offsets = crop_indices + first_offset
     middle = length / 2
     centers = middle + offsets * step
     distances = centers[:, None] - pixels

@@ -115,7 +115,8 @@ class FeatureExtractor:
         backbone = self.network.backbone.name
         weights = _body_digest(self.network)
         precision = self.precision.name.replace(", ", "-")
-        return self.cache / f"{backbone}-{weights}-{precision}-{PREPROCESSING}"
+        name = f"{backbone}-{weights}-{precision}-{PREPROCESSING}"
+        return self.cache / name
 
     def _batches(self, rows: Sequence[ImageRow], folder: Path) -> Iterator[_Batch]:
         """Yield the batches in turn, each while the next one is being decoded."""
@@ -244,9 +245,10 @@ def _collect(rows: Sequence[ImageRow], results: Sequence[_Result], dimension: in
     usable: list[Features] = []
     indices: list[int] = []
     broken: dict[str, str] = {}
-    for index, (row, result) in enumerate(zip(rows, results, strict=True)):
+    for index, result in enumerate(results):
         if isinstance(result, str):
-            broken[row.file] = result
+            file = rows[index].file
+            broken[file] = result
         else:
             usable.append(result)
             indices.append(index)

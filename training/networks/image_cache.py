@@ -73,8 +73,9 @@ class ImageCache:
         They are float32 [3, side, side] in 0..255.
         """
         for index, crop in zip(indices, center_crops, strict=True):
-            rounded = crop.round().clamp(0, 255)
-            channels_last = rounded.permute(1, 2, 0)
+            rounded = crop.round()
+            in_range = rounded.clamp(0, 255)
+            channels_last = in_range.permute(1, 2, 0)
             pixels = channels_last.to(torch.uint8).cpu()
             self.center_crops[index] = pixels.numpy()
         # Flushed before the flags, so that a power cut leaves no flag without its pixels.

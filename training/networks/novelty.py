@@ -46,11 +46,13 @@ class References:
                 of_class = cosines[:, start:end]
                 partitioned = np.partition(of_class, -count, axis=1)
                 nearest = partitioned[:, -count:]
-                by_class.append(nearest.mean(axis=1))
-        similarity = np.max(by_class, axis=0)
-        uncertainty = 1 - probabilities.max(axis=1)
+                similarity = nearest.mean(axis=1)
+                by_class.append(similarity)
+        highest_similarity = np.max(by_class, axis=0)
+        confidence = probabilities.max(axis=1)
+        uncertainty = 1 - confidence
         penalty = UNCERTAINTY_SHARE * uncertainty
-        result: Floats = 1 - similarity + penalty
+        result: Floats = 1 - highest_similarity + penalty
         return result
 
 

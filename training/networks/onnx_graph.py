@@ -128,11 +128,13 @@ class _AnyClasses(ClassifierNetwork):
         own = (nearest > _OTHER_CLASS / 2).float()
         count = own.sum(dim=2)
         own_nearest = nearest * own
-        means = own_nearest.sum(dim=2) / count.clamp(min=1)
+        totals = own_nearest.sum(dim=2)
+        means = totals / count.clamp(min=1)
         without_reference = _OTHER_CLASS * (count == 0)
         by_class = means + without_reference
         similarity = by_class.amax(dim=1)
-        uncertainty = 1 - probabilities.amax(dim=1)
+        confidence = probabilities.amax(dim=1)
+        uncertainty = 1 - confidence
         penalty = UNCERTAINTY_SHARE * uncertainty
         score = 1 - similarity + penalty
         any_reference = self.members.amax((0, 1))

@@ -37,8 +37,8 @@ class Precision:
     @contextmanager
     def autocast(self, device: torch.device) -> Iterator[None]:
         """Compute products in this precision meanwhile."""
-        lower = self.dtype == torch.bfloat16
-        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=lower):
+        bf16 = torch.bfloat16
+        with torch.autocast(device.type, dtype=bf16, enabled=self.dtype == bf16):
             yield
 
     @property

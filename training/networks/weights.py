@@ -73,7 +73,8 @@ def _promised_digest(file_name: str) -> str:
 
 
 def _download(url: str, target: Path, report: Progress) -> Path:
-    if urllib.parse.urlsplit(url).scheme not in ("http", "https"):
+    scheme = urllib.parse.urlsplit(url).scheme
+    if scheme not in ("http", "https"):
         raise WeightsUnavailableError("the download URL is neither http nor https")
     _remove_abandoned(target)
     try:
@@ -105,7 +106,8 @@ def _receive(url: str, file: BinaryIO, report: Progress) -> str:
     deadline = time.monotonic() + _DEADLINE_SECONDS
     request = urllib.request.Request(url, headers={"User-Agent": "Picaisso"})
     with urllib.request.urlopen(request, timeout=_CONNECT_SECONDS) as response:
-        expected = int(response.headers.get("Content-Length") or 0)
+        length = response.headers.get("Content-Length")
+        expected = int(length or 0)
         while chunk := response.read(_CHUNK):
             received += len(chunk)
             if received > _LIMIT or time.monotonic() > deadline:
