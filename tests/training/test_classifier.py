@@ -32,7 +32,8 @@ def new_network(name: str = "resnet18") -> ClassifierNetwork:
 
 def new_image(height: int, width: int, seed: int = 0) -> Tensor:
     random = np.random.default_rng(seed)
-    pixels = random.integers(0, 256, (height, width, 3), dtype=np.uint8)
+    shape = (height, width, 3)
+    pixels = random.integers(0, 256, shape, dtype=np.uint8)
     return torch.from_numpy(pixels)
 
 
@@ -40,28 +41,36 @@ def new_image(height: int, width: int, seed: int = 0) -> Tensor:
 def test_resizing_is_bilinear_with_antialiasing(side: int) -> None:
     network = new_network()
     image = new_image(side, side)
-    channels_first = image.permute(2, 0, 1)[None].float()
-    resized = functional.interpolate(channels_first, (256, 256), mode="bilinear", antialias=True)
+    channels_first = image.permute(2, 0, 1)
+    batch = channels_first[None].float()
+    resized = functional.interpolate(batch, (256, 256), mode="bilinear", antialias=True)
     margin = (256 - CROP) // 2
     middle = slice(margin, -margin)
-    expected = network.normalize(resized[0, :, middle, middle])
-    assert torch.allclose(network.prepare(image), expected, atol=2e-4)
+    crop = resized[0, :, middle, middle]
+    expected = network.normalize(crop)
+    prepared = network.prepare(image)
+    assert torch.allclose(prepared, expected, atol=2e-4)
 
 
 def test_the_crop_is_the_middle_of_a_wide_image() -> None:
     network = new_network()
-    image = torch.zeros((256, 600, 3), dtype=torch.uint8)
+    shape = (256, 600, 3)
+    image = torch.zeros(shape, dtype=torch.uint8)
     first = 300 - CROP // 2
-    image[:, first : first + CROP] = 255
-    crop = network.prepare(image) * network.std + network.mean
-    assert torch.allclose(crop, torch.full((3, CROP, CROP), 255.0), atol=1e-2)
+    end = first + CROP
+    image[:, first:end] = 255
+    prepared = network.prepare(image)
+    crop = prepared * network.std + network.mean
+    white = torch.full((3, CROP, CROP), 255.0)
+    assert torch.allclose(crop, white, atol=1e-2)
 
 
 @pytest.mark.parametrize(("height", "width"), SIZES)
 def test_every_size_gives_probabilities(height: int, width: int) -> None:
     network = new_network()
+    image = new_image(height, width)
     with torch.inference_mode():
-        probabilities, embedding, maps, novelty = network(new_image(height, width))
+        probabilities, embedding, maps, novelty = network(image)
     assert probabilities.shape == (1, 3)
     assert embedding.shape == (1, 512)
     assert maps.shape == (1, 3, 7, 7)
@@ -76,7 +85,8 @@ def test_maps_average_to_the_logits_without_their_bias() -> None:
     bias = torch.tensor([1.0, -2.0, 0.5])
     network.set_head(torch.randn(3, 512), bias, temperature=2.5)
     with torch.inference_mode():
-        probabilities, embedding, maps, _ = network(new_image(60, 90))
+        image = new_image(60, 90)
+        probabilities, embedding, maps, _ = network(image)
         logits = maps.mean((2, 3)) + bias
         expected = torch.softmax(logits / 2.5, dim=1)
         assert torch.allclose(network.head(embedding), logits, atol=1e-4)
@@ -102,9 +112,10 @@ def test_a_smaller_center_crop_is_the_middle_of_a_larger_one() -> None:
     image = new_image(300, 411)
     smaller = network.center_crop(image, CROP)
     larger = network.center_crop(image, 256)
-    middle = larger[:, 16 : 16 + CROP, 16 : 16 + CROP]
-    assert torch.allclose(smaller, middle, atol=1e-3)
-    assert torch.allclose(network.prepare(image), network.normalize(smaller))
+    middle = slice(16, 16 + CROP)
+    assert torch.allclose(smaller, larger[:, middle, middle], atol=1e-3)
+    prepared = network.prepare(image)
+    assert torch.allclose(prepared, network.normalize(smaller))
 
 
 def test_the_graph_computes_the_same_novelty_as_numpy_does() -> None:
@@ -114,11 +125,14 @@ def test_the_graph_computes_the_same_novelty_as_numpy_does() -> None:
     learned = np.maximum(normal, 0).astype(np.float32)
     labels = np.arange(40) % 3
     references = choose_references(learned, labels, 3, seed=0)
-    network.set_head(torch.randn(3, 512) / 20, torch.zeros(3), temperature=1.5)
+    weight = torch.randn(3, 512) / 20
+    network.set_head(weight, torch.zeros(3), temperature=1.5)
     network.set_references(references)
+    image = new_image(200, 300)
     with torch.inference_mode():
-        probabilities, embedding, _, novelty = network(new_image(200, 300))
-    expected = references.novelty(embedding.numpy(), probabilities.double().numpy())
+        probabilities, embedding, _, novelty = network(image)
+    in_float64 = probabilities.double()
+    expected = references.novelty(embedding.numpy(), in_float64.numpy())
     assert novelty.numpy() == pytest.approx(expected, abs=1e-4)
 
 

@@ -54,15 +54,17 @@ def filled_cache(images: Images) -> ImageCache:
 
 
 def test_the_eval_view_is_what_the_network_prepares_but_for_rounding(images: Images) -> None:
-    cache = filled_cache(images)
     network = tiny_network()
-    views = eval_view(torch.from_numpy(cache.center_crops), network.normalize)
+    cache = filled_cache(images)
+    center_crops = torch.from_numpy(cache.center_crops)
+    views = eval_view(center_crops, network.normalize)
     tolerance = 0.501 / network.std.min()
     for view, row in zip(views, images.rows, strict=True):
         image = read_image(images.folder / row.file)
-        prepared = network.prepare(torch.from_numpy(np.array(image)))
+        pixels = torch.from_numpy(np.array(image))
+        difference = view - network.prepare(pixels)
         assert view.shape == (3, CROP, CROP)
-        assert (view - prepared).abs().max() <= tolerance
+        assert difference.abs().max() <= tolerance
 
 
 def test_a_cache_that_is_opened_again_decodes_only_what_is_missing(images: Images) -> None:

@@ -5,14 +5,16 @@ from training.metrics import Floats, Labels
 from training.networks.novelty import UNCERTAINTY_SHARE, References, choose_references
 
 RANDOM = np.random.default_rng(0)
+COUNT = 60
 
 
-def clouds(count: int) -> tuple[np.ndarray, Labels]:
-    """Return embeddings float32 [count, 32] of two classes that lie apart, and their labels."""
-    labels = np.arange(count) % 2
-    centers = np.abs(RANDOM.normal(size=(2, 32))) * 4
-    spread = np.abs(RANDOM.normal(size=(count, 32)))
-    embeddings = centers[labels] + spread
+def clouds() -> tuple[np.ndarray, Labels]:
+    """Return embeddings float32 [60, 32] of two classes that lie apart, and their labels."""
+    labels = np.arange(COUNT) % 2
+    directions = RANDOM.normal(size=(2, 32))
+    centers = 4 * np.abs(directions)
+    noise = RANDOM.normal(size=(COUNT, 32))
+    embeddings = centers[labels] + np.abs(noise)
     return embeddings.astype(np.float32), labels
 
 
@@ -21,35 +23,45 @@ def sure(count: int) -> Floats:
 
 
 def test_what_was_learned_is_known_and_what_points_elsewhere_is_not() -> None:
-    embeddings, labels = clouds(60)
+    embeddings, labels = clouds()
     references = choose_references(embeddings, labels, 2, seed=0)
-    strangers = np.eye(32, dtype=np.float32)[:5] * 9
-    learned = references.novelty(embeddings, sure(60))
+    axes = np.eye(32, dtype=np.float32)
+    strangers = 9 * axes[:5]
+    learned = references.novelty(embeddings, sure(COUNT))
     strange = references.novelty(strangers, sure(5))
     assert learned.max() < strange.min()
 
 
 def test_uncertainty_adds_to_novelty() -> None:
-    embeddings, labels = clouds(60)
+    embeddings, labels = clouds()
     references = choose_references(embeddings, labels, 2, seed=0)
-    uncertain = references.novelty(embeddings, np.full((60, 2), 0.5))
-    certain = references.novelty(embeddings, sure(60))
-    expected = np.full(60, UNCERTAINTY_SHARE * 0.48)
-    assert uncertain - certain == pytest.approx(expected)
+    unsure = np.full((COUNT, 2), 0.5)
+    uncertain = references.novelty(embeddings, unsure)
+    certain = references.novelty(embeddings, sure(COUNT))
+    added = uncertain - certain
+    expected = UNCERTAINTY_SHARE * 0.48
+    assert added == pytest.approx(np.full(COUNT, expected))
 
 
 def test_at_most_a_thousand_references_travel_in_the_model_and_every_class_has_its_share() -> None:
     labels = np.repeat([0, 1], [4000, 30])
-    embeddings = np.abs(RANDOM.normal(size=(len(labels), 8)))
-    references = choose_references(embeddings.astype(np.float32), labels, 2, seed=0)
+    noise = RANDOM.normal(size=(4030, 8))
+    embeddings = np.abs(noise).astype(np.float32)
+    references = choose_references(embeddings, labels, 2, seed=0)
     assert references.bounds == (0, 500, 530)
-    assert references.vectors.shape == (530, 8)
-    assert references.vectors.dtype == np.float16
+    vectors = references.vectors
+    assert vectors.shape == (530, 8)
+    assert vectors.dtype == np.float16
 
 
 def test_classes_of_one_or_two_images_are_compared_with_what_there_is() -> None:
-    vectors = np.eye(4, dtype=np.float16)[:3]
-    references = References(np.ones(4, np.float32), vectors, bounds=(0, 1, 1, 3))
-    embeddings = np.eye(4, dtype=np.float32)[:1]
+    axes = np.eye(4)
+    references = References(
+        scale=np.ones(4, np.float32),
+        vectors=axes[:3].astype(np.float16),
+        bounds=(0, 1, 1, 3),
+    )
+    embeddings = axes[:1].astype(np.float32)
     probabilities = np.array([[1.0, 0, 0]])
-    assert references.novelty(embeddings, probabilities) == pytest.approx([0.0])
+    scores = references.novelty(embeddings, probabilities)
+    assert scores == pytest.approx([0.0])

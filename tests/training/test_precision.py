@@ -29,12 +29,14 @@ def network() -> ClassifierNetwork:
 
 def images() -> list[Image.Image]:
     random = np.random.default_rng(0)
-    arrays = random.integers(0, 256, (4, 80, 100, 3), dtype=np.uint8)
+    shape = (4, 80, 100, 3)
+    arrays = random.integers(0, 256, shape, dtype=np.uint8)
     return [Image.fromarray(array) for array in arrays]
 
 
 def test_every_precision_is_timed(network: ClassifierNetwork) -> None:
-    seconds = time_precisions(network, tuple(PRECISIONS.values()), batch_size=2, rounds=2)
+    precisions = tuple(PRECISIONS.values())
+    seconds = time_precisions(network, precisions, batch_size=2, rounds=2)
     assert set(seconds) == set(PRECISIONS)
     for value in seconds.values():
         assert 0 < value < 60
@@ -88,7 +90,8 @@ def test_layouts_give_the_same_embeddings_and_bfloat16_nearly(network: Classifie
     assert channels_last == pytest.approx(plain, abs=1e-4)
     lower = embed_images(network, images(), BF16)
     products = (plain * lower).sum(axis=1)
-    lengths = np.linalg.norm(plain, axis=1) * np.linalg.norm(lower, axis=1)
-    cosines = products / lengths
+    plain_lengths = np.linalg.norm(plain, axis=1)
+    lower_lengths = np.linalg.norm(lower, axis=1)
+    cosines = products / (plain_lengths * lower_lengths)
     assert lower.dtype == np.float32
     assert cosines.min() > 0.999

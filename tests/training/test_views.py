@@ -31,7 +31,8 @@ def unchanged(images: Tensor) -> Tensor:
 def view_of(center_crops: Tensor, parameters: Tensor | None = None, **values: Any) -> Tensor:
     """Return the training view with this augmentation alone, by random parameters."""
     if parameters is None:
-        parameters = torch.rand(len(center_crops), RANDOM_PARAMETERS)
+        count = len(center_crops)
+        parameters = torch.rand(count, RANDOM_PARAMETERS)
     augmentation = dataclasses.replace(STILL, **values)
     return train_view(center_crops, parameters, augmentation, unchanged)
 
@@ -48,11 +49,13 @@ def gradient() -> Tensor:
 
 def plain(count: int, value: int) -> Tensor:
     """Return center crops of one color."""
-    return torch.full((count, SIDE, SIDE, 3), value, dtype=torch.uint8)
+    shape = (count, SIDE, SIDE, 3)
+    return torch.full(shape, value, dtype=torch.uint8)
 
 
 def test_the_train_view_depends_on_its_random_parameters_alone() -> None:
-    center_crops = torch.randint(0, 256, (6, SIDE, SIDE, 3), dtype=torch.uint8)
+    shape = (6, SIDE, SIDE, 3)
+    center_crops = torch.randint(0, 256, shape, dtype=torch.uint8)
     parameters = torch.rand(6, RANDOM_PARAMETERS)
     augmentation = Augmentation(erase_probability=0.5)
     whole = train_view(center_crops, parameters, augmentation, unchanged)
@@ -71,21 +74,26 @@ def test_the_train_view_depends_on_its_random_parameters_alone() -> None:
 
 
 def test_without_any_augmentation_the_train_view_is_the_whole_center_crop() -> None:
-    images = gradient().permute(0, 3, 1, 2).float()
+    center_crop = gradient()
+    channels_first = center_crop.permute(0, 3, 1, 2)
+    images = channels_first.float()
     expected = functional.interpolate(images, (CROP, CROP), mode="bilinear")
-    assert torch.allclose(view_of(gradient()), expected, atol=0.1)
+    view = view_of(center_crop)
+    assert torch.allclose(view, expected, atol=0.1)
 
 
 def test_flipping_rotating_and_cropping_each_do_as_they_are_called() -> None:
     still = view_of(gradient())
     flipped = view_of(gradient(), flip_probability=1.0)
-    assert torch.allclose(flipped, still.flip(3), atol=0.1)
+    mirrored = still.flip(3)
+    assert torch.allclose(flipped, mirrored, atol=0.1)
 
     most_to_one_side = torch.ones(1, RANDOM_PARAMETERS)
     rotated = view_of(gradient(), most_to_one_side, degrees=90.0)
     middle = CROP // 2
-    center = still[0, :, middle, middle]
-    assert torch.allclose(rotated[0, :, middle, middle], center, atol=1.5)
+    center_of_still = still[0, :, middle, middle]
+    center_of_rotated = rotated[0, :, middle, middle]
+    assert torch.allclose(center_of_rotated, center_of_still, atol=1.5)
     green_across = rotated[0, 1, middle]
     red_across = still[0, 0, middle]
     assert torch.allclose(green_across, red_across, atol=1.5)  # across is now what was down
@@ -98,12 +106,13 @@ def test_flipping_rotating_and_cropping_each_do_as_they_are_called() -> None:
 
 
 def test_colors_change_by_no_more_than_their_factors() -> None:
-    brighter = view_of(plain(64, 100), brightness=0.2)
+    gray_100 = plain(64, 100)
+    brighter = view_of(gray_100, brightness=0.2)
     assert brighter.min() >= 80 - 1e-3
     assert brighter.max() <= 120 + 1e-3
     assert brighter.std() > 5
 
-    even_gray = view_of(plain(64, 100), contrast=0.5, saturation=0.5)
+    even_gray = view_of(gray_100, contrast=0.5, saturation=0.5)
     expected = torch.full_like(even_gray, 100.0)  # nothing to change
     assert torch.allclose(even_gray, expected, atol=1e-2)
 
@@ -129,11 +138,15 @@ def test_the_loader_hands_out_every_batch_in_order_from_memory_or_by_its_thread(
     resident: bool,
 ) -> None:
     random = np.random.default_rng(0)
-    center_crops = random.integers(0, 256, (20, 8, 8, 3), dtype=np.uint8)
+    shape = (20, 8, 8, 3)
+    center_crops = random.integers(0, 256, shape, dtype=np.uint8)
     order = random.permutation(20)
-    batches = [order[:7], order[7:14], order[14:14], order[14:]]
+    batches = np.split(order, [7, 14, 14])
     loader = Loader(center_crops, CPU, resident)
     loaded = list(loader.batches(batches))
-    assert [len(batch) for batch in loaded] == [7, 7, 0, 6]
-    assert torch.equal(torch.cat(loaded), torch.from_numpy(center_crops[order]))
-    assert list(loader.batches([])) == []
+    sizes = [len(batch) for batch in loaded]
+    assert sizes == [7, 7, 0, 6]
+    expected = torch.from_numpy(center_crops[order])
+    assert torch.equal(torch.cat(loaded), expected)
+    nothing = loader.batches([])
+    assert list(nothing) == []
