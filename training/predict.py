@@ -18,6 +18,7 @@ from PIL import Image
 
 from training.explanations import LearnedImage, Neighbours, evidence, overlay, read_neighbours
 from training.images.decode import BrokenImageError, as_array, read_image
+from training.networks.catalogue import CROP
 
 __all__ = [
     "BrokenImageError",
@@ -34,7 +35,6 @@ __all__ = [
 ]
 
 _OUTPUTS = ("probabilities", "embedding", "cam", "novelty")
-_CROP = 224  # pixels a side that every backbone looks at
 _NEAREST = 3  # training images named with an explanation
 _NAME_LENGTH = 60  # characters of an image's name that its map's file keeps
 
@@ -189,7 +189,7 @@ def open_explainer(path: Path, folder: Path) -> Explainer:
     """
     try:
         config = json.loads(_read_file(path, "config.json"))
-        resize = round(_CROP / config["pretrained_cfg"]["crop_pct"])
+        resize = round(CROP / config["pretrained_cfg"]["crop_pct"])
     except (KeyError, ValueError, TypeError) as error:
         raise _foreign_file(path, "config.json") from error
     folder.mkdir(parents=True, exist_ok=True)

@@ -46,6 +46,7 @@ from training.images.split import (
 )
 from training.metrics import read_metrics
 from training.networks.backbones import BACKBONES, LoadedBackbone, load_backbone
+from training.networks.catalogue import DEFAULT as DEFAULT_BACKBONE
 from training.networks.classifier import ClassifierNetwork
 from training.networks.embeddings import FeatureExtractor, ImageFeatures
 from training.networks.image_cache import open_cache
@@ -68,7 +69,7 @@ from training.run_folder import (
 )
 
 DEFAULTS: Mapping[str, Any] = {
-    "backbone": "resnet50",
+    "backbone": DEFAULT_BACKBONE,
     "seed": 0,
     "device": "auto",
     "time_budget_seconds": 600.0,

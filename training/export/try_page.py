@@ -17,13 +17,13 @@ from typing import Any
 import numpy as np
 
 from training.explanations import colour_scale
+from training.networks.catalogue import CROP
 
 INSIDE_LIMIT = 30_000_000  # bytes of model.onnx; a larger one is dropped on the page by its reader
 
 _DELIVERED = Path(__file__).with_name("assets")
 _RUNTIME = _DELIVERED / "onnxruntime-web"
 _PAGE = _DELIVERED / "try_page"
-_CROP = 224  # pixels a side that every backbone looks at
 _NAMED_CLASSES = 4  # more of them make no heading
 
 
@@ -94,7 +94,7 @@ def _settings(page: TryPage, model: bytes, inside: bool) -> str:
         "classes": page.classes,
         "reject": page.reject,
         "resize": page.resize,
-        "crop": _CROP,
+        "crop": CROP,
         "colours": np.rint(colour_scale()).astype(np.uint8).tobytes().hex(),
         "model": {
             "inside": inside,
