@@ -1,0 +1,119 @@
+"""Settings from environment variables, a `.env` file, and files that a `NAME_FILE` variable names.
+
+Both command lines and the site read their settings here, so that all three accept the same. The
+syntax is that of django-environ. Besides `duplicates` this is the one module that `scraping`
+imports from here: the libraries share nothing else.
+"""
+
+import logging
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+logger = logging.getLogger(__name__)
+
+ENV_FILE = "PICAISSO_ENV_FILE"
+_ASSIGNMENT = re.compile(r"(?:export )?([A-Za-z_0-9]+)=(.*)")
+_ESCAPED = re.compile(r"\\(.)")
+
+
+class EnvironmentFileError(Exception):
+    """A file with settings cannot be read; the text is a sentence for the user."""
+
+
+class Environment(Mapping[str, str]):
+    """Settings by name. Where `NAME_FILE` is set, the value of NAME is the content of that file.
+
+    A value that starts with `$` names another setting whose value is used. Looking a setting up
+    raises KeyError where there is none, EnvironmentFileError where its file cannot be read.
+    `variables` holds the plain ones, as the processes that one starts should inherit them.
+    """
+
+    def __init__(self, variables: Mapping[str, str]) -> None:
+        self.variables = dict(variables)
+        self._contents: dict[str, str] = {}
+
+    def __getitem__(self, name: str) -> str:
+        seen = set()
+        value = self._value(name)
+        while value.startswith("$"):
+            seen.add(name)
+            name = value.lstrip("$")
+            if name in seen:
+                raise KeyError(name)
+            value = self._value(name)
+        return value
+
+    def __iter__(self) -> Iterator[str]:
+        names = set(self.variables)
+        names |= {name.removesuffix("_FILE") for name in names}
+        return iter(sorted(names - {""}))
+
+    def __len__(self) -> int:
+        return len(list(iter(self)))
+
+    def _value(self, name: str) -> str:
+        file = self.variables.get(f"{name}_FILE")
+        if not file:
+            return self.variables[name]
+        if name not in self._contents:  # what can be read only once is asked for only once
+            text = _read(Path(file), f"which {name}_FILE names")
+            self._contents[name] = text.rstrip("\n")
+        return self._contents[name]
+
+
+def read_environment(variables: Mapping[str, str], default_file: Path) -> Environment:
+    """Return the settings of the environment and of a `.env` file; the environment wins.
+
+    The file is the one that PICAISSO_ENV_FILE names, else `default_file`, which need not exist.
+    Raises EnvironmentFileError for a file that is named and missing, or that cannot be read.
+    """
+    named_file = variables.get(ENV_FILE)
+    if named_file:
+        text = _read(Path(named_file), f"which {ENV_FILE} names")
+    elif named_file is None and default_file.exists():
+        text = _read(default_file, "which holds settings")
+    else:
+        text = ""
+    return Environment(parse_dotenv(text) | dict(variables))
+
+
+def parse_dotenv(text: str) -> dict[str, str]:
+    """Return the variables of a `.env` file: lines of `NAME=value` or `export NAME=value`.
+
+    Lines that start with `#` are comments. A value may stand in single quotes, as it is, or in
+    double quotes, where a backslash is dropped unless one of r, n and t follows. Of two lines with
+    one name the later counts.
+    """
+    found = {}
+    for number, line in enumerate(text.splitlines(), start=1):
+        assignment = _ASSIGNMENT.fullmatch(line)
+        if assignment is not None:
+            name, value = assignment.groups()
+            found[name] = _without_quotes(value)
+        elif line.strip() and not line.startswith("#"):
+            logger.warning("line %d of the settings file is not NAME=value", number)
+    return found
+
+
+def _without_quotes(value: str) -> str:
+    if len(value) > 1 and value[0] == value[-1] == "'":
+        value = value[1:-1]
+    if len(value) > 1 and value[0] == value[-1] == '"':
+        value = _ESCAPED.sub(_unescaped, value[1:-1])
+    return value
+
+
+def _unescaped(match: re.Match[str]) -> str:
+    character = match[1]
+    return f"\\{character}" if character in "rnt" else character
+
+
+def _read(path: Path, role: str) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise EnvironmentFileError(f"The file {path}, {role}, is not UTF-8 text.") from error
+    except OSError as error:
+        reason = error.strerror or "unknown error"
+        raise EnvironmentFileError(f"The file {path}, {role}, cannot be read: {reason}.") from error
