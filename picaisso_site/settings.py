@@ -12,6 +12,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import environ
+from django.core.exceptions import ImproperlyConfigured
 
 from scraping.sources.catalogue import (
     CATALOGUE,
@@ -19,11 +20,17 @@ from scraping.sources.catalogue import (
     url_setting,
     usual_sources,
 )
+from training.environment import EnvironmentFileError, read_environment
 from training.networks.catalogue import DEFAULT as DEFAULT_BACKBONE
 
 BASE_DIR = Path(__file__).resolve().parent.parent
-environ.Env.read_env(os.environ.get("PICAISSO_ENV_FILE", BASE_DIR / ".env"))
-env = environ.FileAwareEnv()
+try:
+    ENVIRONMENT = read_environment(os.environ, BASE_DIR / ".env")
+except EnvironmentFileError as error:
+    raise ImproperlyConfigured(str(error)) from error
+os.environ.update(ENVIRONMENT.variables)  # for the processes that the site starts
+env = environ.Env()
+env.ENVIRON = ENVIRONMENT
 
 
 def _secret_key() -> str:

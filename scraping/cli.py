@@ -1,19 +1,17 @@
-"""The commands that ask sources: `collect` and `check`. Apart from `__main__`, because they load
-all of the sources.
-"""
+"""The commands `collect` and `check`; apart from `__main__`, because they load all sources."""
 
 import argparse
 import logging
 import signal
 import sys
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import Progress as Bars
 from rich.table import Table
 
 from scraping import ConfigError
@@ -22,25 +20,25 @@ from scraping.config import CollectConfig, read_values
 from scraping.files import write_json
 from scraping.health import Health, check_sources
 from scraping.search.searcher import Stopped
-from scraping.sources.catalogue import DEFAULT_ORDER, Outcome
-from scraping.sources.registry import REGISTRY
+from scraping.sources.catalogue import CATALOGUE, DEFAULT_ORDER, Outcome
 from scraping.terminal import (
     DONE,
     FAILED,
     Values,
     add_common,
-    bars_on_stderr,
-    flags_of,
+    given_flags,
     print_line,
+    progress_bars,
     reasons_in_words,
 )
 
 
 def add_collect(parser: argparse.ArgumentParser) -> None:
-    """The flags of `collect`."""
+    """Add the flags of `collect`."""
     parser.description = (
-        "Asks the sources in their order until each class has its pictures, and says what happened. The folder gets "
-        "images/, images.jsonl (a row per candidate) and result.json; the same command goes on where it was stopped."
+        "Asks the sources in their order until each class has its pictures, and says what "
+        "happened. The folder gets images/, images.jsonl (a row per candidate) and result.json; "
+        "the same command goes on where it was stopped."
     )
     parser.add_argument(
         "names", nargs="+", metavar="NAME|DIR", help="class names, or a folder with a config.json"
@@ -79,7 +77,7 @@ def add_collect(parser: argparse.ArgumentParser) -> None:
 
 
 def add_check(parser: argparse.ArgumentParser) -> None:
-    """The flags of `check`."""
+    """Add the flags of `check`."""
     parser.description = (
         "Asks each source one small real question and shows how it answers. 1 when none answers."
     )
@@ -87,14 +85,13 @@ def add_check(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_sources(parser: argparse.ArgumentParser) -> None:
-    """What both commands that ask sources are told."""
-    default = ", ".join(DEFAULT_ORDER)
+    """Add the flags that both commands have."""
     parser.add_argument(
         "--source",
         dest="sources",
         action="append",
-        choices=sorted(REGISTRY),
-        help=f"repeatable; in order ({default})",
+        choices=sorted(CATALOGUE),
+        help=f"repeatable; in order ({', '.join(DEFAULT_ORDER)})",
     )
     parser.add_argument(
         "--source-url", dest="urls", action="append", metavar="NAME=URL", help="base of a source"
@@ -112,8 +109,15 @@ def _add_sources(parser: argparse.ArgumentParser) -> None:
 
 
 SOURCE_FLAGS = (
-    "sources", "locale", "robots", "chrome", "chromedriver", "selenium_remote_url", "contact", "allowed_private_hosts",
-)  # fmt: skip
+    "sources",
+    "locale",
+    "robots",
+    "chrome",
+    "chromedriver",
+    "selenium_remote_url",
+    "contact",
+    "allowed_private_hosts",
+)
 COLLECT_FLAGS = (
     *SOURCE_FLAGS,
     "limit",
@@ -125,106 +129,118 @@ COLLECT_FLAGS = (
 )
 
 
-def _source_flags(
-    parser: argparse.ArgumentParser, given: argparse.Namespace, names: Sequence[str]
-) -> Values:
-    flags = flags_of(given, names)
-    if given.urls:
-        pairs = [text.partition("=") for text in given.urls]
-        if not all(equals and name in REGISTRY for name, equals, _ in pairs):
-            parser.error("--source-url wants NAME=URL with the name of a source")
-        flags["source_urls"] = {name: url for name, _, url in pairs}
-    return flags
-
-
 def run_collect(
     parser: argparse.ArgumentParser, given: argparse.Namespace, environment: Callable[[], Values]
 ) -> int:
-    """The command `collect`. `environment` reads the settings; what is wrong with them is left in
-    the folder, too.
+    """Run `collect` and return the exit code.
+
+    `environment` reads the settings; what is wrong with them is left in the folder, too.
     """
     flags = _source_flags(parser, given, COLLECT_FLAGS)
-    if given.out is None and len(given.names) > 1:
-        parser.error("class names need --out DIR")
-    folder = given.out or Path(given.names[0])
-    if given.out is None and not folder.is_dir():
-        parser.error(f"{folder} is no folder; class names need --out DIR")
+    if given.out is not None:
+        folder = given.out
+        stored = _classes(given.names)
+    else:
+        if len(given.names) > 1:
+            parser.error("class names need --out DIR")
+        folder = Path(given.names[0])
+        if not folder.is_dir():
+            parser.error(f"{folder} is no folder; class names need --out DIR")
+        stored = None
     try:
-        stored = _named(given.names) if given.out is not None else read_values(folder)
+        if stored is None:
+            stored = read_values(folder)
         config = CollectConfig.of(environment() | stored | flags)
     except ConfigError as error:
-        return _refused(folder, str(error))
+        return _fail(folder, str(error), "Correct the configuration.", retry=False)
     config.write(folder)
-    return _run_collect(folder, config, given.json or not sys.stdout.isatty())
+    return _collect(folder, config, given.json or not sys.stdout.isatty())
 
 
-def _named(names: Sequence[str]) -> Values:
-    classes = [
-        {"id": f"c{place:03d}", "name": name, "query": name}
-        for place, name in enumerate(names, start=1)
-    ]
+def _source_flags(
+    parser: argparse.ArgumentParser, given: argparse.Namespace, names: Sequence[str]
+) -> Values:
+    flags = given_flags(given, names)
+    urls = {}
+    for text in given.urls or ():
+        name, equals, url = text.partition("=")
+        if not equals or name not in CATALOGUE:
+            parser.error("--source-url wants NAME=URL with the name of a source")
+        urls[name] = url
+    if urls:
+        flags["source_urls"] = urls
+    return flags
+
+
+def _classes(names: Sequence[str]) -> Values:
+    classes = []
+    for number, name in enumerate(names, start=1):
+        classes.append({"id": f"c{number:03d}", "name": name, "query": name})
     return {"classes": classes}
 
 
-def _refused(
-    folder: Path, reason: str, remedy: str = "Correct the configuration.", retry: bool = False
-) -> int:
-    """Leave the failure in the folder, where whoever started this looks for it, and say it."""
-    error = {"stage": "collect", "reason": reason, "remedy": remedy, "retry": retry}
-    if folder.is_dir() and not (read_result(folder) or {}).get("ok"):
-        write_json(folder / "result.json", {"ok": False, "error": error})
-    print(reason, file=sys.stderr)
-    return FAILED
-
-
-def _run_collect(folder: Path, config: CollectConfig, as_json: bool) -> int:
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
+def _collect(folder: Path, config: CollectConfig, as_json: bool) -> int:
+    stop = _stop_on_signals()
     try:
         if as_json:
             result = collect(folder, config, lambda progress: print_line(asdict(progress)), stop)
             print_line(result)
         else:
-            with bars_on_stderr() as bars:
-                result = collect(folder, config, _bar_of(bars), stop)
+            with _progress_bar() as show:
+                result = collect(folder, config, show, stop)
             _print_collected(result)
     except Interrupted:
         print("Stopped before the end; the same command goes on from here.", file=sys.stderr)
         return FAILED
     except OSError as error:
-        return _refused(
-            folder,
-            f"The folder cannot be written: {error.strerror}.",
-            "Make room, then retry.",
-            True,
-        )
-    except (
-        Exception
-    ):  # the stage's boundary: the log says everything, the result a neutral sentence
+        reason = f"The folder cannot be written: {error.strerror}."
+        return _fail(folder, reason, "Make room, then retry.", retry=True)
+    except Exception:  # the boundary of a stage: the log gets everything, the result a sentence
         logging.getLogger(__name__).exception("the collection failed")
-        return _refused(
-            folder, "The collection failed unexpectedly.", "Try again; the log says more.", True
-        )
+        reason = "The collection failed unexpectedly."
+        return _fail(folder, reason, "Try again; the log says more.", retry=True)
     return DONE
 
 
-def _bar_of(bars: Bars) -> Callable[[Progress], None]:
-    task = bars.add_task("Searching", total=None)
+def _stop_on_signals() -> threading.Event:
+    """Return an event that SIGTERM and SIGINT set."""
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    return stop
 
-    def show(progress: Progress) -> None:
-        bars.update(
-            task, completed=progress.done, total=progress.total, description=progress.message
-        )
 
-    return show
+def _fail(folder: Path, reason: str, remedy: str, *, retry: bool) -> int:
+    """Leave the failure in the folder, where whoever started this looks for it, and print it."""
+    earlier = read_result(folder) or {}
+    if folder.is_dir() and not earlier.get("ok"):
+        error = {"stage": "collect", "reason": reason, "remedy": remedy, "retry": retry}
+        write_json(folder / "result.json", {"ok": False, "error": error})
+    print(reason, file=sys.stderr)
+    return FAILED
+
+
+@contextmanager
+def _progress_bar() -> Iterator[Callable[[Progress], None]]:
+    with progress_bars() as bars:
+        task = bars.add_task("Searching", total=None)
+
+        def show(progress: Progress) -> None:
+            bars.update(
+                task,
+                completed=progress.done,
+                total=progress.total,
+                description=progress.message,
+            )
+
+        yield show
 
 
 def _print_collected(result: Mapping[str, Any]) -> None:
-    console = Console()
-    names = {entry["id"]: entry["name"] for entry in result["classes"]}
     classes = Table("class", "asked", "found", "kept", "rejected", title="Classes")
+    names = {}
     for entry in result["classes"]:
+        names[entry["id"]] = entry["name"]
         kept = f"{entry['kept']} (too few)" if entry["too_few"] else str(entry["kept"])
         classes.add_row(
             entry["name"],
@@ -235,44 +251,50 @@ def _print_collected(result: Mapping[str, Any]) -> None:
         )
     sources = Table("source", "class", "outcome", "found", "kept", "what it said", title="Sources")
     for entry in result["sources"]:
-        label, outcome = REGISTRY[entry["name"]].label, Outcome(entry["outcome"]).in_words
-        numbers = (str(entry["found"]), str(entry["kept"]))
         sources.add_row(
-            label, names.get(entry["class"], entry["class"]), outcome, *numbers, entry["message"]
+            CATALOGUE[entry["name"]].label,
+            names.get(entry["class"], entry["class"]),
+            Outcome(entry["outcome"]).in_words,
+            str(entry["found"]),
+            str(entry["kept"]),
+            entry["message"],
         )
-    console.print(classes, sources)
+    Console().print(classes, sources)
 
 
 def run_check(
     parser: argparse.ArgumentParser, given: argparse.Namespace, environment: Callable[[], Values]
 ) -> int:
-    """The command `check`."""
+    """Run `check` and return the exit code."""
     values = environment() | _source_flags(parser, given, SOURCE_FLAGS)
-    config = CollectConfig.of(values | _named(["check"]))
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
+    config = CollectConfig.of(values | _classes(["check"]))
+    stop = _stop_on_signals()
     as_json = given.json or not sys.stdout.isatty()
+
+    def print_health(health: Health) -> None:
+        print_line(asdict(health))
+
     try:
-        rows = check_sources(
-            config, stop, (lambda health: print_line(asdict(health))) if as_json else None
-        )
+        answers = check_sources(config, stop, print_health if as_json else None)
     except Stopped:
         print("Stopped before all sources had answered.", file=sys.stderr)
         return FAILED
     if not as_json:
-        _print_health(rows)
-    if any(row.outcome in (Outcome.OK, Outcome.PARTIAL) for row in rows):
+        _print_answers(answers)
+    if any(answer.outcome in (Outcome.OK, Outcome.PARTIAL) for answer in answers):
         return DONE
     print("No source answers.", file=sys.stderr)
     return FAILED
 
 
-def _print_health(rows: Sequence[Health]) -> None:
+def _print_answers(answers: Sequence[Health]) -> None:
     table = Table("source", "outcome", "found", "seconds", "what it said", title="Sources")
-    for row in rows:
-        outcome = Outcome(row.outcome).in_words
+    for answer in answers:
         table.add_row(
-            REGISTRY[row.name].label, outcome, str(row.found), f"{row.seconds:.1f}", row.message
+            CATALOGUE[answer.name].label,
+            Outcome(answer.outcome).in_words,
+            str(answer.found),
+            f"{answer.seconds:.1f}",
+            answer.message,
         )
     Console().print(table)

@@ -8,11 +8,16 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-DONE, FAILED = 0, 1
+DONE = 0
+FAILED = 1
+WRONG_USAGE = 2
+
 Values = dict[str, Any]
+"""Keys of the configuration and their values, from flags or from the environment."""
 
 
 def add_common(parser: argparse.ArgumentParser) -> None:
+    """Add the flags that all commands but `gallery` have."""
     parser.add_argument("--contact", help="your contact, for the User-Agent")
     parser.add_argument(
         "--allow-private-host",
@@ -24,25 +29,35 @@ def add_common(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="JSON lines instead of bars and tables")
 
 
-def flags_of(given: argparse.Namespace, names: Sequence[str]) -> Values:
-    return {name: getattr(given, name) for name in names if getattr(given, name, None) is not None}
+def given_flags(given: argparse.Namespace, names: Sequence[str]) -> Values:
+    """Return those of the named flags that were given."""
+    flags = {}
+    for name in names:
+        value = getattr(given, name, None)
+        if value is not None:
+            flags[name] = value
+    return flags
 
 
-def bars_on_stderr() -> Progress:
-    columns = (
+def progress_bars() -> Progress:
+    """Return progress bars for standard error: standard output holds the result."""
+    return Progress(
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
         TimeRemainingColumn(),
+        console=Console(stderr=True),
     )
-    return Progress(*columns, console=Console(stderr=True))
 
 
 def print_line(value: Any) -> None:
+    """Print a value as one line of JSON, at once."""
     print(json.dumps(value, ensure_ascii=False), flush=True)
 
 
 def reasons_in_words(rejected: Mapping[str, int]) -> str:
-    return ", ".join(
-        f"{count} {reason.replace('_', ' ')}" for reason, count in sorted(rejected.items())
-    )
+    """Return the numbers of rejections by reason as people read them: `2 too small`."""
+    parts = []
+    for reason, count in sorted(rejected.items()):
+        parts.append(f"{count} {reason.replace('_', ' ')}")
+    return ", ".join(parts)

@@ -27,6 +27,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Column, Table
 from rich.text import Text
 
+from training.environment import EnvironmentFileError, read_environment
 from training.images.folder import MAX_SIDE, check_max_side, import_folder, write_left_out
 from training.metrics import read_metrics
 from training.phrases import interval, percent, verdict
@@ -74,8 +75,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.WARNING, format="%(name)s: %(message)s")
     try:
-        environment = {**_dotenv(Path(".env")), **os.environ}
+        environment = read_environment(os.environ, Path(".env"))
         return int(options.command(options, environment))
+    except EnvironmentFileError as error:
+        print(error, file=sys.stderr)
+        return WRONG_USAGE
     except RunError as error:
         print(f"{error.reason} {error.remedy}", file=sys.stderr)
     except (ModelError, ListError) as error:
@@ -594,18 +598,6 @@ class _TableRows:
             console.print(self._table)
         for note in self._notes:
             console.print(note, markup=False, highlight=False, soft_wrap=True)
-
-
-def _dotenv(path: Path) -> dict[str, str]:
-    """NAME=value lines of a .env file; quotes around a value are taken off."""
-    if not path.is_file():
-        return {}
-    pairs = (
-        line.removeprefix("export ").split("=", 1)
-        for line in path.read_text("utf-8", "replace").splitlines()
-    )
-    named = ((pair[0].strip(), pair[1].strip()) for pair in pairs if len(pair) == 2)
-    return {name: value.strip("\"'") for name, value in named if name and not name.startswith("#")}
 
 
 if __name__ == "__main__":

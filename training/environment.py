@@ -14,7 +14,9 @@ logger = logging.getLogger(__name__)
 
 ENV_FILE = "PICAISSO_ENV_FILE"
 _ASSIGNMENT = re.compile(r"(?:export )?([A-Za-z_0-9]+)=(.*)")
-_ESCAPED = re.compile(r"\\(.)")
+_SINGLE_QUOTED = re.compile(r"'(.*)'")
+_DOUBLE_QUOTED = re.compile(r'"(.*)"')
+_DROPPED_BACKSLASH = re.compile(r"\\(?![rnt])(.)")
 
 
 class EnvironmentFileError(Exception):
@@ -97,16 +99,13 @@ def parse_dotenv(text: str) -> dict[str, str]:
 
 
 def _without_quotes(value: str) -> str:
-    if len(value) > 1 and value[0] == value[-1] == "'":
-        value = value[1:-1]
-    if len(value) > 1 and value[0] == value[-1] == '"':
-        value = _ESCAPED.sub(_unescaped, value[1:-1])
+    single_quoted = _SINGLE_QUOTED.fullmatch(value)
+    if single_quoted is not None:
+        value = single_quoted[1]
+    double_quoted = _DOUBLE_QUOTED.fullmatch(value)
+    if double_quoted is not None:
+        value = _DROPPED_BACKSLASH.sub(r"\1", double_quoted[1])
     return value
-
-
-def _unescaped(match: re.Match[str]) -> str:
-    character = match[1]
-    return f"\\{character}" if character in "rnt" else character
 
 
 def _read(path: Path, role: str) -> str:

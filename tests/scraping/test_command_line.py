@@ -10,12 +10,15 @@ from pathlib import Path
 import pytest
 
 from scraping import ConfigError
-from scraping.__main__ import environment_values, read_dotenv
+from scraping.__main__ import environment_values
 from scraping.config import CollectConfig
 from scraping.sources.catalogue import DEFAULT_ORDER
 from tests.replicas.openverse import OpenverseReplica
 from tests.replicas.pictures_host import PictureHost
 from tests.scraping.conftest import environment
+from training.environment import read_environment
+
+NO_FILE = Path("no-such-folder", ".env")
 
 
 def run(*arguments: str, cwd: Path, **variables: str) -> subprocess.CompletedProcess:
@@ -157,10 +160,26 @@ def test_a_source_that_needs_a_key_is_asked_when_there_is_one():
     assert environment_values(both)["sources"] == ["openverse"]
 
 
-def test_a_dotenv_file_is_read_as_usual(tmp_path):
-    (tmp_path / ".env").write_text("A=1\n#B=2\nexport C=\"x y\"\nD='it=s'\nbroken\n E = f \n")
-    assert read_dotenv(tmp_path / ".env") == {"A": "1", "C": "x y", "D": "it=s", "E": "f"}
-    assert read_dotenv(tmp_path / "none") == {}
+@pytest.mark.parametrize("name", ["PICAISSO_PIXABAY_KEY", "PICAISSO_OPENVERSE_CLIENT_ID"])
+def test_a_credential_in_a_file_counts_like_one_in_a_variable(tmp_path, name):
+    key = tmp_path / "key"
+    key.write_text("s3cret\n")
+    given = environment_values({name: "s3cret"})
+    assert given["credentials"]
+    assert environment_values(read_environment({f"{name}_FILE": str(key)}, NO_FILE)) == given
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["collect", "x", "--out", "o"], ["check"], ["download", "list.txt", "--out", "o"]],
+)
+@pytest.mark.parametrize("name", ["PICAISSO_CONTACT_FILE", "PICAISSO_ENV_FILE"])
+def test_a_named_file_that_is_missing_is_one_sentence(tmp_path, arguments, name):
+    done = run(*arguments, cwd=tmp_path, **{name: "missing"})
+    assert done.returncode == 2
+    assert done.stderr.strip().splitlines() == [
+        f"The file missing, which {name} names, cannot be read: No such file or directory."
+    ]
 
 
 @pytest.mark.parametrize(

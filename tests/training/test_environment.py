@@ -71,6 +71,11 @@ def test_a_line_is_read_as_the_syntax_says(line, value):
     assert parse_dotenv(line) == {"NAME": value}
 
 
+def test_lines_of_other_kinds_set_nothing():
+    text = "A=1\n#B=2\nexport C=\"x y\"\nD='it=s'\nbroken\n E = f \n"
+    assert parse_dotenv(text) == {"A": "1", "C": "x y", "D": "it=s"}
+
+
 def test_the_environment_wins_over_the_file(tmp_path):
     file = tmp_path / "named"
     file.write_text("A=file\nB=file\n")
