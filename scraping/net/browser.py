@@ -1,11 +1,10 @@
-"""The Selenium driver: made when first needed, limited to the hosts its adapter names, and always
-gone afterwards.
+"""The browser: started when first needed, limited to the hosts its source names, ended for sure.
 
-Chromium lies outside the guard of `scraping.net.http`: a page can make it ask for anything. So for all
-but the allowed hosts it gets a proxy that nobody listens at, or, for pages that show pictures of
-anywhere, one that lets it out to public addresses alone. It speaks to chromedriver through a pipe,
-and chromedriver dies with the thread that started it: whatever kills this process, the pipe closes
-and the whole browser ends.
+Chromium lies outside the guard of `scraping.net.http`: a page can make it ask for anything. So for
+all but the allowed hosts it gets a proxy at which nobody listens, or, for pages that show images
+from anywhere, the forward proxy, which reaches public addresses alone. It speaks to chromedriver
+through a pipe, and chromedriver dies with the thread that started it: whatever kills this process,
+the pipe closes and the whole browser ends.
 """
 
 import contextlib
@@ -21,8 +20,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Self, TypeVar
+from typing import IO, Any, Self, TypeVar
 
+import psutil
 from selenium.common.exceptions import TimeoutException, WebDriverException
 from selenium.webdriver import ChromeOptions, Remote
 from selenium.webdriver.chrome.service import Service
@@ -38,13 +38,15 @@ DRIVER_NAMES = ("chromedriver", "chromium.chromedriver")
 PAGE_LOAD_SECONDS = 30
 SCRIPT_SECONDS = 20
 ANSWER_SECONDS = 60  # longer than the two above, so that the driver's own time-outs come first
-PROFILE_PREFIX = "picaisso-chrome-"
 START_SECONDS = 20
 STARTS = 2  # a browser that ends while it starts (killed, out of memory) is started once more
+KILL_SECONDS = 5
+PROFILE_PREFIX = "picaisso-chrome-"
+PROFILE_SECONDS = 60  # a younger profile may belong to a process that is still starting
 RECYCLED_AFTER_VISITS = 25  # a browser grows with what it has shown
 RECYCLED_AFTER_SECONDS = 1800
 CLOSED_PORT = 9  # discard: nothing listens there, so what is not allowed goes nowhere
-PR_SET_PDEATHSIG = 1
+PR_SET_PDEATHSIG = 1  # of prctl(2)
 LOG_TAIL_BYTES = 2000
 
 T = TypeVar("T")
@@ -62,9 +64,10 @@ class _NotStarted(BrowserUnavailable):
 class BrowserSettings:
     """Which browser, where it may go, and after how many visits it is replaced by a fresh one.
 
-    `allowed_hosts` are patterns of Chromium's proxy bypass list, such as `127.0.0.1:8001` or `https://*.bing.com`.
-    Empty paths are looked for; `remote_url` is a Selenium Grid, used instead of a local browser when set.
-    `allowed_private_hosts` (`host:port`) holds for visits with pictures, which may come from any public host.
+    `allowed_hosts` are patterns of Chromium's proxy bypass list, such as `127.0.0.1:8001` or
+    `https://*.bing.com`. Empty paths are looked for; `remote_url` is a Selenium Grid, used instead
+    of a local browser when set. `allowed_private_hosts` (`host:port`) holds for visits with images,
+    which may come from any public host.
     """
 
     chrome: str = ""
@@ -77,10 +80,9 @@ class BrowserSettings:
 
 
 class Browser:
-    """One browser, made lazily and replaced after a while. `with Browser(settings) as browser:
-    browser.run(visit)`.
+    """One browser, started lazily and replaced after a while. Not to be shared by threads.
 
-    Not shared by threads.
+    `with Browser(settings) as browser: browser.run(visit)`.
     """
 
     def __init__(self, settings: BrowserSettings) -> None:
@@ -102,11 +104,11 @@ class Browser:
         self.quit()
 
     def run(self, visit: Callable[[Remote], T], images: bool = False) -> T:
-        """Call `visit` with the driver; when the browser was lost on the way, build it anew and
-        call once more.
+        """Call `visit` with the driver; when the browser is lost on the way, once more with a new
+        one.
 
-        Pictures are shown only when asked for, and then also those of other public hosts. Raises
-        BrowserUnavailable when it cannot start or was lost twice.
+        Images are shown only when asked for, and then also those of other public hosts. Raises
+        BrowserUnavailable when the browser cannot start or was lost twice.
         """
         self._retire(images)
         for attempt in (1, 2):
@@ -123,31 +125,31 @@ class Browser:
         raise AssertionError("not reached")
 
     def quit(self) -> None:
-        """End the browser and everything it started, asked for or not."""
-        running, self._running = self._running, None
+        """End the browser and everything it started."""
+        running = self._running
+        self._running = None
         if running is not None:
             running.end()
 
     def kill(self) -> None:
-        """End it for good, from another thread: the call that is under way then fails."""
+        """End it for good, from another thread: a visit that is under way then fails."""
         self._killed = True
         running = self._running
         if running is not None:
             running.kill()
 
     def _retire(self, images: bool) -> None:
-        """End a browser that is of the other kind or has served long enough, before the next
-        visit.
-        """
-        running = self._running
-        if running is not None:
-            old = time.monotonic() - running.started > RECYCLED_AFTER_SECONDS
-            if old or self._visits >= self._settings.recycled_after or images is not self._images:
+        """End a browser of the other kind, or one that has served long enough, before a visit."""
+        if self._running is not None:
+            old = time.monotonic() - self._running.started > RECYCLED_AFTER_SECONDS
+            used_up = self._visits >= self._settings.recycled_after
+            if old or used_up or images is not self._images:
                 self.quit()
         self._images = images
         self._visits = 1 if self._running is None else self._visits + 1
 
     def _driver(self) -> Remote:
+        """Return the driver, of a new browser if need be. Raises BrowserUnavailable."""
         if self._running is None and not self._killed:
             self._running = self._start()
         if self._killed or self._running is None:
@@ -162,9 +164,7 @@ class Browser:
         return _start(self._settings, self._images)
 
     def _answers(self) -> bool:
-        """Whether the browser still executes anything; a lost one is told from a page's error by
-        asking.
-        """
+        """Return whether the browser still executes anything: a page's error is not a lost one."""
         if self._running is None:
             return False
         try:
@@ -175,11 +175,13 @@ class Browser:
 
 @dataclass(frozen=True)
 class _Running:
+    """A driver that answers, and what was started for it; nothing of that for a remote one."""
+
     driver: Remote
-    service: Service | None
-    profile: Path | None
-    started: float
-    forwarder: ForwardProxy | None
+    started: float  # on the monotonic clock
+    service: Service | None = None
+    profile: Path | None = None
+    proxy: ForwardProxy | None = None
 
     def end(self) -> None:
         """Ask the driver to quit, then make sure."""
@@ -193,66 +195,69 @@ class _Running:
         """Kill chromedriver and all that runs in its session."""
         if self.service is not None:
             _kill_session(self.service.process)
-        if self.forwarder is not None:
-            self.forwarder.stop()
+        if self.proxy is not None:
+            self.proxy.stop()
 
 
 def _start(settings: BrowserSettings, images: bool) -> _Running:
-    """Raises BrowserUnavailable with the reason."""
-    if settings.remote_url:  # from over there, nobody reaches a forwarder of ours
-        return _connect(
-            settings.remote_url, _options(settings, None, images, None), None, None, None
-        )
-    chrome = _program(settings.chrome, CHROME_NAMES, "browser (Chromium)")
-    driver = _program(settings.chromedriver, DRIVER_NAMES, "browser's driver (chromedriver)")
-    _check_runs(chrome)
-    _sweep_profiles()
+    """Start a browser, or a session on the Grid. Raises BrowserUnavailable with the reason."""
+    if settings.remote_url:
+        options = _options(settings, CLOSED_PORT, images)  # nobody there reaches our proxy
+        driver = _connect(settings.remote_url, options, ANSWER_SECONDS)
+        return _Running(driver, time.monotonic())
+    chrome = _find_program(settings.chrome, CHROME_NAMES, "browser (Chromium)")
+    chromedriver = _find_program(
+        settings.chromedriver, DRIVER_NAMES, "browser's driver (chromedriver)"
+    )
+    _check_starts(chrome)
+    _remove_orphaned_profiles()
     profile = Path(tempfile.mkdtemp(prefix=f"{PROFILE_PREFIX}{os.getpid()}-"))
-    guard = FetchSettings(allowed_private_hosts=frozenset(settings.allowed_private_hosts))
-    forwarder = ForwardProxy(guard).start() if images else None
-    options = _options(settings, profile, images, forwarder)
+    proxy = None
+    if images:
+        private_hosts = frozenset(settings.allowed_private_hosts)
+        proxy = ForwardProxy(FetchSettings(allowed_private_hosts=private_hosts)).start()
+    options = _options(settings, CLOSED_PORT if proxy is None else proxy.port, images)
     options.binary_location = chrome
+    for argument in _local_arguments(profile):
+        options.add_argument(argument)
     log = profile / "chromedriver.log"
     try:
         with log.open("wb") as output:
-            service = _start_service(driver, output)
-        return _connect(service.service_url, options, service, profile, forwarder)
+            service = _start_service(chromedriver, output)
+        try:
+            driver = _connect(service.service_url, options, START_SECONDS)
+        except BrowserUnavailable:
+            _kill_session(service.process)
+            raise
     except BrowserUnavailable as error:
-        tail = log.read_bytes()[-LOG_TAIL_BYTES:].decode(errors="replace").strip().splitlines()
+        last_line = _last_line(log)
         shutil.rmtree(profile, ignore_errors=True)
-        if forwarder is not None:
-            forwarder.stop()
-        raise _NotStarted(f"{error}{' ' + tail[-1] if tail else ''}") from error
+        if proxy is not None:
+            proxy.stop()
+        raise _NotStarted(f"{error} {last_line}".strip()) from error
+    return _Running(driver, time.monotonic(), service, profile, proxy)
 
 
-def _connect(
-    url: str,
-    options: ChromeOptions,
-    service: Service | None,
-    profile: Path | None,
-    forwarder: ForwardProxy | None,
-) -> _Running:
-    direct = Proxy(
-        {"proxyType": ProxyType.DIRECT}
-    )  # a proxy variable is not meant for the driver next door
-    # A driver whose browser was killed waits long for it; a Grid has good reasons to wait for a
-    # free one.
-    client = ClientConfig(
-        remote_server_addr=url, timeout=START_SECONDS if service else ANSWER_SECONDS, proxy=direct
-    )
+def _connect(url: str, options: ChromeOptions, start_seconds: int) -> Remote:
+    """Open a session. Raises BrowserUnavailable when none comes within so many seconds.
+
+    A local driver whose browser was killed waits long for it, so its time is short; a Grid may
+    wait for a free browser.
+    """
+    direct = Proxy({"proxyType": ProxyType.DIRECT})  # the environment's is not meant for the driver
+    client = ClientConfig(remote_server_addr=url, timeout=start_seconds, proxy=direct)
     try:
         driver = Remote(command_executor=url, options=options, client_config=client)
     except (WebDriverException, HTTPError, OSError) as error:
-        if service is not None:
-            _kill_session(service.process)
         raise _NotStarted(f"The browser cannot start: {_first_line(error)}") from error
     client.timeout = ANSWER_SECONDS
     driver.set_page_load_timeout(PAGE_LOAD_SECONDS)
     driver.set_script_timeout(SCRIPT_SECONDS)
-    return _Running(driver, service, profile, time.monotonic(), forwarder)
+    return driver
 
 
-def _start_service(driver: str, output: IO[bytes]) -> Service:
+def _start_service(chromedriver: str, output: IO[bytes]) -> Service:
+    """Start chromedriver in a session of its own that ends with the calling thread."""
     parent = os.getpid()
     libc = ctypes.CDLL(None) if sys.platform.startswith("linux") else None
 
@@ -262,15 +267,15 @@ def _start_service(driver: str, output: IO[bytes]) -> Service:
             if os.getppid() != parent:  # it died between fork and here
                 os._exit(1)
 
-    own_session = (
-        {"start_new_session": True, "preexec_fn": die_with_parent} if os.name == "posix" else {}
-    )
+    arguments: dict[str, Any] = {}
+    if os.name == "posix":
+        arguments = {"start_new_session": True, "preexec_fn": die_with_parent}
     # Both programs leave their temporary files beside the profile, so that one removal takes all.
     environment = {**os.environ, "TMPDIR": str(Path(output.name).parent)}
     service = Service(
-        executable_path=driver, log_output=output, popen_kw=own_session, env=environment
+        executable_path=chromedriver, log_output=output, popen_kw=arguments, env=environment
     )
-    service.path = driver  # the path given, whatever Selenium's own variables say
+    service.path = chromedriver  # the path given, whatever Selenium's own variables say
     try:
         service.start()
     except (WebDriverException, OSError) as error:
@@ -278,58 +283,56 @@ def _start_service(driver: str, output: IO[bytes]) -> Service:
     return service
 
 
-def _options(
-    settings: BrowserSettings, profile: Path | None, images: bool, forwarder: ForwardProxy | None
-) -> ChromeOptions:
+def _options(settings: BrowserSettings, proxy_port: int, images: bool) -> ChromeOptions:
+    """Return Chromium's options as they are for a local browser and for a Grid."""
     options = ChromeOptions()
     options.page_load_strategy = "eager"
-    for argument in _arguments(settings, profile):
+    for argument in (
+        "--headless=new",
+        "--window-size=1600,1200",  # decides how many results a page loads at once
+        f"--lang={settings.locale}",
+        "--mute-audio",
+        "--no-first-run",
+        "--disable-dev-shm-usage",
+        "--disable-background-networking",
+        "--disable-component-update",
+        "--disable-sync",
+        "--disable-breakpad",
+        "--disable-gpu",
+        "--dns-prefetch-disable",
+        "--webrtc-ip-handling-policy=disable_non_proxied_udp",
+        "--force-webrtc-ip-handling-policy=disable_non_proxied_udp",  # in older versions
+        f"--proxy-bypass-list={';'.join(['<-loopback>', *settings.allowed_hosts])}",
+        f"--proxy-server=127.0.0.1:{proxy_port}",
+    ):
         options.add_argument(argument)
-    options.add_argument(f"--proxy-server=127.0.0.1:{forwarder.port if forwarder else CLOSED_PORT}")
     if not images:
         options.add_argument("--blink-settings=imagesEnabled=false")
-    # Peer connections send packets past the proxy; said twice, because the flag has changed its
-    # name before.
-    options.add_experimental_option(
-        "prefs", {"webrtc.ip_handling_policy": "disable_non_proxied_udp"}
-    )
+    # Peer connections send packets past the proxy. Set as a preference too, because the flag has
+    # changed its name before.
+    preferences = {"webrtc.ip_handling_policy": "disable_non_proxied_udp"}
+    options.add_experimental_option("prefs", preferences)
     return options
 
 
-def _arguments(settings: BrowserSettings, profile: Path | None) -> Iterator[str]:
-    yield "--headless=new"
-    yield "--window-size=1600,1200"  # decides how many results a page loads at once
-    yield f"--lang={settings.locale}"
-    yield "--mute-audio"
-    yield "--no-first-run"
-    yield "--disable-dev-shm-usage"
-    yield "--disable-background-networking"
-    yield "--disable-component-update"
-    yield "--disable-sync"
-    yield "--disable-breakpad"
-    yield "--disable-gpu"
-    yield "--dns-prefetch-disable"
-    yield "--webrtc-ip-handling-policy=disable_non_proxied_udp"
-    yield "--force-webrtc-ip-handling-policy=disable_non_proxied_udp"  # its name in older versions
-    yield "--proxy-bypass-list=" + ";".join(["<-loopback>", *settings.allowed_hosts])
-    if profile is not None:
-        yield "--remote-debugging-pipe"
-        yield f"--user-data-dir={profile / 'profile'}"
-        if hasattr(os, "geteuid") and os.geteuid() == 0:
-            yield "--no-sandbox"
+def _local_arguments(profile: Path) -> Iterator[str]:
+    yield "--remote-debugging-pipe"
+    yield f"--user-data-dir={profile / 'profile'}"
+    if hasattr(os, "geteuid") and os.geteuid() == 0:
+        yield "--no-sandbox"
 
 
-def _program(given: str, names: tuple[str, ...], what: str) -> str:
-    for name in (given,) if given else names:
-        if path := shutil.which(name):
+def _find_program(configured: str, names: tuple[str, ...], what: str) -> str:
+    for name in (configured,) if configured else names:
+        path = shutil.which(name)
+        if path is not None:
             return path
-    raise BrowserUnavailable(f"The {what} was not found{f' at {given}' if given else ''}.")
+    where = f" at {configured}" if configured else ""
+    raise BrowserUnavailable(f"The {what} was not found{where}.")
 
 
-def _check_runs(chrome: str) -> None:
-    """Through a pipe the driver does not notice a browser that ends at once, and waits for a
-    minute.
-    """
+def _check_starts(chrome: str) -> None:
+    """Run `chrome --version`: through a pipe the driver waits a minute for one that ends at once."""
     try:
         done = subprocess.run(
             [chrome, "--version"], capture_output=True, timeout=START_SECONDS, check=False
@@ -338,9 +341,8 @@ def _check_runs(chrome: str) -> None:
         raise _NotStarted(f"The browser cannot start: {_first_line(error)}") from error
     if done.returncode != 0 or not done.stdout.strip():
         complaint = done.stderr.decode(errors="replace").strip().splitlines()
-        raise _NotStarted(
-            f"The browser cannot start: {complaint[-1] if complaint else 'it ends at once'}."
-        )
+        reason = complaint[-1] if complaint else "it ends at once"
+        raise _NotStarted(f"The browser cannot start: {reason}.")
 
 
 def _first_line(error: BaseException) -> str:
@@ -348,31 +350,39 @@ def _first_line(error: BaseException) -> str:
     return text.splitlines()[0] if text else type(error).__name__
 
 
-def _kill_session(process: "subprocess.Popen[bytes]") -> None:
-    """Kill the driver and every process of its session, by pid."""
-    members = list(_session_members(process.pid))
-    process.kill()
-    for pid in members:
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.kill(pid, signal.SIGKILL)
+def _last_line(log: Path) -> str:
+    tail = log.read_bytes()[-LOG_TAIL_BYTES:].decode(errors="replace").strip()
+    return tail.splitlines()[-1] if tail else ""
+
+
+def _kill_session(driver: "subprocess.Popen[bytes]") -> None:
+    """Kill the driver and every process of its session."""
+    members = _session_members(driver.pid)
+    driver.kill()
+    for process in members:
+        with contextlib.suppress(psutil.Error):
+            process.kill()
     with contextlib.suppress(subprocess.TimeoutExpired):
-        process.wait(5)
+        driver.wait(KILL_SECONDS)
 
 
-def _session_members(session: int) -> Iterator[int]:
-    """Pids whose session is the given one; nothing on systems without /proc."""
-    for entry in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError, ValueError, IndexError):
-            fields = (entry / "stat").read_text().rpartition(")")[2].split()
-            if int(fields[3]) == session and int(entry.name) != session:
-                yield int(entry.name)
+def _session_members(session: int) -> list[psutil.Process]:
+    """Return the other processes of a session, also those whose parent has ended."""
+    if not hasattr(os, "getsid"):
+        return []
+    members = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(OSError):
+            if process.pid != session and os.getsid(process.pid) == session:
+                members.append(process)
+    return members
 
 
-def _sweep_profiles() -> None:
+def _remove_orphaned_profiles() -> None:
     """Remove what killed processes left behind: a profile's name holds the pid of its owner."""
     for folder in Path(tempfile.gettempdir()).glob(f"{PROFILE_PREFIX}*"):
         owner = folder.name.removeprefix(PROFILE_PREFIX).partition("-")[0]
         with contextlib.suppress(OSError):
-            old = time.time() - folder.stat().st_mtime > 60
-            if old and owner.isdecimal() and not Path(f"/proc/{owner}").exists():
+            old = time.time() - folder.stat().st_mtime > PROFILE_SECONDS
+            if old and owner.isdecimal() and not psutil.pid_exists(int(owner)):
                 shutil.rmtree(folder, ignore_errors=True)

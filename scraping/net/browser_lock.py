@@ -1,6 +1,6 @@
-"""Taking turns with the browser: one collection of an installation uses it at a time.
+"""The browser lock: one collection of an installation uses the browser at a time.
 
-The collection knows nothing of the others. It asks by a file `browser.wanted` in its folder, and
+A collection knows nothing of the others. It asks by a file `browser.wanted` in its folder, and
 begins when whoever started it has laid `browser.granted` beside it; it removes both when it is
 done.
 """
@@ -13,8 +13,9 @@ POLL_SECONDS = 0.2
 
 
 class BrowserLock:
-    """The turn of one collection. `wait` waits for some seconds and raises when the collection is
-    being stopped.
+    """The lock as one collection sees it.
+
+    `wait` waits for some seconds and raises when the collection is being stopped.
     """
 
     def __init__(self, folder: Path, wait: Callable[[float], None]) -> None:
@@ -23,7 +24,7 @@ class BrowserLock:
         self._wait = wait
 
     def acquire(self, deadline: float) -> bool:
-        """Wait for the turn until the deadline on the monotonic clock; whether it came."""
+        """Wait until the deadline on the monotonic clock; return whether the lock was granted."""
         self._wanted.touch()
         while not self._granted.exists():
             if time.monotonic() >= deadline:
@@ -33,6 +34,6 @@ class BrowserLock:
         return True
 
     def release(self) -> None:
-        """Let others have it; nothing happens when it was not taken."""
+        """Let others have it; nothing happens when it was not acquired."""
         self._granted.unlink(missing_ok=True)
         self._wanted.unlink(missing_ok=True)

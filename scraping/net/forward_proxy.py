@@ -1,9 +1,8 @@
-"""A way out of the browser to public addresses alone: a forward proxy on loopback behind the rule
-of `scraping.net.http`.
+"""A forward proxy on loopback through which the browser reaches public addresses alone.
 
-Some result pages show a picture's address only after loading the picture from wherever it lies.
-Such a browser cannot be limited to named hosts; through this proxy it reaches public addresses on
-the usual ports and nothing else.
+Some result pages give an image's URL only after loading the image from wherever it lies. Such a
+browser cannot be limited to named hosts; through this proxy, behind the rule of
+`scraping.net.http`, it reaches public addresses on the usual ports and nothing else.
 """
 
 import asyncio
@@ -19,8 +18,8 @@ from yarl import URL
 
 from scraping.net.http import AddressRule, FetchSettings, GuardedResolver
 
-MOST_HEAD_BYTES = 1 << 16
-MOST_BYTES = 64 << 20  # per connection and direction
+MAX_HEAD_BYTES = 1 << 16
+MAX_BYTES = 64 << 20  # per connection and direction
 CHUNK_BYTES = 1 << 16
 IDLE_SECONDS = 20.0
 START_SECONDS = 5.0
@@ -33,9 +32,7 @@ HOP_HEADERS = re.compile(
 
 
 class ForwardProxy:
-    """The proxy, served by a daemon thread. `port` says where; `with ForwardProxy(settings) as
-    forwarder`.
-    """
+    """The proxy, served by a daemon thread. `with ForwardProxy(settings) as proxy: proxy.port`."""
 
     def __init__(self, settings: FetchSettings) -> None:
         self._settings = settings
@@ -44,15 +41,15 @@ class ForwardProxy:
         self._loop = asyncio.new_event_loop()
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._ready = threading.Event()
-        self._thread = threading.Thread(target=self._serve, name="forwarder", daemon=True)
+        self._thread = threading.Thread(target=self._serve, name="forward-proxy", daemon=True)
 
     @property
     def port(self) -> int:
-        """The loopback port it listens at."""
+        """Return the loopback port it listens at."""
         return int(self._listener.getsockname()[1])
 
     def start(self) -> Self:
-        """Begin to serve."""
+        """Start to serve, and return when it does."""
         self._thread.start()
         self._ready.wait(START_SECONDS)
         return self
@@ -77,7 +74,7 @@ class ForwardProxy:
     def _serve(self) -> None:
         asyncio.set_event_loop(self._loop)
         server = self._loop.run_until_complete(
-            asyncio.start_server(self._answer, sock=self._listener, limit=MOST_HEAD_BYTES)
+            asyncio.start_server(self._answer, sock=self._listener, limit=MAX_HEAD_BYTES)
         )
         self._loop.call_soon(self._ready.set)
         self._loop.run_forever()
@@ -100,16 +97,18 @@ class ForwardProxy:
             asyncio.IncompleteReadError,
             asyncio.LimitOverrunError,
         ):
-            pass  # whoever asked has gone, or what was asked for does; both know
+            pass  # one of the two sides has hung up, and both know
         finally:
             writer.close()
 
     async def _pass_on(
         self, head: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
-        method, target, _ = head.split(b"\r\n", 1)[0].decode("latin-1").split(" ")
-        url = URL(f"https://{target}" if method == "CONNECT" else target)
-        if self._rule.rejection_reason(url) or (url.scheme == "https") is not (method == "CONNECT"):
+        request_line = head.split(b"\r\n", 1)[0].decode("latin-1")
+        method, target, _version = request_line.split(" ")
+        tunnel = method == "CONNECT"
+        url = URL(f"https://{target}" if tunnel else target)
+        if self._rule.rejection_reason(url) or (url.scheme == "https") is not tunnel:
             writer.write(REFUSED)
             return
         try:
@@ -118,19 +117,20 @@ class ForwardProxy:
             writer.write(UNREACHABLE)
             return
         try:
-            if method == "CONNECT":
+            if tunnel:
                 writer.write(CONNECTED)
             else:
-                far_writer.write(_for_origin(head, method, url))
-            await asyncio.gather(_pump(reader, far_writer), _pump(far_reader, writer))
+                far_writer.write(_origin_request(head, method, url))
+            await asyncio.gather(_copy(reader, far_writer), _copy(far_reader, writer))
         finally:
             far_writer.close()
 
     async def _connect(self, url: URL) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        """Connect to the first address of the host that answers. Raises OSError, AddressRefused
-        among them.
+        """Connect to the first address of the host that answers. Raises OSError.
+
+        That may be AddressRefused.
         """
-        problem: OSError = OSError("no address")
+        problem = OSError("no address")
         for answer in await self._resolver.resolve(url.host or "", url.port or 0):
             try:
                 return await self._connect_to(answer)
@@ -154,17 +154,18 @@ class ForwardProxy:
         return await asyncio.open_connection(sock=connection)
 
 
-def _for_origin(head: bytes, method: str, url: URL) -> bytes:
-    """The request as the origin wants it: its path alone, and one request per connection."""
-    _, rest = head.split(b"\r\n", 1)
+def _origin_request(head: bytes, method: str, url: URL) -> bytes:
+    """Return the request as the origin wants it: its path alone, one request per connection."""
+    _request_line, rest = head.split(b"\r\n", 1)
     headers = HOP_HEADERS.sub(b"", b"\r\n" + rest)
-    return f"{method} {url.raw_path_qs} HTTP/1.1\r\nConnection: close".encode("latin-1") + headers
+    request_line = f"{method} {url.raw_path_qs} HTTP/1.1\r\nConnection: close"
+    return request_line.encode("latin-1") + headers
 
 
-async def _pump(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+async def _copy(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
     """Copy until the end, a long silence or the limit."""
     passed = 0
-    while passed < MOST_BYTES:
+    while passed < MAX_BYTES:
         chunk = await asyncio.wait_for(source.read(CHUNK_BYTES), IDLE_SECONDS)
         if not chunk:
             break
