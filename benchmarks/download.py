@@ -1,4 +1,4 @@
-"""N1: a thousand pictures fetched, screened, hashed, shrunk and written, beside other tools and the
+"""N1: a thousand images fetched, screened, hashed, shrunk and written, beside other tools and the
 limit.
 
 All fetch the same 1,000 JPEG (640 to 1280 px, 178 MB) from one loopback server in its own process
@@ -7,12 +7,12 @@ the ordinary command ``python -m scraping download --max-side 256``; the limit i
 Pillow loop that checks nothing. Each run is a process of its own, and its rate is that of the whole
 run; beside it stands the rate from its first request on, which leaves out how long each takes to
 import. Rounds are interleaved, figures are medians; a ratio is the median of the rounds' ratios,
-because a neighbour's load falls on a whole round. The bare loop shrinks with the same filter as
-ours. A download of a list computes the near-copy hash, not the thumbnails by which a collection
-verifies pairs.
+because a neighbor's load falls on a whole round. The bare loop shrinks with the same filter as
+ours. A download of a list computes the difference hash, not the thumbnails by which a collection
+verifies near-duplicates.
 
 ``--peers`` adds img2dataset and icrawler, each installed into a throw-away environment of its own.
-``--memory`` measures instead the peak of our whole process tree at 1,000 and at 10,000 pictures.
+``--memory`` measures instead the peak of our whole process tree at 1,000 and at 10,000 images.
 """
 
 import argparse
@@ -27,10 +27,11 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 from rich.console import Console
 from rich.table import Table
 
@@ -38,54 +39,54 @@ from benchmarks.downloading.corpus import corpus
 
 ROOT = Path(__file__).resolve().parent.parent
 CACHE = Path(tempfile.gettempdir()) / "picaisso-benchmarks"
-PICTURES = 1000
+IMAGES = 1000
 DELAY_SECONDS = 0.1
 CONNECTIONS = 64
 MEMORY_POLL_SECONDS = 0.05
-IMG2DATASET, ICRAWLER = "img2dataset==1.47.0", "icrawler==0.6.10"
+IMG2DATASET = "img2dataset==1.47.0"
+ICRAWLER = "icrawler==0.6.10"
 CRAWL = """
 import sys
 from icrawler.builtin import UrlListCrawler
-UrlListCrawler(downloader_threads=int(sys.argv[3]), log_level=40, storage={"root_dir": sys.argv[2]}).crawl(sys.argv[1])
+_, urls, out, threads = sys.argv
+crawler = UrlListCrawler(
+    downloader_threads=int(threads), log_level=40, storage={"root_dir": out}
+)
+crawler.crawl(urls)
 """
+
+# The command line from the list of URLs and an empty folder.
+Command = Callable[[Path, Path], list[str]]
 
 
 @dataclass(frozen=True)
 class Contender:
-    """One row of the table. `command` makes the command line from the list of addresses and an
-    empty folder.
+    """One row of the table.
 
     `wanted` is the least ratio of our rate to this one's that N1 asks for.
     """
 
     name: str
-    command: Callable[[Path, Path], list[str]]
+    command: Command
     wanted: float | None = None
 
 
 @dataclass(frozen=True)
-class Measured:
-    """One run: seconds as a whole process and from its first request, processor seconds, pictures
-    that it left.
-    """
+class Run:
+    """Seconds as a whole process and from its first request, processor seconds, images left."""
 
     whole: float
     working: float
     processor: float
-    pictures: int
+    images: int
 
 
 class Server:
     """The server's process; use as a context manager."""
 
     def __init__(self, folder: Path) -> None:
-        command = [
-            sys.executable,
-            "-m",
-            "benchmarks.downloading.server",
-            str(folder),
-            str(DELAY_SECONDS),
-        ]
+        module = "benchmarks.downloading.server"
+        command = [sys.executable, "-m", module, str(folder), str(DELAY_SECONDS)]
         self._process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
         assert self._process.stdout is not None
         self.host = f"127.0.0.1:{self._process.stdout.readline().strip()}"
@@ -97,118 +98,81 @@ class Server:
         self._process.kill()
         self._process.wait()
 
-    def addresses(self, count: int, file: Path) -> Path:
-        """Write so many addresses to a file, one a line."""
-        file.write_text("".join(f"http://{self.host}/p/{number}.jpg\n" for number in range(count)))
-        return file
+    def write_urls(self, count: int, file: Path) -> None:
+        """Write so many URLs to a file, one a line."""
+        lines = [f"http://{self.host}/p/{number}.jpg\n" for number in range(count)]
+        file.write_text("".join(lines))
 
     def first_request(self) -> float:
-        """When the first picture was asked for since this was last called, by the monotonic
-        clock.
+        """Return when the first image was asked for since this was last called.
+
+        The moment is on the monotonic clock.
         """
         with urllib.request.urlopen(f"http://{self.host}/clock") as answer:
             return float(answer.read())
 
 
-def ours(host: str) -> Callable[[Path, Path], list[str]]:
-    """Our command, with everything switched on."""
-    flags = [
-        "--max-side",
-        "256",
-        "--concurrency",
-        str(CONNECTIONS),
-        "--allow-private-host",
-        host,
-        "--json",
-    ]
-    return lambda urls, out: [
-        sys.executable,
-        "-m",
-        "scraping",
-        "download",
-        str(urls),
-        "--out",
-        str(out),
-        *flags,
-    ]
+def ours(host: str) -> Command:
+    """Return our command, with everything switched on."""
+
+    def command(urls: Path, out: Path) -> list[str]:
+        words = f"--max-side 256 --concurrency {CONNECTIONS} --allow-private-host {host} --json"
+        flags = ["--out", str(out), *words.split()]
+        return [sys.executable, "-m", "scraping", "download", str(urls), *flags]
+
+    return command
 
 
-def bare(processes: int, threads: int) -> Callable[[Path, Path], list[str]]:
-    """The bare loop."""
-    flags = [
-        "--processes",
-        str(processes),
-        "--threads",
-        str(threads),
-        "--connections",
-        str(CONNECTIONS),
-    ]
-    return lambda urls, out: [
-        sys.executable,
-        "-m",
-        "benchmarks.downloading.bare",
-        str(urls),
-        str(out),
-        *flags,
-    ]
+def bare(processes: int, threads: int) -> Command:
+    """Return the command of the bare loop."""
+
+    def command(urls: Path, out: Path) -> list[str]:
+        words = f"--processes {processes} --threads {threads} --connections {CONNECTIONS}"
+        module = "benchmarks.downloading.bare"
+        return [sys.executable, "-m", module, str(urls), str(out), *words.split()]
+
+    return command
 
 
-def img2dataset(program: Path, processes: int) -> Callable[[Path, Path], list[str]]:
-    """Scaled to 256 px on the longer side as ours, in as many shards as processes."""
-    flags = [
-        *(
-            "--image_size",
-            "256",
-            "--resize_mode",
-            "keep_ratio_largest",
-            "--resize_only_if_bigger",
-            "True",
-        ),
-        *(
-            "--thread_count",
-            str(CONNECTIONS),
-            "--processes_count",
-            str(processes),
-            "--encode_quality",
-            "90",
-        ),
-        *("--number_sample_per_shard", str(PICTURES // processes), "--output_format", "files"),
-    ]
-    return lambda urls, out: [
-        str(program),
-        "--url_list",
-        str(urls),
-        "--output_folder",
-        str(out),
-        *flags,
-    ]
+def img2dataset(program: Path, processes: int) -> Command:
+    """Scale to 256 px on the longer side as ours does, in as many shards as processes."""
+
+    def command(urls: Path, out: Path) -> list[str]:
+        size = "--image_size 256 --resize_mode keep_ratio_largest --resize_only_if_bigger True"
+        speed = f"--thread_count {CONNECTIONS} --processes_count {processes} --encode_quality 90"
+        shards = f"--number_sample_per_shard {IMAGES // processes} --output_format files"
+        flags = f"{size} {speed} {shards}".split()
+        return [str(program), "--url_list", str(urls), "--output_folder", str(out), *flags]
+
+    return command
 
 
-def icrawler(python: Path, threads: int) -> Callable[[Path, Path], list[str]]:
-    """It only downloads."""
+def icrawler(python: Path, threads: int) -> Command:
+    """Return a command that only downloads."""
     return lambda urls, out: [str(python), "-c", CRAWL, str(urls), str(out), str(threads)]
 
 
 def contenders(host: str, peers: bool) -> list[Contender]:
-    """All rows: ours, the limit in the settings that may suit it best, and the other tools."""
+    """Return all rows: ours, the limit in the settings that may suit it best, the other tools."""
     rows = [Contender("Picaisso, all screening", ours(host))]
-    settings = ((1, 2), (2, 1), (2, 2))
-    rows += [Contender(f"bare loop, {p} x {t} threads", bare(p, t), 0.85) for p, t in settings]
-    if peers and (folder := environment("img2dataset", IMG2DATASET)):
+    for processes, threads in ((1, 2), (2, 1), (2, 2)):
+        name = f"bare loop, {processes} x {threads} threads"
+        rows.append(Contender(name, bare(processes, threads), wanted=0.85))
+    if not peers:
+        return rows
+    if folder := environment("img2dataset", IMG2DATASET):
         program = folder / "bin" / "img2dataset"
         rows.append(Contender("img2dataset, 1 process", img2dataset(program, 1)))
-        rows.append(Contender("img2dataset, 2 processes", img2dataset(program, 2), 2.0))
-    if peers and (folder := environment("icrawler", ICRAWLER)):
+        rows.append(Contender("img2dataset, 2 processes", img2dataset(program, 2), wanted=2.0))
+    if folder := environment("icrawler", ICRAWLER):
         python = folder / "bin" / "python"
         rows.append(Contender("icrawler, 4 threads", icrawler(python, 4)))
-        rows.append(Contender("icrawler, 32 threads", icrawler(python, 32), 1.8))
+        rows.append(Contender("icrawler, 32 threads", icrawler(python, 32), wanted=1.8))
     return rows
 
 
 def environment(name: str, requirement: str) -> Path | None:
-    """A throw-away environment with one tool; None, said on stderr, where it cannot be
-    installed.
-    """
+    """Return a throw-away environment with one tool, None where it cannot be installed."""
     folder = CACHE / name
     if (folder / "complete").exists():
         return folder
@@ -226,58 +190,61 @@ def environment(name: str, requirement: str) -> Path | None:
     return folder
 
 
-def run(contender: Contender, server: Server, urls: Path, out: Path) -> Measured:
-    """One run into a folder that is not there yet.
+def run(contender: Contender, server: Server, urls: Path, out: Path) -> Run:
+    """Run one contender into a folder that is not there yet.
 
     Folders stay until all runs are over: file systems make files slowly for a while after many have
     been deleted.
     """
-    started, before = time.monotonic(), _children_seconds()
     quiet = {"NO_ALBUMENTATIONS_UPDATE": "1", "WANDB_MODE": "disabled"}
     errors = out.with_suffix(".errors")
+    started = time.monotonic()
+    processor_before = _children_seconds()
     with errors.open("w") as stream:
-        command, environment = contender.command(urls, out), os.environ | quiet
         done = subprocess.run(
-            command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=stream
+            contender.command(urls, out),
+            cwd=ROOT,
+            env=os.environ | quiet,
+            stdout=subprocess.DEVNULL,
+            stderr=stream,
         )
     ended = time.monotonic()
     if done.returncode:
         sys.exit(f"{contender.name} failed:\n{errors.read_text()[-3000:]}")
-    processor = _children_seconds() - before
-    pictures = sum(1 for _ in out.rglob("*.jpg"))
-    return Measured(ended - started, ended - server.first_request(), processor, pictures)
+    return Run(
+        whole=ended - started,
+        working=ended - server.first_request(),
+        processor=_children_seconds() - processor_before,
+        images=sum(1 for _ in out.rglob("*.jpg")),
+    )
 
 
 def _children_seconds() -> float:
-    """Processor seconds of all children that have ended, with theirs."""
+    """Return the processor seconds of all children that have ended, with theirs."""
     usage = resource.getrusage(resource.RUSAGE_CHILDREN)
     return usage.ru_utime + usage.ru_stime
 
 
-def measured(
-    rows: Sequence[Contender], server: Server, urls: Path, rounds: int
-) -> list[list[Measured]]:
-    """Runs of each row; interleaved, so that a neighbour's load falls on all alike."""
-    runs: list[list[Measured]] = [[] for _ in rows]
+def measure(rows: Sequence[Contender], server: Server, urls: Path, rounds: int) -> list[list[Run]]:
+    """Return the runs of each row; interleaved, so that a neighbor's load falls on all alike."""
+    runs: list[list[Run]] = [[] for _ in rows]
     for number in range(rounds):
-        for row, found in zip(rows, runs, strict=True):
-            found.append(run(row, server, urls, urls.parent / f"{number} {row.name}"))
-            rate, processor = found[-1].pictures / found[-1].whole, found[-1].processor
-            print(
-                f"{row.name}: {rate:.0f}/s, {processor:.1f} s of processor",
-                file=sys.stderr,
-                flush=True,
-            )
+        for row, row_runs in zip(rows, runs, strict=True):
+            one = run(row, server, urls, urls.parent / f"{number} {row.name}")
+            row_runs.append(one)
+            rate = one.images / one.whole
+            line = f"{row.name}: {rate:.0f}/s, {one.processor:.1f} s of processor"
+            print(line, file=sys.stderr, flush=True)
     return runs
 
 
-def table(rows: Sequence[Contender], runs: Sequence[Sequence[Measured]], rounds: int) -> Table:
-    """The one table."""
-    title = f"{PICTURES:,} JPEG, {DELAY_SECONDS * 1000:.0f} ms each, medians of {rounds}, {os.cpu_count()} cores"
-    result = Table(title=title)
+def table(rows: Sequence[Contender], runs: Sequence[Sequence[Run]], rounds: int) -> Table:
+    """Return the table of rates."""
+    delay = f"{DELAY_SECONDS * 1000:.0f} ms each"
+    result = Table(title=f"{IMAGES:,} JPEG, {delay}, medians of {rounds}, {os.cpu_count()} cores")
     result.add_column("")
     for heading in (
-        "pictures/s",
+        "images/s",
         "lowest",
         "highest",
         "ours / this",
@@ -287,13 +254,17 @@ def table(rows: Sequence[Contender], runs: Sequence[Sequence[Measured]], rounds:
         "processor",
     ):
         result.add_column(heading, justify="right")
-    ours_whole, ours_working = _rates(runs[0])
-    for row, found in zip(rows, runs, strict=True):
-        whole, working = _rates(found)
-        processor = statistics.median(one.processor for one in found)
+    ours_whole = [one.images / one.whole for one in runs[0]]
+    ours_working = [one.images / one.working for one in runs[0]]
+    for row, row_runs in zip(rows, runs, strict=True):
+        whole = [one.images / one.whole for one in row_runs]
+        working = [one.images / one.working for one in row_runs]
+        processor = statistics.median(one.processor for one in row_runs)
         result.add_row(
             row.name,
-            *(f"{number:.0f}" for number in (statistics.median(whole), min(whole), max(whole))),
+            f"{statistics.median(whole):.0f}",
+            f"{min(whole):.0f}",
+            f"{max(whole):.0f}",
             _ratio(ours_whole, whole),
             f"{row.wanted:.2f}" if row.wanted else "",
             f"{statistics.median(working):.0f}/s",
@@ -303,68 +274,53 @@ def table(rows: Sequence[Contender], runs: Sequence[Sequence[Measured]], rounds:
     return result
 
 
-def _rates(runs: Sequence[Measured]) -> tuple[list[float], list[float]]:
-    """Pictures per second of each run: as a whole, and from its first request on."""
-    return [one.pictures / one.whole for one in runs], [one.pictures / one.working for one in runs]
-
-
 def _ratio(ours: Sequence[float], theirs: Sequence[float]) -> str:
-    return f"{statistics.median(one / other for one, other in zip(ours, theirs, strict=True)):.2f}"
+    ratios = [one / other for one, other in zip(ours, theirs, strict=True)]
+    return f"{statistics.median(ratios):.2f}"
 
 
 def peak_memory(command: list[str]) -> tuple[float, float, float]:
-    """(peak of the tree in MB with shared pages counted by share, peak of the main process,
-    seconds) of one run.
+    """Return the peak of the process tree and of its main process in MB, and the seconds, of one
+    run. Pages that processes share are counted by their share.
     """
-    started, tree, main = time.monotonic(), 0.0, 0.0
+    tree_peak = 0.0
+    main_peak = 0.0
+    started = time.monotonic()
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL)
+    main = psutil.Process(process.pid)
     while process.poll() is None:
-        sizes = [_megabytes(pid) for pid in _tree(process.pid)]
-        tree, main = max(tree, sum(sizes)), max(main, sizes[0])
+        with contextlib.suppress(psutil.Error):
+            main_size = _megabytes(main)
+            children = sum(map(_megabytes, main.children(recursive=True)))
+            main_peak = max(main_peak, main_size)
+            tree_peak = max(tree_peak, main_size + children)
         time.sleep(MEMORY_POLL_SECONDS)
     if process.returncode:
         sys.exit("The download failed.")
-    return tree, main, time.monotonic() - started
+    return tree_peak, main_peak, time.monotonic() - started
 
 
-def _tree(pid: int) -> list[int]:
-    """The process, then its descendants."""
-    found = [pid]
-    for parent in found:
-        with contextlib.suppress(OSError):
-            for task in Path(f"/proc/{parent}/task").iterdir():
-                found += map(int, (task / "children").read_text().split())
-    return found
-
-
-def _megabytes(pid: int) -> float:
-    """Memory of one process, pages that it shares counted by its share; 0 when it has ended."""
-    with contextlib.suppress(OSError):
-        for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
-            if line.startswith("Pss:"):
-                return int(line.split()[1]) / 1000
+def _megabytes(process: psutil.Process) -> float:
+    """Return the memory of one process in MB, 0 when it has ended."""
+    with contextlib.suppress(psutil.Error):
+        return float(process.memory_full_info().pss) / 1e6
     return 0.0
 
 
-def memory_rows(server: Server, scratch: Path) -> Iterator[tuple[str, ...]]:
-    """A row each for 1,000 and 10,000 pictures."""
-    for count in (PICTURES, 10 * PICTURES):
-        urls = server.addresses(count, scratch / f"{count}.txt")
-        tree, main, seconds = peak_memory(ours(server.host)(urls, scratch / str(count)))
-        kept = sum(
-            json.loads(line)["state"] == "kept"
-            for line in (scratch / str(count) / "images.jsonl").open()
-        )
-        yield f"{count}", f"{kept}", f"{tree:.0f} MB", f"{main:.0f} MB", f"{count / seconds:.0f}"
-
-
 def memory_table(server: Server, scratch: Path) -> Table:
-    """Peak memory against the number of pictures."""
+    """Return the table of peak memory against the number of images."""
     result = Table(title="peak memory of our process tree")
-    for heading in ("pictures", "kept", "whole tree", "main process", "pictures/s"):
+    for heading in ("images", "kept", "whole tree", "main process", "images/s"):
         result.add_column(heading, justify="right")
-    for row in memory_rows(server, scratch):
-        result.add_row(*row)
+    for count in (IMAGES, 10 * IMAGES):
+        urls = scratch / f"{count}.txt"
+        out = scratch / str(count)
+        server.write_urls(count, urls)
+        tree, main, seconds = peak_memory(ours(server.host)(urls, out))
+        records = [json.loads(line) for line in (out / "images.jsonl").open()]
+        kept = sum(record["state"] == "kept" for record in records)
+        rate = count / seconds
+        result.add_row(f"{count}", f"{kept}", f"{tree:.0f} MB", f"{main:.0f} MB", f"{rate:.0f}")
     return result
 
 
@@ -379,20 +335,20 @@ def main() -> None:
     )
     parser.add_argument("--only", help="rows whose name holds this word, and ours")
     parser.add_argument(
-        "--memory", action="store_true", help="measure memory at 1,000 and 10,000 pictures instead"
+        "--memory", action="store_true", help="measure memory at 1,000 and 10,000 images instead"
     )
     given = parser.parse_args()
-    corpus(CACHE / "pictures", PICTURES)
+    corpus(CACHE / "pictures", IMAGES)
     with Server(CACHE / "pictures") as server, tempfile.TemporaryDirectory(dir=CACHE) as name:
+        scratch = Path(name)
         if given.memory:
-            result = memory_table(server, Path(name))
+            result = memory_table(server, scratch)
         else:
-            rows = contenders(server.host, given.peers)
-            rows = [
-                row for row in rows if row is rows[0] or not given.only or given.only in row.name
-            ]
-            urls = server.addresses(PICTURES, Path(name) / "urls.txt")
-            result = table(rows, measured(rows, server, urls, given.rounds), given.rounds)
+            first, *others = contenders(server.host, given.peers)
+            rows = [first, *(row for row in others if not given.only or given.only in row.name)]
+            urls = scratch / "urls.txt"
+            server.write_urls(IMAGES, urls)
+            result = table(rows, measure(rows, server, urls, given.rounds), given.rounds)
         Console(width=120).print(result)
 
 
