@@ -1,9 +1,9 @@
-"""A search site over a folder of pictures, answering with the result markup of Bing's image search.
+"""A search site over a folder of images, answering with the result markup of Bing's image search.
 
-For the demonstration and for tests: the production adapter and a real browser use it as they use
-the real site. A query matches the name of any folder above a picture, singular or plural; folders
-with `cartoon` in their name are left out. Only pictures found at the start are ever served, by name
-look-up, so no request can reach another file.
+For the demonstration and for tests: the source and a real browser use it as they use the real
+site. A query matches the name of any folder above an image, singular or plural; folders with
+`cartoon` in their name are left out. Only images found at the start are ever served, by name, so
+no request can reach another file.
 """
 
 import hashlib
@@ -12,7 +12,7 @@ import json
 import mimetypes
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -22,10 +22,10 @@ from urllib.parse import parse_qs, quote, unquote, urlencode, urlsplit
 
 from PIL import Image
 
-PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".gif", ".webp", ".bmp"})
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".gif", ".webp", ".bmp"})
 LEFT_OUT = "cartoon"
 PAGE_SIZE = 35
-MOST_AT_ONCE = 100
+MAX_PAGE_SIZE = 100
 LOADS_BEFORE_SEE_MORE = 3
 LOADS_PER_SEE_MORE = 2
 LOAD_DELAY_MS = 120
@@ -34,62 +34,70 @@ HOST_TEXT = re.compile(r"[A-Za-z0-9.\-]+(:\d+)?|\[[0-9a-fA-F:]+\](:\d+)?")
 
 @dataclass(frozen=True)
 class Entry:
-    """One picture: where it lies under the folder, and the words it is found by."""
+    """One image: where it lies under the folder, and the words it is found by."""
 
     path: str
     words: frozenset[str]
 
 
-def _plain(name: str) -> str:
+def _search_key(name: str) -> str:
+    """Return a name in lower case, its words separated by single spaces."""
     return re.sub(r"[\W_]+", " ", name).strip().casefold()
 
 
 def word_forms(name: str) -> frozenset[str]:
-    """A name with its likely English singular and plural: `mammals` is found by `mammal`, and the
-    reverse.
+    """Return a name with its likely English singular and plural.
+
+    `mammals` is found by `mammal`, and the reverse.
     """
-    plain = _plain(name)
-    forms = {plain, plain + "s", plain + "es"}
+    key = _search_key(name)
+    forms = {key, f"{key}s", f"{key}es"}
     for ending, other in (("ies", "y"), ("es", ""), ("s", ""), ("y", "ies")):
-        if plain.endswith(ending) and len(plain) > len(ending) + 1:
-            forms.add(plain[: -len(ending)] + other)
+        stem = key.removesuffix(ending)
+        if stem != key and len(stem) > 1:
+            forms.add(stem + other)
     return frozenset(forms)
 
 
 class Collection:
-    """The pictures of a folder tree, read once."""
+    """The images of a folder tree, read once."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._entries = {entry.path: entry for entry in self._read()}
+        self._entries: dict[str, Entry] = {}
         self._sizes: dict[str, tuple[int, int]] = {}
-
-    def _read(self) -> Iterator[Entry]:
-        for file in sorted(self.folder.rglob("*")):
-            relative = file.relative_to(self.folder)
+        for file in sorted(folder.rglob("*")):
+            if file.suffix.lower() not in IMAGE_SUFFIXES or not file.is_file():
+                continue
+            relative = file.relative_to(folder)
             folders = relative.parts[:-1]
-            cartoon = any(LEFT_OUT in part.casefold() for part in folders)
-            if file.suffix.lower() in PICTURE_SUFFIXES and not cartoon and file.is_file():
-                words = (
-                    frozenset().union(*map(word_forms, folders)) if folders else frozenset[str]()
-                )
-                yield Entry(relative.as_posix(), words)
+            if any(LEFT_OUT in name.casefold() for name in folders):
+                continue
+            words: set[str] = set()
+            for name in folders:
+                words |= word_forms(name)
+            path = relative.as_posix()
+            self._entries[path] = Entry(path, frozenset(words))
 
     def __len__(self) -> int:
         return len(self._entries)
 
     def search(self, query: str) -> list[Entry]:
-        """Matching pictures, mixed in an order that never changes: by the hash of their path."""
-        wanted = _plain(query)
-        found = [entry for entry in self._entries.values() if wanted and wanted in entry.words]
+        """Return matching images, mixed in an order that never changes: by their path's hash."""
+        key = _search_key(query)
+        if not key:
+            return []
+        found = [entry for entry in self._entries.values() if key in entry.words]
         return sorted(found, key=lambda entry: hashlib.sha256(entry.path.encode()).digest())
 
     def file_of(self, path: str) -> Path | None:
-        """The file of a served path, or None."""
-        return self.folder / path if path in self._entries else None
+        """Return the file of a served path, None for any other."""
+        if path not in self._entries:
+            return None
+        return self.folder / path
 
     def size_of(self, path: str) -> tuple[int, int]:
-        """Width and height in pixels, (0, 0) for what is no picture."""
+        """Return width and height in pixels, (0, 0) for what is no image."""
         if path not in self._sizes:
             try:
                 with Image.open(self.folder / path) as image:
@@ -102,21 +110,27 @@ class Collection:
 STYLE = """
 body{font:16px/1.5 system-ui,sans-serif;margin:0;background:#f5f6f8;color:#1c2733}
 header{padding:16px 24px;background:#fff;border-bottom:1px solid #dde2e8}
-input{font:inherit;padding:8px 12px;width:min(420px,60vw);border:1px solid #b9c2cc;border-radius:8px}
+input{font:inherit;padding:8px 12px;width:min(420px,60vw);
+  border:1px solid #b9c2cc;border-radius:8px}
 ul{list-style:none;display:flex;flex-wrap:wrap;gap:16px;margin:0;padding:16px 24px 0}
-li{background:#fff;border:1px solid #dde2e8;border-radius:10px;width:220px;height:280px;padding:12px;overflow:hidden}
+li{background:#fff;border:1px solid #dde2e8;border-radius:10px;
+  width:220px;height:280px;padding:12px;overflow:hidden}
 .img_cont{height:190px;display:flex;align-items:center;justify-content:center}
 .mimg{max-width:196px;max-height:190px}
-.img_info,.lnkw,.infopt{font-size:13px;color:#5b6875;white-space:nowrap;overflow:hidden;text-overflow:ellipsis}
+.img_info,.lnkw,.infopt{font-size:13px;color:#5b6875;white-space:nowrap;
+  overflow:hidden;text-overflow:ellipsis}
 .invis{display:none}.mm_seemore{text-align:center;padding:24px}main{padding:24px}
 """
 
 SCRIPT = """
 (function () {
-  var control = document.querySelector('.dgControl'), bottom = document.getElementById('bop_container');
+  var control = document.querySelector('.dgControl');
+  var bottom = document.getElementById('bop_container');
   if (!control) { return; }
   var allowed = FREE_LOADS, busy = false;
-  function nearEnd() { return window.innerHeight + window.scrollY > document.body.scrollHeight - 400; }
+  function nearEnd() {
+    return window.innerHeight + window.scrollY > document.body.scrollHeight - 400;
+  }
   function load() {
     var next = control.getAttribute('data-nextUrl');
     if (busy || !next || !nearEnd()) { return; }
@@ -155,65 +169,73 @@ class Search:
     @classmethod
     def of(cls, query_string: str) -> "Search":
         """Read the parameters, taking the nearest sensible value for what is missing or odd."""
-        given = {name: values[0] for name, values in parse_qs(query_string).items()}
-        return cls(
-            query=given.get("q", ""),
-            first=max(1, _number(given.get("first"), 1)),
-            count=min(MOST_AT_ONCE, max(1, _number(given.get("count"), PAGE_SIZE))),
-        )
+        given = parse_qs(query_string)
+        [query] = given.get("q", [""])[:1]
+        first = max(1, _number(given, "first", 1))
+        count = max(1, _number(given, "count", PAGE_SIZE))
+        return cls(query, first, min(MAX_PAGE_SIZE, count))
 
 
-def _number(text: str | None, default: int) -> int:
-    return int(text) if text and text.isdecimal() and len(text) < 9 else default
+def _number(given: Mapping[str, list[str]], name: str, default: int) -> int:
+    if name not in given:
+        return default
+    text = given[name][0]
+    if not text.isdecimal() or len(text) > 8:
+        return default
+    return int(text)
 
 
 def tile(entry: Entry, index: int, size: tuple[int, int], site: str) -> str:
-    """One result. `site` is scheme, host and port of this site."""
-    name = Path(entry.path).stem.replace("_", " ").replace("-", " ")
-    address = f"{site}/pictures/{quote(entry.path)}"
-    page = f"{site}/about/{quote(entry.path)}"
-    facts = {"murl": address, "turl": address, "purl": page, "t": name, "desc": ""}
+    """Return the markup of one result. `site` is scheme, host and port of this site."""
     width, height = size
-    detail = urlencode({"view": "detailV2", "mediaurl": address, "exph": height, "expw": width})
+    name = Path(entry.path).stem.replace("_", " ").replace("-", " ")
     kind = Path(entry.path).suffix[1:]
+    image_url = f"{site}/pictures/{quote(entry.path)}"
+    page_url = f"{site}/about/{quote(entry.path)}"
+    facts = {"murl": image_url, "turl": image_url, "purl": page_url, "t": name, "desc": ""}
+    detail = urlencode({"view": "detailV2", "mediaurl": image_url, "exph": height, "expw": width})
+    title = html.escape(name)
+    source = html.escape(image_url)
+    page = html.escape(page_url)
     return (
         f'<li data-idx="{index}"><div class="iuscp isv"><div class="imgpt">'
         f'<a class="iusc" m="{html.escape(json.dumps(facts))}" '
         f'href="/images/search?{html.escape(detail)}" h="ID=images,{index}.1">'
-        f'<div class="img_cont hoff"><img class="mimg" loading="lazy" alt="{html.escape(name)}" '
-        f'src="{html.escape(address)}"></div></a>'
+        f'<div class="img_cont hoff"><img class="mimg" loading="lazy" alt="{title}" '
+        f'src="{source}"></div></a>'
         f'<div class="img_info hon"><span class="nowrap">{width} x {height} · {kind}</span></div>'
-        f'<div class="lnkw"><a title="{html.escape(page)}" href="{html.escape(page)}">the picture</a></div></div>'
-        f'<div class="infopt"><a title="{html.escape(name)}" href="{html.escape(page)}">{html.escape(name)}</a>'
+        f'<div class="lnkw"><a title="{page}" href="{page}">the picture</a></div></div>'
+        f'<div class="infopt"><a title="{title}" href="{page}">{title}</a>'
         "</div></div></li>"
     )
 
 
 def result_control(collection: Collection, search: Search, site: str) -> str:
-    """The block of results that both the page and what it loads while scrolling consist of; empty
-    past the end.
-    """
+    """Return a block of results, as a page and its later loads hold one; empty past the end."""
     found = collection.search(search.query)
-    batch = found[search.first - 1 : search.first - 1 + search.count]
+    start = search.first - 1
+    batch = found[start : start + search.count]
     if not batch:
         return ""
+    next_url = ""
     after = search.first + len(batch)
-    more = {"q": search.query, "async": 1, "first": after, "count": search.count, "mmasync": 1}
-    next_url = f"/images/async?{urlencode(more)}" if after <= len(found) else ""
-    number = (search.first - 1) // PAGE_SIZE + 1
-    tiles = "".join(
-        tile(entry, index, collection.size_of(entry.path), site)
-        for index, entry in enumerate(batch, start=search.first)
-    )
+    if after <= len(found):
+        more = {"q": search.query, "async": 1, "first": after, "count": search.count, "mmasync": 1}
+        next_url = html.escape(f"/images/async?{urlencode(more)}")
+    number = start // PAGE_SIZE + 1
+    tiles = ""
+    for index, entry in enumerate(batch, start=search.first):
+        tiles += tile(entry, index, collection.size_of(entry.path), site)
     return (
-        f'<div id="mmComponent_images_{number}" class="dgControl hover" data-nextUrl="{html.escape(next_url)}" '
+        f'<div id="mmComponent_images_{number}" class="dgControl hover" '
+        f'data-nextUrl="{next_url}" '
         f'data-iid="images.{5000 + number}" data-layout="row" data-postData="">'
         f'<ul class="dgControl_list " data-row="{number}">{tiles}</ul></div>'
     )
 
 
 def result_page(collection: Collection, search: Search, site: str) -> str:
-    """The whole page of a search."""
+    """Return the whole page of a search."""
     control = result_control(collection, search, site)
     query = html.escape(search.query)
     if not control:
@@ -241,9 +263,11 @@ def _script() -> str:
 
 def _page(title: str, query: str, body: str) -> str:
     return (
-        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{html.escape(title)}</title>'
+        f'<!doctype html><html lang="en"><head><meta charset="utf-8">'
+        f"<title>{html.escape(title)}</title>"
         f'<style>{STYLE}</style></head><body><header><form action="/images/search"><label>Search '
-        f'<input id="sb_form_q" name="q" type="search" value="{query}"></label></form></header>{body}</body></html>'
+        f'<input id="sb_form_q" name="q" type="search" value="{query}"></label></form></header>'
+        f"{body}</body></html>"
     )
 
 
@@ -258,13 +282,13 @@ class GalleryServer(ThreadingHTTPServer):
         super().__init__((host, port), _Handler)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Say nothing of readers who hang up; anything else is reported as usual."""
+        """Report errors as usual, except readers who hang up."""
         if not isinstance(sys.exception(), ConnectionError):
             super().handle_error(request, client_address)
 
     @property
     def url(self) -> str:
-        """Scheme, host and port."""
+        """Return scheme, host and port."""
         return f"http://{self.server_address[0]!s}:{self.server_address[1]}"
 
 
@@ -275,7 +299,8 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         """Answer a request."""
         parts = urlsplit(self.path)
-        collection, site = self.server.collection, self._site()
+        collection = self.server.collection
+        site = self._site()
         if parts.path == "/robots.txt":
             self._send("User-agent: *\nAllow: /\n", "text/plain; charset=utf-8")
         elif parts.path == "/":
@@ -286,28 +311,28 @@ class _Handler(BaseHTTPRequestHandler):
         elif parts.path == "/images/async":
             self._send(result_control(collection, Search.of(parts.query), site))
         elif parts.path.startswith(("/pictures/", "/about/")):
-            _, kind, path = parts.path.split("/", 2)
-            self._send_picture(kind, unquote(path))
+            _empty, kind, path = parts.path.split("/", 2)
+            self._send_image(kind, unquote(path))
         else:
             self._send_missing()
 
     def _site(self) -> str:
+        """Return scheme, host and port as the reader wrote them, where that makes sense."""
         host = self.headers.get("Host", "")
-        return f"http://{host}" if HOST_TEXT.fullmatch(host) else self.server.url
+        if HOST_TEXT.fullmatch(host) is None:
+            return self.server.url
+        return f"http://{host}"
 
-    def _send_picture(self, kind: str, path: str) -> None:
+    def _send_image(self, kind: str, path: str) -> None:
         file = self.server.collection.file_of(path)
         if file is None:
             self._send_missing()
         elif kind == "pictures":
-            self._send_bytes(
-                file.read_bytes(), mimetypes.guess_type(path)[0] or "application/octet-stream"
-            )
+            mime, _encoding = mimetypes.guess_type(path)
+            self._send_bytes(file.read_bytes(), mime or "application/octet-stream")
         else:
-            picture = (
-                f'<main><img alt="" src="/pictures/{quote(path)}"><p>{html.escape(path)}</p></main>'
-            )
-            self._send(_page(path, "", picture))
+            image = f'<img alt="" src="/pictures/{quote(path)}"><p>{html.escape(path)}</p>'
+            self._send(_page(path, "", f"<main>{image}</main>"))
 
     def _send(self, text: str, kind: str = "text/html; charset=utf-8") -> None:
         self._send_bytes(text.encode(), kind)
@@ -323,12 +348,13 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Stay quiet: the terminal belongs to whoever started the site."""
+        """Print nothing: the terminal belongs to whoever started the site."""
 
 
 def serve(folder: Path, host: str, port: int) -> None:
-    """Serve until interrupted. The first line printed says where, for programs that asked for any
-    free port.
+    """Serve until interrupted.
+
+    The first line printed says where, for programs that asked for any free port.
     """
     with GalleryServer(folder, host, port) as server:
         print(f"gallery: {server.url}", flush=True)
