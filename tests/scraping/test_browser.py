@@ -1,6 +1,4 @@
-"""The browser's walls: where it may go, how long one serves, and a Selenium Grid instead of a local
-one.
-"""
+"""Where the browser may go, how long one serves, and a Selenium Grid instead of a local one."""
 
 import http.client
 import os
@@ -14,6 +12,7 @@ from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import psutil
 import pytest
 
 from scraping.net.browser import Browser, BrowserSettings, BrowserUnavailable
@@ -198,8 +197,8 @@ def _browser_pids() -> set[int]:
 
 def _name(pid: int) -> str:
     try:
-        return Path(f"/proc/{pid}/comm").read_text().strip()
-    except OSError:
+        return psutil.Process(pid).name()
+    except psutil.NoSuchProcess:
         return ""
 
 

@@ -29,8 +29,8 @@ def _settings(*hosts: str, **values) -> FetchSettings:
 
 
 def test_a_request_to_a_host_of_ones_own_is_passed_on_with_its_path_alone():
-    with Echo() as site, ForwardProxy(_settings(site.host)) as forwarder:
-        client = http.client.HTTPConnection("127.0.0.1", forwarder.port, timeout=10)
+    with Echo() as site, ForwardProxy(_settings(site.host)) as proxy:
+        client = http.client.HTTPConnection("127.0.0.1", proxy.port, timeout=10)
         client.request("GET", f"{site.url}/a%20b?c=%2B", headers={"Proxy-Connection": "keep-alive"})
         answer = client.getresponse()
         assert (answer.status, answer.read()) == (200, b"/a%20b?c=%2B close")
@@ -38,8 +38,8 @@ def test_a_request_to_a_host_of_ones_own_is_passed_on_with_its_path_alone():
 
 
 def test_a_tunnel_to_a_host_of_ones_own_carries_what_is_sent_through_it():
-    with Echo() as site, ForwardProxy(_settings(site.host)) as forwarder:
-        client = http.client.HTTPConnection("127.0.0.1", forwarder.port, timeout=10)
+    with Echo() as site, ForwardProxy(_settings(site.host)) as proxy:
+        client = http.client.HTTPConnection("127.0.0.1", proxy.port, timeout=10)
         client.set_tunnel("127.0.0.1", int(site.host.partition(":")[2]))
         client.request("GET", "/through")
         assert client.getresponse().read() == b"/through None"
@@ -59,12 +59,12 @@ def test_a_tunnel_to_a_host_of_ones_own_carries_what_is_sent_through_it():
     ],
 )
 def test_no_spelling_of_a_private_address_is_connected_to(host):
-    with Echo() as site, ForwardProxy(_settings()) as forwarder:
+    with Echo() as site, ForwardProxy(_settings()) as proxy:
         port = site.host.partition(":")[2]
         answers = [
-            _raw(forwarder.port, f"CONNECT {host}:{port} HTTP/1.1\r\n\r\n"),
-            _raw(forwarder.port, f"GET http://{host}:{port}/x HTTP/1.1\r\n\r\n"),
-            _raw(forwarder.port, f"CONNECT {host}:443 HTTP/1.1\r\n\r\n"),
+            _raw(proxy.port, f"CONNECT {host}:{port} HTTP/1.1\r\n\r\n"),
+            _raw(proxy.port, f"GET http://{host}:{port}/x HTTP/1.1\r\n\r\n"),
+            _raw(proxy.port, f"CONNECT {host}:443 HTTP/1.1\r\n\r\n"),
         ]
         assert all(answer.startswith((b"HTTP/1.1 403", b"HTTP/1.1 502")) for answer in answers), (
             answers
@@ -76,8 +76,8 @@ def test_a_public_name_with_a_private_address_is_refused():
     def lookup(host, port, **_):
         return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("10.0.0.7", port))]
 
-    with ForwardProxy(_settings(lookup=lookup)) as forwarder:
-        assert _raw(forwarder.port, "CONNECT rebind.example:443 HTTP/1.1\r\n\r\n").startswith(
+    with ForwardProxy(_settings(lookup=lookup)) as proxy:
+        assert _raw(proxy.port, "CONNECT rebind.example:443 HTTP/1.1\r\n\r\n").startswith(
             b"HTTP/1.1 502"
         )
 
@@ -94,14 +94,14 @@ def test_a_public_name_with_a_private_address_is_refused():
     ],
 )
 def test_other_ports_other_schemes_and_credentials_are_refused(line):
-    with ForwardProxy(_settings()) as forwarder:
-        assert _raw(forwarder.port, f"{line} HTTP/1.1\r\nHost: public.example\r\n\r\n").startswith(
+    with ForwardProxy(_settings()) as proxy:
+        assert _raw(proxy.port, f"{line} HTTP/1.1\r\nHost: public.example\r\n\r\n").startswith(
             b"HTTP/1.1 403"
         )
 
 
-def test_nonsense_ends_the_connection_and_not_the_forwarder():
-    with Echo() as site, ForwardProxy(_settings(site.host)) as forwarder:
+def test_nonsense_ends_the_connection_and_not_the_proxy():
+    with Echo() as site, ForwardProxy(_settings(site.host)) as proxy:
         for text in (
             "\r\n\r\n",
             "GET\r\n\r\n",
@@ -109,5 +109,5 @@ def test_nonsense_ends_the_connection_and_not_the_forwarder():
             "x" * 70_000 + "\r\n\r\n",
         ):
             with contextlib.suppress(ConnectionError):
-                assert b"200" not in _raw(forwarder.port, text)
-        assert b"200" in _raw(forwarder.port, f"GET {site.url}/x HTTP/1.1\r\nHost: a\r\n\r\n")
+                assert b"200" not in _raw(proxy.port, text)
+        assert b"200" in _raw(proxy.port, f"GET {site.url}/x HTTP/1.1\r\nHost: a\r\n\r\n")
