@@ -1,1 +1,1 @@
-"""The parts of the N1 benchmark: its pictures, its server, and the bare loop."""
+"""The parts of the N1 benchmark: its images, its server, and the bare loop."""

@@ -1,9 +1,8 @@
-"""The limit beside which N1 is measured: aiohttp and Pillow in the shortest loop that does the
-work.
+"""The limit beside which N1 is measured: aiohttp and Pillow in the shortest loop that works.
 
 ``python -m benchmarks.downloading.bare URLS.txt FOLDER --processes P --threads T``: fetch, decode
 at the reduced scale that JPEG allows, resize to 256, encode, write. No guard, no screening, no
-hashes, no rows, no retries.
+hashes, no records, no retries.
 """
 
 import argparse
@@ -24,8 +23,10 @@ QUALITY = 90
 def store(body: bytes, file: Path) -> None:
     """Decode, shrink to 256 px, encode, write."""
     with Image.open(io.BytesIO(body)) as image:
-        longer = max(image.size)
-        size = (round(image.width * SIDE / longer), round(image.height * SIDE / longer))
+        scale = SIDE / max(image.size)
+        width = round(image.width * scale)
+        height = round(image.height * scale)
+        size = (width, height)
         image.draft("RGB", size)
         small = image.resize(size, Image.Resampling.HAMMING, reducing_gap=2.0)
     small.save(file, "JPEG", quality=QUALITY)
@@ -33,17 +34,21 @@ def store(body: bytes, file: Path) -> None:
 
 async def download(urls: list[str], folder: Path, connections: int, threads: int) -> None:
     """Fetch all with so many connections, and store in so many threads."""
-    loop, left = asyncio.get_running_loop(), iter(enumerate(urls))
+    loop = asyncio.get_running_loop()
+    left = iter(enumerate(urls))
     with ThreadPoolExecutor(threads) as pool:
-        async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
+        connector = aiohttp.TCPConnector(limit=0)
+        async with aiohttp.ClientSession(connector=connector) as session:
 
             async def work() -> None:
                 for number, url in left:
                     async with session.get(url) as response:
                         body = await response.read()
-                    await loop.run_in_executor(pool, store, body, folder / f"{number:05d}.jpg")
+                    file = folder / f"{number:05d}.jpg"
+                    await loop.run_in_executor(pool, store, body, file)
 
-            await asyncio.gather(*(work() for _ in range(connections)))
+            workers = [work() for _ in range(connections)]
+            await asyncio.gather(*workers)
 
 
 def main() -> None:
@@ -58,12 +63,17 @@ def main() -> None:
     given = parser.parse_args()
     if given.processes > 1 and given.share is None:
         command = [sys.executable, "-m", "benchmarks.downloading.bare", *sys.argv[1:], "--share"]
-        children = [subprocess.Popen([*command, str(share)]) for share in range(given.processes)]
+        children = []
+        for share in range(given.processes):
+            children.append(subprocess.Popen([*command, str(share)]))
         sys.exit(max(child.wait() for child in children))
-    urls = given.list.read_text().split()[given.share or 0 :: given.processes]
-    folder = given.out / str(given.share or 0)
+    share = given.share or 0
+    all_urls = given.list.read_text().split()
+    urls = all_urls[share :: given.processes]
+    folder = given.out / str(share)
     folder.mkdir(parents=True, exist_ok=True)
-    asyncio.run(download(urls, folder, given.connections // given.processes, given.threads))
+    connections = given.connections // given.processes
+    asyncio.run(download(urls, folder, connections, given.threads))
 
 
 if __name__ == "__main__":

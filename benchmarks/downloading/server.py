@@ -1,9 +1,9 @@
-"""The loopback server of N1, in its own process: every picture after a wait, from memory, over kept
-connections.
+"""The loopback server of N1, in its own process: every image after a wait, from memory.
 
-``python -m benchmarks.downloading.server FOLDER DELAY`` prints its port. `/p/<n>.jpg` is picture n; beyond the number
-of files it goes round again with one entry of the quantisation table changed, so that the pixels differ each time.
-`/clock` answers when the first picture since the last `/clock` was asked for, by the system's monotonic clock.
+``python -m benchmarks.downloading.server FOLDER DELAY`` prints its port. Connections are kept.
+`/p/<n>.jpg` is image n; beyond the number of files it starts again with one entry of the
+quantization table changed, so that the pixels differ each time. `/clock` answers when the first
+image since the last `/clock` was asked for, by the system's monotonic clock.
 """
 
 import asyncio
@@ -11,41 +11,45 @@ import sys
 import time
 from pathlib import Path
 
-TABLE = b"\xff\xdb"  # marker of the quantisation tables
-TABLE_ENTRY = (
-    4 + 1 + 1
-)  # marker and length, table number, then the lowest frequency but one, which reduced scales use
+TABLE = b"\xff\xdb"  # marker of the quantization tables
+# Offset from there: marker and length, table number, then the lowest frequency but one, which
+# reduced scales use.
+TABLE_ENTRY = 4 + 1 + 1
 
 
-class Pictures:
+class Images:
     """The files in memory, and the time of the first request."""
 
     def __init__(self, folder: Path) -> None:
-        self._bodies = [file.read_bytes() for file in sorted(folder.glob("*.jpg"))]
+        files = sorted(folder.glob("*.jpg"))
+        self._bodies = [file.read_bytes() for file in files]
         self.first_asked: float | None = None
 
     def body(self, number: int) -> bytes:
-        """Picture `number`, in another variation each time round."""
+        """Return image `number`, in another variation each time round."""
         if self.first_asked is None:
             self.first_asked = time.monotonic()
-        round_number, place = divmod(number, len(self._bodies))
-        body = self._bodies[place]
+        round_number, index = divmod(number, len(self._bodies))
+        body = self._bodies[index]
         if not round_number:
             return body
-        at = body.index(TABLE) + TABLE_ENTRY
-        return body[:at] + bytes([min(255, body[at] + round_number)]) + body[at + 1 :]
+        varied = bytearray(body)
+        entry = body.index(TABLE) + TABLE_ENTRY
+        varied[entry] = min(255, body[entry] + round_number)
+        return bytes(varied)
 
     def clock(self) -> bytes:
-        """The time of the first request as text, and a new beginning."""
-        text, self.first_asked = repr(self.first_asked), None
+        """Return the time of the first request as text, and start anew."""
+        text = repr(self.first_asked)
+        self.first_asked = None
         return text.encode()
 
 
 class Connection(asyncio.Protocol):
     """One kept connection; requests without bodies, one at a time."""
 
-    def __init__(self, pictures: Pictures, delay: float) -> None:
-        self._pictures = pictures
+    def __init__(self, images: Images, delay: float) -> None:
+        self._images = images
         self._delay = delay
         self._received = b""
         self._transport: asyncio.WriteTransport | None = None
@@ -60,10 +64,12 @@ class Connection(asyncio.Protocol):
             head, _, self._received = self._received.partition(b"\r\n\r\n")
             path = head.split(b" ", 2)[1].decode()
             if path == "/clock":
-                self._send(self._pictures.clock(), "text/plain")
+                self._send(self._images.clock(), "text/plain")
                 continue
-            body = self._pictures.body(int(path.removeprefix("/p/").removesuffix(".jpg")))
-            asyncio.get_running_loop().call_later(self._delay, self._send, body, "image/jpeg")
+            number = int(path.removeprefix("/p/").removesuffix(".jpg"))
+            body = self._images.body(number)
+            loop = asyncio.get_running_loop()
+            loop.call_later(self._delay, self._send, body, "image/jpeg")
 
     def _send(self, body: bytes, kind: str) -> None:
         assert self._transport is not None
@@ -73,12 +79,13 @@ class Connection(asyncio.Protocol):
 
 async def serve(folder: Path, delay: float) -> None:
     """Serve until killed."""
-    pictures = Pictures(folder)
+    images = Images(folder)
     loop = asyncio.get_running_loop()
     server = await loop.create_server(
-        lambda: Connection(pictures, delay), "127.0.0.1", 0, backlog=1024
+        lambda: Connection(images, delay), "127.0.0.1", 0, backlog=1024
     )
-    print(server.sockets[0].getsockname()[1], flush=True)
+    _host, port = server.sockets[0].getsockname()
+    print(port, flush=True)
     await server.serve_forever()
 
 
