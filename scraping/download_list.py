@@ -76,7 +76,10 @@ async def download_list(
     )
     screening = replace(settings.screening, thumbnails=False)  # near-duplicates are not sought
     with _DecisionLog(folder) as log:
-        ranked = [(rank, url) for rank, url in enumerate(urls, start=1) if url not in log.reasons]
+        ranked = []
+        for rank, url in enumerate(urls, start=1):
+            if url not in log.reasons:
+                ranked.append((rank, url))
         already = len(urls) - len(ranked)
         decided = already
         candidates = (Candidate(url, "", "", rank) for rank, url in _alternate_hosts(ranked))
@@ -143,7 +146,8 @@ class _DecisionLog:
         for number, record in enumerate(read_records(self._path)):
             if number != last_line[record["image_url"]]:
                 continue
-            if record["state"] == "kept" and not (self._folder / str(record["file"])).exists():
+            file = record["file"]
+            if file is not None and not (self._folder / file).exists():
                 continue
             yield record
 
@@ -202,4 +206,4 @@ def _record(candidate: Candidate, attempt: Attempt, log: _DecisionLog) -> ImageR
 def _summarize(reasons: list[str | None], already: int) -> DownloadSummary:
     counts = Counter(reason for reason in reasons if reason is not None)
     kept = len(reasons) - counts.total()
-    return DownloadSummary(len(reasons), kept, dict(counts), already)
+    return DownloadSummary(total=len(reasons), kept=kept, rejected=dict(counts), already=already)

@@ -51,8 +51,8 @@ def read_order(stream: IO[bytes]) -> WorkOrder:
 def request_head(data: bytes | bytearray | Extent) -> bytes:
     """Return what precedes the bytes of one image; for one on disk, the whole request."""
     if isinstance(data, Extent):
-        place = [str(data.segment), data.offset, data.size]
-        return _frame(json.dumps(place).encode(), on_disk=True)
+        place = json.dumps([str(data.segment), data.offset, data.size])
+        return _frame(place.encode(), on_disk=True)
     return _REQUEST.pack(False, len(data))
 
 
@@ -80,7 +80,8 @@ def write_answer(stream: IO[bytes], answer: CleanImage | Rejection) -> None:
         facts = {name: getattr(answer, name) for name in FACTS}
         facts["mirror_hash"] = None
         jpeg = answer.jpeg
-        if (fingerprint := answer.optional_fingerprint) is not None:
+        fingerprint = answer.optional_fingerprint
+        if fingerprint is not None:
             facts["mirror_hash"] = fingerprint.mirror_hash
             thumbnails = fingerprint.thumbnails
     head = json.dumps(facts).encode()
@@ -91,14 +92,15 @@ def write_answer(stream: IO[bytes], answer: CleanImage | Rejection) -> None:
 
 def answer_lengths(head: bytes) -> tuple[int, int, int]:
     """Return the lengths of an answer's parts from its first ANSWER_HEAD_BYTES bytes."""
-    facts, thumbnails, jpeg = _ANSWER.unpack(head)
-    return facts, thumbnails, jpeg
+    facts_length, thumbnails_length, jpeg_length = _ANSWER.unpack(head)
+    return facts_length, thumbnails_length, jpeg_length
 
 
 def parse_answer(lengths: tuple[int, int, int], body: bytes) -> CleanImage | Rejection:
     """Return what became of one image, from the answer's parts in one piece."""
-    facts_end = lengths[0]
-    thumbnails_end = facts_end + lengths[1]
+    facts_length, thumbnails_length, _jpeg_length = lengths
+    facts_end = facts_length
+    thumbnails_end = facts_end + thumbnails_length
     facts = json.loads(body[:facts_end])
     if "reason" in facts:
         return Rejection(Reason(facts["reason"]), facts["detail"])

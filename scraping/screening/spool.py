@@ -62,9 +62,10 @@ class Spool:
         folder.mkdir(parents=True, exist_ok=True)
         self._index_path = folder / "index"
         self._earlier = self._read_index()
+        self._remove_unnamed()
         self._start_index()
-        numbers = (int(extent.segment.name) for extent in self._earlier.values())
-        self._first_number = 1 + max(numbers, default=0)
+        numbers = [int(extent.segment.name) for extent in self._earlier.values()]
+        self._next_number = 1 + max(numbers, default=0)
         self._segments: list[_Segment] = []
         self._segment_at: dict[Path, _Segment] = {}
 
@@ -104,8 +105,8 @@ class Spool:
         for segment in self._segments:
             if segment.end < SEGMENT_BYTES:
                 return segment
-        number = self._first_number + len(self._segments)
-        segment = _Segment(self._folder / str(number))
+        segment = _Segment(self._folder / str(self._next_number))
+        self._next_number += 1
         self._segments.append(segment)
         self._segment_at[segment.path] = segment
         return segment
@@ -123,14 +124,21 @@ class Spool:
             extents[key] = Extent(self._folder / segment, int(offset), int(size))
         return extents
 
-    def _start_index(self) -> None:
-        """Start a new index with the old entries; remove the segments that none of them names."""
-        named = {extent.segment for extent in self._earlier.values()} | {self._index_path}
+    def _remove_unnamed(self) -> None:
+        """Remove the segments that no entry of the index names."""
+        named = {self._index_path}
+        for extent in self._earlier.values():
+            named.add(extent.segment)
         for file in list(self._folder.iterdir()):
             if file not in named:
                 file.unlink()
-        lines = [_index_line(key, extent) for key, extent in self._earlier.items()]
-        atomic_write(self._index_path, _boot_id() + b"\n" + b"".join(lines))
+
+    def _start_index(self) -> None:
+        """Start a new index with the old entries."""
+        lines = [_boot_id() + b"\n"]
+        for key, extent in self._earlier.items():
+            lines.append(_index_line(key, extent))
+        atomic_write(self._index_path, b"".join(lines))
         self._index = self._index_path.open("ab", buffering=0)
 
 
