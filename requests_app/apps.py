@@ -1,6 +1,4 @@
-"""The Django app: when it starts inside a process of ``manage.py up``, it ties that process to its
-parent.
-"""
+"""The Django app: in a process of ``manage.py up`` it makes that process die with its parent."""
 
 from django.apps import AppConfig
 from django.conf import settings

@@ -13,7 +13,7 @@ from django.utils.encoding import punycode
 from email_validator import SPECIAL_USE_DOMAIN_NAMES, EmailNotValidError, validate_email
 
 from requests_app import phrases
-from requests_app.models import Backbone, ClassifierRequest, License
+from requests_app.models import BACKBONES, ClassifierRequest, License
 from requests_app.pipeline import Submission
 from requests_app.text_rules import casefold_key, find_problem, normalize
 
@@ -271,7 +271,7 @@ class SubmissionForm(forms.Form):
     license = license_field(initial=License.ANY)
     backbone = forms.ChoiceField(
         label="Network to start from",
-        choices=Backbone.choices,
+        choices=BACKBONES,
         required=False,
         widget=forms.Select(attrs={"class": "input"}),
         error_messages={"invalid_choice": "Choose one of the networks offered."},

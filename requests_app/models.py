@@ -1,4 +1,4 @@
-"""The tables of Picaisso: people's requests, what was found for them, and the work that is done.
+"""The tables of Picaisso: people's requests, what was found for them, and the work to be done.
 
 Allowed moves of a request (one UPDATE filtered on the old state plus one Event row, see
 ``ClassifierRequest.move``)::
@@ -28,6 +28,9 @@ from django.db import models, transaction
 from django.urls import reverse
 from django.utils import timezone
 
+from training.networks.catalogue import CHOICES as BACKBONES
+from training.networks.catalogue import DEFAULT as DEFAULT_BACKBONE
+
 Row = dict[str, Any]
 
 
@@ -45,12 +48,6 @@ class Status(models.TextChoices):
 class License(models.TextChoices):
     ANY = "any", "Any licence"
     OPEN = "open", "Open licences only"
-
-
-class Backbone(models.TextChoices):
-    RESNET50 = "resnet50", "ResNet50 (the default)"
-    RESNET18 = "resnet18", "ResNet18 (smaller, faster)"
-    EFFICIENTNET_LITE0 = "efficientnet_lite0", "EfficientNet-Lite0 (smallest, always available)"
 
 
 ALLOWED_MOVES: dict[str, set[str]] = {
@@ -72,12 +69,15 @@ ALLOWED_MOVES: dict[str, set[str]] = {
 
 
 def token_for(pk: int, link_version: int) -> str:
-    """The request's public id (32 characters): derived from the secret key, so that it need not be
-    stored.
+    """Return the public id of a request (32 characters), which opens its page.
+
+    It is derived from the secret key, so that it need not be stored.
     """
+    key = settings.SECRET_KEY.encode()
     message = f"request:{pk}:{link_version}".encode()
-    digest = hmac.new(settings.SECRET_KEY.encode(), message, hashlib.sha256).digest()
-    return base64.urlsafe_b64encode(digest).decode()[:32]
+    digest = hmac.new(key, message, hashlib.sha256).digest()
+    token = base64.urlsafe_b64encode(digest).decode()
+    return token[:32]
 
 
 def sha256_hex(text: str) -> str:
@@ -86,18 +86,21 @@ def sha256_hex(text: str) -> str:
 
 class RequestQuerySet(models.QuerySet["ClassifierRequest"]):
     def renew_tokens(self) -> int:
-        """Derive the tokens anew where the secret key has changed: old links end, later mails carry
-        working ones.
+        """Derive the tokens anew where the secret key has changed; return how many did change.
+
+        Old links end, and later mails carry working ones.
         """
         changed = 0
         for pk, version, digest in self.values_list("pk", "link_version", "token_sha256"):
-            if (now := sha256_hex(token_for(pk, version))) != digest:
-                changed += self.filter(pk=pk).update(token_sha256=now)
+            current_digest = sha256_hex(token_for(pk, version))
+            if current_digest != digest:
+                changed += self.filter(pk=pk).update(token_sha256=current_digest)
         return changed
 
     def by_token(self, token: str) -> "ClassifierRequest | None":
-        """The request that this token opens, or None: looked up by its digest, so no token is
-        compared in the clear.
+        """Return the request that this token opens, or None.
+
+        It is looked up by its digest, so that no token is compared in the clear.
         """
         return self.filter(token_sha256=sha256_hex(token)).first()
 
@@ -117,7 +120,7 @@ class ClassifierRequest(models.Model):
     token_sha256 = models.CharField(max_length=64, unique=True, editable=False)
     images_per_class = models.PositiveIntegerField(default=100)
     license = models.CharField(max_length=8, choices=License.choices, default=License.ANY)
-    backbone = models.CharField(max_length=32, choices=Backbone.choices, default=Backbone.RESNET50)
+    backbone = models.CharField(max_length=32, choices=BACKBONES, default=DEFAULT_BACKBONE)
     sources = models.JSONField(
         default=list, blank=True, help_text="Ordered source names; empty: the site's."
     )
@@ -144,20 +147,24 @@ class ClassifierRequest(models.Model):
     @classmethod
     @transaction.atomic
     def create(cls, *, class_queries: list[tuple[str, str]], **fields: Any) -> "ClassifierRequest":
-        """Make a request with its classes: ``class_queries`` are (name, query) in the order of
-        submission.
+        """Make a request with its classes.
+
+        :param class_queries: (name, query) in the order of submission; an empty query means the
+            name
         """
-        # The token needs the primary key; until the second statement a random digest keeps the
-        # column unique.
-        request = cls.objects.create(**fields, token_sha256=secrets.token_hex(32))
-        request.token_sha256 = sha256_hex(request.token)
-        request.save(update_fields=["token_sha256"])
-        ImageClass.objects.bulk_create(
-            ImageClass(request=request, number=number, name=name, query=query or name)
-            for number, (name, query) in enumerate(class_queries, start=1)
-        )
-        Event.objects.create(request=request, old="", new=request.status, reason="submitted")
-        return request
+        # The token needs the primary key. Until it is known, a random digest keeps the column
+        # unique.
+        classifier = cls.objects.create(**fields, token_sha256=secrets.token_hex(32))
+        classifier.token_sha256 = sha256_hex(classifier.token)
+        classifier.save(update_fields=["token_sha256"])
+        classes = []
+        for number, (name, query) in enumerate(class_queries, start=1):
+            image_class = ImageClass(request=classifier, number=number, name=name)
+            image_class.query = query or name
+            classes.append(image_class)
+        ImageClass.objects.bulk_create(classes)
+        Event.objects.create(request=classifier, new=classifier.status, reason="submitted")
+        return classifier
 
     @property
     def token(self) -> str:
@@ -165,36 +172,39 @@ class ClassifierRequest(models.Model):
 
     @property
     def url(self) -> str:
-        """The absolute address of the request's page."""
+        """Return the absolute address of the request's page."""
         return settings.BASE_URL + self.get_absolute_url()
 
     @property
     def folder(self) -> Path:
-        """Everything on disk that belongs to this request."""
+        """Return the folder of everything on disk that belongs to this request."""
         return Path(settings.DATA_DIR) / "requests" / str(self.pk)
 
     @property
     def is_open(self) -> bool:
-        """Whether something is still going to happen without the person's help."""
+        """Return whether something is still going to happen without the person's help."""
         return self.status in (Status.UNCONFIRMED, Status.QUEUED, Status.RUNNING)
 
     def move(
         self, new: str, *, reason: str = "", actor: str = "", error: Row | None = None
     ) -> bool:
-        """Move to ``new`` if the row is still in the state this object saw; False means someone
-        else was faster.
+        """Move to ``new`` if the row is still in the state that this object has seen.
+
+        :returns: False if someone else was faster, or if such a move is not allowed
         """
-        if new not in ALLOWED_MOVES[self.status]:
+        old = self.status
+        if new not in ALLOWED_MOVES[old]:
             return False
-        old, now = self.status, timezone.now()
+        now = timezone.now()
         with transaction.atomic():
-            won = ClassifierRequest.objects.filter(pk=self.pk, status=old).update(
-                status=new, moved=now, error=error
-            )
-            if won:
-                Event.objects.create(request=self, old=old, new=new, reason=reason, actor=actor)
-                self.status, self.moved, self.error = new, now, error
-        return bool(won)
+            unmoved = ClassifierRequest.objects.filter(pk=self.pk, status=old)
+            if not unmoved.update(status=new, moved=now, error=error):
+                return False
+            Event.objects.create(request=self, old=old, new=new, reason=reason, actor=actor)
+        self.status = new
+        self.moved = now
+        self.error = error
+        return True
 
 
 class ImageClass(models.Model):
@@ -225,7 +235,7 @@ class ImageClass(models.Model):
 
     @property
     def class_id(self) -> str:
-        """The folder name of this class, made of nothing a person typed: ``c001``."""
+        """Return the folder name of this class, made of nothing a person typed: ``c001``."""
         return f"c{self.number:03d}"
 
 
@@ -236,7 +246,7 @@ class ImageState(models.TextChoices):
 
 
 class ImageUrl(models.Model):
-    """One candidate picture: where it was found, its licence, and its fate."""
+    """One candidate image: where it was found, its licence, and its fate."""
 
     image_class = models.ForeignKey(ImageClass, on_delete=models.CASCADE, related_name="images")
     source = models.CharField(max_length=32)
@@ -285,7 +295,7 @@ class ImageUrl(models.Model):
 
 
 class DatasetVersion(models.Model):
-    """A frozen set of kept pictures with their split: the manifest of its run folder says which."""
+    """A frozen set of kept images with their split: the manifest of its run folder says which."""
 
     request = models.ForeignKey(
         ClassifierRequest, on_delete=models.CASCADE, related_name="versions"
@@ -310,7 +320,7 @@ class DatasetVersion(models.Model):
 
     @property
     def folder(self) -> Path:
-        """The run folder (product.md section 7)."""
+        """Return the run folder, which explains itself."""
         return self.request.folder / "runs" / str(self.number)
 
 
@@ -380,7 +390,7 @@ class JobState(models.TextChoices):
 
 
 class Job(models.Model):
-    """One run of one stage of one request. The queue only rings; this row is the record of work."""
+    """One run of one stage of one request. A queued task only notifies; this row is the record."""
 
     request = models.ForeignKey(ClassifierRequest, on_delete=models.CASCADE, related_name="jobs")
     stage = models.CharField(max_length=12)
@@ -413,28 +423,28 @@ class Job(models.Model):
 
     @property
     def is_stalled(self) -> bool:
-        """Whether its worker has stopped reporting; the reaper will put it back."""
-        return (
-            self.state == JobState.RUNNING
-            and self.lease_until is not None
-            and self.lease_until < timezone.now()
-        )
+        """Return whether its worker has stopped reporting; the reaper will put it back."""
+        if self.state != JobState.RUNNING or self.lease_until is None:
+            return False
+        return self.lease_until < timezone.now()
 
     @property
     def ahead(self) -> int:
-        """How many jobs of the same queue come before this one; 0 once it runs."""
+        """Return how many jobs of the same queue come before this one; 0 once it runs."""
         if self.state != JobState.QUEUED:
             return 0
-        return Job.objects.filter(
-            queue=self.queue, state__in=(JobState.QUEUED, JobState.RUNNING), pk__lt=self.pk
-        ).count()
+        unfinished = (JobState.QUEUED, JobState.RUNNING)
+        same_queue = Job.objects.filter(queue=self.queue, state__in=unfinished)
+        earlier = same_queue.filter(pk__lt=self.pk)
+        return earlier.count()
 
     @property
     def seconds(self) -> float | None:
-        """How long it took, or has taken so far; None before its start."""
+        """Return how long it took, or has taken so far; None before its start."""
         if self.started is None:
             return None
-        return ((self.finished or timezone.now()) - self.started).total_seconds()
+        end = self.finished or timezone.now()
+        return (end - self.started).total_seconds()
 
 
 class Event(models.Model):
@@ -464,8 +474,9 @@ class MailState(models.TextChoices):
 
 
 class OutgoingMail(models.Model):
-    """One mail of the outbox, written in the transaction that makes it true; its body is emptied
-    after sending.
+    """One mail of the outbox, written in the transaction that makes it true.
+
+    Its body is emptied after sending.
     """
 
     key = models.CharField(
@@ -502,9 +513,7 @@ class SourceHealth(models.Model):
     """
 
     LONGEST_SECONDS = 86_400.0
-    TRIAL_SECONDS = (
-        1800.0  # a trial that reports nothing within this time is given to another collection
-    )
+    TRIAL_SECONDS = 1800.0  # a trial that reports nothing for so long is given to another job
     WORKS = ("ok", "partial", "no_results")
 
     name = models.CharField(max_length=32, unique=True)
@@ -533,26 +542,25 @@ class SourceHealth(models.Model):
 
     @classmethod
     def closed_for(cls, job_id: int) -> dict[str, str]:
-        """name -> sentence of the sources that this job must not ask; takes the trial of those
-        whose time is over.
+        """Return the sources that this job must not ask: name -> a sentence that says why.
+
+        A source whose cool-down is over may be tried by one job; it is this one if it comes first.
         """
         closed = {}
         for row in cls.objects.exclude(closed_until=None):
-            if row.is_closed and row.trial_job != job_id:
-                until = f"{row.closed_until:%Y-%m-%d %H:%M} UTC"
-                closed[row.name] = f"{row.message} It is not asked again before {until}."
-            elif not row.is_closed and not row._take_trial(job_id):
-                closed[row.name] = (
-                    f"{row.message} Another request is trying it again at this moment."
-                )
+            if row.is_closed:
+                if row.trial_job != job_id:
+                    until = f"{row.closed_until:%Y-%m-%d %H:%M} UTC"
+                    closed[row.name] = f"{row.message} It is not asked again before {until}."
+                continue
+            trial_end = timezone.now() + timedelta(seconds=cls.TRIAL_SECONDS)
+            unchanged = cls.objects.filter(
+                pk=row.pk, closed_until=row.closed_until, trial_job=row.trial_job
+            )
+            if not unchanged.update(closed_until=trial_end, trial_job=job_id):
+                message = "Another request is trying it again at this moment."
+                closed[row.name] = f"{row.message} {message}"
         return closed
-
-    def _take_trial(self, job_id: int) -> bool:
-        until = timezone.now() + timedelta(seconds=self.TRIAL_SECONDS)
-        unchanged = SourceHealth.objects.filter(
-            pk=self.pk, closed_until=self.closed_until, trial_job=self.trial_job
-        )
-        return unchanged.update(closed_until=until, trial_job=job_id) == 1
 
     @classmethod
     def record(
@@ -564,32 +572,35 @@ class SourceHealth(models.Model):
         cool_down_seconds: float | None = None,
         evidence: str = "",
     ) -> None:
-        """Remember what a source answered. One that was not applicable says nothing about its
-        health.
+        """Store what a source answered, and open or close its breaker.
+
+        A source that was not applicable says nothing about its health.
+
+        :param cool_down_seconds: how long to leave it alone after a first failure; each further
+            failure in a row doubles it
+        :param evidence: a saved page, relative to the data folder
         """
         if outcome == "not_applicable":
             return
         row, _ = cls.objects.get_or_create(name=name, defaults={"outcome": outcome})
-        row.outcome, row.message, row.evidence, row.asked = (
-            outcome,
-            message,
-            evidence,
-            timezone.now(),
-        )
-        row.trial_job = row.closed_until = None
-        if outcome in cls.WORKS:
-            row.failures = 0
-        else:
-            row.failures += 1
-            if cool_down_seconds:
-                pause = min(cls.LONGEST_SECONDS, cool_down_seconds * 2 ** min(row.failures - 1, 20))
-                row.closed_until = row.asked + timedelta(seconds=pause)
+        row.outcome = outcome
+        row.message = message
+        row.evidence = evidence
+        row.asked = timezone.now()
+        row.trial_job = None
+        row.closed_until = None
+        row.failures = 0 if outcome in cls.WORKS else row.failures + 1
+        if row.failures and cool_down_seconds:
+            doublings = min(row.failures - 1, 20)
+            pause = min(cool_down_seconds * 2**doublings, cls.LONGEST_SECONDS)
+            row.closed_until = row.asked + timedelta(seconds=pause)
         row.save()
 
 
 class BrowserTurn(models.Model):
-    """Whose turn it is to use the browser: one job at a time per installation, by a lease like a
-    job's own.
+    """The browser lock: one job at a time per installation uses the browser.
+
+    It is held by a lease, as a job is.
     """
 
     name = models.CharField(max_length=16, unique=True, default="browser")
@@ -605,12 +616,14 @@ class BrowserTurn(models.Model):
 
     @classmethod
     def acquire(cls, job: int, fence: int, until: datetime) -> bool:
-        """Take or renew the turn; False while another living job has it."""
+        """Take or renew the lock; return False while another living job has it."""
         cls.objects.get_or_create(name="browser")
-        mine_or_free = (
-            models.Q(job=job, fence=fence) | models.Q(job=None) | models.Q(until__lt=timezone.now())
-        )
-        return cls.objects.filter(mine_or_free).update(job=job, fence=fence, until=until) == 1
+        is_own = models.Q(job=job, fence=fence)
+        is_free = models.Q(job=None)
+        has_run_out = models.Q(until__lt=timezone.now())
+        rows = cls.objects.filter(is_own | is_free | has_run_out)
+        taken = rows.update(job=job, fence=fence, until=until)
+        return taken == 1
 
     @classmethod
     def release(cls, job: int, fence: int) -> None:
@@ -618,9 +631,7 @@ class BrowserTurn(models.Model):
 
 
 class TakenDown(models.Model):
-    """A picture that must not come back: by the digest of its normalised address, or of its
-    bytes.
-    """
+    """An image that must not come back: by the digest of its normalized address or its bytes."""
 
     class What(models.TextChoices):
         URL = "url", "Address"
@@ -641,9 +652,7 @@ class TakenDown(models.Model):
 
 
 class WorkerBeat(models.Model):
-    """The sign of life of one queue cluster, and the flag by which `up` asks it to put its work
-    back.
-    """
+    """The sign of life of one queue cluster, and the flag by which `up` asks it to stop."""
 
     cluster = models.CharField(max_length=64, unique=True)
     queue = models.CharField(max_length=16)
@@ -662,5 +671,8 @@ class WorkerBeat(models.Model):
     @property
     def is_fresh(self) -> bool:
         now = timezone.now()
-        busy = self.busy_until is not None and self.busy_until > now
-        return busy or now - self.at < timedelta(seconds=5 * settings.BEAT_SECONDS)
+        if self.busy_until is not None and self.busy_until > now:
+            return True
+        silence = now - self.at
+        limit = timedelta(seconds=5 * settings.BEAT_SECONDS)
+        return silence < limit

@@ -1,7 +1,7 @@
 """The way of a request: submission → URLs → images → dataset → model → delivery.
 
-One function per arrow, from top to bottom. Every stage may be repeated: it looks at what is on disk, goes on
-from there, and ends with one transaction that holds its consequences.
+One function per arrow, from top to bottom. Every stage may be repeated: it looks at what is on
+disk, goes on from there, and ends with one transaction that holds its consequences.
 """
 
 import json
@@ -120,14 +120,16 @@ def submit(submission: Submission) -> ClassifierRequest:
 def confirmation_link(classifier: ClassifierRequest) -> str:
     """Return the absolute address that proves the person reads the mailbox; good for a day."""
     value = f"{classifier.pk}-{classifier.link_version}"
-    signed = signing.TimestampSigner(salt="confirm").sign(value)
-    return settings.BASE_URL + reverse("confirm", args=[signed])
+    signer = signing.TimestampSigner(salt="confirm")
+    path = reverse("confirm", args=[signer.sign(value)])
+    return settings.BASE_URL + path
 
 
 def request_of_confirmation(signed: str) -> ClassifierRequest | None:
     """Return the request of a confirmation link; None if it is forged, revoked or too old."""
+    signer = signing.TimestampSigner(salt="confirm")
     try:
-        value = signing.TimestampSigner(salt="confirm").unsign(signed, max_age=CONFIRM_WITHIN)
+        value = signer.unsign(signed, max_age=CONFIRM_WITHIN)
     except signing.BadSignature:
         return None
     pk, _, version = value.partition("-")
@@ -419,7 +421,11 @@ def _discard_failed_result(folder: Path) -> None:
 def report_failure(job: Job, failure: StageFailed) -> None:
     """Show on the page and in one mail why a job failed and what helps."""
     classifier = ClassifierRequest.objects.get(pk=job.request_id)
-    error = {"stage": job.stage, "reason": failure.reason, "remedy": failure.remedy}
+    error = {
+        "stage": job.stage,
+        "reason": failure.reason,
+        "remedy": failure.remedy,
+    }
     actor = f"job:{job.pk}"
     if classifier.move(Status.FAILED, reason=failure.reason, actor=actor, error=error):
         key = f"request:{classifier.pk}:failed:{job.pk}"

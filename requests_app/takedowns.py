@@ -1,6 +1,6 @@
 """Images that must go: taken out of every request and dataset, and kept out for good."""
 
-from django.db.models import Q
+from collections import defaultdict
 
 from requests_app import versions
 from requests_app.delivery import dataset_zip
@@ -38,32 +38,30 @@ def take_down(*, url: str = "", sha256: str = "", reason: str = "") -> int:
     :param url: its address, however it is spelt
     :param sha256: the digest of its bytes, as received or as delivered
     """
-    images = ImageUrl.objects.select_related("image_class__request")
+    candidates = ImageUrl.objects.select_related("image_class__request")
+    found = set()
     if url:
-        found = _images_at(url)
-        _keep_out(TakenDown.What.URL, _url_digest(url), reason)
+        wanted = sha256_hex(normalized_url(url))
+        _keep_out(TakenDown.What.URL, wanted, reason)
+        for image in candidates.iterator():
+            address = normalized_url(image.image_url)
+            if sha256_hex(address) == wanted:
+                found.add(image)
     else:
-        found = list(images.filter(Q(sha256=sha256) | Q(source_sha256=sha256)))
         _keep_out(TakenDown.What.SHA256, sha256, reason)
+        found.update(candidates.filter(sha256=sha256))
+        found.update(candidates.filter(source_sha256=sha256))
     contents = {image.sha256 for image in found if image.sha256}
     for content in contents:
         _keep_out(TakenDown.What.SHA256, content, reason)
-    found += [image for image in images.filter(sha256__in=contents) if image not in found]
-    for classifier in {image.image_class.request for image in found}:
-        of_this_request = [i for i in found if i.image_class.request_id == classifier.pk]
-        _remove_images(classifier, of_this_request)
+    found.update(candidates.filter(sha256__in=contents))
+    images_of = defaultdict(list)
+    for image in found:
+        classifier = image.image_class.request
+        images_of[classifier].append(image)
+    for classifier, images in images_of.items():
+        _remove_images(classifier, images)
     return len(found)
-
-
-def _images_at(url: str) -> list[ImageUrl]:
-    """Return the candidates whose normalized address is that of ``url``."""
-    digest = _url_digest(url)
-    images = ImageUrl.objects.select_related("image_class__request")
-    return [image for image in images.iterator() if _url_digest(image.image_url) == digest]
-
-
-def _url_digest(url: str) -> str:
-    return sha256_hex(normalized_url(url))
 
 
 def _keep_out(what: TakenDown.What, digest: str, reason: str) -> None:
@@ -105,20 +103,26 @@ def _rebuild_without(version: DatasetVersion, files: set[str]) -> None:
         return
     takedown.remove_images(version.folder, files)
     rows = run_folder.read_manifest(version.folder)
-    for artifact in version.artifacts.filter(kind__in=(Kind.DATASET, Kind.MODEL)):
+    for artifact in version.artifacts.all():
         if artifact.kind == Kind.DATASET:
             versions.freeze_split(version, rows)
             images = versions.dataset_images(version, rows)
             made = dataset_zip.build_dataset(version, images, artifact.file)
-        else:
+        elif artifact.kind == Kind.MODEL:
             made = dataset_zip.build_model(version, artifact.file)
-        Artifact.objects.filter(pk=artifact.pk).update(bytes=made.bytes, sha256=made.sha256)
+        else:
+            continue
+        same = Artifact.objects.filter(pk=artifact.pk)
+        same.update(bytes=made.bytes, sha256=made.sha256)
 
 
 def remove_from_run(version: DatasetVersion) -> None:
     """Take out of a finished run what was taken down while it was being learned from."""
     images = ImageUrl.objects.filter(image_class__request=version.request)
-    known = set(images.values_list("file", flat=True))
-    files = {row.file for row in run_folder.read_manifest(version.folder)}
-    if files - known:
-        takedown.remove_images(version.folder, files - known)
+    files = set(images.values_list("file", flat=True))
+    removed = set()
+    for row in run_folder.read_manifest(version.folder):
+        if row.file not in files:
+            removed.add(row.file)
+    if removed:
+        takedown.remove_images(version.folder, removed)

@@ -1,4 +1,4 @@
-"""Entry points for django-q2: a key in, one function, done."""
+"""Entry points for django-q2: a queue in, one function, done. Their names: ``jobs.TaskName``."""
 
 from django.conf import settings
 from django.utils import timezone
@@ -33,4 +33,5 @@ def prune(queue: str) -> None:
 
 def beat(queue: str) -> None:
     """Show that this cluster still runs what it is given."""
-    WorkerBeat.objects.filter(cluster=settings.CLUSTER_ID).update(at=timezone.now())
+    own = WorkerBeat.objects.filter(cluster=settings.CLUSTER_ID)
+    own.update(at=timezone.now())

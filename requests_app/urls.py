@@ -1,4 +1,4 @@
-"""Paths of the site (``reverse`` is called with their names)."""
+"""Paths of the web; the name of a path is what ``reverse`` is called with."""
 
 from django.urls import path
 

@@ -95,10 +95,10 @@ def freeze_split(version: DatasetVersion, rows: list[ImageRow]) -> None:
     An image that the split left out becomes a rejected one.
     """
     manifest = (version.folder / "manifest.jsonl").read_text()
-    DatasetVersion.objects.filter(pk=version.pk).update(
-        manifest_sha256=sha256_hex(manifest),
-        images=sum(row.split is not None for row in rows),
-    )
+    digest = sha256_hex(manifest)
+    in_split = sum(row.split is not None for row in rows)
+    stored = DatasetVersion.objects.filter(pk=version.pk)
+    stored.update(manifest_sha256=digest, images=in_split)
     row_of = {(row.class_id, row.file): row for row in rows}
     images = list(kept_images(version.request))
     left_out = []
@@ -133,13 +133,14 @@ def count_as_rejected(images: list[ImageUrl]) -> None:
 
 def dataset_images(version: DatasetVersion, rows: list[ImageRow]) -> list[dataset_zip.DatasetImage]:
     """Return the manifest's images in a fixed order, without those that the split left out."""
-    image_of = {
-        (image.image_class.class_id, image.file): image for image in kept_images(version.request)
-    }
-    in_split = [row for row in rows if row.split is not None]
-    in_split.sort(key=lambda row: (row.split, row.class_id, row.file))
+    image_of = {}
+    for image in kept_images(version.request):
+        image_of[image.image_class.class_id, image.file] = image
     found = []
-    for row in in_split:
+    for row in rows:
+        if row.split is None:
+            continue
         image = image_of[row.class_id, row.file]
-        found.append(dataset_zip.DatasetImage(image, row.split or "", row.group))
+        found.append(dataset_zip.DatasetImage(image, row.split, row.group))
+    found.sort(key=lambda entry: (entry.split, entry.class_id, entry.image.file))
     return found

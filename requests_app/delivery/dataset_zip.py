@@ -1,4 +1,4 @@
-"""The files that are delivered: ``dataset.zip`` and ``model.zip`` (product.md section 8).
+"""The files that are delivered: ``dataset.zip`` and ``model.zip``.
 
 Both are built deterministically (fixed order and dates), so that building one again gives the same
 bytes, and published by renaming: a file that exists is complete. Names inside are ids, never
@@ -20,25 +20,30 @@ from pathlib import Path
 from django.template.loader import render_to_string
 
 from picaisso_site import __version__
-from requests_app.models import ClassifierRequest, DatasetVersion, ImageClass, ImageState, ImageUrl
+from requests_app.models import DatasetVersion, ImageClass, ImageState, ImageUrl
 
 ZIP_DATE = (1980, 1, 1, 0, 0, 0)
 CHUNK_BYTES = 1 << 20
 
 # fmt: off
 IMAGE_COLUMNS = (
-    "file_name", "class", "split", "source", "query", "rank", "page_url", "image_url", "title", "creator", "license",
-    "license_version", "license_url", "license_basis", "attribution", "width", "height", "sha256", "source_sha256",
-    "group",
+    "file_name", "class", "split", "source", "query", "rank", "page_url", "image_url", "title",
+    "creator", "license", "license_version", "license_url", "license_basis", "attribution", "width",
+    "height", "sha256", "source_sha256", "group",
 )
 # fmt: on
 REJECTED_COLUMNS = ("class", "source", "image_url", "page_url", "reason", "detail")
 
-Entry = tuple[str, bytes | Path]
+Entry = tuple[str, bytes | Path]  # name inside the zip, and its content or the file that holds it
+Beat = Callable[[], None]  # called for every entry, so that long work shows that it is alive
+
+
+def no_beat() -> None:
+    """Do nothing: for whoever does not watch."""
 
 
 @dataclass(frozen=True)
-class Delivered:
+class PublishedZip:
     """A published file with its size and checksum."""
 
     path: Path
@@ -48,11 +53,11 @@ class Delivered:
 
 @dataclass(frozen=True)
 class DatasetImage:
-    """One delivered picture: its row in the database and its part in the frozen manifest."""
+    """One delivered image: its row in the database, and its split in the frozen manifest."""
 
     image: ImageUrl
     split: str
-    group: int | None
+    group: int | None  # of near-duplicates
 
     @property
     def class_id(self) -> str:
@@ -60,88 +65,88 @@ class DatasetImage:
 
     @property
     def file_name(self) -> str:
+        """Return the name inside ``dataset.zip``."""
         return f"{self.split}/{self.class_id}/{Path(self.image.file).name}"
 
 
 def build_dataset(
-    version: DatasetVersion,
-    pictures: Sequence[DatasetImage],
-    target: Path,
-    beat: Callable[[], None] = lambda: None,
-) -> Delivered:
-    """Write ``dataset.zip``.
+    version: DatasetVersion, images: Sequence[DatasetImage], target: Path, beat: Beat = no_beat
+) -> PublishedZip:
+    """Write ``dataset.zip`` of these images to ``target``.
 
-    :param pictures: who is in, and in which part
-    :param beat: called for every picture, so that long work shows that it lives
+    :raises OSError: it could not be written
     """
-    request = version.request
-    classes = list(request.classes.all())
+    classes = list(version.request.classes.all())
     names = {c.class_id: c.name for c in classes}
-    texts: list[Entry] = [
-        ("classes.json", _json(names)),
-        ("images.csv", _csv(IMAGE_COLUMNS, map(_image_row, pictures))),
+    names_json = json.dumps(names, ensure_ascii=False, indent=2) + "\n"
+    entries: list[Entry] = [
+        ("classes.json", names_json.encode()),
+        ("images.csv", _csv(IMAGE_COLUMNS, map(_image_row, images))),
         ("rejected.csv", _csv(REJECTED_COLUMNS, _rejected_rows(classes))),
-        ("ATTRIBUTION.md", _attribution(pictures)),
-        ("README.md", _dataset_card(request, version, classes, pictures)),
+        ("ATTRIBUTION.md", _attribution(images)),
+        ("README.md", _dataset_card(version, classes, images)),
     ]
-    files: list[Entry] = [
-        (p.file_name, request.folder / "collect" / p.image.file) for p in pictures
-    ]
-    return publish([*texts, *files], target, beat)
+    folder = version.request.folder / "collect"
+    for entry in images:
+        entries.append((entry.file_name, folder / entry.image.file))
+    return publish(entries, target, beat)
 
 
-def build_model(
-    version: DatasetVersion, target: Path, beat: Callable[[], None] = lambda: None
-) -> Delivered:
-    """Write ``model.zip``: the run's model folder as it is, with its own checksums."""
+def build_model(version: DatasetVersion, target: Path, beat: Beat = no_beat) -> PublishedZip:
+    """Write ``model.zip`` to ``target``: the run's model folder as it is, with its own checksums.
+
+    :raises OSError: it could not be written
+    """
     folder = version.folder / "model"
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
-    return publish([(str(path.relative_to(folder)), path) for path in files], target, beat)
+    entries: list[Entry] = []
+    for path in sorted(folder.rglob("*")):
+        if path.is_file():
+            name = str(path.relative_to(folder))
+            entries.append((name, path))
+    return publish(entries, target, beat)
 
 
-def publish(
-    entries: Sequence[Entry], target: Path, beat: Callable[[], None] = lambda: None
-) -> Delivered:
-    """Write a zip beside ``target``, check it, and rename it; adds ``SHA256SUMS`` unless the
-    entries bring one.
+def publish(entries: Sequence[Entry], target: Path, beat: Beat = no_beat) -> PublishedZip:
+    """Write a zip beside ``target``, check it, and rename it.
+
+    ``SHA256SUMS`` is added unless the entries bring one.
+
+    :raises OSError: it could not be written
     """
     target.parent.mkdir(parents=True, exist_ok=True)
-    part = target.with_name(f"{target.name}.{os.getpid()}.part")
+    unfinished = target.with_name(f"{target.name}.{os.getpid()}.part")
     try:
-        with zipfile.ZipFile(part, "w", zipfile.ZIP_DEFLATED) as archive:
-            sums = [
-                f"{_add(archive, name, content)}  {name}\n"
-                for name, content in _each(entries, beat)
-            ]
+        with zipfile.ZipFile(unfinished, "w", zipfile.ZIP_DEFLATED) as archive:
+            sums = []
+            for name, content in entries:
+                beat()
+                digest = _add(archive, name, content)
+                sums.append(f"{digest}  {name}\n")
             if "SHA256SUMS" not in archive.namelist():
                 _add(archive, "SHA256SUMS", "".join(sums).encode())
-        with zipfile.ZipFile(part) as archive:
-            if (broken := archive.testzip()) is not None:
+        with zipfile.ZipFile(unfinished) as archive:
+            broken = archive.testzip()
+            if broken is not None:
                 raise OSError(f"{target.name} could not be written: {broken} is damaged")
-        with part.open("rb") as file:
+        with unfinished.open("rb") as file:
             os.fsync(file.fileno())
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-        part.replace(target)
+            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        unfinished.replace(target)
     finally:
-        part.unlink(missing_ok=True)
-    return Delivered(target, target.stat().st_size, digest)
-
-
-def _each(entries: Sequence[Entry], beat: Callable[[], None]) -> Iterator[Entry]:
-    for entry in entries:
-        beat()
-        yield entry
+        unfinished.unlink(missing_ok=True)
+    return PublishedZip(target, target.stat().st_size, sha256)
 
 
 def _add(archive: zipfile.ZipFile, name: str, content: bytes | Path) -> str:
-    """Add one file and return its sha256. Pictures are stored as they are: they do not get any
-    smaller.
+    """Add one file to a zip and return its sha256.
+
+    Images are stored as they are: they do not get any smaller.
     """
     info = zipfile.ZipInfo(name, ZIP_DATE)
     info.external_attr = 0o644 << 16
-    info.compress_type = (
-        zipfile.ZIP_STORED if name.endswith((".jpg", ".png")) else zipfile.ZIP_DEFLATED
-    )
+    info.compress_type = zipfile.ZIP_DEFLATED
+    if name.endswith((".jpg", ".png")):
+        info.compress_type = zipfile.ZIP_STORED
     digest = hashlib.sha256()
     source = io.BytesIO(content) if isinstance(content, bytes) else content.open("rb")
     with source, archive.open(info, "w", force_zip64=True) as target:
@@ -149,33 +154,6 @@ def _add(archive: zipfile.ZipFile, name: str, content: bytes | Path) -> str:
             digest.update(chunk)
             target.write(chunk)
     return digest.hexdigest()
-
-
-def _image_row(picture: DatasetImage) -> dict[str, object]:
-    image = picture.image
-    own = {
-        "file_name": picture.file_name,
-        "class": image.image_class.name,
-        "split": picture.split,
-        "group": picture.group,
-    }
-    return {
-        column: own[column] if column in own else getattr(image, column) for column in IMAGE_COLUMNS
-    }
-
-
-def _rejected_rows(classes: Sequence[ImageClass]) -> Iterator[dict[str, object]]:
-    rejected = ImageUrl.objects.filter(image_class__in=classes).exclude(state=ImageState.KEPT)
-    for image in rejected.select_related("image_class"):
-        reason = image.reason or image.state
-        yield {column: getattr(image, column, None) for column in REJECTED_COLUMNS} | {
-            "class": image.image_class.name,
-            "reason": reason,
-        }
-
-
-def _json(value: object) -> bytes:
-    return (json.dumps(value, ensure_ascii=False, indent=2) + "\n").encode()
 
 
 def _csv(columns: Sequence[str], rows: Iterable[dict[str, object]]) -> bytes:
@@ -186,58 +164,94 @@ def _csv(columns: Sequence[str], rows: Iterable[dict[str, object]]) -> bytes:
     return text.getvalue().encode()
 
 
-def _attribution(pictures: Sequence[DatasetImage]) -> bytes:
-    """One line per picture: title and author, licence, and where it was found."""
-    lines = (f"- `{p.file_name}`: {credit(p.image)}\n" for p in pictures)
-    return (render_to_string("delivery/ATTRIBUTION.md") + "".join(lines)).encode()
+def _image_row(entry: DatasetImage) -> dict[str, object]:
+    row: dict[str, object] = {
+        "file_name": entry.file_name,
+        "class": entry.image.image_class.name,
+        "split": entry.split,
+        "group": entry.group,
+    }
+    for column in IMAGE_COLUMNS:
+        if column not in row:
+            row[column] = getattr(entry.image, column)
+    return row
+
+
+def _rejected_rows(classes: Sequence[ImageClass]) -> Iterator[dict[str, object]]:
+    images = ImageUrl.objects.filter(image_class__in=classes).exclude(state=ImageState.KEPT)
+    for image in images.select_related("image_class"):
+        yield {
+            "class": image.image_class.name,
+            "source": image.source,
+            "image_url": image.image_url,
+            "page_url": image.page_url,
+            "reason": image.reason or image.state,
+            "detail": image.detail,
+        }
+
+
+def _attribution(images: Sequence[DatasetImage]) -> bytes:
+    """Return ``ATTRIBUTION.md``: a line per image with title, author, licence and its page."""
+    text: str = render_to_string("delivery/ATTRIBUTION.md")
+    for entry in images:
+        text += f"- `{entry.file_name}`: {credit(entry.image)}\n"
+    return text.encode()
 
 
 def credit(image: ImageUrl) -> str:
-    """The sentence that names a picture's author and licence, on one line whatever its source
-    wrote.
+    """Return the sentence that names an image's author and licence.
+
+    It is on one line, whatever its source wrote.
     """
-    by = f" by {image.creator}" if image.creator else ""
-    work = image.attribution or f"“{image.title or 'untitled'}”{by}"
-    license_name = " ".join(filter(None, (image.license or "unknown", image.license_version)))
-    license_link = f" <{image.license_url}>" if image.license_url else ""
-    found = f"found by {image.source} at <{image.page_url or image.image_url}>"
-    return " ".join(
-        f"{work} Licence: {license_name}{license_link} ({image.license_basis}), {found}".split()
-    )
-
-
-def _cell(text: str) -> str:
-    """Text as a cell of a Markdown table shows it literally."""
-    return re.sub(r"([\\`*_\[\]<>|#~])", r"\\\1", " ".join(text.split()))
+    work = image.attribution
+    if not work:
+        work = f"“{image.title or 'untitled'}”"
+        if image.creator:
+            work += f" by {image.creator}"
+    terms = image.license or "unknown"
+    if image.license_version:
+        terms += f" {image.license_version}"
+    if image.license_url:
+        terms += f" <{image.license_url}>"
+    page = image.page_url or image.image_url
+    found = f"found by {image.source} at <{page}>"
+    sentence = f"{work} Licence: {terms} ({image.license_basis}), {found}"
+    return " ".join(sentence.split())
 
 
 def _dataset_card(
-    request: ClassifierRequest,
-    version: DatasetVersion,
-    classes: Sequence[ImageClass],
-    pictures: Sequence[DatasetImage],
+    version: DatasetVersion, classes: Sequence[ImageClass], images: Sequence[DatasetImage]
 ) -> bytes:
-    parts = Counter((p.class_id, p.split) for p in pictures)
+    """Return ``README.md``, the dataset card."""
+    per_split = Counter((entry.class_id, entry.split) for entry in images)
+    licenses = Counter(entry.image.license or "unknown" for entry in images)
+    sources = Counter(entry.image.source for entry in images)
+    rejected: Counter[str] = Counter()
+    rows = []
+    for c in classes:
+        rejected += Counter(c.rejected)
+        row = {
+            "class_id": c.class_id,
+            "name": _cell(c.name),
+            "query": _cell(c.query),
+            "parts": [per_split[c.class_id, split] for split in ("train", "val", "test")],
+        }
+        rows.append(row)
     context = {
-        "request": request,
+        "request": version.request,
         "version": version,
         "picaisso_version": __version__,
-        "total": len(pictures),
-        "size_category": "n<1K" if len(pictures) < 1000 else "1K<n<10K",
-        "rows": [
-            {
-                "class_id": c.class_id,
-                "name": _cell(c.name),
-                "query": _cell(c.query),
-                "parts": [parts[c.class_id, part] for part in ("train", "val", "test")],
-            }
-            for c in classes
-        ],
-        "licenses": Counter(p.image.license or "unknown" for p in pictures).most_common(),
-        "sources": Counter(p.image.source for p in pictures).most_common(),
-        "rejected": sorted(
-            sum((Counter(c.rejected) for c in classes), Counter()).items(),
-            key=lambda item: (-item[1], item[0]),
-        ),
+        "total": len(images),
+        "size_category": "n<1K" if len(images) < 1000 else "1K<n<10K",
+        "rows": rows,
+        "licenses": licenses.most_common(),
+        "sources": sources.most_common(),
+        "rejected": sorted(rejected.items(), key=lambda item: (-item[1], item[0])),
     }
     return render_to_string("delivery/dataset_card.md", context).encode()
+
+
+def _cell(text: str) -> str:
+    """Return text so that a cell of a Markdown table shows it literally."""
+    one_line = " ".join(text.split())
+    return re.sub(r"([\\`*_\[\]<>|#~])", r"\\\1", one_line)

@@ -1,4 +1,4 @@
-"""Our own small copies of the pictures: made once, when first looked at."""
+"""Small copies of the images for the pages: made once, when first asked for."""
 
 import os
 import tempfile
@@ -13,30 +13,32 @@ QUALITY = 80
 
 
 def thumbnail(image: ImageUrl) -> Path | None:
-    """The small JPEG of a kept picture; None when there is no such picture on disk (any more)."""
+    """Return the small JPEG of a kept image; None if there is no such image on disk (any more)."""
     folder = image.image_class.request.folder
     small = folder / "thumbnails" / f"{image.pk}.jpg"
     if small.is_file():
         return small
-    # The row was written from a file of the collector's; only the last part of its path is
-    # believed.
-    picture = folder / "collect" / "images" / PurePosixPath(image.file).name
+    # The row was written from a file of the collector's: only the last part of its path is trusted.
+    name = PurePosixPath(image.file).name
     try:
-        return _shrink(picture, small)
+        _shrink(folder / "collect" / "images" / name, small)
     except (FileNotFoundError, IsADirectoryError, UnidentifiedImageError):
         return None
+    return small
 
 
-def _shrink(picture: Path, small: Path) -> Path:
-    """Written beside and renamed, so that a file that exists is complete even when two viewers ask
-    at once.
+def _shrink(source: Path, target: Path) -> None:
+    """Write a small JPEG of an image file.
+
+    It is written beside its place and renamed, so that a file that exists is complete even when two
+    viewers ask at once.
     """
-    with Image.open(picture) as image:
+    with Image.open(source) as image:
         image.draft("RGB", (LONGER_SIDE, LONGER_SIDE))
         image.thumbnail((LONGER_SIDE, LONGER_SIDE))
-        small.parent.mkdir(parents=True, exist_ok=True)
-        handle, part = tempfile.mkstemp(dir=small.parent, suffix=".part")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        handle, unfinished = tempfile.mkstemp(dir=target.parent, suffix=".part")
         with os.fdopen(handle, "wb") as file:
-            image.convert("RGB").save(file, "JPEG", quality=QUALITY, optimize=True)
-    Path(part).replace(small)
-    return small
+            rgb = image.convert("RGB")
+            rgb.save(file, "JPEG", quality=QUALITY, optimize=True)
+    Path(unfinished).replace(target)

@@ -1,9 +1,9 @@
 """Jobs that survive: claim, lease, fence, reap, and the child process that does the heavy work.
 
 A ``Job`` row is the record of work. A django-q2 task is only the notice that there may be some: it
-means "claim the oldest queued job of this queue, run that one, notify again". Lost, doubled and late
-notices are therefore harmless. A job is held by a lease that its holder renews every second or so; a
-holder whose fence is not the row's any more has lost the job, and its result is thrown away.
+means "claim the oldest queued job of this queue, run that one, notify again". Lost, doubled and
+late notices are therefore harmless. A job is held by a lease that its holder renews every second or
+so; a holder whose fence is not the row's any more has lost the job, and its result is thrown away.
 """
 
 import logging

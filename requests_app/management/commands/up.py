@@ -32,7 +32,8 @@ class Command(BaseCommand):
         )
 
     def handle(self, *args: Any, **options: Any) -> None:
-        host, port = options["host"], options["port"]
+        host = options["host"]
+        port = options["port"]
         names = [name.strip() for name in options["only"].split(",") if name.strip()]
         unknown = ", ".join(name for name in names if name not in SERVICES)
         if unknown:

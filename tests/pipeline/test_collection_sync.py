@@ -1,0 +1,73 @@
+"""From the folder of a growing collection into the database, and the browser lock that it asks for."""
+
+from datetime import timedelta
+
+import pytest
+from django.utils import timezone
+
+from requests_app.models import (
+    BrowserTurn,
+    ImageUrl,
+    Job,
+    JobState,
+    SourceHealth,
+)
+from requests_app.workers import collection_sync, jobs
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+def test_collecting_twice_adds_nothing(collected):
+    lease = jobs.Lease(Job.objects.get(stage="collect"))
+    Job.objects.filter(pk=lease.job.pk).update(state=JobState.RUNNING)
+    sync = collection_sync.CollectionSync(collected, collected.folder / "collect")
+    sync.poll()
+    assert ImageUrl.objects.count() == 68
+
+
+def test_lines_are_read_once_whole_and_again_when_the_file_is_replaced(tmp_path):
+    path = tmp_path / "lines.jsonl"
+    reader = collection_sync.JsonLines(path)
+    assert list(reader.new()) == []
+    path.write_text('{"a": 1}\n{"a": 2}\n{"a"')
+    assert list(reader.new()) == [{"a": 1}, {"a": 2}]
+    with path.open("a") as file:
+        file.write(": 3}\n")
+    assert list(reader.new()) == [{"a": 3}]
+    (tmp_path / "new").write_text('{"a": "longer than before"}\n{"a": 5}\n')
+    (tmp_path / "new").replace(path)
+    assert list(reader.new()) == [{"a": "longer than before"}, {"a": 5}]
+    with path.open("a") as file:
+        file.write('{"torn{"a": 6}\n{"a": 7}\n')
+    assert list(reader.new()) == [{"a": 7}]
+
+
+def test_one_run_counts_as_one_failure_however_many_classes_asked():
+    row = {
+        "name": "bing",
+        "outcome": "blocked",
+        "message": "A human check.",
+        "cool_down_seconds": 3600,
+    }
+    collection_sync.record_health([{**row, "class": "c001"}, {**row, "class": "c002"}])
+    assert SourceHealth.objects.get().failures == 1
+
+
+def test_a_child_is_granted_the_browser_when_it_asks_and_gives_it_back(confirmed, data_dir):
+    lock = collection_sync.BrowserLock(jobs.claim("collect"), data_dir)
+    assert not lock.poll() and not lock.granted.exists()
+    lock.wanted.touch()
+    assert not lock.poll() and lock.granted.exists()
+    assert BrowserTurn.objects.get().job == confirmed.jobs.get().pk
+    lock.wanted.unlink()
+    lock.poll()
+    assert BrowserTurn.objects.get().job is None
+
+
+def test_a_child_waits_while_another_request_has_the_browser(confirmed, data_dir):
+    BrowserTurn.acquire(999, 1, timezone.now() + timedelta(seconds=60))
+    lock = collection_sync.BrowserLock(jobs.claim("collect"), data_dir)
+    lock.wanted.touch()
+    assert lock.poll() and not lock.granted.exists()
+    BrowserTurn.release(999, 1)
+    assert not lock.poll() and lock.granted.exists()

@@ -1,0 +1,69 @@
+"""The files that are delivered: complete, checked, and the same whenever they are built."""
+
+import csv
+import hashlib
+import io
+import json
+import zipfile
+
+import pytest
+
+from requests_app.models import (
+    Artifact,
+    Job,
+    JobState,
+)
+from tests.pipeline.stages import (
+    dataset_of,
+    drain,
+)
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+def test_the_dataset_zip_is_complete_and_its_checksums_hold(packaged):
+    with dataset_of(packaged) as archive:
+        names = archive.namelist()
+        for line in archive.read("SHA256SUMS").decode().splitlines():
+            digest, _, name = line.partition("  ")
+            assert hashlib.sha256(archive.read(name)).hexdigest() == digest
+        assert len(archive.read("SHA256SUMS").decode().splitlines()) == len(names) - 1
+        assert json.loads(archive.read("classes.json")) == {"c001": "cat", "c002": "dog"}
+        rows = list(csv.DictReader(io.StringIO(archive.read("images.csv").decode())))
+        assert {row["file_name"] for row in rows} == {
+            name for name in names if name.endswith(".jpg")
+        }
+        for row in rows:
+            split, class_id, name = row["file_name"].split("/")
+            assert (
+                row["split"] == split and row["class"] == {"c001": "cat", "c002": "dog"}[class_id]
+            )
+            assert name == row["sha256"][:16] + ".jpg"
+            assert hashlib.sha256(archive.read(row["file_name"])).hexdigest() == row["sha256"]
+            assert (row["license"], row["license_basis"], row["creator"]) == (
+                "by-sa",
+                "per-item",
+                "Ada",
+            )
+        rejected = list(csv.DictReader(io.StringIO(archive.read("rejected.csv").decode())))
+        assert [row["reason"] for row in rejected] == ["too_small", "too_small"]
+        assert "metadata.csv" not in names
+        card = archive.read("README.md").decode()
+        assert card.startswith("---\n") and "| `c001` | cat |" in card
+        attribution = archive.read("ATTRIBUTION.md").decode()
+        assert attribution.count("“A title” by Ada") == len(rows)
+
+
+def test_building_a_zip_again_gives_the_same_bytes(packaged):
+    artifact = Artifact.objects.get(kind="dataset")
+    before = artifact.sha256
+    Job.objects.filter(stage="package").update(state=JobState.QUEUED)
+    drain("train")
+    artifact.refresh_from_db()
+    assert artifact.sha256 == before == hashlib.sha256(artifact.file.read_bytes()).hexdigest()
+    assert Artifact.objects.count() == 2
+
+
+def test_the_model_zip_is_the_model_folder(packaged):
+    with zipfile.ZipFile(Artifact.objects.get(kind="model").file) as archive:
+        assert sorted(archive.namelist()) == ["SHA256SUMS", "model.onnx"]

@@ -1,0 +1,173 @@
+"""What may happen to a request at any time: cancel, retry, delete, expire."""
+
+import json
+from datetime import timedelta
+
+import pytest
+from django.utils import timezone
+from django_q.models import OrmQ
+
+from requests_app import lifecycle, pipeline
+from requests_app.models import (
+    Artifact,
+    ClassifierRequest,
+    ImageUrl,
+    Job,
+    JobState,
+    OutgoingMail,
+    Status,
+)
+from requests_app.workers import collection_sync, jobs
+from tests.pipeline.folders import write_collection
+from tests.pipeline.stages import (
+    ask_nobody,
+    drain,
+)
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+def test_a_person_may_go_on_with_fewer_pictures(confirmed):
+    write_collection(confirmed, 7)
+    drain("collect")
+    confirmed.refresh_from_db()
+    assert lifecycle.retry(confirmed, accept_fewer=True)
+    drain("collect")
+    assert Job.objects.filter(stage="train", state=JobState.QUEUED).count() == 1
+    assert confirmed.versions.get().images == 14
+
+
+def test_another_wording_drops_what_the_old_one_found_and_asks_again(confirmed):
+    folder = write_collection(confirmed, 7)
+    drain("collect")
+    confirmed.refresh_from_db()
+    assert lifecycle.retry(confirmed, class_queries={1: "cat animal", 2: "dog animal"})
+    assert confirmed.classes.first().query == "cat animal"
+    assert not ImageUrl.objects.filter(image_class__number=1).exists()
+    assert ImageUrl.objects.filter(image_class__number=2).count() == 8
+    ask_nobody()
+    drain("collect")
+    assert {
+        json.loads(line)["class"] for line in (folder / "images.jsonl").read_text().splitlines()
+    } == {"c002"}
+    assert json.loads((folder / "result.json").read_text())["classes"][0]["kept"] == 0, (
+        "asked once more"
+    )
+
+
+def test_a_cancelled_request_waits_for_nothing_and_a_second_cancel_does_nothing(confirmed):
+    assert lifecycle.cancel(confirmed)
+    assert not lifecycle.cancel(ClassifierRequest.objects.get())
+    drain("collect")
+    assert Job.objects.get().state == JobState.CANCELLED
+    assert OutgoingMail.objects.count() == 0
+
+
+def test_a_cancelled_request_can_be_taken_up_again(collected):
+    assert lifecycle.cancel(collected)
+    assert lifecycle.retry(collected)
+    assert collected.status == Status.QUEUED
+    assert Job.objects.filter(state=JobState.QUEUED).get().stage == "train"
+
+
+def test_a_request_cancelled_before_its_address_was_confirmed_cannot_be_taken_up(submitted):
+    assert lifecycle.cancel(submitted)
+    assert not lifecycle.retry(submitted)
+    assert not Job.objects.exists()
+
+
+def test_a_person_may_change_the_licence_when_too_few_pictures_were_found(confirmed):
+    ClassifierRequest.objects.update(license="open")
+    write_collection(confirmed, 7)
+    drain("collect")
+    confirmed.refresh_from_db()
+    assert lifecycle.retry(confirmed, license="any")
+    assert Job.objects.latest("pk").stage == "collect"
+    assert (confirmed.folder / "collect" / pipeline.SEARCH_AGAIN).exists()
+    confirmed.refresh_from_db()
+    assert confirmed.license == "any"
+
+
+def test_a_request_in_work_cannot_be_retried(collected):
+    assert not lifecycle.retry(collected)
+
+
+def test_deleting_removes_pictures_files_and_the_address(delivered):
+    lifecycle.delete(delivered)
+    delivered.refresh_from_db()
+    assert (delivered.status, delivered.email) == (Status.EXPIRED, "")
+    assert not delivered.folder.exists()
+    assert not ImageUrl.objects.exists() and not Artifact.objects.exists()
+    assert not OutgoingMail.objects.exclude(to="").exists()
+
+
+def test_a_deletion_wins_against_a_worker_that_moves_the_request_meanwhile(confirmed):
+    stale = ClassifierRequest.objects.get()
+    assert ClassifierRequest.objects.get().move(Status.RUNNING)
+    assert lifecycle.delete(stale)
+    assert ClassifierRequest.objects.get().status == Status.EXPIRED
+    assert not lifecycle.delete(stale)
+
+
+def test_rows_that_a_worker_still_stored_after_a_deletion_go_with_the_next_round(collected):
+    folder = collected.folder / "collect"
+    sync = collection_sync.CollectionSync(collected, folder)
+    jobs.claim("train")
+    lifecycle.delete(collected)
+    assert folder.exists(), "its child may still be writing"
+    sync.poll()
+    assert ImageUrl.objects.exists()
+    Job.objects.update(state=JobState.CANCELLED)
+    lifecycle.expire()
+    assert not ImageUrl.objects.exists() and not folder.exists()
+
+
+def test_a_retry_that_waited_for_a_stopping_job_is_notified_of_when_that_ends(collected):
+    lease = jobs.claim("train")
+    lifecycle.cancel(collected)
+    ClassifierRequest.objects.update(status=Status.CANCELLED)
+    assert lifecycle.retry(collected, images_per_class=200)
+    OrmQ.objects.all().delete()
+    assert jobs.claim("collect") is None
+    with pytest.raises(jobs.CancelRequested):
+        lease.beat()
+    with lease.finishing(JobState.CANCELLED):
+        pass
+    jobs.notify_after(lease.job)
+    assert OrmQ.objects.get().key == "collect"
+
+
+def test_what_is_past_its_time_is_deleted_and_the_rest_stays(delivered, settings):
+    young = pipeline.submit(
+        pipeline.Submission(classes=(("a", ""), ("b", "")), email="b@example.org")
+    )
+    lifecycle.expire()
+    assert delivered.folder.exists()
+    old = timezone.now() - timedelta(days=settings.RETENTION_DAYS, seconds=1)
+    ClassifierRequest.objects.filter(pk=delivered.pk).update(moved=old)
+    lifecycle.expire()
+    delivered.refresh_from_db()
+    young.refresh_from_db()
+    assert (delivered.status, young.status) == (Status.EXPIRED, Status.QUEUED)
+    assert not delivered.folder.exists()
+
+
+def test_an_address_never_confirmed_is_forgotten_after_two_days(submitted):
+    lifecycle.expire()
+    assert ClassifierRequest.objects.exists()
+    ClassifierRequest.objects.update(created=timezone.now() - timedelta(days=2, seconds=1))
+    lifecycle.expire()
+    assert not ClassifierRequest.objects.exists()
+
+
+def test_a_retry_may_ask_other_sources(confirmed):
+    write_collection(confirmed, 7)
+    jobs.drain("collect", pipeline.HANDLERS)
+    confirmed.refresh_from_db()
+    assert lifecycle.retry(confirmed, sources=["wikimedia", "bing"])
+    confirmed.refresh_from_db()
+    assert confirmed.sources == ["wikimedia", "bing"]
+    assert (
+        Job.objects.latest("pk").stage == "collect"
+        and Job.objects.latest("pk").state == JobState.QUEUED
+    )

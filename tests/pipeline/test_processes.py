@@ -1,0 +1,57 @@
+"""Children of jobs: what they know, and that none outlives its job."""
+
+import subprocess
+import sys
+
+import pytest
+
+from requests_app.workers import jobs, processes
+from tests.pipeline.stages import (
+    handlers,
+    let_the_lease_run_out,
+)
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+def test_a_child_that_outlived_its_holder_is_killed_by_the_next_claim(confirmed, data_dir):
+    lost = jobs.claim("collect")
+    log = data_dir / "log.txt"
+    supervisor = processes.start_supervised(
+        ["sleep", "60"], lost.marker, {"PATH": "/usr/bin:/bin"}, log
+    )
+    stranger = processes.Marker("/elsewhere", lost.job.pk, lost.job.fence)
+    other = processes.start_supervised(["sleep", "60"], stranger, {"PATH": "/usr/bin:/bin"}, log)
+    try:
+        let_the_lease_run_out(lost.job)
+        jobs.reap(handlers(lambda lease: None))
+        assert supervisor.wait(10) != 0
+        assert processes.marked_processes(str(data_dir)) == {}
+        assert other.poll() is None, "another installation's child must be left alone"
+    finally:
+        processes.stop_supervised(other, stranger)
+
+
+def test_a_child_does_not_get_the_sites_secrets(monkeypatch):
+    secrets = (
+        "PICAISSO_SECRET_KEY",
+        "PICAISSO_SECRET_KEY_FILE",
+        "DATABASE_URL",
+        "EMAIL_URL",
+        "PICAISSO_CLUSTER",
+    )
+    for name in secrets:
+        monkeypatch.setenv(name, "x")
+    monkeypatch.setenv("PICAISSO_DEVICE", "cpu")
+    environment = jobs.child_environment()
+    assert environment["PICAISSO_DEVICE"] == "cpu"
+    assert not set(secrets) & set(environment)
+
+
+def test_an_unknown_mode_is_refused_with_the_usage():
+    command = [sys.executable, "-m", "requests_app.workers.processes", "hold", "sleep", "1"]
+    answer = subprocess.run(
+        command, cwd=processes.PROJECT, capture_output=True, text=True, check=False
+    )
+    assert answer.returncode == 2
+    assert answer.stderr.startswith("usage:")

@@ -1,0 +1,72 @@
+"""What several processes of one site share: the database and the secret key."""
+
+import os
+import sqlite3
+import subprocess
+import sys
+
+import pytest
+from django.db import connection
+
+from requests_app.workers import processes
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+WRITER = """
+import django; django.setup()
+from django.db import transaction
+from requests_app.models import Job
+for _ in range(100):
+    with transaction.atomic():
+        job = Job.objects.get()
+        job.fence += 1
+        job.save(update_fields=["fence"])
+"""
+
+
+def test_writers_of_several_processes_neither_lock_each_other_out_nor_lose_updates(
+    confirmed, tmp_path
+):
+    path = tmp_path / "copy.sqlite3"
+    with connection.cursor() as cursor:
+        cursor.execute("VACUUM INTO %s", [str(path)])
+    sqlite3.connect(path).execute(
+        "PRAGMA journal_mode=WAL"
+    )  # as the first connection of `up` leaves it
+    environment = {
+        **os.environ,
+        "DJANGO_SETTINGS_MODULE": "picaisso_site.settings",
+        "DATABASE_URL": f"sqlite:///{path}",
+        "PICAISSO_DATA_DIR": str(tmp_path),
+    }
+    writers = [
+        subprocess.Popen([sys.executable, "-c", WRITER], cwd=processes.PROJECT, env=environment)
+        for _ in range(4)
+    ]
+    assert [writer.wait(60) for writer in writers] == [0, 0, 0, 0]
+    assert sqlite3.connect(path).execute("SELECT fence FROM requests_app_job").fetchone() == (400,)
+
+
+def test_an_empty_key_file_is_replaced_and_processes_that_start_together_share_one_key(tmp_path):
+    environment = {
+        **os.environ,
+        "PICAISSO_DATA_DIR": str(tmp_path),
+        "PICAISSO_ENV_FILE": os.devnull,
+    }
+    code = "from picaisso_site import settings; print(settings.SECRET_KEY)"
+    command = [sys.executable, "-c", code]
+    started = [
+        subprocess.Popen(
+            command, cwd=processes.PROJECT, env=environment, stdout=subprocess.PIPE, text=True
+        )
+        for _ in range(4)
+    ]
+    keys = {process.communicate(timeout=60)[0].strip() for process in started}
+    assert len(keys) == 1 and len(keys.pop()) > 60
+    assert (tmp_path / "secret_key").stat().st_mode & 0o777 == 0o600
+    (tmp_path / "secret_key").write_text("")
+    again = subprocess.run(
+        command, cwd=processes.PROJECT, env=environment, capture_output=True, text=True, check=True
+    )
+    assert len(again.stdout.strip()) > 60

@@ -1,0 +1,56 @@
+"""Images that are taken down are gone everywhere and stay out."""
+
+import hashlib
+import zipfile
+
+import pytest
+from django.core.management import CommandError, call_command
+
+from requests_app import takedowns
+from requests_app.models import (
+    Artifact,
+    ImageUrl,
+    TakenDown,
+)
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+@pytest.mark.parametrize("by", ["url", "sha256"])
+def test_a_picture_taken_down_is_gone_everywhere_and_stays_out(packaged, by):
+    image = ImageUrl.objects.filter(state="kept").first()
+    places = list(packaged.folder.rglob(image.file.split("/")[1]))
+    assert len(places) == 2, "the collection and the run"
+    spelt = (
+        image.image_url.replace("http://pictures.example", "HTTP://Pictures.Example:80") + "#top"
+    )
+    call_command(
+        "takedown", spelt if by == "url" else image.sha256.upper(), reason="its author asked"
+    )
+    assert list(packaged.folder.rglob(image.file.split("/")[1])) == []
+    image.refresh_from_db()
+    assert (image.state, image.reason) == ("rejected", "taken_down")
+    assert (image.image_class.kept, image.image_class.rejected) == (
+        32,
+        {"too_small": 1, "taken_down": 1},
+    )
+    artifact = Artifact.objects.get(kind="dataset")
+    assert artifact.sha256 == hashlib.sha256(artifact.file.read_bytes()).hexdigest()
+    with zipfile.ZipFile(artifact.file) as archive:
+        assert image.sha256 not in archive.read("images.csv").decode()
+        assert not any(image.sha256[:16] in name for name in archive.namelist())
+        assert "taken_down" in archive.read("rejected.csv").decode()
+        assert len([name for name in archive.namelist() if name.endswith(".jpg")]) == 65
+    assert image.sha256 in takedowns.taken_down_digests()["hashes"]
+    assert bool(takedowns.taken_down_digests()["urls"]) == (by == "url")
+
+
+def test_taking_down_what_nobody_has_still_keeps_it_out():
+    call_command("takedown", "https://pictures.example/never-seen.jpg")
+    assert TakenDown.objects.get().what == "url"
+
+
+def test_taking_down_needs_an_address_or_a_digest():
+    with pytest.raises(CommandError, match="http"):
+        call_command("takedown", "cat.jpg")
+    assert not TakenDown.objects.exists()

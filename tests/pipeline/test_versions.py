@@ -1,0 +1,62 @@
+"""Dataset versions: the split that a training made is frozen and counted."""
+
+import csv
+import dataclasses
+import hashlib
+import io
+from collections import Counter
+
+import pytest
+
+from requests_app.models import (
+    ImageUrl,
+    Job,
+    TrainingRun,
+)
+from tests.pipeline.folders import METRICS, write_run
+from tests.pipeline.stages import (
+    dataset_of,
+    drain,
+    rows_of,
+)
+from training import run_folder
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+def test_a_training_freezes_the_split_and_is_recorded(trained):
+    version = trained.versions.get()
+    manifest_file = version.folder / "manifest.jsonl"
+    assert version.manifest_sha256 == hashlib.sha256(manifest_file.read_bytes()).hexdigest()
+    run = TrainingRun.objects.get()
+    assert (run.metrics, run.backbone, run.notices) == (
+        METRICS,
+        "efficientnet_lite0",
+        ["A notice."],
+    )
+    assert {i.split for i in ImageUrl.objects.filter(state="kept")} == {"train", "val", "test"}
+    assert Job.objects.get(stage="package").queue == "train"
+
+
+def test_a_picture_that_the_split_left_out_is_listed_with_its_reason(collected):
+    rows = rows_of(collected)
+    folder = write_run(collected.versions.get(), rows)
+    frozen = run_folder.read_manifest(folder)
+    frozen[0] = dataclasses.replace(frozen[0], split=None)
+    frozen[1] = dataclasses.replace(frozen[1], split=None, group=None)
+    run_folder.write_manifest(folder, frozen)
+    drain("train")
+    drain("train")
+    with dataset_of(collected) as archive:
+        rejected = list(csv.DictReader(io.StringIO(archive.read("rejected.csv").decode())))
+        assert Counter(row["reason"] for row in rejected) == {
+            "too_small": 2,
+            "near_duplicate": 1,
+            "not_a_picture": 1,
+        }
+        assert len([name for name in archive.namelist() if name.endswith(".jpg")]) == 64
+    cat = collected.classes.first()
+    assert (cat.kept, cat.rejected) == (
+        31,
+        {"too_small": 1, "near_duplicate": 1, "not_a_picture": 1},
+    )
