@@ -41,7 +41,7 @@ def test_the_dataset_zip_is_complete_and_its_checksums_hold(packaged):
             assert name == row["sha256"][:16] + ".jpg"
             assert hashlib.sha256(archive.read(row["file_name"])).hexdigest() == row["sha256"]
             assert (row["license"], row["license_basis"], row["creator"]) == (
-                "by-sa",
+                "cc-by-sa",
                 "per-item",
                 "Ada",
             )

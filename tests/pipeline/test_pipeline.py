@@ -67,7 +67,7 @@ def test_a_collection_becomes_rows_counts_and_a_version(collected):
             "name": "bing",
             "outcome": "partial",
             "found": 34,
-            "kept": None,
+            "kept": 33,
             "message": "Bing had only 34.",
         }
     ]
