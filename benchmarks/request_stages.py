@@ -1,9 +1,9 @@
-"""N6: a whole request from the form to the delivery, beside the sum of its parts run alone.
+"""N6: a whole request from the form to the delivery, beside the sum of its stages run alone.
 
-The whole is ``manage.py demo`` with two classes of 60 pictures. The parts are the same work by the
-libraries' own commands, on what that request found: ``python -m scraping collect``, ``python -m
+The whole is ``manage.py demo`` with two classes of 60 images. The stages alone are the same work by
+the libraries' own commands, on what that request found: ``python -m scraping collect``, ``python -m
 training fit``, and the packing of both zips. What the whole takes beyond their sum is the price of
-queueing, polling and handing over. Rounds alternate between whole and parts; the table shows
+queueing, polling and handing over. Rounds alternate between whole and stages; the table shows
 medians.
 """
 
@@ -28,16 +28,13 @@ from rich.table import Table
 ROOT = Path(__file__).resolve().parent.parent
 PHOTOGRAPHS = "/usr/share/tuxpaint/stamps"
 CLASSES = ("mammal", "symbol")  # the folders there with at least 60 different photographs each
-PARTS = ("collect", "train", "package")
 WANTED_RATIO = 1.15
 
 Seconds = dict[str, float]
 
 
 def run(*arguments: str, environment: Mapping[str, str] | None = None) -> str:
-    """Run ``python ARGUMENTS`` to its end; returns its standard output, and shows its errors only
-    when it fails.
-    """
+    """Run ``python ARGUMENTS`` to its end and return its output; show its errors if it fails."""
     done = subprocess.run(
         [sys.executable, *arguments],
         cwd=ROOT,
@@ -50,15 +47,9 @@ def run(*arguments: str, environment: Mapping[str, str] | None = None) -> str:
     return done.stdout
 
 
-def whole_request(folder: Path, images: int) -> dict[str, Any]:
-    """One request through the whole site; returns the demo's outcome."""
-    options = ["--json", "--folder", str(folder), "--images", str(images), "--classes", *CLASSES]
-    return dict(json.loads(run("manage.py", "demo", *options)))
-
-
 @contextmanager
 def gallery() -> Iterator[str]:
-    """The gallery site over the demo's photographs; yields its URL."""
+    """Serve the demo's photographs as a gallery site; yield its URL."""
     command = [sys.executable, "-m", "scraping", "gallery", PHOTOGRAPHS, "--port", "0"]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
@@ -69,56 +60,62 @@ def gallery() -> Iterator[str]:
 
 
 def timed(*arguments: str) -> float:
+    """Run ``python ARGUMENTS`` to its end and return the seconds it took."""
     started = time.monotonic()
     run(*arguments)
     return time.monotonic() - started
 
 
 def collect_alone(outcome: Mapping[str, Any], scratch: Path) -> float:
-    """Seconds of the same collection by the command line."""
-    config = json.loads(Path(outcome["request_folder"], "collect", "config.json").read_text())
+    """Return the seconds of the same collection by the command line."""
+    original = Path(outcome["request_folder"], "collect", "config.json")
+    config = json.loads(original.read_text())
+    folder = scratch / "collect"
+    folder.mkdir()
     with gallery() as url:
-        config |= {
-            "source_urls": {"bing": url},
-            "allowed_private_hosts": [url.removeprefix("http://")],
-        }
-        folder = scratch / "collect"
-        folder.mkdir()
+        config["source_urls"] = {"bing": url}
+        config["allowed_private_hosts"] = [url.removeprefix("http://")]
         (folder / "config.json").write_text(json.dumps(config))
         return timed("-m", "scraping", "collect", str(folder), "--json")
 
 
 def train_alone(outcome: Mapping[str, Any], scratch: Path) -> float:
-    """Seconds of the same training by the command line, from the same pictures without their
-    split.
+    """Return the seconds of the same training by the command line.
+
+    It gets the same images without their split.
     """
-    source, target = Path(outcome["request_folder"], "runs", "1"), scratch / "run"
+    source = Path(outcome["request_folder"], "runs", "1")
+    target = scratch / "run"
     target.mkdir()
     shutil.copytree(source / "images", target / "images")
     shutil.copy(source / "config.json", target / "config.json")
-    rows = [json.loads(line) for line in (source / "manifest.jsonl").read_text().splitlines()]
-    unsplit = (json.dumps(row | {"split": None, "group": None}) + "\n" for row in rows)
-    (target / "manifest.jsonl").write_text("".join(unsplit))
+    manifest = (source / "manifest.jsonl").read_text()
+    unsplit = ""
+    for line in manifest.splitlines():
+        row = json.loads(line)
+        row["split"] = None
+        row["group"] = None
+        unsplit += json.dumps(row) + "\n"
+    (target / "manifest.jsonl").write_text(unsplit)
     return timed("-m", "training", "fit", str(target), "--json")
 
 
 def package_alone(outcome: Mapping[str, Any], scratch: Path) -> float:
-    """Seconds of packing both zips again, measured inside a process that has already loaded
-    everything.
+    """Return the seconds of packing both zips again.
+
+    They are measured inside a process that has already loaded everything.
     """
-    database = {
+    database = Path(outcome["folder"], "db.sqlite3")
+    environment = {
         "PICAISSO_DATA_DIR": outcome["folder"],
-        "DATABASE_URL": "sqlite:///" + quote(str(Path(outcome["folder"], "db.sqlite3"))),
+        "DATABASE_URL": "sqlite:///" + quote(str(database)),
     }
-    return float(
-        run("-m", "benchmarks.request_stages", "--package-into", str(scratch), environment=database)
-    )
+    arguments = ("-m", "benchmarks.request_stages", "--package-into", str(scratch))
+    return float(run(*arguments, environment=environment))
 
 
 def package_into(scratch: Path) -> float:
-    """Pack the only request of the configured database into ``scratch``; returns the seconds it
-    took.
-    """
+    """Pack the only request of the configured database; return the seconds it took."""
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "picaisso_site.settings")
     import django
 
@@ -137,10 +134,15 @@ def package_into(scratch: Path) -> float:
 
 
 def one_round(images: int) -> tuple[Seconds, Seconds, dict[str, int]]:
-    """(seconds within the request, seconds of the parts alone, pictures kept per class)."""
+    """Measure a request and its stages once.
+
+    :returns: seconds within the request, seconds of the stages alone, images kept per class
+    """
     with tempfile.TemporaryDirectory() as name:
         scratch = Path(name)
-        outcome = whole_request(scratch / "site", images)
+        options = ["--folder", str(scratch / "site"), "--images", str(images)]
+        answer = run("manage.py", "demo", "--json", *options, "--classes", *CLASSES)
+        outcome = json.loads(answer)
         alone = {
             "collect": collect_alone(outcome, scratch),
             "train": train_alone(outcome, scratch),
@@ -150,29 +152,34 @@ def one_round(images: int) -> tuple[Seconds, Seconds, dict[str, int]]:
 
 
 def table(whole: Seconds, alone: Seconds) -> Table:
-    """The one table: a row for each stage, then total, sum and ratio."""
-    result = Table()
-    for heading in ("stage", "in the request", "alone", "ratio"):
-        result.add_column(heading, justify="left" if heading == "stage" else "right")
+    """Return the one table: a row for each stage, then total, sum and ratio."""
+    result = Table("stage")
+    for heading in ("in the request", "alone", "ratio"):
+        result.add_column(heading, justify="right")
     for stage, seconds in whole.items():
-        beside = (
-            (f"{alone[stage]:.1f} s", f"{seconds / alone[stage]:.2f}")
-            if stage in alone
-            else ("", "")
-        )
-        if stage != "total":
-            result.add_row(stage, f"{seconds:.1f} s", *beside)
-    total, parts = whole["total"], sum(alone.values())
+        if stage == "total":
+            continue
+        cells = [stage, f"{seconds:.1f} s"]
+        if stage in alone:
+            ratio = seconds / alone[stage]
+            cells += [f"{alone[stage]:.1f} s", f"{ratio:.2f}"]
+        result.add_row(*cells)
+    total = whole["total"]
+    sum_alone = sum(alone.values())
+    ratio = total / sum_alone
     result.add_section()
-    result.add_row(
-        "whole / sum of parts", f"{total:.1f} s", f"{parts:.1f} s", f"{total / parts:.2f}"
-    )
+    label = "whole / sum of parts"
+    result.add_row(label, f"{total:.1f} s", f"{sum_alone:.1f} s", f"{ratio:.2f}")
     result.add_row("wanted at most", "", "", f"{WANTED_RATIO:.2f}")
     return result
 
 
 def medians(rounds: list[Seconds]) -> Seconds:
-    return {stage: statistics.median(seconds[stage] for seconds in rounds) for stage in rounds[0]}
+    """Return the median seconds of each stage."""
+    result = {}
+    for stage in rounds[0]:
+        result[stage] = statistics.median(seconds[stage] for seconds in rounds)
+    return result
 
 
 def main() -> None:
@@ -186,12 +193,17 @@ def main() -> None:
     if options.package_into:
         print(package_into(options.package_into))
         return
-    rounds = [one_round(options.images) for _ in range(options.rounds)]
-    kept = ", ".join(f"{name} {count}" for name, count in rounds[0][2].items())
-    title = f"a request of {kept} pictures, medians of {options.rounds}, {os.cpu_count()} cores"
+    whole = []
+    alone = []
+    for _ in range(options.rounds):
+        whole_seconds, alone_seconds, kept = one_round(options.images)
+        whole.append(whole_seconds)
+        alone.append(alone_seconds)
+    sizes = ", ".join(f"{name} {count}" for name, count in kept.items())
+    title = f"a request of {sizes} pictures, medians of {options.rounds}, {os.cpu_count()} cores"
     console = Console(width=100)
     console.print(title, highlight=False)
-    console.print(table(medians([r[0] for r in rounds]), medians([r[1] for r in rounds])))
+    console.print(table(medians(whole), medians(alone)))
 
 
 if __name__ == "__main__":
