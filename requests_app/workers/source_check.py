@@ -28,14 +28,17 @@ class CheckFailed(Exception):
 
 
 def check_sources(names: Sequence[str]) -> list[dict[str, Any]]:
-    """Ask each source one small real question and return its answer, in the order of ``names``.
+    """Ask each source one small real question; store and return the answers.
 
     The child gets what a collection's child gets: the credentials but none of the site's secrets,
     a supervisor that ends it with its parent, and the browser only under the installation's lock.
 
     :returns: rows with name, outcome, found, message, seconds and cool_down_seconds
-    :raises CheckFailed: no source could be asked
+    :raises CheckFailed: a name is unknown, or no source could be asked
     """
+    unknown = ", ".join(name for name in names if name not in CATALOGUE)
+    if unknown:
+        raise CheckFailed(f"No such source: {unknown}. Known: {', '.join(CATALOGUE)}.")
     deadline = time.monotonic() + LIMIT_SECONDS
     holder = (jobs.CHECK_JOB, os.getpid())
     needs_browser = any(CATALOGUE[name].uses_browser for name in names)
@@ -64,6 +67,7 @@ def check_sources(names: Sequence[str]) -> list[dict[str, Any]]:
     rows = [json.loads(line) for line in lines if line.startswith("{")]
     if not rows:
         raise CheckFailed(lines[-1] if lines else "No answer.")
+    collection_sync.record_health(rows)
     return rows
 
 
