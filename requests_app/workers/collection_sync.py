@@ -40,8 +40,8 @@ def credentials() -> dict[str, str]:
     file named by a ``_FILE`` variable. They never go into a ``config.json`` or a command line.
     """
     found = {}
-    for variable in credential_settings().values():
-        value = getattr(settings, variable.removeprefix("PICAISSO_"))
+    for credential, variable in credential_settings().items():
+        value = settings.SOURCE_CREDENTIALS[credential]
         if value:
             found[variable] = value
     return found

@@ -6,11 +6,10 @@ from datetime import timedelta
 from django.conf import settings
 from django.utils import timezone
 
-from requests_app import pipeline
+from requests_app import pipeline, versions
 from requests_app.models import (
     Artifact,
     ClassifierRequest,
-    ImageUrl,
     Job,
     SourceHealth,
 )
@@ -19,14 +18,17 @@ from training.run_folder import ImageRow
 
 
 def drain(queue: str) -> None:
+    """Run the oldest job of a queue, as a worker would."""
     jobs.drain(queue, pipeline.HANDLERS)
 
 
-def rows_of(request: ClassifierRequest) -> list[ImageRow]:
-    kept = ImageUrl.objects.filter(image_class__request=request, state="kept").select_related(
-        "image_class"
-    )
-    return [ImageRow(i.file, i.image_class.class_id, i.sha256, i.source, i.license) for i in kept]
+def rows_of(classifier: ClassifierRequest) -> list[ImageRow]:
+    """Return the kept images of a request as rows of a manifest."""
+    rows = []
+    for image in versions.kept_images(classifier):
+        class_id = image.image_class.class_id
+        rows.append(ImageRow(image.file, class_id, image.sha256, image.source, image.license))
+    return rows
 
 
 def ask_nobody() -> None:
@@ -35,14 +37,23 @@ def ask_nobody() -> None:
         SourceHealth.record(name, "blocked", "A human check.", cool_down_seconds=3600)
 
 
-def dataset_of(request: ClassifierRequest) -> zipfile.ZipFile:
-    return zipfile.ZipFile(Artifact.objects.get(kind="dataset").file)
+def open_dataset() -> zipfile.ZipFile:
+    """Open the only dataset.zip."""
+    artifact = Artifact.objects.get(kind="dataset")
+    return zipfile.ZipFile(artifact.file)
 
 
-def handlers(run, failures=None):
-    kept = [] if failures is None else failures
-    return jobs.Handlers(run=run, failed=lambda job, failure: kept.append((job.pk, failure.reason)))
+def handlers(run, failures=None) -> jobs.Handlers:
+    """Return handlers of jobs that run this function and collect failures as (job, reason)."""
+    collected = [] if failures is None else failures
+
+    def failed(job: Job, failure: jobs.StageFailed) -> None:
+        collected.append((job.pk, failure.reason))
+
+    return jobs.Handlers(run=run, failed=failed)
 
 
-def let_the_lease_run_out(job):
-    Job.objects.filter(pk=job.pk).update(lease_until=timezone.now() - timedelta(seconds=1))
+def let_the_lease_run_out(job: Job) -> None:
+    """Make a job look as if its holder had been silent for too long."""
+    past = timezone.now() - timedelta(seconds=1)
+    Job.objects.filter(pk=job.pk).update(lease_until=past)

@@ -1,4 +1,4 @@
-"""From the folder of a growing collection into the database, and the browser lock that it asks for."""
+"""From a growing collection into the database, and the browser lock that it asks for."""
 
 from datetime import timedelta
 

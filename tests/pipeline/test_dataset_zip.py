@@ -14,15 +14,15 @@ from requests_app.models import (
     JobState,
 )
 from tests.pipeline.stages import (
-    dataset_of,
     drain,
+    open_dataset,
 )
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
 
 def test_the_dataset_zip_is_complete_and_its_checksums_hold(packaged):
-    with dataset_of(packaged) as archive:
+    with open_dataset() as archive:
         names = archive.namelist()
         for line in archive.read("SHA256SUMS").decode().splitlines():
             digest, _, name = line.partition("  ")

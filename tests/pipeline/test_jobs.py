@@ -79,7 +79,8 @@ def test_two_jobs_of_one_request_never_run_side_by_side(confirmed):
 
 
 def test_of_many_claimers_one_wins(confirmed):
-    winners, barrier = [], threading.Barrier(6)
+    winners = []
+    barrier = threading.Barrier(6)
 
     def compete():
         try:
@@ -91,8 +92,10 @@ def test_of_many_claimers_one_wins(confirmed):
             connections.close_all()
 
     threads = [threading.Thread(target=compete) for _ in range(6)]
-    [t.start() for t in threads]
-    [t.join() for t in threads]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
     assert winners == [1]
 
 
@@ -152,7 +155,8 @@ def test_a_stage_that_refuses_fails_at_once_and_says_why(confirmed):
 
 
 def test_a_stage_that_may_succeed_next_time_is_tried_three_times(confirmed):
-    attempts, failures = [], []
+    attempts = []
+    failures = []
 
     def run(lease):
         attempts.append(lease.job.attempt)

@@ -1,6 +1,4 @@
-"""The outbox against a real SMTP server: nothing lost, nothing sent twice that the receiver could
-notice.
-"""
+"""The outbox against a real SMTP server: no mail is lost or seen twice by its receiver."""
 
 import re
 from datetime import timedelta
@@ -16,18 +14,21 @@ from requests_app.models import ClassifierRequest, MailState, OutgoingMail, Work
 pytestmark = pytest.mark.django_db(transaction=True)
 
 
-def opens(body: str, request: ClassifierRequest) -> bool:
-    """Whether the first confirmation link of a text opens this request. (A link made now would bear
-    another time.)
+def opens(body: str, classifier: ClassifierRequest) -> bool:
+    """Return whether the first confirmation link of a text opens this request.
+
+    A link made now would bear another time.
     """
-    signed = re.search(r"/confirm/([^/\s\"<]+)/", body)[1]
-    return pipeline.request_of_confirmation(signed) == request
+    found = re.search(r"/confirm/([^/\s\"<]+)/", body)
+    signed = found[1]
+    return pipeline.request_of_confirmation(signed) == classifier
 
 
 @pytest.fixture
 def smtp(smtpd, settings):
     settings.EMAIL_BACKEND = "django.core.mail.backends.smtp.EmailBackend"
-    settings.EMAIL_HOST, settings.EMAIL_PORT = smtpd.hostname, smtpd.port
+    settings.EMAIL_HOST = smtpd.hostname
+    settings.EMAIL_PORT = smtpd.port
     return smtpd
 
 
@@ -48,7 +49,8 @@ def test_a_mail_is_sent_once_with_text_and_html_and_its_body_is_then_emptied(sub
 
 def test_a_server_that_is_down_loses_nothing(submitted, settings):
     settings.EMAIL_BACKEND = "django.core.mail.backends.smtp.EmailBackend"
-    settings.EMAIL_HOST, settings.EMAIL_PORT = "127.0.0.1", 9
+    settings.EMAIL_HOST = "127.0.0.1"
+    settings.EMAIL_PORT = 9  # nobody listens there
     assert mail.send_waiting() == 0
     row = OutgoingMail.objects.get()
     assert (row.state, row.attempts) == (MailState.WAITING, 1)

@@ -36,7 +36,8 @@ def test_after_a_new_secret_key_old_links_end_and_new_ones_work(submitted, setti
 
 
 def test_a_move_is_won_once_and_leaves_a_row(confirmed):
-    first, second = ClassifierRequest.objects.get(), ClassifierRequest.objects.get()
+    first = ClassifierRequest.objects.get()
+    second = ClassifierRequest.objects.get()
     assert first.move(Status.RUNNING, reason="collect", actor="job:1")
     assert not second.move(Status.CANCELLED)
     assert not first.move(Status.EXPIRED), "a running request cannot expire"
@@ -114,6 +115,6 @@ def test_one_job_at_a_time_uses_the_browser():
     assert BrowserTurn.acquire(2, 1, soon)
 
 
-def test_a_turn_whose_holder_is_gone_ends_with_its_lease():
+def test_a_browser_lock_whose_holder_is_gone_ends_with_its_lease():
     assert BrowserTurn.acquire(1, 1, timezone.now() - timedelta(seconds=1))
     assert BrowserTurn.acquire(2, 1, timezone.now() + timedelta(seconds=60))

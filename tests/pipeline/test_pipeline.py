@@ -154,7 +154,8 @@ def test_every_stage_enqueues_the_next_in_its_own_transaction(delivered):
 def test_a_sources_credential_reaches_the_child_but_no_file_and_no_command_line(
     confirmed, settings
 ):
-    settings.PIXABAY_KEY = KEY  # as read from the file that PICAISSO_PIXABAY_KEY_FILE names
+    # As read from the file that PICAISSO_PIXABAY_KEY_FILE names.
+    settings.SOURCE_CREDENTIALS = {**settings.SOURCE_CREDENTIALS, "pixabay_key": KEY}
     ClassifierRequest.objects.update(sources=["pixabay"])
     folder = confirmed.folder / "collect"
     with PixabayReplica() as replica:

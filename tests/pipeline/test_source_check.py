@@ -1,4 +1,4 @@
-"""Asking the sources for the operator: under the same lock and with the same care as a collection."""
+"""Asking the sources for the operator, with the same lock and care as a collection."""
 
 import time
 from datetime import timedelta
@@ -30,7 +30,8 @@ def test_a_check_of_other_sources_needs_no_browser_and_has_the_sites_credentials
     data_dir, settings, monkeypatch
 ):
     BrowserTurn.acquire(7, 1, timezone.now() + timedelta(seconds=600))
-    settings.PIXABAY_KEY = KEY  # as read from the file that PICAISSO_PIXABAY_KEY_FILE names
+    # As read from the file that PICAISSO_PIXABAY_KEY_FILE names.
+    settings.SOURCE_CREDENTIALS = {**settings.SOURCE_CREDENTIALS, "pixabay_key": KEY}
     with PixabayReplica() as replica:
         monkeypatch.setenv("PICAISSO_PIXABAY_URL", replica.url)
         monkeypatch.setenv("PICAISSO_ALLOWED_PRIVATE_HOSTS", urlsplit(replica.url).netloc)

@@ -69,7 +69,8 @@ def test_every_dotted_name_in_the_site_resolves():
 
 def run_next_task(queue: str) -> None:
     """Let django-q2's own worker run what is enqueued for a queue, as its cluster would."""
-    tasks, results = Queue(), Queue()
+    tasks = Queue()
+    results = Queue()
     tasks.put(SignedPackage.loads(OrmQ.objects.get(key=queue).payload))
     tasks.put("STOP")
     worker(tasks, results, Value("f", -1))

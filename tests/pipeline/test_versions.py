@@ -15,8 +15,8 @@ from requests_app.models import (
 )
 from tests.pipeline.folders import METRICS, write_run
 from tests.pipeline.stages import (
-    dataset_of,
     drain,
+    open_dataset,
     rows_of,
 )
 from training import run_folder
@@ -47,7 +47,7 @@ def test_a_picture_that_the_split_left_out_is_listed_with_its_reason(collected):
     run_folder.write_manifest(folder, frozen)
     drain("train")
     drain("train")
-    with dataset_of(collected) as archive:
+    with open_dataset() as archive:
         rejected = list(csv.DictReader(io.StringIO(archive.read("rejected.csv").decode())))
         assert Counter(row["reason"] for row in rejected) == {
             "too_small": 2,

@@ -22,7 +22,9 @@ def free_port() -> int:
 def mariadb(folder: Path) -> Iterator[str]:
     """Run a server with an empty database ``picaisso``; yields its DATABASE_URL."""
     folder.mkdir(parents=True)
-    data, socket_path, port = folder / "data", folder / "s.sock", free_port()
+    data = folder / "data"
+    socket_path = folder / "s.sock"
+    port = free_port()
     subprocess.run(
         [
             INSTALLER,

@@ -99,7 +99,10 @@ def test_the_operator_sees_how_every_source_answers_and_the_site_remembers_it(si
     assert "Wikimedia Commons" in answer.stdout and "not_applicable" in answer.stdout, (
         "it needs a contact, and says so"
     )
-    code = "from requests_app.models import SourceHealth as S; print(list(S.objects.values_list('name', 'outcome')))"
+    code = """
+from requests_app.models import SourceHealth
+print(list(SourceHealth.objects.values_list("name", "outcome")))
+"""
     remembered = site("shell", "-v0", "-c", code).stdout
     assert "('openverse', 'ok')" in remembered and "wikimedia" not in remembered
 
