@@ -74,7 +74,7 @@ def kept_record(found: Candidate, class_id: str, folder: Path, content: bytes) -
 
 
 def write_collection(classifier: ClassifierRequest, kept_per_class: int) -> Path:
-    """Write a finished collection: per class so many kept images and one rejected, of one source."""
+    """Write a finished collection of one source: per class so many kept images, one rejected."""
     folder = classifier.folder / "collect"
     (folder / "images").mkdir(parents=True, exist_ok=True)
     records = []
