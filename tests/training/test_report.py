@@ -4,13 +4,14 @@ import base64
 import dataclasses
 import io
 import json
+import os
 import re
 import shutil
 from collections import Counter
 from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from xml.etree import ElementTree
 
 import numpy as np
@@ -32,8 +33,10 @@ from tests.training.example_results import (
 from training.evaluation.results import Results
 from training.export import plots
 from training.export.report import Origin, write_report
-from training.export.report_images import Album, without_pictures, worst
+from training.export.report_images import InlineImages, worst
+from training.export.report_page import ReportContext, read_context, render_page, without_images
 from training.phrases import counted, duration, interval, listed, percent, shortened, verdict
+from training.progress import no_progress
 from training.run_folder import ImageRow
 
 HOSTILE = ('<img src=x onerror="alert(1)"> & $x^2$', "](javascript:1) '\"> 柴犬 שיבא")
@@ -78,15 +81,13 @@ class Page(HTMLParser):
 
 
 def written(run: Path, folder: Path, results: Results, **changes: Any) -> str:
-    names = tuple(results.metrics["per_class"])
-    arguments = {
-        "run_folder": run,
-        "look": look,
-        "origin": ORIGIN,
-        "report": lambda done, total: None,
-    } | changes
-    write_report(folder / "report.html", results, config_of(run, names), **arguments)
-    return (folder / "report.html").read_text(encoding="utf-8")
+    """Return the report, written into a folder, by a copy of the run folder in `folder / "run"`."""
+    copied = shutil.copytree(run, folder / "run", copy_function=os.link)
+    config = config_of(run, tuple(results.metrics["per_class"]))
+    arguments = {"predict": look, "origin": ORIGIN, "progress": no_progress} | changes
+    path = folder / "report.html"
+    write_report(path, results, config, run_folder=copied, **arguments)
+    return path.read_text(encoding="utf-8")
 
 
 @pytest.fixture(scope="module")
@@ -267,7 +268,7 @@ def test_credits_are_not_offered_where_nothing_is_known(imported_run: Path, tmp_
 
 
 def test_suspects_stand_with_score_reason_and_suggestion(plain: str, imported_run: Path) -> None:
-    section = Page(plain.split('id="doubts"')[1].split("</section>")[0]).text
+    section = Page(plain.split('id="label-issues"')[1].split("</section>")[0]).text
     results = results_of(imported_run)
     for suspect in results.suspects:
         assert f"score {suspect.score:.2f}" in section and suspect.reason in section
@@ -308,8 +309,8 @@ def test_the_model_is_asked_for_mistakes_and_a_few_of_each_class_alone(
     asked: list[Any] = []
     written(
         imported_run, tmp_path, results_of(imported_run),
-        look=lambda image: asked.append(image.shape) or look(image),
-        report=lambda *at: reports.append(at),
+        predict=lambda image: asked.append(image.shape) or look(image),
+        progress=lambda *at: reports.append(at),
     )  # fmt: skip
     assert len(asked) == 2 + 2 * 3
     assert reports == [(done, 8) for done in range(1, 9)]
@@ -317,7 +318,7 @@ def test_the_model_is_asked_for_mistakes_and_a_few_of_each_class_alone(
 
 def test_a_picture_that_has_gone_is_left_out(imported_run: Path, tmp_path: Path) -> None:
     results = results_of(imported_run)
-    run = tmp_path / "run"
+    run = tmp_path / "before"
     shutil.copytree(imported_run, run)
     gone = worst(results)[0]
     (run / results.rows[gone].file).unlink()
@@ -334,7 +335,7 @@ def test_a_thousand_pictures_stay_under_six_megabytes(tmp_path: Path) -> None:
         tmp_path,
         look,
         ORIGIN,
-        lambda *at: None,
+        no_progress,
     )
     assert 1e6 < (tmp_path / "report.html").stat().st_size < 6e6
     assert "more." in (tmp_path / "report.html").read_text()
@@ -365,41 +366,61 @@ def noisy_findings(run: Path, count: int) -> Results:
     return results_of(run)
 
 
-def test_an_album_refuses_what_is_beyond_its_limit(imported_run: Path) -> None:
+def test_inline_images_beyond_the_limit_are_refused(imported_run: Path) -> None:
     files = sorted(f"images/{path.name}" for path in (imported_run / "images").iterdir())
-    album = Album(imported_run, 20_000)
-    given = [album.thumbnail(file) for file in files]
-    assert 2 < sum(name is not None for name in given) < 20 and len(album.rules()) <= 20_000
-    assert album.thumbnail(files[0]) == given[0] and given[0] is not None
-    assert Album(imported_run, 20_000).thumbnail("images/none.jpg") is None
+    images = InlineImages(imported_run, 20_000)
+    names = [images.thumbnail(file) for file in files]
+    assert 2 < sum(name is not None for name in names) < 20
+    assert sum(len(image["jpeg"]) for image in images.added) <= 20_000
+    assert [image["name"] for image in images.added] == [name for name in names if name]
+    assert images.thumbnail(files[0]) == names[0] and names[0] is not None
+    assert InlineImages(imported_run, 20_000).thumbnail("images/none.jpg") is None
 
 
-def test_a_picture_can_be_taken_out_of_a_finished_page(imported_run: Path) -> None:
-    first, second = sorted(f"images/{path.name}" for path in (imported_run / "images").iterdir())[
-        :2
-    ]
-    album = Album(imported_run, 1_000_000)
-    names = {file: album.thumbnail(file) for file in (first, second)}
-    laid = album.map_of(first, 1, Image.new("RGB", (8, 8)))
-    page = f"<style>\nbody{{margin:0}}\n{album.rules()}</style>"
-    left = without_pictures(page, [first])
-    assert f".{names[first]}{{" in page and f".{laid}{{" in page
-    assert f".{names[first]}{{" not in left and f".{laid}{{" not in left
-    assert f".{names[second]}{{" in left and "body{margin:0}" in left
+def test_an_image_can_be_taken_out_of_the_inline_images(imported_run: Path) -> None:
+    paths = sorted((imported_run / "images").iterdir())
+    first, second = (f"images/{path.name}" for path in paths[:2])
+    images = InlineImages(imported_run, 1_000_000)
+    names = {file: images.thumbnail(file) for file in (first, second)}
+    drawn = images.class_map(first, 1, Image.new("RGB", (8, 8)))
+    assert [image["name"] for image in images.added] == [names[first], names[second], drawn]
+    left = without_images(cast(ReportContext, {"images": images.added}), [first])
+    assert [image["name"] for image in left["images"]] == [names[second]]
 
 
-def test_a_picture_taken_out_of_a_report_leaves_neither_author_nor_place(
-    plain: str, imported_run: Path
+def test_the_kept_context_renders_the_same_page(imported_run: Path, tmp_path: Path) -> None:
+    page = written(imported_run, tmp_path, tuned(results_of(imported_run, HOSTILE)))
+    context = read_context(tmp_path / "run")
+    assert context is not None and render_page(context) == page
+
+
+def test_an_image_taken_out_of_a_report_leaves_neither_author_nor_page(
+    plain: str, imported_run: Path, tmp_path: Path
 ) -> None:
-    shown = next(
-        row for row in results_of(imported_run).rows if row.split == "test" and row.page_url
-    )
+    results = results_of(imported_run, better_than_chance=True)
+    assert written(imported_run, tmp_path, results) == plain
+    context = read_context(tmp_path / "run")
+    assert context is not None
+    shown = next(row for row in results.rows if row.split == "test" and row.page_url)
     link = f'"{shown.page_url}"'
     assert plain.count(link) > 1
-    left = without_pictures(plain, [shown.file])
+    left = render_page(without_images(context, [shown.file]))
     assert link not in left and Path(shown.file).stem not in left
-    assert left.count("Taken down") == plain.count(link) - 1
     assert left.count("Where it was found") > 10
+    assert "1 picture taken down." in left and "taken down" not in plain
+
+
+def test_a_report_without_all_its_mistakes_does_not_claim_that_there_were_none(
+    imported_run: Path, tmp_path: Path
+) -> None:
+    page = written(imported_run, tmp_path, results_of(imported_run))
+    context = read_context(tmp_path / "run")
+    assert context is not None
+    mistakes = [item["tile"]["file"] for item in context["worst"] if not item["tile"]["right"]]
+    left = render_page(without_images(context, mistakes))
+    assert "Its surest mistakes first" in page and "Its surest mistakes first" not in left
+    assert "No mistake on the test pictures" not in left
+    assert "These are the ones it was least sure of." in left
 
 
 def drawn() -> dict[str, str]:

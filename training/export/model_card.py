@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 Metrics = Mapping[str, Any]
 
-TRAITS_IN_WORDS = {
+SHORTCUT_TITLES = {
     "size": "the size of a picture",
     "brightness": "its brightness",
     "sharpness": "its sharpness",
@@ -151,7 +151,7 @@ def _unknown(metrics: Metrics) -> str:
 def _doubts(metrics: Metrics) -> str:
     """Wrong labels, shortcuts, and what more pictures would bring."""
     traits = [
-        f"{TRAITS_IN_WORDS[name]} {percent(share)}" for name, share in metrics["shortcuts"].items()
+        f"{SHORTCUT_TITLES[name]} {percent(share)}" for name, share in metrics["shortcuts"].items()
     ]
     lines = (
         _prose(suspects_in_words(metrics)),

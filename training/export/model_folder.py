@@ -76,7 +76,7 @@ class _Draft:
 
 
 def export_model(
-    trained: TrainedModel, model_dir: Path, pictures: Pictures, report: Progress
+    trained: TrainedModel, model_dir: Path, pictures: Pictures, progress: Progress
 ) -> None:
     """Write the model folder. `pictures` (uint8 [h, w, 3]) are compared besides the synthetic
     ones.
@@ -100,7 +100,7 @@ def export_model(
     )
     for number, step in enumerate(steps, 1):
         step()
-        report(number, len(steps))
+        progress(number, len(steps))
     if model_dir.exists():
         shutil.rmtree(model_dir)
     beside.rename(model_dir)

@@ -4,8 +4,9 @@ was made from.
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from training.evaluation.results import Results
 from training.explanations import evidence, nearest_images, overlay
 from training.export import plots
 from training.export.model_card import (
-    TRAITS_IN_WORDS,
+    SHORTCUT_TITLES,
     calibration_in_words,
     more_in_words,
     suspects_in_words,
@@ -27,29 +28,43 @@ from training.export.model_card import (
 )
 from training.export.report_images import (
     MAP_SIDE,
-    Album,
+    InlineImages,
     best,
     examples_of_each_class,
     worst,
 )
+from training.export.report_page import (
+    Cell,
+    ClassCredits,
+    ClassMap,
+    Credit,
+    ExplainedTile,
+    LabelIssue,
+    Neighbor,
+    ReportContext,
+    ScaleRow,
+    Tile,
+    render_page,
+    write_context,
+)
 from training.images.decode import BrokenImageError, as_array, read_image
 from training.metrics import ECE_MINIMUM, wilson_interval
-from training.phrases import counted, duration, interval, listed, percent, verdict
+from training.phrases import counted, duration, verdict
 from training.predict import Predict
 from training.progress import Progress
 from training.run_folder import ImageRow, RunConfig, write_text
 
-NEAREST = 3  # training pictures shown beside a mistake
+NEAREST = 3  # learned images shown beside a mistake
 EXAMPLES = 3  # of each class, with a map
 
-_TEMPLATES = Path(__file__).with_name("assets") / "report"
-_ALBUM_BYTES = 4_500_000  # of thumbnails; all else takes far less than the remaining megabyte
-_CELL_OF_MISTAKES = 24  # pictures shown behind a cell of the confusion matrix
-_CELL_OF_HITS = 12
-_SUSPECTS = 48
-_PARTS = {"train": "training", "val": "validation", "test": "test", None: "left out"}
+_INLINE_BYTES = 4_500_000  # of all images; the rest of the page takes far less than a megabyte
+_TILES_OF_MISTAKES = 24  # images shown behind a cell of the confusion matrix
+_TILES_OF_HITS = 12
+_LABEL_ISSUES = 48
+_SPLIT_TITLES = {"train": "training", "val": "validation", "test": "test", None: "left out"}
+_CANDIDATE_TITLES = {"head": "Linear head", "network": "Fine-tuned network"}
 _DELIVERED = {"head": "linear head on the backbone's features", "network": "fine-tuned network"}
-_STAGES = {
+_STAGE_TITLES = {
     "features": "looking",
     "split": "splitting",
     "train": "linear head",
@@ -61,96 +76,16 @@ _STAGES = {
 
 @dataclass(frozen=True)
 class Origin:
-    """What the model was made from, as far as neither results nor configuration tell."""
+    """What the model was made from, as far as neither results nor configuration say it."""
 
     backbone: str
     """Its title."""
     licence: str
     """Of the backbone, in sentences."""
     resize_side: int
-    """Pixels of the shorter side before the centre crop."""
+    """Pixels of the shorter side before the center crop."""
     seconds: Mapping[str, float]
     """Stage to the seconds that it has taken up to now."""
-
-
-@dataclass(frozen=True)
-class Tile:
-    """One picture as the page shows it."""
-
-    css: str | None
-    """The class that shows it; None where it is left out."""
-    name: str
-    truth: int
-    """Number of its class."""
-    said: int
-    """Number of the class that a model that never saw it finds likeliest."""
-    sureness: float
-    """That class's probability."""
-    credit: str
-    link: str
-    """Where it was found, an http address or ""."""
-
-    @property
-    def right(self) -> bool:
-        """Whether the answer is its class."""
-        return self.said == self.truth
-
-    @property
-    def credited(self) -> bool:
-        """Whether anything is known of where it comes from."""
-        return bool(self.credit or self.link)
-
-
-@dataclass(frozen=True)
-class SeenMap:
-    """What the network looked at, for one class."""
-
-    css: str | None
-    number: int
-    """Of the class."""
-
-
-@dataclass(frozen=True)
-class Explained:
-    """A picture with its maps and with what it was compared to."""
-
-    tile: Tile
-    maps: list[SeenMap]
-    nearest: list[tuple[Tile, float]]
-    """Training pictures with their cosine."""
-
-    @property
-    def credited(self) -> bool:
-        """Whether anything is known of where one of its pictures comes from."""
-        return any(tile.credited for tile in (self.tile, *(tile for tile, _ in self.nearest)))
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One cell of the confusion matrix."""
-
-    truth: int
-    said: int
-    count: int
-    share: float
-    """Of the pictures of its row."""
-    tiles: list[Tile]
-
-    @property
-    def name(self) -> str:
-        """Its anchor in the page."""
-        return f"cell-{self.truth}-{self.said}"
-
-
-@dataclass(frozen=True)
-class Doubt:
-    """A suspected picture."""
-
-    tile: Tile
-    score: float
-    part: str
-    suggested: int | None
-    reason: str
 
 
 def write_report(
@@ -158,241 +93,306 @@ def write_report(
     results: Results,
     config: RunConfig,
     run_folder: Path,
-    look: Predict,
+    predict: Predict,
     origin: Origin,
-    report: Progress,
+    progress: Progress,
 ) -> None:
-    """Write `report.html`.
+    """Write `report.html`, and into the run folder what it is rendered from.
 
-    `look` is called for the worst mistakes and a few pictures of each class, `report` after each of
-    them; the results' files are relative to `run_folder`.
+    `predict` is called for the worst mistakes and a few images of each class, `progress` after
+    each of them. The files of the results are relative to `run_folder`.
     """
-    pages = _Pages(results, Album(run_folder, _ALBUM_BYTES), run_folder, origin.resize_side)
-    looked = pages.explanations(look, report)
-    doubts = pages.doubts()
-    matrix = pages.matrix()
-    context = {
-        "metrics": results.metrics,
-        "names": pages.names,
-        "verdict": verdict(results.metrics),
-        "scale": _scale(results.metrics),
-        "class_rows": _class_rows(results.metrics),
-        "mistakes": sum(1 for item in looked.worst if not item.tile.right),
-        "worst": looked.worst,
-        "best": looked.best,
-        "examples": looked.examples,
-        "matrix": matrix,
-        "first_cell": _first_cell(matrix),
-        "doubts": doubts,
-        "sources": _sources(results.rows),
-        "credits": _credits(results, pages.names),
-        "facts": _facts(results.metrics, config, origin),
-        "origin": origin,
-        "plots": _plots(results, origin),
-        "words": _words(results.metrics),
-        "sureness_of": _judged_in_words(results),
-        "album": pages.album.rules(),
-        "version": training.__version__,
-    }
-    write_text(path, _render(context))
+    metrics = results.metrics
+    class_rates = _class_rates(metrics)
+    judged = _judged(results)
+
+    # What is added to the inline images first is shown even where they reach their limit.
+    images = InlineImages(run_folder, _INLINE_BYTES)
+    tiles = _Tiles(results, images)
+    explained = _Explained(tiles, run_folder, predict, origin.resize_side)
+    worst_tiles, examples = explained.worst_and_examples(progress)
+    best_tiles = [tiles.tile(index) for index in best(results)]
+    label_issues = tiles.label_issues()
+    matrix = tiles.confusion_matrix()
+
+    context = ReportContext(
+        version=training.__version__,
+        names=list(metrics["per_class"]),
+        verdict=verdict(metrics),
+        metrics=metrics,
+        scale=_scale(metrics),
+        class_rates=[dataclasses.asdict(rates) for rates in class_rates],
+        matrix=matrix,
+        open_cell=_commonest_mistake(matrix)["id"],
+        worst=worst_tiles,
+        best=best_tiles,
+        examples=examples,
+        label_issues=label_issues,
+        label_issues_left_out=metrics["curation"]["suspects"] - len(label_issues),
+        shortcuts=[(SHORTCUT_TITLES[name], share) for name, share in metrics["shortcuts"].items()],
+        phrases={
+            "calibration": calibration_in_words(metrics),
+            "unknown": unknown_in_words(metrics),
+            "more": more_in_words(metrics),
+            "suspects": suspects_in_words(metrics),
+        },
+        reliability_source=_judged_in_words(results, judged),
+        sources=_sources(results.rows),
+        credits=_credits(results),
+        licence=origin.licence,
+        facts=_facts(metrics, config, origin),
+        plots=_draw_plots(results, judged, class_rates, origin.seconds),
+        images=images.added,
+    )
+    write_context(run_folder, context)
+    write_text(path, render_page(context))
 
 
-@dataclass(frozen=True)
-class _Looked:
-    worst: list[Explained]
-    best: list[Tile]
-    examples: list[list[Explained]]
+class _Tiles:
+    """Makes tiles of images, by their index in the results."""
 
+    def __init__(self, results: Results, images: InlineImages) -> None:
+        self.results = results
+        self.images = images
+        self.predicted = results.probabilities.argmax(axis=1)
 
-class _Pages:
-    """Turns indices of the results into pictures that the page can show."""
+    def tile(self, index: int) -> Tile:
+        """Return an image with what the model says of it."""
+        row = self.results.rows[index]
+        label = int(self.results.labels[index])
+        predicted = int(self.predicted[index])
+        return {
+            "file": row.file,
+            "image": self.images.thumbnail(row.file),
+            "label": label,
+            "predicted": predicted,
+            "confidence": float(self.results.probabilities[index, predicted]),
+            "right": predicted == label,
+            "credit": row.credit,
+            "link": _web_address(row.page_url),
+        }
 
-    def __init__(self, results: Results, album: Album, run_folder: Path, resize_side: int) -> None:
-        self.results, self.album = results, album
-        self.names = list(results.metrics["per_class"])
-        self._run_folder, self._resize_side = run_folder, resize_side
-        self._learned = results.learned_indices()
-        self._references = results.embeddings[self._learned]
+    def label_issues(self) -> list[LabelIssue]:
+        """Return the most suspicious images."""
+        issues: list[LabelIssue] = []
+        for suspect in self.results.suspects[:_LABEL_ISSUES]:
+            row = self.results.rows[suspect.index]
+            issue: LabelIssue = {
+                "tile": self.tile(suspect.index),
+                "score": suspect.score,
+                "split": _SPLIT_TITLES[row.split],
+                "suggested": suspect.suggested,
+                "reason": suspect.reason,
+            }
+            issues.append(issue)
+        return issues
 
-    def tile(self, place: int) -> Tile:
-        """A picture of the results."""
-        row, probabilities = self.results.rows[place], self.results.probabilities[place]
-        said = int(probabilities.argmax())
-        return Tile(
-            css=self.album.thumbnail(row.file),
-            name=Path(row.file).stem,
-            truth=int(self.results.labels[place]),
-            said=said,
-            sureness=float(probabilities[said]),
-            credit=row.credit,
-            link=_web_address(row.page_url),
-        )
+    def confusion_matrix(self) -> list[list[Cell]]:
+        """Return the confusion matrix with the images behind each cell.
 
-    def explanations(self, look: Predict, report: Progress) -> _Looked:
-        """The worst, the best and a few of each class; maps for mistakes and for the few."""
-        worst_places, few = worst(self.results), examples_of_each_class(self.results, EXAMPLES)
-        mistakes = [place for place in worst_places if not self._is_right(place)]
-        to_do = len(mistakes) + sum(map(len, few))
-        maps: dict[int, list[SeenMap]] = {}
-        for place in [*mistakes, *(place for places in few for place in places)]:
-            maps[place] = self._maps(place, look)
-            report(len(maps), to_do)
-        return _Looked(
-            worst=[
-                self._explained(place, maps[place] if place in mistakes else [], NEAREST)
-                for place in worst_places
-            ],
-            best=[self.tile(place) for place in best(self.results)],
-            examples=[
-                [self._explained(place, maps[place], 0) for place in places] for places in few
-            ],
-        )
-
-    def doubts(self) -> list[Doubt]:
-        """The most suspicious pictures."""
-        return [
-            Doubt(
-                tile=self.tile(suspect.index),
-                score=suspect.score,
-                part=_PARTS[self.results.rows[suspect.index].split],
-                suggested=suspect.suggested,
-                reason=suspect.reason,
-            )
-            for suspect in self.results.suspects[:_SUSPECTS]
-        ]
-
-    def matrix(self) -> list[list[Cell]]:
-        """The confusion matrix with the pictures behind each cell: mistakes first into the album,
-        should it fill up.
+        Mistakes come first into the inline images, should these reach their limit.
         """
         counts = np.array(self.results.metrics["confusion"]["matrix"])
-        places = sorted(np.ndindex(counts.shape), key=lambda at: at[0] == at[1])
-        cells = {at: self._cell(at[0], at[1], counts) for at in places}
-        return [[cells[row, column] for column in range(len(counts))] for row in range(len(counts))]
+        positions = sorted(np.ndindex(counts.shape), key=lambda at: at[0] == at[1])
+        cells: dict[tuple[int, ...], Cell] = {}
+        for label, predicted in positions:
+            row_total = max(1, counts[label].sum())
+            share = counts[label, predicted] / row_total
+            cells[label, predicted] = self._cell(label, predicted, float(share))
+        classes = range(len(counts))
+        return [[cells[label, predicted] for predicted in classes] for label in classes]
 
-    def _cell(self, truth: int, said: int, counts: NDArray[np.int64]) -> Cell:
-        results = self.results
-        behind = [
-            place
-            for place, row in enumerate(results.rows)
-            if row.split == "test"
-            and results.labels[place] == truth
-            and results.probabilities[place].argmax() == said
-        ]
-        behind.sort(key=lambda place: -results.probabilities[place, said])
-        limit = _CELL_OF_HITS if truth == said else _CELL_OF_MISTAKES
-        share = counts[truth, said] / max(1, counts[truth].sum())
-        return Cell(
-            truth, said, len(behind), float(share), [self.tile(place) for place in behind[:limit]]
-        )
-
-    def _maps(self, place: int, look: Predict) -> list[SeenMap]:
-        """What spoke for the class that was said and, for a mistake, for its own: in one scale, to
-        be compared.
-        """
-        try:
-            picture = read_image(self._run_folder / self.results.rows[place].file)
-        except BrokenImageError:  # it has gone since it was learned from; the report can do without
-            return []
-        cams = np.asarray(look(as_array(picture)).cam, np.float64)
-        numbers = dict.fromkeys(
-            (int(self.results.probabilities[place].argmax()), int(self.results.labels[place]))
-        )
-        height = max(float(evidence(cams, number).max()) for number in numbers)
-        picture.thumbnail((MAP_SIDE, MAP_SIDE), Image.Resampling.BICUBIC)
-        drawn = {
-            number: overlay(picture, evidence(cams, number), self._resize_side, height)
-            for number in numbers
+    def _cell(self, label: int, predicted: int, share: float) -> Cell:
+        confidence = self.results.probabilities[:, predicted]
+        behind = []
+        for index in self.results.indices("test"):
+            if self.results.labels[index] == label and self.predicted[index] == predicted:
+                behind.append(int(index))
+        behind.sort(key=lambda index: -confidence[index])
+        limit = _TILES_OF_HITS if label == predicted else _TILES_OF_MISTAKES
+        tiles = [self.tile(index) for index in behind[:limit]]
+        return {
+            "id": f"cell-{label}-{predicted}",
+            "label": label,
+            "predicted": predicted,
+            "count": len(behind),
+            "share": share,
+            "tiles": tiles,
+            "left_out": len(behind) - len(tiles),
         }
-        file = self.results.rows[place].file
-        return [
-            SeenMap(self.album.map_of(file, number, laid), number) for number, laid in drawn.items()
+
+
+class _Explained:
+    """Adds to tiles what explains the answer: class maps and the nearest learned images."""
+
+    def __init__(self, tiles: _Tiles, run_folder: Path, predict: Predict, resize_side: int) -> None:
+        self._tiles = tiles
+        self._results = tiles.results
+        self._run_folder = run_folder
+        self._predict = predict
+        self._resize_side = resize_side
+        self._learned = tiles.results.learned_indices()
+        self._learned_embeddings = tiles.results.embeddings[self._learned]
+
+    def worst_and_examples(
+        self, progress: Progress
+    ) -> tuple[list[ExplainedTile], list[list[ExplainedTile]]]:
+        """Return the worst images and a few of each class.
+
+        Of the worst, the mistakes have maps; the examples have maps, but no neighbors.
+        """
+        worst_indices = worst(self._results)
+        example_indices = examples_of_each_class(self._results, EXAMPLES)
+        labels = self._results.labels
+        mistakes = [
+            index for index in worst_indices if self._tiles.predicted[index] != labels[index]
         ]
+        to_explain = mistakes.copy()
+        for of_class in example_indices:
+            to_explain.extend(of_class)
+        maps: dict[int, list[ClassMap]] = {}
+        for done, index in enumerate(to_explain, 1):
+            maps[index] = self._class_maps(index)
+            progress(done, len(to_explain))
 
-    def _explained(self, place: int, maps: list[SeenMap], nearest: int) -> Explained:
-        found = nearest_images(self.results.embeddings[place], self._references, nearest)
-        return Explained(
-            self.tile(place),
-            maps,
-            [(self.tile(int(self._learned[number])), cosine) for number, cosine in found],
+        worst_tiles = []
+        for index in worst_indices:
+            maps_of_mistake = maps[index] if index in mistakes else []
+            worst_tiles.append(self._explained(index, maps_of_mistake, NEAREST))
+        examples = []
+        for of_class in example_indices:
+            examples.append([self._explained(index, maps[index], nearest=0) for index in of_class])
+        return worst_tiles, examples
+
+    def _explained(self, index: int, maps: list[ClassMap], nearest: int) -> ExplainedTile:
+        tile = self._tiles.tile(index)
+        embedding = self._results.embeddings[index]
+        neighbors: list[Neighbor] = []
+        for number, cosine in nearest_images(embedding, self._learned_embeddings, nearest):
+            learned = self._tiles.tile(int(self._learned[number]))
+            neighbors.append({"tile": learned, "cosine": cosine})
+        return {"tile": tile, "maps": maps, "nearest": neighbors}
+
+    def _class_maps(self, index: int) -> list[ClassMap]:
+        """Return what spoke for the predicted class and, for a mistake, for the labelled one.
+
+        Both are drawn in one scale, so that they can be compared.
+        """
+        file = self._results.rows[index].file
+        try:
+            image = read_image(self._run_folder / file)
+        except BrokenImageError:  # deleted since it was learned from; the report can do without
+            return []
+        cams = np.asarray(self._predict(as_array(image)).cam, np.float64)
+        classes = dict.fromkeys(
+            (int(self._tiles.predicted[index]), int(self._results.labels[index]))
         )
-
-    def _is_right(self, place: int) -> bool:
-        return bool(self.results.probabilities[place].argmax() == self.results.labels[place])
+        evidence_for = {class_index: evidence(cams, class_index) for class_index in classes}
+        height = max(float(values.max()) for values in evidence_for.values())
+        image.thumbnail((MAP_SIDE, MAP_SIDE), Image.Resampling.BICUBIC)
+        maps: list[ClassMap] = []
+        for class_index, values in evidence_for.items():
+            drawn = overlay(image, values, self._resize_side, height)
+            name = self._tiles.images.class_map(file, class_index, drawn)
+            maps.append({"image": name, "class_index": class_index})
+        return maps
 
 
 def _web_address(text: str) -> str:
-    """Only what leads to the web: any other scheme in a link would run or open something on the
-    reader's machine.
+    """Return the address if it leads to the web, else "".
+
+    A link with any other scheme would run or open something on the reader's machine.
     """
     return text if text.lower().startswith(("http://", "https://")) else ""
 
 
-def _first_cell(matrix: Sequence[Sequence[Cell]]) -> Cell:
-    """The commonest mistake, which is open at first; the first hit where there is no mistake."""
+def _commonest_mistake(matrix: Sequence[Sequence[Cell]]) -> Cell:
+    """Return the cell of the commonest mistake, or of the commonest hit where there is none."""
     cells = [cell for row in matrix for cell in row]
-    return max(cells, key=lambda cell: (cell.count > 0 and cell.truth != cell.said, cell.count))
+    mistakes = [cell for cell in cells if cell["count"] and cell["label"] != cell["predicted"]]
+    return max(mistakes or cells, key=lambda cell: cell["count"])
 
 
-def _scale(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """What is drawn on one scale from 0 to 1: both candidates with their intervals, the baseline
-    without.
-    """
-    titles = {"head": "Linear head", "network": "Fine-tuned network"}
-    rows = [
-        {"title": titles[key], "delivered": metrics["delivered"] == key, **metrics[key]}
-        for key in sorted(titles, key=lambda key: key != metrics["delivered"])
-        if metrics[key]
-    ]
-    guess = {"title": "Always the largest class", "delivered": False, "interval": None}
-    return [*rows, {**guess, "accuracy": metrics["majority_baseline"]}]
+def _scale(metrics: Mapping[str, Any]) -> list[ScaleRow]:
+    """Return both candidates, the delivered one first, and guessing, which has no interval."""
+    delivered = metrics["delivered"]
+    other = "network" if delivered == "head" else "head"
+    rows: list[ScaleRow] = []
+    for name in (delivered, other):
+        figures = metrics[name]
+        if figures:
+            row: ScaleRow = {
+                "title": _CANDIDATE_TITLES[name],
+                "delivered": name == delivered,
+                "accuracy": figures["accuracy"],
+                "interval": figures["interval"],
+            }
+            rows.append(row)
+    guessing: ScaleRow = {
+        "title": "Always the largest class",
+        "delivered": False,
+        "accuracy": metrics["majority_baseline"],
+        "interval": None,
+    }
+    return [*rows, guessing]
 
 
-def _class_rows(metrics: Mapping[str, Any]) -> list[plots.ClassRates]:
-    """Recall and precision with their intervals."""
+def _class_rates(metrics: Mapping[str, Any]) -> list[plots.ClassRates]:
+    """Return recall and precision of each class with their intervals."""
     matrix = np.array(metrics["confusion"]["matrix"])
-    rows = []
-    for number, (name, row) in enumerate(metrics["per_class"].items()):
-        hits = int(matrix[number, number])
-        found, said = int(matrix[number].sum()), int(matrix[:, number].sum())
-        bounds = [
-            wilson_interval(hits, trials) if trials else (0.0, 1.0) for trials in (found, said)
-        ]
-        rows.append(plots.ClassRates(name, row["recall"], bounds[0], row["precision"], bounds[1]))
-    return rows
+    rates = []
+    for class_index, (name, row) in enumerate(metrics["per_class"].items()):
+        hits = int(matrix[class_index, class_index])
+        labelled = int(matrix[class_index].sum())
+        predicted = int(matrix[:, class_index].sum())
+        recall_interval = wilson_interval(hits, labelled) if labelled else (0.0, 1.0)
+        precision_interval = wilson_interval(hits, predicted) if predicted else (0.0, 1.0)
+        rates.append(
+            plots.ClassRates(
+                name, row["recall"], recall_interval, row["precision"], precision_interval
+            )
+        )
+    return rates
 
 
-def _judged(results: Results) -> NDArray[np.bool_]:
-    """The pictures that reliability is drawn from: the test part where it is large enough, else all
-    of the split.
+def _judged(results: Results) -> NDArray[np.int64]:
+    """Return the indices of the images that reliability is drawn from.
+
+    These are the test images where they are enough, else all images of the splits.
     """
-    test = np.array([row.split == "test" for row in results.rows])
+    test = results.indices("test")
+    if len(test) >= ECE_MINIMUM:
+        return test
+    return results.indices("train", "val", "test")
+
+
+def _judged_in_words(results: Results, judged: NDArray[np.int64]) -> str:
+    if all(results.rows[index].split == "test" for index in judged):
+        return f"the {len(judged)} test pictures"
     return (
-        test
-        if test.sum() >= ECE_MINIMUM
-        else np.array([row.split is not None for row in results.rows])
+        f"all {len(judged)} pictures, each judged by a model that had not seen it,"
+        " as too few are for testing alone"
     )
 
 
-def _judged_in_words(results: Results) -> str:
-    judged = _judged(results)
-    if all(results.rows[place].split == "test" for place in np.flatnonzero(judged)):
-        return f"the {judged.sum()} test pictures"
-    return f"all {judged.sum()} pictures, each judged by a model that had not seen it, as too few are for testing alone"
-
-
-def _plots(results: Results, origin: Origin) -> dict[str, str]:
-    """SVG by name; those that there is nothing to draw of are left out."""
-    metrics, judged = results.metrics, _judged(results)
+def _draw_plots(
+    results: Results,
+    judged: NDArray[np.int64],
+    class_rates: Sequence[plots.ClassRates],
+    seconds: Mapping[str, float],
+) -> dict[str, str]:
+    """Return the plots as SVG by name; those that have nothing to show are left out."""
+    metrics = results.metrics
     probabilities = results.probabilities[judged]
+    confidence = probabilities.max(axis=1)
     right = probabilities.argmax(axis=1) == results.labels[judged]
-    stages = {_STAGES.get(stage, stage): seconds for stage, seconds in origin.seconds.items()}
-    in_split = np.array([row.split is not None for row in results.rows])
+    novelty = results.novelty[results.indices("train", "val", "test")]
+    phases = {_STAGE_TITLES.get(stage, stage): taken for stage, taken in seconds.items()}
     drawn = {
-        "reliability": plots.reliability(probabilities.max(axis=1), right),
-        "classes": plots.class_bars(_class_rows(metrics)),
-        "novelty": plots.novelty_histogram(results.novelty[in_split], metrics["reject_threshold"]),
-        "phases": plots.phase_bars(stages),
+        "reliability": plots.reliability(confidence, right),
+        "classes": plots.class_bars(class_rates),
+        "novelty": plots.novelty_histogram(novelty, metrics["reject_threshold"]),
+        "phases": plots.phase_bars(phases),
     }
     if results.epochs:
         drawn["tuning"] = plots.tuning_curves(results.epochs)
@@ -401,91 +401,56 @@ def _plots(results: Results, origin: Origin) -> dict[str, str]:
     return drawn
 
 
-def _words(metrics: Mapping[str, Any]) -> dict[str, str]:
-    """Sentences that the card has too."""
-    return {
-        "calibration": calibration_in_words(metrics),
-        "unknown": unknown_in_words(metrics),
-        "more": more_in_words(metrics),
-        "suspects": suspects_in_words(metrics),
-    }
-
-
 def _sources(rows: Sequence[ImageRow]) -> list[tuple[str, str, int]]:
-    """(source, licence, pictures) of all pictures in the split, the commonest first."""
+    """Return (source, licence, images) of all images in the splits, the commonest first."""
     counts = Counter((row.source, row.license) for row in rows if row.split)
     ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
-    return [
-        (source or "not known", licence or "not known", count)
-        for (source, licence), count in ordered
-    ]
+    sources = []
+    for (source, licence), count in ordered:
+        sources.append((source or "not known", licence or "not known", count))
+    return sources
 
 
-def _credits(results: Results, names: Sequence[str]) -> list[dict[str, Any]]:
-    """Whom to thank, class by class; pictures of which neither author nor page is known are left
-    out.
-    """
-    groups = []
-    for number, name in enumerate(names):
-        items = [
-            {"name": Path(row.file).stem, "credit": row.credit, "link": _web_address(row.page_url)}
-            for row, label in zip(results.rows, results.labels, strict=True)
-            if label == number and row.split and (row.credit or _web_address(row.page_url))
-        ]
-        groups.append({"name": name, "items": items})
-    return [group for group in groups if group["items"]]
+def _credits(results: Results) -> list[ClassCredits]:
+    """Return whom to thank, class by class, for images of which author or page is known."""
+    credits_of: list[list[Credit]] = [[] for _ in results.metrics["per_class"]]
+    for row, label in zip(results.rows, results.labels, strict=True):
+        link = _web_address(row.page_url)
+        if row.split and (row.credit or link):
+            credits_of[label].append({"file": row.file, "credit": row.credit, "link": link})
+    groups: list[ClassCredits] = []
+    for name, of_class in zip(results.metrics["per_class"], credits_of, strict=True):
+        groups.append({"name": name, "credits": of_class})
+    return groups
 
 
 def _facts(metrics: Mapping[str, Any], config: RunConfig, origin: Origin) -> list[tuple[str, str]]:
-    """How it was trained: pairs of term and value."""
+    """Return how the model was trained: pairs of term and value."""
     split = metrics["split"]
-    parts = (
-        f"{split['train']} for training, {split['val']} for validation, {split['test']} for testing"
+    pictures = (
+        f"{split['train']} for training, {split['val']} for validation,"
+        f" {split['test']} for testing; no near copies on both sides"
     )
+    calibrated = (
+        "by cross-validation" if metrics["delivered"] == "head" else "on the validation pictures"
+    )
+    network = metrics["network"]
+    tuning = counted(network["epochs"], "epoch") if network else "none"
+    inverse_regularization = f"{metrics['regularisation']:g}"
     return [
         ("Delivered", _DELIVERED[metrics["delivered"]]),
         ("Backbone", origin.backbone),
         ("Pretrained weights", metrics["weights"]),
-        ("Pictures", f"{parts}; no near copies on both sides"),
+        ("Pictures", pictures),
         (
-            "Regularisation",
-            f"C = {metrics['regularisation']:g} for the linear head, by cross-validation",
+            "Inverse regularisation",
+            f"C = {inverse_regularization} for the linear head, by cross-validation",
         ),
-        ("Temperature", f"{metrics['temperature']:.3f}, {_where_calibrated(metrics)}"),
-        ("Fine-tuning", _tuning(metrics)),
+        ("Temperature", f"{metrics['temperature']:.3f}, {calibrated}"),
+        ("Fine-tuning", tuning),
         ("Device", metrics["device"]),
         ("Arithmetic", metrics["arithmetic"]),
         ("Seed", str(metrics["seed"])),
         ("Time budget", duration(config.time_budget_seconds or 0)),
         ("Time taken", duration(sum(origin.seconds.values()))),
     ]
-
-
-def _where_calibrated(metrics: Mapping[str, Any]) -> str:
-    return "by cross-validation" if metrics["delivered"] == "head" else "on the validation pictures"
-
-
-def _tuning(metrics: Mapping[str, Any]) -> str:
-    return counted(metrics["network"]["epochs"], "epoch") if metrics["network"] else "none"
-
-
-def _unbroken(words: Callable[[Any], str]) -> Callable[[Any], str]:
-    """The same words with their per cent signs bound to the numbers."""
-    return lambda value: words(value).replace(" %", "\N{NO-BREAK SPACE}%")
-
-
-def _render(context: Mapping[str, Any]) -> str:
-    """Text that somebody typed is escaped by the template engine wherever it stands."""
-    import jinja2
-
-    engine = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_TEMPLATES),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    engine.filters |= {"percent": _unbroken(percent), "interval": _unbroken(interval)}
-    engine.filters |= {"listed": listed, "counted": counted}
-    engine.globals |= {"traits": TRAITS_IN_WORDS}
-    return engine.get_template("report.html").render(context)
