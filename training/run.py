@@ -20,7 +20,7 @@ import torch
 
 from training.evaluation.results import Results, RunMetrics, collect_results, suspects_as_lines
 from training.explanations import write_neighbours
-from training.export.model_folder import Predict, TrainedModel, export_model
+from training.export.model_folder import TrainedModel, export_model
 from training.export.report import Origin, write_report
 from training.finetuning.distributed import SINGLE_PROCESS, DistributedContext, process_group
 from training.finetuning.trainer import TrainConfig, TrainContext, shutdown_workers
@@ -52,6 +52,7 @@ from training.networks.embeddings import FeatureExtractor, ImageFeatures
 from training.networks.image_cache import open_cache
 from training.networks.precision import PRECISIONS, choose_precision
 from training.networks.weights import DOWNLOAD_URL, WeightSources
+from training.predict import Predict
 from training.progress import RowListener, Run, Stopped, StopRequest, no_progress
 from training.run_folder import (
     ImageRow,

@@ -113,6 +113,12 @@ def test_the_card_has_the_figures_of_the_report(imported_run: Path) -> None:
     assert "fine-tuned EfficientNet-Lite0" in card and "computed in float32" in card
 
 
+def test_the_card_calls_c_the_inverse_of_the_regularisation(imported_run: Path) -> None:
+    card = card_of(results_of(imported_run, regularisation=0.01))
+    assert "the inverse regularisation of the linear head (C = 0.01)" in card
+    assert "the regularisation of the linear head" not in card
+
+
 def test_a_head_alone_without_a_learning_curve_is_told_as_such(imported_run: Path) -> None:
     card = card_of(results_of(imported_run))
     assert (

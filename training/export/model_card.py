@@ -6,15 +6,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from training.evaluation.learning_curve import MINIMUM_IMAGES
+from training.metrics import Metrics
+from training.networks.catalogue import CROP, BackboneInfo
 from training.phrases import counted, interval, listed, percent, verdict
-
-if TYPE_CHECKING:
-    from training.networks.backbones import Backbone
-
-Metrics = Mapping[str, Any]
 
 SHORTCUT_TITLES = {
     "size": "the size of a picture",
@@ -25,211 +22,275 @@ SHORTCUT_TITLES = {
 }
 
 
-def model_card(config: Mapping[str, Any], metrics: Metrics, backbone: Backbone) -> str:
-    """The card as Markdown with the YAML block that model hubs read."""
-    parts = (
+def model_card(config: Mapping[str, Any], metrics: Metrics, backbone: BackboneInfo) -> str:
+    """Return the card as Markdown with the YAML block that model hubs read.
+
+    `config` is `config.json` of the model folder.
+    """
+    names = [_plain(name) for name in config["label_names"]]
+    sections = [
         _front_matter(config, metrics),
-        f"# Picture classifier: {', '.join(_plain(name) for name in config['label_names'])}\n",
-        f"{verdict(metrics)}\n" if metrics["better_than_chance"] else f"**{verdict(metrics)}**\n",
-        "\n".join(f"> {_prose(notice)}\n" for notice in metrics["notices"]),
+        f"# Picture classifier: {', '.join(names)}\n",
+        _verdict_and_notices(metrics),
         _figures(metrics),
         _candidates(metrics),
         _by_source(metrics),
-        _unknown(metrics),
+        _none_of_these(metrics),
         _doubts(metrics),
         _how_made(config, metrics, backbone),
-        _loading(config, backbone),
-        _limits(metrics),
-        f"## Licences\n\n{backbone.license} The licences of the training pictures are listed in report.html.\n",
-    )
-    return "\n".join(part for part in parts if part)
+        _how_to_use(config, backbone),
+        _limits(names),
+        _licences(backbone),
+    ]
+    return "\n".join(sections)
 
 
 def calibration_in_words(metrics: Metrics) -> str:
-    """What was measured of how far its probabilities can be believed."""
-    if metrics["ece_after"] is None:
+    """Return what was measured of how far its probabilities can be believed."""
+    before = metrics["ece_before"]
+    after = metrics["ece_after"]
+    if before is None or after is None:
         return "Fewer than 100 test pictures: too few for a calibration error."
-    return f"Calibration error {metrics['ece_after']:.3f} ({metrics['ece_before']:.3f} before temperature scaling)."
+    return f"Calibration error {after:.3f} ({before:.3f} before temperature scaling)."
 
 
 def unknown_in_words(metrics: Metrics) -> str:
-    """From where a picture counts as none of the classes, and how often that hit pictures that do
-    show one.
-    """
+    """Return from where a picture counts as none of the classes, and how often that was wrong."""
+    threshold = metrics["reject_threshold"]
     unknown = metrics["unknown"]
+    share = percent(unknown["share"])
+    bounds = interval(unknown["interval"])
     return (
-        f"A picture whose novelty is above {metrics['reject_threshold']:.3f} is called unknown, because it looks like "
-        "none of the classes. The threshold is set for 5 % false alarms; of the test pictures, all of which show one "
-        f"of the classes, it refused {unknown['refused']} of {unknown['tested']}: {percent(unknown['share'])} "
-        f"(95 % interval {interval(unknown['interval'])})."
+        f"A picture whose novelty is above {threshold:.3f} is called unknown, because it looks"
+        " like none of the classes. The threshold is set for 5 % false alarms; of the test"
+        " pictures, all of which show one of the classes, it refused"
+        f" {unknown['refused']} of {unknown['tested']}: {share} (95 % interval {bounds})."
     )
 
 
 def suspects_in_words(metrics: Metrics) -> str:
-    """How many pictures are doubtful, and what was done about them."""
+    """Return how many pictures are doubtful, and what was done about them."""
     count = counted(metrics["label_issues"], "picture")
-    return (
-        f"{count[0].upper()}{count[1:]} may carry a wrong label. {metrics['curation']['sentence']}"
-    )
+    count = count[0].upper() + count[1:]
+    return f"{count} may carry a wrong label. {metrics['curation']['sentence']}"
 
 
 def more_in_words(metrics: Metrics) -> str:
-    """What more pictures would bring, or why that is not known."""
-    if metrics["learning_curve"]:
-        return str(metrics["learning_curve"]["sentence"])
-    if metrics["split"]["train"] + metrics["split"]["val"] < MINIMUM_IMAGES:
-        return f"What more pictures would bring can be measured from {MINIMUM_IMAGES} on; with fewer, more usually help."
+    """Return what more pictures would bring, or why that is not known."""
+    curve = metrics["learning_curve"]
+    if curve is not None:
+        return curve["sentence"]
+    learned = metrics["split"]["train"] + metrics["split"]["val"]
+    if learned < MINIMUM_IMAGES:
+        return (
+            f"What more pictures would bring can be measured from {MINIMUM_IMAGES} on;"
+            " with fewer, more usually help."
+        )
     return "There was no time left to measure what more pictures would bring."
 
 
 def _front_matter(config: Mapping[str, Any], metrics: Metrics) -> str:
     dataset = {"type": "imagefolder", "name": "pictures collected by Picaisso", "split": "test"}
-    figures = [{"type": "accuracy", "value": round(metrics["accuracy"], 4)}]
-    results = [{"task": {"type": "image-classification"}, "dataset": dataset, "metrics": figures}]
-    index = {"name": "picaisso", "results": results}
+    accuracy = {"type": "accuracy", "value": round(metrics["accuracy"], 4)}
+    result = {
+        "task": {"type": "image-classification"},
+        "dataset": dataset,
+        "metrics": [accuracy],
+    }
+    index = [{"name": "picaisso", "results": [result]}]
+    tags = ["image-classification", "picaisso", config["architecture"]]
     # JSON is valid YAML: quoting of class names needs no rules of our own.
     return (
-        "---\npipeline_tag: image-classification\nlibrary_name: timm\nlicense: other\n"
-        f"tags: {json.dumps(['image-classification', 'picaisso', config['architecture']])}\n"
-        f"model-index: {json.dumps([index], ensure_ascii=False)}\n---\n"
+        "---\n"
+        "pipeline_tag: image-classification\n"
+        "library_name: timm\n"
+        "license: other\n"
+        f"tags: {json.dumps(tags)}\n"
+        f"model-index: {json.dumps(index, ensure_ascii=False)}\n"
+        "---\n"
     )
+
+
+def _verdict_and_notices(metrics: Metrics) -> str:
+    sentence = verdict(metrics)
+    if not metrics["better_than_chance"]:
+        sentence = f"**{sentence}**"
+    notices = [f"> {_prose(notice)}\n" for notice in metrics["notices"]]
+    return "\n".join([f"{sentence}\n", *notices])
 
 
 def _figures(metrics: Metrics) -> str:
-    rows = [
-        (_plain(name), percent(row["precision"]), percent(row["recall"]), row["support"])
-        for name, row in metrics["per_class"].items()
-    ]
-    names = [_plain(name) for name in metrics["confusion"]["labels"]]
-    confusion = [
-        (f"**{name}**", *counts)
-        for name, counts in zip(names, metrics["confusion"]["matrix"], strict=True)
-    ]
-    return "\n".join(
-        [
-            "## Figures\n",
-            f"Balanced accuracy {percent(metrics['balanced_accuracy'])}, macro F1 {metrics['macro_f1']:.3f}. "
-            f"{calibration_in_words(metrics)}\n",
-            _table(("class", "precision", "recall", "test pictures"), rows),
-            "Rows are true classes, columns what the model said:\n",
-            _table(("", *names), confusion),
-        ]
+    balanced_accuracy = percent(metrics["balanced_accuracy"])
+    summary = (
+        f"Balanced accuracy {balanced_accuracy}, macro F1 {metrics['macro_f1']:.3f}."
+        f" {calibration_in_words(metrics)}\n"
     )
+    class_rows = []
+    for name, figures in metrics["per_class"].items():
+        precision = percent(figures["precision"])
+        recall = percent(figures["recall"])
+        class_rows.append((_plain(name), precision, recall, figures["support"]))
+    confusion = metrics["confusion"]
+    names = [_plain(name) for name in confusion["labels"]]
+    confusion_rows = []
+    for name, counts in zip(names, confusion["matrix"], strict=True):
+        confusion_rows.append((f"**{name}**", *counts))
+    parts = [
+        "## Figures\n",
+        summary,
+        _table(("class", "precision", "recall", "test pictures"), class_rows),
+        "Rows are true classes, columns what the model said:\n",
+        _table(("", *names), confusion_rows),
+    ]
+    return "\n".join(parts)
 
 
 def _candidates(metrics: Metrics) -> str:
-    """The linear head beside the fine-tuned network."""
-    rows = [
-        (name, percent(row["accuracy"]), interval(row["interval"]), f"{row['val_loss']:.3f}")
-        for name, row in (
-            ("linear head", metrics["head"]),
-            ("fine-tuned network", metrics["network"]),
-        )
-        if row
-    ]
+    """Return the linear head beside the fine-tuned network."""
+    candidates = {"linear head": metrics["head"], "fine-tuned network": metrics["network"]}
+    rows = []
+    for name, figures in candidates.items():
+        if figures is None:
+            continue
+        accuracy = percent(figures["accuracy"])
+        bounds = interval(figures["interval"])
+        rows.append((name, accuracy, bounds, f"{figures['val_loss']:.3f}"))
     table = _table(("candidate", "right on test", "95 % interval", "loss on validation"), rows)
     return f"## Linear head or fine-tuned network\n\n{_prose(metrics['choice'])}\n\n{table}"
 
 
 def _by_source(metrics: Metrics) -> str:
-    rows = [
-        (
-            _plain(source) or "not known",
-            percent(row["accuracy"]),
-            interval(row["interval"]),
-            row["support"],
-        )
-        for source, row in metrics["by_source"].items()
-    ]
-    return f"## By source\n\n{_table(('source', 'right', '95 % interval', 'test pictures'), rows)}"
+    rows = []
+    for source, figures in metrics["by_source"].items():
+        title = _plain(source) or "not known"
+        accuracy = percent(figures["accuracy"])
+        bounds = interval(figures["interval"])
+        rows.append((title, accuracy, bounds, figures["support"]))
+    table = _table(("source", "right", "95 % interval", "test pictures"), rows)
+    return f"## By source\n\n{table}"
 
 
-def _unknown(metrics: Metrics) -> str:
-    return f"## None of these\n\n{unknown_in_words(metrics)} Strangers that resemble a class still get through.\n"
+def _none_of_these(metrics: Metrics) -> str:
+    return (
+        "## None of these\n\n"
+        f"{unknown_in_words(metrics)} Strangers that resemble a class still get through.\n"
+    )
 
 
 def _doubts(metrics: Metrics) -> str:
-    """Wrong labels, shortcuts, and what more pictures would bring."""
-    traits = [
-        f"{SHORTCUT_TITLES[name]} {percent(share)}" for name, share in metrics["shortcuts"].items()
-    ]
-    lines = (
-        _prose(suspects_in_words(metrics)),
-        _prose(metrics["shortcut_warning"] or "No sign of a shortcut was found."),
-        f"Balanced accuracy of guesses that do not look at what a picture shows: by {listed(traits)}.",
-        _prose(more_in_words(metrics)),
+    """Return wrong labels, shortcuts, and what more pictures would bring."""
+    guesses = []
+    for name, share in metrics["shortcuts"].items():
+        guesses.append(f"{SHORTCUT_TITLES[name]} {percent(share)}")
+    suspects = suspects_in_words(metrics)
+    shortcut = metrics["shortcut_warning"] or "No sign of a shortcut was found."
+    more = more_in_words(metrics)
+    return (
+        "## Doubts\n\n"
+        f"- {_prose(suspects)}\n"
+        f"- {_prose(shortcut)}\n"
+        "- Balanced accuracy of guesses that do not look at what a picture shows:"
+        f" by {listed(guesses)}.\n"
+        f"- {_prose(more)}\n"
     )
-    return "## Doubts\n\n" + "\n".join(f"- {line}" for line in lines) + "\n"
 
 
-def _how_made(config: Mapping[str, Any], metrics: Metrics, backbone: Backbone) -> str:
+def _how_made(config: Mapping[str, Any], metrics: Metrics, backbone: BackboneInfo) -> str:
+    weights = metrics["weights"]
+    if metrics["delivered"] == "head":
+        trained = f"trained a linear classifier on the features of {backbone.title} ({weights})"
+        calibrated = "cross-validation"
+    else:
+        trained = f"fine-tuned {backbone.title} ({weights})"
+        calibrated = "the validation pictures"
     split = metrics["split"]
-    trained = (
-        f"trained a linear classifier on the features of {backbone.title} ({metrics['weights']})"
-        if metrics["delivered"] == "head"
-        else f"fine-tuned {backbone.title} ({metrics['weights']})"
-    )
-    calibrated = "cross-validation" if metrics["delivered"] == "head" else "the validation pictures"
+    inverse_regularization = metrics["regularisation"]
     return (
         "## How it was made\n\n"
-        f"Picaisso {config['picaisso_version']} {trained} "
-        f"from {split['train']} training and {split['val']} validation pictures, and tested it on {split['test']}. "
-        "Near copies were grouped first, so that none of them stands on both sides. "
-        f"The temperature ({config['temperature']:.3f}) comes from {calibrated}, the regularisation of the linear head "
-        f"({metrics['regularisation']:g}) from cross-validation; seed {metrics['seed']}, device {metrics['device']}, "
-        f"computed in {metrics['arithmetic']}.\n"
+        f"Picaisso {config['picaisso_version']} {trained}"
+        f" from {split['train']} training and {split['val']} validation pictures,"
+        f" and tested it on {split['test']}."
+        " Near copies were grouped first, so that none of them stands on both sides."
+        f" The temperature ({config['temperature']:.3f}) comes from {calibrated},"
+        f" the inverse regularisation of the linear head (C = {inverse_regularization:g})"
+        " from cross-validation;"
+        f" seed {metrics['seed']}, device {metrics['device']},"
+        f" computed in {metrics['arithmetic']}.\n"
     )
 
 
-def _loading(config: Mapping[str, Any], backbone: Backbone) -> str:
-    make = (
-        f'timm.create_model("{backbone.architecture}", num_classes={config["num_classes"]})'
-        if backbone.weights_file is None
-        else f"torchvision.models.{backbone.architecture}(num_classes={config['num_classes']})"
-    )
-    module = make.split(".", 1)[0]
+def _how_to_use(config: Mapping[str, Any], backbone: BackboneInfo) -> str:
+    classes = config["num_classes"]
+    if backbone.weights_file is None:
+        library = "timm"
+        create = f'timm.create_model("{backbone.architecture}", num_classes={classes})'
+    else:
+        library = "torchvision"
+        create = f"torchvision.models.{backbone.architecture}(num_classes={classes})"
     return (
         "## How to use it\n\n"
-        "```\npip install -r requirements.txt\npython predict.py --check\npython predict.py picture.jpg\n```\n\n"
-        "`try.html` classifies pictures in a browser, without a network. "
-        "`model.onnx` takes a uint8 RGB picture [height, width, 3] of any size and gives `probabilities`, `embedding`, "
-        "`cam` (where in the picture each class was seen) and `novelty`; resizing and normalising are inside. "
-        "A picture is known when its novelty is at most `reject` of config.json. The next two files hold the plain "
-        "network, without temperature and novelty:\n\n"
-        f"```python\nimport torch, {module}\n\nmodel = {make}\n"
-        'model.load_state_dict(torch.load("model.pth", weights_only=True))\n```\n\n'
-        '```python\nimport timm\n\nmodel = timm.create_model("local-dir:.", pretrained=True)  # this folder\n```\n\n'
-        f"Outside `model.onnx`, resize the shorter side to {backbone.resize} (bilinear, antialiased), "
-        f"crop the middle {config['pretrained_cfg']['input_size'][1]}, "
-        f"scale to 0..1, and normalise with mean {list(backbone.mean)} and standard deviation {list(backbone.std)}.\n"
+        "```\n"
+        "pip install -r requirements.txt\n"
+        "python predict.py --check\n"
+        "python predict.py picture.jpg\n"
+        "```\n\n"
+        "`try.html` classifies pictures in a browser, without a network."
+        " `model.onnx` takes a uint8 RGB picture [height, width, 3] of any size and gives"
+        " `probabilities`, `embedding`, `cam` (where in the picture each class was seen) and"
+        " `novelty`; resizing and normalising are inside."
+        " A picture is known when its novelty is at most `reject` of config.json."
+        " The next two files hold the plain network, without temperature and novelty:\n\n"
+        "```python\n"
+        f"import torch, {library}\n\n"
+        f"model = {create}\n"
+        'model.load_state_dict(torch.load("model.pth", weights_only=True))\n'
+        "```\n\n"
+        "```python\n"
+        "import timm\n\n"
+        'model = timm.create_model("local-dir:.", pretrained=True)  # this folder\n'
+        "```\n\n"
+        f"Outside `model.onnx`, resize the shorter side to {backbone.resize} (bilinear,"
+        f" antialiased), crop the middle {CROP}, scale to 0..1, and normalise with mean"
+        f" {list(backbone.mean)} and standard deviation {list(backbone.std)}.\n"
     )
 
 
-def _limits(metrics: Metrics) -> str:
-    names = [_plain(name) for name in metrics["per_class"]]
+def _limits(names: Sequence[str]) -> str:
     return (
         "## Limits\n\n"
-        f"It knows only {listed(names)}. What looks like none of them is meant to be called unknown, which fails for "
-        "strangers that resemble a class; its answer is always one of these names, so heed `novelty`. It shares the "
-        "mistakes and habits of the pictures that it learned from. "
-        "Do not use it where an error hurts someone.\n"
+        f"It knows only {listed(names)}. What looks like none of them is meant to be called"
+        " unknown, which fails for strangers that resemble a class; its answer is always one of"
+        " these names, so heed `novelty`. It shares the mistakes and habits of the pictures that"
+        " it learned from. Do not use it where an error hurts someone.\n"
+    )
+
+
+def _licences(backbone: BackboneInfo) -> str:
+    return (
+        "## Licences\n\n"
+        f"{backbone.license} The licences of the training pictures are listed in report.html.\n"
     )
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines) + "\n"
+    """Return a Markdown table."""
+    lines = []
+    for row in [head, ["---"] * len(head), *rows]:
+        cells = [str(cell) for cell in row]
+        lines.append(f"| {' | '.join(cells)} |\n")
+    return "".join(lines)
 
 
 def _plain(name: str) -> str:
-    """A class name that cannot break out of a Markdown table, heading or line."""
+    """Return a class name that cannot break out of a Markdown table, heading or line."""
     return _escaped(name, r"\|*_`[]<>#~&")
 
 
 def _prose(sentence: str) -> str:
-    """A sentence of ours that may hold class names, which must not become markup."""
+    """Return a sentence of ours with the class names in it kept from becoming markup."""
     return _escaped(sentence, r"\|*`[]<>&")
 
 
 def _escaped(text: str, signs: str) -> str:
-    return "".join("\\" + sign if sign in signs else sign for sign in " ".join(text.split()))
+    one_line = " ".join(text.split())
+    return "".join(f"\\{sign}" if sign in signs else sign for sign in one_line)

@@ -1,6 +1,4 @@
-"""The report's plots by matplotlib, as SVG to stand inside a page: its text colour, its tokens, no
-fixed background.
-"""
+"""The report's plots by matplotlib, as SVG that takes its colors from the page it stands in."""
 
 from __future__ import annotations
 
@@ -14,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from training.metrics import wilson_interval
+from training.metrics import LearningCurve, wilson_interval
 from training.phrases import duration, shortened
 
 if TYPE_CHECKING:
@@ -27,16 +25,24 @@ _WIDTH = 4.5  # inches: 324 pt, so that text stays legible on a narrow screen
 _TEXT = 10.5  # points
 _RELIABILITY_BINS = 10
 _NOVELTY_BINS = 20  # below the threshold
-_LABEL_COLUMNS = 40  # of a class name in a plot
+_LABEL_COLUMNS = 40  # of a class name in a plot, see `shortened`
 
-# Colours that stand for the page's own: matplotlib knows no CSS variables, so they are put in
-# afterwards.
-_INK, _SOFT, _LINE = "#010101", "#020202", "#030303"
-_FIRST, _SECOND, _GOOD, _BAD = "#040404", "#050505", "#060606", "#070707"
-_TOKENS = {
-    _INK: "var(--ink)", _SOFT: "var(--soft)", _LINE: "var(--line)",
-    _FIRST: "var(--c1)", _SECOND: "var(--c2)", _GOOD: "var(--c3)", _BAD: "var(--c4)",
-}  # fmt: skip
+# Stand-ins for the colors of the page: matplotlib knows no CSS variables, so these replace them in
+# the finished SVG.
+_INK = "#010101"
+_SOFT = "#020202"
+_LINE = "#030303"
+_FIRST = "#040404"
+_SECOND = "#050505"
+_BAD = "#070707"
+_CSS_COLORS = {
+    _INK: "var(--ink)",
+    _SOFT: "var(--soft)",
+    _LINE: "var(--line)",
+    _FIRST: "var(--c1)",
+    _SECOND: "var(--c2)",
+    _BAD: "var(--c4)",
+}
 
 _STYLE: Any = {
     "svg.fonttype": "none",  # text stays text: small files, and the reader's own fonts
@@ -58,12 +64,22 @@ _STYLE: Any = {
     "legend.frameon": False,
     "legend.fontsize": _TEXT - 1,
     "lines.linewidth": 1.8,
+    "lines.markersize": 5,
 }
+_DOTTED: Any = {"color": _SOFT, "linestyle": (0, (2, 3)), "linewidth": 1}
+_DIAGONAL: Any = {
+    "color": _SOFT,
+    "linestyle": (0, (4, 3)),
+    "linewidth": 1.2,
+    "label": "as sure as right",
+}
+_EXPECTED: Any = {"color": _SECOND, "linestyle": (0, (4, 3)), "label": "expected"}
+_ERROR_BARS: Any = {"fmt": "none", "color": _FIRST, "elinewidth": 1.2, "capsize": 3, "alpha": 0.6}
 
 
 @dataclass(frozen=True)
 class ClassRates:
-    """How well one class is found, for its bars."""
+    """Recall and precision of one class with their intervals."""
 
     name: str
     recall: float
@@ -72,77 +88,61 @@ class ClassRates:
     precision_interval: tuple[float, float]
 
 
-def reliability(sureness: Floats, right: NDArray[np.bool_]) -> str:
-    """How often the model is right where it says so: probability of the likeliest class [n] against
-    hits [n].
+def reliability(confidence: Floats, right: NDArray[np.bool_]) -> str:
+    """Plot how often the model is right against how confident it is.
+
+    `confidence` [n] is the probability of the likeliest class, `right` [n] whether it is the label.
     """
+    bins = (confidence * _RELIABILITY_BINS).astype(int)
+    bins = np.minimum(bins, _RELIABILITY_BINS - 1)
+    counts = np.bincount(bins, minlength=_RELIABILITY_BINS)
+    mean_confidence = []
+    accuracy = []
+    intervals = []
+    for number in np.flatnonzero(counts):
+        in_bin = bins == number
+        hits = int(right[in_bin].sum())
+        count = int(counts[number])
+        mean_confidence.append(confidence[in_bin].mean())
+        accuracy.append(hits / count)
+        intervals.append(wilson_interval(hits, count))
+    low, high = np.transpose(intervals)
     with _Plot(4.4) as plot:
         above, below = plot.stacked((3, 1))
-        edges = np.linspace(0, 1, _RELIABILITY_BINS + 1)
-        bins = np.minimum((sureness * _RELIABILITY_BINS).astype(int), _RELIABILITY_BINS - 1)
-        counts = np.bincount(bins, minlength=_RELIABILITY_BINS)
-        full = np.flatnonzero(counts)
-        said = np.array([sureness[bins == place].mean() for place in full])
-        hits = np.array([right[bins == place].sum() for place in full])
-        share = hits / counts[full]
-        low, high = np.array(
-            [wilson_interval(int(hit), int(n)) for hit, n in zip(hits, counts[full], strict=True)]
-        ).T
-        above.plot(
-            [0, 1],
-            [0, 1],
-            color=_SOFT,
-            linestyle=(0, (4, 3)),
-            linewidth=1.2,
-            label="as sure as right",
-        )
-        _whiskers(above, said, share, low, high, _FIRST)
-        above.plot(said, share, "o-", color=_FIRST, markersize=5, label="this model")
-        above.set(ylabel="right", xlim=(0, 1), ylim=(0, 1.03))
+        above.plot([0, 1], [0, 1], **_DIAGONAL)
+        _draw_error_bars(above, mean_confidence, np.array(accuracy), low, high)
+        above.plot(mean_confidence, accuracy, "o-", color=_FIRST, label="this model")
+        above.set_ylabel("right")
+        above.set_xlim(0, 1)
+        above.set_ylim(0, 1.03)
         above.legend(loc="upper left")
-        below.bar(
-            edges[:-1], counts, width=1 / _RELIABILITY_BINS, align="edge", color=_FIRST, alpha=0.55
-        )
-        below.set(xlabel="how sure it was", ylabel="pictures")
-        _in_percent(above.yaxis, below.xaxis)
+        width = 1 / _RELIABILITY_BINS
+        left = width * np.arange(_RELIABILITY_BINS)
+        below.bar(left, counts, width, align="edge", color=_FIRST, alpha=0.55)
+        below.set_xlabel("how sure it was")
+        below.set_ylabel("pictures")
+        _in_percent(above.yaxis)
+        _in_percent(below.xaxis)
         return plot.svg("reliability")
 
 
 def class_bars(classes: Sequence[ClassRates]) -> str:
-    """For each class the share that was found and the share of its answers that were right, with
-    their intervals.
-    """
+    """Plot recall and precision of each class with their intervals."""
+    rows = np.arange(len(classes))
     with _Plot(0.75 + 0.62 * len(classes)) as plot:
         (axes,) = plot.stacked((1,))
-        for place, row in enumerate(classes):
-            bars = (
-                (0.02, row.recall, row.recall_interval, _FIRST, "recall"),
-                (0.3, row.precision, row.precision_interval, _SECOND, "precision"),
-            )
-            for offset, value, (low, high), colour, meaning in bars:
-                axes.barh(
-                    place + offset,
-                    value,
-                    0.24,
-                    color=colour,
-                    alpha=0.6,
-                    label="" if place else meaning,
-                )
-                axes.plot(
-                    [low, high],
-                    [place + offset] * 2,
-                    color=_INK,
-                    linewidth=1.2,
-                    solid_capstyle="butt",
-                )
-            axes.text(
-                0,
-                place - 0.18,
-                plot.users_text(shortened(row.name, _LABEL_COLUMNS)),
-                va="bottom",
-                color=_INK,
-            )
-        axes.set(xlim=(0, 1), ylim=(len(classes) - 0.45, -0.55), yticks=[])
+        for row, rates in enumerate(classes):
+            name = plot.placeholder(shortened(rates.name, _LABEL_COLUMNS))
+            axes.text(0, row - 0.18, name, va="bottom", color=_INK)
+        recall = [rates.recall for rates in classes]
+        axes.barh(rows + 0.02, recall, 0.24, color=_FIRST, alpha=0.6, label="recall")
+        _draw_ranges(axes, rows + 0.02, [rates.recall_interval for rates in classes])
+        precision = [rates.precision for rates in classes]
+        axes.barh(rows + 0.3, precision, 0.24, color=_SECOND, alpha=0.6, label="precision")
+        _draw_ranges(axes, rows + 0.3, [rates.precision_interval for rates in classes])
+        axes.set_xlim(0, 1)
+        axes.set_ylim(len(classes) - 0.45, -0.55)
+        axes.set_yticks([])
         axes.grid(axis="y", visible=False)
         axes.spines["left"].set_visible(False)
         plot.figure.legend(loc="outside lower center", ncols=2)
@@ -151,95 +151,98 @@ def class_bars(classes: Sequence[ClassRates]) -> str:
 
 
 def tuning_curves(epochs: Sequence[Mapping[str, Any]]) -> str:
-    """Loss on training and val pictures, and the share of val pictures that was right, epoch by
-    epoch.
-    """
-    number = [row["epoch"] for row in epochs]
+    """Plot, epoch by epoch, the loss on train and val and the accuracy on val."""
+    numbers = [row["epoch"] for row in epochs]
+    train_loss = [row["train_loss"] for row in epochs]
+    val_loss = [row["val_loss"] for row in epochs]
+    val_accuracy = [row["val_accuracy"] for row in epochs]
+    best_epoch = numbers[int(np.argmin(val_loss))]
+    marker = "o" if len(epochs) < 20 else None
     with _Plot(4.6) as plot:
         above, below = plot.stacked((3, 2))
-        marker = "o" if len(epochs) < 20 else None
-        for key, colour, label in (
-            ("train_loss", _SECOND, "training pictures"),
-            ("val_loss", _FIRST, "val pictures"),
-        ):
-            values = [row[key] for row in epochs]
-            above.plot(number, values, color=colour, label=label, marker=marker, markersize=4)
-        lowest = min(epochs, key=lambda row: float(row["val_loss"]))
-        above.axvline(lowest["epoch"], color=_SOFT, linestyle=(0, (2, 3)), linewidth=1)
-        above.set(ylabel="loss")
+        above.plot(numbers, train_loss, marker=marker, color=_SECOND, label="training pictures")
+        above.plot(numbers, val_loss, marker=marker, color=_FIRST, label="val pictures")
+        above.axvline(best_epoch, **_DOTTED)
+        above.set_ylabel("loss")
         above.legend(loc="upper right")
-        below.plot(
-            number,
-            [row["val_accuracy"] for row in epochs],
-            color=_FIRST,
-            marker=marker,
-            markersize=4,
-        )
-        below.axvline(lowest["epoch"], color=_SOFT, linestyle=(0, (2, 3)), linewidth=1)
-        below.set(xlabel="epoch", ylabel="val right")
+        below.plot(numbers, val_accuracy, marker=marker, color=_FIRST)
+        below.axvline(best_epoch, **_DOTTED)
+        below.set_xlabel("epoch")
+        below.set_ylabel("val right")
         _in_percent(below.yaxis)
-        _whole_numbers(below.xaxis)
+        _in_whole_numbers(below.xaxis)
         return plot.svg("tuning")
 
 
-def learning_curve(curve: Mapping[str, Any]) -> str:
-    """Accuracy by training pictures per class, and where more of them would lead."""
+def learning_curve(curve: LearningCurve) -> str:
+    """Plot accuracy against training images per class, and where more of them would lead."""
     points = curve["points"]
-    sizes = np.array([point["per_class"] for point in points], np.float64)
+    sizes = [point["per_class"] for point in points]
     accuracy = np.array([point["accuracy"] for point in points])
     error = np.array([point["error"] for point in points])
-    further = sizes[-1] + curve["more_per_class"]
+    more = sizes[-1] + curve["more_per_class"]
+    expected = min(1.0, accuracy[-1] + curve["gain"])
     with _Plot(3.2) as plot:
         (axes,) = plot.stacked((1,))
-        _whiskers(axes, sizes, accuracy, accuracy - error, accuracy + error, _FIRST)
-        axes.plot(sizes, accuracy, "o-", color=_FIRST, markersize=5, label="measured")
-        expected = [accuracy[-1], min(1.0, accuracy[-1] + curve["gain"])]
-        axes.plot(
-            [sizes[-1], further], expected, color=_SECOND, linestyle=(0, (4, 3)), label="expected"
-        )
-        axes.plot(further, expected[1], "o", color=_SECOND, markersize=5)
-        axes.set(xlabel="training pictures per class", ylabel="right", xlim=(0, further * 1.05))
+        _draw_error_bars(axes, sizes, accuracy, accuracy - error, accuracy + error)
+        axes.plot(sizes, accuracy, "o-", color=_FIRST, label="measured")
+        axes.plot([sizes[-1], more], [accuracy[-1], expected], **_EXPECTED)
+        axes.plot(more, expected, "o", color=_SECOND)
+        axes.set_xlabel("training pictures per class")
+        axes.set_ylabel("right")
+        axes.set_xlim(0, more * 1.05)
         axes.legend(loc="lower right")
         _in_percent(axes.yaxis)
         return plot.svg("learning")
 
 
 def novelty_histogram(novelty: Floats, threshold: float) -> str:
-    """How unlike its training pictures the model finds pictures of its own classes [n], and from
-    where it refuses.
-    """
-    edges = _edges_through(threshold, min(0.0, float(novelty.min())), float(novelty.max()))
+    """Plot the novelty [n] of images of the classes, and from where the model refuses."""
+    lowest = min(0.0, float(novelty.min()))
+    highest = float(novelty.max())
+    edges = _edges_through(threshold, lowest, highest)
+    left = edges[:-1]
+    counts, _ = np.histogram(novelty, bins=edges)
+    refused = left >= threshold - 1e-9
+    colors = np.where(refused, _BAD, _FIRST).tolist()
     with _Plot(2.9) as plot:
         (axes,) = plot.stacked((1,))
-        counts, _ = np.histogram(novelty, bins=edges)
-        colours = [_BAD if low >= threshold - 1e-9 else _FIRST for low in edges[:-1]]
-        axes.bar(edges[:-1], counts, width=np.diff(edges), align="edge", color=colours, alpha=0.65)
+        axes.bar(left, counts, np.diff(edges), align="edge", color=colors, alpha=0.65)
         axes.axvline(threshold, color=_INK, linewidth=1.4)
         axes.annotate(
-            "none of these", (threshold, 1), (6, -2), xycoords=("data", "axes fraction"),
-            textcoords="offset points", va="top", color=_INK,
-        )  # fmt: skip
-        axes.set(xlabel="novelty", ylabel="pictures", xlim=(edges[0], edges[-1]))
-        _whole_numbers(axes.yaxis)
+            "none of these",
+            (threshold, 1),
+            (6, -2),
+            xycoords=("data", "axes fraction"),
+            textcoords="offset points",
+            va="top",
+            color=_INK,
+        )
+        axes.set_xlabel("novelty")
+        axes.set_ylabel("pictures")
+        axes.set_xlim(edges[0], edges[-1])
+        _in_whole_numbers(axes.yaxis)
         return plot.svg("novelty")
 
 
 def phase_bars(seconds: Mapping[str, float]) -> str:
-    """How long each phase took."""
-    names, values = list(seconds), np.array(list(seconds.values()))
-    with _Plot(0.7 + 0.34 * len(names)) as plot:
+    """Plot how long each phase took."""
+    phases = list(seconds)
+    taken = list(seconds.values())
+    with _Plot(0.7 + 0.34 * len(phases)) as plot:
         (axes,) = plot.stacked((1,))
-        axes.barh(names, values, 0.62, color=_FIRST, alpha=0.65)
-        for place, value in enumerate(values):
+        axes.barh(phases, taken, 0.62, color=_FIRST, alpha=0.65)
+        for row, value in enumerate(taken):
             axes.annotate(
                 duration(value),
-                (value, place),
+                (value, row),
                 (5, 0),
                 textcoords="offset points",
                 va="center",
                 color=_INK,
             )
-        axes.set(xlabel="seconds", xlim=(0, float(values.max()) * 1.22 or 1.0))
+        axes.set_xlabel("seconds")
+        axes.set_xlim(0, max(taken) * 1.22 or 1.0)
         axes.invert_yaxis()
         axes.grid(axis="y", visible=False)
         axes.tick_params(axis="y", length=0, labelcolor=_INK)
@@ -247,9 +250,10 @@ def phase_bars(seconds: Mapping[str, float]) -> str:
 
 
 class _Plot:
-    """One figure of its own, in no global state but the style, which is put back at the end."""
+    """A figure that leaves matplotlib's global style as it was."""
 
     def __init__(self, height: float) -> None:
+        """`height` is in inches."""
         import matplotlib
         from matplotlib.figure import Figure
 
@@ -268,70 +272,75 @@ class _Plot:
         self._style.__exit__(*failure)
 
     def stacked(self, heights: Sequence[float]) -> list[Axes]:
-        """Axes one below the other with a common horizontal axis, their heights as given."""
-        grid = self.figure.subplots(
-            len(heights), 1, sharex=True, squeeze=False, height_ratios=heights
-        )
+        """Return axes one below the other, their heights as given, with one horizontal axis."""
+        rows = len(heights)
+        grid = self.figure.subplots(rows, 1, sharex=True, squeeze=False, height_ratios=heights)
         for axes in grid[:, 0]:
             axes.patch.set_visible(False)
         return list(grid[:, 0])
 
-    def users_text(self, text: str) -> str:
-        """What to draw in place of a text that somebody typed: matplotlib would read formulas into
-        it.
+    def placeholder(self, text: str) -> str:
+        """Return what to draw in place of a text that somebody typed.
+
+        matplotlib would read formulas into the text itself.
         """
         self._texts.append(text)
         return f"@{len(self._texts) - 1}@"
 
     def svg(self, name: str) -> str:
-        """The figure as one SVG element. `name` makes its ids its own in a page with several."""
+        """Return the figure as one SVG element; `name` keeps its ids apart from other figures'."""
         stream = io.StringIO()
         # Dates and versions would make two equal reports differ.
-        self.figure.savefig(
-            stream,
-            format="svg",
-            metadata={"Date": None, "Creator": None, "Format": None, "Type": None},
-        )
-        drawn = stream.getvalue()
-        drawn = drawn[drawn.index("<svg") :].strip()
+        metadata: Any = {"Date": None, "Creator": None, "Format": None, "Type": None}
+        self.figure.savefig(stream, format="svg", metadata=metadata)
+        svg = stream.getvalue()
+        svg = svg[svg.index("<svg") :].strip()
         # Its style sheet would hold for the whole page; the page says the same for its figures.
-        drawn = re.sub(r"<(metadata|style)\b.*?</\1>", "", drawn, flags=re.DOTALL)
-        drawn = drawn.replace(' id="', f' id="{name}-')
-        drawn = re.sub(r'(url\(|href=")#', rf"\1#{name}-", drawn)
-        drawn = re.sub("|".join(_TOKENS), lambda found: _TOKENS[found[0]], drawn)
-        drawn = re.sub(r"font-family: [^;\"]*;? ?", "", drawn)
-        drawn = drawn.replace("<svg ", '<svg aria-hidden="true" focusable="false" ', 1)
-        for place, text in enumerate(self._texts):
-            drawn = drawn.replace(f">@{place}@<", f">{html.escape(text)}<", 1)
-        return drawn
+        svg = re.sub(r"<(metadata|style)\b.*?</\1>", "", svg, flags=re.DOTALL)
+        svg = svg.replace(' id="', f' id="{name}-')
+        svg = re.sub(r'(url\(|href=")#', rf"\1#{name}-", svg)
+        for color, css_color in _CSS_COLORS.items():
+            svg = svg.replace(color, css_color)
+        svg = re.sub(r"font-family: [^;\"]*;? ?", "", svg)
+        svg = svg.replace("<svg ", '<svg aria-hidden="true" focusable="false" ', 1)
+        for number, text in enumerate(self._texts):
+            svg = svg.replace(f">@{number}@<", f">{html.escape(text)}<", 1)
+        return svg
 
 
-def _whiskers(axes: Axes, x: Floats, y: Floats, low: Floats, high: Floats, colour: str) -> None:
-    reach = np.stack([np.maximum(y - low, 0), np.maximum(high - y, 0)])
-    axes.errorbar(x, y, yerr=reach, fmt="none", color=colour, elinewidth=1.2, capsize=3, alpha=0.6)
+def _draw_error_bars(axes: Axes, x: Sequence[float], y: Floats, low: Floats, high: Floats) -> None:
+    """Draw vertical bars from `low` to `high` around points."""
+    below = np.maximum(y - low, 0)
+    above = np.maximum(high - y, 0)
+    axes.errorbar(x, y, yerr=[below, above], **_ERROR_BARS)
 
 
-def _in_percent(*axes: Any) -> None:
+def _draw_ranges(axes: Axes, y: Floats, bounds: Sequence[tuple[float, float]]) -> None:
+    """Draw a horizontal line between each two bounds."""
+    low, high = np.transpose(bounds)
+    axes.hlines(y, low, high, color=_INK, linewidth=1.2)
+
+
+def _in_percent(axis: Any) -> None:
     from matplotlib.ticker import FuncFormatter
 
-    for axis in axes:
-        axis.set_major_formatter(FuncFormatter(lambda share, _: f"{100 * share:g} %"))
+    axis.set_major_formatter(FuncFormatter(lambda share, _: f"{100 * share:g} %"))
 
 
-def _whole_numbers(axis: Any) -> None:
+def _in_whole_numbers(axis: Any) -> None:
     from matplotlib.ticker import MaxNLocator
 
     axis.set_major_locator(MaxNLocator(integer=True))
 
 
 def _edges_through(threshold: float, low: float, high: float) -> Floats:
-    """Edges of equal bins of which one is the threshold, so that no bar stands on both sides; room
-    for its name.
+    """Return edges of equal bins, one of them the threshold, so that no bar lies on both sides.
+
+    Above the threshold is room for its name.
     """
     width = max(threshold - low, 1e-6) / _NOVELTY_BINS
-    beyond = int(
-        np.clip(np.ceil((high - threshold) / width), 0.45 * _NOVELTY_BINS, 3 * _NOVELTY_BINS)
-    )
-    edges = threshold + width * np.arange(-_NOVELTY_BINS, beyond + 1)
+    needed = np.ceil((high - threshold) / width)
+    bins_above = int(np.clip(needed, 0.45 * _NOVELTY_BINS, 3 * _NOVELTY_BINS))
+    edges = threshold + width * np.arange(-_NOVELTY_BINS, bins_above + 1)
     edges[-1] = max(edges[-1], high)
     return edges

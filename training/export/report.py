@@ -9,7 +9,6 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,7 +47,7 @@ from training.export.report_page import (
     write_context,
 )
 from training.images.decode import BrokenImageError, as_array, read_image
-from training.metrics import ECE_MINIMUM, wilson_interval
+from training.metrics import ECE_MINIMUM, Metrics, wilson_interval
 from training.phrases import counted, duration, verdict
 from training.predict import Predict
 from training.progress import Progress
@@ -62,7 +61,6 @@ _TILES_OF_MISTAKES = 24  # images shown behind a cell of the confusion matrix
 _TILES_OF_HITS = 12
 _LABEL_ISSUES = 48
 _SPLIT_TITLES = {"train": "training", "val": "validation", "test": "test", None: "left out"}
-_CANDIDATE_TITLES = {"head": "Linear head", "network": "Fine-tuned network"}
 _DELIVERED = {"head": "linear head on the backbone's features", "network": "fine-tuned network"}
 _STAGE_TITLES = {
     "features": "looking",
@@ -313,21 +311,25 @@ def _commonest_mistake(matrix: Sequence[Sequence[Cell]]) -> Cell:
     return max(mistakes or cells, key=lambda cell: cell["count"])
 
 
-def _scale(metrics: Mapping[str, Any]) -> list[ScaleRow]:
+def _scale(metrics: Metrics) -> list[ScaleRow]:
     """Return both candidates, the delivered one first, and guessing, which has no interval."""
-    delivered = metrics["delivered"]
-    other = "network" if delivered == "head" else "head"
+    candidates = [
+        ("head", "Linear head", metrics["head"]),
+        ("network", "Fine-tuned network", metrics["network"]),
+    ]
+    if metrics["delivered"] == "network":
+        candidates.reverse()
     rows: list[ScaleRow] = []
-    for name in (delivered, other):
-        figures = metrics[name]
-        if figures:
-            row: ScaleRow = {
-                "title": _CANDIDATE_TITLES[name],
-                "delivered": name == delivered,
-                "accuracy": figures["accuracy"],
-                "interval": figures["interval"],
-            }
-            rows.append(row)
+    for name, title, figures in candidates:
+        if figures is None:
+            continue
+        row: ScaleRow = {
+            "title": title,
+            "delivered": name == metrics["delivered"],
+            "accuracy": figures["accuracy"],
+            "interval": figures["interval"],
+        }
+        rows.append(row)
     guessing: ScaleRow = {
         "title": "Always the largest class",
         "delivered": False,
@@ -337,7 +339,7 @@ def _scale(metrics: Mapping[str, Any]) -> list[ScaleRow]:
     return [*rows, guessing]
 
 
-def _class_rates(metrics: Mapping[str, Any]) -> list[plots.ClassRates]:
+def _class_rates(metrics: Metrics) -> list[plots.ClassRates]:
     """Return recall and precision of each class with their intervals."""
     matrix = np.array(metrics["confusion"]["matrix"])
     rates = []
@@ -424,7 +426,7 @@ def _credits(results: Results) -> list[ClassCredits]:
     return groups
 
 
-def _facts(metrics: Mapping[str, Any], config: RunConfig, origin: Origin) -> list[tuple[str, str]]:
+def _facts(metrics: Metrics, config: RunConfig, origin: Origin) -> list[tuple[str, str]]:
     """Return how the model was trained: pairs of term and value."""
     split = metrics["split"]
     pictures = (

@@ -2,16 +2,17 @@
 
 The context stays in the run folder, so that the page can be rendered again without an image that
 was taken down. A template that asks for a new key must find it in older contexts too: give it a
-default in `read_context`. Rendering needs Jinja2, and no numpy.
+default in `read_context`. Rendering needs Jinja2, and neither torch nor matplotlib.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection
 from pathlib import Path, PurePosixPath
 from typing import Any, TypedDict, cast
 
+from training.metrics import Metrics
 from training.phrases import counted, interval, listed, percent
 from training.run_folder import write_text
 
@@ -120,7 +121,7 @@ class ReportContext(TypedDict):
     version: str
     names: list[str]  # of the classes, in output order
     verdict: str
-    metrics: Mapping[str, Any]
+    metrics: Metrics
     scale: list[ScaleRow]
     class_rates: list[dict[str, Any]]
     matrix: list[list[Cell]]
