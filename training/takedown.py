@@ -22,8 +22,10 @@ def remove_images(run_dir: Path, files: Collection[str]) -> None:
     table of nearest images goes as a whole: the next training makes it anew.
     """
     rows = read_manifest(run_dir)
-    write_manifest(run_dir, [row for row in rows if row.file not in files])
-    _remove_computed(run_dir / "checkpoints", [row for row in rows if row.file in files])
+    kept = [row for row in rows if row.file not in files]
+    removed = [row for row in rows if row.file in files]
+    write_manifest(run_dir, kept)
+    _remove_computed(run_dir / "checkpoints", removed)
     (run_dir / "neighbours.npz").unlink(missing_ok=True)
     _remove_suspects(run_dir / "suspects.jsonl", files)
     _remove_from_report(run_dir, files)

@@ -143,11 +143,11 @@ def outputs_of(network: ClassifierNetwork, image: NDArray[np.uint8]) -> Outputs:
 
 def largest_difference(expected: Sequence[Outputs], found: Sequence[Outputs]) -> float:
     """Return the largest difference of a probability or novelty; NaN where one of them is NaN."""
-    differences = []
+    differences: list[float] = []
     for one, other in zip(expected, found, strict=True):
-        differences.append(np.abs(one.probabilities - other.probabilities).max())
-        differences.append(abs(one.novelty - other.novelty))
-    return float(np.max(differences))
+        differences.extend(one.probabilities - other.probabilities)
+        differences.append(one.novelty - other.novelty)
+    return float(np.abs(differences).max())
 
 
 class _Draft:
@@ -262,10 +262,13 @@ class _Draft:
         Metrics come last, so that the seconds in them hold nearly all of the export.
         """
         digests = {path.name: _flushed_digest(path) for path in self._folder.iterdir()}
-        metrics = {**self._trained.metrics, "seconds": dict(self._trained.seconds())}
-        write_json(self._folder / "metrics.json", metrics)
-        digests["metrics.json"] = _flushed_digest(self._folder / "metrics.json")
-        lines = [f"{digest}  {name}\n" for name, digest in sorted(digests.items())]
+        metrics_file = self._folder / "metrics.json"
+        seconds = dict(self._trained.seconds())
+        write_json(metrics_file, {**self._trained.metrics, "seconds": seconds})
+        digests[metrics_file.name] = _flushed_digest(metrics_file)
+        lines = []
+        for name, digest in sorted(digests.items()):
+            lines.append(f"{digest}  {name}\n")
         write_text(self._folder / "SHA256SUMS", "".join(lines))
 
 

@@ -25,6 +25,7 @@ _WIDTH = 4.5  # inches: 324 pt, so that text stays legible on a narrow screen
 _TEXT = 10.5  # points
 _RELIABILITY_BINS = 10
 _NOVELTY_BINS = 20  # below the threshold
+_NOVELTY_BINS_ABOVE = (9, 60)  # at least and at most
 _LABEL_COLUMNS = 40  # of a class name in a plot, see `shortened`
 
 # Stand-ins for the colors of the page: matplotlib knows no CSS variables, so these replace them in
@@ -66,15 +67,11 @@ _STYLE: Any = {
     "lines.linewidth": 1.8,
     "lines.markersize": 5,
 }
+_BAR_ALPHA = 0.6
+_FIRST_BARS: Any = {"color": _FIRST, "alpha": _BAR_ALPHA}
+_SECOND_BARS: Any = {"color": _SECOND, "alpha": _BAR_ALPHA}
 _DOTTED: Any = {"color": _SOFT, "linestyle": (0, (2, 3)), "linewidth": 1}
-_DIAGONAL: Any = {
-    "color": _SOFT,
-    "linestyle": (0, (4, 3)),
-    "linewidth": 1.2,
-    "label": "as sure as right",
-}
-_EXPECTED: Any = {"color": _SECOND, "linestyle": (0, (4, 3)), "label": "expected"}
-_ERROR_BARS: Any = {"fmt": "none", "color": _FIRST, "elinewidth": 1.2, "capsize": 3, "alpha": 0.6}
+_DASHED = (0, (4, 3))
 
 
 @dataclass(frozen=True)
@@ -109,7 +106,14 @@ def reliability(confidence: Floats, right: NDArray[np.bool_]) -> str:
     low, high = np.transpose(intervals)
     with _Plot(4.4) as plot:
         above, below = plot.stacked((3, 1))
-        above.plot([0, 1], [0, 1], **_DIAGONAL)
+        above.plot(
+            [0, 1],
+            [0, 1],
+            color=_SOFT,
+            linestyle=_DASHED,
+            linewidth=1.2,
+            label="as sure as right",
+        )
         _draw_error_bars(above, mean_confidence, np.array(accuracy), low, high)
         above.plot(mean_confidence, accuracy, "o-", color=_FIRST, label="this model")
         above.set_ylabel("right")
@@ -118,7 +122,7 @@ def reliability(confidence: Floats, right: NDArray[np.bool_]) -> str:
         above.legend(loc="upper left")
         width = 1 / _RELIABILITY_BINS
         left = width * np.arange(_RELIABILITY_BINS)
-        below.bar(left, counts, width, align="edge", color=_FIRST, alpha=0.55)
+        below.bar(left, counts, width, align="edge", **_FIRST_BARS)
         below.set_xlabel("how sure it was")
         below.set_ylabel("pictures")
         _in_percent(above.yaxis)
@@ -128,18 +132,20 @@ def reliability(confidence: Floats, right: NDArray[np.bool_]) -> str:
 
 def class_bars(classes: Sequence[ClassRates]) -> str:
     """Plot recall and precision of each class with their intervals."""
+    recall = [rates.recall for rates in classes]
+    recall_intervals = [rates.recall_interval for rates in classes]
+    precision = [rates.precision for rates in classes]
+    precision_intervals = [rates.precision_interval for rates in classes]
     rows = np.arange(len(classes))
     with _Plot(0.75 + 0.62 * len(classes)) as plot:
-        (axes,) = plot.stacked((1,))
+        axes = plot.axes()
         for row, rates in enumerate(classes):
             name = plot.placeholder(shortened(rates.name, _LABEL_COLUMNS))
             axes.text(0, row - 0.18, name, va="bottom", color=_INK)
-        recall = [rates.recall for rates in classes]
-        axes.barh(rows + 0.02, recall, 0.24, color=_FIRST, alpha=0.6, label="recall")
-        _draw_ranges(axes, rows + 0.02, [rates.recall_interval for rates in classes])
-        precision = [rates.precision for rates in classes]
-        axes.barh(rows + 0.3, precision, 0.24, color=_SECOND, alpha=0.6, label="precision")
-        _draw_ranges(axes, rows + 0.3, [rates.precision_interval for rates in classes])
+        axes.barh(rows + 0.02, recall, 0.24, label="recall", **_FIRST_BARS)
+        _draw_ranges(axes, rows + 0.02, recall_intervals)
+        axes.barh(rows + 0.3, precision, 0.24, label="precision", **_SECOND_BARS)
+        _draw_ranges(axes, rows + 0.3, precision_intervals)
         axes.set_xlim(0, 1)
         axes.set_ylim(len(classes) - 0.45, -0.55)
         axes.set_yticks([])
@@ -183,10 +189,16 @@ def learning_curve(curve: LearningCurve) -> str:
     more = sizes[-1] + curve["more_per_class"]
     expected = min(1.0, accuracy[-1] + curve["gain"])
     with _Plot(3.2) as plot:
-        (axes,) = plot.stacked((1,))
+        axes = plot.axes()
         _draw_error_bars(axes, sizes, accuracy, accuracy - error, accuracy + error)
         axes.plot(sizes, accuracy, "o-", color=_FIRST, label="measured")
-        axes.plot([sizes[-1], more], [accuracy[-1], expected], **_EXPECTED)
+        axes.plot(
+            [sizes[-1], more],
+            [accuracy[-1], expected],
+            color=_SECOND,
+            linestyle=_DASHED,
+            label="expected",
+        )
         axes.plot(more, expected, "o", color=_SECOND)
         axes.set_xlabel("training pictures per class")
         axes.set_ylabel("right")
@@ -203,17 +215,18 @@ def novelty_histogram(novelty: Floats, threshold: float) -> str:
     edges = _edges_through(threshold, lowest, highest)
     left = edges[:-1]
     counts, _ = np.histogram(novelty, bins=edges)
+    widths = np.diff(edges)
     refused = left >= threshold - 1e-9
     colors = np.where(refused, _BAD, _FIRST).tolist()
     with _Plot(2.9) as plot:
-        (axes,) = plot.stacked((1,))
-        axes.bar(left, counts, np.diff(edges), align="edge", color=colors, alpha=0.65)
+        axes = plot.axes()
+        axes.bar(left, counts, widths, align="edge", color=colors, alpha=_BAR_ALPHA)
         axes.axvline(threshold, color=_INK, linewidth=1.4)
         axes.annotate(
             "none of these",
-            (threshold, 1),
-            (6, -2),
+            xy=(threshold, 1),
             xycoords=("data", "axes fraction"),
+            xytext=(6, -2),
             textcoords="offset points",
             va="top",
             color=_INK,
@@ -230,13 +243,13 @@ def phase_bars(seconds: Mapping[str, float]) -> str:
     phases = list(seconds)
     taken = list(seconds.values())
     with _Plot(0.7 + 0.34 * len(phases)) as plot:
-        (axes,) = plot.stacked((1,))
-        axes.barh(phases, taken, 0.62, color=_FIRST, alpha=0.65)
+        axes = plot.axes()
+        axes.barh(phases, taken, 0.62, **_FIRST_BARS)
         for row, value in enumerate(taken):
             axes.annotate(
                 duration(value),
-                (value, row),
-                (5, 0),
+                xy=(value, row),
+                xytext=(5, 0),
                 textcoords="offset points",
                 va="center",
                 color=_INK,
@@ -271,6 +284,11 @@ class _Plot:
     def __exit__(self, *failure: Any) -> None:
         self._style.__exit__(*failure)
 
+    def axes(self) -> Axes:
+        """Return axes that fill the figure."""
+        (axes,) = self.stacked((1,))
+        return axes
+
     def stacked(self, heights: Sequence[float]) -> list[Axes]:
         """Return axes one below the other, their heights as given, with one horizontal axis."""
         rows = len(heights)
@@ -294,7 +312,8 @@ class _Plot:
         metadata: Any = {"Date": None, "Creator": None, "Format": None, "Type": None}
         self.figure.savefig(stream, format="svg", metadata=metadata)
         svg = stream.getvalue()
-        svg = svg[svg.index("<svg") :].strip()
+        start = svg.index("<svg")
+        svg = svg[start:].strip()
         # Its style sheet would hold for the whole page; the page says the same for its figures.
         svg = re.sub(r"<(metadata|style)\b.*?</\1>", "", svg, flags=re.DOTALL)
         svg = svg.replace(' id="', f' id="{name}-')
@@ -312,7 +331,16 @@ def _draw_error_bars(axes: Axes, x: Sequence[float], y: Floats, low: Floats, hig
     """Draw vertical bars from `low` to `high` around points."""
     below = np.maximum(y - low, 0)
     above = np.maximum(high - y, 0)
-    axes.errorbar(x, y, yerr=[below, above], **_ERROR_BARS)
+    axes.errorbar(
+        x,
+        y,
+        yerr=[below, above],
+        fmt="none",
+        color=_FIRST,
+        elinewidth=1.2,
+        capsize=3,
+        alpha=_BAR_ALPHA,
+    )
 
 
 def _draw_ranges(axes: Axes, y: Floats, bounds: Sequence[tuple[float, float]]) -> None:
@@ -339,8 +367,10 @@ def _edges_through(threshold: float, low: float, high: float) -> Floats:
     Above the threshold is room for its name.
     """
     width = max(threshold - low, 1e-6) / _NOVELTY_BINS
-    needed = np.ceil((high - threshold) / width)
-    bins_above = int(np.clip(needed, 0.45 * _NOVELTY_BINS, 3 * _NOVELTY_BINS))
-    edges = threshold + width * np.arange(-_NOVELTY_BINS, bins_above + 1)
+    bins_above = int(np.ceil((high - threshold) / width))
+    bins_above = max(bins_above, _NOVELTY_BINS_ABOVE[0])
+    bins_above = min(bins_above, _NOVELTY_BINS_ABOVE[1])
+    numbers = np.arange(-_NOVELTY_BINS, bins_above + 1)
+    edges = threshold + width * numbers
     edges[-1] = max(edges[-1], high)
     return edges

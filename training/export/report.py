@@ -5,6 +5,7 @@ was made from.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -153,6 +154,7 @@ class _Tiles:
         self.results = results
         self.images = images
         self.predicted = results.probabilities.argmax(axis=1)
+        self.right = self.predicted == results.labels
 
     def tile(self, index: int) -> Tile:
         """Return an image with what the model says of it."""
@@ -165,7 +167,7 @@ class _Tiles:
             "label": label,
             "predicted": predicted,
             "confidence": float(self.results.probabilities[index, predicted]),
-            "right": predicted == label,
+            "right": bool(self.right[index]),
             "credit": row.credit,
             "link": _web_address(row.page_url),
         }
@@ -190,17 +192,18 @@ class _Tiles:
 
         Mistakes come first into the inline images, should these reach their limit.
         """
-        counts = np.array(self.results.metrics["confusion"]["matrix"])
-        positions = sorted(np.ndindex(counts.shape), key=lambda at: at[0] == at[1])
-        cells: dict[tuple[int, ...], Cell] = {}
-        for label, predicted in positions:
-            row_total = max(1, counts[label].sum())
-            share = counts[label, predicted] / row_total
-            cells[label, predicted] = self._cell(label, predicted, float(share))
-        classes = range(len(counts))
-        return [[cells[label, predicted] for predicted in classes] for label in classes]
+        classes = range(len(self.results.metrics["per_class"]))
+        cells = {}
+        for label, predicted in itertools.permutations(classes, 2):
+            cells[label, predicted] = self._cell(label, predicted)
+        for label in classes:
+            cells[label, label] = self._cell(label, label)
+        matrix = []
+        for label in classes:
+            matrix.append([cells[label, predicted] for predicted in classes])
+        return matrix
 
-    def _cell(self, label: int, predicted: int, share: float) -> Cell:
+    def _cell(self, label: int, predicted: int) -> Cell:
         confidence = self.results.probabilities[:, predicted]
         behind = []
         for index in self.results.indices("test"):
@@ -209,12 +212,13 @@ class _Tiles:
         behind.sort(key=lambda index: -confidence[index])
         limit = _TILES_OF_HITS if label == predicted else _TILES_OF_MISTAKES
         tiles = [self.tile(index) for index in behind[:limit]]
+        of_label = sum(self.results.metrics["confusion"]["matrix"][label])
         return {
             "id": f"cell-{label}-{predicted}",
             "label": label,
             "predicted": predicted,
             "count": len(behind),
-            "share": share,
+            "share": len(behind) / max(1, of_label),
             "tiles": tiles,
             "left_out": len(behind) - len(tiles),
         }
@@ -241,14 +245,9 @@ class _Explained:
         """
         worst_indices = worst(self._results)
         example_indices = examples_of_each_class(self._results, EXAMPLES)
-        labels = self._results.labels
-        mistakes = [
-            index for index in worst_indices if self._tiles.predicted[index] != labels[index]
-        ]
-        to_explain = mistakes.copy()
-        for of_class in example_indices:
-            to_explain.extend(of_class)
-        maps: dict[int, list[ClassMap]] = {}
+        mistakes = [index for index in worst_indices if not self._tiles.right[index]]
+        to_explain = [*mistakes, *itertools.chain.from_iterable(example_indices)]
+        maps = {}
         for done, index in enumerate(to_explain, 1):
             maps[index] = self._class_maps(index)
             progress(done, len(to_explain))
@@ -258,8 +257,9 @@ class _Explained:
             maps_of_mistake = maps[index] if index in mistakes else []
             worst_tiles.append(self._explained(index, maps_of_mistake, NEAREST))
         examples = []
-        for of_class in example_indices:
-            examples.append([self._explained(index, maps[index], nearest=0) for index in of_class])
+        for indices in example_indices:
+            of_class = [self._explained(index, maps[index], nearest=0) for index in indices]
+            examples.append(of_class)
         return worst_tiles, examples
 
     def _explained(self, index: int, maps: list[ClassMap], nearest: int) -> ExplainedTile:
@@ -282,14 +282,14 @@ class _Explained:
         except BrokenImageError:  # deleted since it was learned from; the report can do without
             return []
         cams = np.asarray(self._predict(as_array(image)).cam, np.float64)
-        classes = dict.fromkeys(
-            (int(self._tiles.predicted[index]), int(self._results.labels[index]))
-        )
-        evidence_for = {class_index: evidence(cams, class_index) for class_index in classes}
-        height = max(float(values.max()) for values in evidence_for.values())
+        classes = [int(self._tiles.predicted[index])]
+        if not self._tiles.right[index]:
+            classes.append(int(self._results.labels[index]))
+        evidence_for = [evidence(cams, class_index) for class_index in classes]
+        height = float(np.max(evidence_for))
         image.thumbnail((MAP_SIDE, MAP_SIDE), Image.Resampling.BICUBIC)
         maps: list[ClassMap] = []
-        for class_index, values in evidence_for.items():
+        for class_index, values in zip(classes, evidence_for, strict=True):
             drawn = overlay(image, values, self._resize_side, height)
             name = self._tiles.images.class_map(file, class_index, drawn)
             maps.append({"image": name, "class_index": class_index})
@@ -301,14 +301,21 @@ def _web_address(text: str) -> str:
 
     A link with any other scheme would run or open something on the reader's machine.
     """
-    return text if text.lower().startswith(("http://", "https://")) else ""
+    if text.lower().startswith(("http://", "https://")):
+        return text
+    return ""
 
 
 def _commonest_mistake(matrix: Sequence[Sequence[Cell]]) -> Cell:
     """Return the cell of the commonest mistake, or of the commonest hit where there is none."""
-    cells = [cell for row in matrix for cell in row]
-    mistakes = [cell for cell in cells if cell["count"] and cell["label"] != cell["predicted"]]
-    return max(mistakes or cells, key=lambda cell: cell["count"])
+    mistakes = []
+    hits = []
+    for cell in itertools.chain.from_iterable(matrix):
+        if cell["label"] == cell["predicted"]:
+            hits.append(cell)
+        elif cell["count"]:
+            mistakes.append(cell)
+    return max(mistakes or hits, key=lambda cell: cell["count"])
 
 
 def _scale(metrics: Metrics) -> list[ScaleRow]:
@@ -405,25 +412,28 @@ def _draw_plots(
 
 def _sources(rows: Sequence[ImageRow]) -> list[tuple[str, str, int]]:
     """Return (source, licence, images) of all images in the splits, the commonest first."""
-    counts = Counter((row.source, row.license) for row in rows if row.split)
-    ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    counts: Counter[tuple[str, str]] = Counter()
+    for row in rows:
+        if row.split:
+            counts[row.source, row.license] += 1
     sources = []
-    for (source, licence), count in ordered:
+    for (source, licence), count in sorted(counts.items()):
         sources.append((source or "not known", licence or "not known", count))
+    sources.sort(key=lambda source: -source[2])
     return sources
 
 
 def _credits(results: Results) -> list[ClassCredits]:
     """Return whom to thank, class by class, for images of which author or page is known."""
-    credits_of: list[list[Credit]] = [[] for _ in results.metrics["per_class"]]
+    by_class: list[ClassCredits] = []
+    for name in results.metrics["per_class"]:
+        by_class.append({"name": name, "credits": []})
     for row, label in zip(results.rows, results.labels, strict=True):
         link = _web_address(row.page_url)
         if row.split and (row.credit or link):
-            credits_of[label].append({"file": row.file, "credit": row.credit, "link": link})
-    groups: list[ClassCredits] = []
-    for name, of_class in zip(results.metrics["per_class"], credits_of, strict=True):
-        groups.append({"name": name, "credits": of_class})
-    return groups
+            credit: Credit = {"file": row.file, "credit": row.credit, "link": link}
+            by_class[label]["credits"].append(credit)
+    return by_class
 
 
 def _facts(metrics: Metrics, config: RunConfig, origin: Origin) -> list[tuple[str, str]]:

@@ -5,10 +5,9 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
+from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from training.evaluation.results import Results
@@ -62,9 +61,14 @@ class InlineImages:
         if len(jpeg) > self._bytes_left:
             return None
         self._bytes_left -= len(jpeg)
-        aspect_ratio = image.width / image.height
-        aspect_ratio = min(max(aspect_ratio, 1 / _LARGEST_ASPECT), _LARGEST_ASPECT)
-        self.added.append({"file": file, "name": name, "aspect_ratio": aspect_ratio, "jpeg": jpeg})
+        aspect_ratio = min(image.width / image.height, _LARGEST_ASPECT)
+        added: InlineImage = {
+            "file": file,
+            "name": name,
+            "aspect_ratio": max(aspect_ratio, 1 / _LARGEST_ASPECT),
+            "jpeg": jpeg,
+        }
+        self.added.append(added)
         return name
 
 
@@ -75,11 +79,16 @@ def worst(results: Results, count: int = SHOWN) -> list[int]:
     answers fill at most half of the test images, so that the best of a small test split are not
     among the worst.
     """
-    test, confidence_in_label, right = _tested(results)
-    order = np.lexsort((test, confidence_in_label, right))
-    mistakes = int((~right).sum())
-    shown = min(count, max(mistakes, len(test) // 2))
-    return test[order[:shown]].tolist()
+    mistakes = []
+    right = []
+    for image in sorted(_tested(results), key=lambda image: image.confidence):
+        if image.right:
+            right.append(image.index)
+        else:
+            mistakes.append(image.index)
+    half = (len(mistakes) + len(right)) // 2
+    shown = min(count, max(len(mistakes), half))
+    return [*mistakes, *right][:shown]
 
 
 def best(results: Results, count: int = SHOWN) -> list[int]:
@@ -87,9 +96,12 @@ def best(results: Results, count: int = SHOWN) -> list[int]:
 
     Those among the worst are left out.
     """
-    among_worst = set(worst(results))
-    found = [index for index in _right_by_confidence(results) if index not in among_worst]
-    return found[:count]
+    among_worst = worst(results)
+    best_first = []
+    for index in _right_by_confidence(results):
+        if index not in among_worst:
+            best_first.append(index)
+    return best_first[:count]
 
 
 def examples_of_each_class(results: Results, count: int) -> list[list[int]]:
@@ -106,19 +118,30 @@ def examples_of_each_class(results: Results, count: int) -> list[list[int]]:
 
 
 def _right_by_confidence(results: Results) -> list[int]:
-    test, confidence_in_label, right = _tested(results)
-    order = np.lexsort((test, -confidence_in_label))
-    right_in_order = order[right[order]]
-    return test[right_in_order].tolist()
+    """Return the indices of the test images that were predicted rightly, most confident first."""
+    right = [image for image in _tested(results) if image.right]
+    right.sort(key=lambda image: -image.confidence)
+    return [image.index for image in right]
 
 
-def _tested(results: Results) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.bool_]]:
-    """Return, each [tested], indices, probabilities of the label, and whether that was predicted."""
-    test = results.indices("test")
-    labels = results.labels[test]
-    predicted = results.probabilities[test].argmax(axis=1)
-    confidence_in_label = results.probabilities[test, labels]
-    return test, confidence_in_label, predicted == labels
+@dataclass(frozen=True)
+class _TestedImage:
+    index: int
+    right: bool
+    """Whether the label was predicted."""
+    confidence: float
+    """Probability of the label."""
+
+
+def _tested(results: Results) -> list[_TestedImage]:
+    """Return the test images in the order of the manifest."""
+    tested = []
+    for index in results.indices("test"):
+        label = results.labels[index]
+        probabilities = results.probabilities[index]
+        right = bool(probabilities.argmax() == label)
+        tested.append(_TestedImage(int(index), right, float(probabilities[label])))
+    return tested
 
 
 def _digest(file: str) -> str:

@@ -9,10 +9,9 @@ import hashlib
 import html
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -21,9 +20,9 @@ from training.networks.catalogue import CROP
 
 INSIDE_LIMIT = 30_000_000  # bytes of model.onnx; a larger one is dropped on the page by its reader
 
-_DELIVERED = Path(__file__).with_name("assets")
-_RUNTIME = _DELIVERED / "onnxruntime-web"
-_PAGE = _DELIVERED / "try_page"
+_ASSETS = Path(__file__).with_name("assets")
+_RUNTIME = _ASSETS / "onnxruntime-web"
+_PAGE = _ASSETS / "try_page"
 _NAMED_CLASSES = 4  # more of them make no heading
 
 
@@ -44,58 +43,64 @@ class TryPage:
 
 
 def write_try_page(path: Path, page: TryPage, model: Path, limit: int = INSIDE_LIMIT) -> None:
-    """Write the page for a `model.onnx`, which travels inside up to the limit in bytes."""
-    path.write_text(_rendered(page, model.read_bytes(), limit), encoding="utf-8")
-
-
-def _rendered(page: TryPage, model: bytes, limit: int) -> str:
-    inside = len(model) <= limit
-    runtime = json.loads((_RUNTIME / "MANIFEST.json").read_text(encoding="utf-8"))
-    style, script = _text(_PAGE / "page.css"), _text(_PAGE / "page.js")
+    """Write the page for a `model.onnx`, which is put inside up to the limit in bytes."""
+    model_bytes = model.read_bytes()
+    inside = len(model_bytes) <= limit
+    runtime = json.loads(_text(_RUNTIME / "MANIFEST.json"))
     runtime_script = _text(_RUNTIME / "ort.wasm.min.js")
+    page_script = _text(_PAGE / "page.js")
+    style = _text(_PAGE / "page.css")
     names = [f"<bdi>{html.escape(name)}</bdi>" for name in page.classes]
-    return _filled(
-        _text(_PAGE / "page.html"),
-        {
-            "policy": _policy(style, (runtime_script, script)),
-            "title": html.escape(f"{_question(page.classes)} · Picaisso"),
-            "heading": _question(names),
-            "facts": html.escape(
-                f"{page.title}, trained by Picaisso {page.version} for {len(page.classes)} classes."
-            ),
-            "runtime": html.escape(f"ONNX Runtime Web {runtime['version']} ({runtime['licence']})"),
-            "licence": html.escape(_text(_RUNTIME / "LICENSE")),
-            "style": style,
-            "settings": _settings(page, model, inside),
-            "module": _base64(_RUNTIME / "ort-wasm-simd-threaded.mjs"),
-            "wasm": _base64(_RUNTIME / "ort-wasm-simd-threaded.wasm.gz"),
-            "model": base64.b64encode(model).decode() if inside else "",
-            "runtime_script": runtime_script,
-            "page_script": script,
-        },
-    )
+    classes = f"{len(page.classes)} classes"
+    values = {
+        "policy": _content_security_policy(style, [runtime_script, page_script]),
+        "title": html.escape(f"{_question(page.classes)} · Picaisso"),
+        "heading": _question(names),
+        "facts": html.escape(f"{page.title}, trained by Picaisso {page.version} for {classes}."),
+        "runtime": html.escape(f"ONNX Runtime Web {runtime['version']} ({runtime['licence']})"),
+        "licence": html.escape(_text(_RUNTIME / "LICENSE")),
+        "style": style,
+        "settings": _settings(page, model_bytes, inside),
+        "module": _base64(_RUNTIME / "ort-wasm-simd-threaded.mjs"),
+        "wasm": _base64(_RUNTIME / "ort-wasm-simd-threaded.wasm.gz"),
+        "model": base64.b64encode(model_bytes).decode() if inside else "",
+        "runtime_script": runtime_script,
+        "page_script": page_script,
+    }
+    template = _text(_PAGE / "page.html")
+    # In one pass, so that what a value contains is never taken for a name.
+    rendered = re.sub(r"{{(\w+)}}", lambda name: values[name[1]], template)
+    path.write_text(rendered, encoding="utf-8")
 
 
-def _policy(style: str, scripts: tuple[str, ...]) -> str:
-    """A content security policy under which nothing but these scripts runs and nothing can be sent
-    or fetched.
+def _content_security_policy(style: str, scripts: Sequence[str]) -> str:
+    """Return a policy under which only these scripts run and nothing can be sent or fetched.
 
     `blob:` is for the runtime's module, which has no address of its own inside one file.
     """
-    allowed = " ".join(f"'sha256-{_digest(script)}'" for script in scripts)
+    allowed = " ".join(_csp_source(script) for script in scripts)
     return (
-        f"default-src 'none'; script-src {allowed} blob: 'wasm-unsafe-eval'; style-src 'sha256-{_digest(style)}'; "
-        "img-src data:; base-uri 'none'; form-action 'none'"
+        "default-src 'none';"
+        f" script-src {allowed} blob: 'wasm-unsafe-eval';"
+        f" style-src {_csp_source(style)};"
+        " img-src data:; base-uri 'none'; form-action 'none'"
     )
 
 
+def _csp_source(text: str) -> str:
+    digest = hashlib.sha256(text.encode()).digest()
+    return f"'sha256-{base64.b64encode(digest).decode()}'"
+
+
 def _settings(page: TryPage, model: bytes, inside: bool) -> str:
-    values: Mapping[str, Any] = {
+    """Return as JSON what the script of the page needs to know."""
+    colors = np.rint(colour_scale()).astype(np.uint8)
+    settings = {
         "classes": page.classes,
         "reject": page.reject,
         "resize": page.resize,
         "crop": CROP,
-        "colours": np.rint(colour_scale()).astype(np.uint8).tobytes().hex(),
+        "colours": colors.tobytes().hex(),
         "model": {
             "inside": inside,
             "bytes": len(model),
@@ -103,20 +108,14 @@ def _settings(page: TryPage, model: bytes, inside: bool) -> str:
         },
     }
     # A class name must not end the element that it stands in.
-    return json.dumps(values, ensure_ascii=False).replace("<", "\\u003c")
+    return json.dumps(settings, ensure_ascii=False).replace("<", "\\u003c")
 
 
 def _question(names: Sequence[str]) -> str:
     if len(names) > _NAMED_CLASSES:
         return f"Which of {len(names)} classes is it?"
-    return f"Is it {', '.join(names[:-1])} or {names[-1]}?"
-
-
-def _filled(template: str, values: Mapping[str, str]) -> str:
-    """The template with each `{{name}}` replaced, once over: what a value contains is never taken
-    for a name.
-    """
-    return re.sub(r"{{(\w+)}}", lambda found: values[found[1]], template)
+    all_but_last = ", ".join(names[:-1])
+    return f"Is it {all_but_last} or {names[-1]}?"
 
 
 def _text(path: Path) -> str:
@@ -125,7 +124,3 @@ def _text(path: Path) -> str:
 
 def _base64(path: Path) -> str:
     return base64.b64encode(path.read_bytes()).decode()
-
-
-def _digest(text: str) -> str:
-    return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
