@@ -92,10 +92,9 @@ def test_the_card_has_the_figures_of_the_report(imported_run: Path) -> None:
     head = metrics["head"]
     assert f"| linear head | {percent(head['accuracy'])} |" in card
     assert f"| {head['val_loss']:.3f} |" in card
-    assert (
-        f"| fine-tuned network | {percent(NETWORK['accuracy'])} | {interval(NETWORK['interval'])} | 0.234 |"
-        in card
-    )
+    accuracy = percent(NETWORK["accuracy"])
+    bounds = interval(NETWORK["interval"])
+    assert f"| fine-tuned network | {accuracy} | {bounds} | 0.234 |" in card
     assert all(percent(share) in card for share in metrics["shortcuts"].values())
     for words in (
         "> Weights were missing.",

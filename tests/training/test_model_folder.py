@@ -33,10 +33,21 @@ from training.predict import open_model
 from training.run_folder import RunError
 
 WHOLE = {
-    "model.safetensors", "model.pth", "model.onnx", "novelty.safetensors", "classes.json", "config.json",
-    "metrics.json", "predict.py", "requirements.txt", "README.md", "reference_predictions.json", "report.html",
-    "try.html", "SHA256SUMS",
-}  # fmt: skip
+    "model.safetensors",
+    "model.pth",
+    "model.onnx",
+    "novelty.safetensors",
+    "classes.json",
+    "config.json",
+    "metrics.json",
+    "predict.py",
+    "requirements.txt",
+    "README.md",
+    "reference_predictions.json",
+    "report.html",
+    "try.html",
+    "SHA256SUMS",
+}
 
 
 @pytest.fixture(scope="module")

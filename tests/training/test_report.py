@@ -478,18 +478,30 @@ def test_plots_leave_the_style_of_matplotlib_as_it_was() -> None:
 
 
 @pytest.mark.parametrize(
-    ("said", "words"),
+    ("phrase", "expected"),
     [
-        (percent(0.9424), "94.2 %"), (percent(1.0), "100 %"), (interval([0.881, 0.976]), "88.1 % to 97.6 %"),
-        (duration(0.42), "0.4 s"), (duration(12.4), "12 s"), (duration(60), "1 min"), (duration(200), "3 min 20 s"),
-        (duration(3900), "1 h 5 min"), (duration(7200), "2 h"), (counted(0, "picture"), "no picture"),
-        (counted(1, "picture"), "1 picture"), (counted(1200, "class", "classes"), "1,200 classes"),
-        (listed(["a"]), "a"), (listed(["a", "b"]), "a and b"), (listed(["a", "b", "c"]), "a, b and c"),
-        (shortened("corgi", 5), "corgi"), (shortened("corgis", 5), "corg…"), (shortened("柴犬柴犬", 5), "柴…"),
+        (percent(0.9424), "94.2 %"),
+        (percent(1.0), "100 %"),
+        (interval([0.881, 0.976]), "88.1 % to 97.6 %"),
+        (duration(0.42), "0.4 s"),
+        (duration(12.4), "12 s"),
+        (duration(60), "1 min"),
+        (duration(200), "3 min 20 s"),
+        (duration(3900), "1 h 5 min"),
+        (duration(7200), "2 h"),
+        (counted(0, "picture"), "no picture"),
+        (counted(1, "picture"), "1 picture"),
+        (counted(1200, "class", "classes"), "1,200 classes"),
+        (listed(["a"]), "a"),
+        (listed(["a", "b"]), "a and b"),
+        (listed(["a", "b", "c"]), "a, b and c"),
+        (shortened("corgi", 5), "corgi"),
+        (shortened("corgis", 5), "corg…"),
+        (shortened("柴犬柴犬", 5), "柴…"),
     ],
-)  # fmt: skip
-def test_numbers_in_words(said: str, words: str) -> None:
-    assert said == words
+)
+def test_numbers_in_words(phrase: str, expected: str) -> None:
+    assert phrase == expected
 
 
 @pytest.fixture(scope="module")
@@ -518,7 +530,8 @@ def test_a_browser_shows_the_page_whole_and_asks_for_nothing(
     browser.get((tmp_path / "report.html").as_uri())
     assert browser.execute_script("return document.documentElement.scrollWidth") <= width
     shown = browser.execute_script(
-        "return [...document.querySelectorAll('.shot:not(.absent)')].map(e => getComputedStyle(e).backgroundImage)"
+        "return [...document.querySelectorAll('.shot:not(.absent)')]"
+        ".map(e => getComputedStyle(e).backgroundImage)"
     )
     assert len(shown) > 40 and all(image.startswith('url("data:image/jpeg') for image in shown)
     visible = (

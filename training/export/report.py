@@ -40,7 +40,7 @@ from training.export.report_page import (
     Credit,
     ExplainedTile,
     LabelIssue,
-    Neighbor,
+    Neighbour,
     ReportContext,
     ScaleRow,
     Tile,
@@ -241,7 +241,7 @@ class _Explained:
     ) -> tuple[list[ExplainedTile], list[list[ExplainedTile]]]:
         """Return the worst images and a few of each class.
 
-        Of the worst, the mistakes have maps; the examples have maps, but no neighbors.
+        Of the worst, the mistakes have maps; the examples have maps, but no neighbours.
         """
         worst_indices = worst(self._results)
         example_indices = examples_of_each_class(self._results, EXAMPLES)
@@ -265,11 +265,11 @@ class _Explained:
     def _explained(self, index: int, maps: list[ClassMap], nearest: int) -> ExplainedTile:
         tile = self._tiles.tile(index)
         embedding = self._results.embeddings[index]
-        neighbors: list[Neighbor] = []
+        neighbours: list[Neighbour] = []
         for number, cosine in nearest_images(embedding, self._learned_embeddings, nearest):
             learned = self._tiles.tile(int(self._learned[number]))
-            neighbors.append({"tile": learned, "cosine": cosine})
-        return {"tile": tile, "maps": maps, "nearest": neighbors}
+            neighbours.append({"tile": learned, "cosine": cosine})
+        return {"tile": tile, "maps": maps, "nearest": neighbours}
 
     def _class_maps(self, index: int) -> list[ClassMap]:
         """Return what spoke for the predicted class and, for a mistake, for the labelled one.

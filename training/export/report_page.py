@@ -50,7 +50,7 @@ class ClassMap(TypedDict):
     class_index: int
 
 
-class Neighbor(TypedDict):
+class Neighbour(TypedDict):
     """One of the nearest images that the model learned from."""
 
     tile: Tile
@@ -58,11 +58,11 @@ class Neighbor(TypedDict):
 
 
 class ExplainedTile(TypedDict):
-    """An image with its class maps and its nearest neighbors."""
+    """An image with its class maps and its nearest neighbours."""
 
     tile: Tile
     maps: list[ClassMap]
-    nearest: list[Neighbor]
+    nearest: list[Neighbour]
 
 
 class Cell(TypedDict):

@@ -11,8 +11,8 @@
   const WEAKEST = 0.5, STRONGEST = 0.7; // share of colour where the map says nothing, and where it is at its height
 
   const root = document.documentElement;
-  const part = (name) => document.getElementById(name);
-  const settings = JSON.parse(part("settings").textContent);
+  const byId = (name) => document.getElementById(name);
+  const settings = JSON.parse(byId("settings").textContent);
   const percent = (share) => `${(100 * share).toFixed(1)}\u00a0%`;
   const INVITATION = "Drop a picture here, paste one, or choose a file.";
 
@@ -22,26 +22,26 @@
 
   /* --- what the page says ---------------------------------------------------------------------------- */
 
-  function say(state, invitation, button = "Choose a picture") {
+  function setState(state, invitation, button = "Choose a picture") {
     root.dataset.state = state;
-    part("invitation").textContent = invitation;
-    part("button").textContent = button;
-    part("file").disabled = state === "starting" || state === "broken";
-    part("file").accept = state === "needs-model" ? ".onnx" : "image/*";
+    byId("invitation").textContent = invitation;
+    byId("button").textContent = button;
+    byId("file").disabled = state === "starting" || state === "broken";
+    byId("file").accept = state === "needs-model" ? ".onnx" : "image/*";
   }
 
-  function complain(sentence) {
-    part("problem").textContent = sentence;
-    part("problem").hidden = !sentence;
+  function showProblem(sentence) {
+    byId("problem").textContent = sentence;
+    byId("problem").hidden = !sentence;
   }
 
-  const ready = () => say("ready", shown ? "Drop, paste or choose another." : INVITATION);
+  const ready = () => setState("ready", shown ? "Drop, paste or choose another." : INVITATION);
 
   /* --- the model ------------------------------------------------------------------------------------- */
 
-  function takeBytes(name) {
-    const text = atob(part(name).textContent);
-    part(name).remove(); // tens of megabytes that nobody needs twice
+  function removeBytes(name) {
+    const text = atob(byId(name).textContent);
+    byId(name).remove(); // tens of megabytes that nobody needs twice
     const bytes = new Uint8Array(text.length);
     for (let i = 0; i < text.length; i++) bytes[i] = text.charCodeAt(i);
     return bytes;
@@ -56,16 +56,16 @@
     const wasm = ort.env.wasm;
     wasm.numThreads = 1; // more need headers that a file on a disk does not have
     wasm.proxy = false;
-    wasm.wasmPaths = { mjs: URL.createObjectURL(new Blob([takeBytes("module")], { type: "text/javascript" })) };
-    wasm.wasmBinary = await unpacked(takeBytes("wasm"));
-    if (settings.model.inside) return open(takeBytes("model"));
+    wasm.wasmPaths = { mjs: URL.createObjectURL(new Blob([removeBytes("module")], { type: "text/javascript" })) };
+    wasm.wasmBinary = await unpacked(removeBytes("wasm"));
+    if (settings.model.inside) return open(removeBytes("model"));
     askForModel();
   }
 
   function askForModel() {
     const size = Math.round(settings.model.bytes / 1e6);
     const where = "It lies in the folder that this page came in.";
-    say("needs-model", `This model is too large to be inside the page. Drop model.onnx (${size} MB) here first. ${where}`, "Choose model.onnx");
+    setState("needs-model", `This model is too large to be inside the page. Drop model.onnx (${size} MB) here first. ${where}`, "Choose model.onnx");
   }
 
   async function open(bytes) {
@@ -76,10 +76,10 @@
 
   async function openDropped(file) {
     if (!(await isOurModel(file))) {
-      complain(`“${file.name}” is not the model that belongs to this page. It needs the model.onnx of its own folder.`);
+      showProblem(`“${file.name}” is not the model that belongs to this page. It needs the model.onnx of its own folder.`);
       return;
     }
-    say("starting", "The model is being opened …");
+    setState("starting", "The model is being opened …");
     await open(new Uint8Array(await file.arrayBuffer())).catch(giveUp);
   }
 
@@ -91,35 +91,35 @@
   }
 
   function giveUp(error) {
-    say("broken", "");
-    complain(`This browser cannot run the model (${error.message || error}). A current Chrome, Edge, Firefox or Safari can; so can predict.py in the same folder.`);
+    setState("broken", "");
+    showProblem(`This browser cannot run the model (${error.message || error}). A current Chrome, Edge, Firefox or Safari can; so can predict.py in the same folder.`);
   }
 
   /* --- pictures -------------------------------------------------------------------------------------- */
 
   function take(files) {
-    complain("");
+    showProblem("");
     const file = files[0];
     if (!file || root.dataset.state === "broken") return;
     if (root.dataset.state === "needs-model" && /\.onnx$/i.test(file.name)) openDropped(file);
     else if (session && root.dataset.state !== "busy") classify(file);
-    else hold(file);
+    else keepWaiting(file);
   }
 
-  function hold(file) {
+  function keepWaiting(file) {
     waiting = file;
-    if (root.dataset.state === "needs-model") complain("First the model, please: drop model.onnx here. The picture comes next by itself.");
+    if (root.dataset.state === "needs-model") showProblem("First the model, please: drop model.onnx here. The picture comes next by itself.");
   }
 
   async function classify(file) {
     waiting = null;
-    say("busy", "Looking …", "One moment");
+    setState("busy", "Looking …", "One moment");
     await new Promise((painted) => setTimeout(painted, 30));
     try {
       await answer(file);
-      complain("");
+      showProblem("");
     } catch (error) {
-      complain(error instanceof NoPicture ? error.message : `This picture could not be classified (${error.message || error}).`);
+      showProblem(error instanceof NoPicture ? error.message : `This picture could not be classified (${error.message || error}).`);
     }
     ready();
     if (waiting) classify(waiting);
@@ -148,7 +148,7 @@
     return { ...middle, scale };
   }
 
-  function drawn(bitmap, { left, top, width, height, scale }) {
+  function pixelsOf(bitmap, { left, top, width, height, scale }) {
     const canvas = document.createElement("canvas");
     canvas.width = Math.max(1, Math.round(width * scale));
     canvas.height = Math.max(1, Math.round(height * scale));
@@ -172,7 +172,7 @@
 
   async function answer(file) {
     const bitmap = await decoded(file);
-    const image = withoutAlpha(drawn(bitmap, extent(bitmap)));
+    const image = withoutAlpha(pixelsOf(bitmap, extent(bitmap)));
     const started = performance.now();
     const outputs = await session.run({ image });
     const result = read(outputs, performance.now() - started);
@@ -180,7 +180,7 @@
     const longer = Math.max(bitmap.width, bitmap.height);
     const scale = Math.min(Math.max(longer, VIEW_SIDES[0]), VIEW_SIDES[1]) / longer;
     const whole = { left: 0, top: 0, width: bitmap.width, height: bitmap.height, scale };
-    shown = { result, maps: evidence(outputs.cam), picture: drawn(bitmap, whole) };
+    shown = { result, maps: evidence(outputs.cam), picture: pixelsOf(bitmap, whole) };
     bitmap.close();
     show();
   }
@@ -203,18 +203,18 @@
     const { result } = shown;
     root.dataset.known = String(result.known);
     root.dataset.answered = "";
-    part("verdict").textContent = result.known ? result.label : "None of these";
-    part("reason").textContent = reason(result);
-    part("facts").textContent =
+    byId("verdict").textContent = result.known ? result.label : "None of these";
+    byId("reason").textContent = reason(result);
+    byId("facts").textContent =
       `${result.width} × ${result.height} pixels, ${result.elapsed_ms} ms. ` +
       `Unlike what the model learned from: ${result.novelty.toFixed(2)}; above ${settings.reject.toFixed(2)} it is none of these.`;
-    part("bars").replaceChildren(bar("Picture alone"), ...ranked(result).map(([number, p], place) => bar(settings.classes[number], number, p, place)));
-    part("answer").hidden = part("figure").hidden = false;
+    byId("bars").replaceChildren(bar("Picture alone"), ...ranked(result).map(([number, p], rank) => bar(settings.classes[number], number, p, rank)));
+    byId("answer").hidden = byId("figure").hidden = false;
     draw(null);
-    part("figure").scrollIntoView({ block: "nearest" });
-    part("answer").dataset.result = JSON.stringify(result);
+    byId("figure").scrollIntoView({ block: "nearest" });
+    byId("answer").dataset.result = JSON.stringify(result);
     root.dataset.answers = Number(root.dataset.answers || 0) + 1;
-    part("status").textContent = `${part("verdict").textContent}. ${part("reason").textContent}`;
+    byId("status").textContent = `${byId("verdict").textContent}. ${byId("reason").textContent}`;
   }
 
   const ranked = (result) => [...result.probabilities.entries()].sort((one, other) => other[1] - one[1]);
@@ -225,8 +225,8 @@
     return `It looks like none of the classes that the model learned. Were it one of them, it would be “${result.label}” with ${sure}.`;
   }
 
-  function bar(name, number = null, probability = null, place = null) {
-    const row = element("label", place === 0 ? "bar first" : "bar");
+  function bar(name, number = null, probability = null, rank = null) {
+    const row = element("label", rank === 0 ? "bar first" : "bar");
     const choice = element("input");
     Object.assign(choice, { type: "radio", name: "map", value: number ?? "none", checked: number === null });
     choice.addEventListener("change", () => draw(number));
@@ -267,10 +267,10 @@
   }
 
   function draw(number) {
-    const canvas = part("view"), { picture, result } = shown;
+    const canvas = byId("view"), { picture, result } = shown;
     canvas.width = picture.width;
     canvas.height = picture.height;
-    part("scale").hidden = number === null;
+    byId("scale").hidden = number === null;
     const name = number === null ? "" : settings.classes[number];
     canvas.setAttribute("aria-label", name ? `Where the picture spoke for “${name}”` : `The picture, ${result.width} × ${result.height} pixels`);
     canvas.getContext("2d").putImageData(number === null ? picture : coloured(picture, shown.maps, number), 0, 0);
@@ -310,8 +310,8 @@
   function cubicWeights(cells, side) {
     const kernel = (t) => (t < 1 ? (1.5 * t - 2.5) * t * t + 1 : t < 2 ? ((-0.5 * t + 2.5) * t - 4) * t + 2 : 0);
     return Array.from({ length: side }, (_, pixel) => {
-      const place = ((pixel + 0.5) * cells) / side - 0.5;
-      const weights = Array.from({ length: cells }, (_, cell) => kernel(Math.abs(cell - place)));
+      const position = ((pixel + 0.5) * cells) / side - 0.5;
+      const weights = Array.from({ length: cells }, (_, cell) => kernel(Math.abs(cell - position)));
       const sum = weights.reduce((one, other) => one + other, 0);
       return weights.map((weight) => weight / sum);
     });
@@ -322,13 +322,13 @@
 
   function paintRamp() {
     const stops = [0, 0.25, 0.5, 0.75, 1].map((at) => `rgb(${colourAt(at).join(" ")})`);
-    part("ramp").style.background = `linear-gradient(to right, ${stops.join(", ")})`;
+    byId("ramp").style.background = `linear-gradient(to right, ${stops.join(", ")})`;
   }
 
   /* --- where pictures come from ------------------------------------------------------------------------ */
 
   function listen() {
-    part("file").addEventListener("change", (event) => {
+    byId("file").addEventListener("change", (event) => {
       take(event.target.files);
       event.target.value = ""; // so that the same file can be chosen again
     });
@@ -347,7 +347,7 @@
 
   function receive(transfer) {
     if (transfer.files.length) take(transfer.files);
-    else complain("There is no picture in that. This page does not use the internet: save the picture first, then give it the file.");
+    else showProblem("There is no picture in that. This page does not use the internet: save the picture first, then give it the file.");
   }
 
   listen();
