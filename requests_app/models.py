@@ -102,7 +102,8 @@ class RequestQuerySet(models.QuerySet["ClassifierRequest"]):
 
         It is looked up by its digest, so that no token is compared in the clear.
         """
-        return self.filter(token_sha256=sha256_hex(token)).first()
+        digest = sha256_hex(token)
+        return self.filter(token_sha256=digest).first()
 
 
 class ClassifierRequest(models.Model):
@@ -139,7 +140,8 @@ class ClassifierRequest(models.Model):
         verbose_name = "request"
 
     def __str__(self) -> str:
-        return f"Request {self.pk}: " + ", ".join(c.name for c in self.classes.all())
+        names = [c.name for c in self.classes.all()]
+        return f"Request {self.pk}: {', '.join(names)}"
 
     def get_absolute_url(self) -> str:
         return reverse("request", args=[self.token])
@@ -178,7 +180,8 @@ class ClassifierRequest(models.Model):
     @property
     def folder(self) -> Path:
         """Return the folder of everything on disk that belongs to this request."""
-        return Path(settings.DATA_DIR) / "requests" / str(self.pk)
+        requests = Path(settings.DATA_DIR) / "requests"
+        return requests / str(self.pk)
 
     @property
     def is_open(self) -> bool:
@@ -321,7 +324,8 @@ class DatasetVersion(models.Model):
     @property
     def folder(self) -> Path:
         """Return the run folder, which explains itself."""
-        return self.request.folder / "runs" / str(self.number)
+        runs = self.request.folder / "runs"
+        return runs / str(self.number)
 
 
 class TrainingRun(models.Model):

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,26 +42,17 @@ def check_sources(names: Sequence[str]) -> list[dict[str, Any]]:
     deadline = time.monotonic() + LIMIT_SECONDS
     holder = (jobs.CHECK_JOB, os.getpid())
     needs_browser = any(CATALOGUE[name].uses_browser for name in names)
-    command = [sys.executable, "-m", "scraping", "check", "--json"]
-    for name in names:
-        command += ["--source", name]
-    environment = jobs.child_environment() | collection_sync.credentials()
-    marker = processes.Marker(str(settings.DATA_DIR), *holder)
+
+    def poll() -> None:
+        if time.monotonic() > deadline:
+            raise CheckFailed(f"No answer within {LIMIT_SECONDS / 60:g} minutes.")
+        if needs_browser:
+            BrowserTurn.acquire(*holder, jobs.lease_end())
+
     try:
         if needs_browser:
             _wait_for_browser(holder, deadline)
-        with tempfile.TemporaryDirectory() as folder:
-            log = Path(folder) / "log.txt"
-            child = processes.start_supervised(command, marker, environment, log)
-            try:
-                while _is_running(child):
-                    if time.monotonic() > deadline:
-                        raise CheckFailed(f"No answer within {LIMIT_SECONDS / 60:g} minutes.")
-                    if needs_browser:
-                        BrowserTurn.acquire(*holder, jobs.lease_end())
-            finally:
-                processes.stop_supervised(child, marker)
-            lines = log.read_text(errors="replace").splitlines()
+        lines = _run_child(names, processes.Marker(str(settings.DATA_DIR), *holder), poll)
     finally:
         BrowserTurn.release(*holder)
     rows = [json.loads(line) for line in lines if line.startswith("{")]
@@ -85,10 +76,27 @@ def _wait_for_browser(holder: tuple[int, int], deadline: float) -> None:
         time.sleep(POLL_SECONDS)
 
 
-def _is_running(child: subprocess.Popen[bytes]) -> bool:
-    """Wait for a moment; return whether the child still runs."""
-    try:
-        child.wait(POLL_SECONDS)
-    except subprocess.TimeoutExpired:
-        return True
-    return False
+def _run_child(
+    names: Sequence[str], marker: processes.Marker, poll: Callable[[], None]
+) -> list[str]:
+    """Run the library's command for these sources and return the lines of its output.
+
+    :param poll: called about twice a second; what it raises ends the command
+    """
+    command = [sys.executable, "-m", "scraping", "check", "--json"]
+    for name in names:
+        command += ["--source", name]
+    environment = jobs.child_environment() | collection_sync.credentials()
+    with tempfile.TemporaryDirectory() as folder:
+        log = Path(folder) / "log.txt"
+        child = processes.start_supervised(command, marker, environment, log)
+        try:
+            while True:
+                try:
+                    child.wait(POLL_SECONDS)
+                    break
+                except subprocess.TimeoutExpired:
+                    poll()
+        finally:
+            processes.stop_supervised(child, marker)
+        return log.read_text(errors="replace").splitlines()

@@ -18,6 +18,7 @@ import pytest
 from requests_app.workers.processes import PROJECT
 from tests.replicas.commons import CommonsReplica
 from tests.replicas.openverse import OpenverseReplica
+from tests.replicas.pixabay import KEY, PixabayReplica
 from tests.replicas.server import Replica, Request
 
 pytestmark = pytest.mark.system
@@ -30,8 +31,8 @@ class SlowReplica(OpenverseReplica):
         time.sleep(20)
 
 
-def environment(data_dir: Path, *replicas: Replica) -> dict[str, str]:
-    """Return the environment of a site that asks these replicas."""
+def environment(data_dir: Path, **replicas: Replica) -> dict[str, str]:
+    """Return the environment of a site that asks these replicas: source -> replica."""
     own = {
         name: value
         for name, value in os.environ.items()
@@ -40,13 +41,12 @@ def environment(data_dir: Path, *replicas: Replica) -> dict[str, str]:
     own |= {
         "PICAISSO_ENV_FILE": os.devnull,
         "PICAISSO_DATA_DIR": str(data_dir),
-        "PICAISSO_SOURCES": "openverse,wikimedia",
-        "PICAISSO_ALLOWED_PRIVATE_HOSTS": ",".join(replica.host for replica in replicas),
+        "PICAISSO_SOURCES": ",".join(replicas),
+        "PICAISSO_ALLOWED_PRIVATE_HOSTS": ",".join(r.host for r in replicas.values()),
         "DATABASE_URL": "",
     }
-    for replica in replicas:
-        source = "WIKIMEDIA" if isinstance(replica, CommonsReplica) else "OPENVERSE"
-        own[f"PICAISSO_{source}_URL"] = replica.url
+    for source, replica in replicas.items():
+        own[f"PICAISSO_{source.upper()}_URL"] = replica.url
     return own
 
 
@@ -67,7 +67,7 @@ def manage(own: dict[str, str], *words: str) -> subprocess.CompletedProcess[str]
 def site(tmp_path):
     """Runs a command of a site with a data folder of its own."""
     with OpenverseReplica() as openverse, CommonsReplica() as commons:
-        own = environment(tmp_path, openverse, commons)
+        own = environment(tmp_path, openverse=openverse, wikimedia=commons)
         assert manage(own, "migrate", "-v0").returncode == 0
         yield partial(manage, own)
 
@@ -120,7 +120,7 @@ def test_json_gives_a_row_per_source_and_an_unknown_name_is_refused(site):
 
 def test_the_child_that_asks_knows_no_secrets_and_dies_with_the_command(tmp_path):
     with SlowReplica() as slow:
-        own = environment(tmp_path, slow) | {"PICAISSO_SECRET_KEY": "k" * 60}
+        own = environment(tmp_path, openverse=slow) | {"PICAISSO_SECRET_KEY": "k" * 60}
         assert manage(own, "migrate", "-v0").returncode == 0
         command = subprocess.Popen(
             [sys.executable, "manage.py", "check_sources", "openverse"], cwd=PROJECT, env=own
@@ -134,3 +134,14 @@ def test_the_child_that_asks_knows_no_secrets_and_dies_with_the_command(tmp_path
             command.kill()
             command.wait()
         wait_until(lambda: asking_processes(tmp_path) == [])
+
+
+def test_a_credential_from_a_file_reaches_the_child_that_asks(tmp_path):
+    key_file = tmp_path / "pixabay_key"
+    key_file.write_text(KEY)
+    with PixabayReplica() as pixabay:
+        own = environment(tmp_path, pixabay=pixabay)
+        own["PICAISSO_PIXABAY_KEY_FILE"] = str(key_file)
+        assert manage(own, "migrate", "-v0").returncode == 0
+        answer = manage(own, "check_sources", "--json")
+        assert json.loads(answer.stdout)["outcome"] == "ok", answer.stderr
