@@ -1,5 +1,6 @@
-"""What several processes of one site share: the database and the secret key."""
+"""Settings are read when they are needed; processes of one site share database and secret key."""
 
+import ast
 import os
 import sqlite3
 import subprocess
@@ -8,6 +9,7 @@ import sys
 import pytest
 from django.db import connection
 
+from requests_app import pipeline
 from requests_app.workers import processes
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -70,3 +72,38 @@ def test_an_empty_key_file_is_replaced_and_processes_that_start_together_share_o
         command, cwd=processes.PROJECT, env=environment, capture_output=True, text=True, check=True
     )
     assert len(again.stdout.strip()) > 60
+
+
+def settings_read_at_import(node: ast.AST) -> list[str]:
+    """Return every setting that is read below a node while its module is being imported."""
+    found = []
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.FunctionDef):
+            # Decorators and defaults are evaluated at import, the body is not.
+            for part in (*child.decorator_list, *child.args.defaults, *child.args.kw_defaults):
+                found += settings_read_at_import(ast.Expression(part)) if part else []
+        elif not isinstance(child, ast.Lambda):
+            if isinstance(child, ast.Attribute) and ast.unparse(child.value) == "settings":
+                found.append(child.attr)
+            found += settings_read_at_import(child)
+    return found
+
+
+def test_no_module_of_the_app_reads_a_setting_while_it_is_imported():
+    package = processes.PROJECT / "requests_app"
+    found = {}
+    for path in package.rglob("*.py"):
+        names = settings_read_at_import(ast.parse(path.read_text()))
+        if names:
+            found[str(path.relative_to(package))] = names
+    assert found == {}
+
+
+def test_limits_of_stages_and_defaults_of_submissions_follow_the_settings(settings):
+    settings.COLLECT_MINUTES = 0.5
+    settings.TRAIN_MINUTES = 2
+    settings.BACKBONE = "resnet18"
+    settings.LOCALE = "de-DE"
+    assert (pipeline.COLLECT.limit_seconds(), pipeline.TRAIN.limit_seconds()) == (30, 120)
+    submission = pipeline.Submission(classes=(("a", ""), ("b", "")), email="ada@example.org")
+    assert (submission.backbone, submission.locale) == ("resnet18", "de-DE")
