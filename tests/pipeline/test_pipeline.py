@@ -128,7 +128,7 @@ def test_a_delivery_is_one_mail_with_figures_links_and_small_files_attached(deli
         assert delivered.url in text
         assert "A notice." in text
         assert "/download/model/" in text
-    assert "60" in mail.text and "98" in mail.text, "the interval belongs to the number"
+    assert "59.6 % to 98.2 %" in mail.text, "the interval belongs to the number"
     assert {a.kind for a in mail.attachments.all()} == {"dataset", "model"}
 
 
