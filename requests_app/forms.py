@@ -201,8 +201,8 @@ class AddressField(forms.CharField):
             address = validate_email(value, allow_smtputf8=False, check_deliverability=False)
         except EmailNotValidError as error:
             raise self._error("invalid") from error
-        # Both comparisons find domains that would become another one on the way: the first where
-        # a letter is replaced, the second where Django's older rules (IDNA 2003) spell it otherwise.
+        # Both comparisons find domains that would become another one on the way: the first where a
+        # letter is replaced, the second where Django's older rules (IDNA 2003) spell it otherwise.
         typed_domain = unicodedata.normalize("NFC", domain).lower()
         if typed_domain not in (address.domain, address.ascii_domain):
             raise self._error("domain")

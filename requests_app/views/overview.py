@@ -8,7 +8,6 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
 
 from django.conf import settings
 from django.db.models import Count
@@ -29,6 +28,7 @@ from requests_app.models import (
     WorkerBeat,
 )
 from scraping.sources.catalogue import Outcome
+from training.metrics import ClassMetrics, Confusion, Metrics
 
 THUMBNAILS_PER_CLASS = 12
 
@@ -437,7 +437,7 @@ def _result(version: DatasetVersion | None) -> Result | None:
     run = TrainingRun.objects.filter(version=version).first()
     if run is None or not run.metrics:
         return None
-    metrics = run.metrics
+    metrics: Metrics = run.metrics
     return Result(
         version=version.number,
         accuracy=phrases.percent(metrics["accuracy"]),
@@ -453,7 +453,7 @@ def _result(version: DatasetVersion | None) -> Result | None:
     )
 
 
-def _scores(per_class: dict[str, Any]) -> tuple[ClassScore, ...]:
+def _scores(per_class: dict[str, ClassMetrics]) -> tuple[ClassScore, ...]:
     scores = []
     for name, figures in per_class.items():
         precision = phrases.percent(figures["precision"])
@@ -462,7 +462,7 @@ def _scores(per_class: dict[str, Any]) -> tuple[ClassScore, ...]:
     return tuple(scores)
 
 
-def _matrix(confusion: dict[str, Any]) -> tuple[MatrixRow, ...]:
+def _matrix(confusion: Confusion) -> tuple[MatrixRow, ...]:
     """Return the rows of the confusion matrix: true classes down, predicted ones across."""
     labels = confusion["labels"]
     rows = []
@@ -478,7 +478,7 @@ def _matrix(confusion: dict[str, Any]) -> tuple[MatrixRow, ...]:
     return tuple(rows)
 
 
-def _facts(run: TrainingRun, metrics: dict[str, Any]) -> tuple[tuple[str, str], ...]:
+def _facts(run: TrainingRun, metrics: Metrics) -> tuple[tuple[str, str], ...]:
     """Return (name, value) of what else is known about the training."""
     split = metrics["split"]
     seconds = sum(run.seconds.values())

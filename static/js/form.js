@@ -1,4 +1,4 @@
-// Adds and removes class rows without a round trip. Without scripts the same buttons send the form, and the server does it.
+// Add and remove class rows without a round trip. Without scripts the same buttons send the form, and the server does it.
 
 const MOST = 10;
 const FEWEST = 2;
@@ -10,7 +10,7 @@ function fromTemplate(id) {
   return document.getElementById(id).content.firstElementChild.cloneNode(true);
 }
 
-/** Gives every row of both lists its number, ids and button label again. */
+/** Give every row of both lists its number, ids and button label again. */
 function renumber() {
   for (const [name, list] of Object.entries(lists)) {
     [...list.children].forEach((row, index) => {
@@ -35,7 +35,7 @@ function renumber() {
   add.disabled = lists.classes.children.length >= MOST;
 }
 
-/** Shows each class's name beside its search words. */
+/** Show each class's name beside its search words. */
 function nameQueries() {
   [...lists.classes.children].forEach((row, index) => {
     const name = row.querySelector("input").value.trim();

@@ -1,5 +1,5 @@
-// Makes the polling of a request's page cheap and quiet: conditional requests, a slower pace while nobody looks,
-// and one spoken line when the headline changes. The polling itself is htmx's.
+// Make the polling of a request's page cheap and quiet: conditional requests, a slower pace in a background tab, and
+// one line for screen readers when the headline changes. The polling itself is htmx's.
 
 const PACE_HIDDEN = 30_000; // ms between two questions while the page is in the background
 const spoken = document.getElementById("spoken");
@@ -28,7 +28,7 @@ document.body.addEventListener("htmx:beforeSwap", (event) => {
 document.body.addEventListener("htmx:afterSwap", announce);
 announce();
 
-/** Tells the tab and screen readers what has changed; the percentage is for the eyes alone. */
+/** Tell the tab and screen readers what has changed; the percentage only shows. */
 function announce() {
   const part = document.getElementById("progress");
   if (part === null) return;

@@ -39,8 +39,10 @@ def environment(tmp_path):
     """A data folder of the test's own for the command's first half; its second half has the demo's
     folder.
     """
-    ours = {name: value for name, value in os.environ.items() if name != "DJANGO_SETTINGS_MODULE"}
-    return {**ours, "PICAISSO_DATA_DIR": str(tmp_path / "data")}
+    variables = dict(os.environ)
+    variables.pop("DJANGO_SETTINGS_MODULE", None)
+    variables["PICAISSO_DATA_DIR"] = str(tmp_path / "data")
+    return variables
 
 
 def run_demo(environment, *arguments):
@@ -49,8 +51,7 @@ def run_demo(environment, *arguments):
     )
 
 
-# --- refusals
-# -----------------------------------------------------------------------------------------------
+# --- refusals ---
 
 
 def test_without_photographs_it_says_where_to_get_them(environment, tmp_path):
@@ -77,12 +78,12 @@ def test_what_a_person_configured_for_the_site_does_not_reach_the_demo(monkeypat
     environment = scenario.clean_environment() | scenario.own_settings(tmp_path)
     assert environment["EMAIL_URL"] == ""
     assert environment["DATABASE_URL"].startswith(f"sqlite:///{tmp_path}")
-    assert "PICAISSO_SOURCES" not in environment and "DATABASE_URL_FILE" not in environment
+    assert "PICAISSO_SOURCES" not in environment
+    assert "DATABASE_URL_FILE" not in environment
     assert environment["PICAISSO_CHROME"] == "something"
 
 
-# --- leaving nothing behind
-# ---------------------------------------------------------------------------------
+# --- leaving nothing behind ---
 
 
 @pytest.fixture
@@ -137,12 +138,13 @@ def processes_of(folder):
     """pid -> command line of the processes whose environment names the demo's folder."""
     found = {}
     for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit():
+            continue
         try:
-            if (
-                entry.name.isdigit()
-                and f"PICAISSO_DATA_DIR={folder}\0".encode() in (entry / "environ").read_bytes()
-            ):
-                found[entry.name] = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+            variables = (entry / "environ").read_bytes()
+            if f"PICAISSO_DATA_DIR={folder}\0".encode() in variables:
+                command_line = (entry / "cmdline").read_bytes()
+                found[entry.name] = command_line.replace(b"\0", b" ").decode()
         except OSError:
             continue
     return found
@@ -181,10 +183,13 @@ time.sleep(60)
     processes.check()  # nothing is left to be checked
 
 
-# --- the visitor
-# --------------------------------------------------------------------------------------------
+# --- the visitor ---
 
-FORM = '<form method="post"><input type="hidden" name="csrfmiddlewaretoken" value="a&amp;b"><input name="email"></form>'
+FORM = """
+<form method="post">
+<input type="hidden" name="csrfmiddlewaretoken" value="a&amp;b"><input name="email">
+</form>
+"""
 
 
 class FormSite(BaseHTTPRequestHandler):
@@ -199,10 +204,10 @@ class FormSite(BaseHTTPRequestHandler):
     def do_POST(self):
         fields = parse_qsl(self.rfile.read(int(self.headers["Content-Length"])).decode())
         self.server.posted.append(fields)
-        good = ("csrfmiddlewaretoken", "a&b") in fields and "csrftoken=cookie" in self.headers.get(
-            "Cookie", ""
-        )
-        self.send_response(303 if good and ("classes", "plant") in fields else 400)
+        wanted = {("csrfmiddlewaretoken", "a&b"), ("classes", "plant")}
+        cookies = self.headers.get("Cookie", "")
+        is_good = wanted <= set(fields) and "csrftoken=cookie" in cookies
+        self.send_response(303 if is_good else 400)
         self.send_header("Location", "/r/token/")
         self.end_headers()
 
@@ -241,8 +246,7 @@ def test_a_link_is_found_in_a_mail_whose_lines_were_wrapped_for_transport(tmp_pa
     assert find_link(tmp_path, r"http://elsewhere/\S+") is None
 
 
-# --- what it shows
-# ------------------------------------------------------------------------------------------
+# --- what it shows ---
 
 
 @pytest.fixture
@@ -289,10 +293,8 @@ def test_on_a_terminal_the_bar_of_a_stage_reaches_its_end(delivered_request):
     display = scenario.StageDisplay(Console(file=output, force_terminal=True, width=120))
     collect = delivered_request.jobs.first()
     with display.showing():
-        collect.state, collect.progress = (
-            "running",
-            {"done": 3, "total": 76, "message": "asking Bing"},
-        )
+        collect.state = "running"
+        collect.progress = {"done": 3, "total": 76, "message": "asking Bing"}
         display.update([collect])
         assert display.bars.tasks[0].completed == 3
         assert display.bars.tasks[0].total == 76

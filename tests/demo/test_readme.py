@@ -11,7 +11,12 @@ from scraping.sources.catalogue import credential_settings, url_setting
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text()
-READERS = ("picaisso_site/settings.py", "scraping/__main__.py", "training/__main__.py")
+READERS = (
+    "picaisso_site/settings.py",
+    "scraping/__main__.py",
+    "training/__main__.py",
+    "training/environment.py",
+)
 SET_BY_UP = {"PICAISSO_CLUSTER", "PICAISSO_DIE_WITH_PARENT"}
 NAME = r"PICAISSO_[A-Z_]*[A-Z]|DATABASE_URL|EMAIL_URL"
 
@@ -43,16 +48,20 @@ def test_every_setting_in_the_table_is_read():
 
 
 def test_every_row_of_the_table_has_a_default_and_a_meaning():
-    rows = [line for line in README.splitlines() if re.match(rf"\| `({NAME})` \|", line)]
+    rows = re.findall(rf"^\| `(?:{NAME})` \|.*$", README, re.MULTILINE)
+    assert len(rows) > 20
     for row in rows:
         cells = [cell.strip() for cell in row.strip("|").split("|")]
-        assert len(cells) == 3 and all(cells), row
+        assert len(cells) == 3, row
+        assert all(cells), row
 
 
 def test_every_make_target_that_the_readme_names_exists():
-    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    makefile = (ROOT / "Makefile").read_text()
+    targets = set(re.findall(r"^([a-z]+):", makefile, re.MULTILINE))
     named = set(re.findall(r"(?:`|^    )make ([a-z]+)", README, re.MULTILINE))
-    assert named and named <= targets
+    assert named
+    assert named <= targets
 
 
 @pytest.mark.parametrize("link", re.findall(r"\]\(([^)#]+)\)", README))
@@ -65,13 +74,22 @@ def test_the_picture_is_small_enough_to_load_at_once():
 
 
 def test_every_runtime_dependency_is_in_the_licence_table():
-    listed = (ROOT / "requirements.txt").read_text() + (ROOT / "requirements-mysql.txt").read_text()
-    packages = re.findall(r"^([A-Za-z0-9-]+)[^#\n]*==", listed, re.MULTILINE)
-    table = README.split("## Licences")[1].split("## ")[0]
+    packages = []
+    for name in ("requirements.txt", "requirements-mysql.txt"):
+        listed = (ROOT / name).read_text()
+        packages += re.findall(r"^([A-Za-z0-9-]+)[^#\n]*==", listed, re.MULTILINE)
     assert len(packages) > 20
-    assert [name for name in packages if not re.search(rf"\b{re.escape(name)}\b", table)] == []
+    licences = README.split("## Licences")[1]
+    table = licences.split("## ")[0]
+    for package in packages:
+        assert re.search(rf"\b{re.escape(package)}\b", table), package
 
 
-def test_the_changelog_starts_with_the_version_that_is_installed():
-    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
-    assert re.search(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)[1] == version
+def test_the_newest_released_version_of_the_changelog_is_the_installed_one():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    version = project["project"]["version"]
+    changelog = (ROOT / "CHANGELOG.md").read_text()
+    headings = re.findall(r"^## (\S+)", changelog, re.MULTILINE)
+    if headings[0] == "Unreleased":
+        headings.pop(0)
+    assert headings[0] == version

@@ -3,22 +3,28 @@ folder per test.
 """
 
 import hashlib
+import json
+import tarfile
 from contextlib import contextmanager
 from datetime import timedelta
+from functools import cache
 from pathlib import Path
 
+import numpy as np
 import pytest
+from django.conf import settings
 from django.db import connection
 from django.utils import timezone
 from PIL import Image
 
-from requests_app import pipeline
+from requests_app import pipeline, tasks
 from requests_app.models import (
     Artifact,
     BrowserTurn,
     ClassifierRequest,
     DatasetVersion,
     ImageClass,
+    ImageState,
     ImageUrl,
     Job,
     JobState,
@@ -29,8 +35,14 @@ from requests_app.models import (
     WorkerBeat,
     sha256_hex,
 )
+from requests_app.workers import jobs
+from scraping.reasons import Reason
+from scraping.sources.catalogue import Outcome
+from training.metrics import Metrics, classification_metrics
 
+RECORDED = Path(__file__).resolve().parents[1] / "recorded" / "picaisso-0.1.0.tar.xz"
 MODEL_ZIP = bytes(range(256)) * 8  # 2048 bytes in which every offset is recognised
+NOTICE = "The bundled backbone was used."
 
 
 @pytest.fixture(autouse=True)
@@ -53,19 +65,18 @@ def submitted(*names: str, email: str = "ada@example.org") -> ClassifierRequest:
 
 def running(*names: str) -> ClassifierRequest:
     """Confirmed, and claimed by a worker that is collecting."""
-    request = submitted(*names)
-    pipeline.confirm(request)
+    classifier = submitted(*names)
+    pipeline.confirm(classifier)
     now = timezone.now()
-    progress = {"done": 20, "total": 80, "message": "Bing: 20 of 40", "eta_seconds": 130}
-    request.jobs.update(
+    classifier.jobs.update(
         state=JobState.RUNNING,
         attempt=1,
         started=now - timedelta(seconds=75),
         lease_until=now + timedelta(hours=1),
-        progress=progress,
+        progress={"done": 20, "total": 80, "message": "Bing: 20 of 40", "eta_seconds": 130},
     )
-    assert request.move(Status.RUNNING, reason="collect")
-    return request
+    assert classifier.move(Status.RUNNING, reason="collect")
+    return classifier
 
 
 def keep_picture(image_class: ImageClass, number: int, source: str = "bing") -> ImageUrl:
@@ -73,7 +84,8 @@ def keep_picture(image_class: ImageClass, number: int, source: str = "bing") -> 
     folder = image_class.request.folder / "collect" / "images"
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / f"{image_class.number:08x}{number:08x}.jpg"
-    Image.new("RGB", (800, 400), (number % 256, 80, 160)).save(file, "JPEG")
+    image = Image.new("RGB", (800, 400), (number % 256, 80, 160))
+    image.save(file, "JPEG")
     url = f"https://pictures.example/{image_class.pk}/{number}.jpg"
     return ImageUrl.objects.create(
         image_class=image_class,
@@ -82,110 +94,129 @@ def keep_picture(image_class: ImageClass, number: int, source: str = "bing") -> 
         rank=number,
         image_url=url,
         url_sha256=sha256_hex(url),
-        state="kept",
+        state=ImageState.KEPT,
         file=f"images/{file.name}",
         sha256=hashlib.sha256(file.read_bytes()).hexdigest(),
         fetched_at=timezone.now(),
     )
 
 
-def metrics(names: list[str], matrix: list[list[int]], *, better: bool = True) -> dict:
-    """metrics.json of a model with this confusion matrix."""
-    tested = sum(map(sum, matrix))
-    hits = sum(matrix[i][i] for i in range(len(names)))
-    scores = {
-        name: {"precision": 0.9, "recall": matrix[i][i] / sum(matrix[i]), "support": sum(matrix[i])}
-        for i, name in enumerate(names)
-    }
-    return {
-        "accuracy": hits / tested, "interval": [0.8, 0.97], "balanced_accuracy": 0.9, "macro_f1": 0.912,
-        "per_class": scores, "confusion": {"labels": names, "matrix": matrix},
-        "majority_baseline": max(map(sum, matrix)) / tested, "better_than_chance": better, "ece_before": None,
-        "ece_after": None, "temperature": 1.0, "reject_threshold": None, "label_issues": 0, "near_duplicate_leaks": 0,
-        "split": {"train": 56, "val": 12, "test": tested}, "seconds": {"features": 2.0, "train": 1.5},
-        "device": "cpu", "backbone": "efficientnet_lite0", "weights": "bundled", "seed": 0,
-    }  # fmt: skip
+@cache
+def recorded_metrics() -> Metrics:
+    """metrics.json of a real training."""
+    with tarfile.open(RECORDED) as archive:
+        file = archive.extractfile("requests/1/runs/1/metrics.json")
+        return json.load(file)
 
 
-def delivered(*names: str, better: bool = True) -> ClassifierRequest:
-    """A finished request: pictures, a measured model, two files to download."""
-    request = running(*names)
-    classes = list(request.classes.all())
+def metrics(names: list[str], matrix: list[list[int]]) -> Metrics:
+    """metrics.json of a real training, with the figures of this confusion matrix (true classes
+    down, predicted ones across).
+    """
+    true = []
+    predicted = []
+    for truth, counts in enumerate(matrix):
+        for answer, count in enumerate(counts):
+            true += [truth] * count
+            predicted += [answer] * count
+    logits = np.eye(len(names))[predicted]
+    figures = classification_metrics(logits, np.array(true), names, temperature=1.0)
+    split = {"train": 56, "val": 12, "test": len(true)}
+    return {**recorded_metrics(), **figures, "split": split}
+
+
+def trained(*names: str, better: bool = True) -> ClassifierRequest:
+    """A request that only waits for its delivery: pictures, a measured model, two zip files.
+
+    :param better: the model is right on 9 of 10 test pictures; otherwise it always names class 1
+    """
+    classifier = running(*names)
+    classes = list(classifier.classes.all())
     for image_class in classes:
         keep_picture(image_class, 1)
         keep_picture(image_class, 2, source="openverse")
-        image_class.found, image_class.kept = 20, 2
-        image_class.rejected = {"duplicate": 9, "unreachable": 5, "too_small": 1}
+        image_class.found = 20
+        image_class.kept = 2
+        image_class.rejected = {Reason.DUPLICATE: 9, Reason.UNREACHABLE: 5, Reason.TOO_SMALL: 1}
         image_class.outcomes = [
             {
                 "name": "bing",
-                "outcome": "partial",
+                "outcome": Outcome.PARTIAL,
                 "found": 10,
                 "message": "Bing asked for a human check.",
             },
-            {"name": "openverse", "outcome": "ok", "found": 10, "message": ""},
+            {"name": "openverse", "outcome": Outcome.OK, "found": 10, "message": ""},
         ]
         image_class.save()
-    request.jobs.update(state=JobState.DONE, finished=timezone.now())
-    for stage in pipeline.STAGES[1:]:
-        now = timezone.now()
+    now = timezone.now()
+    classifier.jobs.update(state=JobState.DONE, finished=now)
+    for stage in (pipeline.TRAIN, pipeline.PACKAGE):
         Job.objects.create(
-            request=request,
+            request=classifier,
             stage=stage.name,
             queue=stage.queue,
-            state="done",
+            state=JobState.DONE,
             attempt=1,
             started=now,
             finished=now,
         )
-    version = DatasetVersion.objects.create(request=request, number=1, images=4)
-    n = len(classes)
-    matrix = [[9 if row == column else 1 for column in range(n)] for row in range(n)]
+    version = DatasetVersion.objects.create(request=classifier, number=1, images=4)
+    number = len(classes)
+    matrix = np.ones((number, number), int) + 8 * np.eye(number, dtype=int)
+    if not better:
+        matrix = np.zeros((number, number), int)
+        matrix[:, 0] = 10
     TrainingRun.objects.create(
         version=version,
         backbone="efficientnet_lite0",
-        finished=timezone.now(),
-        metrics=metrics([c.name for c in classes], matrix, better=better),
+        finished=now,
+        metrics=metrics([image_class.name for image_class in classes], matrix.tolist()),
         seconds={"features": 2.0, "train": 1.5},
-        notices=["The bundled backbone was used."],
+        notices=[NOTICE],
     )
     add_artifact(version, "model", MODEL_ZIP)
     add_artifact(version, "dataset", b"PK" + bytes(100))
-    assert request.move(Status.DELIVERED)
-    return request
+    return classifier
+
+
+def delivered(*names: str, better: bool = True) -> ClassifierRequest:
+    """A finished request, delivered by the pipeline's own last stage, its mail in the outbox."""
+    classifier = trained(*names, better=better)
+    stage = pipeline.DELIVER
+    jobs.enqueue(classifier, stage.name, stage.queue)
+    tasks.drain(stage.queue)
+    classifier.refresh_from_db()
+    assert classifier.status == Status.DELIVERED
+    return classifier
 
 
 def add_artifact(version: DatasetVersion, kind: str, content: bytes) -> Artifact:
-    path = (
-        Path("requests")
-        / str(version.request_id)
-        / "artifacts"
-        / str(version.number)
-        / f"{kind}.zip"
-    )
-    file = version.request.folder.parents[1] / path
+    file = version.request.folder / "artifacts" / str(version.number) / f"{kind}.zip"
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_bytes(content)
-    digest = hashlib.sha256(content).hexdigest()
     return Artifact.objects.create(
-        version=version, kind=kind, path=str(path), bytes=len(content), sha256=digest
+        version=version,
+        kind=kind,
+        path=str(file.relative_to(settings.DATA_DIR)),
+        bytes=len(content),
+        sha256=hashlib.sha256(content).hexdigest(),
     )
 
 
 def stopped(status: str, **fields) -> ClassifierRequest:
     """A request that ended in collecting: failed, or short of pictures."""
-    request = running()
-    request.jobs.update(state=JobState.FAILED, finished=timezone.now())
+    classifier = running()
+    classifier.jobs.update(state=JobState.FAILED, finished=timezone.now())
     error = {
         "stage": "collect",
         "reason": "Only 3 pictures of “dog”.",
         "remedy": "Try another wording.",
     }
-    assert request.move(status, error=error)
+    assert classifier.move(status, error=error)
     for name, value in fields.items():
-        setattr(request, name, value)
-    request.save()
-    return request
+        setattr(classifier, name, value)
+    classifier.save()
+    return classifier
 
 
 @contextmanager
@@ -195,17 +226,18 @@ def overtaken(**columns):
     A real race in slow motion: the other change happens between reading the row and the UPDATE that
     would have won.
     """
-    overtaking = []
+    updates = []
 
-    def wedge(execute, sql, params, many, context):
-        if not overtaking and sql.startswith("UPDATE") and ClassifierRequest._meta.db_table in sql:
-            overtaking.append(sql)
+    def change_first(execute, sql, params, many, context):
+        table = ClassifierRequest._meta.db_table
+        if not updates and sql.startswith("UPDATE") and table in sql:
+            updates.append(sql)
             ClassifierRequest.objects.update(**columns)
         return execute(sql, params, many, context)
 
-    with connection.execute_wrapper(wedge):
+    with connection.execute_wrapper(change_first):
         yield
-    assert overtaking
+    assert updates
 
 
 def operations() -> None:
@@ -228,5 +260,7 @@ def holder(client):
 
 def post(client, path: str, **fields):
     """Send a form with the CSRF token that the page before it gave."""
-    token = client.cookies["csrftoken"].value if "csrftoken" in client.cookies else ""
+    token = ""
+    if "csrftoken" in client.cookies:
+        token = client.cookies["csrftoken"].value
     return client.post(path, {**fields, "csrfmiddlewaretoken": token})

@@ -90,9 +90,12 @@ def test_every_search_filter_and_date_answers(boss, everything, model):
 @pytest.mark.parametrize("model", MODELS, ids=lambda model: model.__name__)
 def test_records_are_not_added_edited_or_deleted_by_hand(boss, everything, model):
     row = model.objects.first()
-    assert boss.get(place(model, "add")).status_code == 403
-    assert post(boss, place(model, "change", row.pk)).status_code == 403
-    assert boss.get(place(model, "delete", row.pk)).status_code == 403
+    adding = boss.get(place(model, "add"))
+    editing = post(boss, place(model, "change", row.pk))
+    deleting = boss.get(place(model, "delete", row.pk))
+    assert adding.status_code == 403
+    assert editing.status_code == 403
+    assert deleting.status_code == 403
 
 
 def test_the_first_page_is_titled_and_tells_the_state(boss, everything):
@@ -111,12 +114,12 @@ def test_the_first_page_opens_on_an_empty_site(boss):
 
 
 def test_a_request_shows_its_classes_jobs_and_events(boss, everything):
-    request = delivered()
-    page = boss.get(place(ClassifierRequest, "change", request.pk)).content.decode()
+    classifier = delivered()
+    page = boss.get(place(ClassifierRequest, "change", classifier.pk)).content.decode()
     for related in ("classes", "jobs", "versions", "events"):
         assert f'id="{related}-group"' in page
-    assert request.token_sha256 not in page
-    assert request.get_absolute_url() in page
+    assert classifier.token_sha256 not in page
+    assert classifier.get_absolute_url() in page
 
 
 def test_lists_do_not_ask_the_database_per_row(boss, django_assert_max_num_queries):
@@ -128,12 +131,12 @@ def test_lists_do_not_ask_the_database_per_row(boss, django_assert_max_num_queri
 
 
 def test_the_texts_of_mails_are_nobodys_to_read(boss):
-    request = submitted()
+    classifier = submitted()
     row = OutgoingMail.objects.get()
     assert "/confirm/" in row.text
     page = boss.get(place(OutgoingMail, "change", row.pk)).content.decode()
     assert "/confirm/" not in page
-    assert request.email in page
+    assert classifier.email in page
 
 
 @pytest.mark.parametrize("model", ["schedule", "failure", "success", "ormq", "task"])
@@ -153,21 +156,23 @@ def test_staff_cannot_make_a_schedule_even_with_its_permission(client, db):
 
 
 def act(client, model, action: str, *rows):
-    fields = {"action": action, "_selected_action": [str(row.pk) for row in rows]}
-    return post(client, place(model, "changelist"), **fields)
+    selected = [str(row.pk) for row in rows]
+    path = place(model, "changelist")
+    return post(client, path, action=action, _selected_action=selected)
 
 
 def test_cancelling_from_the_list_is_logged_with_the_name(boss):
-    request = running()
-    assert act(boss, ClassifierRequest, "cancel_selected", request).status_code == 302
-    request.refresh_from_db()
-    assert request.status == Status.CANCELLED
-    assert request.events.last().actor == "admin:boss"
-    assert LogEntry.objects.get().object_id == str(request.pk)
+    classifier = running()
+    assert act(boss, ClassifierRequest, "cancel_selected", classifier).status_code == 302
+    classifier.refresh_from_db()
+    assert classifier.status == Status.CANCELLED
+    assert classifier.events.last().actor == "admin:boss"
+    assert LogEntry.objects.get().object_id == str(classifier.pk)
 
 
 def test_retrying_from_the_list_starts_what_failed_and_nothing_unconfirmed(boss):
-    failed, unconfirmed = stopped("failed"), submitted()
+    failed = stopped("failed")
+    unconfirmed = submitted()
     act(boss, ClassifierRequest, "cancel_selected", unconfirmed)
     act(boss, ClassifierRequest, "retry_selected", failed, unconfirmed)
     failed.refresh_from_db()
@@ -177,15 +182,16 @@ def test_retrying_from_the_list_starts_what_failed_and_nothing_unconfirmed(boss)
 
 
 def test_deleting_from_the_list_removes_the_files_too(boss):
-    request = delivered()
-    act(boss, ClassifierRequest, "delete_everything", request)
-    request.refresh_from_db()
-    assert request.status == Status.EXPIRED
-    assert not request.folder.exists()
+    classifier = delivered()
+    act(boss, ClassifierRequest, "delete_everything", classifier)
+    classifier.refresh_from_db()
+    assert classifier.status == Status.EXPIRED
+    assert not classifier.folder.exists()
 
 
 def test_what_could_not_be_deleted_from_the_list_is_not_counted_as_done(boss):
-    gone, kept = delivered(), delivered()
+    gone = delivered()
+    kept = delivered()
     assert lifecycle.delete(gone)
     act(boss, ClassifierRequest, "delete_everything", gone, kept)
     page = boss.get("/admin/").content.decode()
@@ -196,11 +202,11 @@ def test_what_could_not_be_deleted_from_the_list_is_not_counted_as_done(boss):
 
 def test_staff_who_may_only_look_cannot_act(client, db):
     staff(client, "view_classifierrequest")
-    request = running()
+    classifier = running()
     assert b'name="action"' not in client.get(place(ClassifierRequest, "changelist")).content
-    act(client, ClassifierRequest, "cancel_selected", request)
-    request.refresh_from_db()
-    assert request.status == Status.RUNNING
+    act(client, ClassifierRequest, "cancel_selected", classifier)
+    classifier.refresh_from_db()
+    assert classifier.status == Status.RUNNING
 
 
 def test_a_given_up_mail_is_tried_again_and_a_sent_one_is_not(boss):
@@ -224,11 +230,14 @@ def test_a_closed_source_is_opened_again(boss):
 def sources_on(page: str) -> dict[str, list[str]]:
     """source -> the other cells of its row in the table of the first page."""
     table = re.search(r'<table class="sources">.*?</table>', page, re.DOTALL).group(0)
-    rows = [
-        re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row, re.DOTALL) for row in table.split("<tr>")[2:]
-    ]
-    cells = [[" ".join(re.sub(r"<[^>]*>", " ", cell).split()) for cell in row] for row in rows]
-    return {row[0]: row[1:] for row in cells}
+    sources = {}
+    for row in table.split("<tr>")[2:]:
+        cells = []
+        for cell in re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row, re.DOTALL):
+            text = re.sub(r"<[^>]*>", " ", cell)
+            cells.append(" ".join(text.split()))
+        sources[cells[0]] = cells[1:]
+    return sources
 
 
 def test_the_first_page_tells_how_each_source_is(boss):
@@ -252,8 +261,10 @@ def test_the_first_page_tells_how_each_source_is(boss):
 
 def test_a_source_whose_pause_is_over_waits_for_a_trial(boss):
     SourceHealth.record("bing", "blocked", "", cool_down_seconds=60)
-    SourceHealth.objects.update(closed_until=timezone.now() - timedelta(seconds=1))
-    assert sources_on(boss.get("/admin/").content.decode())["Bing"][3] == "at its next trial"
+    a_second_ago = timezone.now() - timedelta(seconds=1)
+    SourceHealth.objects.update(closed_until=a_second_ago)
+    page = boss.get("/admin/").content.decode()
+    assert sources_on(page)["Bing"][3] == "at its next trial"
 
 
 def test_a_worker_that_was_killed_is_soon_called_silent(boss, settings):

@@ -19,7 +19,8 @@ from requests_app import pipeline
 from requests_app.models import ClassifierRequest, Status
 from tests.web.conftest import delivered, keep_picture, running, stopped
 
-CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
+CHROMIUM = shutil.which("chromium")
+DRIVER = shutil.which("chromedriver")
 pytestmark = [
     pytest.mark.browser,
     pytest.mark.skipif(
@@ -133,10 +134,10 @@ def test_three_classes_from_the_form_to_the_queue_and_away_again(browser, addres
     fill(browser, "cat", "dog", "owl")
     press(browser, "Make my classifier")
     wait(browser, lambda d: "/r/" in d.current_url)
-    request = ClassifierRequest.objects.get()
-    assert [c.name for c in request.classes.all()] == ["cat", "dog", "owl"]
+    classifier = ClassifierRequest.objects.get()
+    assert [c.name for c in classifier.classes.all()] == ["cat", "dog", "owl"]
 
-    browser.get(pipeline.confirmation_link(request))
+    browser.get(pipeline.confirmation_link(classifier))
     press(browser, "Yes, start")
     wait(browser, lambda d: heading(d) == "Waiting in the queue")
     press(browser, "Cancel")
@@ -146,8 +147,8 @@ def test_three_classes_from_the_form_to_the_queue_and_away_again(browser, addres
     press(browser, "Delete everything …")
     press(browser, "Delete everything")
     wait(browser, lambda d: d.current_url == f"{address}/")
-    request.refresh_from_db()
-    assert request.status == Status.EXPIRED
+    classifier.refresh_from_db()
+    assert classifier.status == Status.EXPIRED
 
 
 def test_rows_that_are_added_and_removed_keep_classes_and_queries_together(browser, address):
@@ -168,17 +169,17 @@ def test_rows_that_are_added_and_removed_keep_classes_and_queries_together(brows
 
 
 def test_the_page_follows_the_work_to_its_end_by_itself(browser, address):
-    request = running()
-    browser.get(request.url)
+    classifier = running()
+    browser.get(classifier.url)
     assert heading(browser) == "Collecting pictures"
     assert browser.find_elements(By.CSS_SELECTOR, ".thumbs img") == []
-    keep_picture(request.classes.first(), 1)
+    keep_picture(classifier.classes.first(), 1)
     wait(browser, lambda d: d.find_elements(By.CSS_SELECTOR, ".thumbs img"))
     shown = "return document.querySelector('.thumbs img').naturalWidth"
     wait(browser, lambda d: d.execute_script(shown) == 256)
-    request.refresh_from_db()
+    classifier.refresh_from_db()
     error = {"stage": "collect", "reason": "The disk is full.", "remedy": "Retry later."}
-    assert request.move(Status.FAILED, error=error)
+    assert classifier.move(Status.FAILED, error=error)
     wait(browser, lambda d: heading(d) == "This did not work")
     assert browser.title == "This did not work · Picaisso"
     assert browser.find_element(By.ID, "spoken").get_attribute("textContent") == "This did not work"
@@ -186,8 +187,8 @@ def test_the_page_follows_the_work_to_its_end_by_itself(browser, address):
 
 
 def test_a_retry_that_was_not_accepted_strands_nobody(browser, address):
-    request = stopped("needs_attention")
-    browser.get(request.url)
+    classifier = stopped("needs_attention")
+    browser.get(classifier.url)
     field = browser.find_element(By.NAME, "images_per_class")
     field.clear()
     field.send_keys("5")
@@ -197,7 +198,7 @@ def test_a_retry_that_was_not_accepted_strands_nobody(browser, address):
         "400"
     )  # the browser reports the refusal, and no more
     browser.get(browser.current_url)  # what a press of Return in the address bar does
-    assert browser.current_url == request.url
+    assert browser.current_url == classifier.url
     assert heading(browser) == "Your help is needed"
     browser.find_element(By.NAME, "accept_fewer").click()
     press(browser, "Try again")
@@ -214,35 +215,39 @@ def test_polls_without_news_change_nothing_on_the_page(browser, address):
     assert (
         browser.execute_script("return document.getElementById('progress').dataset.seen") == "yes"
     )
-    polls = "return performance.getEntriesByType('resource').filter(e => e.name.endsWith('/progress/')).length"
+    polls = """
+        const requests = performance.getEntriesByType('resource');
+        return requests.filter(entry => entry.name.endsWith('/progress/')).length;
+    """
     assert browser.execute_script(polls) >= 2
 
 
 def test_the_file_that_the_browser_saves_is_the_file(browser, address, tmp_path):
-    request = delivered()
+    classifier = delivered()
     browser.execute_cdp_cmd(
         "Browser.setDownloadBehavior", {"behavior": "allow", "downloadPath": str(tmp_path / "got")}
     )
-    browser.get(request.url)
+    browser.get(classifier.url)
     browser.find_element(By.CSS_SELECTOR, ".downloads a").click()
     saved = tmp_path / "got" / "picaisso-model.zip"
     wait(browser, lambda _: saved.exists())
     assert (
-        saved.read_bytes() == request.versions.get().artifacts.get(kind="model").file.read_bytes()
+        saved.read_bytes()
+        == classifier.versions.get().artifacts.get(kind="model").file.read_bytes()
     )
 
 
 @pytest.mark.parametrize("width", [390, 1280])
 def test_nothing_is_wider_than_the_screen(browser, address, width):
     long_name = "a-name-without-any-space-that-goes-on-until-sixty-four-characters"[:64]
-    request = delivered(long_name, "dog", *[f"class {n}" for n in range(8)])
+    classifier = delivered(long_name, "dog", *[f"class {n}" for n in range(8)])
     metrics = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 600}
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
     try:
         for place in (
             address,
-            request.url,
-            request.url + "delete/",
+            classifier.url,
+            classifier.url + "delete/",
             stopped("needs_attention").url,
         ):
             browser.get(place)
@@ -264,9 +269,9 @@ def test_everything_works_without_scripts(address):
             "owl\n"
         )  # Return sends the form, and adds no row
         wait(driver, lambda d: "/r/" in d.current_url)
-        request = ClassifierRequest.objects.get()
-        assert request.classes.count() == 3
-        pipeline.confirm(request)
+        classifier = ClassifierRequest.objects.get()
+        assert classifier.classes.count() == 3
+        pipeline.confirm(classifier)
         wait(
             driver, lambda d: heading(d) == "Waiting in the queue", seconds=12
         )  # the page reloads itself

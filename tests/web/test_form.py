@@ -17,8 +17,8 @@ OPTIONS = {"queries": ["", ""], "images_per_class": "100", "license": "any", "ba
 
 def complaints(page: str) -> dict[str, str]:
     """field id -> the sentence that stands beside it."""
-    found = re.findall(r'<p class="complaint" id="(\w+)_error">(.*?)</p>', page, re.DOTALL)
-    return {field: sentence.strip() for field, sentence in found}
+    pattern = r'<p class="complaint" id="(\w+)_error">\s*(.*?)\s*</p>'
+    return dict(re.findall(pattern, page, re.DOTALL))
 
 
 def test_the_page_is_there(client):
@@ -32,18 +32,18 @@ def test_the_page_is_there(client):
 
 def test_a_good_form_makes_a_request_and_goes_to_its_page(holder):
     response = post(holder, "/", **GOOD, **OPTIONS)
-    request = ClassifierRequest.objects.get()
-    assert (response.status_code, response.headers["Location"]) == (303, f"/r/{request.token}/")
-    assert [(c.name, c.query) for c in request.classes.all()] == [
+    classifier = ClassifierRequest.objects.get()
+    assert (response.status_code, response.headers["Location"]) == (303, f"/r/{classifier.token}/")
+    assert [(c.name, c.query) for c in classifier.classes.all()] == [
         ("corgi", "corgi"),
         ("shiba inu", "shiba inu"),
     ]
-    assert (request.email, request.images_per_class, request.license) == (
+    assert (classifier.email, classifier.images_per_class, classifier.license) == (
         "ada@example.org",
         100,
         "any",
     )
-    assert request.status == "unconfirmed"
+    assert classifier.status == "unconfirmed"
     assert OutgoingMail.objects.get().to == "ada@example.org"
 
 
@@ -59,9 +59,13 @@ def test_every_option_arrives(holder):
         "backbone": "resnet18",
     }
     assert post(holder, "/", **{**GOOD, **options}).status_code == 303
-    request = ClassifierRequest.objects.get()
-    assert (request.images_per_class, request.license, request.backbone) == (38, "open", "resnet18")
-    assert [c.query for c in request.classes.all()] == ["corgi", "shiba inu dog"]
+    classifier = ClassifierRequest.objects.get()
+    assert (classifier.images_per_class, classifier.license, classifier.backbone) == (
+        38,
+        "open",
+        "resnet18",
+    )
+    assert [c.query for c in classifier.classes.all()] == ["corgi", "shiba inu dog"]
 
 
 def test_empty_extra_rows_are_ignored(holder):
@@ -74,9 +78,11 @@ def test_empty_extra_rows_are_ignored(holder):
 
 def test_names_are_kept_in_normal_form_c_without_outer_spaces(holder):
     post(holder, "/", classes=[" cafe\u0301 ", "狗", "🐶🏽"], email="ada@example.org")
-    names = [c.name for c in ClassifierRequest.objects.get().classes.all()]
+    classifier = ClassifierRequest.objects.get()
+    names = [image_class.name for image_class in classifier.classes.all()]
     assert names == ["café", "狗", "🐶🏽"]
-    assert all(unicodedata.is_normalized("NFC", name) for name in names)
+    for name in names:
+        assert unicodedata.is_normalized("NFC", name)
 
 
 @pytest.mark.parametrize(
@@ -103,8 +109,10 @@ def test_names_are_kept_in_normal_form_c_without_outer_spaces(holder):
     ids=ascii,
 )
 def test_what_nobody_sees_is_left_out_of_names_and_what_shapes_them_stays(holder, typed, kept):
-    assert post(holder, "/", classes=[typed, "dog"], email="ada@example.org").status_code == 303
-    assert ClassifierRequest.objects.get().classes.first().name == kept
+    response = post(holder, "/", classes=[typed, "dog"], email="ada@example.org")
+    assert response.status_code == 303
+    classifier = ClassifierRequest.objects.get()
+    assert classifier.classes.first().name == kept
 
 
 @pytest.mark.parametrize(

@@ -8,45 +8,29 @@ import pytest
 
 from requests_app import mail, pipeline
 from requests_app.models import ClassifierRequest, OutgoingMail
-from tests.web.conftest import delivered, stopped, submitted
+from requests_app.workers import jobs
+from tests.web.conftest import NOTICE, delivered, running, submitted
 
 SECRET = "a name nobody should read in a subject"
 
 
-def delivered_mail(request: ClassifierRequest, *, attached: bool) -> OutgoingMail:
-    version = request.versions.get()
-    artifacts = list(version.artifacts.all())
-    offers = [
-        {
-            "kind": a.kind,
-            "label": a.get_kind_display(),
-            "file_name": a.file_name,
-            "bytes": a.bytes,
-            "sha256": a.sha256,
-            "url": f"{request.url}download/{a.kind}/",
-        }
-        for a in artifacts
-    ]
-    context = {"run": version.run, "artifacts": offers, "attached": attached}
-    return mail.put(request, "delivered", f"delivered:{attached}", context)
+def result_mail(classifier: ClassifierRequest) -> OutgoingMail:
+    """The mail that the delivery wrote."""
+    return OutgoingMail.objects.get(key=f"request:{classifier.pk}:delivered:1")
 
 
 def mails(name: str = SECRET) -> list[OutgoingMail]:
     """One of each kind."""
     submitted(name, "dog")
     confirm = OutgoingMail.objects.get()
-    error = {
-        "stage": "collect",
-        "reason": "Too few pictures & more.",
-        "remedy": "Try another wording.",
-    }
-    stuck = stopped("needs_attention")
-    return [
-        confirm,
-        delivered_mail(delivered(name, "dog"), attached=False),
-        mail.put(stuck, "needs_attention", "attention", {"error": error}),
-        mail.put(stuck, "failed", "failed", {"error": error}),
-    ]
+    result = result_mail(delivered(name, "dog"))
+    stuck = running()
+    failure = jobs.StageFailed("Too few pictures & more.", "Try another wording.")
+    pipeline.report_failure(stuck.jobs.get(), failure)
+    stuck.refresh_from_db()
+    failed = OutgoingMail.objects.get(request=stuck, key__contains="failed")
+    attention = mail.put(stuck, "needs_attention", "attention", {"error": stuck.error})
+    return [confirm, result, attention, failed]
 
 
 def test_subjects_are_one_line_and_name_no_class():
@@ -66,7 +50,7 @@ def test_the_confirmation_mail_carries_a_link_that_belongs_to_its_request():
 def test_the_other_mails_carry_the_link_of_their_request():
     for row in mails()[1:]:
         assert row.request.url in row.text
-        assert f'href="{row.request.url}"' in row.html
+        assert f'href="{row.classifier.url}"' in row.html
 
 
 def test_nothing_in_a_mail_is_unfinished():
@@ -89,32 +73,33 @@ def test_the_html_brings_everything_along_and_asks_nobody():
 
 
 @pytest.mark.parametrize("form", ["text", "html"])
-def test_the_result_mail_has_one_number_its_interval_and_the_verdict(form):
-    row = delivered_mail(delivered(), attached=False)
+def test_the_result_mail_has_one_number_its_interval_and_the_verdict(form, settings):
+    settings.MAIL_ATTACH_MB = 0
+    row = result_mail(delivered())
     text = " ".join(re.sub(r"<[^>]*>", " ", getattr(row, form)).split())
     assert "90 %" in text
-    assert "95 % interval: 80 % to 97 %" in text
+    assert "95 % interval: 69.9 % to 97.2 %" in text
     assert "This model tells the classes apart: right on 90 % of 20 test pictures" in text
-    assert "The bundled backbone was used." in text
+    assert NOTICE in text
     assert "found 20, kept 2; left out: 9 duplicates, 5 unreachable, 1 too small" in text
     assert "attached" not in text
 
 
 def test_the_result_mail_has_two_buttons_and_every_file_with_its_checksum():
-    request = delivered()
-    row = delivered_mail(request, attached=True)
+    classifier = delivered()
+    row = result_mail(classifier)
     assert "See the result" in row.html
     assert "Download the model" in row.html
     assert "also attached" in row.html
     assert "also attached" in row.text
-    for artifact in request.versions.get().artifacts.all():
+    for artifact in classifier.versions.get().artifacts.all():
         assert artifact.sha256 in row.html
         assert artifact.sha256 in row.text
-        assert f"{request.url}download/{artifact.kind}/" in row.text
+        assert f"{classifier.url}download/{artifact.kind}/" in row.text
 
 
 def test_a_model_that_learned_nothing_is_called_so_in_the_mail():
-    row = delivered_mail(delivered(better=False), attached=False)
+    row = result_mail(delivered(better=False))
     assert "This model is no better than guessing" in row.text
     assert max(map(len, row.text.splitlines())) <= 130  # long lines break badly in mail programs
     assert "This model is no better than guessing" in row.html
