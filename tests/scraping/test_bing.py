@@ -12,7 +12,6 @@ import pytest
 from scraping.net.browser import Browser, BrowserSettings
 from scraping.sources.bing import BingPage, BingReader, parse_tile, search_url
 from scraping.sources.catalogue import Outcome
-from scraping.urls import normalized_url
 from tests.replicas.bing import BingReplica
 from tests.replicas.server import Replica, Response
 from tests.scraping.conftest import config_for, descendants, wait_until
@@ -259,15 +258,3 @@ def test_words_of_a_block_in_a_page_with_results_container_do_not_make_it_blocke
         fragment_status=0,
     )
     assert BingReader.classify_empty(page) is Outcome.NO_RESULTS
-
-
-def test_spellings_of_one_address_are_equal_and_others_are_not():
-    same = ["HTTP://A.example:80/x?b=1&utm_source=z#f", "http://a.example/x?b=1"]
-    assert len({normalized_url(url) for url in same}) == 1
-    different = [
-        "http://a.example/x?b=1",
-        "http://a.example/X?b=1",
-        "https://a.example/x?b=1",
-        "http://a.example/x?b=2",
-    ]
-    assert len({normalized_url(url) for url in different}) == 4

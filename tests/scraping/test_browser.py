@@ -202,7 +202,7 @@ def _name(pid: int) -> str:
         return ""
 
 
-def test_a_browser_is_replaced_after_a_number_of_visits_and_for_one_that_shows_pictures():
+def test_a_browser_is_replaced_after_a_number_of_visits_and_for_one_that_shows_images():
     with Browser(BrowserSettings(recycled_after=2)) as browser:
         seen = []
         for images in (False, False, False, True, True):

@@ -44,7 +44,7 @@ def rows(folder: Path) -> dict[str, dict]:
     return {row["image_url"]: row for row in map(json.loads, lines)}
 
 
-def test_every_address_ends_as_a_file_or_a_reason(tmp_path):
+def test_every_url_ends_as_a_file_or_a_reason(tmp_path):
     with PictureHost() as host:
         expected = {
             "/pic/1.jpg": None,
@@ -228,7 +228,7 @@ def test_only_what_may_pass_is_asked_for_again_and_three_times_at_most(
         assert asked_in(host, path, tmp_path) == (reason, requests)
 
 
-def test_a_host_that_asks_for_time_is_given_it_and_all_its_addresses_wait(tmp_path):
+def test_a_host_that_asks_for_time_is_given_it_and_all_its_urls_wait(tmp_path):
     with PictureHost() as host:
         urls = [host.url + "/patience/1"] + [host.picture_url(number) for number in range(8)]
         values = settings(host, connections=1)
@@ -279,7 +279,7 @@ def test_waits_double_and_are_never_the_same_for_all():
     assert retrying.wait_after(FetchFailure(Reason.HTTP_ERROR, status=404), 1) is None
 
 
-def test_a_taken_down_address_is_never_asked_for():
+def test_a_taken_down_url_is_never_asked_for():
     async def run(host: PictureHost) -> list[str | None]:
         gone = frozenset({url_digest(host.picture_url(1))})
         fetching = settings(host).fetching
@@ -293,7 +293,7 @@ def test_a_taken_down_address_is_never_asked_for():
         assert [request.target for request in host.requests] == ["/pic/2.jpg"]
 
 
-def test_a_taken_down_picture_is_refused_wherever_it_turns_up(tmp_path):
+def test_a_taken_down_image_is_refused_wherever_it_turns_up(tmp_path):
     with PictureHost() as host:
         urls = [
             host.add("/a.jpg", jpeg(1)),

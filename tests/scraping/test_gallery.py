@@ -68,7 +68,7 @@ def test_singular_and_plural_find_each_other(one, many):
     assert many in word_forms(one)
 
 
-def test_the_page_and_its_fragments_hold_each_picture_once_with_its_size(gallery):
+def test_the_page_and_its_fragments_hold_each_image_once_with_its_size(gallery):
     page = read(f"{gallery.url}/images/search?q=mammal&count=10").decode()
     found, fragment = facts(page), page
     assert len(found) == 10
@@ -104,7 +104,7 @@ def test_robots_are_allowed(gallery):
         "/animals",
     ],
 )
-def test_nothing_but_its_pictures_is_served(gallery, path):
+def test_nothing_but_its_images_is_served(gallery, path):
     with pytest.raises(urllib.error.HTTPError) as caught:
         read(f"{gallery.url}/pictures{path}")
     assert caught.value.code == 404

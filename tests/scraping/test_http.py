@@ -383,7 +383,7 @@ def authority(tmp_path_factory):
     return file, context
 
 
-def test_an_unknown_certificate_is_a_plain_failure_that_is_not_worth_another_try(authority):
+def test_an_unknown_certificate_is_a_plain_failure_that_is_not_tried_again(authority):
     with PictureHost(tls=authority[1]) as host:
         answer = fetch_once(
             host.picture_url(1).replace("http:", "https:"), settings(host, deadline_seconds=5)

@@ -92,7 +92,7 @@ def png_header(width: int, height: int) -> bytes:
         (encoded(flat("RGB", "red", (600, 100)), "PNG"), "bad_shape"),
     ],
 )
-def test_what_is_no_usable_picture_has_its_reason(data, reason):
+def test_what_is_no_usable_image_has_its_reason(data, reason):
     answer = screen(data, SMALL)
     assert isinstance(answer, Rejection), answer
     assert answer.reason == reason
@@ -105,7 +105,7 @@ def test_the_five_formats_are_taken_by_content(kind):
     assert (answer.width, answer.height) == (320, 240)
 
 
-def test_pictures_are_scaled_down_to_the_longest_side_and_never_up():
+def test_images_are_scaled_down_to_the_longest_side_and_never_up():
     assert (screened(jpeg(1, (2000, 1000))).width, screened(jpeg(1, (2000, 1000))).height) == (
         512,
         256,
@@ -113,7 +113,7 @@ def test_pictures_are_scaled_down_to_the_longest_side_and_never_up():
     assert screened(jpeg(1, (300, 200))).width == 300
 
 
-def test_scaling_in_the_decoder_shows_the_same_picture():
+def test_scaling_in_the_decoder_shows_the_same_image():
     large, small = (
         picture(3, (2048, 1536)),
         picture(3, (2048, 1536)).resize((512, 384), Image.Resampling.LANCZOS),
@@ -142,7 +142,7 @@ def test_sixteen_bits_are_scaled_not_clipped():
     assert near(screened(encoded(light, "PNG")), (255, 255, 255))
 
 
-def test_grey_bilevel_and_cmyk_become_rgb():
+def test_gray_bilevel_and_cmyk_become_rgb():
     assert near(screened(encoded(flat("L", 77), "PNG")), (77, 77, 77))
     assert near(screened(encoded(flat("1", 1), "PNG")), (255, 255, 255))
     assert near(
@@ -150,7 +150,7 @@ def test_grey_bilevel_and_cmyk_become_rgb():
     )
 
 
-def test_a_wide_colour_profile_is_converted_to_srgb():
+def test_a_wide_color_profile_is_converted_to_srgb():
     swapped = ImageCms.ImageCmsProfile(ImageCms.createProfile("XYZ")).tobytes()
     plain = screened(encoded(flat("RGB", (120, 120, 120)), "PNG"))
     profiled = screened(encoded(flat("RGB", (120, 120, 120)), "PNG", icc_profile=_linear_rgb()))
@@ -210,7 +210,7 @@ SRGB = np.array(
 )
 
 
-def test_adobe_rgb_becomes_the_same_colour_in_srgb():
+def test_adobe_rgb_becomes_the_same_color_in_srgb():
     colour = np.array([150, 120, 90])
     light = np.linalg.solve(SRGB, ADOBE @ (colour / 255) ** (563 / 256))
     expected = np.where(light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055) * 255
@@ -219,7 +219,7 @@ def test_adobe_rgb_becomes_the_same_colour_in_srgb():
     assert near(answer, tuple(expected.round().astype(int)), 4)
 
 
-def test_a_turned_picture_is_stored_upright():
+def test_a_turned_image_is_stored_upright():
     image = Image.new("RGB", (200, 100), "white")
     image.paste("red", (0, 0, 100, 100))
     exif = Image.Exif()
@@ -253,7 +253,7 @@ def test_no_metadata_of_the_source_is_in_the_stored_file():
         assert image.info.get("jfif_density", (1, 1)) == (1, 1)
 
 
-def test_a_payload_behind_the_picture_is_gone():
+def test_a_payload_behind_the_image_is_gone():
     stored = screened(jpeg(1) + b"<script>alert(1)</script>").jpeg
     assert b"<script" not in stored
 
@@ -268,7 +268,7 @@ def test_of_an_animation_the_first_frame_is_taken_without_decoding_the_rest():
         assert near(screened(buffer.getvalue()), (255, 0, 0), 8)
 
 
-def test_both_sums_are_those_of_the_bytes():
+def test_both_digests_are_those_of_the_bytes():
     import hashlib
 
     data = jpeg(1)
@@ -328,7 +328,7 @@ def test_without_thumbnails_there_is_the_hash_alone():
         _ = quick.fingerprint
 
 
-def test_what_was_taken_down_is_refused_by_the_sum_of_either_bytes_and_not_stored(tmp_path):
+def test_what_was_taken_down_is_refused_by_the_digest_of_either_bytes_and_not_stored(tmp_path):
     by_source, by_stored = screened(jpeg(1)).source_sha256, screened(jpeg(2)).sha256
     settings = ScreenSettings(32, 512, frozenset({by_source, by_stored}))
     one, other, fine = pooled([jpeg(1), jpeg(2), jpeg(3)], PoolSettings(1, tmp_path), settings)
@@ -336,7 +336,7 @@ def test_what_was_taken_down_is_refused_by_the_sum_of_either_bytes_and_not_store
     assert [file.name for file in tmp_path.iterdir()] == [f"{fine.sha256[:16]}.jpg"]
 
 
-def test_a_worker_that_dies_costs_at_most_one_picture_and_is_replaced():
+def test_a_worker_that_dies_costs_at_most_one_image_and_is_replaced():
     async def run() -> list[CleanImage | Rejection]:
         async with ScreenPool(SMALL, PoolSettings(1)) as pool:
             first = await pool.screen(jpeg(1))
@@ -387,7 +387,7 @@ def scan_bomb(side: int, scans: int) -> bytes:
     )
 
 
-def test_a_picture_that_takes_too_long_costs_its_time_and_nothing_else():
+def test_a_image_that_takes_too_long_costs_its_time_and_nothing_else():
     bomb = scan_bomb(4000, 4000)
     assert len(bomb) < 400_000
     started = time.monotonic()
@@ -422,7 +422,7 @@ def test_decoding_does_not_hold_up_the_loop():
     assert max(gaps) < took / 2
 
 
-def test_hostile_pictures_leave_a_worker_s_memory_below_its_limit():
+def test_hostile_images_leave_a_worker_s_memory_below_its_limit():
     frames = [Image.new("P", (500, 500), number % 7) for number in range(2000)]
     animation = io.BytesIO()
     frames[0].save(animation, "GIF", save_all=True, append_images=frames[1:])
@@ -469,7 +469,7 @@ def test_no_worker_is_left_when_the_pool_is_closed():
     assert not left & descendants(os.getpid())
 
 
-def test_where_no_worker_starts_it_is_said_and_no_picture_is_blamed(monkeypatch, tmp_path):
+def test_where_no_worker_starts_it_is_said_and_no_image_is_blamed(monkeypatch, tmp_path):
     monkeypatch.setattr(sys, "executable", str(tmp_path / "missing"))
     with pytest.raises(ScreeningUnavailable, match="cannot be decoded"):
         pooled([jpeg(1)], PoolSettings(2))
