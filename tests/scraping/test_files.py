@@ -12,6 +12,7 @@ def test_a_write_that_fails_leaves_the_file_of_before(tmp_path):
         stream.write(b"half of the n")
         raise RuntimeError
     assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
     atomic_write(path, b"new", durable=True)
     assert path.read_bytes() == b"new"
 
