@@ -25,11 +25,13 @@ from scraping.net.http import (
     Fetcher,
     FetchFailure,
     FetchSettings,
+    JsonRequest,
     NotJson,
     fetch_json,
     fetch_once,
     is_public_address,
     parse_retry_after,
+    request,
 )
 from scraping.screening.screen import ScreenSettings
 from tests.memory import forget_peak, peak
@@ -225,7 +227,7 @@ def test_a_foreign_name_may_not_lead_to_an_allowed_private_host(connects):
         assert (host.requests, connects) == ([], [])
 
 
-def test_an_allowed_name_vouches_for_its_address_and_only_on_its_port():
+def test_an_allowed_name_allows_its_address_and_only_on_its_port():
     with PictureHost() as host:
         port = host.host.partition(":")[2]
         values = FetchSettings(
@@ -489,7 +491,41 @@ def test_at_most_four_connections_go_to_one_public_host_and_many_to_an_allowed_o
 def test_json_that_is_none_is_a_failure_with_a_reason():
     with PictureHost() as host:
         answer = fetch_json(f"{host.url}/pic/1.jpg", {}, settings(host))
+        assert isinstance(answer, NotJson)
+
+
+def test_a_request_with_an_account_follows_no_redirect():
+    with PictureHost() as host, PictureHost() as neighbor:
+        allowed = settings(host, neighbor)
+        url = f"{host.url}/redirect?to={neighbor.picture_url(1)}"
+        answer = request(JsonRequest(url, headers={"Authorization": "Bearer s3cret"}), allowed)
         assert isinstance(answer, FetchFailure)
+        assert (answer.reason, answer.status) == ("http_error", 302)
+        assert neighbor.requests == []
+        assert len(host.requests) == 1
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://127.0.0.1/",
+        "http://public.example:8080/",
+        "ftp://public.example/",
+        "http://user:secret@public.example/",
+        "http://rebind.example/",
+    ],
+)
+def test_a_request_with_an_account_goes_through_the_same_guard(url, connects):
+    values = FetchSettings(lookup=answers("10.0.0.7"), deadline_seconds=5)
+    answer = request(JsonRequest(url, form={"client_secret": "s3cret"}), values)
+    assert isinstance(answer, FetchFailure)
+    assert answer.reason == "refused_address"
+    assert connects == []
+
+
+def test_an_answer_to_a_request_that_is_no_json_is_a_failure():
+    with PictureHost() as host:
+        answer = request(JsonRequest(host.picture_url(1)), settings(host))
         assert isinstance(answer, NotJson)
 
 
