@@ -15,6 +15,7 @@ from scraping.config import CollectConfig
 from scraping.sources.catalogue import DEFAULT_ORDER
 from tests.replicas.openverse import OpenverseReplica
 from tests.replicas.pictures_host import PictureHost
+from tests.replicas.pixabay import KEY, PixabayReplica
 from tests.scraping.conftest import environment
 from training.environment import read_environment
 
@@ -167,6 +168,20 @@ def test_a_credential_in_a_file_counts_like_one_in_a_variable(tmp_path, name):
     given = environment_values({name: "s3cret"})
     assert given["credentials"]
     assert environment_values(read_environment({f"{name}_FILE": str(key)}, NO_FILE)) == given
+
+
+def test_a_source_whose_key_lies_in_a_file_is_asked_with_it(tmp_path):
+    (tmp_path / "key").write_text(f"{KEY}\n")
+    with PixabayReplica() as site:
+        done = run(
+            *("check", "--source", "pixabay", "--json"),
+            cwd=tmp_path,
+            PICAISSO_PIXABAY_URL=site.url,
+            PICAISSO_PIXABAY_KEY_FILE="key",
+            PICAISSO_ALLOWED_PRIVATE_HOSTS=site.host,
+        )
+        assert done.returncode == 0, done.stderr
+        assert json.loads(done.stdout)["outcome"] in ("ok", "partial")
 
 
 @pytest.mark.parametrize(
