@@ -73,7 +73,7 @@ def read_environment(variables: Mapping[str, str], default_file: Path) -> Enviro
     named_file = variables.get(ENV_FILE)
     if named_file:
         text = _read(Path(named_file), f"which {ENV_FILE} names")
-    elif named_file is None and default_file.exists():
+    elif named_file is None and default_file.is_file():
         text = _read(default_file, "which holds settings")
     else:
         text = ""
