@@ -178,7 +178,7 @@ def config_of(run: Path, names: Sequence[str] = NAMES) -> RunConfig:
     )
 
 
-def look(image: np.ndarray) -> Outputs:
+def predict(image: np.ndarray) -> Outputs:
     """Maps that lie where the picture is dark, for the second class where it is bright."""
     height = image.shape[0] // 7 * 7
     width = image.shape[1] // 7 * 7

@@ -46,33 +46,6 @@ def test_the_card_begins_with_what_model_hubs_read_and_then_the_verdict(imported
     assert body.strip().splitlines()[2] == verdict(results.metrics)
 
 
-@pytest.mark.parametrize(
-    ("better", "beginning"),
-    [
-        (True, "This model tells the classes apart: right on "),
-        (False, "This model is no better than guessing: right on "),
-    ],
-)
-def test_the_verdict_is_one_sentence_with_interval_and_baseline(
-    imported_run: Path, better: bool, beginning: str
-) -> None:
-    split = {"train": 290, "val": 60, "test": 60}
-    metrics = results_of(imported_run, better_than_chance=better, split=split).metrics
-    sentence = verdict(metrics)
-    assert sentence.startswith(beginning) and sentence.endswith(".") and ". " not in sentence
-    assert f"right on {percent(metrics['accuracy'])} of 60 test pictures" in sentence
-    assert f"(95 % interval {interval(metrics['interval'])})" in sentence
-    assert f"largest class would be right on {percent(metrics['majority_baseline'])}." in sentence
-
-
-def test_the_verdict_warns_of_few_test_pictures(imported_run: Path) -> None:
-    metrics = results_of(imported_run, better_than_chance=True).metrics
-    assert metrics["split"]["test"] == 12
-    first, second = verdict(metrics).split(". ")
-    assert first.startswith("This model tells the classes apart")
-    assert second.startswith("With so few test pictures")
-
-
 def test_the_card_has_the_figures_of_the_report(imported_run: Path) -> None:
     results = tuned(
         results_of(

@@ -155,14 +155,14 @@ def test_the_folder_is_whole_its_sums_hold_and_it_tells_nothing_of_this_machine(
     sums = dict(line.split("  ")[::-1] for line in (folder / "SHA256SUMS").read_text().splitlines())
     assert set(sums) == WHOLE - {"SHA256SUMS"}
     here = [
-        str(place).encode()
-        for place in (folder.parent, Path(__file__).parents[2], Path(sys.prefix), Path.home())
+        str(path).encode()
+        for path in (folder.parent, Path(__file__).parents[2], Path(sys.prefix), Path.home())
     ]
     for name, digest in sums.items():
         content = (folder / name).read_bytes()
         assert hashlib.sha256(content).hexdigest() == digest
         assert (folder / name).stat().st_mode & 0o044 == 0o044, name
-        assert not [place for place in here if len(place) > 4 and place in content], name
+        assert not [path for path in here if len(path) > 4 and path in content], name
 
 
 def test_the_onnx_file_says_what_its_reader_needs(lite: tuple[TrainedModel, Path]) -> None:

@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any, cast
-from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -23,19 +22,17 @@ from selenium.webdriver.common.by import By
 
 from tests.training.example_results import (
     CURVE,
-    EPOCHS,
     NETWORK,
     config_of,
-    look,
+    predict,
     results_of,
     tuned,
 )
 from training.evaluation.results import Results
-from training.export import plots
 from training.export.report import Origin, write_report
 from training.export.report_images import InlineImages, worst
 from training.export.report_page import ReportContext, read_context, render_page, without_images
-from training.phrases import counted, duration, interval, listed, percent, shortened, verdict
+from training.phrases import interval, percent, verdict
 from training.progress import no_progress
 from training.run_folder import ImageRow
 
@@ -84,7 +81,7 @@ def written(run: Path, folder: Path, results: Results, **changes: Any) -> str:
     """Return the report, written into a folder, by a copy of the run folder in `folder / "run"`."""
     copied = shutil.copytree(run, folder / "run", copy_function=os.link)
     config = config_of(run, tuple(results.metrics["per_class"]))
-    arguments = {"predict": look, "origin": ORIGIN, "progress": no_progress} | changes
+    arguments = {"predict": predict, "origin": ORIGIN, "progress": no_progress} | changes
     path = folder / "report.html"
     write_report(path, results, config, run_folder=copied, **arguments)
     return path.read_text(encoding="utf-8")
@@ -232,13 +229,13 @@ def test_each_cell_of_the_confusion_matrix_shows_its_pictures(
 ) -> None:
     matrix = results_of(imported_run).metrics["confusion"]["matrix"]
     assert matrix == [[4, 2], [0, 6]]
-    for truth, row in enumerate(matrix):
-        for said, count in enumerate(row):
-            behind = (
-                plain.split(f'id="cell-{truth}-{said}"')[1].split("</section>")[0] if count else ""
-            )
+    for label, row in enumerate(matrix):
+        for predicted, count in enumerate(row):
+            behind = ""
+            if count:
+                behind = plain.split(f'id="cell-{label}-{predicted}"')[1].split("</section>")[0]
             assert behind.count('role="img"') == count
-            assert (f'href="#cell-{truth}-{said}"' in plain) == bool(count)
+            assert (f'href="#cell-{label}-{predicted}"' in plain) == bool(count)
     assert re.search(r'class="cell first" id="cell-0-1"', plain), (
         "the commonest mistake is open at first"
     )
@@ -309,7 +306,7 @@ def test_the_model_is_asked_for_mistakes_and_a_few_of_each_class_alone(
     asked: list[Any] = []
     written(
         imported_run, tmp_path, results_of(imported_run),
-        predict=lambda image: asked.append(image.shape) or look(image),
+        predict=lambda image: asked.append(image.shape) or predict(image),
         progress=lambda *at: reports.append(at),
     )  # fmt: skip
     assert len(asked) == 2 + 2 * 3
@@ -333,7 +330,7 @@ def test_a_thousand_pictures_stay_under_six_megabytes(tmp_path: Path) -> None:
         results,
         config_of(tmp_path),
         tmp_path,
-        look,
+        predict,
         ORIGIN,
         no_progress,
     )
@@ -421,87 +418,6 @@ def test_a_report_without_all_its_mistakes_does_not_claim_that_there_were_none(
     assert "Its surest mistakes first" in page and "Its surest mistakes first" not in left
     assert "No mistake on the test pictures" not in left
     assert "These are the ones it was least sure of." in left
-
-
-def drawn() -> dict[str, str]:
-    random = np.random.default_rng(0)
-    sureness = random.uniform(0.5, 1, 60)
-    return {
-        "reliability": plots.reliability(sureness, random.random(60) < sureness),
-        "classes": plots.class_bars(
-            [plots.ClassRates(name, 0.8, (0.6, 0.9), 0, (0, 1)) for name in HOSTILE]
-        ),
-        "tuning": plots.tuning_curves(EPOCHS),
-        "learning": plots.learning_curve(CURVE),
-        "novelty": plots.novelty_histogram(random.gamma(9, 0.05, 80), 0.7),
-        "phases": plots.phase_bars({"features": 3.0, "export": 0.0}),
-    }
-
-
-def test_plots_are_well_formed_take_the_colours_of_the_page_and_are_the_same_every_time() -> None:
-    first = drawn()
-    assert drawn() == first
-    for name, svg in first.items():
-        root = ElementTree.fromstring(svg)
-        ids = [element.attrib["id"] for element in root.iter() if "id" in element.attrib]
-        assert len(set(ids)) == len(ids) and all(found.startswith(f"{name}-") for found in ids)
-        assert not re.search(r"#[0-9a-f]{6}", svg) and "var(--" in svg and "font-family" not in svg
-        assert "<text" in svg and "<metadata" not in svg and "<style" not in svg
-        assert all(
-            f'id="{found}"' in svg for found in re.findall(r'(?:url\(|href=")#([^")]+)', svg)
-        )
-
-
-def test_class_names_in_plots_are_text_whatever_they_hold() -> None:
-    texts = [
-        element.text
-        for element in ElementTree.fromstring(drawn()["classes"]).iter()
-        if element.text
-    ]
-    assert all(name in texts for name in HOSTILE)
-
-
-def test_one_picture_and_extreme_values_can_be_plotted() -> None:
-    assert plots.reliability(np.array([1.0]), np.array([False]))
-    assert plots.novelty_histogram(np.array([0.2, 5.0]), 0.21) and plots.novelty_histogram(
-        np.array([0.0]), 0.0
-    )
-    assert plots.tuning_curves(EPOCHS[:1]) and plots.phase_bars({"features": 0.0})
-
-
-def test_plots_leave_the_style_of_matplotlib_as_it_was() -> None:
-    import matplotlib
-
-    before = dict(matplotlib.rcParams)
-    plots.phase_bars({"features": 1.0})
-    assert dict(matplotlib.rcParams) == before
-
-
-@pytest.mark.parametrize(
-    ("phrase", "expected"),
-    [
-        (percent(0.9424), "94.2 %"),
-        (percent(1.0), "100 %"),
-        (interval([0.881, 0.976]), "88.1 % to 97.6 %"),
-        (duration(0.42), "0.4 s"),
-        (duration(12.4), "12 s"),
-        (duration(60), "1 min"),
-        (duration(200), "3 min 20 s"),
-        (duration(3900), "1 h 5 min"),
-        (duration(7200), "2 h"),
-        (counted(0, "picture"), "no picture"),
-        (counted(1, "picture"), "1 picture"),
-        (counted(1200, "class", "classes"), "1,200 classes"),
-        (listed(["a"]), "a"),
-        (listed(["a", "b"]), "a and b"),
-        (listed(["a", "b", "c"]), "a, b and c"),
-        (shortened("corgi", 5), "corgi"),
-        (shortened("corgis", 5), "corg…"),
-        (shortened("柴犬柴犬", 5), "柴…"),
-    ],
-)
-def test_numbers_in_words(phrase: str, expected: str) -> None:
-    assert phrase == expected
 
 
 @pytest.fixture(scope="module")

@@ -95,15 +95,17 @@ def reliability(confidence: Floats, right: NDArray[np.bool_]) -> str:
     counts = np.bincount(bins, minlength=_RELIABILITY_BINS)
     mean_confidence = []
     accuracy = []
-    intervals = []
+    low = []
+    high = []
     for number in np.flatnonzero(counts):
         in_bin = bins == number
         hits = int(right[in_bin].sum())
         count = int(counts[number])
+        interval = wilson_interval(hits, count)
         mean_confidence.append(confidence[in_bin].mean())
         accuracy.append(hits / count)
-        intervals.append(wilson_interval(hits, count))
-    low, high = np.transpose(intervals)
+        low.append(interval[0])
+        high.append(interval[1])
     with _Plot(4.4) as plot:
         above, below = plot.stacked((3, 1))
         above.plot(
@@ -114,7 +116,7 @@ def reliability(confidence: Floats, right: NDArray[np.bool_]) -> str:
             linewidth=1.2,
             label="as sure as right",
         )
-        _draw_error_bars(above, mean_confidence, np.array(accuracy), low, high)
+        _draw_error_bars(above, mean_confidence, accuracy, low, high)
         above.plot(mean_confidence, accuracy, "o-", color=_FIRST, label="this model")
         above.set_ylabel("right")
         above.set_xlim(0, 1)
@@ -184,13 +186,14 @@ def learning_curve(curve: LearningCurve) -> str:
     """Plot accuracy against training images per class, and where more of them would lead."""
     points = curve["points"]
     sizes = [point["per_class"] for point in points]
-    accuracy = np.array([point["accuracy"] for point in points])
-    error = np.array([point["error"] for point in points])
+    accuracy = [point["accuracy"] for point in points]
+    low = [point["accuracy"] - point["error"] for point in points]
+    high = [point["accuracy"] + point["error"] for point in points]
     more = sizes[-1] + curve["more_per_class"]
     expected = min(1.0, accuracy[-1] + curve["gain"])
     with _Plot(3.2) as plot:
         axes = plot.axes()
-        _draw_error_bars(axes, sizes, accuracy, accuracy - error, accuracy + error)
+        _draw_error_bars(axes, sizes, accuracy, low, high)
         axes.plot(sizes, accuracy, "o-", color=_FIRST, label="measured")
         axes.plot(
             [sizes[-1], more],
@@ -327,14 +330,20 @@ class _Plot:
         return svg
 
 
-def _draw_error_bars(axes: Axes, x: Sequence[float], y: Floats, low: Floats, high: Floats) -> None:
+def _draw_error_bars(
+    axes: Axes,
+    x: Sequence[float],
+    y: Sequence[float],
+    low: Sequence[float],
+    high: Sequence[float],
+) -> None:
     """Draw vertical bars from `low` to `high` around points."""
-    below = np.maximum(y - low, 0)
-    above = np.maximum(high - y, 0)
+    below = np.subtract(y, low)
+    above = np.subtract(high, y)
     axes.errorbar(
         x,
         y,
-        yerr=[below, above],
+        yerr=np.maximum([below, above], 0),
         fmt="none",
         color=_FIRST,
         elinewidth=1.2,
@@ -345,7 +354,8 @@ def _draw_error_bars(axes: Axes, x: Sequence[float], y: Floats, low: Floats, hig
 
 def _draw_ranges(axes: Axes, y: Floats, bounds: Sequence[tuple[float, float]]) -> None:
     """Draw a horizontal line between each two bounds."""
-    low, high = np.transpose(bounds)
+    low = [bound[0] for bound in bounds]
+    high = [bound[1] for bound in bounds]
     axes.hlines(y, low, high, color=_INK, linewidth=1.2)
 
 

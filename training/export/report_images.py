@@ -119,9 +119,11 @@ def examples_of_each_class(results: Results, count: int) -> list[list[int]]:
 
 def _right_by_confidence(results: Results) -> list[int]:
     """Return the indices of the test images that were predicted rightly, most confident first."""
-    right = [image for image in _tested(results) if image.right]
-    right.sort(key=lambda image: -image.confidence)
-    return [image.index for image in right]
+    right = []
+    for image in sorted(_tested(results), key=lambda image: -image.confidence):
+        if image.right:
+            right.append(image.index)
+    return right
 
 
 @dataclass(frozen=True)

@@ -51,14 +51,18 @@ def write_try_page(path: Path, page: TryPage, model: Path, limit: int = INSIDE_L
     page_script = _text(_PAGE / "page.js")
     style = _text(_PAGE / "page.css")
     names = [f"<bdi>{html.escape(name)}</bdi>" for name in page.classes]
+    title = f"{_question(page.classes)} · Picaisso"
     classes = f"{len(page.classes)} classes"
+    facts = f"{page.title}, trained by Picaisso {page.version} for {classes}."
+    runtime_title = f"ONNX Runtime Web {runtime['version']} ({runtime['licence']})"
+    runtime_licence = _text(_RUNTIME / "LICENSE")
     values = {
         "policy": _content_security_policy(style, [runtime_script, page_script]),
-        "title": html.escape(f"{_question(page.classes)} · Picaisso"),
+        "title": html.escape(title),
         "heading": _question(names),
-        "facts": html.escape(f"{page.title}, trained by Picaisso {page.version} for {classes}."),
-        "runtime": html.escape(f"ONNX Runtime Web {runtime['version']} ({runtime['licence']})"),
-        "licence": html.escape(_text(_RUNTIME / "LICENSE")),
+        "facts": html.escape(facts),
+        "runtime": html.escape(runtime_title),
+        "licence": html.escape(runtime_licence),
         "style": style,
         "settings": _settings(page, model_bytes, inside),
         "module": _base64(_RUNTIME / "ort-wasm-simd-threaded.mjs"),
@@ -89,7 +93,8 @@ def _content_security_policy(style: str, scripts: Sequence[str]) -> str:
 
 def _csp_source(text: str) -> str:
     digest = hashlib.sha256(text.encode()).digest()
-    return f"'sha256-{base64.b64encode(digest).decode()}'"
+    encoded = base64.b64encode(digest).decode()
+    return f"'sha256-{encoded}'"
 
 
 def _settings(page: TryPage, model: bytes, inside: bool) -> str:
