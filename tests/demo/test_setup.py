@@ -107,7 +107,7 @@ def test_for_the_tests_it_goes_on_without_a_browser_and_says_what_is_skipped(
     assert "MySQL support is left out" in result.stdout
 
 
-def test_a_machine_without_a_recent_python_is_told_so_in_one_sentence(copy, machine_without_apt):
+def test_a_machine_without_a_recent_python_gets_one_sentence(copy, machine_without_apt):
     environment = machine_without_apt(*BROWSER_PROGRAMS)
     Path(environment["PATH"], "python3").unlink()
     result = run_setup(copy, environment)

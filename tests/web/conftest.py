@@ -4,6 +4,7 @@ folder per test.
 
 import hashlib
 import json
+import re
 import tarfile
 from contextlib import contextmanager
 from datetime import timedelta
@@ -43,6 +44,7 @@ from training.metrics import Metrics, classification_metrics
 RECORDED = Path(__file__).resolve().parents[1] / "recorded" / "picaisso-0.1.0.tar.xz"
 MODEL_ZIP = bytes(range(256)) * 8  # 2048 bytes in which every offset is recognised
 NOTICE = "The bundled backbone was used."
+STRANGER = "A" * 32  # a token of the right length that opens nothing
 
 
 @pytest.fixture(autouse=True)
@@ -264,3 +266,15 @@ def post(client, path: str, **fields):
     if "csrftoken" in client.cookies:
         token = client.cookies["csrftoken"].value
     return client.post(path, {**fields, "csrfmiddlewaretoken": token})
+
+
+def page_of(client, classifier: ClassifierRequest) -> str:
+    response = client.get(classifier.get_absolute_url())
+    assert response.status_code == 200
+    return response.content.decode()
+
+
+def words(page: str) -> str:
+    """The text of a page as one line."""
+    text = re.sub(r"<[^>]*>", " ", page)
+    return " ".join(text.split())

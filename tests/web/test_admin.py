@@ -98,7 +98,7 @@ def test_records_are_not_added_edited_or_deleted_by_hand(boss, everything, model
     assert deleting.status_code == 403
 
 
-def test_the_first_page_is_titled_and_tells_the_state(boss, everything):
+def test_the_first_page_is_titled_and_shows_the_state(boss, everything):
     page = boss.get("/admin/").content.decode()
     assert "<title>Dashboard | Picaisso</title>" in page
     assert "collect of request" in page
@@ -240,7 +240,7 @@ def sources_on(page: str) -> dict[str, list[str]]:
     return sources
 
 
-def test_the_first_page_tells_how_each_source_is(boss):
+def test_the_first_page_shows_how_each_source_is(boss):
     SourceHealth.record("openverse", "ok", "")
     for _ in range(2):
         SourceHealth.record(

@@ -105,7 +105,7 @@ def test_a_model_that_learned_nothing_is_called_so_in_the_mail():
     assert "This model is no better than guessing" in row.html
 
 
-def test_a_stop_is_told_with_reason_and_remedy():
+def test_a_mail_about_a_stop_has_reason_and_remedy():
     for row in mails()[2:]:
         assert "Too few pictures & more.\nTry another wording." in row.text
         assert "Too few pictures &amp; more." in row.html

@@ -101,14 +101,14 @@ def test_a_part_of_an_older_file_is_not_mixed_with_the_new_one(client, link):
     assert body(response) == MODEL_ZIP
 
 
-def test_head_tells_all_and_sends_nothing(client, link):
+def test_head_answers_with_all_headers_and_no_bytes(client, link):
     response = client.head(link, headers={"Range": "bytes=0-9"})
     assert response.status_code == 200
     assert response.headers["Content-Length"] == str(SIZE)
     assert body(response) == b""
 
 
-def test_who_has_the_file_is_told_so(client, link):
+def test_a_download_of_the_same_file_is_answered_with_304(client, link):
     head = client.head(link)
     etag = head.headers["ETag"]
     response = client.get(link, headers={"If-None-Match": f'"other", {etag}'})

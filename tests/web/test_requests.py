@@ -1,0 +1,198 @@
+"""The buttons of a request: cancel, retry, delete."""
+
+import re
+
+import pytest
+
+from requests_app.models import ImageUrl, JobState, Status
+from tests.web.conftest import (
+    STRANGER,
+    delivered,
+    overtaken,
+    page_of,
+    post,
+    running,
+    stopped,
+    submitted,
+    words,
+)
+
+
+def test_cancel_stops_the_work(holder):
+    classifier = running()
+    response = post(holder, f"{classifier.get_absolute_url()}cancel/")
+    assert (response.status_code, response.headers["Location"]) == (
+        303,
+        classifier.get_absolute_url(),
+    )
+    classifier.refresh_from_db()
+    assert classifier.status == Status.CANCELLED
+    assert classifier.jobs.get().cancel_requested
+
+
+def test_what_is_finished_cannot_be_cancelled(holder):
+    classifier = delivered()
+    post(holder, f"{classifier.get_absolute_url()}cancel/")
+    assert "nothing left to cancel" in page_of(holder, classifier)
+    classifier.refresh_from_db()
+    assert classifier.status == Status.DELIVERED
+
+
+@pytest.mark.parametrize("action", ["cancel/", "retry/"])
+def test_a_get_does_nothing_and_leads_to_the_request(client, action):
+    classifier = running()
+    response = client.get(f"{classifier.get_absolute_url()}{action}")
+    assert (response.status_code, response.headers["Location"]) == (
+        303,
+        classifier.get_absolute_url(),
+    )
+    assert client.get(f"/r/{STRANGER}/{action}").status_code == 404
+    classifier.refresh_from_db()
+    assert classifier.status == Status.RUNNING
+
+
+def test_a_failed_request_starts_again(holder):
+    classifier = stopped("failed")
+    assert post(holder, f"{classifier.get_absolute_url()}retry/").status_code == 303
+    classifier.refresh_from_db()
+    assert classifier.status == Status.QUEUED
+    assert classifier.jobs.filter(state=JobState.QUEUED).count() == 1
+
+
+def test_a_retry_takes_other_words_fewer_pictures_and_what_is_there(holder):
+    classifier = stopped("needs_attention")
+    fields = {"queries": ["cat", "dog animal"], "images_per_class": "25", "accept_fewer": "on"}
+    assert post(holder, f"{classifier.get_absolute_url()}retry/", **fields).status_code == 303
+    classifier.refresh_from_db()
+    assert [c.query for c in classifier.classes.all()] == ["cat", "dog animal"]
+    assert (classifier.images_per_class, classifier.accept_fewer, classifier.status) == (
+        25,
+        True,
+        Status.QUEUED,
+    )
+
+
+def test_a_bad_retry_is_answered_beside_its_field(holder):
+    classifier = stopped("needs_attention")
+    fields = {"queries": ["cat", "d\0g"], "images_per_class": "5"}
+    response = post(holder, f"{classifier.get_absolute_url()}retry/", **fields)
+    page = response.content.decode()
+    assert response.status_code == 400
+    assert "control characters" in re.search(r'id="id_queries_1_error">(.*?)<', page).group(1)
+    assert "20 to 500" in re.search(r'id="id_images_per_class_error">(.*?)<', page).group(1)
+    summary = re.search(r'role="alert".*?</div>', page, re.DOTALL).group(0)
+    assert re.findall(r'href="#(\w+)"', summary) == ["id_images_per_class", "id_queries_1"]
+    assert re.search(r'<details class="options" open>', page)
+    assert "Try again" in words(page)
+    assert (
+        holder.get(f"{classifier.get_absolute_url()}retry/").headers["Location"]
+        == classifier.get_absolute_url()
+    )
+    classifier.refresh_from_db()
+    assert classifier.status == Status.NEEDS_ATTENTION
+
+
+def test_a_retry_asks_other_sources_under_another_licence(holder):
+    classifier = stopped("needs_attention", license="open")
+    fields = {"license": "any", "sources": ["nasa", "bing", "openverse"], "sources_offered": "True"}
+    assert post(holder, f"{classifier.get_absolute_url()}retry/", **fields).status_code == 303
+    classifier.refresh_from_db()
+    assert (classifier.license, classifier.status) == ("any", Status.QUEUED)
+    assert classifier.sources == ["openverse", "bing", "nasa"]  # asked in the order of the page
+    assert classifier.jobs.latest("pk").stage == "collect"
+
+
+def test_the_form_shows_licence_and_sources_as_they_are(client):
+    classifier = stopped("needs_attention", license="open", sources=["bing", "met"])
+    page = page_of(client, classifier)
+    assert '<option value="open" selected>' in page
+    boxes = re.findall(r'<input type="checkbox" name="sources" value="(\w+)"([^>]*)>', page)
+    assert [name for name, rest in boxes if "checked" in rest] == ["bing", "met"]
+    assert [name for name, _ in boxes[:3]] == [
+        "bing",
+        "met",
+        "openverse",
+    ]  # its own first, then the site's
+    assert len(boxes) == len(dict(boxes)) == 10
+
+
+def test_a_retry_without_changes_keeps_the_sources_in_their_own_order(holder):
+    classifier = stopped("failed", sources=["bing", "openverse"])
+    result = classifier.folder / "collect" / "result.json"
+    result.parent.mkdir(parents=True)
+    result.write_text("{}")
+    fields = {"license": "any", "sources": ["openverse", "bing"], "sources_offered": "True"}
+    assert post(holder, f"{classifier.get_absolute_url()}retry/", **fields).status_code == 303
+    classifier.refresh_from_db()
+    assert classifier.sources == ["bing", "openverse"]
+    assert result.exists()  # nothing has changed, so that nothing is asked again
+
+
+BAD_RETRIES = {
+    "no source": ({"sources_offered": "True"}, "id_sources", "Choose at least one source."),
+    "unknown source": ({"sources": ["elsewhere"]}, "id_sources", "sources offered"),
+    "unknown licence": ({"license": "stolen"}, "id_license", "licences offered"),
+    "very many pictures": ({"images_per_class": "9" * 5000}, "id_images_per_class", "20 to 500"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_RETRIES)
+def test_what_cannot_be_asked_for_is_answered_beside_its_field(holder, case):
+    fields, field, sentence = BAD_RETRIES[case]
+    classifier = stopped("needs_attention")
+    response = post(holder, f"{classifier.get_absolute_url()}retry/", **fields)
+    page = response.content.decode()
+    assert response.status_code == 400
+    assert page.count(f'id="{field}_error"') == 1
+    assert sentence in re.search(rf'id="{field}_error">(.*?)<', page).group(1)
+    assert f'href="#{field}"' in page
+    assert re.search(rf'id="{field}"', page)
+    classifier.refresh_from_db()
+    assert classifier.status == Status.NEEDS_ATTENTION
+
+
+def test_a_bad_retry_of_what_has_started_meanwhile_shows_the_work(holder):
+    classifier = running()
+    response = post(holder, f"{classifier.get_absolute_url()}retry/", images_per_class="5")
+    assert (response.status_code, response.headers["Location"]) == (
+        303,
+        classifier.get_absolute_url(),
+    )
+    assert "cannot be started again" in page_of(holder, classifier)
+
+
+def test_a_retry_never_goes_round_the_confirmation_of_the_address(holder):
+    classifier = submitted()
+    post(holder, f"{classifier.get_absolute_url()}cancel/")
+    assert "Try again" not in page_of(holder, classifier)
+    post(holder, f"{classifier.get_absolute_url()}retry/")
+    classifier.refresh_from_db()
+    assert (classifier.status, classifier.jobs.count()) == (Status.CANCELLED, 0)
+
+
+def test_deleting_asks_first_and_then_removes_everything(holder):
+    classifier = delivered()
+    path = f"{classifier.get_absolute_url()}delete/"
+    assert "Delete everything?" in holder.get(path).content.decode()
+    assert classifier.folder.exists()
+    response = post(holder, path)
+    assert (response.status_code, response.headers["Location"]) == (303, "/")
+    assert b"Everything of this request has been deleted" in holder.get("/").content
+    assert not classifier.folder.exists()
+    assert not ImageUrl.objects.exists()
+    classifier.refresh_from_db()
+    assert classifier.email == ""
+
+
+def test_a_deletion_that_someone_else_was_faster_with_is_not_called_a_success(holder):
+    classifier = delivered()
+    with overtaken(status=Status.EXPIRED):
+        response = post(holder, f"{classifier.get_absolute_url()}delete/")
+    assert (response.status_code, response.headers["Location"]) == (
+        303,
+        classifier.get_absolute_url(),
+    )
+    page = holder.get(classifier.get_absolute_url())
+    assert page.status_code == 410
+    assert b"could not be deleted" in page.content
+    assert b"has been deleted: pictures" not in page.content
