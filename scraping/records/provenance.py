@@ -36,7 +36,7 @@ def is_open(license_name: str, basis: str) -> bool:
 def license_rank(license_name: str, basis: str) -> int:
     """Return how well a licence is known and how much it allows, from 0 to 4.
 
-    Of two copies the one of higher rank is kept.
+    Of two duplicates the one of higher rank is kept.
     """
     if is_open(license_name, basis):
         return 4 if license_name in NO_CREDIT_NEEDED else 3

@@ -1,4 +1,4 @@
-"""Synthetic pictures: each seed its own, far from all others for the near-copy test."""
+"""Synthetic pictures: each seed its own, far from all others for the near-duplicate test."""
 
 import io
 from functools import lru_cache

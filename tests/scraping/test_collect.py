@@ -1,9 +1,6 @@
-"""The orchestrator, end to end over replicas of the sources: quotas, copies, honest counts, and
-every way to stop.
-"""
+"""A collection from end to end over replicas of the sources: quotas, counts, every way to stop."""
 
 import hashlib
-import io
 import json
 import os
 import shutil
@@ -12,21 +9,30 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from PIL import Image
 
 from scraping.collect import Interrupted, collect
-from scraping.config import CollectConfig
 from tests.replicas.bing import BingReplica
 from tests.replicas.commons import CommonsReplica
+from tests.replicas.inaturalist import InaturalistReplica
 from tests.replicas.openverse import OpenverseReplica
 from tests.replicas.pictures import encoded, picture
 from tests.replicas.pictures_host import PictureHost
+from tests.replicas.server import Request, Response, json_response
+from tests.scraping.collect_folder import (
+    Listing,
+    by_url,
+    check_folder,
+    classes,
+    configuration,
+    listed,
+    rows,
+)
 from tests.scraping.conftest import (
     alive,
-    config_for,
     descendants,
     environment,
     repository,
@@ -34,80 +40,6 @@ from tests.scraping.conftest import (
 )
 
 pytestmark = pytest.mark.timeout(120)
-
-ROW_KEYS = {
-    *(
-        "class",
-        "source",
-        "query",
-        "rank",
-        "image_url",
-        "page_url",
-        "title",
-        "creator",
-        "creator_url",
-        "attribution",
-    ),
-    *(
-        "license",
-        "license_version",
-        "license_url",
-        "license_basis",
-        "state",
-        "reason",
-        "detail",
-        "file",
-    ),
-    *(
-        "sha256",
-        "source_sha256",
-        "width",
-        "height",
-        "source_width",
-        "source_height",
-        "bytes",
-        "stored_bytes",
-    ),
-    *("mime", "http_status", "fetched_at"),
-}
-
-
-def classes(*queries: str) -> list[dict]:
-    return [
-        {"id": f"c{n:03d}", "name": query, "query": query}
-        for n, query in enumerate(queries, start=1)
-    ]
-
-
-def configuration(replicas: dict, hosts: list[PictureHost], **values) -> CollectConfig:
-    values = {"min_side": 64, "limit": 10, "classes": classes("thing")} | values
-    return config_for(replicas, allowed_private_hosts=[host.host for host in hosts], **values)
-
-
-def rows(folder: Path) -> list[dict]:
-    return [json.loads(line) for line in (folder / "images.jsonl").read_text().splitlines()]
-
-
-def check_folder(folder: Path, result: dict) -> None:
-    """What must hold for every finished folder."""
-    all_rows = rows(folder)
-    assert len({(row["class"], row["image_url"]) for row in all_rows}) == len(all_rows)
-    assert all(set(row) == ROW_KEYS for row in all_rows)
-    kept = [row for row in all_rows if row["state"] == "kept"]
-    assert {row["file"] for row in kept} == {
-        f"images/{file.name}" for file in (folder / "images").iterdir()
-    }
-    for row in kept:
-        data = (folder / row["file"]).read_bytes()
-        assert hashlib.sha256(data).hexdigest() == row["sha256"]
-        assert row["file"] == f"images/{row['sha256'][:16]}.jpg"
-        with Image.open(io.BytesIO(data)) as image:
-            assert (image.format, image.size) == ("JPEG", (row["width"], row["height"]))
-    for entry in result["classes"]:
-        assert entry["found"] == entry["kept"] + sum(entry["rejected"].values())
-        assert entry["kept"] == sum(row["class"] == entry["id"] for row in kept) <= entry["asked"]
-    assert json.loads((folder / "result.json").read_text()) == result
-    assert all(row["reason"] for row in all_rows if row["state"] == "rejected")
 
 
 def test_the_quota_is_filled_from_the_sources_in_their_order(tmp_path):
@@ -162,64 +94,6 @@ def test_a_source_that_may_have_more_is_asked_again_when_much_was_rejected(tmp_p
         assert result["classes"][0]["kept"] == 10
         assert result["classes"][0]["rejected"]["not_a_picture"] == 29
         assert len(result["sources"]) == 1
-
-
-def test_copies_are_kept_once_and_every_rejection_has_its_reason(tmp_path):
-    with PictureHost() as host, OpenverseReplica(host.url + "/pic/{}.jpg") as site:
-        original = picture(0, (640, 480))
-        host.add(
-            "/pic/1.jpg", encoded(picture(0), "JPEG", quality=85)
-        )  # the same bytes as /pic/0.jpg
-        host.add("/pic/2.jpg", encoded(original.resize((500, 375)), "JPEG", quality=60))
-        host.add("/pic/3.jpg", encoded(original.transpose(Image.Transpose.FLIP_LEFT_RIGHT), "PNG"))
-        host.add("/pic/4.jpg", b"<html>gone</html>")
-        host.add("/pic/6.jpg", encoded(picture(77, (1200, 100)), "JPEG"))
-        config = configuration({"openverse": site}, [host], sources=["openverse"], limit=8)
-        result = collect(tmp_path, config)
-        check_folder(tmp_path, result)
-        entry = result["classes"][0]
-        entry["rejected"].pop("over_quota")  # it was asked again for what the copies had cost
-        assert entry["kept"] == 8
-        assert entry["rejected"] == {
-            "duplicate": 1,
-            "near_duplicate": 2,
-            "not_a_picture": 1,
-            "bad_shape": 1,
-        }
-
-
-def test_the_same_picture_in_two_classes_goes_to_neither_and_is_replaced(tmp_path):
-    with PictureHost() as host, OpenverseReplica(host.url + "/pic/{}.jpg") as site:
-        config = configuration(
-            {"openverse": site}, [host], sources=["openverse"], classes=classes("few a", "few b")
-        )
-        result = collect(tmp_path, config)
-        check_folder(tmp_path, result)
-        assert [entry["kept"] for entry in result["classes"]] == [0, 0]
-        assert [entry["rejected"] for entry in result["classes"]] == [{"in_two_classes": 3}] * 2
-
-
-def test_a_withdrawn_picture_makes_room_for_another(tmp_path):
-    with (
-        PictureHost() as host,
-        OpenverseReplica(host.url + "/pic/{}.jpg", first=100) as first,
-        CommonsReplica(host.url + "/pic/{}.jpg") as second,
-    ):
-        config = configuration(
-            {"openverse": first, "wikimedia": second}, [host], sources=["openverse", "wikimedia"],
-            classes=classes("thing", "few nothing"), limit=6,
-        )  # fmt: skip
-        result = collect(tmp_path, config)
-        check_folder(tmp_path, result)
-        assert [entry["kept"] for entry in result["classes"]] == [6, 0]
-        assert result["classes"][0]["rejected"]["in_two_classes"] == 3
-        assert result["classes"][1]["rejected"] == {"in_two_classes": 3}
-        (tmp_path / "result.json").unlink()
-        before = len(host.requests)
-        assert collect(tmp_path, config)["classes"] == result["classes"], (
-            "the same when taken up again"
-        )
-        assert len(host.requests) == before
 
 
 @pytest.mark.browser
@@ -375,6 +249,257 @@ def test_progress_is_written_seldom_and_counts_over_all_classes(tmp_path):
         assert (written[0]["done"], written[-1]["done"], written[-1]["total"]) == (0, 30, 30)
         assert set(written[0]) == {"time", "stage", "done", "total", "message", "eta_seconds"}
         assert len(written) < 12
+
+
+class Refusing(InaturalistReplica):
+    """Asks everybody to come back in a minute and a half."""
+
+    def respond(self, request: Request) -> Response:
+        return json_response({"error": "too many"}, 429, {"Retry-After": "90"})
+
+
+@pytest.mark.browser
+def test_one_answering_source_fills_the_quota_and_the_three_others_are_named_in_words(tmp_path):
+    with (
+        PictureHost() as host,
+        BingReplica() as blocked,
+        CommonsReplica() as changed,
+        Refusing() as limited,
+        OpenverseReplica(host.url + "/pic/{}.jpg") as answering,
+    ):
+        replicas = {
+            "bing": blocked,
+            "wikimedia": changed,
+            "inaturalist": limited,
+            "openverse": answering,
+        }
+        values = {"sources": list(replicas), "classes": classes("captcha refused"), "limit": 40}
+        result = collect(tmp_path, configuration(replicas, [host], **values))
+        check_folder(tmp_path, result)
+        assert result["classes"][0]["kept"] == 40
+        assert {row["source"] for row in rows(tmp_path) if row["state"] == "kept"} == {"openverse"}
+        said = {entry["name"]: (entry["outcome"], entry["message"]) for entry in result["sources"]}
+        assert said["bing"] == ("blocked", "Bing asked for a human check.")
+        assert (
+            said["wikimedia"][0] == "layout_changed"
+            and "Wikimedia Commons changed" in said["wikimedia"][1]
+        )
+        assert said["inaturalist"] == ("rate_limited", "iNaturalist asks us to wait 90 seconds.")
+        assert said["openverse"][0] == "ok"
+        cool_downs = {entry["name"]: entry["cool_down_seconds"] for entry in result["sources"]}
+        assert cool_downs == {
+            "bing": 3600.0,
+            "wikimedia": 21600.0,
+            "inaturalist": 90.0,
+            "openverse": None,
+        }
+
+
+def test_an_answer_that_is_not_understood_is_kept_for_the_operator(tmp_path):
+    with InaturalistReplica(scenario="changed") as site:
+        config = configuration(
+            {"inaturalist": site}, [], sources=["inaturalist"], classes=classes("jaguar")
+        )
+        entry = collect(tmp_path, config)["sources"][0]
+        assert entry["outcome"] == "layout_changed"
+        assert json.loads((tmp_path / entry["evidence"]).read_text())["total_results"] == 9
+
+
+def test_the_numbers_of_each_source_add_up(tmp_path):
+    with (
+        PictureHost() as host,
+        OpenverseReplica(host.url + "/pic/{}.jpg") as first,
+        CommonsReplica(host.url + "/pic/{}.jpg", first=1000) as second,
+    ):
+        host.add("/pic/1.jpg", b"no picture")
+        config = configuration(
+            {"openverse": first, "wikimedia": second}, [host], sources=["openverse", "wikimedia"],
+            classes=classes("few corgi", "shiba"), limit=12, closed_sources={"bing": "not asked anyway"},
+        )  # fmt: skip
+        result = collect(tmp_path, config)
+        for entry in result["classes"]:
+            of_class = [source for source in result["sources"] if source["class"] == entry["id"]]
+            assert sum(source["kept"] for source in of_class) == entry["kept"]
+            for reason, count in entry["rejected"].items():
+                assert sum(source["rejected"].get(reason, 0) for source in of_class) == count
+            assert all(
+                source["found"] >= source["kept"] + sum(source["rejected"].values())
+                for source in of_class
+            )
+            assert all(source["asked"] > 0 for source in of_class)
+
+
+def test_too_few_is_stated_and_no_error(tmp_path):
+    with PictureHost() as host, OpenverseReplica(host.url + "/pic/{}.jpg") as site:
+        config = configuration(
+            {"openverse": site}, [host], sources=["openverse"], limit=50, minimum=20
+        )
+        result = collect(tmp_path, replace(config, classes=config.classes[:1]))
+        assert result["ok"] and result["classes"][0]["too_few"] is False
+    with PictureHost() as host, OpenverseReplica(host.url + "/pic/{}.jpg") as site:
+        config = configuration(
+            {"openverse": site}, [host], sources=["openverse"], classes=classes("few"), limit=50
+        )
+        result = collect(tmp_path / "few", config)
+        assert result["ok"] and result["classes"][0]["too_few"] is True
+
+
+def test_what_the_sources_said_outlives_a_kill_just_before_the_end(tmp_path):
+    with PictureHost() as host, OpenverseReplica(host.url + "/pic/{}.jpg") as site:
+        config = configuration({"openverse": site}, [host], sources=["openverse"])
+        result = collect(tmp_path, config)
+        (tmp_path / "result.json").unlink()
+        again = collect(tmp_path, config)
+        assert again["sources"] == result["sources"]
+        assert len(site.asked("/v1/images/")) == 1
+
+
+def test_a_short_class_is_asked_for_in_other_words(tmp_path):
+    with PictureHost() as host:
+        named = {
+            words: [listed(host.picture_url(10 * number + n)) for n in range(3)]
+            for number, words in enumerate(["corgi", "corgis", "corgi photo"])
+        }
+        with Listing(named) as site:
+            config = configuration(
+                {"openverse": site}, [host], sources=["openverse"], classes=classes("corgi")
+            )
+            result = collect(tmp_path, config)
+            check_folder(tmp_path, result)
+            entry, source = result["classes"][0], result["sources"][0]
+            assert (entry["kept"], entry["wordings"]) == (9, ["corgi", "corgis", "corgi photo"])
+            assert [row["query"] for row in rows(tmp_path) if row["state"] == "kept"] == [
+                words for words in named for _ in range(3)
+            ]
+            assert source["message"] == "9 from Openverse, asked in 3 wordings."
+
+
+def test_no_other_words_are_tried_while_the_own_ones_suffice(tmp_path):
+    with PictureHost() as host, OpenverseReplica(host.url + "/pic/{}.jpg") as site:
+        result = collect(
+            tmp_path, configuration({"openverse": site}, [host], sources=["openverse"], limit=30)
+        )
+        assert result["classes"][0]["wordings"] == ["thing"]
+        assert {request.query["q"] for request in site.asked("/v1/images/")} == {"thing"}
+
+
+def test_names_that_one_source_knows_are_asked_of_the_others(tmp_path):
+    with PictureHost() as host:
+        named = {"Felis catus": [listed(host.picture_url(n)) for n in range(4)]}
+        with Listing(named) as site, InaturalistReplica(scenario="empty") as names:
+            replicas = {"openverse": site, "inaturalist": names}
+            config = configuration(
+                replicas,
+                [host],
+                sources=["openverse", "inaturalist"],
+                classes=classes("house cat"),
+                limit=4,
+            )
+            result = collect(tmp_path, config)
+            assert result["classes"][0]["kept"] == 4
+            assert result["classes"][0]["wordings"][-2:] == ["Domestic Cat", "Felis catus"]
+
+
+def test_a_row_says_where_a_picture_is_from_and_what_came(tmp_path):
+    with PictureHost() as host:
+        body = encoded(picture(1, (640, 480)), "PNG")
+        url = host.add("/one.png", body)
+        item = listed(
+            url,
+            title="A corgi",
+            creator="Ada",
+            license="by-sa",
+            license_version="3.0",
+            attribution=None,
+        )
+        item |= {
+            "license_url": "http://creativecommons.org/licenses/by-sa/3.0/",
+            "width": 1280,
+            "height": 960,
+        }
+        with Listing(
+            {"thing": [item | {"foreign_landing_url": "https://pages.example/1"}]}
+        ) as site:
+            collect(
+                tmp_path,
+                configuration({"openverse": site}, [host], sources=["openverse"], max_side=320),
+            )
+        row = by_url(tmp_path)[url]
+        assert (row["source"], row["query"], row["rank"]) == ("openverse", "thing", 1)
+        assert (row["page_url"], row["title"], row["creator"]) == (
+            "https://pages.example/1",
+            "A corgi",
+            "Ada",
+        )
+        assert (row["license"], row["license_version"], row["license_basis"]) == (
+            "cc-by-sa",
+            "3.0",
+            "per-item",
+        )
+        assert row["license_url"] == "http://creativecommons.org/licenses/by-sa/3.0/"
+        assert all(
+            words in row["attribution"]
+            for words in ("A corgi", "Ada", "CC BY-SA 3.0", "pages.example")
+        )
+        assert (row["http_status"], row["mime"], row["bytes"]) == (200, "image/png", len(body))
+        assert (row["width"], row["height"], row["source_width"], row["source_height"]) == (
+            320,
+            240,
+            1280,
+            960,
+        )
+        assert row["stored_bytes"] == (tmp_path / row["file"]).stat().st_size
+        assert row["source_sha256"] == hashlib.sha256(body).hexdigest()
+        assert row["fetched_at"].endswith("Z")
+
+
+def test_open_means_free_for_any_purpose_and_known_for_the_very_picture(tmp_path):
+    licenses = ["cc0", "pdm", "by", "by-sa", "by-nc", "by-nd", "by-nc-sa", "all rights reserved"]
+    with PictureHost() as host:
+        items = [
+            listed(host.picture_url(n), license=name, license_version="4.0", license_url="")
+            for n, name in enumerate(licenses)
+        ]
+        with Listing({"thing": items}) as site:
+            config = configuration(
+                {"openverse": site}, [host], sources=["openverse"], license="open"
+            )
+            result = collect(tmp_path, config)
+        check_folder(tmp_path, result)
+        kept = {row["license"] for row in rows(tmp_path) if row["state"] == "kept"}
+        assert kept == {"cc0", "pdm", "cc-by", "cc-by-sa"}
+        assert result["classes"][0]["rejected"] == {"license": 4}
+        details = {row["detail"] for row in rows(tmp_path) if row["reason"] == "license"}
+        assert {"cc-by-nc is not open", "cc-by-nd is not open"} <= details
+        assert len(host.requests) == 4, "what may not be kept is not even fetched"
+
+
+def test_pictures_whose_host_opted_out_are_counted_and_left_alone(tmp_path):
+    with PictureHost() as host:
+        items = [listed(host.url + path) for path in ("/noai", "/ourbot", "/otherbot")]
+        with Listing({"thing": items}) as site:
+            result = collect(
+                tmp_path, configuration({"openverse": site}, [host], sources=["openverse"])
+            )
+        check_folder(tmp_path, result)
+        assert result["classes"][0]["rejected"] == {"opted_out": 2}
+        assert result["sources"][0]["rejected"] == {"opted_out": 2}
+        assert result["classes"][0]["kept"] == 1
+
+
+def test_previews_and_small_pictures_are_refused(tmp_path):
+    with PictureHost() as host:
+        small = host.add("/small.jpg", encoded(picture(1, (100, 80))))
+        preview = "https://encrypted-tbn0.gstatic.com/images?q=tbn:ANd9"
+        stated = host.add("/stated.jpg", encoded(picture(2)))
+        items = [listed(small), listed(preview), listed(stated, width=120, height=90)]
+        with Listing({"thing": items}) as site:
+            config = configuration({"openverse": site}, [host], sources=["openverse"], min_side=200)
+            result = collect(tmp_path, config)
+        assert result["classes"][0]["rejected"] == {"too_small": 3}
+        found = by_url(tmp_path)
+        assert found[preview]["detail"] == "the address of a preview"
+        assert [request.target for request in host.requests] == ["/small.jpg"]
 
 
 def start(folder: Path, **variables: str) -> subprocess.Popen:

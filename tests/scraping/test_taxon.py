@@ -7,7 +7,7 @@ import pytest
 from scraping.sources.catalogue import Outcome
 from scraping.sources.gbif import exact_match, media_license
 from scraping.sources.inaturalist import exact_taxon
-from scraping.sources.licenses import License, read_license
+from scraping.sources.licenses import License
 from scraping.sources.taxon import PHOTO_PATH, is_inaturalist_photo, sized_address
 from tests.replicas.gbif import GbifReplica
 from tests.replicas.inaturalist import InaturalistReplica
@@ -187,27 +187,6 @@ def test_names_are_compared_without_case_and_never_in_part():
     assert exact_taxon(taxa, "shiba") is None
     assert exact_taxon(taxa, "") is None
     assert exact_match({"matchType": "EXACT", "usageKey": "7"}) is None
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("https://creativecommons.org/licenses/by-sa/3.0/de/", ("cc-by-sa", "3.0")),
-        ("http://creativecommons.org/publicdomain/mark/1.0/", ("pdm", "1.0")),
-        ("CC0_1_0", ("cc0", "1.0")),
-        ("CC BY-NC-ND 2.5", ("cc-by-nc-nd", "2.5")),
-        ("cc-by", ("cc-by", "")),
-        ("by-sa", ("cc-by-sa", "")),
-        ("public domain", ("pdm", "1.0")),
-        ("No known copyright restrictions", ("", "")),
-        ("by", ("cc-by", "")),
-        ("© 2020 by Anna", ("", "")),
-        (None, ("", "")),
-    ],
-)
-def test_a_licence_has_one_spelling(text, expected):
-    found = read_license(text)
-    assert (found.name, found.version) == expected
 
 
 def test_a_picture_that_states_something_unknown_does_not_borrow_the_licence_of_its_record():

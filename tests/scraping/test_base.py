@@ -1,0 +1,89 @@
+"""How a search ends, whatever the source: outcome, sentence and cool-down."""
+
+import pytest
+
+from scraping.net.http import FetchFailure, NotJson
+from scraping.reasons import Reason
+from scraping.sources.base import (
+    COOL_DOWN_SECONDS,
+    SearchOptions,
+    SearchResult,
+    SearchStats,
+    failed,
+    rate_limited,
+)
+from scraping.sources.catalogue import (
+    Outcome,
+)
+from scraping.sources.registry import REGISTRY
+
+
+@pytest.mark.parametrize(
+    ("failure", "outcome", "retry_after", "cool_down"),
+    [
+        (
+            FetchFailure(Reason.HTTP_ERROR, "status 429", 429, 42.0),
+            Outcome.RATE_LIMITED,
+            42.0,
+            42.0,
+        ),
+        (FetchFailure(Reason.HTTP_ERROR, "status 429", 429), Outcome.RATE_LIMITED, 180.0, 180.0),
+        (FetchFailure(Reason.HTTP_ERROR, "status 403", 403), Outcome.BLOCKED, None, 3600.0),
+        (
+            FetchFailure(Reason.HTTP_ERROR, "status 403", 403, 9000.0),
+            Outcome.BLOCKED,
+            9000.0,
+            9000.0,
+        ),
+        (FetchFailure(Reason.HTTP_ERROR, "status 401", 401), Outcome.BLOCKED, None, 3600.0),
+        (
+            FetchFailure(Reason.HTTP_ERROR, "status 400", 400),
+            Outcome.LAYOUT_CHANGED,
+            None,
+            21_600.0,
+        ),
+        (NotJson(Reason.HTTP_ERROR, "", 200), Outcome.LAYOUT_CHANGED, None, 21_600.0),
+        (FetchFailure(Reason.HTTP_ERROR, "status 503", 503, 120.0), Outcome.NETWORK, 120.0, 120.0),
+        (FetchFailure(Reason.UNREACHABLE, "ClientConnectorError"), Outcome.NETWORK, None, 60.0),
+        (FetchFailure(Reason.UNREACHABLE, "deadline"), Outcome.TIMEOUT, None, 60.0),
+    ],
+)
+def test_each_failure_has_an_outcome_a_sentence_and_a_cool_down(
+    failure, outcome, retry_after, cool_down
+):
+    for source in REGISTRY.values():
+        result = failed(source, failure)
+        assert (result.outcome, result.retry_after, result.cool_down_seconds) == (
+            outcome,
+            retry_after,
+            cool_down,
+        )
+        assert source.label in result.message
+        assert result.message.endswith(".")
+
+
+def test_ends_that_are_no_failure_need_no_cool_down():
+    calm = {Outcome.OK, Outcome.PARTIAL, Outcome.NO_RESULTS, Outcome.NOT_APPLICABLE}
+    assert {
+        outcome for outcome in Outcome if SearchResult(outcome).cool_down_seconds is None
+    } == calm
+    assert set(COOL_DOWN_SECONDS) == set(Outcome) - calm
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        (0.2, "1 second"),
+        (42, "42 seconds"),
+        (119, "119 seconds"),
+        (180, "3 minutes"),
+        (7200, "2 hours"),
+    ],
+)
+def test_a_wait_is_said_in_words(seconds, words):
+    result = rate_limited(REGISTRY["openverse"], (), SearchStats(), seconds)
+    assert result.message == f"Openverse asks us to wait {words}."
+
+
+def test_credentials_stand_in_no_text():
+    assert "hidden" not in repr(SearchOptions(credentials={"pixabay_key": "hidden"}))
