@@ -32,11 +32,11 @@ from scraping.net.http import (
     request,
 )
 from scraping.sources.base import (
+    PageResults,
     Query,
     SearchOptions,
     SearchResult,
     SourceTools,
-    changed,
     skipped,
 )
 from scraping.sources.catalogue import CATALOGUE, Outcome
@@ -236,7 +236,7 @@ class Searcher:
             raise
         except Exception as error:  # an adapter that stumbles must not end the collection
             logger.exception("source %s failed", name)
-            return changed(source, detail=f"{type(error).__name__}: {error}")
+            return PageResults(source, query).changed(f"{type(error).__name__}: {error}")
 
     def close(self) -> None:
         """End all browsers and threads; at once when the collection was stopped."""

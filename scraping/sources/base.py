@@ -8,16 +8,18 @@ output around them are thin.
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, ClassVar
 
 from scraping.net.http import FetchFailure, JsonReply, JsonRequest, NotJson
 from scraping.sources.catalogue import CATALOGUE, Outcome
+from scraping.urls import normalized_url
 
 if TYPE_CHECKING:  # what only needs candidates need not load Selenium
     from scraping.net.browser import Browser
 
 DEFAULT_WAIT_SECONDS = 180.0
+DRIFT_ITEMS = 10  # from here on, fewer than half readable means that their shape changed
 NO_LICENSE_PER_IMAGE = "it does not state the licence of each picture"  # why some are skipped
 
 
@@ -187,32 +189,115 @@ def skipped(source: Source, reason: str) -> SearchResult:
     return SearchResult(Outcome.NOT_APPLICABLE, message=message)
 
 
-def finished(
-    source: Source, query: Query, found: tuple[Candidate, ...], stats: SearchStats
-) -> SearchResult:
-    """Return the result of a search that ended by itself: OK, PARTIAL or NO_RESULTS."""
-    found = found[: query.limit]
-    count = len(found)
-    if count >= query.limit:
-        return SearchResult(Outcome.OK, found, f"{count} from {source.label}.", stats=stats)
-    if found:
-        message = f"{source.label} had only {count}."
-        return SearchResult(Outcome.PARTIAL, found, message, stats=stats)
-    message = f"{source.label} found nothing for “{query.words}”."
-    return SearchResult(Outcome.NO_RESULTS, message=message, stats=stats)
+@dataclass
+class PageResults:
+    """What one search has found so far, in the source's order and each URL once.
 
+    Its methods return the results that the search may end with; what was found is kept in each.
+    """
 
-def rate_limited(
-    source: Source,
-    found: tuple[Candidate, ...],
-    stats: SearchStats,
-    retry_after: float | None,
-    detail: str = "",
-) -> SearchResult:
-    """Return the result of a search that the source asked to interrupt."""
-    wait = DEFAULT_WAIT_SECONDS if retry_after is None else retry_after
-    message = f"{source.label} asks us to wait {_duration_in_words(wait)}."
-    return SearchResult(Outcome.RATE_LIMITED, found, message, detail, stats, wait)
+    source: Source
+    query: Query
+    stats: SearchStats = field(default_factory=SearchStats)
+    _by_url: dict[str, Candidate] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self._by_url)
+
+    @property
+    def is_enough(self) -> bool:
+        """Whether as many were found as the query asks for."""
+        return len(self) >= self.query.limit
+
+    @property
+    def is_mostly_unreadable(self) -> bool:
+        """Whether so few entries could be read that the source must have changed their shape."""
+        stats = self.stats
+        return stats.seen >= DRIFT_ITEMS and stats.dropped * 2 > stats.seen
+
+    def add(self, candidate: Candidate) -> None:
+        """Keep a candidate, unless its URL is known."""
+        key = normalized_url(candidate.image_url)
+        if key not in self._by_url:
+            self._by_url[key] = replace(
+                candidate,
+                source=self.source.name,
+                query=self.query.words,
+                rank=len(self) + 1,
+            )
+
+    def end(
+        self,
+        outcome: Outcome,
+        message: str,
+        detail: str = "",
+        retry_after: float | None = None,
+        snapshot: str = "",
+    ) -> SearchResult:
+        """Return the result with what was found, at most as much as was asked for."""
+        candidates = tuple(self._by_url.values())
+        return SearchResult(
+            outcome=outcome,
+            candidates=candidates[: self.query.limit],
+            message=message,
+            detail=detail,
+            stats=self.stats,
+            retry_after=retry_after,
+            snapshot=snapshot,
+        )
+
+    def finished(self, ended_by: str) -> SearchResult:
+        """Return the result of a search that ended by itself: OK, PARTIAL or NO_RESULTS."""
+        self.stats.ended_by = ended_by
+        label = self.source.label
+        if self.is_enough:
+            return self.end(Outcome.OK, f"{self.query.limit} from {label}.")
+        if len(self):
+            return self.end(Outcome.PARTIAL, f"{label} had only {len(self)}.")
+        message = f"{label} found nothing for “{self.query.words}”."
+        return self.end(Outcome.NO_RESULTS, message)
+
+    def rate_limited(self, retry_after: float | None, detail: str) -> SearchResult:
+        """Return the result of a search that the source asked to interrupt, for some seconds."""
+        if retry_after is None:
+            retry_after = DEFAULT_WAIT_SECONDS
+        wait = _duration_in_words(retry_after)
+        message = f"{self.source.label} asks us to wait {wait}."
+        return self.end(Outcome.RATE_LIMITED, message, detail, retry_after)
+
+    def out_of_time(self) -> SearchResult:
+        """Return the result of a search for which the time ran out."""
+        self.stats.ended_by = "deadline"
+        message = f"{self.source.label} did not answer in time."
+        if len(self):
+            message = f"The time for {self.source.label} ran out."
+        return self.end(Outcome.TIMEOUT, message, "deadline")
+
+    def blocked(self, detail: str) -> SearchResult:
+        """Return the result of a search that ended before a human check."""
+        message = f"{self.source.label} asked for a human check."
+        return self.end(Outcome.BLOCKED, message, detail)
+
+    def changed(self, detail: str, snapshot: str = "") -> SearchResult:
+        """Return the result of a search whose answer this program no longer understands."""
+        message = f"{self.source.label} changed its pages; this source needs an update."
+        return self.end(Outcome.LAYOUT_CHANGED, message, detail, snapshot=snapshot)
+
+    def failed(self, failure: FetchFailure) -> SearchResult:
+        """Return the result of a search that an HTTP failure ended."""
+        detail = failure.detail
+        self.stats.ended_by = detail or failure.reason
+        label = self.source.label
+        wait = failure.retry_after
+        if failure.status == 429:
+            return self.rate_limited(wait, detail)
+        if failure.status in (401, 403):
+            return self.end(Outcome.BLOCKED, f"{label} refused our requests.", detail, wait)
+        if failure.status in (400, 404) or isinstance(failure, NotJson):
+            return self.changed(detail)
+        if detail == "deadline":
+            return self.end(Outcome.TIMEOUT, f"{label} did not answer in time.", detail, wait)
+        return self.end(Outcome.NETWORK, f"{label} did not answer.", detail, wait)
 
 
 def _duration_in_words(seconds: float) -> str:
@@ -223,56 +308,3 @@ def _duration_in_words(seconds: float) -> str:
     if seconds >= 2 * 60:
         return f"{round(seconds / 60)} minutes"
     return f"{round(seconds)} seconds"
-
-
-def out_of_time(source: Source, found: tuple[Candidate, ...], stats: SearchStats) -> SearchResult:
-    """Return the result of a search for which the time ran out."""
-    message = f"{source.label} did not answer in time."
-    if found:
-        message = f"The time for {source.label} ran out."
-    return SearchResult(Outcome.TIMEOUT, found, message, "deadline", stats)
-
-
-def changed(
-    source: Source,
-    found: tuple[Candidate, ...] = (),
-    stats: SearchStats | None = None,
-    detail: str = "",
-    snapshot: str = "",
-) -> SearchResult:
-    """Return the result of a search whose answer this program no longer understands."""
-    message = f"{source.label} changed its pages; this source needs an update."
-    stats = stats or SearchStats()
-    return SearchResult(Outcome.LAYOUT_CHANGED, found, message, detail, stats, snapshot=snapshot)
-
-
-def blocked(
-    source: Source, found: tuple[Candidate, ...], stats: SearchStats, detail: str
-) -> SearchResult:
-    """Return the result of a search that ended before a human check."""
-    message = f"{source.label} asked for a human check."
-    return SearchResult(Outcome.BLOCKED, found, message, detail, stats)
-
-
-def failed(
-    source: Source,
-    failure: FetchFailure,
-    found: tuple[Candidate, ...] = (),
-    stats: SearchStats | None = None,
-) -> SearchResult:
-    """Return the result of a search that an HTTP failure ended; what was found before is kept."""
-    stats = stats or SearchStats()
-    detail = failure.detail
-    wait = failure.retry_after
-    if failure.status == 429:
-        return rate_limited(source, found, stats, wait, detail)
-    if failure.status in (401, 403):
-        message = f"{source.label} refused our requests."
-        return SearchResult(Outcome.BLOCKED, found, message, detail, stats, wait)
-    if failure.status in (400, 404) or isinstance(failure, NotJson):
-        return changed(source, found, stats, detail)
-    if detail == "deadline":
-        message = f"{source.label} did not answer in time."
-        return SearchResult(Outcome.TIMEOUT, found, message, detail, stats, wait)
-    message = f"{source.label} did not answer."
-    return SearchResult(Outcome.NETWORK, found, message, detail, stats, wait)

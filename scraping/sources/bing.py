@@ -217,7 +217,7 @@ class BingReader(PageReader[BingPage]):
             return results.out_of_time()
         if state.fragment_status >= 500:  # not all that it has, only all that it gave
             detail = f"status {state.fragment_status} while scrolling"
-            return self.network_failure("Bing stopped answering.", detail)
+            return results.end(Outcome.NETWORK, "Bing stopped answering.", detail)
         return results.finished(stats.ended_by)
 
     def _scroll_through(self, driver: Remote, state: BingPage) -> BingPage:

@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 from scraping.net.http import FetchFailure, JsonReply
-from scraping.sources.base import Candidate, Query, SearchResult, SourceTools, changed
+from scraping.sources.base import Candidate, PageResults, Query, SearchResult, SourceTools
 from scraping.sources.json_api import list_at, object_at, plain_text, web_address, whole_number
 from scraping.sources.licenses import read_license
 from scraping.sources.snapshots import save_answer
@@ -71,7 +71,8 @@ class InaturalistSource(TaxonSource):
         taxa = list_at(reply.data, "results")
         if taxa is None:
             snapshot = save_answer(self, query, reply.data)
-            return changed(self, detail="the answer has no list of taxa", snapshot=snapshot)
+            results = PageResults(self, query)
+            return results.changed("the answer has no list of taxa", snapshot)
         taxon = exact_taxon(taxa, query.words)
         return None if taxon is None else int(taxon["id"])
 

@@ -10,14 +10,11 @@ from scraping.net.http import FetchFailure, JsonReply
 from scraping.reasons import Reason
 from scraping.sources.base import (
     Candidate,
+    PageResults,
     Query,
     SearchResult,
-    SearchStats,
     Source,
     SourceTools,
-    changed,
-    failed,
-    finished,
 )
 from scraping.sources.json_api import ask, credit_line, plain_text, web_address, whole_number
 from scraping.sources.licenses import CC0
@@ -82,14 +79,15 @@ class MetSource(Source):
         """Find the numbers of works with images, then look up one after the other."""
         parameters = {"hasImages": "true", "q": query.words}
         reply = ask(tools.base_url + SEARCH_PATH, parameters, query, tools, self.min_interval_s)
+        results = PageResults(self, query)
         if isinstance(reply, FetchFailure):
-            return failed(self, reply)
+            return results.failed(reply)
         numbers = object_numbers(reply.data)
         if numbers is None:
             snapshot = save_answer(self, query, reply.data)
-            return changed(self, detail="the answer has no list of numbers", snapshot=snapshot)
+            return results.changed("the answer has no list of numbers", snapshot)
         if not numbers:
-            return finished(self, query, (), SearchStats(pages=1, ended_by="nothing found"))
+            return results.finished("nothing found")
         return read_pages(self, query, self._paging(numbers, query, tools))
 
     def _paging(self, numbers: list[int], query: Query, tools: SourceTools) -> Paging:

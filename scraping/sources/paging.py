@@ -2,88 +2,12 @@
 
 import itertools
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from scraping.net.http import FetchFailure, JsonReply
-from scraping.sources.base import (
-    Candidate,
-    Query,
-    SearchResult,
-    SearchStats,
-    Source,
-    changed,
-    failed,
-    finished,
-    out_of_time,
-    rate_limited,
-)
+from scraping.sources.base import Candidate, PageResults, Query, SearchResult, Source
 from scraping.sources.snapshots import save_answer
-from scraping.urls import normalized_url
-
-DRIFT_ITEMS = 10  # from here on, fewer than half readable means that the answer's shape changed
-
-
-@dataclass
-class PageResults:
-    """The candidates of one search so far: in the source's order, each URL once."""
-
-    source: Source
-    query: Query
-    stats: SearchStats = field(default_factory=SearchStats)
-    _by_url: dict[str, Candidate] = field(default_factory=dict)
-
-    def __len__(self) -> int:
-        return len(self._by_url)
-
-    @property
-    def candidates(self) -> tuple[Candidate, ...]:
-        """All found, best first."""
-        return tuple(self._by_url.values())
-
-    @property
-    def is_enough(self) -> bool:
-        """Whether as many were found as the query asks for."""
-        return len(self) >= self.query.limit
-
-    @property
-    def is_mostly_unreadable(self) -> bool:
-        """Whether so few entries could be read that the source must have changed their shape."""
-        return self.stats.seen >= DRIFT_ITEMS and self.stats.dropped * 2 > self.stats.seen
-
-    def add(self, candidate: Candidate) -> None:
-        """Keep a candidate, unless its URL is known."""
-        key = normalized_url(candidate.image_url)
-        if key not in self._by_url:
-            self._by_url[key] = replace(
-                candidate,
-                source=self.source.name,
-                query=self.query.words,
-                rank=len(self) + 1,
-            )
-
-    def finished(self, ended_by: str) -> SearchResult:
-        """Return the result of a search that came to its end."""
-        self.stats.ended_by = ended_by
-        return finished(self.source, self.query, self.candidates, self.stats)
-
-    def rate_limited(self, retry_after: float | None, detail: str) -> SearchResult:
-        """Return the result of a search that the source asked to interrupt."""
-        return rate_limited(self.source, self.candidates, self.stats, retry_after, detail)
-
-    def out_of_time(self) -> SearchResult:
-        """Return the result of a search for which the time ran out."""
-        self.stats.ended_by = "deadline"
-        return out_of_time(self.source, self.candidates, self.stats)
-
-    def failed(self, failure: FetchFailure) -> SearchResult:
-        """Return the result of a search that an HTTP failure ended."""
-        self.stats.ended_by = failure.detail or failure.reason
-        return failed(self.source, failure, self.candidates, self.stats)
-
-    def changed(self, detail: str, snapshot: str) -> SearchResult:
-        """Return the result of a search whose answer is not understood any more."""
-        return changed(self.source, self.candidates, self.stats, detail, snapshot)
 
 
 @dataclass(frozen=True)
@@ -150,6 +74,7 @@ def _add_items(results: PageResults, items: list[Any], paging: Paging) -> None:
 
 
 def _not_understood(results: PageResults, reply: JsonReply, detail: str) -> SearchResult:
+    """Save the answer, and return the result for one that is not understood."""
     results.stats.ended_by = "not understood"
     snapshot = save_answer(results.source, results.query, reply.data)
     return results.changed(detail, snapshot)

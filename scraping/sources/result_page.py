@@ -12,9 +12,8 @@ from selenium.webdriver import Remote
 from urllib3.exceptions import HTTPError
 
 from scraping.net.browser import PAGE_LOAD_SECONDS, Browser, BrowserUnavailable
-from scraping.sources.base import Query, SearchResult, Source, SourceTools, blocked
+from scraping.sources.base import PageResults, Query, SearchResult, Source, SourceTools
 from scraping.sources.catalogue import Outcome
-from scraping.sources.paging import PageResults
 from scraping.sources.snapshots import save_page
 
 EMPTY_WAIT_SECONDS = 3.0
@@ -84,8 +83,7 @@ class PageReader(ABC, Generic[State]):
     def _browser_failed(self, outcome: Outcome, message: str, error: Exception) -> SearchResult:
         text = str(getattr(error, "msg", None) or error)
         detail = text.partition("\n")[0]
-        found = self.results.candidates
-        return SearchResult(outcome, found, message, detail, self.results.stats)
+        return self.results.end(outcome, message, detail)
 
     def _read(self, driver: Remote) -> SearchResult:
         self.tools.pace(self.source.min_interval_s)
@@ -115,21 +113,15 @@ class PageReader(ABC, Generic[State]):
         results = self.results
         outcome = self.classify_empty(state)
         if outcome is Outcome.BLOCKED:
-            path = urlsplit(state.url).path
-            return blocked(self.source, results.candidates, results.stats, path)
+            return results.blocked(urlsplit(state.url).path)
         if outcome is Outcome.RATE_LIMITED:
             return results.rate_limited(None, state.url)
         if outcome is Outcome.NO_RESULTS:
             return results.finished("no results")
         if outcome is Outcome.NETWORK:
             message = f"{self.source.label} did not answer."
-            return self.network_failure(message, f"status {state.status}")
+            return results.end(outcome, message, f"status {state.status}")
         return self.changed(driver, f"no {self.tile} at {state.url}")
-
-    def network_failure(self, message: str, detail: str) -> SearchResult:
-        """Return the result of a search that the source's servers let down."""
-        found = self.results.candidates
-        return SearchResult(Outcome.NETWORK, found, message, detail, self.results.stats)
 
     def changed(self, driver: Remote, detail: str) -> SearchResult:
         """Return the result for a page that is not understood, and save the page."""

@@ -4,12 +4,11 @@ from protego import Protego
 
 from scraping.net.http import PRODUCT, FetchFailure
 from scraping.sources.base import (
+    PageResults,
     Query,
     SearchResult,
-    SearchStats,
     Source,
     SourceTools,
-    rate_limited,
     skipped,
 )
 from scraping.sources.catalogue import Outcome
@@ -28,7 +27,7 @@ def robots_refusal(
     rules = tools.fetch_text(f"{tools.base_url}/robots.txt")
     if isinstance(rules, FetchFailure):
         if rules.status == 429:
-            return rate_limited(source, (), SearchStats(), rules.retry_after, "robots rules")
+            return PageResults(source, query).rate_limited(rules.retry_after, "robots rules")
         if rules.status is not None and 400 <= rules.status < 500:
             return None
         message = f"{source.label} was skipped: its robots rules could not be read."

@@ -12,11 +12,11 @@ from urllib.parse import urlsplit
 from scraping.net.http import FetchFailure, JsonReply
 from scraping.sources.base import (
     Candidate,
+    PageResults,
     Query,
     SearchResult,
     Source,
     SourceTools,
-    failed,
     skipped,
 )
 from scraping.sources.json_api import ask, list_at, plain_text
@@ -116,7 +116,7 @@ class TaxonSource(Source):
         if isinstance(taxon, SearchResult):
             return taxon
         if isinstance(taxon, FetchFailure):
-            return failed(self, taxon)
+            return PageResults(self, query).failed(taxon)
         if taxon is None:
             return skipped(self, f"“{query.words}” is not the exact name of a living thing")
         size = min(self.max_page_size, max(self.min_page_size, query.limit))

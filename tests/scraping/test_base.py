@@ -6,16 +6,17 @@ from scraping.net.http import FetchFailure, NotJson
 from scraping.reasons import Reason
 from scraping.sources.base import (
     COOL_DOWN_SECONDS,
+    PageResults,
+    Query,
     SearchOptions,
     SearchResult,
-    SearchStats,
-    failed,
-    rate_limited,
 )
 from scraping.sources.catalogue import (
     Outcome,
 )
 from scraping.sources.registry import REGISTRY
+
+QUERY = Query("corgi", 5, SearchOptions(), 0.0)
 
 
 @pytest.mark.parametrize(
@@ -52,7 +53,7 @@ def test_each_failure_has_an_outcome_a_sentence_and_a_cool_down(
     failure, outcome, retry_after, cool_down
 ):
     for source in REGISTRY.values():
-        result = failed(source, failure)
+        result = PageResults(source, QUERY).failed(failure)
         assert (result.outcome, result.retry_after, result.cool_down_seconds) == (
             outcome,
             retry_after,
@@ -81,7 +82,8 @@ def test_ends_that_are_no_failure_need_no_cool_down():
     ],
 )
 def test_a_wait_is_said_in_words(seconds, words):
-    result = rate_limited(REGISTRY["openverse"], (), SearchStats(), seconds)
+    results = PageResults(REGISTRY["openverse"], QUERY)
+    result = results.rate_limited(seconds, "")
     assert result.message == f"Openverse asks us to wait {words}."
 
 
