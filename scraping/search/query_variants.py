@@ -10,9 +10,19 @@ CONSONANT_Y = re.compile(r"[^aeiou]y$", re.IGNORECASE)
 SIBILANT_ES = re.compile(r"(?:ss|x|ch|sh)es$", re.IGNORECASE)
 PLAIN_WORD = re.compile(r"[A-Za-z][A-Za-z'-]+")
 IRREGULAR = {
-    "child": "children", "foot": "feet", "goose": "geese", "knife": "knives", "leaf": "leaves", "man": "men",
-    "mouse": "mice", "person": "people", "shelf": "shelves", "tooth": "teeth", "wolf": "wolves", "woman": "women",
-}  # fmt: skip
+    "child": "children",
+    "foot": "feet",
+    "goose": "geese",
+    "knife": "knives",
+    "leaf": "leaves",
+    "man": "men",
+    "mouse": "mice",
+    "person": "people",
+    "shelf": "shelves",
+    "tooth": "teeth",
+    "wolf": "wolves",
+    "woman": "women",
+}
 SINGULAR = {plural: singular for singular, plural in IRREGULAR.items()}
 ONE_FORM = frozenset(
     {"bison", "deer", "fish", "fruit", "moose", "salmon", "series", "sheep", "species", "swine"}

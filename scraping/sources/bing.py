@@ -62,11 +62,16 @@ LEAST_GROWTH_SECONDS = 0.6
 READ_PAGE = """
 const s = arguments[0], from = arguments[1];
 const tiles = Array.from(document.querySelectorAll(s.tile));
-const shown = (e) => !!e && e.getClientRects().length > 0 && getComputedStyle(e).visibility !== 'hidden';
+const visible = (e) => getComputedStyle(e).visibility !== 'hidden';
+const shown = (e) => !!e && e.getClientRects().length > 0 && visible(e);
 const box = (t) => t.closest('.imgpt') || t.parentElement;
-const size = (t) => { const e = box(t) && box(t).querySelector(s.size_text); return e ? e.textContent : ''; };
+const size = (t) => {
+  const e = box(t) && box(t).querySelector(s.size_text);
+  return e ? e.textContent : '';
+};
 const entry = performance.getEntriesByType('navigation')[0];
-const fragments = performance.getEntriesByType('resource').filter((e) => e.name.includes(s.fragment));
+const resources = performance.getEntriesByType('resource');
+const fragments = resources.filter((e) => e.name.includes(s.fragment));
 const last = fragments[fragments.length - 1];
 const text = document.body ? document.body.innerText : '';
 return {

@@ -44,7 +44,8 @@ SELECTORS = {
     "panel": 'div[jsname="figiqf"]',
     "link": 'a[href*="/imgres?"]',
     "consent_reject": (
-        '#W0wltc, button[aria-label="Reject all"], input[aria-label="Reject all"], button[value="Reject"]'
+        '#W0wltc, button[aria-label="Reject all"], input[aria-label="Reject all"], '
+        'button[value="Reject"]'
     ),
     "captcha": '#captcha-form, iframe[src*="recaptcha"]',
     "results": "#search, #rso, #islrg",
@@ -75,7 +76,8 @@ UNOPENED_TILES = 3  # so many clicks without any panel mean that clicking works 
 
 READ_PAGE = """
 const s = arguments[0], smallest = arguments[1];
-const shown = (e) => !!e && e.getClientRects().length > 0 && getComputedStyle(e).visibility !== 'hidden';
+const visible = (e) => getComputedStyle(e).visibility !== 'hidden';
+const shown = (e) => !!e && e.getClientRects().length > 0 && visible(e);
 const any = (selector) => Array.from(document.querySelectorAll(selector)).some(shown);
 const picture = (tile) => Array.from(tile.querySelectorAll('img')).find(
   (i) => i.alt && Math.max(i.naturalWidth, i.width, i.height) >= smallest);
@@ -84,7 +86,9 @@ return {
   count: document.querySelectorAll(s.tile).length,
   tiles: Array.from(document.querySelectorAll(s.tile)).map((tile) => {
     const image = picture(tile);
-    return image ? [tile.getAttribute('data-lpage') || '', image.alt, image.getAttribute('src') || ''] : null;
+    if (!image) return null;
+    const page = tile.getAttribute('data-lpage') || '';
+    return [page, image.alt, image.getAttribute('src') || ''];
   }),
   panels: document.querySelectorAll(s.panel).length,
   reject: any(s.consent_reject),
@@ -97,7 +101,9 @@ return {
 };
 """
 READ_PANEL = """
-const s = arguments[0], panels = document.querySelectorAll(s.panel), panel = panels[panels.length - 1];
+const s = arguments[0];
+const panels = document.querySelectorAll(s.panel);
+const panel = panels[panels.length - 1];
 const tile = document.querySelectorAll(s.tile)[arguments[1]];
 const link = (panel && panel.querySelector(s.link)) || (tile && tile.querySelector(s.link));
 return {

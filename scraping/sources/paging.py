@@ -30,7 +30,7 @@ class Paging:
 
 
 def read_pages(source: Source, query: Query, paging: Paging) -> SearchResult:
-    """Ask for page after page until enough is found, the last is reached or something goes wrong."""
+    """Ask for page after page until enough is found, the last is reached, or a page fails."""
     results = PageResults(source, query)
     stats = results.stats
     reply: JsonReply | None = None

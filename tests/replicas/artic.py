@@ -8,8 +8,8 @@ from tests.replicas.server import Replica, Request, Response, json_response
 class ArticReplica(Replica):
     """`total` works: every seventh without a picture, every ninth not free in spite of the filter.
 
-    Query words choose a scenario: `nothing`, `changed`, `drifted`, `baseless` (no address of pictures), `throttled`.
-    `pictures` is the address below which pictures lie.
+    Query words choose a scenario: `nothing`, `changed`, `drifted`, `baseless` (no address of
+    pictures), `throttled`. `pictures` is the address below which pictures lie.
     """
 
     def __init__(self, total: int = 150, pictures: str = "https://www.artic.edu/iiif/2") -> None:

@@ -21,7 +21,8 @@ li{{height:260px}} .invis{{display:none}}
 #bnp_container{{position:fixed;bottom:0;left:0;right:0;height:33vh;background:#fff;z-index:9}}
 </style></head><body data-adlt="{adlt}" data-qft="{qft}">
 <form action="/images/search"><input id="sb_form_q" name="q" value="{query}"></form>
-<div id="bnp_container"><button id="bnp_btn_accept">Accept</button><button id="bnp_btn_reject">Reject</button></div>
+<div id="bnp_container"><button id="bnp_btn_accept">Accept</button>
+<button id="bnp_btn_reject">Reject</button></div>
 {body}
 <script>/* this page has nothing to do with /turing/captcha or "One last step" */
 for (const choice of ['accept', 'reject']) {{
@@ -36,7 +37,8 @@ BANNER = re.compile(
     r'<div id="bnp_container">.*?</div>|^for \(const choice.*?^}$', re.DOTALL | re.MULTILINE
 )
 SCRIPT = """
-const control = document.querySelector('.dgControl'), end = document.getElementById('bop_container');
+const control = document.querySelector('.dgControl');
+const end = document.getElementById('bop_container');
 let left = %d, clicked = false, busy = false;
 async function more() {
   const next = control.getAttribute('data-nextUrl');
@@ -105,7 +107,8 @@ class BingReplica(Replica):
             return self._page(request, words)
         if request.path.startswith("/turing/captcha"):
             return Response(
-                b"<title>Bing</title><h1>One last step</h1>Please solve the challenge below to continue"
+                b"<title>Bing</title><h1>One last step</h1>"
+                b"Please solve the challenge below to continue"
             )
         return Response(b"no", "text/plain", 404)
 
@@ -185,8 +188,9 @@ class BingReplica(Replica):
             f"/images/async?q={quote(words)}&first={last + 1}&count={PAGE_SIZE}&relp=35&mmasync=1"
         )
         return (
-            f'<div id="mmComponent_images_{first}" class="dgControl hover" data-nextUrl="{html.escape(following)}" '
-            f'data-iid="images.5{first:03d}" data-layout="row"><ul class="dgControl_list " data-row="1">'
+            f'<div id="mmComponent_images_{first}" class="dgControl hover" '
+            f'data-nextUrl="{html.escape(following)}" data-iid="images.5{first:03d}" '
+            'data-layout="row"><ul class="dgControl_list " data-row="1">'
             + "".join(tiles)
             + "</ul></div>"
         )
@@ -228,7 +232,8 @@ def _markup(facts: str, href: str, size: str, swapped: bool, lazy: bool) -> str:
     thumb = 'data-src="/th?id=1"' if lazy else 'src="/th?id=1"'
     css = "iusc " if swapped else "iusc"
     return (
-        f'<li data-idx="1"><div class="iuscp varh"><div class="imgpt"><a {first} class="{css}" {second}>'
+        '<li data-idx="1"><div class="iuscp varh"><div class="imgpt">'
+        f'<a {first} class="{css}" {second}>'
         f'<div class="img_cont hoff"><img class="mimg" {thumb}></div></a>'
         f'<div class="img_info hon"><span class="nowrap">{size}</span></div></div>'
         '<div class="infopt"><a title="a caption">a caption</a></div></div></li>'

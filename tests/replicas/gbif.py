@@ -52,8 +52,9 @@ LICENSES = (
 class GbifReplica(Replica):
     """`total` occurrences of one taxon, of which some lack an address or a licence.
 
-    A `scenario` holds for the occurrences: `throttled` answers 429 from the second page, `changed` another shape,
-    `drifted` entries without media, `down` 503, `empty` none. `pictures` is a URL with a place for a number.
+    A `scenario` holds for the occurrences: `throttled` answers 429 from the second page, `changed`
+    another shape, `drifted` entries without media, `down` 503, `empty` none. `pictures` is a URL
+    with a place for a number.
     """
 
     def __init__(

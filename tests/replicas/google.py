@@ -16,11 +16,14 @@ FIRST_TILES = 12
 NEVER_SHOWN = 4  # this tile's original never loads
 ICON = "data:image/gif;base64,R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAIBRAA7"
 
-PAGE = """<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title} - Google Search</title><style>
+PAGE = """<!doctype html><html lang="en"><head><meta charset="utf-8">
+<title>{title} - Google Search</title><style>
 div[jsname="dTDiAc"]{{display:inline-block;width:230px;height:230px;margin:6px;background:#eee}}
-#panel{{position:fixed;right:0;top:0;width:400px;height:100vh;background:#fff}} #rso{{margin-right:400px}}
+#panel{{position:fixed;right:0;top:0;width:400px;height:100vh;background:#fff}}
+#rso{{margin-right:400px}}
 #dialog{{position:fixed;inset:0;background:#fffc;z-index:9}}
-</style></head><body data-safe="{safe}"><form action="/search"><textarea name="q">{title}</textarea></form>
+</style></head><body data-safe="{safe}">
+<form action="/search"><textarea name="q">{title}</textarea></form>
 {body}<script>/* a blocked reader would be sent to /sorry/index, with "unusual traffic" */
 const known = {pictures}, late = {late}, dead = {dead}, more = {more};
 {script}</script></body></html>"""
@@ -34,7 +37,8 @@ function tile(number) {
   box.className = 'eA0Zlc';
   box.setAttribute('data-lpage', 'https://pages.example/' + number);
   box.setAttribute('data-docid', 'doc' + number);
-  box.innerHTML = '<img width=16 height=16 alt="" src="ICON"><img width=200 height=150 alt="caption &amp; ' + number +
+  box.innerHTML = '<img width=16 height=16 alt="" src="ICON">' +
+    '<img width=200 height=150 alt="caption &amp; ' + number +
     '" src="/thumb/' + number + '.jpg">';
   box.addEventListener('click', (event) => {
     if (!event.isTrusted) { window.untrusted += 1; return; }
@@ -46,8 +50,8 @@ function tile(number) {
 function open(number) {
   const panel = document.createElement('div');
   panel.setAttribute('jsname', 'figiqf');
-  panel.innerHTML = '<img class="rl" width=16 height=16 src="ICON"><img jsname="kn3ccd" width=300 alt="large"' +
-    ' src="ICON"><button jsname="OCpkoe">Next</button>';
+  panel.innerHTML = '<img class="rl" width=16 height=16 src="ICON">' +
+    '<img jsname="kn3ccd" width=300 alt="large" src="ICON"><button jsname="OCpkoe">Next</button>';
   panel.querySelector('button').disabled = number === known.length - 1;
   document.getElementById('panel').append(panel);
   if (!late.includes(number)) {
@@ -62,14 +66,16 @@ function show(count) { for (; shown < Math.min(count, known.length); shown += 1)
 if (rso) {
   show(FIRST);
   addEventListener('scroll', () => {
-    if (more && innerHeight + scrollY > document.body.scrollHeight - 50) setTimeout(() => show(shown + FIRST), 200);
+    const atEnd = innerHeight + scrollY > document.body.scrollHeight - 50;
+    if (more && atEnd) setTimeout(() => show(shown + FIRST), 200);
   });
 }
 const reject = document.getElementById('W0wltc');
 if (reject) reject.onclick = () => document.getElementById('dialog').remove();
 """
-SORRY = """<!doctype html><title>Sorry</title><form id="captcha-form" action="index"><p>Our systems have detected
-unusual traffic from your computer network.</p><button>I am not a robot</button></form>"""
+SORRY = """<!doctype html><title>Sorry</title><form id="captcha-form" action="index">
+<p>Our systems have detected unusual traffic from your computer network.</p>
+<button>I am not a robot</button></form>"""
 CONSENT = """<!doctype html><title>Before you continue</title><h1>Before you continue</h1>
 <form action="/consent-saved" method="get"><input type="hidden" name="continue" value="{target}">
 <button aria-label="Accept all" name="choice" value="accept">Accept all</button>
@@ -79,11 +85,11 @@ CONSENT = """<!doctype html><title>Before you continue</title><h1>Before you con
 class GoogleReplica(Replica):
     """`total` pictures per query. Words in the query choose a scenario.
 
-    `consent` asks about cookies on another page first, `wall` asks again and again, `dialog` asks over the results,
-    `sorry` is a human check, `noscript` the page for browsers without scripts, `noresults`, `changed`, `forbidden`
-    and `overloaded` answer so; `dead` has tiles that open nothing, `previews` shows previews only. `robots` is the
-    text of robots.txt, `extra` is put into every result page. Originals lie at `pictures`, a URL with a place for a
-    number, or here.
+    `consent` asks about cookies on another page first, `wall` asks again and again, `dialog` asks
+    over the results, `sorry` is a human check, `noscript` the page for browsers without scripts,
+    `noresults`, `changed`, `forbidden` and `overloaded` answer so; `dead` has tiles that open
+    nothing, `previews` shows previews only. `robots` is the text of robots.txt, `extra` is put into
+    every result page. Originals lie at `pictures`, a URL with a place for a number, or here.
     """
 
     def __init__(
@@ -151,9 +157,15 @@ class GoogleReplica(Replica):
         if "noresults" in words:
             body = '<div id="search"><p>Your search did not match any image results.</p></div>'
         if "changed" in words:
-            body = '<main id="grid27"><div class="cell"><img alt="x" width=200 height=200></div></main>'
+            body = (
+                '<main id="grid27"><div class="cell">'
+                '<img alt="x" width=200 height=200></div></main>'
+            )
         if "dialog" in words:
-            body += '<div id="dialog"><button id="L2AGLb">Accept all</button><button id="W0wltc">Reject all</button></div>'
+            body += (
+                '<div id="dialog"><button id="L2AGLb">Accept all</button>'
+                '<button id="W0wltc">Reject all</button></div>'
+            )
         return PAGE.format(
             title=html.escape(words),
             safe=safe,

@@ -168,7 +168,8 @@ def test_the_browser_reaches_nothing_but_the_hosts_of_its_source(ask):
         ]
         site.extra = (
             "".join(
-                f'<iframe src="{a}"></iframe><link rel=stylesheet href="{a}"><script src="{a}"></script>'
+                f'<iframe src="{a}"></iframe><link rel=stylesheet href="{a}">'
+                f'<script src="{a}"></script>'
                 for a in addresses
             )
             + '<iframe src="file:///etc/passwd"></iframe>'

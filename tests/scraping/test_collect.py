@@ -314,7 +314,8 @@ def test_the_numbers_of_each_source_add_up(tmp_path):
         host.add("/pic/1.jpg", b"no picture")
         config = configuration(
             {"openverse": first, "wikimedia": second}, [host], sources=["openverse", "wikimedia"],
-            classes=classes("few corgi", "shiba"), limit=12, closed_sources={"bing": "not asked anyway"},
+            classes=classes("few corgi", "shiba"), limit=12,
+            closed_sources={"bing": "not asked anyway"},
         )  # fmt: skip
         result = collect(tmp_path, config)
         for entry in result["classes"]:
@@ -620,8 +621,8 @@ def test_the_demo_s_gallery_gives_both_classes_their_quota(tmp_path):
     try:
         url = gallery.stdout.readline().strip().removeprefix("gallery: ")
         process = subprocess.run(
-            [sys.executable, "-m", "scraping", "collect", "mammal", "plant", "--limit", "38", "--source", "bing",
-             "--out", str(tmp_path / "out")],
+            [sys.executable, "-m", "scraping", "collect", "mammal", "plant", "--limit", "38",
+             "--source", "bing", "--out", str(tmp_path / "out")],
             cwd=repository(), capture_output=True, text=True, timeout=100, check=False,
             env=environment(
                 PICAISSO_BING_URL=url, PICAISSO_MIN_SIDE="64",

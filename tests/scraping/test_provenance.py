@@ -55,7 +55,8 @@ def test_the_line_of_credit_is_the_source_s_own_or_made_of_what_is_known():
     made = attribution(
         candidate(title="A corgi", creator="Ada", license="by", license_version="4.0")
     )
-    expected = "“A corgi” by Ada, CC BY 4.0 (https://creativecommons.org/licenses/by/4.0/), via pages.example"
+    deed = "https://creativecommons.org/licenses/by/4.0/"
+    expected = f"“A corgi” by Ada, CC BY 4.0 ({deed}), via pages.example"
     assert made == expected
     assert (
         attribution(candidate(license_basis="unknown"))

@@ -129,8 +129,8 @@ def test_a_turn_that_never_comes_skips_the_source_in_words(tmp_path):
         OpenverseReplica(host.url + "/pic/{}.jpg") as other,
     ):
         config = configuration(
-            {"bing": site, "openverse": other}, [host], sources=["bing", "openverse"], browser_turns=True,
-            deadline_seconds=4,
+            {"bing": site, "openverse": other}, [host], sources=["bing", "openverse"],
+            browser_turns=True, deadline_seconds=4,
         )  # fmt: skip
         result = collect(tmp_path, config)
         said = {entry["name"]: entry for entry in result["sources"]}
