@@ -23,7 +23,7 @@ from typing import Any
 
 from scraping.config import CollectConfig
 from scraping.download import Attempt, Downloader, EngineSettings, attempt_record
-from scraping.files import now, write_json
+from scraping.files import json_line, now, write_json
 from scraping.net.http import FetchSettings
 from scraping.reasons import Reason
 from scraping.records.image_log import ImageLog, new_record, record_key, rejected
@@ -193,9 +193,10 @@ class _Collection:
         A class is taken up again when an image of it was withdrawn meanwhile.
         """
         self._report("Searching", always=True)
+        plans = self._plans.values()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._config.deadline_seconds):
-                while short := [plan for plan in self._plans.values() if plan.can_grow]:
+                while short := [plan for plan in plans if plan.can_grow]:
                     await asyncio.gather(*map(self._fill, short))
 
     async def _fill(self, plan: ClassPlan) -> None:
@@ -253,7 +254,9 @@ class _Collection:
 
     async def _attempt(self, candidate: Candidate) -> Attempt:
         """Download and screen one candidate, unless what its source states rules it out."""
-        if self._taken_down.has_url(candidate.image_url, candidate.page_url):
+        url = candidate.image_url
+        page_url = candidate.page_url
+        if self._taken_down.has_url(url, page_url):
             return Attempt(None, Reason.TAKEN_DOWN)
         licence = license_of(candidate).name
         basis = candidate.license_basis
@@ -261,13 +264,14 @@ class _Collection:
             is_known = licence and basis == "per-item"
             detail = f"{licence} is not open" if is_known else "its licence is not known"
             return Attempt(None, Reason.LICENSE, detail)
-        if is_thumbnail(candidate.image_url):
+        if is_thumbnail(url):
             return Attempt(None, Reason.TOO_SMALL, "the address of a preview")
         width = candidate.width
         height = candidate.height
         if width and height and min(width, height) < self._config.min_side:
-            return Attempt(None, Reason.TOO_SMALL, f"{width}x{height} as its source states")
-        return await self._downloader.get(candidate.image_url, candidate.page_url)
+            detail = f"{width}x{height} as its source states"
+            return Attempt(None, Reason.TOO_SMALL, detail)
+        return await self._downloader.get(url, page_url)
 
     def _decide(self, plan: ClassPlan, candidate: Candidate, attempt: Attempt) -> None:
         """Keep an image or record why not; on disk before anything else happens."""
@@ -276,7 +280,8 @@ class _Collection:
         plan.decided += 1
         self._store.decide(record, attempt.image)
         self._downloader.settled(attempt)
-        self._report(f"{plan.config.name}: {plan.kept} of {plan.quota} kept")
+        name = plan.config.name
+        self._report(f"{name}: {plan.kept} of {plan.quota} kept")
 
     async def _add_variant(self, plan: ClassPlan) -> bool:
         """Plan to ask with other words for the same thing.
@@ -350,14 +355,17 @@ class _Collection:
         if not always and moment - self._last_report < PROGRESS_SECONDS:
             return
         self._last_report = moment
-        total = sum(plan.quota for plan in self._plans.values())
-        done = sum(plan.kept for plan in self._plans.values())
+        total = 0
+        done = 0
+        for plan in self._plans.values():
+            total += plan.quota
+            done += plan.kept
         eta = None
         if done:
             seconds_per_image = (moment - self._started) / done
             eta = round(seconds_per_image * (total - done), 1)
         progress = Progress(now(), "collect", done, total, message, eta)
-        with (self._folder / "progress.jsonl").open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps(asdict(progress), ensure_ascii=False) + "\n")
+        with (self._folder / "progress.jsonl").open("ab") as stream:
+            stream.write(json_line(asdict(progress)))
         if self._on_progress is not None:
             self._on_progress(progress)

@@ -116,10 +116,11 @@ class ImageStore:
 
     def _remember(self, record: ImageRecord, fingerprint: Fingerprint) -> None:
         """Count a kept image, and recognise its duplicates from now on."""
+        class_id = record["class"]
         sha256 = kept_sha256(record)
-        self.kept[record["class"]] += 1
+        self.kept[class_id] += 1
         self._kept_keys[sha256] = record_key(record)
-        self._known.add(record["class"], sha256, fingerprint)
+        self._known.add(class_id, sha256, fingerprint)
 
     def resume(self) -> list[ImageRecord]:
         """Learn what an earlier run in this folder decided, and return those records.

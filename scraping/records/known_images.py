@@ -91,9 +91,13 @@ def is_better(new: ImageRecord, old: ImageRecord) -> bool:
     old_rank = license_rank(old["license"], old["license_basis"])
     if new_rank != old_rank:
         return new_rank > old_rank
-    new_pixels = (new["width"] or 0) * (new["height"] or 0)
-    old_pixels = (old["width"] or 0) * (old["height"] or 0)
-    return new_pixels > MIN_GAIN * old_pixels
+    return _pixels(new) > MIN_GAIN * _pixels(old)
+
+
+def _pixels(record: ImageRecord) -> int:
+    width = record["width"] or 0
+    height = record["height"] or 0
+    return width * height
 
 
 class FingerprintLog:

@@ -35,14 +35,15 @@ class _SourceAnswers:
     @property
     def failures(self) -> list[SearchResult]:
         """The results of searches that failed, in the order in which they were asked."""
-        return [result for result in self.results.values() if result.outcome not in ANSWERS]
+        results = self.results.values()
+        return [result for result in results if result.outcome not in ANSWERS]
 
     def decisive(self) -> SearchResult:
         """Return the result that speaks for all: the last failure, else the best answer."""
-        failures = self.failures
-        if failures:
-            return failures[-1]
-        return min(self.results.values(), key=lambda result: ANSWERS.index(result.outcome))
+        if self.failures:
+            return self.failures[-1]
+        results = self.results.values()
+        return min(results, key=lambda result: ANSWERS.index(result.outcome))
 
 
 class Summary:
@@ -58,7 +59,8 @@ class Summary:
         key = (search.class_id, search.source)
         answers = self._answers.setdefault(key, _SourceAnswers())
         answers.limits[search.words] = limit
-        message = f"The time ran out while {CATALOGUE[search.source].label} was asked."
+        label = CATALOGUE[search.source].label
+        message = f"The time ran out while {label} was asked."
         timeout = SearchResult(Outcome.TIMEOUT, message=message)
         answers.results.setdefault(search.words, timeout)
 

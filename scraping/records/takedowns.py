@@ -21,7 +21,9 @@ class TakenDown:
     @classmethod
     def of(cls, lists: Mapping[str, Sequence[str]]) -> Self:
         """Build from the lists in the configuration."""
-        return cls(frozenset(lists.get("urls", ())), frozenset(lists.get("hashes", ())))
+        urls = lists.get("urls", ())
+        hashes = lists.get("hashes", ())
+        return cls(frozenset(urls), frozenset(hashes))
 
     def has_url(self, *urls: str) -> bool:
         """Return whether one of the URLs, of an image or of its page, is on the list."""

@@ -61,7 +61,8 @@ def casefold_key(words: str) -> str:
 def other_number(query: str) -> str:
     """Return the query with its last word in the plural, or in the singular if it is a plural."""
     before, space, word = query.strip().rpartition(" ")
-    return f"{before}{space}{_other_number_of_word(word)}"
+    word = _other_number_of_word(word)
+    return f"{before}{space}{word}"
 
 
 def _other_number_of_word(word: str) -> str:

@@ -250,10 +250,12 @@ class PageResults:
         """Return the result of a search that ended by itself: OK, PARTIAL or NO_RESULTS."""
         self.stats.ended_by = ended_by
         label = self.source.label
-        if self.is_enough:
-            return self.end(Outcome.OK, f"{self.query.limit} from {label}.")
-        if len(self):
-            return self.end(Outcome.PARTIAL, f"{label} had only {len(self)}.")
+        found = len(self)
+        limit = self.query.limit
+        if found >= limit:
+            return self.end(Outcome.OK, f"{limit} from {label}.")
+        if found:
+            return self.end(Outcome.PARTIAL, f"{label} had only {found}.")
         message = f"{label} found nothing for “{self.query.words}”."
         return self.end(Outcome.NO_RESULTS, message)
 

@@ -48,7 +48,9 @@ def _taxon_key(taxon: dict[str, Any]) -> int | None:
 def media_license(medium: dict[str, Any], entry: dict[str, Any]) -> License:
     """Return the image's own licence; the record's only where the image states nothing at all."""
     stated = plain_text(medium.get("license"))
-    return read_license(stated or plain_text(entry.get("license")))
+    if not stated:
+        stated = plain_text(entry.get("license"))
+    return read_license(stated)
 
 
 def _parse_medium(medium: dict[str, Any], entry: dict[str, Any], max_side: int) -> Candidate | None:

@@ -192,8 +192,10 @@ def parse_panel(panel: Panel) -> Original | None:
 def on_consent_page(url: str) -> bool:
     """Return whether the search was redirected to the question about cookies."""
     parts = urlsplit(url)
-    is_consent_host = (parts.hostname or "").startswith("consent.")
-    return is_consent_host or CONSENT_PATHS.search(parts.path) is not None
+    host = parts.hostname or ""
+    if host.startswith("consent."):
+        return True
+    return CONSENT_PATHS.search(parts.path) is not None
 
 
 class GoogleSource(Source):

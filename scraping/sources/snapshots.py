@@ -41,6 +41,8 @@ def _new_path(source: Source, query: Query, suffix: str) -> Path | None:
         return None
     folder = Path(query.options.snapshot_dir)
     folder.mkdir(parents=True, exist_ok=True)
-    words = re.sub(r"\W+", "-", query.words).strip("-")[:MAX_NAME_CHARACTERS]
-    moment = datetime.now(UTC).strftime("%Y%m%dT%H%M%S%f")
-    return folder / f"{source.name}-{words or 'query'}-{moment}{suffix}"
+    words = re.sub(r"\W+", "-", query.words).strip("-")
+    words = words[:MAX_NAME_CHARACTERS] or "query"
+    now = datetime.now(UTC)
+    moment = now.strftime("%Y%m%dT%H%M%S%f")
+    return folder / f"{source.name}-{words}-{moment}{suffix}"
