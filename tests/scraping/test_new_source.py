@@ -2,8 +2,10 @@
 
 import pytest
 
+from scraping.__main__ import environment_values
 from scraping.collect import collect
-from scraping.sources.catalogue import CATALOGUE, Outcome, SourceInfo
+from scraping.config import CollectConfig
+from scraping.sources.catalogue import CATALOGUE, Outcome, SourceInfo, usual_sources
 from scraping.sources.registry import REGISTRY
 from tests.replicas.pictures_host import PictureHost
 from tests.replicas.server import Replica, Request, Response, json_response
@@ -68,3 +70,18 @@ def test_a_collection_fills_its_quota_from_it(tmp_path):
         result = collect(tmp_path, config)
         assert result["classes"][0]["kept"] == 6
         assert result["sources"][0]["name"] == "example"
+
+
+def test_its_settings_are_read_without_further_code():
+    variables = {
+        "PICAISSO_EXAMPLE_URL": "http://127.0.0.1:9",
+        "PICAISSO_EXAMPLE_KEY": SECRET,
+    }
+    values = environment_values(variables)
+    assert values["source_urls"] == {"example": "http://127.0.0.1:9"}
+    assert values["credentials"] == CREDENTIALS
+    assert values["sources"] == list(usual_sources(CREDENTIALS))
+    assert values["sources"][-1] == "example"
+    one_class = [{"id": "c001", "name": "corgi", "query": "corgi"}]
+    config = CollectConfig.of(values | {"classes": one_class})
+    assert config.base_url("example") == "http://127.0.0.1:9"
