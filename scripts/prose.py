@@ -47,7 +47,9 @@ class Figures:
 
 
 def source_files(package: str) -> list[Path]:
-    return [p for p in sorted((ROOT / package).rglob("*.py")) if "migrations" not in p.parts]
+    """Return a package's modules, without what Django writes and what is delivered to people."""
+    paths = sorted((ROOT / package).rglob("*.py"))
+    return [path for path in paths if not set(path.parts) & {"migrations", "assets"}]
 
 
 def outermost_functions(node: ast.AST) -> Iterator[Function]:
@@ -138,7 +140,8 @@ def measure_function(function: Function, where: str, uses: Counter[str], into: F
     into.lines += lines
     if lines > 1:
         into.dense.append((nodes / lines, where))
-    if lines < SHORT_LINES and uses[function.name] == 1 and not function.decorator_list:
+    is_called_by_name = not function.name.startswith("__") and not function.decorator_list
+    if lines < SHORT_LINES and is_called_by_name and uses[function.name] == 1:
         into.one_caller.append(where)
     length = (function.end_lineno or function.lineno) - function.lineno + 1
     if length > MAX_FUNCTION_LINES:
