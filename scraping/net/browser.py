@@ -332,7 +332,7 @@ def _find_program(configured: str, names: tuple[str, ...], what: str) -> str:
 
 
 def _check_starts(chrome: str) -> None:
-    """Run `chrome --version`: through a pipe the driver waits a minute for one that ends at once."""
+    """Run `chrome --version`; for a browser that ends at once the driver would wait a minute."""
     try:
         done = subprocess.run(
             [chrome, "--version"], capture_output=True, timeout=START_SECONDS, check=False

@@ -23,7 +23,7 @@ BASE = {
 
 
 def config_for(replicas: dict[str, Replica], **values) -> CollectConfig:
-    """A configuration that knows only local replicas."""
+    """Return a configuration that knows only local replicas."""
     hosts = [replica.host for replica in replicas.values()] + values.pop(
         "allowed_private_hosts", []
     )
@@ -89,6 +89,6 @@ def repository() -> Path:
 
 
 def environment(**values: str) -> dict[str, str]:
-    """The environment for a command of ours, without settings of whoever runs the tests."""
+    """Return the environment for a command of ours, without the tester's own settings."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("PICAISSO_")}
     return kept | {"PYTHONPATH": str(repository())} | values

@@ -27,8 +27,10 @@ pytestmark = [pytest.mark.timeout(120), pytest.mark.browser]
 # Every way by which a page can make a browser speak to somebody else.
 PROBE = """
 <meta http-equiv="x-dns-prefetch-control" content="on"><link rel="preconnect" href="ADDRESS">
-<link rel="prefetch" href="ADDRESS/prefetch"><link rel="stylesheet" href="ADDRESS/style"><img src="ADDRESS/image">
-<script src="ADDRESS/script"></script><iframe src="ADDRESS/frame"></iframe><object data="ADDRESS/object"></object>
+<link rel="prefetch" href="ADDRESS/prefetch"><link rel="stylesheet" href="ADDRESS/style">
+<img src="ADDRESS/image">
+<script src="ADDRESS/script"></script><iframe src="ADDRESS/frame"></iframe>
+<object data="ADDRESS/object"></object>
 <video src="ADDRESS/video" preload="auto"></video><embed src="ADDRESS/embed">
 <form id="f" action="ADDRESS/form" method="post" target="_blank"><input name="a" value="b"></form>
 <script>
@@ -52,9 +54,7 @@ peer.createOffer().then((offer) => peer.setLocalDescription(offer));
 
 
 class Tripwire:
-    """Listens for TCP connections and UDP packets on one port of every local address, and counts
-    them.
-    """
+    """Counts TCP connections and UDP packets to one port of every local address."""
 
     def __init__(self) -> None:
         self.caught: list[str] = []
@@ -102,7 +102,7 @@ class Tripwire:
 
 
 def own_address() -> str:
-    """An address of this machine that is not loopback; loopback where it has none. No packet is
+    """Return an address of this machine, not loopback unless it has no other. No packet is
     sent.
     """
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:

@@ -38,7 +38,8 @@ def run(*arguments: str, cwd: Path, **variables: str) -> subprocess.CompletedPro
 def test_names_become_a_folder_with_its_configuration_and_result(tmp_path):
     with PictureHost() as host, OpenverseReplica(host.url + "/pic/{}.jpg") as site:
         (tmp_path / ".env").write_text(
-            f"# local\nexport PICAISSO_OPENVERSE_URL='{site.url}'\nPICAISSO_MIN_SIDE=64\nPICAISSO_MAX_SIDE=512\n"
+            f"# local\nexport PICAISSO_OPENVERSE_URL='{site.url}'\n"
+            "PICAISSO_MIN_SIDE=64\nPICAISSO_MAX_SIDE=512\n"
         )
         done = run(
             *(
@@ -228,7 +229,8 @@ def test_a_configuration_that_makes_no_sense_is_refused_in_a_sentence(values):
 def test_neither_django_nor_torch_is_loaded(tmp_path):
     code = (
         "import sys, scraping.__main__, scraping.collect, scraping.gallery;"
-        "print(sorted({name.partition('.')[0] for name in sys.modules} & {'django', 'torch', 'sklearn'}))"
+        "loaded = {name.partition('.')[0] for name in sys.modules};"
+        "print(sorted(loaded & {'django', 'torch', 'sklearn'}))"
     )
     done = subprocess.run(
         [sys.executable, "-c", code],

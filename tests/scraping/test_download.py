@@ -89,14 +89,14 @@ def test_a_second_run_asks_for_nothing_that_is_decided(tmp_path):
 
 
 def _decided(folder: Path) -> set[str]:
-    """Addresses with a complete row."""
+    """Return the URLs with a complete record."""
     path = folder / "images.jsonl"
     lines = path.read_bytes().split(b"\n")[:-1] if path.exists() else []
     return {json.loads(line)["image_url"] for line in lines}
 
 
 def _received(folder: Path) -> set[str]:
-    """Names under which the spool keeps complete bodies."""
+    """Return the keys under which the spool keeps complete bodies."""
     path = folder / "incoming" / "index"
     lines = path.read_bytes().split(b"\n")[1:-1] if path.exists() else []
     return {line.split()[0].decode() for line in lines}
@@ -194,7 +194,7 @@ def test_the_spool_s_segments_are_used_again_and_survivors_are_not_overwritten(t
 def asked_in(
     host: PictureHost, path: str, tmp_path: Path, retrying: RetrySettings = SOON
 ) -> tuple[str | None, int]:
-    """Reason in the end, and how often it was asked for."""
+    """Return the reason in the end, and how often it was asked for."""
     values = replace(settings(host), retrying=retrying)
     asyncio.run(download_list([host.url + path], tmp_path, values))
     return rows(tmp_path)[host.url + path]["reason"], len(host.asked(path))
@@ -334,8 +334,12 @@ from pathlib import Path
 from scraping.download_list import DownloadSettings, download_list
 from scraping.net.http import FetchSettings
 from scraping.screening.screen import ScreenSettings
-fetching = FetchSettings(allowed_private_hosts=frozenset({sys.argv[2]}), deadline_seconds=4, connections=100)
-asyncio.run(download_list(sys.argv[3:], Path(sys.argv[1]), DownloadSettings(fetching, ScreenSettings(64, 256))))
+_, folder, host, *urls = sys.argv
+fetching = FetchSettings(
+    allowed_private_hosts=frozenset({host}), deadline_seconds=4, connections=100
+)
+settings = DownloadSettings(fetching, ScreenSettings(64, 256))
+asyncio.run(download_list(urls, Path(folder), settings))
 """
 
 

@@ -66,7 +66,7 @@ def settings(*hosts: PictureHost, **values) -> FetchSettings:
 
 
 def answers(*addresses: str):
-    """A name look-up that gives these addresses for every name."""
+    """Return a name lookup that gives these addresses for every name."""
 
     def look_up(host, port, family=0, type=0):
         families = [socket.AF_INET6 if ":" in address else socket.AF_INET for address in addresses]
@@ -363,7 +363,7 @@ def test_tls_towards_a_server_without_it_is_a_plain_failure():
 
 @pytest.fixture(scope="module")
 def authority(tmp_path_factory):
-    """(certificate file, server context) for 127.0.0.1, signed by itself."""
+    """Return (certificate file, server context) for 127.0.0.1, signed by itself."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "test")])
     day = datetime.timedelta(days=1)
@@ -397,13 +397,15 @@ def test_an_unknown_certificate_is_a_plain_failure_that_is_not_tried_again(autho
 FETCH = """
 import sys
 from scraping.net.http import FetchSettings, fetch_once
-answer = fetch_once(sys.argv[1], FetchSettings(allowed_private_hosts=frozenset(sys.argv[2:]), deadline_seconds=10))
+_, url, *hosts = sys.argv
+settings = FetchSettings(allowed_private_hosts=frozenset(hosts), deadline_seconds=10)
+answer = fetch_once(url, settings)
 print(getattr(answer, "reason", "fetched"), getattr(answer, "detail", ""))
 """
 
 
 def test_a_redirect_from_https_to_http_is_refused(authority):
-    """In its own process, which trusts the test's certificate from its start."""
+    """It runs in its own process, which trusts the test's certificate from its start."""
     with PictureHost(tls=authority[1]) as secure, PictureHost() as plain:
 
         def fetched(path: str) -> str:

@@ -50,7 +50,7 @@ def near(answer: CleanImage, colour: tuple[int, int, int], tolerance: int = 4) -
 
 
 def png_header(width: int, height: int) -> bytes:
-    """A PNG that claims a size and holds next to nothing."""
+    """Return a PNG that claims a size and holds next to nothing."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return (
@@ -161,7 +161,7 @@ def test_a_wide_color_profile_is_converted_to_srgb():
 
 
 def _linear_rgb() -> bytes:
-    """The sRGB profile with its curves replaced by straight lines, and another name."""
+    """Return the sRGB profile with its curves replaced by straight lines, and another name."""
     data = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
     count = struct.unpack(">I", data[128:132])[0]
     for number in range(count):
@@ -179,7 +179,7 @@ def _linear_rgb() -> bytes:
 
 
 def _adobe_rgb() -> bytes:
-    """A profile with the primaries of Adobe RGB (1998), adapted to D50, and its gamma of
+    """Return a profile with the primaries of Adobe RGB (1998), adapted to D50, and its gamma of
     563/256.
     """
     data = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
@@ -279,7 +279,7 @@ def test_both_digests_are_those_of_the_bytes():
 
 
 def pooled(inputs: list[bytes], settings: PoolSettings, screening: ScreenSettings = SMALL) -> list:
-    """What a pool answers to these, asked for all at once."""
+    """Return what a pool answers to these, asked for all at once."""
 
     async def run() -> list[CleanImage | Rejection]:
         async with ScreenPool(screening, settings) as pool:
@@ -289,7 +289,7 @@ def pooled(inputs: list[bytes], settings: PoolSettings, screening: ScreenSetting
 
 
 def workers() -> set[int]:
-    """Pids of the screening processes of this one."""
+    """Return the pids of the screening processes of this one."""
     found = set()
     for pid in descendants(os.getpid()):
         with contextlib.suppress(OSError):
@@ -355,7 +355,7 @@ def test_a_worker_that_dies_costs_at_most_one_image_and_is_replaced():
 
 
 def scan_bomb(side: int, scans: int) -> bytes:
-    """A progressive JPEG of a few kilobytes whose every scan makes the decoder walk over all blocks
+    """Return a small progressive JPEG whose every scan makes the decoder walk over all blocks
     again.
     """
 
@@ -451,7 +451,10 @@ def test_hostile_images_leave_a_worker_s_memory_below_its_limit():
 
 
 def test_a_worker_may_not_take_more_memory_than_its_limit():
-    greedy = "import scraping.screening.worker as s; s.limit_decoding(); bytearray(s.MEMORY_LIMIT_BYTES + (64 << 20))"
+    greedy = (
+        "from scraping.screening.worker import MEMORY_LIMIT_BYTES, limit_decoding;"
+        "limit_decoding(); bytearray(MEMORY_LIMIT_BYTES + (64 << 20))"
+    )
     done = subprocess.run(
         [sys.executable, "-c", greedy], cwd=repository(), capture_output=True, text=True
     )
