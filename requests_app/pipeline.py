@@ -59,16 +59,36 @@ class Stage:
         jobs.enqueue(classifier, self.name, self.queue)
 
 
+# The functions come further down, in this order; lambdas let them be named here already.
 COLLECT = Stage(
-    "collect", "collect", lambda: settings.COLLECT_MINUTES * 60, lambda lease: collect(lease)
+    "collect",
+    queue="collect",
+    limit_seconds=lambda: settings.COLLECT_MINUTES * 60,
+    run=lambda lease: collect(lease),
 )
-TRAIN = Stage("train", "train", lambda: settings.TRAIN_MINUTES * 60, lambda lease: train(lease))
-PACKAGE = Stage("package", "train", lambda: 1800, lambda lease: package(lease))
-DELIVER = Stage("deliver", jobs.MAIN_QUEUE, lambda: 300, lambda lease: deliver(lease))
+TRAIN = Stage(
+    "train",
+    queue="train",
+    limit_seconds=lambda: settings.TRAIN_MINUTES * 60,
+    run=lambda lease: train(lease),
+)
+PACKAGE = Stage(
+    "package",
+    queue="train",
+    limit_seconds=lambda: 1800,
+    run=lambda lease: package(lease),
+)
+DELIVER = Stage(
+    "deliver",
+    queue=jobs.MAIN_QUEUE,
+    limit_seconds=lambda: 300,
+    run=lambda lease: deliver(lease),
+)
 STAGES = (COLLECT, TRAIN, PACKAGE, DELIVER)
 
 
 def stage_of(job: Job) -> Stage:
+    """Return the stage that a job runs."""
     return next(stage for stage in STAGES if stage.name == job.stage)
 
 

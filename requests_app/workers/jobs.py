@@ -35,7 +35,7 @@ logger = logging.getLogger(__name__)
 MAX_ATTEMPTS = 3
 MAIN_QUEUE = "picaisso"  # of tasks that take seconds
 QUEUES = (MAIN_QUEUE, "collect", "train")
-POLL_SECONDS = 1.0  # between two looks of a running job at its progress, stop flag and cancel flag
+POLL_SECONDS = 1.0  # how often a running job reads its progress, stop flag and cancel flag
 CHECK_JOB = 0  # stands for a job where `check_sources` asks; its fence is the pid of the command
 SECRETS = ("PICAISSO_SECRET_KEY", "DATABASE_URL", "EMAIL_URL")
 CLUSTER_VARIABLES = (
@@ -380,6 +380,7 @@ def kill_orphans() -> None:
 
 
 def _is_current(job: int, fence: int) -> bool:
+    """Return whether a child that carries this job and fence may go on."""
     if job == CHECK_JOB:
         return psutil.pid_exists(fence)
     return Job.objects.filter(pk=job, fence=fence, state=JobState.RUNNING).exists()

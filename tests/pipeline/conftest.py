@@ -25,13 +25,13 @@ def _submission() -> pipeline.Submission:
 
 @pytest.fixture
 def submitted(data_dir, transactional_db) -> ClassifierRequest:
-    """A request whose address waits for its confirmation."""
+    """Return a request whose address waits for its confirmation."""
     return pipeline.submit(_submission())
 
 
 @pytest.fixture
 def confirmed(data_dir, transactional_db, settings) -> ClassifierRequest:
-    """A request whose collection waits for a worker."""
+    """Return a request whose collection waits for a worker."""
     settings.CONFIRM_EMAIL = False
     return pipeline.submit(_submission())
 

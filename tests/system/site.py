@@ -1,6 +1,4 @@
-"""The whole product as a person and an operator see it: processes, pages, mails. Nothing of it is
-imported.
-"""
+"""The whole product as a person and an operator see it: processes, pages, mails."""
 
 import json
 import os
@@ -111,7 +109,7 @@ class Site:
         self.wait("the front page", lambda: self.page("/") is not None, 60)
 
     def stop(self, sig: int = signal.SIGTERM) -> int:
-        """Ask `up` to stop; returns its exit code."""
+        """Ask `up` to stop and return its exit code."""
         assert self.up is not None
         self.up.send_signal(sig)
         return self.up.wait(40)
@@ -131,8 +129,9 @@ class Site:
     # ------------------------------------------------------------------------------------------
 
     def processes(self) -> list[Proc]:
-        """Everything that runs for this site: known by the data folder in its environment or on its
-        command line.
+        """Return everything that runs for this site.
+
+        It is known by the data folder in its environment or on its command line.
         """
         home = str(self.folder / "data")
         found = []
@@ -175,14 +174,14 @@ class Site:
     # -----------------------------------------------------------------------------------------
 
     def page(self, path: str) -> str | None:
-        """A page's text; None while nobody answers."""
+        """Return a page's text; None while nobody answers."""
         try:
             return Visitor(self.url).page(path)
         except (urllib.error.URLError, ConnectionError, TimeoutError):
             return None
 
     def submit(self, images: int) -> str:
-        """Send the form; returns the path of the request's page."""
+        """Send the form and return the path of the request's page."""
         fields = [("classes", name) for name in CLASSES]
         fields += [
             ("email", "ada@example.org"),
@@ -218,7 +217,7 @@ def result_of(folder: Path) -> dict:
 
 @contextmanager
 def running_site(folder: Path, smtp_port: int, database_url: str = "") -> Iterator[Site]:
-    """A site that is up; afterwards nothing of it is."""
+    """Run a site; afterwards nothing of it runs any more."""
     folder.mkdir(parents=True, exist_ok=True)
     site = Site(folder, smtp_port, database_url)
     try:
