@@ -58,7 +58,6 @@ def put(
     :param template: name below ``templates/mail``: subject, text and HTML lie side by side
     """
     variables = {
-        "request": classifier,
         "classes": list(classifier.classes.all()),
         "link": classifier.url,
         **context,

@@ -223,7 +223,7 @@ def _dataset_card(
     version: DatasetVersion, classes: Sequence[ImageClass], images: Sequence[DatasetImage]
 ) -> bytes:
     """Return ``README.md``, the dataset card."""
-    per_split = Counter((entry.class_id, entry.split) for entry in images)
+    counts = Counter((entry.class_id, entry.split) for entry in images)
     licenses = Counter(entry.image.license or "unknown" for entry in images)
     sources = Counter(entry.image.source for entry in images)
     rejected: Counter[str] = Counter()
@@ -234,11 +234,11 @@ def _dataset_card(
             "class_id": c.class_id,
             "name": _cell(c.name),
             "query": _cell(c.query),
-            "parts": [per_split[c.class_id, split] for split in ("train", "val", "test")],
+            "per_split": [counts[c.class_id, split] for split in ("train", "val", "test")],
         }
         rows.append(row)
     context = {
-        "request": version.request,
+        "classifier": version.request,
         "version": version,
         "picaisso_version": __version__,
         "total": len(images),
