@@ -50,7 +50,7 @@ def test_the_confirmation_mail_carries_a_link_that_belongs_to_its_request():
 def test_the_other_mails_carry_the_link_of_their_request():
     for row in mails()[1:]:
         assert row.request.url in row.text
-        assert f'href="{row.classifier.url}"' in row.html
+        assert f'href="{row.request.url}"' in row.html
 
 
 def test_nothing_in_a_mail_is_unfinished():
