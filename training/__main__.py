@@ -256,7 +256,7 @@ def _run_folder(options: argparse.Namespace) -> Path:
         options.parser.error("--previous comes too late: the run folder has been made already")
     if options.previous and not options.images:
         options.parser.error(
-            "--previous is for --images; the manifest of a run folder has its own parts"
+            "--previous is for --images; the manifest of a run folder has its own split"
         )
     return Path(options.out or options.run_dir)
 

@@ -167,7 +167,7 @@ def _run_stages(run: Run, control: Control) -> None:
     with run.during("features", "Looking at the pictures"):
         loaded, extractor = _load_network(run, rows, control.distributed)
         features = _extract_features(run, rows, extractor)
-    with run.during("split", "Grouping near copies and splitting"):
+    with run.during("split", "Grouping near-duplicates and splitting"):
         images = _split_images(run, rows, features)
     with run.during("train", "Training the classifier"):
         head = _train_head(run, images)
@@ -331,7 +331,7 @@ def _split_images(run: Run, rows: list[ImageRow], features: ImageFeatures) -> Sp
     if count_leaks(manifest, duplicates):
         raise RunError(
             "split",
-            "Near copies stand in different parts of the split.",
+            "Near-duplicates are in different splits.",
             "Start again without a split in the manifest.",
             retry=False,
         )
@@ -364,7 +364,7 @@ def _freeze_split(run: Run, rows: list[ImageRow], duplicates: NearDuplicates) ->
     left_out = sum(row.group is not None and row.split is None for row in split)
     if left_out:
         run.notices.append(
-            "Pictures left out because they are near copies of pictures in another part: "
+            "Pictures left out because they are near-duplicates of pictures in another split: "
             f"{left_out}."
         )
     write_manifest(run.folder, split)

@@ -1,4 +1,4 @@
-"""Record what this version of Picaisso writes, so that later versions prove that they still read it.
+"""Record what this version of Picaisso writes, so that later versions prove they still read it.
 
     python -m tests.recorded.record
 

@@ -210,7 +210,7 @@ def _how_made(config: Mapping[str, Any], metrics: Metrics, backbone: BackboneInf
         f"Picaisso {config['picaisso_version']} {trained}"
         f" from {split['train']} training and {split['val']} validation pictures,"
         f" and tested it on {split['test']}."
-        " Near copies were grouped first, so that none of them stands on both sides."
+        " Near-duplicates were grouped first, so that no group is in two splits."
         f" The temperature ({config['temperature']:.3f}) comes from {calibrated},"
         f" the inverse regularisation of the linear head (C = {inverse_regularization:g})"
         " from cross-validation;"

@@ -441,7 +441,7 @@ def _facts(metrics: Metrics, config: RunConfig, origin: Origin) -> list[tuple[st
     split = metrics["split"]
     pictures = (
         f"{split['train']} for training, {split['val']} for validation,"
-        f" {split['test']} for testing; no near copies on both sides"
+        f" {split['test']} for testing; no near-duplicates in two of them"
     )
     calibrated = (
         "by cross-validation" if metrics["delivered"] == "head" else "on the validation pictures"
