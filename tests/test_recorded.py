@@ -77,6 +77,9 @@ def test_a_recorded_run_that_was_cut_off_is_finished_with_the_same_split(copied)
     before = {row["file"]: row["split"] for row in lines(run_folder / "manifest.jsonl")}
     (run_folder / "result.json").unlink()
     shutil.rmtree(run_folder / "model")
+    config = json.loads((run_folder / "config.json").read_text())
+    config["weights_cache"] = str(copied / "cache" / "weights")
+    (run_folder / "config.json").write_text(json.dumps(config))
 
     run(copied, "-m", "training", "fit", run_folder, "--json")
 
