@@ -85,8 +85,7 @@ class Site:
         }
         return own | ({"DATABASE_URL": self.database_url} if self.database_url else {})
 
-    # --- starting and stopping
-    # ----------------------------------------------------------------------------
+    # --- starting and stopping --------------------------------------------------------------------
 
     def start_gallery(self) -> None:
         command = [sys.executable, "-m", "scraping", "gallery", str(PHOTOGRAPHS), "--port", "0"]
@@ -125,8 +124,7 @@ class Site:
             self.gallery.kill()
             self.gallery.wait()
 
-    # --- looking
-    # ------------------------------------------------------------------------------------------
+    # --- looking ----------------------------------------------------------------------------------
 
     def processes(self) -> list[Proc]:
         """Return everything that runs for this site.
@@ -154,8 +152,15 @@ class Site:
         return sorted((p for p in self.processes() if is_it(p)), key=lambda p: p.pid)
 
     def wait_for(self, what: str, is_it: Callable[[Proc], bool], seconds: float = 60) -> list[Proc]:
-        self.wait(what, lambda: bool(self.find(is_it)), seconds)
-        return self.find(is_it)
+        """Return the processes that are found first; one of them may be gone a moment later."""
+        found: list[Proc] = []
+
+        def holds() -> bool:
+            found.extend(self.find(is_it))
+            return bool(found)
+
+        self.wait(what, holds, seconds)
+        return found
 
     def wait(self, what: str, holds: Callable[[], bool], seconds: float) -> None:
         end = time.monotonic() + seconds
@@ -170,8 +175,7 @@ class Site:
     def tail(self) -> str:
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-40:])
 
-    # --- a person
-    # -----------------------------------------------------------------------------------------
+    # --- a person ---------------------------------------------------------------------------------
 
     def page(self, path: str) -> str | None:
         """Return a page's text; None while nobody answers."""

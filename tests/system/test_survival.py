@@ -47,7 +47,9 @@ def site(tmp_path: Path, smtpd):
 
 
 def is_chromium(process: Proc) -> bool:
-    return "/chromium" in process.command.split(" ")[0] and "--type=" not in process.command
+    """A browser that was started for its driver, not one that is asked for its version."""
+    is_program = "/chromium" in process.command.split(" ")[0]
+    return is_program and "--user-data-dir" in process.command and "--type=" not in process.command
 
 
 def is_driver(process: Proc) -> bool:
