@@ -30,7 +30,8 @@ from rich.text import Text
 from training.environment import EnvironmentFileError, read_environment
 from training.images.folder import MAX_SIDE, check_max_side, import_folder, write_left_out
 from training.metrics import read_metrics
-from training.phrases import interval, percent, verdict
+from training.networks.catalogue import CATALOGUE, DEFAULT
+from training.phrases import interval, listed, percent, verdict
 from training.predict import (
     BrokenImageError,
     Explanation,
@@ -113,7 +114,7 @@ def _add_fit_arguments(fit: argparse.ArgumentParser) -> None:
     fit.add_argument(
         "--out", type=Path, metavar="RUN_DIR", help="the run folder to make from --images"
     )
-    fit.add_argument("--backbone", help="resnet50 (default), resnet18 or efficientnet_lite0")
+    fit.add_argument("--backbone", help=f"{listed(list(CATALOGUE))}; default {DEFAULT}")
     fit.add_argument("--device", choices=("auto", "cpu", "cuda"))
     fit.add_argument("--seed", type=int, help="of split and folds, default 0")
     fit.add_argument(
