@@ -33,7 +33,7 @@ REASONS: Mapping[str, tuple[str, str]] = {
     Reason.TOO_LARGE: ("too large", "too large"),
     Reason.NOT_A_PICTURE: ("not a picture", "not pictures"),
     Reason.TOO_SMALL: ("too small", "too small"),
-    Reason.BAD_SHAPE: ("of an odd shape", "of odd shapes"),
+    Reason.BAD_SHAPE: ("too long and narrow", "too long and narrow"),
     Reason.DUPLICATE: ("duplicate", "duplicates"),
     Reason.NEAR_DUPLICATE: ("near-duplicate", "near-duplicates"),
     Reason.IN_TWO_CLASSES: ("found in two classes", "found in two classes"),

@@ -2,8 +2,9 @@
 
 A 64-bit difference hash and a coarse sketch of the colours only *propose* a pair, because cut-outs
 on white share most of either. A pair counts when small colour thumbnails of the two agree as well,
-in their pattern and in their colours, or, in training, when their embeddings do. numpy and Pillow
-alone: `scraping` imports this module.
+in their pattern and in their colours. In training a pair counts too when its embeddings are close
+(`PROPOSED_COSINE`), without a proposal when they are closer (`EMBEDDING_COSINE`), in either case if
+`CENTRED_COSINE` is reached. numpy and Pillow alone: `scraping` imports this module.
 """
 
 from __future__ import annotations

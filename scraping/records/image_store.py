@@ -81,9 +81,9 @@ class ImageStore:
         reason = Reason.DUPLICATE if duplicate.exact else Reason.NEAR_DUPLICATE
         kept = self._log.records[self._kept_keys[duplicate.sha256]]
         if not is_better(record, kept):
-            return rejected(record, reason)
+            return rejected(record, reason, f"like {kept['image_url']}")
         store_image(self._folder, image)  # first the new one, so that a kill never leaves none
-        self._give_up(kept, reason, "a better copy is kept")
+        self._give_up(kept, reason, f"{record['image_url']} is kept instead")
         self._known.replace(duplicate.sha256, image.sha256)
         return record
 

@@ -86,7 +86,11 @@ class KnownImages:
 
 
 def is_better(new: ImageRecord, old: ImageRecord) -> bool:
-    """Return whether a new duplicate is to be kept instead of the old one."""
+    """Return whether a new duplicate is to be kept instead of the old one.
+
+    The one with the more open licence is, and at equal licences the new one only where it has
+    `MIN_GAIN` times the pixels.
+    """
     new_rank = license_rank(new["license"], new["license_basis"])
     old_rank = license_rank(old["license"], old["license_basis"])
     if new_rank != old_rank:

@@ -119,7 +119,7 @@ def _judge_size(size: tuple[int, int], settings: ScreenSettings) -> Rejection | 
     if shorter < settings.min_side:
         return Rejection(Reason.TOO_SMALL, f"{width}x{height}")
     if longer > shorter * MAX_ASPECT:
-        return Rejection(Reason.BAD_SHAPE, f"{width}x{height}")
+        return Rejection(Reason.BAD_SHAPE, f"{width}x{height}, over {MAX_ASPECT:g}:1")
     return None
 
 

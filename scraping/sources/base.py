@@ -39,8 +39,9 @@ class Candidate:
     """One image that a source names.
 
     `source`, `query` and `rank`, counted from 1, are set by whoever collects the candidates of a
-    search. `width` and `height` are in pixels. `license_basis` is `per-item`, `filter` or
-    `unknown`.
+    search. `width` and `height` are in pixels. `license_basis` says how the licence is known:
+    `per-item`, stated for this image; `filter`, only asked for in the search; `unknown`. Only
+    `per-item` satisfies a person who wants open licences.
     """
 
     image_url: str
@@ -155,10 +156,11 @@ class SourceTools:
 class Source(ABC):
     """One place that pictures come from.
 
-    What the site must know without loading this stands in `catalogue.py`, under `name`.
-    `min_interval_s` is the pace in seconds between questions, `thumbnail_hosts` the addresses of
-    its small previews as patterns `host/path` with `*`, `sample_words` what to ask it when only
-    its health matters.
+    Its label, its credentials and whether it is asked by default are in `CATALOGUE[name]`, which
+    the site reads without loading this. `default_url` is an https address without a path.
+    `min_interval_s` is the pace in seconds between questions, at least 1.0. `thumbnail_hosts` are
+    the addresses of its small previews as patterns `host/path` with `*`, `sample_words` what to ask
+    it when only its health matters.
     """
 
     name: ClassVar[str]

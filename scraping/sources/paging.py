@@ -17,8 +17,9 @@ class Paging:
     `request` asks for a page, counted from 1, given the answer before it. `items` takes the list
     out of an answer, None when there is no such list. `parse` gives an entry's candidates, none
     when it holds nothing of use and None when it cannot be read. `is_last` is told the answer, the
-    page's number and how many entries it had. `used_up` gives the seconds to wait when an answer
-    says that no request is left.
+    page's number and how many entries it had. `is_past_end` is told the failure of a later page;
+    True where that is how the interface ends its list. `used_up` gives the seconds to wait when an
+    answer says that no request is left.
     """
 
     request: Callable[[int, JsonReply | None], JsonReply | FetchFailure]

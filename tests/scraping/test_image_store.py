@@ -123,8 +123,8 @@ def test_of_duplicates_the_one_with_the_best_known_licence_is_kept_then_the_larg
         assert {row["reason"] for name, row in found.items() if row["state"] != "kept"} == {
             "near_duplicate"
         }
-        assert found["1-small"]["detail"] == "a better copy is kept"
-        assert found["1-captioned"]["detail"] == ""
+        assert found["1-small"]["detail"] == f"{urls[1]} is kept instead"
+        assert found["1-captioned"]["detail"] == f"like {urls[1]}"
         assert result["classes"][0]["rejected"] == {"near_duplicate": 4}
 
 
