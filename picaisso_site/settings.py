@@ -29,8 +29,21 @@ try:
 except EnvironmentFileError as error:
     raise ImproperlyConfigured(str(error)) from error
 os.environ.update(ENVIRONMENT.variables)  # for the processes that the site starts
-env = environ.Env()
-env.ENVIRON = ENVIRONMENT
+
+
+class _Settings(environ.Env):
+    """The settings, with a file that cannot be read told as Django tells what is not configured."""
+
+    ENVIRON = ENVIRONMENT
+
+    def get_value(self, *arguments: Any, **options: Any) -> Any:
+        try:
+            return super().get_value(*arguments, **options)
+        except EnvironmentFileError as error:
+            raise ImproperlyConfigured(str(error)) from error
+
+
+env = _Settings()
 
 
 def _secret_key() -> str:
@@ -86,7 +99,7 @@ def _databases() -> dict[str, dict[str, Any]]:
     return {"default": default}
 
 
-# --- places ---
+# --- folders ---
 # Everything that Picaisso writes; a relative path is relative to the project.
 DATA_DIR = BASE_DIR / Path(env.str("PICAISSO_DATA_DIR", "data")).expanduser()
 # Weight files, for machines without the download server.

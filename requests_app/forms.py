@@ -1,5 +1,6 @@
 """The forms: a submission and a retry. Every error names the field it belongs to."""
 
+import re
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -27,6 +28,8 @@ MIN_IMAGES = 20
 DEFAULT_IMAGES = 100
 MAX_IMAGES = 500
 
+# The last label of a domain: a typing error where it has one letter or begins with a digit.
+TOP_LEVEL = re.compile(r"xn--[a-z0-9-]+|[a-z][a-z0-9-]*[a-z0-9]")
 # The validator refuses ".local" and the like; inside a company mail does reach such domains.
 SPECIAL_USE_DOMAIN_NAMES.clear()
 
@@ -185,6 +188,8 @@ class AddressField(forms.CharField):
 
     def validate(self, value: str) -> None:
         super().validate(value)
+        if len(value) > MAX_EMAIL_LENGTH:  # first: what follows takes long for long texts
+            raise self._error("long")
         if value.count("@") > 1:
             raise self._error("several")
         local_part, _, domain = value.rpartition("@")
@@ -201,6 +206,8 @@ class AddressField(forms.CharField):
             address = validate_email(value, allow_smtputf8=False, check_deliverability=False)
         except EmailNotValidError as error:
             raise self._error("invalid") from error
+        if TOP_LEVEL.fullmatch(address.ascii_domain.rpartition(".")[2]) is None:
+            raise self._error("invalid")
         # Both comparisons find domains that would become another one on the way: the first where a
         # letter is replaced, the second where Django's older rules (IDNA 2003) spell it otherwise.
         typed_domain = unicodedata.normalize("NFC", domain).lower()

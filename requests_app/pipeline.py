@@ -34,7 +34,7 @@ from requests_app.models import (
     TrainingRun,
 )
 from requests_app.workers import collection_sync, jobs
-from requests_app.workers.collection_sync import BrowserLock, CollectionSync, JsonLines
+from requests_app.workers.collection_sync import BrowserGrant, CollectionSync, JsonLines
 from requests_app.workers.jobs import CancelRequested, Lease, StageFailed
 from training import run_folder
 from training.run_folder import RunError
@@ -182,10 +182,10 @@ def collect(lease: Lease) -> None:
     folder = classifier.folder / "collect"
     _prepare_collection(classifier, folder, lease.job)
     sync = CollectionSync(classifier, folder)
-    browser_lock = BrowserLock(lease, folder)
+    browser_grant = BrowserGrant(lease, folder)
 
     def poll() -> dict[str, Any]:
-        is_waiting = browser_lock.poll()
+        is_waiting = browser_grant.poll()
         progress = sync.poll()
         if is_waiting:
             message = "Waiting for the browser: another request uses it."
@@ -196,7 +196,7 @@ def collect(lease: Lease) -> None:
     try:
         code = lease.run_child(command, folder / "log.txt", poll, collection_sync.credentials())
     finally:
-        browser_lock.release()
+        browser_grant.release()
     result = _read_child_result(folder, code)
     sync.store_result(result)
     lease.beat()

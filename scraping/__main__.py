@@ -1,4 +1,4 @@
-"""`python -m scraping`: collect, check, download, gallery. Here alone settings are read."""
+"""`python -m scraping`: collect, check, download, gallery. It alone reads settings."""
 
 import argparse
 import asyncio
@@ -70,6 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     try:
         variables = read_environment(os.environ, Path(".env"))
+        _forget_credentials()
         if given.command == "download":
             return _download(given, variables)
         if given.command == "gallery":
@@ -84,6 +85,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ConfigError, OSError) as error:
         print(str(error), file=sys.stderr)
         return FAILED
+
+
+def _forget_credentials() -> None:
+    """Take the credentials out of the environment: browser and screening inherit it."""
+    for name in credential_settings().values():
+        os.environ.pop(name, None)
+        os.environ.pop(f"{name}_FILE", None)
 
 
 def environment_values(variables: Mapping[str, str]) -> Values:

@@ -24,6 +24,7 @@ from scraping.sources.catalogue import CATALOGUE, DEFAULT_ORDER, Outcome
 from scraping.terminal import (
     DONE,
     FAILED,
+    WRONG_USAGE,
     Values,
     add_common,
     given_flags,
@@ -31,6 +32,7 @@ from scraping.terminal import (
     progress_bars,
     reasons_in_words,
 )
+from training.environment import EnvironmentFileError
 
 
 def add_collect(parser: argparse.ArgumentParser) -> None:
@@ -153,6 +155,9 @@ def run_collect(
         config = CollectConfig.of(environment() | stored | flags)
     except ConfigError as error:
         return _fail(folder, str(error), "Correct the configuration.", retry=False)
+    except EnvironmentFileError as error:
+        _fail(folder, str(error), "Correct the settings.", retry=False)
+        return WRONG_USAGE
     config.write(folder)
     return _collect(folder, config, given.json or not sys.stdout.isatty())
 

@@ -4,14 +4,14 @@ from enum import StrEnum
 
 
 class Reason(StrEnum):
-    """Why a candidate was not kept; each names the module that decides it."""
+    """Why a candidate was not kept; each names the module that usually decides it."""
 
     UNREACHABLE = "unreachable"
     """No connection, or no whole answer in time; `net/http.py`."""
     REFUSED_ADDRESS = "refused_address"
     """Not a public web address on port 80 or 443; `AddressRule` in `net/http.py`."""
     HTTP_ERROR = "http_error"
-    """The host answered, but not with the file; the detail is the status; `net/http.py`."""
+    """The host answered, but not with the file; the detail is its status; `net/http.py`."""
     TOO_LARGE = "too_large"
     """Too many bytes (`net/http.py`) or pixels (`MAX_PIXELS` in `screening/screen.py`)."""
     NOT_A_PICTURE = "not_a_picture"
@@ -21,7 +21,8 @@ class Reason(StrEnum):
     BAD_SHAPE = "bad_shape"
     """The longer side is over `MAX_ASPECT` times the shorter; `screening/screen.py`."""
     DUPLICATE = "duplicate"
-    """The same content as an image that is kept; `records/image_store.py`."""
+    """The same content as an image that is kept, or an address that came before;
+    `records/image_store.py`, `download_list.py`."""
     NEAR_DUPLICATE = "near_duplicate"
     """The same photograph in another form, by the thresholds of `training/duplicates.py`. Which of
     the two is kept says `is_better` in `records/known_images.py`."""
@@ -30,7 +31,7 @@ class Reason(StrEnum):
     OPTED_OUT = "opted_out"
     """The host's headers say that it must not be used so; `download.py`."""
     LICENSE = "license"
-    """Only open licences were wanted, and it has none; `collect.py`."""
+    """Only open licences were wanted, and it has another or an unknown one; `collect.py`."""
     TAKEN_DOWN = "taken_down"
     """The operator has taken it down; `records/takedowns.py`."""
     OVER_QUOTA = "over_quota"

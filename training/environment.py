@@ -28,7 +28,8 @@ class Environment(Mapping[str, str]):
 
     A value that starts with `$` names another setting whose value is used. Looking a setting up
     raises KeyError where there is none, EnvironmentFileError where its file cannot be read.
-    `variables` holds the plain ones, as the processes that one starts should inherit them.
+    `variables` holds the plain ones, as the processes that one starts should inherit them. Reading
+    all values opens every file that is named, also those meant for other programs.
     """
 
     def __init__(self, variables: Mapping[str, str]) -> None:
@@ -70,14 +71,17 @@ def read_environment(variables: Mapping[str, str], default_file: Path) -> Enviro
     The file is the one that PICAISSO_ENV_FILE names, else `default_file`, which need not exist.
     Raises EnvironmentFileError for a file that is named and missing, or that cannot be read.
     """
+    variables = dict(variables)
     named_file = variables.get(ENV_FILE)
     if named_file:
         text = _read(Path(named_file), f"which {ENV_FILE} names")
+        # Whoever inherits it may work in another folder.
+        variables[ENV_FILE] = str(Path(named_file).absolute())
     elif named_file is None and default_file.is_file():
         text = _read(default_file, "which holds settings")
     else:
         text = ""
-    return Environment(parse_dotenv(text) | dict(variables))
+    return Environment(parse_dotenv(text) | variables)
 
 
 def parse_dotenv(text: str) -> dict[str, str]:

@@ -156,11 +156,9 @@ class Result:
 
     version: int
     accuracy: str
-    interval: str
     verdict: str
     convincing: bool
     macro_f1: str
-    baseline: str
     scores: tuple[ClassScore, ...]
     matrix: tuple[MatrixRow, ...]
     facts: tuple[tuple[str, str], ...]
@@ -441,11 +439,9 @@ def _result(version: DatasetVersion | None) -> Result | None:
     return Result(
         version=version.number,
         accuracy=phrases.percent(metrics["accuracy"]),
-        interval=phrases.interval(metrics["interval"]),
         verdict=phrases.verdict(metrics),
         convincing=bool(metrics["better_than_chance"]),
         macro_f1=f"{metrics['macro_f1']:.3f}",
-        baseline=phrases.percent(metrics["majority_baseline"]),
         scores=_scores(metrics["per_class"]),
         matrix=_matrix(metrics["confusion"]),
         facts=_facts(run, metrics),

@@ -141,7 +141,7 @@ def record_health(sources: Iterable[Mapping[str, Any]], folder: Path | None = No
         )
 
 
-class BrowserLock:
+class BrowserGrant:
     """Lets one collection of the whole installation at a time use the browser.
 
     The child asks by a file, ``browser.wanted``, and begins when ``browser.granted`` lies beside

@@ -29,6 +29,7 @@ from django_q.tasks import async_task
 from requests_app.models import ClassifierRequest, Job, JobState, WorkerBeat
 from requests_app.workers import processes
 from scraping.sources.catalogue import credential_settings
+from training.environment import ENV_FILE
 
 logger = logging.getLogger(__name__)
 
@@ -217,14 +218,16 @@ def child_environment() -> dict[str, str]:
     """Return the worker's environment without its cluster's variables and the site's secrets.
 
     A child reads pages and pictures of strangers; all it needs is in its folder's configuration.
-    Only a child that asks sources gets their credentials, by ``collection_sync.credentials``.
+    It reads no settings file either. Only a child that asks sources gets their credentials, by
+    ``collection_sync.credentials``.
     """
     hidden = (*SECRETS, *credential_settings().values())
-    return {
+    own = {
         name: value
         for name, value in os.environ.items()
         if name not in CLUSTER_VARIABLES and not name.startswith(hidden)
     }
+    return own | {ENV_FILE: ""}
 
 
 @contextmanager

@@ -23,7 +23,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -111,19 +111,18 @@ def environment_of(process: psutil.Process) -> dict[str, str]:
 
 def descendants(pid: int) -> list[psutil.Process]:
     """Return all processes below ``pid``, itself and zombies not counted."""
+    children: dict[int, list[psutil.Process]] = {}
+    for process in running_processes():
+        with contextlib.suppress(psutil.Error):  # gone, or of a user whose processes are hidden
+            if process.status() != psutil.STATUS_ZOMBIE:
+                children.setdefault(process.ppid(), []).append(process)
     found = []
-    with contextlib.suppress(psutil.NoSuchProcess):
-        for process in psutil.Process(pid).children(recursive=True):
-            if not _is_zombie(process):
-                found.append(process)
+    waiting = [pid]
+    while waiting:
+        below = children.pop(waiting.pop(), [])
+        found += below
+        waiting += [process.pid for process in below]
     return found
-
-
-def _is_zombie(process: psutil.Process) -> bool:
-    try:
-        return process.status() == psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return True
 
 
 def kill_all(processes: Iterable[psutil.Process]) -> None:
@@ -133,10 +132,16 @@ def kill_all(processes: Iterable[psutil.Process]) -> None:
             process.kill()
 
 
+def running_processes() -> Iterator[psutil.Process]:
+    """Yield every process, never one that psutil remembers: its pid may have another owner now."""
+    psutil.process_iter.cache_clear()
+    return psutil.process_iter()
+
+
 def marked_processes(home: str) -> dict[psutil.Process, Marker]:
     """Return every process of this installation's jobs with its marker."""
     found = {}
-    for process in psutil.process_iter():
+    for process in running_processes():
         marker = Marker.of(environment_of(process))
         if marker is not None and marker.home == home:
             found[process] = marker

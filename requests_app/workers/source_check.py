@@ -39,9 +39,29 @@ def check_sources(names: Sequence[str]) -> list[dict[str, Any]]:
     unknown = ", ".join(name for name in names if name not in CATALOGUE)
     if unknown:
         raise CheckFailed(f"No such source: {unknown}. Known: {', '.join(CATALOGUE)}.")
-    deadline = time.monotonic() + LIMIT_SECONDS
+    with_browser = [name for name in names if CATALOGUE[name].uses_browser]
+    others = [name for name in names if name not in with_browser]
+    rows = []
+    failures = []
+    for group in (others, with_browser):
+        try:
+            rows += _ask(group, needs_browser=group is with_browser) if group else []
+        except CheckFailed as error:
+            failures.append(error)
+    if failures and not rows:
+        raise failures[0]
+    for failure in failures:
+        logger.warning("not all sources could be asked: %s", failure)
+    return rows
+
+
+def _ask(names: Sequence[str], *, needs_browser: bool) -> list[dict[str, Any]]:
+    """Ask sources in one child, store and return the answers.
+
+    :raises CheckFailed: no source could be asked
+    """
     holder = (jobs.CHECK_JOB, os.getpid())
-    needs_browser = any(CATALOGUE[name].uses_browser for name in names)
+    deadline = time.monotonic() + LIMIT_SECONDS
 
     def poll() -> None:
         if time.monotonic() > deadline:
@@ -52,6 +72,7 @@ def check_sources(names: Sequence[str]) -> list[dict[str, Any]]:
     try:
         if needs_browser:
             _wait_for_browser(holder, deadline)
+            deadline = time.monotonic() + LIMIT_SECONDS
         lines = _run_child(names, processes.Marker(str(settings.DATA_DIR), *holder), poll)
     finally:
         BrowserTurn.release(*holder)

@@ -23,7 +23,6 @@ from pathlib import Path
 from types import FrameType
 from typing import IO
 
-import psutil
 from django.conf import settings
 from django.db import DatabaseError, connection
 from django.utils import timezone
@@ -116,7 +115,7 @@ class Service:
             return
         leader = self.process.pid
         tree = processes.descendants(leader)
-        for process in psutil.process_iter():
+        for process in processes.running_processes():
             with contextlib.suppress(ProcessLookupError):
                 if os.getsid(process.pid) == leader:
                     tree.append(process)

@@ -1,4 +1,4 @@
-"""The browser: started when first needed, limited to the hosts its source names, ended for sure.
+"""The browser: started when first needed, limited to the hosts its source names, always ended.
 
 Chromium lies outside the guard of `scraping.net.http`: a page can make it ask for anything. So for
 all but the allowed hosts it gets a proxy at which nobody listens, or, for pages that show images
@@ -371,6 +371,7 @@ def _session_members(session: int) -> list[psutil.Process]:
     if not hasattr(os, "getsid"):
         return []
     members = []
+    psutil.process_iter.cache_clear()  # what it remembers of a pid may be of its earlier owner
     for process in psutil.process_iter():
         with contextlib.suppress(OSError):
             if process.pid != session and os.getsid(process.pid) == session:

@@ -323,6 +323,8 @@ class _Request:
     url: URL
     headers: Mapping[str, str]
     form: Mapping[str, str] | None = None
+    decompress: bool = False
+    """Whether to undo a compression that was not asked for; files stay the bytes that came."""
 
 
 @dataclass(frozen=True)
@@ -416,7 +418,7 @@ class Fetcher:
             if rejection := self._rule.rejection_reason(url):
                 return FetchFailure(Reason.REFUSED_ADDRESS, rejection)
             form = None if request.form is None else dict(request.form)
-            outgoing = _Request(url, headers, form)
+            outgoing = _Request(url, headers, form, decompress=True)
             _started, answer = await self._send(
                 outgoing, self._read_json, self._settings.deadline_seconds
             )
@@ -481,6 +483,7 @@ class Fetcher:
                         headers=request.headers,
                         data=request.form,
                         allow_redirects=False,
+                        auto_decompress=request.decompress,
                     ) as response,
                 ):
                     return started, await read(response)
@@ -594,7 +597,8 @@ def _failure_of(error: Exception) -> FetchFailure:
     """Say what an exception of the network, or of parsing a URL, means."""
     if isinstance(error, TimeoutError):
         return FetchFailure(Reason.UNREACHABLE, "deadline")
-    if isinstance(error, ValueError):
+    is_tls = isinstance(error, aiohttp.ClientSSLError | ssl.SSLError)
+    if isinstance(error, ValueError) and not is_tls:
         return FetchFailure(Reason.UNREACHABLE, f"malformed address: {error}")
     causes = list(_causes(error))
     if any(isinstance(cause, AddressRefused) for cause in causes):
@@ -602,8 +606,8 @@ def _failure_of(error: Exception) -> FetchFailure:
     unknown_name = any(
         isinstance(cause, socket.gaierror) and cause.errno != socket.EAI_AGAIN for cause in causes
     )
-    final = unknown_name or isinstance(error, aiohttp.ClientSSLError | ssl.SSLError)
-    return FetchFailure(Reason.UNREACHABLE, type(error).__name__, transient=not final)
+    is_final = unknown_name or is_tls
+    return FetchFailure(Reason.UNREACHABLE, type(error).__name__, transient=not is_final)
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:

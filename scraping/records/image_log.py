@@ -55,14 +55,14 @@ ImageRecord = TypedDict(
 Key = tuple[str, str]
 
 
-def image_file(picture: CleanImage) -> str:
+def image_file(image: CleanImage) -> str:
     """Return where an image is stored, relative to the folder."""
-    return f"images/{file_name(picture.sha256)}"
+    return f"images/{file_name(image.sha256)}"
 
 
-def store_image(folder: Path, picture: CleanImage) -> None:
+def store_image(folder: Path, image: CleanImage) -> None:
     """Publish the JPEG under its content's name, unless that file is already there."""
-    store(picture, folder / "images")
+    store(image, folder / "images")
 
 
 def new_record(candidate: Candidate, class_id: str) -> ImageRecord:

@@ -1,5 +1,4 @@
-"""The places that pictures come from: one module each, the contract they keep, and the registry of
-them.
+"""The sources of images: one module each, their base class, their catalogue and their registry.
 
 Nothing is imported here: a browser's driver need not be loaded by what only downloads.
 """

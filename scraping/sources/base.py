@@ -154,7 +154,7 @@ class SourceTools:
 
 
 class Source(ABC):
-    """One place that pictures come from.
+    """One source of images.
 
     Its label, its credentials and whether it is asked by default are in `CATALOGUE[name]`, which
     the site reads without loading this. `default_url` is an https address without a path.

@@ -33,7 +33,7 @@ _IN_WORDS = {
     Outcome.OK: "answered",
     Outcome.PARTIAL: "answered in part",
     Outcome.NO_RESULTS: "found nothing",
-    Outcome.NOT_APPLICABLE: "does not cover this",
+    Outcome.NOT_APPLICABLE: "was skipped",
     Outcome.BLOCKED: "refused to answer",
     Outcome.RATE_LIMITED: "asked us to slow down",
     Outcome.LAYOUT_CHANGED: "has changed its pages",

@@ -1,4 +1,4 @@
-"""Snapshots: the page or answer that a source was not understood by, saved for the operator."""
+"""Snapshots: pages and answers that could not be understood, saved for the operator."""
 
 import json
 import re

@@ -1,6 +1,7 @@
 """What the sources of living things share: exact taxa, and the addresses of iNaturalist's images.
 
-GBIF lists much of what iNaturalist has; both name the same address for such a photograph.
+GBIF lists much of what iNaturalist has; both then give the same address for a photograph, so that
+it is known as a duplicate.
 """
 
 import re

@@ -54,7 +54,7 @@ def test_one_run_counts_as_one_failure_however_many_classes_asked():
 
 
 def test_a_child_is_granted_the_browser_when_it_asks_and_gives_it_back(confirmed, data_dir):
-    lock = collection_sync.BrowserLock(jobs.claim("collect"), data_dir)
+    lock = collection_sync.BrowserGrant(jobs.claim("collect"), data_dir)
     assert not lock.poll() and not lock.granted.exists()
     lock.wanted.touch()
     assert not lock.poll() and lock.granted.exists()
@@ -66,7 +66,7 @@ def test_a_child_is_granted_the_browser_when_it_asks_and_gives_it_back(confirmed
 
 def test_a_child_waits_while_another_request_has_the_browser(confirmed, data_dir):
     BrowserTurn.acquire(999, 1, timezone.now() + timedelta(seconds=60))
-    lock = collection_sync.BrowserLock(jobs.claim("collect"), data_dir)
+    lock = collection_sync.BrowserGrant(jobs.claim("collect"), data_dir)
     lock.wanted.touch()
     assert lock.poll() and not lock.granted.exists()
     BrowserTurn.release(999, 1)

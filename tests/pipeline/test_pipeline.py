@@ -151,9 +151,7 @@ def test_every_stage_enqueues_the_next_in_its_own_transaction(delivered):
     assert set(OrmQ.objects.values_list("key", flat=True)) == {"collect", "train", "picaisso"}
 
 
-def test_a_sources_credential_reaches_the_child_but_no_file_and_no_command_line(
-    confirmed, settings
-):
+def test_a_sources_credential_reaches_the_child_but_no_file(confirmed, settings):
     # As read from the file that PICAISSO_PIXABAY_KEY_FILE names.
     settings.SOURCE_CREDENTIALS = {**settings.SOURCE_CREDENTIALS, "pixabay_key": KEY}
     ClassifierRequest.objects.update(sources=["pixabay"])

@@ -1,5 +1,6 @@
 """Children of jobs: what they know, and that none outlives its job."""
 
+import os
 import subprocess
 import sys
 
@@ -10,6 +11,7 @@ from tests.pipeline.stages import (
     handlers,
     let_the_lease_run_out,
 )
+from training.environment import read_environment
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -39,6 +41,9 @@ def test_a_child_does_not_get_the_sites_secrets(monkeypatch):
         "DATABASE_URL",
         "EMAIL_URL",
         "PICAISSO_CLUSTER",
+        "PICAISSO_PIXABAY_KEY",
+        "PICAISSO_PIXABAY_KEY_FILE",
+        "PICAISSO_OPENVERSE_CLIENT_SECRET",
     )
     for name in secrets:
         monkeypatch.setenv(name, "x")
@@ -46,6 +51,15 @@ def test_a_child_does_not_get_the_sites_secrets(monkeypatch):
     environment = jobs.child_environment()
     assert environment["PICAISSO_DEVICE"] == "cpu"
     assert not set(secrets) & set(environment)
+
+
+def test_a_child_does_not_read_the_sites_secrets_from_its_settings_file(monkeypatch, tmp_path):
+    file = tmp_path / "settings"
+    file.write_text("DATABASE_URL=mysql://ada:secret@db/picaisso\n")
+    monkeypatch.setenv("PICAISSO_ENV_FILE", str(file))
+    for default_file in (file, tmp_path / "none"):
+        assert "DATABASE_URL" in read_environment(os.environ, default_file)
+        assert "DATABASE_URL" not in read_environment(jobs.child_environment(), default_file)
 
 
 def test_an_unknown_mode_is_refused_with_the_usage():

@@ -3,6 +3,7 @@ lines.
 """
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from scraping import ConfigError
-from scraping.__main__ import environment_values
+from scraping.__main__ import environment_values, main
 from scraping.config import CollectConfig
 from scraping.sources.catalogue import DEFAULT_ORDER
 from tests.replicas.openverse import OpenverseReplica
@@ -196,6 +197,27 @@ def test_a_named_file_that_is_missing_is_one_sentence(tmp_path, arguments, name)
     assert done.stderr.strip().splitlines() == [
         f"The file missing, which {name} names, cannot be read: No such file or directory."
     ]
+
+
+def test_a_collection_whose_settings_cannot_be_read_says_so_in_its_folder(tmp_path):
+    folder = tmp_path / "things"
+    folder.mkdir()
+    done = run("collect", "x", "--out", "things", cwd=tmp_path, PICAISSO_CONTACT_FILE="missing")
+    result = json.loads((folder / "result.json").read_text())
+    assert done.returncode == 2
+    assert result["ok"] is False
+    assert result["error"]["reason"] == done.stderr.strip()
+
+
+def test_credentials_do_not_reach_the_processes_that_read_strangers_bytes(monkeypatch, tmp_path):
+    key = tmp_path / "key"
+    key.write_text("s3cret\n")
+    monkeypatch.setenv("PICAISSO_OPENVERSE_CLIENT_ID", "id")
+    monkeypatch.setenv("PICAISSO_PIXABAY_KEY_FILE", str(key))
+    listed = tmp_path / "list.txt"
+    listed.write_text("")
+    main(["download", str(listed), "--out", str(tmp_path / "out")])
+    assert not {name for name in os.environ if "OPENVERSE" in name or "PIXABAY" in name}
 
 
 @pytest.mark.parametrize(

@@ -392,6 +392,7 @@ def test_an_unknown_certificate_is_a_plain_failure_that_is_not_tried_again(autho
         )
         assert isinstance(answer, FetchFailure)
         assert (answer.reason, answer.transient, host.requests) == ("unreachable", False, [])
+        assert "address" not in answer.detail
 
 
 FETCH = """

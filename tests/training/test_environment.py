@@ -114,6 +114,14 @@ def test_a_file_that_cannot_be_read_is_one_sentence(tmp_path, content):
         read_environment({"KEY_FILE": str(file)}, tmp_path / ".env").get("KEY")
 
 
+def test_a_relative_file_is_found_by_processes_that_work_elsewhere(tmp_path, monkeypatch):
+    (tmp_path / "settings").write_text("PICAISSO_DEVICE=cpu\n")
+    monkeypatch.chdir(tmp_path)
+    inherited = read_environment({"PICAISSO_ENV_FILE": "settings"}, Path(".env")).variables
+    monkeypatch.chdir("/")
+    assert read_environment(inherited, Path(".env"))["PICAISSO_DEVICE"] == "cpu"
+
+
 def test_no_file_at_all_is_fine(tmp_path):
     assert read_environment({"A": "1"}, tmp_path / ".env")["A"] == "1"
     assert read_environment({"PICAISSO_ENV_FILE": ""}, tmp_path / ".env").get("A") is None

@@ -220,6 +220,16 @@ BAD = {
         "id_email",
         "at most 254",
     ),
+    "very long address": (
+        {"email": "a@" + "".join(map(chr, range(0x4E00, 0x4E00 + 20_000))) + ".org"},
+        "id_email",
+        "at most 254 characters",
+    ),
+    "one letter after the last dot": (
+        {"email": "john@example.c"},
+        "id_email",
+        "not an e-mail address",
+    ),
     "two addresses": ({"email": "a@example.org, b@example.org"}, "id_email", "One address only"),
     "two addresses, no comma": (
         {"email": "a@example.org b@example.org"},

@@ -3,6 +3,7 @@
 import pytest
 
 from requests_app import phrases
+from scraping.sources.catalogue import Outcome
 
 
 @pytest.mark.parametrize(
@@ -89,6 +90,7 @@ def test_every_reason_and_outcome_of_the_contract_has_words():
         "unavailable",
     ]
     assert set(phrases.REASONS) == set(reasons)
+    assert {str(outcome) for outcome in Outcome} == set(outcomes)
     for code in outcomes:
         assert phrases.outcome(code) != code.replace("_", " ")
 

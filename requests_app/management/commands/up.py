@@ -20,7 +20,7 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         every = ",".join(SERVICES)
-        parser.add_argument("--only", default=every, help=f"comma-separated part of {every}")
+        parser.add_argument("--only", default=every, help=f"comma-separated services of {every}")
         parser.add_argument(
             "--host", default="127.0.0.1", help="address of the web server (default 127.0.0.1)"
         )
@@ -38,7 +38,7 @@ class Command(BaseCommand):
         unknown = ", ".join(name for name in names if name not in SERVICES)
         if unknown:
             known = ", ".join(SERVICES)
-            raise CommandError(f"--only: no such part: {unknown}. Known are {known}.")
+            raise CommandError(f"--only: no such service: {unknown}. Known are {known}.")
         try:
             locks = [supervisor.lock_service(name) for name in names]
         except supervisor.AlreadyRunning as error:
