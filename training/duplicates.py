@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,15 +49,6 @@ _SKETCH_SIZE = _SKETCH_SIDE * _SKETCH_SIDE * 3
 # Rows compared at once when all pairs are compared: 512 x 10,000 numbers fit in the cache of a
 # server.
 _BLOCK = 512
-
-# An entry of the index.
-_ENTRY = np.dtype(
-    [
-        ("hash", np.uint64),
-        ("views", np.uint8, (_VIEWS, _SIDE, _SIDE, 3)),
-        ("sketches", np.float32, (_VIEWS, _SKETCH_SIZE)),
-    ]
-)
 
 Thumbnails = NDArray[np.uint8]
 Box = tuple[float, float, float, float]
@@ -120,7 +112,10 @@ class DuplicateIndex:
     def __init__(self) -> None:
         self._keys: list[str] = []
         self._index_of: dict[str, int] = {}
-        self._entries = np.empty(64, _ENTRY)
+        # Arrays of their own: hashes and sketches are compared for all images, views for few.
+        self._hashes = np.empty(64, np.uint64)
+        self._views = np.empty((64, _VIEWS, _SIDE, _SIDE, 3), np.uint8)
+        self._sketches = np.empty((64, _VIEWS, _SKETCH_SIZE), np.float32)
 
     def __len__(self) -> int:
         return len(self._keys)
@@ -129,14 +124,17 @@ class DuplicateIndex:
         """Remember an image under a key; a key added again replaces its image."""
         self.discard(key)
         index = len(self._keys)
-        if index == len(self._entries):
-            room = np.empty_like(self._entries)
-            self._entries = np.concatenate([self._entries, room])
+        if index == len(self._hashes):
+            self._hashes = _doubled(self._hashes)
+            self._views = _doubled(self._views)
+            self._sketches = _doubled(self._sketches)
         views = _views_of(fingerprint)
         sketches = _sketches(views)
         self._keys.append(key)
         self._index_of[key] = index
-        self._entries[index] = (fingerprint.hash, views, sketches)
+        self._hashes[index] = fingerprint.hash
+        self._views[index] = views
+        self._sketches[index] = sketches
 
     def discard(self, key: str) -> None:
         """Forget an image; unknown keys are ignored. The last entry moves into the gap."""
@@ -148,7 +146,8 @@ class DuplicateIndex:
         if index != last:
             self._keys[index] = last_key
             self._index_of[last_key] = index
-            self._entries[index] = self._entries[last]
+            for array in (self._hashes, self._views, self._sketches):
+                array[index] = array[last]
 
     def find(self, fingerprint: Fingerprint) -> str | None:
         """Return the key of the added image that this one duplicates, the best match, or None."""
@@ -162,7 +161,7 @@ class DuplicateIndex:
             proposed = self._proposed(query_hash, query)
             if not len(proposed):
                 continue
-            candidates = self._entries["views"][proposed]
+            candidates = self._views[proposed]
             agreement = _agreement(query, candidates)
             at = int(agreement.argmax())
             if agreement[at] >= best:
@@ -173,12 +172,16 @@ class DuplicateIndex:
     def _proposed(self, query_hash: int, query: Thumbnails) -> NDArray[np.intp]:
         """Return the indices of images that hash or sketch propose as duplicates of a query."""
         count = len(self._keys)
-        entries = self._entries[:count]
-        different_bits = entries["hash"] ^ np.uint64(query_hash)
+        different_bits = self._hashes[:count] ^ np.uint64(query_hash)
         close = np.bitwise_count(different_bits) <= HASH_DISTANCE
         query_sketches = _sketches(query)
-        agree = _sketches_agree(query_sketches[None], entries["sketches"])
+        agree = _sketches_agree(query_sketches[None], self._sketches[:count])
         return np.flatnonzero(close | agree[0])
+
+
+def _doubled(array: NDArray[Any]) -> NDArray[Any]:
+    """Return the array with as much room again."""
+    return np.concatenate([array, np.empty_like(array)])
 
 
 def group_by_pairs(count: int, pairs: Iterable[tuple[int, int]]) -> list[int]:

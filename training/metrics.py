@@ -1,4 +1,7 @@
-"""Figures of a classifier on images that it has never seen, with their uncertainty; numpy alone."""
+"""Figures of a classifier on images that it has never seen, with their uncertainty.
+
+numpy alone, but for the intervals, which load scipy when they are asked for.
+"""
 
 from __future__ import annotations
 

@@ -164,7 +164,7 @@ def fit_distributed(
 def _run_stages(run: Run, control: Control) -> None:
     """Run the stages: the table of contents of a training."""
     rows = _check_input(run)
-    with run.during("features", "Looking at the pictures"):
+    with run.during("features", "Extracting features of the pictures"):
         loaded, extractor = _load_network(run, rows, control.distributed)
         features = _extract_features(run, rows, extractor)
     with run.during("split", "Grouping near-duplicates and splitting"):
@@ -247,8 +247,7 @@ def _load_network(
         cache_folder = Path(config.weights_cache or "").parent
         measured = cache_folder / "arithmetic.json"
         precision = choose_precision(network, measured)
-    layout = torch.channels_last if precision.channels_last else torch.contiguous_format
-    network.to(memory_format=cast(Any, layout))
+    network.to(memory_format=cast(Any, precision.memory_format))
     chosen = {
         "wanted": wanted,
         "used": loaded.backbone.name,
@@ -310,7 +309,7 @@ def _device(run: Run, distributed: DistributedContext) -> torch.device:
 
 def _extract_features(run: Run, rows: list[ImageRow], extractor: FeatureExtractor) -> ImageFeatures:
     """Compute the features of every image, and note which images are unusable."""
-    run.report(0, len(rows), "Looking at the pictures")
+    run.report(0, len(rows), "Extracting features of the pictures")
     features = extractor.extract(rows, run.report)
     if features.broken:
         reasons = [f"{file} ({reason})" for file, reason in features.broken.items()]

@@ -1,7 +1,8 @@
 """The run folder: files in, files out. No torch: the site imports this.
 
 In: `config.json`, `manifest.jsonl`, `images/`. Out: `progress.jsonl`, `checkpoints/`, `model/`,
-`metrics.json` and, last of all, `result.json`. Every file is written beside its name, flushed and
+`suspects.jsonl`, `neighbours.npz`, `report_context.json`, `metrics.json` and, last of all,
+`result.json`. Every file is written beside its name, flushed and
 renamed, so one that exists is complete.
 """
 

@@ -18,17 +18,19 @@ from training.run_folder import ImageRow, read_manifest, write_manifest, write_t
 def remove_images(run_dir: Path, files: Collection[str]) -> None:
     """Remove image files, named as in the manifest, from a run folder; can be repeated.
 
+    The manifest is written last: until then a repetition finds there what is to be removed.
+
     What the model learned from them stays in its weights; its report is rendered without them. The
     table of nearest images goes as a whole: the next training makes it anew.
     """
     rows = read_manifest(run_dir)
     kept = [row for row in rows if row.file not in files]
     removed = [row for row in rows if row.file in files]
-    write_manifest(run_dir, kept)
     _remove_computed(run_dir / "checkpoints", removed)
     (run_dir / "neighbours.npz").unlink(missing_ok=True)
     _remove_suspects(run_dir / "suspects.jsonl", files)
     _remove_from_report(run_dir, files)
+    write_manifest(run_dir, kept)
 
 
 def _remove_computed(checkpoints: Path, rows: Sequence[ImageRow]) -> None:

@@ -101,7 +101,7 @@ def test_a_class_with_too_few_images_is_refused_by_its_name(size: int, words: st
 
 def test_duplicates_of_few_images_are_refused_and_counted() -> None:
     rows = [row("c001", n, n % 2) for n in range(30)] + [row("c002", n, 10 + n) for n in range(30)]
-    with pytest.raises(RunError, match="30 usable pictures, of which 2 are no copies"):
+    with pytest.raises(RunError, match="30 usable pictures, of which 2 are no near-duplicates"):
         split_rows(CONFIG, rows)
 
 

@@ -154,3 +154,23 @@ def test_a_run_that_was_never_trained_forgets_pictures_too(
     first = read_manifest(run)[0].file
     remove_images(run, [first])
     assert first not in {row.file for row in read_manifest(run)}
+
+
+def test_a_takedown_that_was_cut_off_is_finished_by_the_next_one(run: Path) -> None:
+    removed = read_manifest(run)[0]
+    features = run / "checkpoints" / "features" / "network" / f"{removed.sha256[:32]}.npz"
+    features.parent.mkdir(parents=True)
+    features.touch()
+    sums = run / "model" / "SHA256SUMS"
+    content = sums.read_text()
+    sums.unlink()
+    with pytest.raises(FileNotFoundError):
+        remove_images(run, [removed.file])
+
+    sums.write_text(content)
+    features.touch()
+    remove_images(run, [removed.file])
+
+    assert not features.exists()
+    assert removed.file not in {row.file for row in read_manifest(run)}
+    check_sums(run / "model")

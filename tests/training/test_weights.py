@@ -78,3 +78,12 @@ def test_a_server_that_cannot_be_reached_is_reported_at_once(tmp_path: Path, url
     with pytest.raises(WeightsUnavailableError):
         find_weights(NAME, sources(tmp_path, url))
     assert time.monotonic() - started < 15
+
+
+def test_a_cache_that_cannot_be_written_is_not_taken_for_a_dead_server(
+    tmp_path: Path, server: LoopbackServer
+) -> None:
+    server.files[f"/{NAME}"] = CONTENT
+    (tmp_path / "cache").write_text("a file where the folder should be")
+    with pytest.raises(FileExistsError):
+        find_weights(NAME, sources(tmp_path, server.url))

@@ -80,13 +80,10 @@ def more_in_words(metrics: Metrics) -> str:
     curve = metrics["learning_curve"]
     if curve is not None:
         return curve["sentence"]
-    learned = metrics["split"]["train"] + metrics["split"]["val"]
-    if learned < MINIMUM_IMAGES:
-        return (
-            f"What more pictures would bring can be measured from {MINIMUM_IMAGES} on;"
-            " with fewer, more usually help."
-        )
-    return "There was no time left to measure what more pictures would bring."
+    return (
+        f"What more pictures would bring can be measured from {MINIMUM_IMAGES} on;"
+        " with fewer, more usually help."
+    )
 
 
 def _front_matter(config: Mapping[str, Any], metrics: Metrics) -> str:

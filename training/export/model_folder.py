@@ -52,7 +52,7 @@ class TrainedModel:
     classes: tuple[ClassLabel, ...]
     config: RunConfig
     metrics: Metrics
-    """All of metrics.json but its seconds."""
+    """All of metrics.json; its seconds are measured anew when it is written."""
     seconds: Callable[[], Mapping[str, float]]
     """Returns how long each stage has taken up to the call."""
     write_report: Callable[[Path, Predict], None]

@@ -64,7 +64,7 @@ _LABEL_ISSUES = 48
 _SPLIT_TITLES = {"train": "training", "val": "validation", "test": "test", None: "left out"}
 _DELIVERED = {"head": "linear head on the backbone's features", "network": "fine-tuned network"}
 _STAGE_TITLES = {
-    "features": "looking",
+    "features": "feature extraction",
     "split": "splitting",
     "train": "linear head",
     "finetune": "fine-tuning",
@@ -461,7 +461,7 @@ def _facts(metrics: Metrics, config: RunConfig, origin: Origin) -> list[tuple[st
         ("Temperature", f"{metrics['temperature']:.3f}, {calibrated}"),
         ("Fine-tuning", tuning),
         ("Device", metrics["device"]),
-        ("Arithmetic", metrics["arithmetic"]),
+        ("Precision", metrics["arithmetic"]),
         ("Seed", str(metrics["seed"])),
         ("Time budget", duration(config.time_budget_seconds or 0)),
         ("Time taken", duration(sum(origin.seconds.values()))),

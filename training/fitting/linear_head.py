@@ -211,8 +211,8 @@ def _fit_path(samples: Samples, weights: Floats, c_values: Sequence[float]) -> I
     if deviation.any():
         least = _LEAST_DEVIATION * float(np.median(deviation[deviation > 0]))
     deviation = np.maximum(deviation, least)
-    standardised = (embeddings - mean) / deviation
-    coordinates, basis = _rotate(standardised)
+    # Not named: this generator would keep it while it waits.
+    coordinates, basis = _rotate((embeddings - mean) / deviation)
     # Balanced: every class counts the same, however few its images. On unequal photograph sets
     # that gave 2 to 8 points of balanced accuracy and cost no loss.
     model = LogisticRegression(

@@ -264,7 +264,7 @@ def _check_enough(config: RunConfig, rows: Sequence[ImageRow]) -> None:
             found = "1 usable picture"
         distinct = len(set(groups))
         if distinct < len(groups):
-            found += f", of which {distinct} are no copies of each other"
+            found += f", of which {distinct} are no near-duplicates of each other"
         reason = f"The class “{label.name}” has {found}; too few to train and test on."
         remedy = (
             f"Give each class at least {MINIMUM_PER_CLASS} different pictures"

@@ -64,9 +64,8 @@ def choose_references(
     Where there are too many, each class is sampled.
     """
     deviations = embeddings.std(axis=0)
-    offset = deviations.mean() + 1e-12
-    inverse_scale = deviations + offset
-    scale = (1 / inverse_scale).astype(np.float32)
+    divisor = deviations + deviations.mean() + 1e-12
+    scale = (1 / divisor).astype(np.float32)
 
     random = np.random.default_rng(seed)
     order = random.permutation(len(labels))

@@ -77,6 +77,8 @@ def _download(url: str, target: Path, report: Progress) -> Path:
     if scheme not in ("http", "https"):
         raise WeightsUnavailableError("the download URL is neither http nor https")
     _remove_abandoned(target)
+    # Outside the try: a cache that cannot be written is not a server that cannot be reached.
+    target.parent.mkdir(parents=True, exist_ok=True)
     try:
         with atomic_write(target) as file:
             digest = _receive(url, file, report)
