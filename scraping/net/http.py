@@ -11,7 +11,6 @@ private hosts exist.
 import asyncio
 import contextlib
 import ipaddress
-import json
 import random
 import re
 import socket
@@ -32,6 +31,7 @@ from multidict import CIMultiDictProxy
 from yarl import URL
 
 from scraping import __version__
+from scraping.outside import address_fault, parsed_json
 from scraping.reasons import Reason
 from scraping.urls import origin_of
 
@@ -46,6 +46,7 @@ CHUNK_BYTES = 1 << 18
 LARGE_BYTES = 4 << 20  # larger bodies are read a few at a time, or hosts could fill the memory
 LARGE_AT_ONCE = 8
 JSON_MAX_BYTES = 8 << 20
+MAX_HEADER_BYTES = 64 << 10  # some hosts write whole policies into one line
 TRANSIENT_STATUSES = frozenset({429, 500, 502, 503, 504})
 LOOKUP_CACHE_SECONDS = 300
 
@@ -130,6 +131,11 @@ class FetchFailure:
 
 
 @dataclass(frozen=True)
+class MalformedAddress(FetchFailure):
+    """A text that no program could ask for. `detail` tells nothing of any host."""
+
+
+@dataclass(frozen=True)
 class NotJson(FetchFailure):
     """An answer came, but it is not JSON."""
 
@@ -190,12 +196,13 @@ def parse_retry_after(value: str | None) -> float | None:
     """
     if not value:
         return None
-    if value.strip().isdigit():
-        return float(value.strip()[:9])
+    text = value.strip()
+    if text.isascii() and text.isdecimal():
+        return float(text[:9])
     try:
-        moment = parsedate_to_datetime(value)
+        moment = parsedate_to_datetime(text)
         seconds = (moment - datetime.now(UTC)).total_seconds()
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, OverflowError, IndexError):
         return None
     return max(0.0, seconds)
 
@@ -372,6 +379,8 @@ class Fetcher:
             auto_decompress=False,
             trust_env=False,
             read_bufsize=CHUNK_BYTES,
+            max_line_size=MAX_HEADER_BYTES,
+            max_field_size=MAX_HEADER_BYTES,
         )
         return self
 
@@ -401,6 +410,8 @@ class Fetcher:
         if referer := origin_of(page_url):
             headers["Referer"] = referer
         try:
+            if fault := address_fault(url):
+                return MalformedAddress(Reason.REFUSED_ADDRESS, fault)
             return await self._follow(_parsed(url), headers, check_headers)
         except (TimeoutError, ValueError, aiohttp.ClientError, OSError) as error:
             return _failure_of(error)
@@ -429,7 +440,7 @@ class Fetcher:
 
         Returns False when the host is already being left alone.
         """
-        host_url = _parsed(url)
+        host_url = _parsed(url)  # it has been fetched, so it can be parsed
         already = self._back_off_left(host_url) > 0
         self._resume_at[(host_url.host or "").lower()] = time.monotonic() + seconds
         return not already
@@ -574,8 +585,8 @@ def _parsed_json(
     body: bytes | bytearray, status: int, headers: CIMultiDictProxy[str]
 ) -> JsonReply | NotJson:
     try:
-        return JsonReply(json.loads(body), headers)
-    except (ValueError, RecursionError):
+        return JsonReply(parsed_json(body), headers)
+    except ValueError:
         return NotJson(Reason.HTTP_ERROR, "the answer is not JSON", status)
 
 
@@ -628,7 +639,10 @@ def fetch_json(
     url: str, parameters: Mapping[str, str], settings: FetchSettings
 ) -> JsonReply | FetchFailure:
     """Fetch JSON from synchronous code, following redirects; NotJson when it cannot be parsed."""
-    target = str(URL(url).update_query(parameters))
+    try:
+        target = str(URL(url).update_query(parameters))
+    except ValueError as error:
+        return _failure_of(error)
     answer = fetch_once(target, settings, accept=ACCEPT_JSON)
     if isinstance(answer, FetchFailure):
         return answer
