@@ -293,7 +293,7 @@ class PageResults:
         """Return the result of a search that the source asked to interrupt, for some seconds."""
         if retry_after is None:
             retry_after = DEFAULT_WAIT_SECONDS
-        wait = _duration_in_words(retry_after)
+        wait = _duration_in_words(wait_seconds(retry_after))
         message = f"{self.source.label} asks us to wait {wait}."
         return self.end(Outcome.RATE_LIMITED, message, detail, retry_after)
 
