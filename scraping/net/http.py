@@ -17,6 +17,7 @@ import socket
 import ssl
 import threading
 import time
+import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -46,6 +47,8 @@ CHUNK_BYTES = 1 << 18
 LARGE_BYTES = 4 << 20  # larger bodies are read a few at a time, or hosts could fill the memory
 LARGE_AT_ONCE = 8
 JSON_MAX_BYTES = 8 << 20
+COMPRESSIONS = frozenset({"gzip", "x-gzip", "deflate"})
+ANY_COMPRESSION = zlib.MAX_WBITS | 32  # of zlib and gzip, recognised by their headers
 MAX_HEADER_BYTES = 64 << 10  # some hosts write whole policies into one line
 TRANSIENT_STATUSES = frozenset({429, 500, 502, 503, 504})
 LOOKUP_CACHE_SECONDS = 300
@@ -539,7 +542,12 @@ class Fetcher:
         body = await self._read_body(response, limit)
         if body is None:
             return FetchFailure(Reason.TOO_LARGE, f"more than {limit} bytes", response.status)
-        return Fetched(str(response.url), response.status, response.headers, body)
+        plain: bytes | bytearray = body
+        if response.headers.get("Content-Encoding", "").lower() in COMPRESSIONS:
+            plain = _decompressed(body, limit)
+        if len(plain) > limit:
+            return FetchFailure(Reason.TOO_LARGE, f"more than {limit} bytes", response.status)
+        return Fetched(str(response.url), response.status, response.headers, plain)
 
     async def _read_json(self, response: aiohttp.ClientResponse) -> JsonReply | FetchFailure:
         if response.status not in (200, 201):
@@ -569,6 +577,17 @@ async def _read_up_to(limit: int, response: aiohttp.ClientResponse, body: bytear
         if len(body) > limit:
             return False
     return True
+
+
+def _decompressed(body: bytearray, limit: int) -> bytes | bytearray:
+    """Return a body that was compressed though nobody asked, at most one byte over the limit.
+
+    One that cannot be decompressed comes back as it is.
+    """
+    try:
+        return zlib.decompressobj(wbits=ANY_COMPRESSION).decompress(body, limit + 1)
+    except zlib.error:
+        return body
 
 
 def _parsed(text: str) -> URL:

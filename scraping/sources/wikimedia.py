@@ -33,7 +33,7 @@ MAXLAG_SECONDS = 5.0
 SEARCH_ERRORS = re.compile(r"(?:cirrussearch|search)[-_]|internal_api_error")
 # The signs by which words would be a command: `insource:/[/`, `-dog`, `"exact"`, `fuzzy~`.
 # https://www.mediawiki.org/wiki/Help:CirrusSearch
-COMMAND_SIGNS = re.compile(r"""[:"~*?\\{}\[\]<>|]|(?<!\S)[-!/]+|/+(?!\S)""")
+COMMAND_SIGNS = re.compile(r"""[:"~*?\\{}\[\]<>|]""")
 FIELDS = (
     "LicenseShortName|License|LicenseUrl|Artist|Credit|ObjectName|AttributionRequired|UsageTerms"
 )
@@ -55,8 +55,10 @@ def split_license(slug: str, short_name: str) -> tuple[str, str]:
 
 def plain_words(words: str) -> str:
     """Return the words of a search without the signs that would make them a command."""
-    plain = " ".join(COMMAND_SIGNS.sub(" ", words).split())
-    return plain or words
+    plain = []
+    for word in COMMAND_SIGNS.sub(" ", words).split():
+        plain.append(word.lstrip("-!").strip("/"))
+    return " ".join(filter(None, plain)) or words
 
 
 def rendered_width(max_side: int) -> int:

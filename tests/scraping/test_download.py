@@ -54,6 +54,8 @@ def test_every_url_ends_as_a_file_or_a_reason(tmp_path):
             "/pic/1.jpg": None,
             "/otherbot": None,
             "/png/x": None,
+            "/squeezed": None,
+            "/verbose": None,
             "/hops/2": "duplicate",  # leads to /pic/1.jpg; whichever comes second
             "/html": "not_a_picture",
             "/empty": "not_a_picture",
@@ -73,7 +75,7 @@ def test_every_url_ends_as_a_file_or_a_reason(tmp_path):
         if found["/hops/2"] is None:
             found["/hops/2"], found["/pic/1.jpg"] = found["/pic/1.jpg"], None
         assert found == expected
-        assert (summary.total, summary.kept) == (15, 3)
+        assert (summary.total, summary.kept) == (17, 5)
         for row in rows(tmp_path).values():
             assert (row["state"] == "kept") == bool(row["file"])
             if row["file"]:
