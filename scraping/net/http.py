@@ -48,6 +48,7 @@ LARGE_BYTES = 4 << 20  # larger bodies are read a few at a time, or hosts could 
 LARGE_AT_ONCE = 8
 JSON_MAX_BYTES = 8 << 20
 COMPRESSIONS = frozenset({"gzip", "x-gzip", "deflate"})
+MAX_EXPANSION = 20  # images are compressed already
 ANY_COMPRESSION = zlib.MAX_WBITS | 32  # of zlib and gzip, recognised by their headers
 MAX_HEADER_BYTES = 64 << 10  # some hosts write whole policies into one line
 TRANSIENT_STATUSES = frozenset({429, 500, 502, 503, 504})
@@ -545,8 +546,6 @@ class Fetcher:
         plain: bytes | bytearray = body
         if response.headers.get("Content-Encoding", "").lower() in COMPRESSIONS:
             plain = _decompressed(body, limit)
-        if len(plain) > limit:
-            return FetchFailure(Reason.TOO_LARGE, f"more than {limit} bytes", response.status)
         return Fetched(str(response.url), response.status, response.headers, plain)
 
     async def _read_json(self, response: aiohttp.ClientResponse) -> JsonReply | FetchFailure:
@@ -580,14 +579,16 @@ async def _read_up_to(limit: int, response: aiohttp.ClientResponse, body: bytear
 
 
 def _decompressed(body: bytearray, limit: int) -> bytes | bytearray:
-    """Return a body that was compressed though nobody asked, at most one byte over the limit.
+    """Return a body that was compressed though nobody asked.
 
-    One that cannot be decompressed comes back as it is.
+    One that cannot be decompressed, or becomes more than an image does, comes back as it is.
     """
+    most = min(limit, MAX_EXPANSION * len(body))
     try:
-        return zlib.decompressobj(wbits=ANY_COMPRESSION).decompress(body, limit + 1)
+        plain = zlib.decompressobj(wbits=ANY_COMPRESSION).decompress(body, most + 1)
     except zlib.error:
         return body
+    return plain if len(plain) <= most else body
 
 
 def _parsed(text: str) -> URL:
