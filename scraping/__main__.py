@@ -162,7 +162,12 @@ def build_parser(command: str) -> argparse.ArgumentParser:
 
 
 def _add_download(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("list", type=Path, metavar="URLS.txt", help="an address per line")
+    parser.add_argument(
+        "list",
+        type=Path,
+        metavar="URLS.txt",
+        help="an address per line, or a CSV with a column of them",
+    )
     parser.add_argument("--out", type=Path, metavar="DIR", required=True)
     parser.add_argument("--per-host", type=int, default=4, help="connections to one host (4)")
     parser.add_argument("--concurrency", type=int, default=64, help="connections in all (64)")

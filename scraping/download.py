@@ -18,7 +18,14 @@ from typing import Self
 from multidict import CIMultiDictProxy
 
 from scraping.files import now
-from scraping.net.http import PRODUCT, Fetched, Fetcher, FetchFailure, FetchSettings
+from scraping.net.http import (
+    PRODUCT,
+    Fetched,
+    Fetcher,
+    FetchFailure,
+    FetchSettings,
+    MalformedAddress,
+)
 from scraping.reasons import Reason
 from scraping.records.image_log import ImageRecord, image_file, rejected
 from scraping.screening.pool import Data, PoolSettings, ScreenPool
@@ -249,7 +256,8 @@ def _check_opt_out(headers: CIMultiDictProxy[str]) -> Reason | None:
 def _failed_attempt(failure: FetchFailure) -> Attempt:
     detail = failure.detail
     # Records reach the user: a refused address and a dead one carry the same sentence there.
-    if failure.reason in (Reason.REFUSED_ADDRESS, Reason.UNREACHABLE):
+    is_about_host = failure.reason in (Reason.REFUSED_ADDRESS, Reason.UNREACHABLE)
+    if is_about_host and not isinstance(failure, MalformedAddress):
         detail = failure.message
     return Attempt(None, failure.reason, detail, failure.status, None, now(), failure.retry_after)
 

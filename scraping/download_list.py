@@ -1,6 +1,9 @@
 """Download a list of URLs into a folder, one record each; the same call resumes a stopped run."""
 
 import asyncio
+import codecs
+import csv
+import io
 import itertools
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -8,9 +11,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, Self
 
+from scraping import ConfigError
 from scraping.download import Attempt, Downloader, EngineSettings, RetrySettings, attempt_record
 from scraping.files import atomic_writer, json_line
 from scraping.net.http import FetchSettings
+from scraping.outside import clean_address
 from scraping.reasons import Reason
 from scraping.records.image_log import (
     ImageRecord,
@@ -25,6 +30,29 @@ from scraping.sources.base import Candidate
 from scraping.urls import origin_of
 
 URLS_PER_CONNECTION = 4  # under way, so that a slow host's queue leaves no other connection idle
+
+BYTE_ORDER_MARKS = {  # that of UTF-32 begins with that of UTF-16
+    codecs.BOM_UTF8: "utf-8-sig",
+    codecs.BOM_UTF32_LE: "utf-32",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+}
+NO_TEXTS = (b"PK\x03\x04", b"%PDF", b"\xd0\xcf\x11\xe0")  # spreadsheets and printed pages
+SAMPLE_BYTES = 4096
+DELIMITERS = (",", ";", "\t")
+# Names of the column that is meant, in the order of preference.
+ADDRESS_COLUMNS = (
+    "image_url",
+    "image url",
+    "imageurl",
+    "url",
+    "urls",
+    "address",
+    "image",
+    "link",
+    "src",
+    "uri",
+)
 
 
 @dataclass(frozen=True)
@@ -47,16 +75,85 @@ class DownloadSummary:
 
 
 def read_urls(file: Path) -> list[str]:
-    """Return the URLs of a text file, one a line, without repetitions.
+    """Return the addresses of a list, without repetitions: one a line, or a column of a CSV.
 
-    Empty lines and lines that start with `#` are skipped.
+    Empty lines and lines that start with `#` are skipped. The text may be UTF-8, UTF-16 or what
+    Windows writes. Raises ConfigError when it is no text or a table without addresses.
     """
-    urls = []
-    for line in file.read_text(encoding="utf-8").splitlines():
-        url = line.strip()
-        if url and not url.startswith("#"):
-            urls.append(url)
-    return list(dict.fromkeys(urls))
+    text = _decoded(file)
+    try:
+        addresses = _column_of_addresses(text, file.name)
+    except csv.Error as error:
+        raise ConfigError(f"{file.name} cannot be read as CSV: {error}.") from error
+    if addresses is None:
+        addresses = [_address_of_line(line) for line in text.splitlines()]
+    cleaned = map(clean_address, addresses)
+    return list(dict.fromkeys(url for url in cleaned if url and not url.startswith("#")))
+
+
+def _decoded(file: Path) -> str:
+    """Return the text of a file, by its byte order mark or else by what its bytes can be."""
+    data = file.read_bytes()
+    encoding = "utf-8"
+    for mark, marked_encoding in BYTE_ORDER_MARKS.items():
+        if data.startswith(mark):
+            return data.decode(marked_encoding, errors="replace")
+    beginning = data[:SAMPLE_BYTES]
+    if beginning.count(0) * 3 > len(beginning):  # of ASCII in UTF-16 every second byte is zero
+        encoding = "utf-16-be" if beginning.startswith(b"\0") else "utf-16-le"
+    try:
+        text = data.decode(encoding)
+    except ValueError:
+        text = data.decode("cp1252", errors="replace")
+    if "\0" in text or data.startswith(NO_TEXTS):
+        raise ConfigError(f"{file.name} is no text: save the list as plain text or as CSV.")
+    return text
+
+
+def _column_of_addresses(text: str, name: str) -> list[str] | None:
+    """Return the cells below a CSV's header that hold addresses, None for a plain list."""
+    lines = text.lstrip().split("\n", 1)
+    first_line = lines[0].strip()
+    if first_line.lower().startswith("sep=") and len(lines) > 1:  # a hint for a spreadsheet program
+        text = lines[1]
+        first_line = text.split("\n", 1)[0].strip()
+    if "://" in first_line or first_line.startswith("#"):
+        return None
+    delimiter = max(DELIMITERS, key=first_line.count)
+    rows = list(csv.reader(io.StringIO(text.lstrip(), newline=""), delimiter=delimiter))
+    if not rows:
+        return None
+    header = [cell.strip().lower() for cell in rows.pop(0)]
+    complete = [row for row in rows if len(row) == len(header)]
+    column = _find_column(header, complete)
+    if column is not None:
+        return [row[column] for row in rows if len(row) > column]
+    if len(header) > 1 and len(complete) > 1:
+        raise ConfigError(
+            f"{name} has no column of addresses: give it one that is named image_url."
+        )
+    return None
+
+
+def _find_column(header: list[str], rows: list[list[str]]) -> int | None:
+    for known in ADDRESS_COLUMNS:
+        if known in header:
+            return header.index(known)
+    if len(header) == 1:
+        return None
+    for column in range(len(header)):
+        if any("://" in row[column] for row in rows):
+            return column
+    return None
+
+
+def _address_of_line(line: str) -> str:
+    """Return the address in a line: without quotes, and of several cells the one that has it."""
+    cells = line.strip().split("\t")
+    with_scheme = [cell for cell in cells if "://" in cell]
+    address = (with_scheme or cells)[0].strip()
+    is_quoted = len(address) > 1 and address[0] == address[-1] == '"'
+    return address[1:-1] if is_quoted else address
 
 
 async def download_list(
@@ -67,8 +164,11 @@ async def download_list(
 ) -> DownloadSummary:
     """Download a list into a folder; what the folder already decided is not asked again.
 
+    Hosts that could not be reached or failed at the last time are asked again.
+
     `on_record` gets each new record and the number of URLs decided so far.
     """
+    urls = [clean_address(url) for url in urls]
     images = folder / "images"
     images.mkdir(parents=True, exist_ok=True)
     engine = EngineSettings(
@@ -100,7 +200,8 @@ class _DecisionLog:
     """images.jsonl of a list: the records on disk, and in memory only the reason for each URL.
 
     What an earlier run left is written anew at the start, one record per URL, without torn lines
-    and without records whose image is gone. Use as a context manager to append.
+    and without what is to be tried again: records whose image is gone, and failures that may have
+    passed. Use as a context manager to append.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -139,7 +240,7 @@ class _DecisionLog:
             self._kept.add(bytes.fromhex(kept_sha256(record)))
 
     def _earlier(self) -> Iterator[ImageRecord]:
-        """Yield the last record of each URL, unless its image is gone."""
+        """Yield the last record of each URL, unless it is to be tried again."""
         last_line = {}
         for number, record in enumerate(read_records(self._path)):
             last_line[record["image_url"]] = number
@@ -149,7 +250,16 @@ class _DecisionLog:
             file = record["file"]
             if file is not None and not (self._folder / file).exists():
                 continue
-            yield record
+            if not may_succeed_later(record):
+                yield record
+
+
+def may_succeed_later(record: ImageRecord) -> bool:
+    """Return whether a URL failed in a way that may have passed: no answer, or a server's error."""
+    if record["reason"] == Reason.UNREACHABLE:
+        return True
+    status = record["http_status"]
+    return record["reason"] == Reason.HTTP_ERROR and status is not None and status >= 500
 
 
 def _alternate_hosts(ranked: list[tuple[int, str]]) -> list[tuple[int, str]]:

@@ -42,12 +42,15 @@ def atomic_write(path: Path, data: bytes, *, durable: bool = False) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Write a JSON file atomically and durably."""
     text = json.dumps(value, ensure_ascii=False, indent=1)
-    atomic_write(path, text.encode(), durable=True)
+    atomic_write(path, text.encode(errors="replace"), durable=True)
 
 
 def json_line(value: Any) -> bytes:
-    """Return a value as one line of a JSON-lines file, with its newline."""
-    return json.dumps(value, ensure_ascii=False).encode() + b"\n"
+    """Return a value as one line of a JSON-lines file, with its newline.
+
+    Half a surrogate pair, which no encoding can write, becomes a question mark.
+    """
+    return json.dumps(value, ensure_ascii=False).encode(errors="replace") + b"\n"
 
 
 def read_json_lines(path: Path) -> Iterator[Any]:

@@ -20,6 +20,7 @@ def normalized_url(url: str) -> str:
     try:
         parts = urlsplit(url.strip())
         port = parts.port
+        query = _without_tracking(parts.query)
     except ValueError:
         return url.strip()
     scheme = parts.scheme.lower()
@@ -28,7 +29,6 @@ def normalized_url(url: str) -> str:
         host = f"[{host}]"
     if port is not None and port != DEFAULT_PORTS.get(scheme):
         host = f"{host}:{port}"
-    query = _without_tracking(parts.query)
     return urlunsplit((scheme, host, parts.path or "/", query, ""))
 
 
@@ -50,8 +50,8 @@ def origin_of(url: str) -> str | None:
     """Return `scheme://host[:port]/` of an HTTP URL, None for any other text."""
     try:
         page = URL(url)
-    except ValueError:
+        if page.scheme not in ("http", "https") or not page.host:
+            return None
+        return f"{page.origin()}/"
+    except ValueError:  # also of names and ports that are refused only when they are read
         return None
-    if page.scheme not in ("http", "https") or not page.host:
-        return None
-    return f"{page.origin()}/"

@@ -34,7 +34,7 @@ FLOORS = {
         __main__
     """,
     "scraping": """
-        urls files reasons gallery terminal
+        urls files reasons outside gallery terminal
         screening
         net
         sources

@@ -24,6 +24,7 @@ from requests_app.models import DatasetVersion, ImageClass, ImageState, ImageUrl
 
 ZIP_DATE = (1980, 1, 1, 0, 0, 0)
 CHUNK_BYTES = 1 << 20
+FORMULA_SIGNS = ("=", "+", "-", "@")
 
 # fmt: off
 IMAGE_COLUMNS = (
@@ -160,8 +161,20 @@ def _csv(columns: Sequence[str], rows: Iterable[dict[str, object]]) -> bytes:
     text = io.StringIO(newline="")
     writer = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()
-    writer.writerows(rows)
+    for row in rows:
+        writer.writerow({column: _csv_cell(value) for column, value in row.items()})
     return text.getvalue().encode()
+
+
+def _csv_cell(value: object) -> object:
+    """Return a cell that stays one line and that no spreadsheet program runs as a formula.
+
+    https://owasp.org/www-community/attacks/CSV_Injection
+    """
+    if not isinstance(value, str):
+        return value
+    text = " ".join(value.splitlines())
+    return f"'{text}" if text.startswith(FORMULA_SIGNS) else text
 
 
 def _image_row(entry: DatasetImage) -> dict[str, object]:

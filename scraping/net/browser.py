@@ -46,6 +46,7 @@ PROFILE_SECONDS = 60  # a younger profile may belong to a process that is still 
 RECYCLED_AFTER_VISITS = 25  # a browser grows with what it has shown
 RECYCLED_AFTER_SECONDS = 1800
 CLOSED_PORT = 9  # discard: nothing listens there, so what is not allowed goes nowhere
+ALL_DOWNLOADS = 3  # of https://chromeenterprise.google/policies/#DownloadRestrictions
 PR_SET_PDEATHSIG = 1  # of prctl(2)
 LOG_TAIL_BYTES = 2000
 
@@ -310,7 +311,10 @@ def _options(settings: BrowserSettings, proxy_port: int, images: bool) -> Chrome
         options.add_argument("--blink-settings=imagesEnabled=false")
     # Peer connections send packets past the proxy. Set as a preference too, because the flag has
     # changed its name before.
-    preferences = {"webrtc.ip_handling_policy": "disable_non_proxied_udp"}
+    preferences = {
+        "webrtc.ip_handling_policy": "disable_non_proxied_udp",
+        "download_restrictions": ALL_DOWNLOADS,  # else a page could fill the user's own folder
+    }
     options.add_experimental_option("prefs", preferences)
     return options
 

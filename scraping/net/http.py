@@ -11,13 +11,13 @@ private hosts exist.
 import asyncio
 import contextlib
 import ipaddress
-import json
 import random
 import re
 import socket
 import ssl
 import threading
 import time
+import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -32,6 +32,7 @@ from multidict import CIMultiDictProxy
 from yarl import URL
 
 from scraping import __version__
+from scraping.outside import address_fault, parsed_json
 from scraping.reasons import Reason
 from scraping.urls import origin_of
 
@@ -46,6 +47,10 @@ CHUNK_BYTES = 1 << 18
 LARGE_BYTES = 4 << 20  # larger bodies are read a few at a time, or hosts could fill the memory
 LARGE_AT_ONCE = 8
 JSON_MAX_BYTES = 8 << 20
+COMPRESSIONS = frozenset({"gzip", "x-gzip", "deflate"})
+MAX_EXPANSION = 20  # images are compressed already
+ANY_COMPRESSION = zlib.MAX_WBITS | 32  # of zlib and gzip, recognised by their headers
+MAX_HEADER_BYTES = 64 << 10  # some hosts write whole policies into one line
 TRANSIENT_STATUSES = frozenset({429, 500, 502, 503, 504})
 LOOKUP_CACHE_SECONDS = 300
 
@@ -130,6 +135,11 @@ class FetchFailure:
 
 
 @dataclass(frozen=True)
+class MalformedAddress(FetchFailure):
+    """A text that no program could ask for. `detail` tells nothing of any host."""
+
+
+@dataclass(frozen=True)
 class NotJson(FetchFailure):
     """An answer came, but it is not JSON."""
 
@@ -190,12 +200,13 @@ def parse_retry_after(value: str | None) -> float | None:
     """
     if not value:
         return None
-    if value.strip().isdigit():
-        return float(value.strip()[:9])
+    text = value.strip()
+    if text.isascii() and text.isdecimal():
+        return float(text[:9])
     try:
-        moment = parsedate_to_datetime(value)
+        moment = parsedate_to_datetime(text)
         seconds = (moment - datetime.now(UTC)).total_seconds()
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, OverflowError, IndexError):
         return None
     return max(0.0, seconds)
 
@@ -374,6 +385,8 @@ class Fetcher:
             auto_decompress=False,
             trust_env=False,
             read_bufsize=CHUNK_BYTES,
+            max_line_size=MAX_HEADER_BYTES,
+            max_field_size=MAX_HEADER_BYTES,
         )
         return self
 
@@ -403,6 +416,8 @@ class Fetcher:
         if referer := origin_of(page_url):
             headers["Referer"] = referer
         try:
+            if fault := address_fault(url):
+                return MalformedAddress(Reason.REFUSED_ADDRESS, fault)
             return await self._follow(_parsed(url), headers, check_headers)
         except (TimeoutError, ValueError, aiohttp.ClientError, OSError) as error:
             return _failure_of(error)
@@ -431,7 +446,7 @@ class Fetcher:
 
         Returns False when the host is already being left alone.
         """
-        host_url = _parsed(url)
+        host_url = _parsed(url)  # it has been fetched, so it can be parsed
         already = self._back_off_left(host_url) > 0
         self._resume_at[(host_url.host or "").lower()] = time.monotonic() + seconds
         return not already
@@ -531,7 +546,10 @@ class Fetcher:
         body = await self._read_body(response, limit)
         if body is None:
             return FetchFailure(Reason.TOO_LARGE, f"more than {limit} bytes", response.status)
-        return Fetched(str(response.url), response.status, response.headers, body)
+        plain: bytes | bytearray = body
+        if response.headers.get("Content-Encoding", "").lower() in COMPRESSIONS:
+            plain = _decompressed(body, limit)
+        return Fetched(str(response.url), response.status, response.headers, plain)
 
     async def _read_json(self, response: aiohttp.ClientResponse) -> JsonReply | FetchFailure:
         if response.status not in (200, 201):
@@ -563,6 +581,19 @@ async def _read_up_to(limit: int, response: aiohttp.ClientResponse, body: bytear
     return True
 
 
+def _decompressed(body: bytearray, limit: int) -> bytes | bytearray:
+    """Return a body that was compressed though nobody asked.
+
+    One that cannot be decompressed, or becomes more than an image does, comes back as it is.
+    """
+    most = min(limit, MAX_EXPANSION * len(body))
+    try:
+        plain = zlib.decompressobj(wbits=ANY_COMPRESSION).decompress(body, most + 1)
+    except zlib.error:
+        return body
+    return plain if len(plain) <= most else body
+
+
 def _parsed(text: str) -> URL:
     """Parse a URL without touching legal percent-encoding: signed URLs break when quoted again.
 
@@ -577,8 +608,8 @@ def _parsed_json(
     body: bytes | bytearray, status: int, headers: CIMultiDictProxy[str]
 ) -> JsonReply | NotJson:
     try:
-        return JsonReply(json.loads(body), headers)
-    except (ValueError, RecursionError):
+        return JsonReply(parsed_json(body), headers)
+    except ValueError:
         return NotJson(Reason.HTTP_ERROR, "the answer is not JSON", status)
 
 
@@ -632,7 +663,10 @@ def fetch_json(
     url: str, parameters: Mapping[str, str], settings: FetchSettings
 ) -> JsonReply | FetchFailure:
     """Fetch JSON from synchronous code, following redirects; NotJson when it cannot be parsed."""
-    target = str(URL(url).update_query(parameters))
+    try:
+        target = str(URL(url).update_query(parameters))
+    except ValueError as error:
+        return _failure_of(error)
     answer = fetch_once(target, settings, accept=ACCEPT_JSON)
     if isinstance(answer, FetchFailure):
         return answer

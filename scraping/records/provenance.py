@@ -55,8 +55,15 @@ def attribution(candidate: Candidate) -> str:
     licence = license_in_words(known.name, known.version)
     address = f" ({known.url})" if known.url else ""
     page = candidate.page_url or candidate.image_url
-    host = urlsplit(page).hostname or page
+    host = _host_of(page) or page
     return f"{work}{author}, {licence}{address}, via {host}"
+
+
+def _host_of(url: str) -> str | None:
+    try:
+        return urlsplit(url).hostname
+    except ValueError:  # an image's address may be any text
+        return None
 
 
 def license_in_words(name: str, version: str) -> str:

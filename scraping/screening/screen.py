@@ -15,21 +15,40 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageCms, ImageOps
+from PIL import Image, ImageCms
 
 from scraping.files import atomic_write
 from scraping.reasons import Reason
 from training.duplicates import Fingerprint, difference_hash, fingerprint
 
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")  # recent holes of decoders sit in the rarer ones
-MAX_PIXELS = 30_000_000
+# Recent holes of decoders sit in the rarer formats. JPEG includes MPO, the JPEG of several images.
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "AVIF")
+MAX_PIXELS = 30_000_000  # that are decoded
 MAX_SIDE = 10_000
+# JPEG is decoded at a reduced scale, so a telephone's 200 megapixels need not be refused.
+REDUCIBLE_FORMATS = frozenset({"JPEG", "MPO"})
+MAX_REDUCIBLE_PIXELS = 256_000_000
+MAX_REDUCIBLE_SIDE = 32_000
+JPEG_SCALES = (1, 2, 4, 8)  # a decoder can divide the sides by these
+JPEG_START = b"\xff\xd8\xff"
+JPEG_END = b"\xff\xd9"
+PROBE = bytes(range(1, 128)) * 4  # entropy-coded data, if the decoder still wants any
 MAX_ASPECT = 5.0  # longer side to shorter; beyond are banners, strips and rulers
 JPEG_QUALITY = 90
 MAX_PROFILE_BYTES = 1 << 20
 HASH_WORKING_SIDE = 64
 ORIENTATION_TAG = 0x0112  # of Exif
 UPRIGHT = 1
+# How to turn an image upright, by the orientation in its Exif (CIPA DC-008-2019, 4.6.4).
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 _SRGB = ImageCms.createProfile("sRGB")
 
@@ -90,31 +109,86 @@ def screen(
     source_sha256 = hashlib.sha256(data).hexdigest()
     if source_sha256 in settings.taken_down:
         return Rejection(Reason.TAKEN_DOWN)
+    clean = _clean(data, settings, source_sha256)
+    if isinstance(clean, Rejection) and clean.reason == Reason.NOT_A_PICTURE:
+        mended = _mended(data, settings.max_side)
+        if mended is not None:
+            clean = _clean(mended, settings, source_sha256)
+    if isinstance(clean, Rejection):
+        return clean
+    if clean.sha256 in settings.taken_down:
+        return Rejection(Reason.TAKEN_DOWN)
+    return clean
+
+
+def _clean(
+    data: bytes | bytearray | memoryview, settings: ScreenSettings, source_sha256: str
+) -> CleanImage | Rejection:
+    """Decode, judge by the header before any pixel, and encode anew."""
     try:
-        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-            rejection = _judge_size(image.size, settings)
+        with _open(data) as image:
+            rejection = _judge_size(image, settings)
             if rejection is not None:
                 return rejection
             mime = _mime(image)
             upright = _decode(image, settings.max_side)
         rgb = _convert_to_srgb(_shrink(upright, settings.max_side))
-        clean = _encode(rgb, settings, mime, source_sha256)
+        return _encode(rgb, settings, mime, source_sha256)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         return Rejection(Reason.TOO_LARGE, "more pixels than its header says")
     except MemoryError:
         return Rejection(Reason.TOO_LARGE, "needs too much memory")
     except Exception as error:  # a decoder fed with hostile bytes may raise anything
         return Rejection(Reason.NOT_A_PICTURE, type(error).__name__)
-    if clean.sha256 in settings.taken_down:
-        return Rejection(Reason.TAKEN_DOWN)
-    return clean
 
 
-def _judge_size(size: tuple[int, int], settings: ScreenSettings) -> Rejection | None:
-    width, height = size
-    shorter = min(size)
-    longer = max(size)
-    if longer > MAX_SIDE or shorter * longer > MAX_PIXELS:
+def _open(data: bytes | bytearray | memoryview) -> Image.Image:
+    """Read the header. Its size is for `_judge_size`; Pillow's own limit is for what comes then."""
+    limit = Image.MAX_IMAGE_PIXELS
+    Image.MAX_IMAGE_PIXELS = None
+    try:
+        return Image.open(io.BytesIO(data), formats=FORMATS)
+    finally:
+        Image.MAX_IMAGE_PIXELS = limit
+
+
+def _mended(data: bytes | bytearray | memoryview, max_side: int) -> bytes | None:
+    """Return a JPEG of which only the end mark is missing with that mark, None for other data.
+
+    Where pixels are missing too, the decoder takes what is appended for them: two different ends
+    then give two images.
+    """
+    body = bytes(data)
+    if not body.startswith(JPEG_START) or body.endswith(JPEG_END):
+        return None
+    body = body.removesuffix(JPEG_END[:1])
+    try:
+        shown = []
+        for end in (JPEG_END, PROBE + JPEG_END):
+            with _open(body + end) as image:
+                if image.format not in REDUCIBLE_FORMATS or _is_too_large(image):
+                    return None
+                image.draft(None, _reduced(image.size, max_side))
+                shown.append(image.tobytes())
+    except Exception:  # the reason of the first attempt stands
+        return None
+    return body + JPEG_END if shown[0] == shown[1] else None
+
+
+def _is_too_large(image: Image.Image) -> bool:
+    """Return whether more pixels would have to be decoded than is allowed."""
+    longer = max(image.size)
+    pixels = image.width * image.height
+    if image.format in REDUCIBLE_FORMATS:
+        return longer > MAX_REDUCIBLE_SIDE or pixels > MAX_REDUCIBLE_PIXELS
+    return longer > MAX_SIDE or pixels > MAX_PIXELS
+
+
+def _judge_size(image: Image.Image, settings: ScreenSettings) -> Rejection | None:
+    width, height = image.size
+    shorter = min(image.size)
+    longer = max(image.size)
+    if _is_too_large(image):
         return Rejection(Reason.TOO_LARGE, f"{width}x{height}")
     if shorter < settings.min_side:
         return Rejection(Reason.TOO_SMALL, f"{width}x{height}")
@@ -141,17 +215,42 @@ def _fit(size: tuple[int, int], max_side: int) -> tuple[int, int]:
     return scaled_width, scaled_height
 
 
+def _reduced(size: tuple[int, int], max_side: int) -> tuple[int, int]:
+    """Return the smallest size in which a JPEG can be decoded and still fill `max_side`.
+
+    An image of very many pixels is reduced further.
+    """
+    width, height = size
+    wanted_width, wanted_height = _fit(size, max_side)
+    reduced = size
+    for scale in JPEG_SCALES:
+        smaller = (max(1, width // scale), max(1, height // scale))
+        is_enough = smaller[0] >= wanted_width and smaller[1] >= wanted_height
+        if is_enough or reduced[0] * reduced[1] > MAX_PIXELS:
+            reduced = smaller
+    return reduced
+
+
 def _decode(image: Image.Image, max_side: int) -> Image.Image:
     """Decode the first frame, upright, with 8 bits a channel and alpha laid on white.
 
     JPEG is decoded at a reduced scale where that suffices.
     """
-    image.draft(None, _fit(image.size, max_side))
+    image.draft(None, _reduced(image.size, max_side))
     image.load()
-    # Turning by nothing would still copy.
-    if image.getexif().get(ORIENTATION_TAG, UPRIGHT) != UPRIGHT:
-        image = ImageOps.exif_transpose(image)
+    turn = TURNS.get(_orientation(image))
+    if turn is not None:
+        image = image.transpose(turn)
     return _flatten(_to_eight_bits(image))
+
+
+def _orientation(image: Image.Image) -> int:
+    """Return the orientation that Exif or XMP states; upright where they cannot be read."""
+    try:
+        orientation = image.getexif().get(ORIENTATION_TAG, UPRIGHT)
+    except Exception:  # metadata of strangers, which says nothing about the pixels
+        return UPRIGHT
+    return orientation if isinstance(orientation, int) else UPRIGHT
 
 
 def _to_eight_bits(image: Image.Image) -> Image.Image:
@@ -199,7 +298,7 @@ def _convert_to_srgb(image: Image.Image) -> Image.Image:
                 converted = ImageCms.profileToProfile(image, source, _SRGB, outputMode="RGB")
                 if converted is not None:
                     return converted
-        except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
+        except Exception:
             pass  # a broken profile says nothing about the pixels
     return image if image.mode == "RGB" else image.convert("RGB")
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, ClassVar
 
 from scraping.net.http import FetchFailure, JsonReply, JsonRequest, NotJson
+from scraping.outside import clean_address, clean_text, page_address, pixels, wait_seconds
 from scraping.sources.catalogue import CATALOGUE, Outcome
 from scraping.urls import normalized_url
 
@@ -20,8 +21,20 @@ if TYPE_CHECKING:  # what only needs candidates need not load Selenium
 
 DEFAULT_WAIT_SECONDS = 180.0
 DRIFT_ITEMS = 10  # from here on, fewer than half readable means that their shape changed
+# Statuses that a source answers to words that it cannot take, or to an address that it gave up.
+REFUSED_QUESTION_STATUSES = frozenset({400, 404, 413, 414, 422, 431})
 NO_LICENSE_PER_IMAGE = "it does not state the licence of each picture"  # why some are skipped
 
+# How much of what a source states about an image is kept, in characters.
+TEXT_LIMITS: Mapping[str, int] = {
+    "title": 1000,
+    "mime": 64,
+    "creator": 1000,
+    "license": 64,
+    "license_version": 16,
+    "attribution": 4000,
+}
+ADDRESSES = ("page_url", "creator_url", "license_url")
 
 # How long a source is left alone after such an end, in seconds.
 COOL_DOWN_SECONDS: Mapping[Outcome, float] = {
@@ -36,12 +49,13 @@ COOL_DOWN_SECONDS: Mapping[Outcome, float] = {
 
 @dataclass(frozen=True)
 class Candidate:
-    """One image that a source names.
+    """One image that a source names, cleaned and bounded whatever the source wrote.
 
     `source`, `query` and `rank`, counted from 1, are set by whoever collects the candidates of a
     search. `width` and `height` are in pixels. `license_basis` says how the licence is known:
     `per-item`, stated for this image; `filter`, only asked for in the search; `unknown`. Only
-    `per-item` satisfies a person who wants open licences.
+    `per-item` satisfies a person who wants open licences. An image's address that cannot be fetched
+    stays, so that it gets a row and a reason; other addresses become empty then.
     """
 
     image_url: str
@@ -60,6 +74,20 @@ class Candidate:
     license_url: str = ""
     license_basis: str = "unknown"
     attribution: str = ""
+
+    def __post_init__(self) -> None:
+        """Clean all that comes from outside."""
+        cleaned: dict[str, str | int | None] = {
+            "image_url": clean_address(self.image_url),
+            "width": pixels(self.width),
+            "height": pixels(self.height),
+        }
+        for name in ADDRESSES:
+            cleaned[name] = page_address(getattr(self, name))
+        for name, limit in TEXT_LIMITS.items():
+            cleaned[name] = clean_text(getattr(self, name), limit)
+        for name, value in cleaned.items():
+            object.__setattr__(self, name, value)  # frozen for everybody else
 
 
 @dataclass
@@ -238,6 +266,8 @@ class PageResults:
     ) -> SearchResult:
         """Return the result with what was found, at most as much as was asked for."""
         candidates = tuple(self._by_url.values())
+        if retry_after is not None:
+            retry_after = wait_seconds(retry_after)
         return SearchResult(
             outcome=outcome,
             candidates=candidates[: self.query.limit],
@@ -265,7 +295,7 @@ class PageResults:
         """Return the result of a search that the source asked to interrupt, for some seconds."""
         if retry_after is None:
             retry_after = DEFAULT_WAIT_SECONDS
-        wait = _duration_in_words(retry_after)
+        wait = _duration_in_words(wait_seconds(retry_after))
         message = f"{self.source.label} asks us to wait {wait}."
         return self.end(Outcome.RATE_LIMITED, message, detail, retry_after)
 
@@ -287,6 +317,20 @@ class PageResults:
         message = f"{self.source.label} changed its pages; this source needs an update."
         return self.end(Outcome.LAYOUT_CHANGED, message, detail, snapshot=snapshot)
 
+    def refused_question(self, detail: str) -> SearchResult:
+        """Return the result of a search that the source refused because of what it was asked.
+
+        One person's words say nothing of the source: only when it refuses even its own sample words
+        has it changed.
+        """
+        if self.query.words == self.source.sample_words:
+            return self.changed(detail)
+        if len(self):
+            return self.finished(detail)
+        self.stats.ended_by = detail
+        message = f"{self.source.label} cannot be asked for “{self.query.words}”."
+        return self.end(Outcome.NO_RESULTS, message, detail)
+
     def failed(self, failure: FetchFailure) -> SearchResult:
         """Return the result of a search that an HTTP failure ended."""
         detail = failure.detail
@@ -297,7 +341,9 @@ class PageResults:
             return self.rate_limited(wait, detail)
         if failure.status in (401, 403):
             return self.end(Outcome.BLOCKED, f"{label} refused our requests.", detail, wait)
-        if failure.status in (400, 404) or isinstance(failure, NotJson):
+        if failure.status in REFUSED_QUESTION_STATUSES:
+            return self.refused_question(detail)
+        if isinstance(failure, NotJson):
             return self.changed(detail)
         if detail == "deadline":
             return self.end(Outcome.TIMEOUT, f"{label} did not answer in time.", detail, wait)

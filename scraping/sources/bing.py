@@ -6,15 +6,15 @@ SELECTORS and nowhere else.
 """
 
 import html
-import json
 import re
 import time
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import parse_qs, quote, urlsplit
+from urllib.parse import quote, urlsplit
 
 from selenium.webdriver import Remote
 
+from scraping.outside import number_in, page_address, parsed_json, query_parameters, web_address
 from scraping.sources.base import (
     NO_LICENSE_PER_IMAGE,
     Candidate,
@@ -128,11 +128,11 @@ def search_url(base_url: str, words: str, locale: str, filters: tuple[str, ...] 
 
 def parse_size(href: str, size_text: str) -> tuple[int | None, int | None]:
     """Return width and height from a tile's link, else from the text below the image."""
-    parameters = parse_qs(urlsplit(href).query)
-    width = parameters.get("expw", [""])[0]
-    height = parameters.get("exph", [""])[0]
-    if width.isdecimal() and height.isdecimal():
-        return int(width), int(height)
+    parameters = query_parameters(href)
+    width = number_in(parameters.get("expw"))
+    height = number_in(parameters.get("exph"))
+    if width and height:
+        return width, height
     found = re.search(r"(\d{1,6})\s*[x×]\s*(\d{1,6})", size_text)
     if found is None:
         return None, None
@@ -142,18 +142,19 @@ def parse_size(href: str, size_text: str) -> tuple[int | None, int | None]:
 def parse_tile(facts_text: str, href: str, size_text: str) -> Candidate | None:
     """Return one tile as a candidate, or None when it names no image that could be fetched."""
     try:
-        facts = json.loads(facts_text)
-        address = str(facts["murl"]).strip().replace(" ", "%20")
-    except (ValueError, KeyError, TypeError):
+        facts = parsed_json(facts_text.encode(errors="surrogatepass"))
+    except ValueError:
         return None
-    if not address.lower().startswith(("http://", "https://")):
+    if not isinstance(facts, dict):
+        return None
+    address = web_address(facts.get("murl")).replace(" ", "%20")
+    if not address:
         return None
     width, height = parse_size(href, size_text)
-    page = str(facts.get("purl") or "")
     title = html.unescape(str(facts.get("t") or ""))
     return Candidate(
         image_url=address,
-        page_url=page if page.startswith(("http://", "https://")) else "",
+        page_url=page_address(facts.get("purl")),
         title=MATCH_MARKS.sub("", title).strip(),
         width=width,
         height=height,

@@ -9,7 +9,7 @@ import re
 import time
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import parse_qs, quote, urlsplit
+from urllib.parse import quote, urlsplit
 
 from selenium.common.exceptions import (
     ElementClickInterceptedException,
@@ -19,6 +19,7 @@ from selenium.common.exceptions import (
 from selenium.webdriver import Remote
 from selenium.webdriver.common.by import By
 
+from scraping.outside import number_in, query_parameters
 from scraping.sources.base import (
     NO_LICENSE_PER_IMAGE,
     Candidate,
@@ -176,17 +177,13 @@ def parse_panel(panel: Panel) -> Original | None:
     for address, shown_width, shown_height in panel.images:
         if is_original(address) and max(shown_width, shown_height) >= SMALLEST_TILE:
             return Original(address, shown_width, shown_height)
-    parameters = parse_qs(urlsplit(panel.link).query)
-    address = parameters.get("imgurl", [""])[0]
+    parameters = query_parameters(panel.link)
+    address = parameters.get("imgurl", "")
     if not is_original(address):
         return None
-    width = parameters.get("w", [""])[0]
-    height = parameters.get("h", [""])[0]
-    return Original(
-        address,
-        int(width) if width.isdecimal() else None,
-        int(height) if height.isdecimal() else None,
-    )
+    width = number_in(parameters.get("w"))
+    height = number_in(parameters.get("h"))
+    return Original(address, width, height)
 
 
 def on_consent_page(url: str) -> bool:
@@ -325,7 +322,7 @@ class GoogleReader(PageReader[GooglePage]):
         page, caption, _thumbnail = tile
         candidate = Candidate(
             image_url=original.url,
-            page_url=page if page.startswith(("http://", "https://")) else "",
+            page_url=page,
             title=caption,
             width=original.width,
             height=original.height,

@@ -1,4 +1,4 @@
-"""What the adapters of JSON APIs share: asking with retries, and cleaning what comes back."""
+"""What the adapters of JSON APIs share: asking with retries, and reading what comes back."""
 
 import html
 import random
@@ -7,11 +7,23 @@ from collections.abc import Mapping
 from typing import Any
 
 from scraping.net.http import FetchFailure, JsonReply, JsonRequest
+from scraping.outside import MAX_TEXT_CHARACTERS, clean_text, web_address, whole_number
 from scraping.reasons import Reason
 from scraping.sources.base import Query, SourceTools
 
+__all__ = [
+    "ask",
+    "credit_line",
+    "list_at",
+    "object_at",
+    "plain_text",
+    "web_address",
+    "whole_number",
+]
+
 TRIES = 3
 FIRST_PAUSE_SECONDS = 1.0
+MARKUP_FACTOR = 10  # a text may be mostly tags
 
 
 def ask(
@@ -60,26 +72,10 @@ def plain_text(value: object) -> str:
     """Return the text of a field that may hold HTML, be missing, or be of another type."""
     if not isinstance(value, str):
         return ""
-    without_tags = re.sub(r"<[^>]*>", " ", value)
-    return re.sub(r"\s+", " ", html.unescape(without_tags)).strip()
-
-
-def whole_number(value: object) -> int | None:
-    """Return a positive whole number, or None for anything else."""
-    if not isinstance(value, int) or isinstance(value, bool):
-        return None
-    return value if value > 0 else None
-
-
-def web_address(value: object) -> str:
-    """Return an http or https URL with its scheme completed; empty for anything else."""
-    if not isinstance(value, str):
-        return ""
-    text = value.strip()
-    if text.startswith("//"):
-        text = f"https:{text}"
-    is_web = text.lower().startswith(("http://", "https://"))
-    return text if is_web else ""
+    bounded = value[: MARKUP_FACTOR * MAX_TEXT_CHARACTERS]
+    without_tags = re.sub(r"<[^<>]*>", " ", bounded)
+    text = clean_text(html.unescape(without_tags))
+    return re.sub(r"\s+", " ", text)
 
 
 def credit_line(*parts: str) -> str:

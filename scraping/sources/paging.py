@@ -1,6 +1,7 @@
 """Reading a source page by page: what is kept, and what ends it."""
 
 import itertools
+import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -8,6 +9,8 @@ from typing import Any
 from scraping.net.http import FetchFailure, JsonReply
 from scraping.sources.base import Candidate, PageResults, Query, SearchResult, Source
 from scraping.sources.snapshots import save_answer
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -66,7 +69,11 @@ def read_pages(source: Source, query: Query, paging: Paging) -> SearchResult:
 def _add_items(results: PageResults, items: list[Any], paging: Paging) -> None:
     for item in items:
         results.stats.seen += 1
-        candidates = paging.parse(item)
+        try:
+            candidates = paging.parse(item)
+        except Exception:  # one odd entry must not end the reading of the others
+            logger.exception("%s: an entry cannot be read", results.source.name)
+            candidates = None
         if candidates is None:
             results.stats.dropped += 1
             continue

@@ -4,6 +4,7 @@ from dataclasses import replace
 from typing import Any
 
 from scraping.net.http import FetchFailure, JsonReply
+from scraping.outside import number_in
 from scraping.sources.base import (
     DEFAULT_WAIT_SECONDS,
     NO_LICENSE_PER_IMAGE,
@@ -57,7 +58,11 @@ def seconds_to_wait(reply: JsonReply) -> float | None:
     if reply.headers.get(LEFT_HEADER, "").strip() != "0":
         return None
     reset = reply.headers.get(RESET_HEADER, "").strip()
-    return float(reset) if reset.isdecimal() else DEFAULT_WAIT_SECONDS
+    return float(number_in(reset) or DEFAULT_WAIT_SECONDS)
+
+
+def _is_refused(reply: JsonReply | FetchFailure) -> bool:
+    return isinstance(reply, FetchFailure) and reply.status == 400
 
 
 class PixabaySource(Source):
@@ -86,8 +91,12 @@ class PixabaySource(Source):
         def request(number: int, _: JsonReply | None) -> JsonReply | FetchFailure:
             page = parameters | {"page": str(number)}
             reply = ask(url, page, query, tools, self.min_interval_s)
-            if isinstance(reply, FetchFailure) and reply.status == 400 and number == 1:
-                return replace(reply, status=403, detail="the key was refused")
+            if number > 1 or not _is_refused(reply):
+                return reply
+            # The words and the key are refused by the same answer; other words tell which it was.
+            sample = ask(url, page | {"q": self.sample_words}, query, tools, self.min_interval_s)
+            if isinstance(sample, FetchFailure) and _is_refused(sample):
+                return replace(sample, status=403, detail="the key was refused")
             return reply
 
         def items(data: Any) -> list[Any] | None:

@@ -20,7 +20,7 @@ def save_page(source: Source, query: Query, page: str, screenshot: bytes) -> str
     path = _new_path(source, query, ".html")
     if path is None:
         return ""
-    path.write_bytes(page.encode()[:MAX_BYTES])
+    path.write_bytes(page.encode(errors="replace")[:MAX_BYTES])
     if screenshot:
         path.with_suffix(".png").write_bytes(screenshot)
     return str(path)
@@ -31,8 +31,11 @@ def save_answer(source: Source, query: Query, data: Any) -> str:
     path = _new_path(source, query, ".json")
     if path is None:
         return ""
-    text = json.dumps(data, ensure_ascii=False, indent=1)
-    path.write_bytes(text.encode()[:MAX_BYTES])
+    try:
+        text = json.dumps(data, ensure_ascii=False, indent=1)
+    except RecursionError:  # writing nests more calls than reading did
+        return ""
+    path.write_bytes(text.encode(errors="replace")[:MAX_BYTES])
     return str(path)
 
 

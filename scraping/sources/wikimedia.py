@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from scraping.net.http import FetchFailure, JsonReply, parse_retry_after
+from scraping.outside import clean_text
 from scraping.reasons import Reason
 from scraping.sources.base import Candidate, Query, SearchResult, Source, SourceTools, skipped
 from scraping.sources.json_api import (
@@ -28,6 +29,11 @@ RENDERED_WIDTHS = (250, 330, 500, 960, 1280, 1920)  # the widths that Wikimedia 
 PREVIEW_WIDTHS = (20, 40, 60, 120)  # larger renderings are what is wanted
 MAXLAG_TRIES = 3
 MAXLAG_SECONDS = 5.0
+# Codes of errors in the words of a search, not in how the interface was asked.
+SEARCH_ERRORS = re.compile(r"(?:cirrussearch|search)[-_]|internal_api_error")
+# The signs by which words would be a command: `insource:/[/`, `-dog`, `"exact"`, `fuzzy~`.
+# https://www.mediawiki.org/wiki/Help:CirrusSearch
+COMMAND_SIGNS = re.compile(r"""[:"~*?\\{}\[\]<>|]""")
 FIELDS = (
     "LicenseShortName|License|LicenseUrl|Artist|Credit|ObjectName|AttributionRequired|UsageTerms"
 )
@@ -45,6 +51,14 @@ def split_license(slug: str, short_name: str) -> tuple[str, str]:
     if found := LICENSE_SLUG.fullmatch(slug):
         return found["name"], found["version"]
     return slug or short_name.strip(), ""
+
+
+def plain_words(words: str) -> str:
+    """Return the words of a search without the signs that would make them a command."""
+    plain = []
+    for word in COMMAND_SIGNS.sub(" ", words).split():
+        plain.append(word.lstrip("-!").strip("/"))
+    return " ".join(filter(None, plain)) or words
 
 
 def rendered_width(max_side: int) -> int:
@@ -103,7 +117,7 @@ def pages_by_rank(data: Any) -> list[Any] | None:
     if pages is None:
         return None
     found = [page for page in pages if isinstance(page, dict)]
-    return sorted(found, key=lambda page: page.get("index") or 0)
+    return sorted(found, key=lambda page: whole_number(page.get("index")) or 0)
 
 
 class WikimediaSource(Source):
@@ -143,7 +157,10 @@ class WikimediaSource(Source):
             reply = ask(url, parameters, query, tools, self.min_interval_s)
             if isinstance(reply, FetchFailure):
                 return reply
-            if object_at(reply.data, "error").get("code") != "maxlag":
+            code = clean_text(object_at(reply.data, "error").get("code"))
+            if SEARCH_ERRORS.match(code):
+                return FetchFailure(Reason.HTTP_ERROR, code, 400)
+            if code != "maxlag":
                 return reply
             asked = parse_retry_after(reply.headers.get("Retry-After"))
             if tries_left:
@@ -159,7 +176,7 @@ def _parameters(query: Query) -> dict[str, str]:
         "formatversion": "2",
         "generator": "search",
         "gsrnamespace": "6",
-        "gsrsearch": f"filetype:bitmap {query.words}",
+        "gsrsearch": f"filetype:bitmap {plain_words(query.words)}",
         "gsrlimit": str(BATCH),
         "prop": "imageinfo",
         "iiprop": "url|size|mime|mediatype|extmetadata|sha1",

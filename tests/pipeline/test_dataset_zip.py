@@ -10,6 +10,7 @@ import pytest
 
 from requests_app.models import (
     Artifact,
+    ImageUrl,
     Job,
     JobState,
 )
@@ -62,6 +63,19 @@ def test_building_a_zip_again_gives_the_same_bytes(packaged):
     artifact.refresh_from_db()
     assert artifact.sha256 == before == hashlib.sha256(artifact.file.read_bytes()).hexdigest()
     assert Artifact.objects.count() == 2
+
+
+def test_no_cell_of_a_table_is_a_formula_or_breaks_its_line(packaged):
+    signs = {"=HYPERLINK(1)": "'=HYPERLINK(1)", "@SUM(A1)": "'@SUM(A1)", "a\rb\nc": "a b c"}
+    for image, title in zip(ImageUrl.objects.filter(state="kept"), signs, strict=False):
+        ImageUrl.objects.filter(pk=image.pk).update(title=title)
+    Job.objects.filter(stage="package").update(state=JobState.QUEUED)
+    drain("train")
+    with open_dataset() as archive:
+        text = archive.read("images.csv").decode()
+    rows = list(csv.DictReader(io.StringIO(text, newline="")))
+    assert set(signs.values()) <= {row["title"] for row in rows}
+    assert len(text.splitlines()) == len(rows) + 1
 
 
 def test_the_model_zip_is_the_model_folder(packaged):

@@ -15,7 +15,8 @@ class CommonsReplica(Replica):
     """`total` files. Query words choose a scenario.
 
     `nothing` finds nothing, `lagging` lags twice and then answers, `lagged` always lags, `changed`
-    answers in another shape, `refused` is an error of the API. Pictures point at `pictures`, a URL
+    answers in another shape, `refused` is an error of the API, `too complex` one of the words.
+    Pictures point at `pictures`, a URL
     with a place for a number.
     """
 
@@ -37,6 +38,9 @@ class CommonsReplica(Replica):
         if lagged:
             error = {"code": "maxlag", "info": "Waiting for a database server", "lag": 7}
             return _answer({"error": error}, {"Retry-After": "1"})
+        if "too complex" in words:
+            code = "cirrussearch-regex-too-complex-error"
+            return _answer({"error": {"code": code, "info": "no"}})
         if "refused" in words:
             return _answer({"error": {"code": "badvalue", "info": "no"}})
         if "changed" in words:

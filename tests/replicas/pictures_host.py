@@ -19,8 +19,9 @@ class PictureHost(Replica):
 
     `/redirect?to=URL`, `/loop`, `/hops/<n>` redirect; `/endless`, `/drip`, `/short`, `/huge`,
     `/gzip` lie about or never finish their bodies; `/html`, `/empty`, `/gone`, `/forbidden`,
-    `/nothing`, `/busy` are no pictures; `/noai`, `/otherbot`, `/ourbot`, `/tags`, `/hotlink` set
-    conditions. `/flaky/<n>/<status>` answers with that status n times before it has a picture,
+    `/nothing`, `/busy` are no pictures; `/noai`, `/otherbot`, `/ourbot`, `/tags`, `/hotlink`
+    set conditions. `/squeezed` is compressed though nobody asked, `/verbose` has a long header
+    line. `/flaky/<n>/<status>` answers with that status n times before it has a picture,
     `/breaks/<n>` breaks the connection off n times, `/patience/<seconds>` asks once for so much
     time, `/tired` always for a second.
 
@@ -119,6 +120,13 @@ class PictureHost(Replica):
     def _gzip(self, request: Request) -> Response:
         bomb = gzip.compress(b"\0" * (8 << 20))
         return Response(bomb, PICTURE, headers={"Content-Encoding": "gzip"})
+
+    def _squeezed(self, request: Request) -> Response:
+        body = gzip.compress(jpeg(15))
+        return Response(body, PICTURE, headers={"Content-Encoding": "gzip"})
+
+    def _verbose(self, request: Request) -> Response:
+        return Response(jpeg(16), PICTURE, headers={"Content-Security-Policy": "x " * 10_000})
 
     def _noai(self, request: Request) -> Response:
         return Response(jpeg(2), PICTURE, headers={"X-Robots-Tag": "noarchive, noai"})

@@ -11,9 +11,9 @@ REACHABLE = 500
 class PixabayReplica(Replica):
     """`total` pictures, of which 500 can be reached. Query words choose a scenario.
 
-    `nothing`, `changed`, `drifted`, `down`; `throttled` answers 429 from the second page,
-    `exhausted` says in its headers that no request is left. `pictures` is a URL with a place for a
-    number.
+    `nothing`, `changed`, `drifted`, `down`; `odd` is refused as a question; `throttled` answers 429
+    from the second page, `exhausted` says in its headers that no request is left. `pictures` is a
+    URL with a place for a number.
     """
 
     def __init__(self, total: int = 900, pictures: str = "", first: int = 0) -> None:
@@ -31,6 +31,8 @@ class PixabayReplica(Replica):
         words, page, size = query["q"], int(query["page"]), int(query["per_page"])
         if not 3 <= size <= 200 or len(words) > 100 or query.get("safesearch") != "true":
             return _error('"per_page" is out of valid range.')
+        if "odd" in words:
+            return _error('"q" is invalid.')
         if "down" in words:
             return Response(b"down", "text/plain", 503)
         if "throttled" in words and page > 1:

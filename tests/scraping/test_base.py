@@ -39,9 +39,9 @@ QUERY = Query("corgi", 5, SearchOptions(), 0.0)
         (FetchFailure(Reason.HTTP_ERROR, "status 401", 401), Outcome.BLOCKED, None, 3600.0),
         (
             FetchFailure(Reason.HTTP_ERROR, "status 400", 400),
-            Outcome.LAYOUT_CHANGED,
+            Outcome.NO_RESULTS,
             None,
-            21_600.0,
+            None,
         ),
         (NotJson(Reason.HTTP_ERROR, "", 200), Outcome.LAYOUT_CHANGED, None, 21_600.0),
         (FetchFailure(Reason.HTTP_ERROR, "status 503", 503, 120.0), Outcome.NETWORK, 120.0, 120.0),
@@ -61,6 +61,26 @@ def test_each_failure_has_an_outcome_a_sentence_and_a_cool_down(
         )
         assert source.label in result.message
         assert result.message.endswith(".")
+
+
+@pytest.mark.parametrize("status", [400, 404, 413, 414, 422, 431])
+def test_only_its_own_sample_words_prove_that_a_source_has_changed(status):
+    failure = FetchFailure(Reason.HTTP_ERROR, f"status {status}", status)
+    for source in REGISTRY.values():
+        result = PageResults(source, QUERY).failed(failure)
+        assert (result.outcome, result.cool_down_seconds) == (Outcome.NO_RESULTS, None)
+        assert QUERY.words in result.message
+        sample = Query(source.sample_words, 5, SearchOptions(), 0.0)
+        assert PageResults(source, sample).failed(failure).outcome is Outcome.LAYOUT_CHANGED
+
+
+@pytest.mark.parametrize("asked", [1e300, float("inf"), float("nan"), -1.0])
+def test_no_source_can_close_itself_for_longer_than_a_day(asked):
+    for status in (403, 429, 503):
+        failure = FetchFailure(Reason.HTTP_ERROR, "", status, asked)
+        result = PageResults(REGISTRY["openverse"], QUERY).failed(failure)
+        assert 0 <= result.retry_after <= 86_400
+        assert 0 <= result.cool_down_seconds <= 86_400
 
 
 def test_ends_that_are_no_failure_need_no_cool_down():

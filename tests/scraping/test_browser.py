@@ -171,6 +171,29 @@ def test_redirects_do_not_lead_out_of_the_allowed_hosts():
         assert wire.caught == []
 
 
+class _Downloading(Replica):
+    """A page that starts downloads, of its own and of an attachment."""
+
+    def respond(self, request):
+        if request.path == "/file":
+            attachment = {"Content-Disposition": 'attachment; filename="attached"'}
+            return Response(b"x", "application/octet-stream", headers=attachment)
+        link = '<a id="a" download="linked" href="data:text/plain,x">x</a>'
+        script = "<script>document.getElementById('a').click(); location = '/file';</script>"
+        return Response(f"<!doctype html>{link}{script}".encode(), "text/html")
+
+
+def test_no_page_can_make_the_browser_save_files(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with _Downloading() as site:
+        with Browser(BrowserSettings(allowed_hosts=(site.url,))) as browser:
+            browser.run(_visits(f"{site.url}/page"))
+            wait_until(lambda: site.asked("/file"))
+            time.sleep(1.0)
+        saved = [path for path in tmp_path.glob("[!.]*/*") if path.is_file()]
+        assert saved == []
+
+
 class _Redirecting(Replica):
     def __init__(self, target: str) -> None:
         super().__init__()

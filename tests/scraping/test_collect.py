@@ -21,7 +21,7 @@ from tests.replicas.inaturalist import InaturalistReplica
 from tests.replicas.openverse import OpenverseReplica
 from tests.replicas.pictures import encoded, picture
 from tests.replicas.pictures_host import PictureHost
-from tests.replicas.server import Request, Response, json_response
+from tests.replicas.server import Replica, Request, Response, json_response
 from tests.scraping.collect_folder import (
     Listing,
     by_url,
@@ -293,6 +293,48 @@ def test_one_answering_source_fills_the_quota_and_the_three_others_are_named_in_
             "inaturalist": 90.0,
             "openverse": None,
         }
+
+
+class Odd(Replica):
+    """An Openverse whose entries hold what strangers wrote into them, beside good ones."""
+
+    def __init__(self, host: PictureHost) -> None:
+        super().__init__()
+        self._host = host
+
+    def respond(self, request: Request) -> Response:
+        odd_addresses = [
+            "http://[URL=x",
+            "http://a.example:99999/x.jpg",
+            "http://xn--/x.jpg",
+            "http://\ud83d.example/?q=\ud83d&utm_source=1",
+            "http://a.example/" + "x" * 100_000,
+        ]
+        entries = [{"url": address} for address in odd_addresses]
+        for number in range(6):
+            entry = {
+                "url": self._host.picture_url(number),
+                "title": "Sunset \ud83d\0\r" + "x" * 50_000,
+                "foreign_landing_url": odd_addresses[number % 5],
+                "creator_url": odd_addresses[0],
+                "license": "z" * 500,
+                "width": 10**30,
+                "height": float("nan"),
+            }
+            entries.append(entry)
+        return json_response({"results": entries, "page_count": 10**400})
+
+
+def test_nothing_that_a_source_states_of_its_pictures_stops_the_others(tmp_path):
+    with PictureHost() as host, Odd(host) as site:
+        config = configuration({"openverse": site}, [host], sources=["openverse"], limit=6)
+        result = collect(tmp_path, config)
+        check_folder(tmp_path, result)
+        assert result["classes"][0]["kept"] == 6
+        assert result["classes"][0]["rejected"] == {"refused_address": 5}
+        kept = [row for row in rows(tmp_path) if row["state"] == "kept"]
+        assert {row["title"][:10] for row in kept} == {"Sunset \ufffd x"}
+        assert {(row["page_url"], row["source_width"]) for row in kept} == {("", None)}
 
 
 def test_an_answer_that_is_not_understood_is_kept_for_the_operator(tmp_path):

@@ -11,7 +11,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from scraping import ConfigError
 from scraping.download import (
     Downloader,
     EngineSettings,
@@ -20,6 +23,7 @@ from scraping.download import (
 )
 from scraping.download_list import DownloadSettings, download_list, read_urls
 from scraping.net.http import FetchFailure, FetchSettings
+from scraping.outside import clean_address
 from scraping.reasons import Reason
 from scraping.screening.screen import ScreenSettings
 from scraping.screening.spool import Spool
@@ -50,6 +54,8 @@ def test_every_url_ends_as_a_file_or_a_reason(tmp_path):
             "/pic/1.jpg": None,
             "/otherbot": None,
             "/png/x": None,
+            "/squeezed": None,
+            "/verbose": None,
             "/hops/2": "duplicate",  # leads to /pic/1.jpg; whichever comes second
             "/html": "not_a_picture",
             "/empty": "not_a_picture",
@@ -69,7 +75,7 @@ def test_every_url_ends_as_a_file_or_a_reason(tmp_path):
         if found["/hops/2"] is None:
             found["/hops/2"], found["/pic/1.jpg"] = found["/pic/1.jpg"], None
         assert found == expected
-        assert (summary.total, summary.kept) == (15, 3)
+        assert (summary.total, summary.kept) == (17, 5)
         for row in rows(tmp_path).values():
             assert (row["state"] == "kept") == bool(row["file"])
             if row["file"]:
@@ -357,9 +363,134 @@ def test_a_slow_host_does_not_hold_up_the_others(tmp_path):
         assert {url.startswith(slow.url) for url in order[-4:]} == {True}
 
 
+def _bytes_of(text: str) -> bytes:
+    return text.encode(errors="surrogatepass")
+
+
 def test_a_list_is_read_without_comments_and_repetitions(tmp_path):
     (tmp_path / "list").write_text(" http://a/1 \n\n# no\nhttp://a/2\nhttp://a/1\n")
     assert read_urls(tmp_path / "list") == ["http://a/1", "http://a/2"]
+
+
+LINES = "http://a.example/1\nhttps://b.example/käse.jpg\n"
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        LINES.encode("utf-8-sig"),
+        LINES.encode("utf-16"),
+        LINES.encode("utf-16-le"),
+        b"\xfe\xff" + LINES.encode("utf-16-be"),
+        LINES.encode("utf-32"),
+        LINES.encode("latin-1"),
+        LINES.replace("\n", "\r\n").encode(),
+        LINES.replace("\n", "\r").encode(),
+        '"http://a.example/1"\n"https://b.example/käse.jpg"'.encode(),
+        f"url\n{LINES}".encode("utf-8-sig"),
+        "Name;Image URL\nKatze;http://a.example/1\nHund;https://b.example/käse.jpg\n".encode(
+            "cp1252"
+        ),
+        "sep=;\r\nbild;wo\r\n1;http://a.example/1\r\n2;https://b.example/käse.jpg\r\n".encode(),
+        b'page_url,image_url,title\nhttp://p/,http://a.example/1,"a, b\nc"\n'
+        + "x,https://b.example/käse.jpg\n".encode(),
+        "label\tphoto\ncat\thttp://a.example/1\ndog\thttps://b.example/käse.jpg".encode("utf-16"),
+    ],
+)
+def test_a_list_is_read_as_windows_and_spreadsheets_write_it(tmp_path, data):
+    (tmp_path / "list").write_bytes(data)
+    assert read_urls(tmp_path / "list") == ["http://a.example/1", "https://b.example/käse.jpg"]
+
+
+@pytest.mark.parametrize(
+    ("data", "word"),
+    [
+        (b"PK\x03\x04\x14\0\x06\0", "no text"),
+        (b"\x00\x01\x02http://a.example", "no text"),
+        (b"name,kind\ncat,animal\ndog,animal\n", "image_url"),
+        (b"name,url\n" + b'"' + b"x" * 200_000, "CSV"),
+    ],
+)
+def test_what_is_no_list_is_said_in_one_sentence(tmp_path, data, word):
+    (tmp_path / "list").write_bytes(data)
+    command = [sys.executable, "-m", "scraping", "download", "list", "--out", "found"]
+    done = subprocess.run(
+        command, cwd=tmp_path, env=environment(), capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert word in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
+@given(st.binary(max_size=300) | st.text(st.characters(), max_size=200).map(_bytes_of))
+def test_whatever_a_list_holds_its_addresses_are_clean_or_it_is_refused(tmp_path_factory, data):
+    file = tmp_path_factory.getbasetemp() / "any list"
+    file.write_bytes(data)
+    try:
+        urls = read_urls(file)
+    except ConfigError:
+        return
+    assert [clean_address(url) for url in urls] == urls
+    assert len(set(urls)) == len(urls)
+
+
+ODD_LINES = [
+    "http://[URL=x",
+    "http://a.example:99999/x.jpg",
+    "http://xn--/x.jpg",
+    "http://\u2100.example/x.jpg",
+    "http://user:secret@a.example/x.jpg",
+    "javascript:alert(1)",
+    "just words",
+    "data:image/png;base64," + "A" * 100_000,
+    "http://a.example/" + "x" * 100_000,
+    "http://\ud83d.example/x.jpg",
+]
+
+
+def test_no_line_stops_the_others_and_each_gets_a_row_with_a_reason(tmp_path):
+    with PictureHost() as host:
+        good = [host.picture_url(1), host.url.replace("http:", "HTTP:") + "/pic/2.jpg"]
+        urls = [good[0], *ODD_LINES, good[1]]
+        summary = asyncio.run(download_list(urls, tmp_path, settings(host)))
+        assert (summary.total, summary.kept) == (len(urls), 2)
+        assert summary.rejected == {"refused_address": len(ODD_LINES)}
+        found = rows(tmp_path)
+        assert set(found) == {clean_address(url) for url in urls}
+        assert found["http://[URL=x"]["detail"] == "not a web address"
+        again = asyncio.run(download_list(urls, tmp_path, settings(host)))
+        assert again.already == len(urls)
+
+
+def test_the_same_command_tries_again_what_may_have_passed_and_nothing_else(tmp_path):
+    with PictureHost() as host:
+        decided = ["/pic/1.jpg", "/gone", "/noai", "/html", "/redirect?to=http://169.254.169.254/"]
+        open_ends = ["/short", "/drip", "/flaky/1/503"]
+        urls = [host.url + path for path in decided + open_ends]
+        once = replace(settings(host), retrying=RetrySettings(times=0))
+        assert asyncio.run(download_list(urls, tmp_path, once)).kept == 1
+        before = len(host.requests)
+        summary = asyncio.run(download_list(urls, tmp_path, once))
+        assert (summary.kept, summary.already) == (2, len(decided))
+        asked = [request.path for request in host.requests[before:]]
+        assert sorted(asked) == sorted(open_ends)
+        assert rows(tmp_path)[host.url + "/flaky/1/503"]["state"] == "kept"
+        assert len((tmp_path / "images.jsonl").read_text().splitlines()) == len(urls)
+
+
+def test_a_host_that_was_down_is_asked_when_it_is_up(tmp_path):
+    with PictureHost() as host:
+        url = host.picture_url(1)
+        nobody = "http://127.0.0.1:9/1.jpg"
+        allowed = replace(
+            settings(host).fetching,
+            allowed_private_hosts=frozenset({host.host, "127.0.0.1:9"}),
+        )
+        offline = replace(settings(host), fetching=allowed, retrying=RetrySettings(times=0))
+        summary = asyncio.run(download_list([nobody, url], tmp_path, offline))
+        assert (summary.kept, summary.rejected) == (1, {"unreachable": 1})
+        summary = asyncio.run(download_list([nobody, url], tmp_path, offline))
+        assert (summary.kept, summary.already) == (1, 1)
 
 
 @pytest.mark.parametrize(

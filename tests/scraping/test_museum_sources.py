@@ -43,6 +43,7 @@ REPLICAS = {
         ("artic", "throttled", Outcome.RATE_LIMITED, 77, 12),
         ("pixabay", "corgi", Outcome.PARTIAL, 500, None),
         ("pixabay", "nothing", Outcome.NO_RESULTS, 0, None),
+        ("pixabay", "odd", Outcome.NO_RESULTS, 0, None),
         ("pixabay", "changed", Outcome.LAYOUT_CHANGED, 0, 6 * 3600),
         ("pixabay", "drifted", Outcome.LAYOUT_CHANGED, 67, 6 * 3600),
         ("pixabay", "throttled", Outcome.RATE_LIMITED, 200, 17),

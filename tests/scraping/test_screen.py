@@ -4,6 +4,7 @@ for.
 
 import asyncio
 import contextlib
+import hashlib
 import io
 import os
 import signal
@@ -16,8 +17,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image, ImageCms
 
+from scraping.reasons import Reason
 from scraping.screening.pool import PoolSettings, ScreeningUnavailable, ScreenPool
 from scraping.screening.screen import CleanImage, Rejection, ScreenSettings, screen
 from tests.replicas.pictures import encoded, jpeg, picture
@@ -266,6 +270,121 @@ def test_of_an_animation_the_first_frame_is_taken_without_decoding_the_rest():
         buffer = io.BytesIO()
         frames[0].save(buffer, kind, save_all=True, append_images=frames[1:], duration=20)
         assert near(screened(buffer.getvalue()), (255, 0, 0), 8)
+
+
+@pytest.mark.parametrize(
+    ("size", "mode"), [((8000, 6000), "RGB"), ((12000, 9000), "L"), ((16320, 12240), "L")]
+)
+def test_a_telephone_s_many_megapixels_are_decoded_reduced_and_kept(size, mode):
+    data = encoded(Image.new(mode, size, "red" if mode == "RGB" else 77), "JPEG", quality=70)
+    answer = screened(data)
+    assert (answer.width, answer.height) == (512, 384)
+    assert near(answer, (254, 0, 0) if mode == "RGB" else (77, 77, 77))
+
+
+def test_the_reduced_decoding_of_many_megapixels_shows_the_same_image():
+    large = picture(3, (8000, 6000))
+    small = picture(3, (8000, 6000)).resize((512, 384), Image.Resampling.LANCZOS)
+    shown = pixels(screened(encoded(large, "JPEG", quality=95)))
+    assert np.abs(shown - np.asarray(small).astype(int)).mean() < 3
+
+
+def test_what_is_too_large_says_its_size():
+    jpeg_of_too_many = bytearray(jpeg(1))
+    frame = jpeg_of_too_many.index(b"\xff\xc0")
+    jpeg_of_too_many[frame + 5 : frame + 9] = struct.pack(">HH", 30_000, 30_000)
+    for data, size in ((png_header(8000, 8000), "8000x8000"), (jpeg_of_too_many, "30000x30000")):
+        answer = screen(bytes(data), SMALL)
+        assert answer == Rejection(Reason.TOO_LARGE, size)
+
+
+def test_the_workers_keep_many_megapixels_too():
+    data = encoded(Image.new("L", (12000, 9000), 77), "JPEG", quality=70)
+
+    async def answer() -> CleanImage | Rejection:
+        async with ScreenPool(SMALL, PoolSettings(1)) as pool:
+            return await pool.screen(data)
+
+    found = asyncio.run(answer())
+    assert isinstance(found, CleanImage), found
+    assert (found.width, found.height) == (512, 384)
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+@pytest.mark.parametrize("missing", [1, 2])
+def test_a_jpeg_that_lacks_only_its_end_mark_is_kept(missing, progressive):
+    data = encoded(picture(5), "JPEG", quality=90, progressive=progressive)
+    assert (pixels(screened(data[:-missing])) == pixels(screened(data))).all()
+    assert screened(data[:-missing]).source_sha256 == hashlib.sha256(data[:-missing]).hexdigest()
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+@pytest.mark.parametrize("missing", [12, 40, 400, 4000])
+def test_a_jpeg_that_lacks_pixels_is_not_kept(missing, progressive):
+    data = encoded(picture(5), "JPEG", quality=90, progressive=progressive)
+    assert screen(data[:-missing], SMALL) == Rejection(Reason.NOT_A_PICTURE, "OSError")
+
+
+def exif(*entries: tuple[int, int, bytes]) -> bytes:
+    """Return Exif of the given tags, types and values, each one value long."""
+    head = b"Exif\0\0II*\0\x08\0\0\0" + struct.pack("<H", len(entries))
+    end = 8 + 2 + 12 * len(entries) + 4
+    body = b""
+    values = b""
+    for tag, kind, value in entries:
+        body += struct.pack("<HHI", tag, kind, 1)
+        if len(value) <= 4:
+            body += value.ljust(4, b"\0")
+        else:
+            body += struct.pack("<I", end + len(values))
+            values += value
+    return head + body + bytes(4) + values
+
+
+QUARTER_TURN = (0x0112, 3, struct.pack("<H", 6))
+ODD_RATIONALS = {
+    "minus one by zero": (0x9201, 10, struct.pack("<ii", -1, 0)),
+    "resolution by zero": (0x011A, 5, struct.pack("<II", 1, 0)),
+    "the largest by zero": (0x829A, 5, struct.pack("<II", 2**32 - 1, 0)),
+    "a pointer to nowhere": (0x8769, 4, struct.pack("<I", 2**31)),
+}
+
+
+@pytest.mark.parametrize("odd", ODD_RATIONALS)
+def test_odd_metadata_costs_nothing_but_itself(odd):
+    data = encoded(picture(6), "JPEG", exif=exif(QUARTER_TURN, ODD_RATIONALS[odd]))
+    answer = screened(data)
+    assert (answer.width, answer.height) == (240, 320)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@settings(max_examples=150, deadline=None)
+@given(metadata=st.binary(max_size=300), orientation=st.integers(0, 2**16 - 1))
+def test_no_metadata_is_an_exception_or_loses_the_image(metadata, orientation):
+    turned = exif((0x0112, 3, struct.pack("<H", orientation)))
+    for kind in ("JPEG", "PNG", "WEBP"):
+        for block in (turned, b"Exif\0\0II*\0" + metadata):
+            data = encoded(picture(6), kind, exif=block, icc_profile=metadata or None)
+            assert {screened(data).width, screened(data).height} == {320, 240}
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.data())
+def test_no_damage_is_an_exception(data):
+    kind = data.draw(st.sampled_from(["JPEG", "PNG", "WEBP", "GIF", "BMP", "AVIF", "MPO"]))
+    damaged = bytearray(encoded(picture(7, (96, 64)), kind))
+    for _ in range(data.draw(st.integers(1, 6))):
+        damaged[data.draw(st.integers(0, len(damaged) - 1))] = data.draw(st.integers(0, 255))
+    end = data.draw(st.integers(0, len(damaged)))
+    for body in (bytes(damaged), bytes(damaged[:end])):
+        answer = screen(body, SMALL)
+        assert isinstance(answer, CleanImage) or answer.reason in Reason
+
+
+@pytest.mark.parametrize("kind", ["MPO", "AVIF"])
+def test_what_telephones_and_newer_sites_write_is_taken(kind):
+    answer = screened(encoded(picture(1), kind))
+    assert (answer.width, answer.height) == (320, 240)
 
 
 def test_both_digests_are_those_of_the_bytes():

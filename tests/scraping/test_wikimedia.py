@@ -3,7 +3,7 @@
 import pytest
 
 from scraping.sources.catalogue import Outcome
-from scraping.sources.wikimedia import rendered_width, split_license
+from scraping.sources.wikimedia import plain_words, rendered_width, split_license
 from tests.replicas.commons import CommonsReplica
 from tests.scraping.conftest import config_for
 
@@ -60,6 +60,30 @@ def test_each_end_of_commons_has_its_outcome(ask, words, outcome, found):
         result = ask("wikimedia", config_for({"wikimedia": site}), words, limit=10)
         assert (result.outcome, len(result.candidates)) == (outcome, found), result
         assert "Wikimedia" in result.message
+
+
+def test_words_that_commons_cannot_search_for_do_not_close_it(ask):
+    with CommonsReplica() as site:
+        result = ask("wikimedia", config_for({"wikimedia": site}), "too complex", limit=10)
+    assert (result.outcome, result.cool_down_seconds) == (Outcome.NO_RESULTS, None)
+    assert result.detail == "cirrussearch-regex-too-complex-error"
+    assert "too complex" in result.message
+
+
+@pytest.mark.parametrize(
+    ("words", "asked"),
+    [
+        ("insource:/[/", "insource"),
+        ("-dog cat", "dog cat"),
+        ('"welsh corgi"', "welsh corgi"),
+        ("corg?", "corg"),
+        ("AC/DC T-shirt", "AC/DC T-shirt"),
+        ("O'Brien & Söhne", "O'Brien & Söhne"),
+        ("???", "???"),
+    ],
+)
+def test_words_are_no_commands_of_the_search(words, asked):
+    assert plain_words(words) == asked
 
 
 def test_commons_is_told_who_asks_and_is_not_asked_without_a_contact(ask):
