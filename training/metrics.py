@@ -1,10 +1,11 @@
 """Figures of a classifier on images that it has never seen, with their uncertainty.
 
-numpy alone, but for the intervals, which load scipy when they are asked for.
+numpy alone, but for exact tests, which load scipy when they are asked for.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, NotRequired, TypedDict, cast
@@ -20,6 +21,11 @@ Labels = NDArray[np.int64]
 CHANCE_P = 0.01  # how rarely guessing may do as well for a model to count as better
 ECE_MINIMUM = 100  # test images below which a calibration error says nothing
 _ECE_BINS = 15
+_Z = 1.959963984540054  # two-sided 95 % quantile of the normal distribution
+
+
+Verdict = Literal["better", "not_shown", "no_better"]
+"""Better than guessing; not shown to be, with so few images; no better than guessing."""
 
 
 class AccuracyShare(TypedDict):
@@ -62,6 +68,62 @@ class Confusion(TypedDict):
     labels: list[str]
     matrix: list[list[int]]
     """Rows are true classes, columns predicted ones."""
+
+
+class CrossValidated(AccuracyShare):
+    """Figures over all images, each judged by a head that saw neither it nor a near-duplicate."""
+
+    n: int
+    """Number of images: those of train, val and test."""
+    balanced_accuracy: float
+    macro_f1: float
+    per_class: dict[str, ClassMetrics]
+    confusion: Confusion
+    ece_before: float | None
+    ece_after: float | None
+
+
+class Headline(TypedDict):
+    """The figure that is said first, and how it was found."""
+
+    value: float
+    interval: list[float]
+    n: int
+    """Number of images judged."""
+    hits: int
+    """Number of them judged rightly."""
+    how: Literal["test", "cross_validated", "verified"]
+
+
+class Verified(TypedDict):
+    """Test images whose label a person has checked."""
+
+    n: int
+    right: int
+    wrong: int
+    """Their label is another class's."""
+    off_topic: int
+    """They show none of the classes."""
+
+
+class LabelNoise(TypedDict):
+    """Share of the checked test images whose label is not right."""
+
+    share: float
+    interval: list[float]
+
+
+class UnseenSource(AccuracyShare):
+    """Figures of the images of one source, judged by a head fitted without that source."""
+
+    source: str
+    n: int
+
+
+class UnseenSources(AccuracyShare):
+    """The same of all sources together."""
+
+    n: int
 
 
 class FalseAlarms(TypedDict):
@@ -123,6 +185,17 @@ class ClassificationMetrics(TypedDict):
 class Metrics(ClassificationMetrics):
     """All of metrics.json."""
 
+    verdict: Verdict
+    verdict_sentence: str
+    """By `training.phrases.verdict`."""
+    headline: Headline
+    cross_validated: CrossValidated | None
+    verified: Verified
+    label_noise: LabelNoise | None
+    unseen_source: list[UnseenSource]
+    unseen_sources: UnseenSources | None
+    unseen_sentence: str
+    """What report and card say of images from a source not seen in training."""
     temperature: float
     reject_threshold: float
     """Novelty above which an image counts as none of the classes."""
@@ -145,6 +218,9 @@ class Metrics(ClassificationMetrics):
     shortcuts: dict[str, float]
     """Image statistic to the balanced accuracy of predicting the class from it alone."""
     shortcut_warning: str | None
+    """Of an attribute that is about as good as the model."""
+    shortcut_sentence: str
+    """What report and card say of shortcuts."""
     seed: int
     seconds: dict[str, float]
     """By stage."""
@@ -311,18 +387,36 @@ def false_alarms(novelty: Floats, threshold: float) -> FalseAlarms:
     )
 
 
-def wilson_interval(hits: int, trials: int) -> tuple[float, float]:
-    """Return the 95 % score interval of a proportion (E. B. Wilson 1927)."""
-    from scipy.stats import binomtest  # type: ignore[import-untyped]
+def grouped_interval(hits: NDArray[np.bool_], groups: Labels) -> tuple[float, float]:
+    """Return the 95 % interval of the share of hits among images [n] in near-duplicate groups [n].
 
-    test = binomtest(hits, trials)
-    bounds = test.proportion_ci(confidence_level=0.95, method="wilson")
-    return float(bounds.low), float(bounds.high)
+    The images of a group stand or fall together, so that the groups are what is counted: an
+    interval as for so many independent images with the same share of hits.
+    """
+    return score_interval(float(hits.mean()), len(np.unique(groups)))
+
+
+def wilson_interval(hits: int, trials: int) -> tuple[float, float]:
+    """Return the 95 % score interval of a proportion of independent trials."""
+    return score_interval(hits / trials, trials)
+
+
+def score_interval(share: float, trials: int) -> tuple[float, float]:
+    """Return the 95 % interval of a share of so many independent trials (E. B. Wilson 1927)."""
+    squared = _Z**2
+    scale = 1 + squared / trials
+    centre = (share + squared / (2 * trials)) / scale
+    variance = share * (1 - share) / trials + squared / (4 * trials**2)
+    reach = _Z * math.sqrt(variance) / scale
+    # Rounding must not leave an end just inside of 0 or 1.
+    low = centre - reach if share > 0 else 0.0
+    high = centre + reach if share < 1 else 1.0
+    return max(0.0, low), min(1.0, high)
 
 
 def binomial_p_value(hits: int, trials: int, rate: float) -> float:
     """Return the exact probability of at least `hits` of `trials` that each succeed with `rate`."""
-    from scipy.stats import binomtest
+    from scipy.stats import binomtest  # type: ignore[import-untyped]
 
     test = binomtest(hits, trials, rate, alternative="greater")
     return float(test.pvalue)

@@ -131,6 +131,16 @@ def _classification() -> dict:
 
 METRICS = Metrics(
     **_classification(),
+    verdict="better",
+    verdict_sentence="This model tells the classes apart.",
+    headline={"value": 0.9, "interval": [0.6, 0.98], "n": 10, "hits": 9, "how": "test"},
+    cross_validated=None,
+    verified={"n": 0, "right": 0, "wrong": 0, "off_topic": 0},
+    label_noise=None,
+    unseen_source=[],
+    unseen_sources=None,
+    unseen_sentence="",
+    shortcut_sentence="No sign of a shortcut was found.",
     temperature=1.0,
     reject_threshold=0.9,
     split={"train": 42, "val": 12, "test": 10},

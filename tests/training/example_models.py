@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from training.export.model_folder import TrainedModel, export_model
 from training.metrics import (
     Curation,
+    Headline,
     Metrics,
     accuracy_by_source,
     candidate_metrics,
@@ -120,8 +121,21 @@ def metrics(names: tuple[str, ...], reject: float) -> Metrics:
     labels = np.arange(4 * len(names)) % len(names)
     logits = 3.0 * np.eye(len(names))[labels]
     test = classification_metrics(logits, labels, names, temperature=1.5)
+    headline = Headline(
+        value=1.0, interval=test["interval"], n=len(labels), hits=len(labels), how="test"
+    )
     return Metrics(
         **test,
+        verdict="better",
+        verdict_sentence="This model tells the classes apart.",
+        headline=headline,
+        cross_validated=None,
+        verified={"n": 0, "right": 0, "wrong": 0, "off_topic": 0},
+        label_noise=None,
+        unseen_source=[],
+        unseen_sources=None,
+        unseen_sentence="",
+        shortcut_sentence="No sign of a shortcut was found.",
         temperature=1.5,
         reject_threshold=reject,
         split={"train": 30, "val": 9, "test": len(labels)},

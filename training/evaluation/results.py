@@ -24,14 +24,17 @@ from training.images.split import indices_in
 from training.metrics import (
     Curation,
     Floats,
+    Headline,
     Labels,
     Metrics,
+    Verified,
     accuracy_by_source,
     balanced_accuracy,
     classification_metrics,
     false_alarms,
     softmax,
 )
+from training.phrases import verdict
 from training.progress import Progress
 from training.run_folder import SPLITS, ImageRow
 
@@ -223,11 +226,29 @@ def _metrics(
         pictures=weighting.lighter,
         sentence=weighting.sentence,
     )
+    split = {split: len(images.indices(split)) for split in SPLITS}
+    figures = classification_metrics(model.test_logits, labels, names, model.temperature)
+    headline = Headline(
+        value=figures["accuracy"],
+        interval=figures["interval"],
+        n=len(labels),
+        hits=int((predicted == labels).sum()),
+        how="test",
+    )
     return {
-        **classification_metrics(model.test_logits, labels, names, model.temperature),
+        **figures,
+        "verdict": "better" if figures["better_than_chance"] else "no_better",
+        "verdict_sentence": verdict({**figures, "split": split}),
+        "headline": headline,
+        "cross_validated": None,
+        "verified": Verified(n=0, right=0, wrong=0, off_topic=0),
+        "label_noise": None,
+        "unseen_source": [],
+        "unseen_sources": None,
+        "unseen_sentence": "",
         "temperature": model.temperature,
         "reject_threshold": model.reject_threshold,
-        "split": {split: len(images.indices(split)) for split in SPLITS},
+        "split": split,
         "near_duplicate_leaks": 0,  # a split with leaks is refused
         "regularisation": fitted.c,
         "seed": images.seed,
@@ -240,6 +261,7 @@ def _metrics(
         "learning_curve": learning_curve(samples, images.seed, fit, report),
         "shortcuts": shortcuts,
         "shortcut_warning": warning,
+        "shortcut_sentence": warning or "No sign of a shortcut was found.",
         "label_issues": sum(suspect.kind == "label" for suspect in suspects),
         "curation": curation,
         **run_metrics,
