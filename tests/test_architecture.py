@@ -22,7 +22,7 @@ PACKAGES = ("picaisso_site", "requests_app", "scraping", "training")
 FLOORS = {
     "training": """
         run_folder duplicates phrases environment
-        explanations
+        explanations judgements
         metrics progress
         images
         networks
@@ -80,6 +80,7 @@ AGREED = {
         "training.phrases",
         "training.environment",
         "training.metrics",
+        "training.judgements",
         "training.takedown",
         "training.networks.catalogue",
         "scraping.urls",
@@ -117,6 +118,7 @@ MAY_LOAD = {
     "training.phrases": set(),
     "training.environment": set(),
     "training.networks.catalogue": set(),
+    "training.judgements": set(),
     "training.duplicates": PILLOW,
     "training.explanations": PILLOW,
     "training.metrics": PILLOW,

@@ -86,6 +86,16 @@ def more_in_words(metrics: Metrics) -> str:
     )
 
 
+def phrases_of(metrics: Metrics) -> dict[str, str]:
+    """Return the sentences that the report has in common with the card."""
+    return {
+        "calibration": calibration_in_words(metrics),
+        "unknown": unknown_in_words(metrics),
+        "more": more_in_words(metrics),
+        "suspects": suspects_in_words(metrics),
+    }
+
+
 def _front_matter(config: Mapping[str, Any], metrics: Metrics) -> str:
     dataset = {"type": "imagefolder", "name": "pictures collected by Picaisso", "split": "test"}
     accuracy = {"type": "accuracy", "value": round(metrics["accuracy"], 4)}

@@ -19,13 +19,7 @@ import training
 from training.evaluation.results import Results
 from training.explanations import evidence, nearest_images, overlay
 from training.export import plots
-from training.export.model_card import (
-    SHORTCUT_TITLES,
-    calibration_in_words,
-    more_in_words,
-    suspects_in_words,
-    unknown_in_words,
-)
+from training.export.model_card import SHORTCUT_TITLES, phrases_of
 from training.export.report_images import (
     MAP_SIDE,
     InlineImages,
@@ -129,12 +123,7 @@ def write_report(
         label_issues=label_issues,
         label_issues_left_out=metrics["curation"]["suspects"] - len(label_issues),
         shortcuts=[(SHORTCUT_TITLES[name], share) for name, share in metrics["shortcuts"].items()],
-        phrases={
-            "calibration": calibration_in_words(metrics),
-            "unknown": unknown_in_words(metrics),
-            "more": more_in_words(metrics),
-            "suspects": suspects_in_words(metrics),
-        },
+        phrases=phrases_of(metrics),
         reliability_source=_judged_in_words(results, judged),
         sources=_sources(results.rows),
         credits=_credits(results),
