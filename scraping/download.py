@@ -9,23 +9,20 @@ import asyncio
 import itertools
 import random
 from collections import Counter
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from multidict import CIMultiDictProxy
-
 from scraping.files import now
 from scraping.net.http import (
-    PRODUCT,
     Fetched,
     Fetcher,
     FetchFailure,
     FetchSettings,
     MalformedAddress,
 )
+from scraping.net.opt_out import HostOptOuts, header_objection
 from scraping.reasons import Reason
 from scraping.records.image_log import ImageRecord, image_file, rejected
 from scraping.screening.pool import Data, PoolSettings, ScreenPool
@@ -35,11 +32,6 @@ from scraping.urls import origin_of, url_digest
 
 UNDECODED_BYTES = 96 << 20
 RESUMED_STATUS = 200  # only complete answers with this status are kept on disk
-OPT_OUTS = frozenset({"noai", "noimageai", "noindex", "noimageindex"})
-# Directives of X-Robots-Tag that are followed by a colon and a value, like the name of a crawler.
-VALUED_DIRECTIVES = frozenset(
-    {"unavailable_after", "max-snippet", "max-image-preview", "max-video-preview"}
-)
 
 
 @dataclass(frozen=True)
@@ -103,26 +95,6 @@ class Attempt:
     extent: Extent | None = None
 
 
-def opted_out(headers: Iterable[str]) -> bool:
-    """Return whether X-Robots-Tag headers forbid this use.
-
-    Directives count that follow no crawler's name, or ours.
-    """
-    for header in headers:
-        agent = ""
-        for part in header.lower().split(","):
-            before, colon, after = (piece.strip() for piece in part.partition(":"))
-            if colon and before in VALUED_DIRECTIVES:
-                continue
-            directive = before
-            if colon:
-                agent = before
-                directive = after
-            if directive in OPT_OUTS and agent in ("", PRODUCT.lower()):
-                return True
-    return False
-
-
 class _ByteBudget:
     """Counts bytes received and not yet decoded; requests wait while they exceed the limit."""
 
@@ -158,6 +130,7 @@ class Downloader:
         self._engine = engine or EngineSettings()
         self._undecoded = _ByteBudget(UNDECODED_BYTES)
         self._fetcher = Fetcher(fetching, self._undecoded.wait)
+        self._opt_outs = HostOptOuts(self._fetcher)
         self._pool = ScreenPool(screening, self._engine.pool)
         self._spool = Spool(self._engine.spool) if self._engine.spool is not None else None
         self._back_offs: Counter[str | None] = Counter()  # in a row, by origin
@@ -173,6 +146,7 @@ class Downloader:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        await self._opt_outs.close()
         await self._fetcher.__aexit__(kind, error, trace)
         await self._pool.__aexit__(kind, error, trace)
         if self._spool is not None:
@@ -210,7 +184,12 @@ class Downloader:
     async def _fetch_with_retries(self, url: str, page_url: str) -> Fetched | FetchFailure:
         """Fetch, and again after failures that may pass. No connection is held while waiting."""
         for tries in itertools.count(1):
-            answer = await self._fetcher.fetch(url, page_url, check_headers=_check_opt_out)
+            answer = await self._fetcher.fetch(
+                url,
+                page_url,
+                check_headers=header_objection,
+                check_address=self._opt_outs.objection,
+            )
             if isinstance(answer, Fetched):
                 self._back_offs.pop(origin_of(url), None)
                 return answer
@@ -245,12 +224,6 @@ class Downloader:
         if isinstance(answer, Rejection):
             return Attempt(None, answer.reason, answer.detail, status, size, now(), extent=extent)
         return Attempt(answer, None, "", status, size, now(), extent=extent)
-
-
-def _check_opt_out(headers: CIMultiDictProxy[str]) -> Reason | None:
-    if opted_out(headers.getall("X-Robots-Tag", [])):
-        return Reason.OPTED_OUT
-    return None
 
 
 def _failed_attempt(failure: FetchFailure) -> Attempt:

@@ -29,7 +29,8 @@ class Reason(StrEnum):
     IN_TWO_CLASSES = "in_two_classes"
     """Found for two classes, so kept for neither; `records/image_store.py`."""
     OPTED_OUT = "opted_out"
-    """The host's headers say that it must not be used so; `download.py`."""
+    """Its host, or the file itself, says that it must not be used so: `net/opt_out.py` for hosts.
+    The detail names the statement."""
     LICENSE = "license"
     """Only open licences were wanted, and it has another or an unknown one; `collect.py`."""
     TAKEN_DOWN = "taken_down"

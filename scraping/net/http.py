@@ -40,6 +40,7 @@ PRODUCT = "Picaisso"
 NEUTRAL_MESSAGE = "This address could not be fetched."
 ACCEPT_IMAGES = "image/*,*/*;q=0.1"
 ACCEPT_JSON = "application/json"
+ACCEPT_TEXT = "text/plain,application/json,*/*;q=0.1"
 MAX_REDIRECTS = 4
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
 PUBLIC_PORTS = frozenset({80, 443})
@@ -78,7 +79,9 @@ URL_LEGAL = re.compile(r"[!#$%&'()*+,\-./0-9:;=?@A-Z\[\]_a-z~]+")
 
 T = TypeVar("T")
 Lookup = Callable[..., Sequence[tuple[Any, ...]]]
-HeaderCheck = Callable[[CIMultiDictProxy[str]], Reason | None]
+# What forbids to use an answer with such headers, or any answer from a URL, in words.
+HeaderCheck = Callable[[CIMultiDictProxy[str]], str]
+AddressCheck = Callable[[URL], Awaitable[str]]
 
 
 @dataclass(frozen=True)
@@ -343,6 +346,9 @@ class _Redirect:
     location: URL
 
 
+Answer = Fetched | FetchFailure | _Redirect
+
+
 @dataclass
 class _HostQueue:
     """The connections to one host, and how many requests use or wait for one."""
@@ -405,12 +411,14 @@ class Fetcher:
         page_url: str = "",
         accept: str = ACCEPT_IMAGES,
         check_headers: HeaderCheck | None = None,
+        check_address: AddressCheck | None = None,
     ) -> Fetched | FetchFailure:
         """Fetch one URL completely, following up to MAX_REDIRECTS redirects.
 
         `page_url` is the page that shows the image; its origin is sent as Referer, which many
-        hosts demand. `check_headers` sees the answer's headers and may give a reason not to take
-        the body. Never raises for what the network does.
+        hosts demand. `check_address` sees each URL before it is asked for, `check_headers` the
+        answer's headers; either may object, in words, and then it is left alone. Never raises for
+        what the network does.
         """
         headers = {"Accept": accept}
         if referer := origin_of(page_url):
@@ -418,9 +426,24 @@ class Fetcher:
         try:
             if fault := address_fault(url):
                 return MalformedAddress(Reason.REFUSED_ADDRESS, fault)
-            return await self._follow(_parsed(url), headers, check_headers)
+            read = partial(self._read_answer, check_headers=check_headers)
+            seconds = self._settings.deadline_seconds
+            return await self._follow(_parsed(url), headers, read, seconds, check_address)
         except (TimeoutError, ValueError, aiohttp.ClientError, OSError) as error:
             return _failure_of(error)
+
+    async def fetch_beginning(self, url: str, limit: int, seconds: float) -> bytes:
+        """Return the beginning of a text file, at most `limit` bytes; none of what cannot be had.
+
+        Never raises for what the network does.
+        """
+        read = partial(self._read_beginning, limit=limit)
+        seconds = min(seconds, self._settings.deadline_seconds)
+        try:
+            answer = await self._follow(_parsed(url), {"Accept": ACCEPT_TEXT}, read, seconds)
+        except (TimeoutError, ValueError, aiohttp.ClientError, OSError):
+            return b""
+        return bytes(answer.body) if isinstance(answer, Fetched) else b""
 
     async def request(self, request: JsonRequest) -> JsonReply | FetchFailure:
         """Send one JSON request. Never raises for what the network does.
@@ -452,15 +475,22 @@ class Fetcher:
         return not already
 
     async def _follow(
-        self, url: URL, headers: Mapping[str, str], check_headers: HeaderCheck | None
+        self,
+        url: URL,
+        headers: Mapping[str, str],
+        read: Callable[[aiohttp.ClientResponse], Awaitable[Answer]],
+        seconds: float,
+        check_address: AddressCheck | None = None,
     ) -> Fetched | FetchFailure:
-        read = partial(self._read_answer, check_headers=check_headers)
-        seconds_left = self._settings.deadline_seconds
+        """Send one request and follow where it leads, within so many seconds of asking."""
         for _hop in range(MAX_REDIRECTS + 1):
             if rejection := self._rule.rejection_reason(url):
                 return FetchFailure(Reason.REFUSED_ADDRESS, rejection)
-            started, answer = await self._send(_Request(url, headers), read, seconds_left)
-            seconds_left -= time.monotonic() - started
+            objection = "" if check_address is None else await check_address(url)
+            if objection:
+                return FetchFailure(Reason.OPTED_OUT, objection)
+            started, answer = await self._send(_Request(url, headers), read, seconds)
+            seconds -= time.monotonic() - started
             if not isinstance(answer, _Redirect):
                 return answer
             if url.scheme == "https" and answer.location.scheme == "http":
@@ -533,20 +563,27 @@ class Fetcher:
 
     async def _read_answer(
         self, response: aiohttp.ClientResponse, check_headers: HeaderCheck | None
-    ) -> Fetched | FetchFailure | _Redirect:
-        location = response.headers.get("Location")
-        if response.status in REDIRECTS and location:
-            return _Redirect(response.url.join(_parsed(location)).with_fragment(None))
-        if response.status != 200:
-            return _status_failure(response)
-        reason = check_headers(response.headers) if check_headers is not None else None
-        if reason is not None:
-            return FetchFailure(reason, "as its host's headers say", response.status)
+    ) -> Answer:
+        if (without_body := _without_body(response)) is not None:
+            return without_body
+        objection = "" if check_headers is None else check_headers(response.headers)
+        if objection:
+            return FetchFailure(Reason.OPTED_OUT, objection, response.status)
         limit = self._settings.max_bytes
         body = await self._read_body(response, limit)
         if body is None:
             return FetchFailure(Reason.TOO_LARGE, f"more than {limit} bytes", response.status)
         plain: bytes | bytearray = body
+        if response.headers.get("Content-Encoding", "").lower() in COMPRESSIONS:
+            plain = _decompressed(body, limit)
+        return Fetched(str(response.url), response.status, response.headers, plain)
+
+    async def _read_beginning(self, response: aiohttp.ClientResponse, limit: int) -> Answer:
+        if (without_body := _without_body(response)) is not None:
+            return without_body
+        body = bytearray()
+        await _read_up_to(limit, response, body)
+        plain: bytes | bytearray = body[:limit]
         if response.headers.get("Content-Encoding", "").lower() in COMPRESSIONS:
             plain = _decompressed(body, limit)
         return Fetched(str(response.url), response.status, response.headers, plain)
@@ -570,6 +607,14 @@ class Fetcher:
             async with self._large_slots:
                 complete = await _read_up_to(limit, response, body)
         return body if complete and len(body) <= limit else None
+
+
+def _without_body(response: aiohttp.ClientResponse) -> FetchFailure | _Redirect | None:
+    """Return what an answer says whose body does not matter, None for one whose body does."""
+    location = response.headers.get("Location")
+    if response.status in REDIRECTS and location:
+        return _Redirect(response.url.join(_parsed(location)).with_fragment(None))
+    return None if response.status == 200 else _status_failure(response)
 
 
 async def _read_up_to(limit: int, response: aiohttp.ClientResponse, body: bytearray) -> bool:

@@ -6,12 +6,16 @@ import contextlib
 import gzip
 import ssl
 import time
+from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler
 
 from tests.replicas.pictures import encoded, jpeg, picture
-from tests.replicas.server import Replica, Request, Response
+from tests.replicas.server import Replica, Request, Response, json_response
+
+Statement = Response | Callable[[BaseHTTPRequestHandler], None]
 
 PICTURE = "image/jpeg"
+STATEMENTS = ("/robots.txt", "/.well-known/tdmrep.json")
 
 
 class PictureHost(Replica):
@@ -19,13 +23,15 @@ class PictureHost(Replica):
 
     `/redirect?to=URL`, `/loop`, `/hops/<n>` redirect; `/endless`, `/drip`, `/short`, `/huge`,
     `/gzip` lie about or never finish their bodies; `/html`, `/empty`, `/gone`, `/forbidden`,
-    `/nothing`, `/busy` are no pictures; `/noai`, `/otherbot`, `/ourbot`, `/tags`, `/hotlink`
-    set conditions. `/squeezed` is compressed though nobody asked, `/verbose` has a long header
-    line. `/flaky/<n>/<status>` answers with that status n times before it has a picture,
-    `/breaks/<n>` breaks the connection off n times, `/patience/<seconds>` asks once for so much
-    time, `/tired` always for a second.
+    `/nothing`, `/busy` are no pictures; `/noai`, `/otherbot`, `/ourbot`, `/tags`, `/usage`,
+    `/mining`, `/hotlink` set conditions. `/squeezed` is compressed though nobody asked, `/verbose`
+    has a long header line. `/flaky/<n>/<status>` answers with that status n times before it has
+    a picture, `/breaks/<n>` breaks the connection off n times, `/patience/<seconds>` asks once for
+    so much time, `/tired` always for a second.
 
-    `times` tells when requests came, by the monotonic clock.
+    `requests` are those for pictures, `times` tells when they came, by the monotonic clock. What
+    the host states about the use of its pictures is in `statements` by path, answers or what
+    misbehaves; `statement_requests` are those for it.
     """
 
     def __init__(self, delay: float = 0.0, tls: ssl.SSLContext | None = None) -> None:
@@ -35,6 +41,8 @@ class PictureHost(Replica):
         self.delay = delay
         self.files: dict[str, bytes] = {}
         self.times: list[float] = []
+        self.statements: dict[str, Statement] = {}
+        self.statement_requests: list[Request] = []
 
     def add(self, path: str, body: bytes) -> str:
         """Serve these bytes at a path as image/jpeg, whatever they are; returns the address."""
@@ -44,9 +52,25 @@ class PictureHost(Replica):
     def picture_url(self, seed: int) -> str:
         return f"{self.url}/pic/{seed}.jpg"
 
-    def answer(self, request: Request, handler: BaseHTTPRequestHandler) -> None:
+    def record(self, request: Request) -> None:
+        if request.path in STATEMENTS:
+            self.statement_requests.append(request)
+            return
+        super().record(request)
         self.times.append(time.monotonic())
+
+    def state(self, robots: str = "", tdm: object = None) -> None:
+        """State this in robots.txt and in tdmrep.json."""
+        if robots:
+            self.statements["/robots.txt"] = Response(robots.encode(), "text/plain")
+        if tdm is not None:
+            self.statements["/.well-known/tdmrep.json"] = json_response(tdm)
+
+    def answer(self, request: Request, handler: BaseHTTPRequestHandler) -> None:
         misbehave = MISBEHAVIOUR.get(request.path)
+        statement = self.statements.get(request.path)
+        if callable(statement):
+            misbehave = statement
         if request.path.startswith("/breaks/") and self._still(request):
             misbehave = _short
         if misbehave is None:
@@ -57,6 +81,9 @@ class PictureHost(Replica):
             misbehave(handler)
 
     def respond(self, request: Request) -> Response:
+        statement = self.statements.get(request.path)
+        if isinstance(statement, Response):
+            return statement
         if request.path in self.files:
             return Response(self.files[request.path], PICTURE)
         first = "/" + request.path.split("/")[1]
@@ -140,6 +167,13 @@ class PictureHost(Replica):
     def _hotlink(self, request: Request) -> Response:
         allowed = request.headers.get("Referer", "").startswith("https://pages.example/")
         return Response(jpeg(5), PICTURE) if allowed else Response(b"no", "text/plain", 403)
+
+    def _usage(self, request: Request) -> Response:
+        return Response(jpeg(17), PICTURE, headers={"Content-Usage": "search=y, train-ai=n"})
+
+    def _mining(self, request: Request) -> Response:
+        terms = {"tdm-reservation": "1", "tdm-policy": "https://example.org/terms"}
+        return Response(jpeg(18), PICTURE, headers=terms)
 
     def _png(self, request: Request) -> Response:
         return Response(encoded(picture(6), "PNG"), "image/png")

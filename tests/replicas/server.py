@@ -67,7 +67,7 @@ class Replica:
 
             def do_GET(self) -> None:
                 request = Request(self.path, dict(self.headers.items()))
-                replica.requests.append(request)
+                replica.record(request)
                 replica.answer(request, self)
 
             def do_POST(self) -> None:
@@ -100,6 +100,10 @@ class Replica:
     @property
     def url(self) -> str:
         return f"http://{self.host}"
+
+    def record(self, request: Request) -> None:
+        """Remember what was asked."""
+        self.requests.append(request)
 
     def asked(self, path: str) -> list[Request]:
         """The requests for one path so far."""

@@ -15,12 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scraping import ConfigError
-from scraping.download import (
-    Downloader,
-    EngineSettings,
-    RetrySettings,
-    opted_out,
-)
+from scraping.download import Downloader, EngineSettings, RetrySettings
 from scraping.download_list import DownloadSettings, download_list, read_urls
 from scraping.net.http import FetchFailure, FetchSettings
 from scraping.outside import clean_address
@@ -491,23 +486,3 @@ def test_a_host_that_was_down_is_asked_when_it_is_up(tmp_path):
         assert (summary.kept, summary.rejected) == (1, {"unreachable": 1})
         summary = asyncio.run(download_list([nobody, url], tmp_path, offline))
         assert (summary.kept, summary.already) == (1, 1)
-
-
-@pytest.mark.parametrize(
-    ("headers", "out"),
-    [
-        ([], False),
-        (["all"], False),
-        (["noai"], True),
-        (["NoImageAI"], True),
-        (["noarchive, noindex"], True),
-        (["googlebot: noindex"], False),
-        (["googlebot: nofollow, noindex"], False),
-        (["picaisso: noai"], True),
-        (["googlebot: noai", "noimageindex"], True),
-        (["unavailable_after: 25 Jun 2030 15:00:00 PST, noai"], True),
-        (["max-image-preview: none"], False),
-    ],
-)
-def test_opt_outs_count_when_they_are_for_everybody_or_for_us(headers, out):
-    assert opted_out(headers) is out

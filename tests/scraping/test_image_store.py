@@ -2,6 +2,7 @@
 
 import hashlib
 import threading
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -144,19 +145,23 @@ def test_the_same_bytes_with_a_better_licence_change_the_record_and_keep_the_fil
 
 
 def test_a_near_duplicate_in_another_class_takes_both_out_and_each_names_the_other(tmp_path):
-    with PictureHost() as host:
+    with PictureHost() as host, PictureHost() as later:
+        later.statements["/robots.txt"] = lambda _handler: time.sleep(2)  # so that it comes second
         one = host.add("/one.jpg", encoded(picture(1, (640, 480))))
-        two = host.add(
+        two = later.add(
             "/two.png", encoded(picture(1).transpose(Image.Transpose.FLIP_LEFT_RIGHT), "PNG")
         )
-        three = host.add("/three.jpg", encoded(captioned(picture(1)), quality=70))
+        three = later.add("/three.jpg", encoded(captioned(picture(1)), quality=70))
         named = {
             "wolf": [listed(one)],
             "dog": [listed(two), listed(three), listed(host.picture_url(8))],
         }
         with Listing(named) as site:
             config = configuration(
-                {"openverse": site}, [host], sources=["openverse"], classes=classes("wolf", "dog")
+                {"openverse": site},
+                [host, later],
+                sources=["openverse"],
+                classes=classes("wolf", "dog"),
             )
             result = collect(tmp_path, config)
         check_folder(tmp_path, result)

@@ -10,7 +10,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from multidict import CIMultiDict, CIMultiDictProxy
 
-from scraping.download import opted_out
 from scraping.files import json_line
 from scraping.net.http import Fetcher, FetchFailure, FetchSettings, JsonReply, parse_retry_after
 from scraping.outside import (
@@ -341,7 +340,6 @@ def test_one_odd_value_does_not_spoil_a_json_answer():
 def test_headers_of_hosts_are_no_exception(value):
     seconds = parse_retry_after(value)
     assert seconds is None or seconds >= 0
-    assert opted_out([value, f"picaisso: {value}"]) in (True, False)
 
 
 def test_one_entry_that_no_parser_expects_does_not_end_the_others():
