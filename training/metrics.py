@@ -203,7 +203,7 @@ class Metrics(ClassificationMetrics):
     """Images in each split."""
     near_duplicate_leaks: int
     label_issues: int
-    """Images whose label is suspected."""
+    """Images outside test whose label is suspected; 0 unless the verdict is "better"."""
     curation: Curation
     regularisation: float
     """C of the linear head: the inverse of the regularisation's strength."""

@@ -16,6 +16,7 @@ from training.explanations import LearnedImage
 from training.fitting.label_issues import (
     Suspect,
     label_issue_scores,
+    muted_curation,
     neighbour_votes,
     rank_suspects,
 )
@@ -57,7 +58,7 @@ class Results:
     embeddings: NDArray[np.float32]
     """[n, d] by the delivered network."""
     suspects: list[Suspect]
-    """The highest score first."""
+    """Outside test, the highest score first; none where the verdict is not "better"."""
     epochs: list[dict[str, Any]]
     """Of the fine-tuning: epoch, train_loss, val_loss, val_accuracy, rate, seconds; or []."""
     statistics: NDArray[np.float32]
@@ -111,14 +112,13 @@ def collect_results(
 ) -> tuple[Results, Floats]:
     """Return the results of the delivered model, and each image's label-issue score: 0..1 [n]."""
     pred_probs = _label_probabilities(images, choice)
-    judged = images.indices(*SPLITS)
-    ranked = rank_suspects(
-        pred_probs[judged], images.labels[judged], choice.pretrained_novelty[judged], names
-    )
-    suspects = []
-    for suspect in ranked:
-        index = int(judged[suspect.index])
-        suspects.append(dataclasses.replace(suspect, index=index))
+    suspects = _find_suspects(images, choice, pred_probs, names)
+    metrics = _metrics(images, choice, names, suspects, run_metrics, report)
+    if metrics["verdict"] != "better":
+        # What a model that cannot tell the classes apart disagrees with says nothing of labels.
+        suspects = []
+        metrics["label_issues"] = 0
+        metrics["curation"] = muted_curation(metrics["curation"])
     results = Results(
         rows=images.rows,
         labels=images.labels,
@@ -128,7 +128,7 @@ def collect_results(
         suspects=suspects,
         epochs=choice.epochs,
         statistics=images.statistics,
-        metrics=_metrics(images, choice, names, suspects, run_metrics, report),
+        metrics=metrics,
     )
     return results, label_issue_scores(pred_probs, images.labels)
 
@@ -136,7 +136,7 @@ def collect_results(
 def suspects_as_lines(results: Results, scores: Floats, names: Sequence[str]) -> str:
     """Return `suspects.jsonl`: every image of a split, the highest score first.
 
-    Kind, suggested class and reason are null for images in order.
+    Kind, suggested class and reason are null for images in order, and for all test images.
     """
     suspects = {suspect.index: suspect for suspect in results.suspects}
     lines = []
@@ -163,6 +163,24 @@ def suspects_as_lines(results: Results, scores: Floats, names: Sequence[str]) ->
         lines.append(line)
     lines.sort(key=lambda line: -line["score"])
     return "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+
+
+def _find_suspects(
+    images: SplitImages, choice: Choice, pred_probs: Floats, names: Sequence[str]
+) -> list[Suspect]:
+    """Return the suspects outside test, the highest score first.
+
+    To correct or remove test images because the model disagrees with them would raise its figure
+    without making it any better.
+    """
+    judged = images.indices("train", "val")
+    labels = images.labels[judged]
+    novelty = choice.pretrained_novelty[judged]
+    suspects = []
+    for suspect in rank_suspects(pred_probs[judged], labels, novelty, names):
+        index = int(judged[suspect.index])
+        suspects.append(dataclasses.replace(suspect, index=index))
+    return suspects
 
 
 def _label_probabilities(images: SplitImages, choice: Choice) -> Floats:

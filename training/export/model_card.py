@@ -70,9 +70,12 @@ def unknown_in_words(metrics: Metrics) -> str:
 
 def suspects_in_words(metrics: Metrics) -> str:
     """Return how many pictures are doubtful, and what was done about them."""
+    sentence = metrics["curation"]["sentence"]
+    if metrics["verdict"] != "better":
+        return sentence
     count = counted(metrics["label_issues"], "picture")
     count = count[0].upper() + count[1:]
-    return f"{count} may carry a wrong label. {metrics['curation']['sentence']}"
+    return f"{count} outside the test part may carry a wrong label. {sentence}"
 
 
 def more_in_words(metrics: Metrics) -> str:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from training.fitting.linear_head import Samples, find_temperature, fit_with_c
 from training.fitting.relevance import OUTLIER_DISTANCE, robust_distances
 from training.images.split import cut_folds
-from training.metrics import Floats, Labels, log_losses, softmax
+from training.metrics import Curation, Floats, Labels, log_losses, softmax
 from training.phrases import counted
 
 # cross-validations whose predictions are averaged: one alone depends on how its folds were cut
@@ -187,6 +187,18 @@ def rank_suspects(
         )
         suspects.append(suspect)
     return sorted(suspects, key=lambda suspect: -suspect.score)
+
+
+def muted_curation(curation: Curation) -> Curation:
+    """Return how suspects were treated, for a model that does not tell the classes apart."""
+    muted = curation.copy()
+    muted["suspects"] = 0
+    if curation["treatment"] == "none":
+        muted["sentence"] = (
+            "No label is called doubtful, because this model was not shown to tell the classes"
+            " apart: what it disagrees with says nothing about the labels."
+        )
+    return muted
 
 
 def choose_weighting(
