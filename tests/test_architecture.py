@@ -21,7 +21,7 @@ PACKAGES = ("picaisso_site", "requests_app", "scraping", "training")
 
 FLOORS = {
     "training": """
-        run_folder duplicates phrases environment
+        run_folder duplicates phrases environment class_names
         explanations judgements
         metrics progress
         images
@@ -79,6 +79,7 @@ AGREED = {
         "training.run_folder",
         "training.phrases",
         "training.environment",
+        "training.class_names",
         "training.metrics",
         "training.judgements",
         "training.takedown",
@@ -117,6 +118,7 @@ MAY_LOAD = {
     "training.run_folder": set(),
     "training.phrases": set(),
     "training.environment": set(),
+    "training.class_names": set(),
     "training.networks.catalogue": set(),
     "training.judgements": set(),
     "training.duplicates": PILLOW,

@@ -27,8 +27,17 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Column, Table
 from rich.text import Text
 
+from training.class_names import shown_name
 from training.environment import EnvironmentFileError, read_environment
-from training.images.folder import MAX_SIDE, check_max_side, import_folder, write_left_out
+from training.images.changes import has_changed
+from training.images.folder import (
+    MAX_SIDE,
+    LeftOut,
+    check_classes_have_images,
+    check_max_side,
+    import_folder,
+    write_left_out,
+)
 from training.metrics import read_metrics
 from training.networks.catalogue import CATALOGUE, DEFAULT
 from training.phrases import interval, listed, percent, verdict
@@ -227,7 +236,7 @@ def _fit(options: argparse.Namespace, environment: Mapping[str, str]) -> int:
     stop.listen()
     console = Console(stderr=True)
     with _failures_recorded(folder):
-        if options.images and not (folder / "manifest.jsonl").exists():
+        if options.images and _must_import(options, folder):
             _import(options, folder, console, _max_side(options, environment))
         config = _configuration(read_config(folder), options, environment)
         with _progress(console, options.json) as listen:
@@ -253,8 +262,6 @@ def _run_folder(options: argparse.Namespace) -> Path:
         options.parser.error(
             "--max-side is for --images; the pictures of a run folder stay as they are"
         )
-    if options.previous and options.out and (options.out / "manifest.jsonl").exists():
-        options.parser.error("--previous comes too late: the run folder has been made already")
     if options.previous and not options.images:
         options.parser.error(
             "--previous is for --images; the manifest of a run folder has its own split"
@@ -330,28 +337,71 @@ def _record_failure(folder: Path, result: Mapping[str, Any]) -> None:
             write_json(folder / "result.json", result)
 
 
+def _must_import(options: argparse.Namespace, folder: Path) -> bool:
+    """Return whether the run folder must be made, or made again from a folder that has changed.
+
+    Raises RunError where that would cost a finished run.
+    """
+    images: Path = options.images
+    if not (folder / "manifest.jsonl").exists():
+        return True
+    result = read_result(folder)
+    finished = result is not None and result["ok"]
+    changed = has_changed(images, folder)
+    if options.previous and (finished or not changed):
+        options.parser.error("--previous comes too late: the run folder has been made already")
+    if not changed:
+        return False
+    if finished:
+        where = shown_name(str(images))
+        run = shown_name(str(folder))
+        raise RunError(
+            "features",
+            f"The pictures in {where} have changed since {run} was trained; it stays as it is.",
+            f"Train them with: fit --images {where} --out ANOTHER_FOLDER --previous {run}",
+            retry=False,
+        )
+    return True
+
+
 def _import(options: argparse.Namespace, folder: Path, console: Console, max_side: int) -> None:
     """Make the run folder; the manifest comes last, so that an import that died is made again."""
     images: Path = options.images
     if not images.is_dir():
         raise RunError(
             "features",
-            f"{images} is no folder.",
+            f"{shown_name(str(images))} is no folder.",
             "Give the folder that holds the classes.",
             retry=False,
         )
+    if images.resolve() in (folder.resolve(), (folder / "images").resolve()):
+        raise RunError(
+            "features",
+            "The run folder is the folder of pictures itself.",
+            "Give --out another folder.",
+            retry=False,
+        )
     earlier = read_manifest(options.previous) if options.previous else []
+    (folder / "manifest.jsonl").unlink(missing_ok=True)
     classes, rows, left_out = import_folder(images, folder, max_side=max_side)
     rows = inherit_splits(rows, earlier)
     write_config(folder, RunConfig(classes=classes))
     write_left_out(folder, left_out)
+    _show_left_out(left_out, folder, options.json, console)
+    check_classes_have_images(classes, rows)
     write_manifest(folder, rows)
-    if left_out and options.json:
+
+
+def _show_left_out(
+    left_out: Sequence[LeftOut], folder: Path, as_json: bool, console: Console
+) -> None:
+    if left_out and as_json:
         reasons = {item.file: item.reason for item in left_out}
         print(json.dumps({"left_out": reasons}, ensure_ascii=False))
     elif left_out:
         files = "1 file" if len(left_out) == 1 else f"{len(left_out)} files"
-        console.print(f"Left out {files}; see {folder / 'left_out.csv'}:")
+        table = shown_name(str(folder / "left_out.csv"))
+        console.print(f"Left out {files}; see {table}:", markup=False)
         for item in left_out[:10]:
             console.print(f"  {item.file}: {item.reason}", markup=False, highlight=False)
 

@@ -73,6 +73,8 @@ def test_a_messy_folder_is_imported_with_a_reason_for_every_file_left_out(tmp_pa
     ready = encoded(gradient(90, 70), "JPEG", quality=80)
     (first / "ready.jpg").write_bytes(ready)
     (first / "again.jpeg").write_bytes(ready)
+    (first / "twice.jpg").write_bytes(encoded(gradient(70, 50), "JPEG", quality=80))
+    (first / "twice, a copy.jpg").write_bytes((first / "twice.jpg").read_bytes())
     (second / "contrary.jpg").write_bytes(ready)
     (first / "cmyk.jpg").write_bytes(encoded(Image.new("CMYK", (40, 40), (9, 99, 0, 0)), "JPEG"))
     (first / "16 bits.png").write_bytes(
@@ -97,10 +99,12 @@ def test_a_messy_folder_is_imported_with_a_reason_for_every_file_left_out(tmp_pa
         "b class/dot.png": "too small: 1 x 1 pixels",
         "b class/empty.jpg": "not a picture that can be read",
         "b class/notes.txt": "not a picture that can be read",
-        "b class/ready.jpg": "the same picture again",
-        "Ä class/contrary.jpg": "also in another class",
+        "b class/again.jpeg": "also in another class, “Ä class”, so used in none",
+        "b class/ready.jpg": "also in another class, “Ä class”, so used in none",
+        "b class/twice.jpg": "the same picture again",
+        "Ä class/contrary.jpg": "also in another class, “b class”, so used in none",
     }
-    assert seen[-1] == (10, 10)
+    assert seen[-1] == (12, 12)
     for row in rows:
         data = (tmp_path / "run" / row.file).read_bytes()
         assert (
@@ -109,7 +113,11 @@ def test_a_messy_folder_is_imported_with_a_reason_for_every_file_left_out(tmp_pa
         )
         with Image.open(io.BytesIO(data)) as stored:
             assert stored.format == "JPEG" and stored.mode == "RGB" and max(stored.size) <= 1024
-    assert hashlib.sha256(ready).hexdigest() in {row.sha256 for row in rows}
+    digests = {row.sha256 for row in rows}
+    assert hashlib.sha256((first / "twice.jpg").read_bytes()).hexdigest() in digests
+    assert hashlib.sha256(ready).hexdigest() not in digests
+    stored = {path.relative_to(tmp_path / "run") for path in (tmp_path / "run/images").iterdir()}
+    assert stored == {Path(row.file) for row in rows}
 
 
 def test_a_folder_without_classes_is_refused(tmp_path: Path) -> None:

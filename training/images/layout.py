@@ -1,0 +1,371 @@
+"""Recognise how a folder of pictures is laid out: which file is of which class and split.
+
+A folder per class; a folder per split (train, val, test) with those in it, as ImageFolder, Keras
+and our dataset.zip have them; or what `python -m scraping collect` wrote.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from training.class_names import casefold_key, normalize, shown_name
+from training.images.provenance import Provenance, read_image_table, read_json, read_json_lines
+from training.images.walk import (
+    FoundFile,
+    files_below,
+    files_in,
+    litter_in,
+    relative_name,
+    subfolders,
+)
+from training.phrases import listed
+from training.run_folder import SPLITS, RunError, Split
+
+MAX_CLASSES = 1000
+MAX_NAME_LENGTH = 64  # characters, as at the form
+
+_SPLIT_NAMES: dict[str, Split] = {
+    "train": "train",
+    "training": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "dev": "val",
+    "test": "test",
+    "testing": "test",
+}
+_CLASS_ID = re.compile(r"c\d{3,}")  # what our dataset.zip calls its class folders
+_WRAPPERS = 3  # folders that hold nothing but the next that are looked through
+# fmt: off
+_IMAGE_SUFFIXES = {
+    ".jpg", ".jpeg", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".jp2",
+    ".ppm", ".pgm", ".heic",
+}
+# fmt: on
+
+
+@dataclass(frozen=True)
+class LabelledFile:
+    """A file that may be an image, with its label."""
+
+    path: Path
+    name: str
+    """As people read it, relative to the folder that was given."""
+    label: str
+    """Which class: a key of `Layout.classes`."""
+    split: Split | None = None
+    provenance: Provenance = dataclasses.field(default_factory=Provenance)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What a folder of pictures holds."""
+
+    classes: Mapping[str, str]
+    """Folder name or class id to the name that people read, in output order."""
+    files: Sequence[LabelledFile]
+    passed_over: Sequence[FoundFile]
+
+
+def read_layout(images: Path, run_dir: Path) -> Layout:
+    """Return which file of a folder is of which class and split, and what is passed over.
+
+    `run_dir` may lie in the folder. Raises RunError with a sentence for what cannot be meant.
+    """
+    reader = _Reader(images, run_dir)
+    folder = reader.data_folder()
+    splits = reader.split_folders(folder)
+    if _is_file(folder / "images.jsonl"):
+        reader.read_collection(folder)
+    elif splits:
+        reader.read_splits(folder, splits)
+    else:
+        reader.read_classes(folder)
+    classes = reader.classes(folder)
+    _check_classes(images, classes)
+    return Layout(classes, reader.files, reader.passed_over)
+
+
+class _Reader:
+    """Gathers files while a folder is read."""
+
+    def __init__(self, images: Path, run_dir: Path) -> None:
+        self.files: list[LabelledFile] = []
+        self.passed_over: list[FoundFile] = []
+        self._images = images
+        self._run_dir = run_dir
+        self._names: dict[str, str] = {}
+
+    def data_folder(self) -> Path:
+        """Return the folder that holds the data: the one given, or one that is all that it holds.
+
+        Only what is recognised is looked for, as a single folder may also be a single class.
+        """
+        wrappers: list[Path] = []
+        folder = self._images
+        while not self._is_recognised(folder):
+            inside = self._folders(folder)
+            if len(inside) != 1 or len(wrappers) == _WRAPPERS:
+                return self._images
+            wrappers.append(folder)
+            folder = inside[0]
+        for wrapper in wrappers:
+            self._pass_over(files_in(wrapper), "beside the folder with the pictures")
+            self.passed_over += litter_in(wrapper, self._images)
+        return folder
+
+    def split_folders(self, folder: Path) -> dict[Path, Split]:
+        """Return the folders that are splits, none where they are classes."""
+        named = {}
+        others = []
+        for path in self._folders(folder):
+            split = _SPLIT_NAMES.get(path.name.lower())
+            if split is None:
+                others.append(path)
+            else:
+                named[path] = split
+        nested = [path for path in named if subfolders(path) and not _has_images(path)]
+        is_training_nested = any(named[path] == "train" for path in nested)
+        if len(named) < 2 or not is_training_nested:
+            return {}
+        if len(nested) == 1 and others:
+            return {}
+        self._check_splits(folder, named, others)
+        return named
+
+    def read_classes(self, folder: Path) -> None:
+        """Read a folder per class."""
+        for class_folder in self._folders(folder):
+            self._read_class(class_folder, None)
+        self._read_what_lies_beside(folder)
+
+    def read_splits(self, folder: Path, splits: Mapping[Path, Split]) -> None:
+        """Read a folder per split, each with a folder per class.
+
+        Where a split is missing, the pictures for training are divided.
+        """
+        for split_folder, split in splits.items():
+            for class_folder in subfolders(split_folder):
+                self._read_class(class_folder, split)
+            self._pass_over(files_in(split_folder), "not in the folder of a class")
+            self.passed_over += litter_in(split_folder, self._images)
+        present = {file.split for file in self.files}
+        if len(present) < len(SPLITS):
+            divided = []
+            for file in self.files:
+                split_kept = None if file.split == "train" else file.split
+                divided.append(dataclasses.replace(file, split=split_kept))
+            self.files = divided
+        self._read_what_lies_beside(folder)
+
+    def read_collection(self, folder: Path) -> None:
+        """Read what `python -m scraping collect` wrote."""
+        values = read_json(folder / "config.json")
+        for entry in _entries(values, "classes"):
+            class_id = entry.get("id")
+            name = entry.get("name")
+            if isinstance(class_id, str) and isinstance(name, str):
+                self._names[class_id] = name
+        latest = {}
+        for record in read_json_lines(folder / "images.jsonl"):
+            key = (str(record.get("class")), str(record.get("image_url")))
+            latest[key] = record
+        used = set()
+        for record in latest.values():
+            path = _file_of(folder, record)
+            label = record.get("class")
+            if path is None or not isinstance(label, str) or not label:
+                continue
+            used.add(path)
+            self._names.setdefault(label, label)
+            name = relative_name(path, self._images)
+            provenance = Provenance.of(record)
+            self.files.append(LabelledFile(path, name, label, None, provenance))
+        for file in files_below(folder / "images", self._images):
+            if file.path not in used:
+                reason = file.reason or "not kept by the collection"
+                self.passed_over.append(dataclasses.replace(file, reason=reason))
+        if not self._names:
+            raise _refusal(
+                f"The collection in {_shown(self._images)} has no classes.",
+                "Collect by class names, or sort the pictures into one folder for each class.",
+            )
+
+    def classes(self, folder: Path) -> dict[str, str]:
+        """Return the names of the classes, by `classes.json` where it names their folders."""
+        given = self._given_names(folder)
+        names = {}
+        for key in given:
+            if key in self._names:
+                names[key] = _class_name(given[key])
+        for key in sorted(self._names):
+            if key not in names:
+                names[key] = _class_name(self._names[key])
+        return names
+
+    def _given_names(self, folder: Path) -> dict[str, str]:
+        """Return the names in `classes.json`, none where it is another program's."""
+        path = folder / "classes.json"
+        if not _is_file(path):
+            return {}
+        given = read_json(path)
+        names = {}
+        for key, name in given.items():
+            if isinstance(name, str):
+                names[key] = name
+        missing = sorted(set(self._names) - set(names))
+        if not missing:
+            return names
+        if all(_CLASS_ID.fullmatch(key) for key in self._names):
+            raise _refusal(
+                f"classes.json does not name the folder “{_shown(missing[0])}”.",
+                'It must hold names by folder, such as {"c001": "corgi"}; mend or remove it.',
+            )
+        self._pass_over([path], "does not name the class folders")
+        return {}
+
+    def _folders(self, folder: Path) -> list[Path]:
+        """Return the folders in a folder, without litter and run folders."""
+        found = []
+        for path in subfolders(folder):
+            if path.resolve() == self._run_dir.resolve():
+                continue
+            if not (_is_file(path / "manifest.jsonl") and _is_file(path / "config.json")):
+                found.append(path)
+        return found
+
+    def _is_recognised(self, folder: Path) -> bool:
+        if _is_file(folder / "images.jsonl") or _is_file(folder / "classes.json"):
+            return True
+        return bool(self.split_folders(folder))
+
+    def _check_splits(
+        self, folder: Path, splits: Mapping[Path, Split], others: Sequence[Path]
+    ) -> None:
+        """Raise RunError where it is not clear what the folders beside the splits are."""
+        names = [f"“{_shown(path.name)}”" for path in splits]
+        if len(set(splits.values())) < len(splits):
+            raise _refusal(
+                f"{listed(names)} in {_shown(folder)} are not one folder for each split.",
+                "Keep one folder each for training, validation and test.",
+            )
+        if others:
+            extra = _shown(others[0].name)
+            raise _refusal(
+                f"{_shown(folder)} holds {listed(names)}, and beside them the folder “{extra}”.",
+                f"Move “{extra}” elsewhere, or give a folder that holds classes alone.",
+            )
+
+    def _read_class(self, class_folder: Path, split: Split | None) -> None:
+        label = class_folder.name
+        self._names[label] = label
+        for file in files_below(class_folder, self._images):
+            if file.reason:
+                self.passed_over.append(file)
+            else:
+                self.files.append(LabelledFile(file.path, file.name, label, split))
+
+    def _read_what_lies_beside(self, folder: Path) -> None:
+        """Read images.csv, and give every other file beside the classes its line."""
+        table = folder / "images.csv"
+        if _is_file(table):
+            provenance = read_image_table(table)
+            files = []
+            for file in self.files:
+                key = file.path.relative_to(folder).as_posix()
+                known = provenance.get(key, file.provenance)
+                files.append(dataclasses.replace(file, provenance=known))
+            self.files = files
+        read = {"images.csv", "classes.json"}
+        beside = [path for path in files_in(folder) if path.name not in read]
+        self._pass_over(beside, "beside the folders, so in no class")
+        self.passed_over += litter_in(folder, self._images)
+        for path in subfolders(folder):
+            if path not in self._folders(folder) and path.resolve() != self._run_dir.resolve():
+                self._pass_over([path], "a run folder")
+
+    def _pass_over(self, paths: Sequence[Path], reason: str) -> None:
+        for path in paths:
+            name = relative_name(path, self._images)
+            self.passed_over.append(FoundFile(path, name, reason))
+
+
+def _check_classes(images: Path, classes: Mapping[str, str]) -> None:
+    """Raise RunError where these names are no classes."""
+    where = _shown(images)
+    if len(classes) < 2:
+        reason = f"{where} needs at least two sub-folders, one for each class"
+        for name in classes.values():
+            reason += f"; it has one alone, “{name}”"
+        remedy = (
+            "Put the pictures of each class into a folder of its own, and give what holds them."
+        )
+        raise _refusal(f"{reason}.", remedy)
+    if len(classes) > MAX_CLASSES:
+        raise _refusal(
+            f"{where} has {len(classes):,} sub-folders; that many classes cannot be trained.",
+            f"Give a folder with at most {MAX_CLASSES:,}, one for each class.",
+        )
+    known: dict[str, str] = {}
+    for key, name in classes.items():
+        if not name:
+            raise _refusal(
+                f"The folder “{_shown(key)}” of {where} has a name that nobody can see.",
+                "Call it as the class is called.",
+            )
+        same = known.setdefault(casefold_key(name), name)
+        if same is not name:
+            raise _refusal(
+                f"The folders “{same}” and “{name}” of {where} have the same name:"
+                " capital letters, extra spaces and invisible characters make no difference.",
+                "Rename one, or put the pictures of both into one folder.",
+            )
+
+
+def _class_name(text: str) -> str:
+    """Return the name of a class on one line, in at most 64 characters."""
+    name = normalize(shown_name(text))
+    if len(name) <= MAX_NAME_LENGTH:
+        return name
+    return name[: MAX_NAME_LENGTH - 1].rstrip() + "…"
+
+
+def _has_images(folder: Path) -> bool:
+    """Return whether images lie in a folder itself, to judge by their names."""
+    return any(path.suffix.lower() in _IMAGE_SUFFIXES for path in files_in(folder))
+
+
+def _is_file(path: Path) -> bool:
+    return os.path.isfile(path)  # noqa: PTH113 - Path.is_file raises where it may not be read
+
+
+def _file_of(folder: Path, record: Mapping[str, Any]) -> Path | None:
+    """Return the file of a record of images.jsonl; None where nothing was kept."""
+    file = record.get("file")
+    if record.get("state") != "kept" or not isinstance(file, str):
+        return None
+    parts = Path(file).parts
+    is_inside = bool(parts) and not Path(file).is_absolute() and ".." not in parts
+    return folder / file if is_inside else None
+
+
+def _entries(values: Mapping[str, Any], key: str) -> list[Mapping[str, Any]]:
+    """Return the objects in a list."""
+    found = values.get(key)
+    if not isinstance(found, list):
+        return []
+    return [entry for entry in found if isinstance(entry, dict)]
+
+
+def _shown(path: Path | str) -> str:
+    return shown_name(os.fspath(path))
+
+
+def _refusal(reason: str, remedy: str) -> RunError:
+    return RunError("features", reason, remedy, retry=False)

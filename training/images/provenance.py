@@ -1,0 +1,102 @@
+"""Where images of a folder come from: `images.csv` of a dataset.zip, `images.jsonl` of a
+collection. People edit both, so each value is read as text, bounded, or not at all.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from training.class_names import shown_name
+
+_MAX_CHARACTERS = 2000
+_FORMULA_SIGNS = ("'=", "'+", "'-", "'@")  # as our tables quote what a spreadsheet would compute
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Source, licence and author of an image."""
+
+    source: str = "folder"
+    license: str = ""
+    credit: str = ""
+    """Who made the image and under which licence, as a sentence."""
+    page_url: str = ""
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> Provenance:
+        """Read a row of images.csv or a record of images.jsonl; they have the same columns."""
+        page_url = _text(values, "page_url")
+        if not page_url.startswith(("http://", "https://")):
+            page_url = ""
+        license_name = _text(values, "license")
+        credit = _text(values, "attribution")
+        if not credit:
+            credit = _text(values, "title")
+            creator = _text(values, "creator")
+            if creator:
+                credit = f"{credit or 'A picture'} by {creator}"
+        if credit and license_name:
+            terms = f"{license_name} {_text(values, 'license_version')}".strip()
+            credit = f"{credit} Licence: {terms}"
+        source = _text(values, "source") or "folder"
+        return cls(source, license_name, credit, page_url)
+
+
+def read_image_table(path: Path) -> dict[str, Provenance]:
+    """Return the rows of images.csv by `file_name`; what cannot be read is passed over."""
+    try:
+        text = path.read_text(encoding="utf-8-sig", errors="replace")
+    except OSError:
+        return {}
+    found = {}
+    table = csv.DictReader(io.StringIO(text, newline=""))
+    try:
+        for row in table:
+            name = row.get("file_name")
+            if isinstance(name, str):
+                found[name] = Provenance.of(row)
+    except csv.Error:  # a cell larger than a book; the rows before it count
+        pass
+    return found
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Return the object in a file of JSON, empty where there is none."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8-sig", errors="replace"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def read_json_lines(path: Path) -> Iterator[dict[str, Any]]:
+    """Yield the objects in a file of JSON lines; lines that hold none are passed over."""
+    try:
+        text = path.read_text(encoding="utf-8-sig", errors="replace")
+    except OSError:
+        return
+    for line in text.split("\n"):
+        try:
+            value = json.loads(line)
+        except (ValueError, RecursionError):
+            continue
+        if isinstance(value, dict):
+            yield value
+
+
+def _text(values: Mapping[str, Any], key: str) -> str:
+    """Return a value as one line of text, empty for anything else."""
+    value = values.get(key)
+    if not isinstance(value, str):
+        return ""
+    bounded = value[:_MAX_CHARACTERS]
+    if bounded.startswith(_FORMULA_SIGNS):
+        bounded = bounded[1:]
+    words = bounded.split()
+    return shown_name(" ".join(words))
