@@ -314,8 +314,8 @@ def train(lease: Lease) -> None:
     command = [sys.executable, "-m", "training", "fit", str(folder), "--json"]
     code = lease.run_child(command, folder / "log.txt", poll)
     result = _read_child_result(folder, code)
-    metrics = json.loads((folder / "metrics.json").read_text())
     takedowns.remove_from_run(version)
+    metrics = json.loads((folder / "metrics.json").read_text())
     rows = run_folder.read_manifest(folder)
     lease.beat()
     with lease.finishing():

@@ -1,5 +1,6 @@
 """Images that must go: taken out of every request and dataset, and kept out for good."""
 
+import json
 from collections import defaultdict
 
 from requests_app import versions
@@ -13,6 +14,7 @@ from requests_app.models import (
     ImageUrl,
     Kind,
     TakenDown,
+    TrainingRun,
     sha256_hex,
 )
 from scraping.reasons import Reason
@@ -102,6 +104,7 @@ def _rebuild_without(version: DatasetVersion, files: set[str]) -> None:
     if not (version.folder / "manifest.jsonl").exists():
         return
     takedown.remove_images(version.folder, files)
+    _store_figures(version)
     rows = run_folder.read_manifest(version.folder)
     for artifact in version.artifacts.all():
         if artifact.kind == Kind.DATASET:
@@ -114,6 +117,15 @@ def _rebuild_without(version: DatasetVersion, files: set[str]) -> None:
             continue
         same = Artifact.objects.filter(pk=artifact.pk)
         same.update(bytes=made.bytes, sha256=made.sha256)
+
+
+def _store_figures(version: DatasetVersion) -> None:
+    """Store the figures of a finished run anew: judgements may have gone with an image."""
+    finished = TrainingRun.objects.filter(version=version, finished__isnull=False)
+    metrics_file = version.folder / "metrics.json"
+    if metrics_file.exists():
+        metrics = json.loads(metrics_file.read_text(encoding="utf-8"))
+        finished.update(metrics=metrics)
 
 
 def remove_from_run(version: DatasetVersion) -> None:

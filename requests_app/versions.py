@@ -5,6 +5,7 @@ and the split that the training made is frozen into the version when the trainin
 """
 
 from collections import Counter, defaultdict
+from pathlib import Path
 
 from django.conf import settings
 from django.db.models import QuerySet
@@ -21,6 +22,7 @@ from requests_app.models import (
 )
 from scraping.reasons import Reason
 from training import run_folder
+from training.judgements import inherit_judgements, write_judgements
 from training.run_folder import ClassLabel, ImageRow, RunConfig
 
 SEED = 0
@@ -51,7 +53,10 @@ def kept_images(classifier: ClassifierRequest) -> QuerySet[ImageUrl]:
 
 
 def write_run_folder(version: DatasetVersion) -> None:
-    """Make the run folder, once: afterwards its manifest is the version."""
+    """Make the run folder, once: afterwards its manifest is the version.
+
+    Images of the version before keep their split, and test images what a person said of them.
+    """
     if (version.folder / "manifest.jsonl").exists():
         return
     classifier = version.request
@@ -76,17 +81,20 @@ def write_run_folder(version: DatasetVersion) -> None:
         weights_cache=str(settings.DATA_DIR / "cache" / "weights"),
         weights_url=settings.WEIGHTS_URL or None,
     )
-    rows = run_folder.inherit_splits(rows, _earlier_rows(version))
+    earlier = _earlier_folder(version)
+    if earlier is not None:
+        rows = run_folder.inherit_splits(rows, run_folder.read_manifest(earlier))
+        judgements = inherit_judgements(earlier, rows, config.classes)
+        if judgements:
+            write_judgements(version.folder, judgements)
     run_folder.write_run(version.folder, config, rows, images_from=classifier.folder / "collect")
 
 
-def _earlier_rows(version: DatasetVersion) -> list[ImageRow]:
-    """Return the manifest of the newest earlier version that was trained on; empty if none was."""
+def _earlier_folder(version: DatasetVersion) -> Path | None:
+    """Return the run folder of the newest earlier version that was trained on, if one was."""
     earlier = version.request.versions.filter(number__lt=version.number)
     trained = earlier.exclude(manifest_sha256="").order_by("-number").first()
-    if trained is None:
-        return []
-    return run_folder.read_manifest(trained.folder)
+    return None if trained is None else trained.folder
 
 
 def freeze_split(version: DatasetVersion, rows: list[ImageRow]) -> None:

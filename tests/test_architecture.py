@@ -30,6 +30,7 @@ FLOORS = {
         fitting
         evaluation
         export
+        verification
         run takedown
         __main__
     """,
@@ -127,6 +128,7 @@ MAY_LOAD = {
     "training.progress": PILLOW,
     "training.images": PILLOW,
     "training.predict": PILLOW | {"onnxruntime"},
+    "training.verification": PILLOW | {"jinja2"},
     "training.takedown": PILLOW | {"jinja2"},
     "training.networks": PILLOW | TORCH,
     "training.finetuning": PILLOW | TORCH,

@@ -1,5 +1,5 @@
-"""`python -m training fit|predict`: the training library from a terminal, without Django and
-without a database.
+"""`python -m training fit|verify|predict`: the training library from a terminal, without Django
+and without a database.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from rich.text import Text
 
 from training.class_names import shown_name
 from training.environment import EnvironmentFileError, read_environment
+from training.export.model_card import labels_in_words
 from training.images.changes import has_changed
 from training.images.folder import (
     MAX_SIDE,
@@ -38,6 +39,7 @@ from training.images.folder import (
     import_folder,
     write_left_out,
 )
+from training.judgements import inherit_judgements, write_judgements
 from training.metrics import read_metrics
 from training.networks.catalogue import CATALOGUE, DEFAULT
 from training.phrases import interval, listed, percent, verdict
@@ -65,6 +67,7 @@ from training.run_folder import (
     write_json,
     write_manifest,
 )
+from training.verification import verify
 
 DONE = 0
 FAILED = 1
@@ -73,6 +76,29 @@ WRONG_USAGE = 2
 _IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif"}
 _URL_SECONDS = 20.0  # for the connection and for each read
 _URL_BYTES = 30_000_000
+
+
+_VERIFY_DESCRIPTION = """\
+Take over what a person says of the labels of test pictures, and write the figures, the report and
+the model card again. Nothing is trained. Judgements of earlier tables stay, unless the new one
+says otherwise."""
+_VERIFY_EXAMPLE = """\
+Example: RUN_DIR/manifest.jsonl names the test pictures ("split": "test"). Look at them, write
+
+    file,verified
+    images/0f3a5c7d9b1e2468.jpg,right
+    images/13579bdf02468ace.jpg,other class
+    images/2468ace013579bdf.jpg,shiba inu
+    images/369cf258be147ad0.jpg,off-topic
+
+into labels.csv, and run
+
+    python -m training verify RUN_DIR labels.csv
+
+A picture is named with or without its folder. The judgement is "right", "other class",
+"off-topic", or the class that the picture shows, by name or id; an empty one takes an earlier
+judgement back. The columns may also be called file_name or image, and label or state; they may be
+separated by commas, semicolons or tabs."""
 
 
 class ListError(Exception):
@@ -98,17 +124,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"The disk refused: {error}.", file=sys.stderr)
     except Stopped:
         print("The training was stopped; started again, it goes on where it was.", file=sys.stderr)
+    except KeyboardInterrupt:
+        print("Stopped. Give the same command again to finish it.", file=sys.stderr)
     return FAILED
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m training", description=__doc__)
-    commands = parser.add_subparsers(required=True, metavar="fit|predict")
+    commands = parser.add_subparsers(required=True, metavar="fit|verify|predict")
     fit = commands.add_parser(
         "fit", help="train what a run folder describes, or a folder of pictures"
     )
     fit.set_defaults(command=_fit, parser=fit)
     _add_fit_arguments(fit)
+    verify = commands.add_parser(
+        "verify",
+        help="take over what a person says of the labels of the test pictures",
+        description=_VERIFY_DESCRIPTION,
+        epilog=_VERIFY_EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    verify.set_defaults(command=_verify, parser=verify)
+    _add_verify_arguments(verify)
     predict = commands.add_parser("predict", help="classify pictures with a delivered model")
     predict.set_defaults(command=_predict, parser=predict)
     _add_predict_arguments(predict)
@@ -148,7 +185,7 @@ def _add_fit_arguments(fit: argparse.ArgumentParser) -> None:
         type=Path,
         metavar="RUN_DIR",
         help="with --images: a run on an earlier version of the pictures, "
-        "whose test pictures stay test pictures",
+        "whose test pictures stay test pictures, with what was verified of them",
     )
     fit.add_argument(
         "--max-side",
@@ -169,6 +206,14 @@ def _add_fit_arguments(fit: argparse.ArgumentParser) -> None:
     fit.add_argument("--threads", type=int, help="processor threads, 0 for all that may be used")
     fit.add_argument("--weights", choices=("pretrained", "random"), help=argparse.SUPPRESS)
     fit.add_argument("--json", action="store_true", help="JSON lines instead of progress bars")
+
+
+def _add_verify_arguments(verify: argparse.ArgumentParser) -> None:
+    verify.add_argument("run_dir", type=Path, metavar="RUN_DIR", help="a finished run folder")
+    verify.add_argument(
+        "labels", type=Path, metavar="LABELS.CSV", help="the table, see the example below"
+    )
+    verify.add_argument("--json", action="store_true", help="the new figures as a line of JSON")
 
 
 def _add_predict_arguments(predict: argparse.ArgumentParser) -> None:
@@ -385,6 +430,10 @@ def _import(options: argparse.Namespace, folder: Path, console: Console, max_sid
     (folder / "manifest.jsonl").unlink(missing_ok=True)
     classes, rows, left_out = import_folder(images, folder, max_side=max_side)
     rows = inherit_splits(rows, earlier)
+    if options.previous:
+        judgements = inherit_judgements(options.previous, rows, classes)
+        if judgements:
+            write_judgements(folder, judgements)
     write_config(folder, RunConfig(classes=classes))
     write_left_out(folder, left_out)
     _show_left_out(left_out, folder, options.json, console)
@@ -491,6 +540,19 @@ def _show_result(folder: Path, result: Mapping[str, Any], as_json: bool) -> None
     table.add_row("Report", str(folder / "model" / "report.html"))
     table.add_row("Model", str(folder / "model"))
     console.print(table)
+
+
+def _verify(options: argparse.Namespace, environment: Mapping[str, str]) -> int:
+    metrics = verify(options.run_dir, options.labels)
+    if options.json:
+        keys = ("verdict", "verdict_sentence", "headline", "verified", "label_noise")
+        summary = {key: value for key, value in metrics.items() if key in keys}
+        print(json.dumps(summary, ensure_ascii=False))
+        return DONE
+    console = Console()
+    for sentence in (metrics["verdict_sentence"], labels_in_words(metrics)):
+        console.print(sentence, markup=False, highlight=False, soft_wrap=True)
+    return DONE
 
 
 def _predict(options: argparse.Namespace, environment: Mapping[str, str]) -> int:

@@ -380,11 +380,12 @@ def _read_lines(table: Path) -> Iterator[tuple[int, list[str]]]:
 def _decoded(table: Path) -> str:
     """Return the text of a file, by its byte order mark or else by what its bytes can be."""
     try:
-        if table.stat().st_size > _LARGEST_TABLE:
-            raise _unusable(f"{table.name} is larger than any table of labels")
-        data = table.read_bytes()
+        with table.open("rb") as file:
+            data = file.read(_LARGEST_TABLE + 1)
     except OSError as error:
         raise _unusable(f"{table.name} cannot be read: {error.strerror or error}") from error
+    if len(data) > _LARGEST_TABLE:
+        raise _unusable(f"{table.name} is larger than any table of labels")
     encoding = "utf-8"
     if data[:1] == b"\0":
         encoding = "utf-16-be"

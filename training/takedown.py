@@ -4,24 +4,39 @@ made to be looked at.
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import html
+import io
 import json
 import re
 from collections.abc import Collection, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from training.export.report_page import read_context, render_page, without_images, write_context
-from training.run_folder import ImageRow, read_manifest, write_manifest, write_text
+from training.judgements import JUDGEMENTS_FILE
+from training.run_folder import (
+    ImageRow,
+    RunError,
+    read_manifest,
+    read_result,
+    write_manifest,
+    write_text,
+)
+from training.verification import PREDICTIONS_FILE, count_again, update_checksums
 
 
 def remove_images(run_dir: Path, files: Collection[str]) -> None:
     """Remove image files, named as in the manifest, from a run folder; can be repeated.
 
-    The manifest is written last: until then a repetition finds there what is to be removed.
+    The manifest is written after all that: until then a repetition finds there what is to be
+    removed.
 
-    What the model learned from them stays in its weights; its report is rendered without them. The
-    table of nearest images goes as a whole: the next training makes it anew.
+    What the model learned from them stays in its weights, and the figures that they were measured
+    on stay too; its report is rendered without them, and where a person judged them the judgements
+    of the others are counted again. The table of nearest images goes as a whole: the next training
+    makes it anew.
     """
     rows = read_manifest(run_dir)
     kept = [row for row in rows if row.file not in files]
@@ -30,7 +45,10 @@ def remove_images(run_dir: Path, files: Collection[str]) -> None:
     (run_dir / "neighbours.npz").unlink(missing_ok=True)
     _remove_suspects(run_dir / "suspects.jsonl", files)
     _remove_from_report(run_dir, files)
+    _remove_rows(run_dir / PREDICTIONS_FILE, files)
+    _remove_rows(run_dir / JUDGEMENTS_FILE, files)
     write_manifest(run_dir, kept)
+    _count_judgements_again(run_dir)
 
 
 def _remove_computed(checkpoints: Path, rows: Sequence[ImageRow]) -> None:
@@ -68,19 +86,33 @@ def _remove_from_report(run_dir: Path, files: Collection[str]) -> None:
     else:
         page = _cut_from_old_page(report.read_text(encoding="utf-8"), files)
     write_text(report, page)
-    _update_checksum(report)
+    update_checksums(report.parent, [report.name])
 
 
-def _update_checksum(path: Path) -> None:
-    """Write the digest of a file into the SHA256SUMS beside it."""
-    sums = path.with_name("SHA256SUMS")
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    lines = []
-    for line in sums.read_text(encoding="utf-8").splitlines():
-        if line.endswith(f"  {path.name}"):
-            line = f"{digest}  {path.name}"
-        lines.append(f"{line}\n")
-    write_text(sums, "".join(lines))
+def _remove_rows(path: Path, files: Collection[str]) -> None:
+    """Remove the rows of these files from a CSV with a column `file`."""
+    if not path.exists():
+        return
+    kept = io.StringIO()
+    with path.open(encoding="utf-8", newline="") as table:
+        reader = csv.DictReader(table)
+        writer = csv.DictWriter(kept, reader.fieldnames or [], lineterminator="\n")
+        writer.writeheader()
+        for row in reader:
+            if row["file"] not in files:
+                writer.writerow(row)
+    write_text(path, kept.getvalue())
+
+
+def _count_judgements_again(run_dir: Path) -> None:
+    """Write the figures again without the judgements that have gone.
+
+    Where that cannot be done the images have gone all the same, and the figures stay.
+    """
+    result = read_result(run_dir)
+    if result and result["ok"] and (run_dir / JUDGEMENTS_FILE).exists():
+        with suppress(RunError):
+            count_again(run_dir)
 
 
 def _cut_from_old_page(page: str, files: Collection[str]) -> str:

@@ -8,6 +8,7 @@ from collections import Counter
 
 import pytest
 
+from requests_app import versions
 from requests_app.models import (
     ImageUrl,
     Job,
@@ -20,6 +21,7 @@ from tests.pipeline.stages import (
     rows_of,
 )
 from training import run_folder
+from training.judgements import Judgement, read_judgements, write_judgements
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -60,3 +62,21 @@ def test_a_picture_that_the_split_left_out_is_listed_with_its_reason(collected):
         31,
         {"too_small": 1, "near_duplicate": 1, "not_a_picture": 1},
     )
+
+
+def test_what_a_person_said_of_test_images_goes_into_the_next_version(trained):
+    first = trained.versions.get()
+    tested = [row for row in run_folder.read_manifest(first.folder) if row.split == "test"]
+    judgements = {
+        tested[0].file: Judgement("off-topic"),
+        tested[1].file: Judgement("right", tested[1].class_id),
+    }
+    write_judgements(first.folder, judgements)
+    ImageUrl.objects.filter(file=tested[1].file).update(state="removed")
+    second = versions.create_version(trained)
+    for _ in range(2):
+        versions.write_run_folder(second)
+    del judgements[tested[1].file]
+    assert read_judgements(second.folder) == judgements
+    splits = {row.file: row.split for row in run_folder.read_manifest(second.folder)}
+    assert splits[tested[0].file] == "test" and tested[1].file not in splits

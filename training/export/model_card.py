@@ -78,6 +78,29 @@ def suspects_in_words(metrics: Metrics) -> str:
     return f"{count} outside the test part may carry a wrong label. {sentence}"
 
 
+def labels_in_words(metrics: Metrics) -> str:
+    """Return how many test labels a person has checked, and how many were wrong."""
+    verified = metrics["verified"]
+    noise = metrics["label_noise"]
+    tested = counted(metrics["split"]["test"], "test picture")
+    if noise is None:
+        return (
+            f"Nobody has checked the labels of the {tested} yet:"
+            " where they are wrong, the figures are too."
+        )
+    found = (
+        f"{verified['right']} with the right label, {verified['wrong']} of another class,"
+        f" {verified['off_topic']} of none of the classes"
+    )
+    share = percent(noise["share"])
+    bounds = interval(noise["interval"])
+    return (
+        f"A person has checked {verified['n']} of the {tested}: {found}. So about {share} of the"
+        f" test labels are wrong (95 % interval {bounds}), and a figure on labels that nobody has"
+        " checked can be too low or too high by as much."
+    )
+
+
 def more_in_words(metrics: Metrics) -> str:
     """Return what more pictures would bring, or why that is not known."""
     curve = metrics["learning_curve"]
@@ -96,6 +119,7 @@ def phrases_of(metrics: Metrics) -> dict[str, str]:
         "unknown": unknown_in_words(metrics),
         "more": more_in_words(metrics),
         "suspects": suspects_in_words(metrics),
+        "labels": labels_in_words(metrics),
     }
 
 
@@ -197,6 +221,7 @@ def _doubts(metrics: Metrics) -> str:
     more = more_in_words(metrics)
     return (
         "## Doubts\n\n"
+        f"- {_prose(labels_in_words(metrics))}\n"
         f"- {_prose(suspects)}\n"
         f"- {_prose(shortcut)}\n"
         "- Balanced accuracy of guesses that do not look at what a picture shows:"

@@ -10,9 +10,10 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Collection
 from pathlib import Path, PurePosixPath
-from typing import Any, TypedDict, cast
+from typing import Any, NotRequired, TypedDict, cast
 
-from training.metrics import Metrics
+from training.export.model_card import phrases_of
+from training.metrics import Curation, Metrics
 from training.phrases import counted, interval, listed, percent
 from training.run_folder import write_text
 
@@ -87,6 +88,15 @@ class LabelIssue(TypedDict):
     reason: str
 
 
+class KeptSuspect(TypedDict):
+    """What training found of a suspect, as in `suspects.jsonl`."""
+
+    file: str
+    kind: str
+    suggested: str | None
+    reason: str
+
+
 class Credit(TypedDict):
     """Whom to thank for an image."""
 
@@ -140,6 +150,8 @@ class ReportContext(TypedDict):
     facts: list[tuple[str, str]]
     plots: dict[str, str]  # SVG by name
     images: list[InlineImage]
+    suspects: NotRequired[list[KeptSuspect]]  # once labels were verified: those of the training
+    curation: NotRequired[Curation]  # likewise, as the training left it
 
 
 def write_context(run_folder: Path, context: ReportContext) -> None:
@@ -153,6 +165,15 @@ def read_context(run_folder: Path) -> ReportContext | None:
     if not path.exists():
         return None
     return cast(ReportContext, json.loads(path.read_text(encoding="utf-8")))
+
+
+def with_metrics(context: ReportContext, metrics: Metrics) -> ReportContext:
+    """Return the context with the verdict and the sentences of these metrics."""
+    changed = context.copy()
+    changed["metrics"] = metrics
+    changed["verdict"] = metrics["verdict_sentence"]
+    changed["phrases"] = phrases_of(metrics)
+    return changed
 
 
 def without_images(context: ReportContext, files: Collection[str]) -> ReportContext:

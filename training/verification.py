@@ -1,0 +1,370 @@
+"""A person's judgements of test images, counted into a finished run's figures without training.
+
+What the model said of each image stands in `predictions.csv`, what the person said in
+`verified.csv`. The figures follow from both, and all files that show them are written again.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+
+from training.export.model_card import model_card
+from training.export.report_page import (
+    KeptSuspect,
+    ReportContext,
+    read_context,
+    render_page,
+    with_metrics,
+    write_context,
+)
+from training.fitting.label_issues import muted_curation
+from training.judgements import Judgement, State, read_judgements, read_labels, write_judgements
+from training.metrics import (
+    Floats,
+    Headline,
+    LabelNoise,
+    Metrics,
+    Verified,
+    grouped_interval,
+    read_metrics,
+)
+from training.networks.catalogue import CATALOGUE
+from training.run_folder import (
+    SPLITS,
+    RunError,
+    Split,
+    read_config,
+    read_json,
+    read_manifest,
+    read_result,
+    write_json,
+    write_text,
+)
+
+PREDICTIONS_FILE = "predictions.csv"  # in the run folder
+
+_FIT_AGAIN = (
+    "Delete its result.json and run `python -m training fit` on it again: its split stays as it is."
+)
+_SUSPECTED = ("kind", "suggested", "reason")
+
+
+@dataclass(frozen=True)
+class PredictedImage:
+    """A row of `predictions.csv`: what was said of an image by a model that had not seen it."""
+
+    file: str
+    """As in the manifest."""
+    class_id: str
+    """Its label."""
+    split: Split
+    fold: int | None
+    """Of the cross-validation; None where the image had no part in one."""
+    group: int
+    """Near-duplicates share one."""
+    predicted: str
+    """Id of the likeliest class."""
+    probabilities: Floats
+    """[classes] in output order: of a test image by the delivered model, else out-of-fold."""
+    cross_validated: Floats | None
+    """[classes], by a head that saw neither it nor a near-duplicate; None without one."""
+
+
+def verify(run_dir: Path, table: Path) -> Metrics:
+    """Take over a table of judgements, and return the figures that follow from all judgements.
+
+    Nothing is changed where the table or the run folder cannot be used: RunError says why. Killed
+    anywhere and started again it ends the same.
+    """
+    run = _FinishedRun(run_dir)
+    changes = read_labels(table, run.rows, run.classes)
+    judgements = read_judgements(run_dir)
+    for file, judgement in changes.items():
+        if judgement is None:
+            judgements.pop(file, None)
+        else:
+            judgements[file] = judgement
+    write_judgements(run_dir, judgements)
+    return run.publish(judgements)
+
+
+def count_again(run_dir: Path) -> Metrics:
+    """Count the judgements of a finished run again, after images have left it."""
+    run = _FinishedRun(run_dir)
+    judgements = read_judgements(run_dir)
+    return run.publish(judgements)
+
+
+def read_predictions(run_dir: Path, class_ids: Sequence[str]) -> list[PredictedImage]:
+    """Read `predictions.csv`: what was said of each image of a split.
+
+    `class_ids` are in output order. Raises RunError where the file is damaged, or missing as in
+    runs of version 0.1.0.
+    """
+    path = run_dir / PREDICTIONS_FILE
+    predicted = []
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            for values in csv.DictReader(file, strict=True):
+                image = _predicted_image(values, class_ids)
+                predicted.append(image)
+    except FileNotFoundError as error:
+        reason = "This run has no predictions.csv: an earlier version of Picaisso made it."
+        raise RunError("evaluate", reason, _FIT_AGAIN, retry=False) from error
+    except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
+        reason = f"The run folder's {PREDICTIONS_FILE} cannot be read."
+        raise RunError("evaluate", reason, _FIT_AGAIN, retry=False) from error
+    return predicted
+
+
+def with_judgements(
+    metrics: Metrics, predicted: Sequence[PredictedImage], judgements: Mapping[str, Judgement]
+) -> Metrics:
+    """Return the metrics with what follows from the judgements of test images.
+
+    Judgements of other images have no part in it.
+    """
+    judged = []
+    for image in predicted:
+        judgement = judgements.get(image.file)
+        if judgement and image.split == "test":
+            judged.append(_JudgedImage(image, judgement))
+    changed = metrics.copy()
+    changed["verified"] = _verified(judged)
+    changed["label_noise"] = _label_noise(judged)
+    changed["headline"] = _verified_headline(judged) or _measured_headline(metrics)
+    return changed
+
+
+def update_checksums(folder: Path, names: Sequence[str]) -> None:
+    """Write the digests of these files into the SHA256SUMS beside them."""
+    sums = folder / "SHA256SUMS"
+    lines = []
+    for line in sums.read_text(encoding="utf-8").splitlines():
+        name = line.partition("  ")[2]
+        if name in names:
+            content = (folder / name).read_bytes()
+            line = f"{hashlib.sha256(content).hexdigest()}  {name}"
+        lines.append(f"{line}\n")
+    write_text(sums, "".join(lines))
+
+
+class _FinishedRun:
+    """A run whose figures can be written again."""
+
+    def __init__(self, folder: Path) -> None:
+        """Read all that is needed, so that nothing is missing once writing has begun."""
+        _check_finished(folder)
+        self.rows = read_manifest(folder)
+        self.classes = read_config(folder).classes
+        class_ids = [label.id for label in self.classes]
+        self._predicted = read_predictions(folder, class_ids)
+        self._folder = folder
+        self._metrics = read_metrics(folder)
+        self._config = read_json(folder / "model" / "config.json")
+        self._suspects = _read_suspects(folder)
+        context = read_context(folder)
+        backbone = CATALOGUE.get(self._config.get("backbone", ""))
+        if context is None or backbone is None:
+            reason = "The run folder lacks what its report and card are written from."
+            raise RunError("evaluate", reason, _FIT_AGAIN, retry=False)
+        self._context = context
+        self._backbone = backbone
+
+    def publish(self, judgements: Mapping[str, Judgement]) -> Metrics:
+        """Write every file again that shows the figures, and return the metrics."""
+        metrics = with_judgements(self._metrics, self._predicted, judgements)
+        context = _with_kept_suspects(self._context, self._metrics, self._suspects)
+        metrics = _with_suspects_counted(metrics, context)
+        context = with_metrics(context, metrics)
+        card = model_card(self._config, metrics, self._backbone)
+        page = render_page(context)
+        model = self._folder / "model"
+        # First: what leaves the list of suspects now can be put back later.
+        write_context(self._folder, context)
+        _write_suspects(self._folder, self._suspects, metrics, context)
+        write_text(model / "README.md", card)
+        write_text(model / "report.html", page)
+        write_json(model / "metrics.json", metrics)
+        update_checksums(model, ("README.md", "report.html", "metrics.json"))
+        write_json(self._folder / "metrics.json", metrics)
+        return metrics
+
+
+@dataclass(frozen=True)
+class _JudgedImage:
+    image: PredictedImage
+    judgement: Judgement
+
+
+def _verified(judged: Sequence[_JudgedImage]) -> Verified:
+    counts: Counter[State] = Counter(one.judgement.state for one in judged)
+    return Verified(
+        n=len(judged),
+        right=counts["right"],
+        wrong=counts["other class"],
+        off_topic=counts["off-topic"],
+    )
+
+
+def _measured_headline(metrics: Metrics) -> Headline:
+    """Return the first figure as it is with the labels as they were found."""
+    cross_validated = metrics["cross_validated"]
+    figures = cross_validated or metrics
+    matrix = np.array(figures["confusion"]["matrix"])
+    return Headline(
+        value=figures["accuracy"],
+        interval=figures["interval"],
+        n=int(matrix.sum()),
+        hits=int(matrix.trace()),
+        how="cross_validated" if cross_validated else "test",
+    )
+
+
+def _label_noise(judged: Sequence[_JudgedImage]) -> LabelNoise | None:
+    """Return the share of wrong labels among those that were checked; None where none was."""
+    if not judged:
+        return None
+    wrong = np.array([one.judgement.state != "right" for one in judged])
+    groups = np.array([one.image.group for one in judged])
+    interval = grouped_interval(wrong, groups)
+    return LabelNoise(share=float(wrong.mean()), interval=list(interval))
+
+
+def _verified_headline(judged: Sequence[_JudgedImage]) -> Headline | None:
+    """Return the accuracy on the images of which it is known which class they show.
+
+    None where that is known of none.
+    """
+    known = [one for one in judged if one.judgement.label]
+    if not known:
+        return None
+    hits = np.array([one.image.predicted == one.judgement.label for one in known])
+    groups = np.array([one.image.group for one in known])
+    interval = grouped_interval(hits, groups)
+    return Headline(
+        value=float(hits.mean()),
+        interval=list(interval),
+        n=len(known),
+        hits=int(hits.sum()),
+        how="verified",
+    )
+
+
+def _check_finished(folder: Path) -> None:
+    """Raise RunError for what is no run folder, or a run that has not ended well."""
+    if not (folder / "config.json").exists() or not (folder / "manifest.jsonl").exists():
+        reason = f"{folder} is no run folder."
+        remedy = "Give the folder that `python -m training fit` trained in."
+        raise RunError("evaluate", reason, remedy, retry=False)
+    result = read_result(folder)
+    if result is None or not result["ok"]:
+        reason = "This run is not finished, so it has no figures yet."
+        remedy = f"Finish it: python -m training fit {folder}"
+        raise RunError("evaluate", reason, remedy, retry=False)
+
+
+def _predicted_image(values: Mapping[str, str | None], class_ids: Sequence[str]) -> PredictedImage:
+    """Return a row of `predictions.csv`; raises ValueError, KeyError or TypeError."""
+    cells = {name: value or "" for name, value in values.items()}
+    split = cells["split"]
+    if split not in SPLITS:
+        raise ValueError(f"{split} is no split")
+    for class_id in (cells["class"], cells["predicted"]):
+        if class_id not in class_ids:
+            raise ValueError(f"{class_id} is no class")
+    cross_validated = None
+    if cells.get(f"cv_{class_ids[0]}"):
+        cross_validated = _numbers(cells, [f"cv_{class_id}" for class_id in class_ids])
+    return PredictedImage(
+        file=cells["file"],
+        class_id=cells["class"],
+        split=split,
+        fold=int(cells["fold"]) if cells["fold"] else None,
+        group=int(cells["group"]),
+        predicted=cells["predicted"],
+        probabilities=_numbers(cells, class_ids),
+        cross_validated=cross_validated,
+    )
+
+
+def _numbers(cells: Mapping[str, str], columns: Sequence[str]) -> Floats:
+    return np.array([float(cells[column]) for column in columns])
+
+
+def _read_suspects(folder: Path) -> list[dict[str, Any]]:
+    """Return the rows of `suspects.jsonl`; raises RunError where they cannot be read."""
+    path = folder / "suspects.jsonl"
+    rows = []
+    try:
+        for line in path.read_text(encoding="utf-8").splitlines():
+            row = json.loads(line)
+            rows.append({"file": row["file"], **dict.fromkeys(_SUSPECTED), **row})
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        reason = f"The run folder's {path.name} cannot be read."
+        raise RunError("evaluate", reason, _FIT_AGAIN, retry=False) from error
+    return rows
+
+
+def _with_kept_suspects(
+    context: ReportContext, metrics: Metrics, rows: Sequence[Mapping[str, Any]]
+) -> ReportContext:
+    """Return the context with all suspects that training found, and how it treated them.
+
+    They are kept once: a later verdict may take them from the list, and a still later one put them
+    back.
+    """
+    if "suspects" in context:
+        return context
+    suspects: list[KeptSuspect] = []
+    for row in rows:
+        if row["kind"]:
+            suspect = {key: row[key] for key in ("file", *_SUSPECTED)}
+            suspects.append(cast(KeptSuspect, suspect))
+    kept = context.copy()
+    kept["suspects"] = suspects
+    kept["curation"] = metrics["curation"]
+    return kept
+
+
+def _with_suspects_counted(metrics: Metrics, context: ReportContext) -> Metrics:
+    """Return the metrics with the suspects that their verdict allows to list."""
+    counted = metrics.copy()
+    if metrics["verdict"] != "better":
+        counted["label_issues"] = 0
+        counted["curation"] = muted_curation(context["curation"])
+        return counted
+    kinds = Counter(suspect["kind"] for suspect in context["suspects"])
+    curation = context["curation"].copy()
+    curation["suspects"] = kinds.total()
+    counted["curation"] = curation
+    counted["label_issues"] = kinds["label"]
+    return counted
+
+
+def _write_suspects(
+    folder: Path,
+    rows: Sequence[Mapping[str, Any]],
+    metrics: Metrics,
+    context: ReportContext,
+) -> None:
+    """Write `suspects.jsonl` with the kept suspects, or none where the verdict is not "better"."""
+    kept = {}
+    if metrics["verdict"] == "better":
+        kept = {suspect["file"]: suspect for suspect in context["suspects"]}
+    nothing = dict.fromkeys(_SUSPECTED)
+    lines = []
+    for row in rows:
+        suspected = kept.get(row["file"], nothing)
+        line = json.dumps({**row, **suspected}, ensure_ascii=False)
+        lines.append(f"{line}\n")
+    write_text(folder / "suspects.jsonl", "".join(lines))
