@@ -11,7 +11,9 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import re
 import shutil
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -23,6 +25,20 @@ Split = Literal["train", "val", "test"]
 
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
 STAGES = ("features", "split", "train", "finetune", "evaluate", "export")
+
+_ENCODING = "utf-8-sig"  # UTF-8, also with the mark that editors on Windows put before it
+_CLASS_ID = re.compile(r"[A-Za-z0-9_-]{1,32}")  # it names files and columns
+_LONGEST_NAME = 200  # characters of a class's name, of which the form takes 64
+# The texts in config.json.
+_TEXTS = (
+    "backbone",
+    "device",
+    "finetune",
+    "weights",
+    "weights_dir",
+    "weights_cache",
+    "weights_url",
+)
 
 
 class RunError(Exception):
@@ -181,11 +197,15 @@ def read_config(run_dir: Path) -> RunConfig:
     try:
         for label in values.pop("classes"):
             class_id = str(label["id"])
-            name = str(label["name"])
-            labels.append(ClassLabel(class_id, name))
+            labels.append(ClassLabel(class_id, label["name"]))
     except (KeyError, TypeError) as error:
         reason = "config.json must list its classes, each with id and name"
         raise RunError.unusable(reason) from error
+    for label in labels:
+        _check_label(label)
+    for name, value in values.items():
+        if name in _TEXTS and not isinstance(value, str | None):
+            raise RunError.unusable(f"config.json holds no text as {name}")
     return RunConfig(classes=tuple(labels), **values)
 
 
@@ -193,11 +213,11 @@ def read_manifest(run_dir: Path) -> list[ImageRow]:
     """Read `manifest.jsonl`; raises RunError naming the first line that cannot be used."""
     path = run_dir / "manifest.jsonl"
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        text = path.read_text(encoding=_ENCODING)
     except (OSError, ValueError) as error:
         raise RunError.unusable("the run folder has no readable manifest.jsonl") from error
     rows = []
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(text.split("\n"), 1):  # credits may hold other line separators
         if line.strip():
             rows.append(_image_row(number, line))
     return rows
@@ -211,12 +231,12 @@ def read_result(run_dir: Path) -> dict[str, Any] | None:
     """
     path = run_dir / "result.json"
     try:
-        result = json.loads(path.read_text(encoding="utf-8"))
+        result = json.loads(path.read_text(encoding=_ENCODING))
     except FileNotFoundError:
         return None
     except OSError as error:
         raise disk_error("features", error) from error
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     if not isinstance(result, dict):
         return None
@@ -227,8 +247,8 @@ def read_result(run_dir: Path) -> dict[str, Any] | None:
 def read_json(path: Path) -> dict[str, Any]:
     """Read a file of the run folder that holds one JSON object; raises RunError."""
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        value = json.loads(path.read_text(encoding=_ENCODING))
+    except (OSError, ValueError, RecursionError) as error:
         raise RunError.unusable(f"the run folder has no readable {path.name}") from error
     if not isinstance(value, dict):
         raise RunError.unusable(f"{path.name} must hold one JSON object")
@@ -246,7 +266,7 @@ def append_json_line(path: Path, value: Mapping[str, Any]) -> None:
         last_byte = file.read()
         if last_byte not in (b"", b"\n"):
             file.write(b"\n")
-        file.write(_json_line(value).encode())
+        file.write(_encoded(_json_line(value)))
 
 
 def disk_error(stage: str, error: OSError) -> RunError:
@@ -336,7 +356,16 @@ def atomic_write(path: Path, durable: bool = True) -> Iterator[BinaryIO]:
 def write_text(path: Path, text: str) -> None:
     """Write a text file in UTF-8, atomically."""
     with atomic_write(path) as file:
-        file.write(text.encode())
+        file.write(_encoded(text))
+
+
+def _encoded(text: str) -> bytes:
+    """Return text in UTF-8; half of a surrogate pair, which it cannot hold, becomes U+FFFD."""
+    try:
+        return text.encode()
+    except UnicodeEncodeError:
+        joined = text.encode("utf-16-le", "surrogatepass")
+        return joined.decode("utf-16-le", "replace").encode()
 
 
 def _link_or_copy(source: Path, target: Path) -> None:
@@ -354,16 +383,40 @@ def _json_line(value: Mapping[str, Any]) -> str:
     return json.dumps(value, ensure_ascii=False) + "\n"
 
 
+def _check_label(label: ClassLabel) -> None:
+    """Raise RunError for an id or a name that no class has."""
+    name = label.name
+    if not _CLASS_ID.fullmatch(label.id):
+        what = "config.json has a class whose id is not 1 to 32 letters, digits, _ or -"
+        raise RunError.unusable(what)
+    if not isinstance(name, str) or not name.strip() or len(name) > _LONGEST_NAME:
+        raise RunError.unusable(f"config.json has no usable name for the class {label.id}")
+    if any(unicodedata.category(char) in ("Cc", "Cs", "Zl", "Zp") for char in name):
+        what = (
+            f"the name of the class {label.id} in config.json has a line break or half a character"
+        )
+        raise RunError.unusable(what)
+
+
 def _image_row(number: int, line: str) -> ImageRow:
     where = f"line {number} of manifest.jsonl"
     try:
         values = json.loads(line)
         row = ImageRow(class_id=values.pop("class"), **values)
         path = Path(row.file)
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise RunError.unusable(f"{where} is not a picture's row") from error
     if row.split not in (None, *SPLITS):
         raise RunError.unusable(f"{where} has the unknown split “{row.split}”")
     if path.is_absolute() or ".." in path.parts:
         raise RunError.unusable(f"{where} points outside the run folder")
+    for field in dataclasses.fields(ImageRow):
+        value = getattr(row, field.name)
+        if field.type == "str" and not isinstance(value, str):
+            raise RunError.unusable(f"{where} holds no text as {field.name}")
+    is_number = isinstance(row.group, int) and not isinstance(row.group, bool)
+    if row.group is not None and not is_number:
+        raise RunError.unusable(f"{where} holds no whole number as group")
+    if not path.parts or "\0" in row.file:
+        raise RunError.unusable(f"{where} names no file")
     return row
