@@ -40,6 +40,7 @@ from training.images.split import (
     HELD_OUT_SHARE,
     NearDuplicates,
     assign_groups,
+    contradictions,
     count_leaks,
     find_near_duplicates,
     split_rows,
@@ -89,6 +90,7 @@ _CHOICES = {
     "finetune": ("auto", "never"),
     "weights": ("pretrained", "random"),
 }
+_MOST = {"seed": 2**32 - 1, "epochs": 100_000, "threads": 4096}
 # test images that the exported files are compared on, besides the synthetic ones
 _COMPARED_IMAGES = 3
 _NAMED_FILES = 3  # unusable images that a notice names
@@ -201,13 +203,13 @@ def _check_input(run: Run) -> list[ImageRow]:
                 f"Choose one of {', '.join(choices)}.",
                 retry=False,
             )
-    for name in ("seed", "epochs", "threads"):
+    for name, most in _MOST.items():
         value = getattr(config, name)
-        if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+        if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= most:
             raise RunError(
                 "features",
                 f"“{value}” is no whole number for {name}.",
-                f"Give {name} as 0 or more, or not at all.",
+                f"Give {name} as 0 to {most}, or not at all.",
                 retry=False,
             )
     rows = read_manifest(run.folder)
@@ -326,6 +328,7 @@ def _split_images(run: Run, rows: list[ImageRow], features: ImageFeatures) -> Sp
     # Embeddings by random weights say nothing about what an image shows.
     embeddings = features.embeddings if run.config.weights == "pretrained" else None
     duplicates = find_near_duplicates(features.rows, features.fingerprints, embeddings)
+    _note_contradictions(run, rows, duplicates)
     manifest = _freeze_split(run, rows, duplicates)
     if count_leaks(manifest, duplicates):
         raise RunError(
@@ -348,6 +351,23 @@ def _split_images(run: Run, rows: list[ImageRow], features: ImageFeatures) -> Sp
         manifest=manifest,
         classes=len(class_ids),
         seed=run.config.seed or 0,
+    )
+
+
+def _note_contradictions(run: Run, rows: list[ImageRow], duplicates: NearDuplicates) -> None:
+    """Notice near-duplicates of different classes: one of the two labels is wrong."""
+    pairs = contradictions(rows, duplicates)
+    if not pairs:
+        return
+    names = {label.id: label.name for label in run.config.classes}
+    shown = []
+    for index in pairs[0]:
+        row = rows[index]
+        shown.append(f"{row.file} (“{names[row.class_id]}”)")
+    several = f" and {len(pairs) - 1} more pairs" if len(pairs) > 1 else ""
+    run.notices.append(
+        f"Near-duplicates stand in different classes: {' and '.join(shown)}{several}."
+        " One of the two labels is probably wrong."
     )
 
 

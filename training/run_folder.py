@@ -419,4 +419,6 @@ def _image_row(number: int, line: str) -> ImageRow:
         raise RunError.unusable(f"{where} holds no whole number as group")
     if not path.parts or "\0" in row.file:
         raise RunError.unusable(f"{where} names no file")
+    if row.sha256 and not row.sha256.isalnum():
+        raise RunError.unusable(f"{where} holds no digest as sha256")
     return row

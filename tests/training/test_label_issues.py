@@ -178,3 +178,13 @@ def test_only_suspected_training_pictures_ever_count_less(seen: dict[str, np.nda
         assert lighter.any() == (weighting.name != "none") and weighting.sentence.endswith(".")
         names.add(weighting.name)
     assert names - {"none"}, "no weighting was ever taken, so nothing was tried"
+
+
+def test_near_duplicates_with_different_labels_are_suspected_both() -> None:
+    probabilities = np.array([[0.6, 0.4], [0.4, 0.6], [0.9, 0.1], [0.1, 0.9]])
+    labels = np.array([0, 1, 0, 1])
+    groups = np.array([7, 7, 8, 9])
+    suspects = rank_suspects(probabilities, labels, np.ones(4), ["corgi", "fox"], groups)
+    found = {suspect.index: (suspect.kind, suspect.suggested) for suspect in suspects}
+    assert found == {0: ("label", 1), 1: ("label", 0)}
+    assert "near-duplicate of it is labelled “fox”" in suspects[0].reason

@@ -177,7 +177,8 @@ def _find_suspects(
     labels = images.labels[judged]
     novelty = choice.pretrained_novelty[judged]
     suspects = []
-    for suspect in rank_suspects(pred_probs[judged], labels, novelty, names):
+    groups = images.groups[judged]
+    for suspect in rank_suspects(pred_probs[judged], labels, novelty, names, groups):
         index = int(judged[suspect.index])
         suspects.append(dataclasses.replace(suspect, index=index))
     return suspects

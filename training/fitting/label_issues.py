@@ -147,12 +147,30 @@ def find_label_issues(pred_probs: Floats, labels: Labels) -> NDArray[np.bool_]:
     return issues
 
 
+def contradicting_labels(labels: Labels, groups: Labels) -> dict[int, int]:
+    """Return the images [n] of which a near-duplicate has another label, and that label."""
+    labels_of: dict[int, set[int]] = {}
+    for label, group in zip(labels.tolist(), groups.tolist(), strict=True):
+        labels_of.setdefault(group, set()).add(label)
+    contradicted = {}
+    for index, label in enumerate(labels.tolist()):
+        others = labels_of[int(groups[index])] - {label}
+        if others:
+            contradicted[index] = min(others)
+    return contradicted
+
+
 def rank_suspects(
-    pred_probs: Floats, labels: Labels, novelty: Floats, names: Sequence[str]
+    pred_probs: Floats,
+    labels: Labels,
+    novelty: Floats,
+    names: Sequence[str],
+    groups: Labels | None = None,
 ) -> list[Suspect]:
     """Return label issues and outliers with reasons in words, the highest score first.
 
-    An image [n] of which both may be said is a label issue.
+    An image [n] of which both may be said is a label issue. So are near-duplicates, which share a
+    group [n], with different labels.
     """
     _, _, suggested = _own_and_strongest_other(pred_probs, labels)
     scores = label_issue_scores(pred_probs, labels)
@@ -174,6 +192,14 @@ def rank_suspects(
             reason=reason,
         )
         suspects.append(suspect)
+    if groups is not None:
+        for copy, other in contradicting_labels(labels, groups).items():
+            if issues[copy]:
+                continue
+            issues[copy] = True
+            reason = f"A near-duplicate of it is labelled “{names[other]}”."
+            suspect = Suspect(copy, _CERTAIN_ISSUE, "label", other, reason)
+            suspects.append(suspect)
     distances = robust_distances(novelty)
     outliers = (distances > OUTLIER_DISTANCE) & ~issues
     for index in np.flatnonzero(outliers):

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from training.duplicates import Fingerprint, group_by_pairs, near_duplicate_pairs
 from training.metrics import Labels
+from training.phrases import listed
 from training.run_folder import SPLITS, ImageRow, RunConfig, RunError, Split
 
 MINIMUM_PER_SPLIT = 3  # images of a class in each split: fewer say nothing about it
@@ -74,6 +75,15 @@ def count_leaks(rows: Sequence[ImageRow], duplicates: NearDuplicates) -> int:
         if split and other_split and split != other_split:
             leaks += 1
     return leaks
+
+
+def contradictions(rows: Sequence[ImageRow], duplicates: NearDuplicates) -> list[tuple[int, int]]:
+    """Return the pairs of near-duplicates that stand in different classes."""
+    found = []
+    for one, other in duplicates.pairs:
+        if rows[one].class_id != rows[other].class_id:
+            found.append((one, other))
+    return found
 
 
 def indices_in(rows: Sequence[ImageRow], splits: Sequence[str]) -> Labels:
@@ -270,4 +280,11 @@ def _check_enough(config: RunConfig, rows: Sequence[ImageRow]) -> None:
             f"Give each class at least {MINIMUM_PER_CLASS} different pictures"
             " (100 are a good start), or leave it out."
         )
+        if distinct >= MINIMUM_PER_CLASS:
+            per_split = [f"{counts[label.id, split]} in {split}" for split in SPLITS]
+            reason = (
+                f"The class “{label.name}” has {listed(per_split)};"
+                f" each split needs at least {MINIMUM_PER_SPLIT}."
+            )
+            remedy = "Move pictures to the split that lacks them, or give folders without splits."
         raise RunError("split", reason, remedy, retry=False)
