@@ -39,6 +39,11 @@ _IMAGE_SIZE = (CROP + 31, CROP + 75)
 _OTHER_CLASS = -4.0  # added to the cosine of a reference of another class, below any true one
 _DIGEST_BYTES = 32  # of sha256, at the head of a cached graph
 
+# The lowest that the graph's operations need, so that a runtime of 2023 (ONNX Runtime 1.14) reads
+# it. Left to itself the exporter writes the newest that it knows.
+_OPERATOR_SET = 18
+_IR_VERSION = 8
+
 # What the graph is traced from: a cached one is used only while none of these has changed.
 _SOURCES = (
     __file__,
@@ -174,11 +179,13 @@ def _trace(network: ClassifierNetwork) -> onnx.ModelProto:
             input_names=["image", *tensors],
             output_names=OUTPUTS,
             dynamic_shapes={"image": {0: "height", 1: "width"}, "tensors": dynamic},
+            opset_version=_OPERATOR_SET,
             dynamo=True,
             verbose=False,
         )
     assert program is not None
     graph = program.model_proto
+    graph.ir_version = _IR_VERSION
     _remove_notes(graph)
     return graph
 
