@@ -13,6 +13,12 @@ from training.metrics import Metrics
 from training.networks.catalogue import CROP, BackboneInfo
 from training.phrases import counted, interval, listed, percent, verdict
 
+PYTHON = "3.9"
+"""The oldest that the delivered predict.py runs on."""
+REQUIREMENTS = {"onnxruntime": "1.19.0", "pillow": "11.3.0"}
+"""What predict.py needs, and the oldest release of each that it was tried with: onnxruntime 1.19 is
+the first that works with every numpy, Pillow 11.3 the first that reads AVIF."""
+
 SHORTCUT_TITLES = {
     "size": "the size of a picture",
     "brightness": "its brightness",
@@ -262,6 +268,7 @@ def _how_to_use(config: Mapping[str, Any], backbone: BackboneInfo) -> str:
     else:
         library = "torchvision"
         create = f"torchvision.models.{backbone.architecture}(num_classes={classes})"
+    packages = listed([f"{name} {oldest}" for name, oldest in REQUIREMENTS.items()])
     return (
         "## How to use it\n\n"
         "```\n"
@@ -269,6 +276,7 @@ def _how_to_use(config: Mapping[str, Any], backbone: BackboneInfo) -> str:
         "python predict.py --check\n"
         "python predict.py picture.jpg\n"
         "```\n\n"
+        f"It runs with Python {PYTHON} or newer and {packages} or newer.\n\n"
         "`try.html` classifies pictures in a browser, without a network."
         " `model.onnx` takes a uint8 RGB picture [height, width, 3] of any size and gives"
         " `probabilities`, `embedding`, `cam` (where in the picture each class was seen) and"

@@ -5,7 +5,6 @@ name.
 from __future__ import annotations
 
 import hashlib
-import importlib.metadata
 import json
 import os
 import shutil
@@ -21,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 import training
-from training.export.model_card import model_card
+from training.export.model_card import REQUIREMENTS, model_card
 from training.export.try_page import TryPage, write_try_page
 from training.metrics import Metrics
 from training.networks.catalogue import CROP
@@ -35,7 +34,6 @@ CHECK_SIZES = ((1, 1), (31, 17), (640, 333), (3, 900), (257, 224), (500, 1001))
 """Width and height of the synthetic images that a delivered model is checked with."""
 
 _TOLERANCE = 1e-3  # of a probability or the novelty, between the forms of the model
-_REQUIREMENTS = ("onnxruntime", "pillow")  # of the delivered predict.py
 _LOCAL_SETTINGS = {"weights_dir", "weights_cache", "weights_url"}  # of the machine that trained
 _ASSETS = Path(__file__).with_name("assets")
 
@@ -202,8 +200,8 @@ class _Draft:
         config = model_config(self._trained)
         card = model_card(config, self._trained.metrics, self._network.backbone)
         requirements = []
-        for name in _REQUIREMENTS:
-            requirements.append(f"{name}=={importlib.metadata.version(name)}\n")
+        for name, oldest in REQUIREMENTS.items():
+            requirements.append(f"{name}>={oldest}\n")
         class_names = {label.id: label.name for label in self._trained.classes}
         write_json(self._folder / "classes.json", class_names)
         write_json(self._folder / "config.json", config)

@@ -14,9 +14,9 @@ from PIL import Image
 def read(source: str) -> np.ndarray:  # uint8 [height, width, 3]: upright, RGB, on white
     file: str | io.BytesIO = source
     if source.lower().startswith(("http://", "https://")):
-        request = Request(quote(source, "%/?#:@!$&'()*+,;=[]"), headers={"User-Agent": "Picaisso"})
-        request.host = request.host.encode("idna").decode()  # of names like käse.de
-        file = io.BytesIO(urlopen(request, timeout=20).read(30_000_000))
+        ask = Request(quote(os.fsencode(source), "%/?#:@&*+,;="), None, {"User-Agent": "Picaisso"})
+        ask.host = ask.host.encode("idna").decode()  # of names like käse.de
+        file = io.BytesIO(urlopen(ask, timeout=20).read(30_000_000))
     Image.MAX_IMAGE_PIXELS = 256_000_000  # of them a JPEG is decoded at a quarter of its sides
     image = Image.open(file)
     image.draft(None, [side // 4 for side in image.size] if np.prod(image.size) > 5e7 else None)
