@@ -2,8 +2,9 @@
 
 ``python -m benchmarks.downloading.server FOLDER DELAY`` prints its port. Connections are kept.
 `/p/<n>.jpg` is image n; beyond the number of files it starts again with one entry of the
-quantization table changed, so that the pixels differ each time. `/clock` answers when the first
-image since the last `/clock` was asked for, by the system's monotonic clock.
+quantization table changed, so that the pixels differ each time. There is nothing else
+but `/clock`, which answers when the first image since the last `/clock` was asked for, by the
+system's monotonic clock.
 """
 
 import asyncio
@@ -66,14 +67,18 @@ class Connection(asyncio.Protocol):
             if path == "/clock":
                 self._send(self._images.clock(), "text/plain")
                 continue
+            loop = asyncio.get_running_loop()
+            if not path.startswith("/p/"):  # what hosts state about the use of their images
+                loop.call_later(self._delay, self._send, b"", "text/plain", "404 Not Found")
+                continue
             number = int(path.removeprefix("/p/").removesuffix(".jpg"))
             body = self._images.body(number)
-            loop = asyncio.get_running_loop()
             loop.call_later(self._delay, self._send, body, "image/jpeg")
 
-    def _send(self, body: bytes, kind: str) -> None:
+    def _send(self, body: bytes, kind: str, status: str = "200 OK") -> None:
         assert self._transport is not None
-        head = f"HTTP/1.1 200 OK\r\nContent-Type: {kind}\r\nContent-Length: {len(body)}\r\n\r\n"
+        facts = f"Content-Type: {kind}\r\nContent-Length: {len(body)}"
+        head = f"HTTP/1.1 {status}\r\n{facts}\r\n\r\n"
         self._transport.writelines((head.encode(), body))
 
 
