@@ -3,6 +3,7 @@
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +13,7 @@ from django.apps import AppConfig
 from django.conf import settings
 from django.core.checks import CheckMessage, Error, Info, Tags, Warning, register
 
+from scraping.refused_digests import RefusedDigests, SettingError
 from scraping.sources.catalogue import CATALOGUE as SOURCES
 from training.networks.catalogue import CATALOGUE as BACKBONES
 
@@ -59,6 +61,31 @@ def values_are_known(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> 
 def _unknown_value(message: str, known: Sequence[str]) -> Error:
     names = ", ".join(known)
     return Error(message, hint=f"Known are {names}.", id="picaisso.E002")
+
+
+@register("picaisso")
+def refusals_can_be_read(
+    app_configs: Sequence[AppConfig] | None, **kwargs: Any
+) -> list[CheckMessage]:
+    """E004: what the operator refuses must be refused from the first picture on."""
+    problems = []
+    try:
+        RefusedDigests.read(settings.REFUSED_DIGESTS)
+    except SettingError as error:
+        problems.append((str(error), "PICAISSO_REFUSED_DIGESTS"))
+    if settings.NUDITY_MODEL:
+        # In a process of its own: this one serves pages and needs no model.
+        command = [sys.executable, "-m", "scraping.screening.nudity", settings.NUDITY_MODEL]
+        done = subprocess.run(
+            command, cwd=settings.BASE_DIR, capture_output=True, text=True, check=False
+        )
+        if done.returncode:
+            problems.append((done.stderr.strip(), "PICAISSO_NUDITY_MODEL"))
+    found: list[CheckMessage] = []
+    for problem, name in problems:
+        hint = f"Correct the file, or the setting {name}."
+        found.append(Error(problem, hint=hint, id="picaisso.E004"))
+    return found
 
 
 @register("picaisso")

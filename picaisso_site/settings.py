@@ -46,6 +46,12 @@ class _Settings(environ.Env):
 env = _Settings()
 
 
+def _file(name: str) -> str:
+    """Return the absolute path of the file that a setting names, "" where it names none."""
+    value = env.str(name, "")
+    return str(BASE_DIR / Path(value).expanduser()) if value else ""
+
+
 def _secret_key() -> str:
     """Return the configured key, else the one in the data folder, made at the first start with
     mode 0600.
@@ -247,6 +253,8 @@ CHROME = env.str("PICAISSO_CHROME", "")
 CHROMEDRIVER = env.str("PICAISSO_CHROMEDRIVER", "")
 SELENIUM_REMOTE_URL = env.str("PICAISSO_SELENIUM_REMOTE_URL", "")
 ALLOWED_PRIVATE_HOSTS = env.list("PICAISSO_ALLOWED_PRIVATE_HOSTS", default=[])
+REFUSED_DIGESTS = _file("PICAISSO_REFUSED_DIGESTS")
+NUDITY_MODEL = _file("PICAISSO_NUDITY_MODEL")
 MIN_SIDE = env.int("PICAISSO_MIN_SIDE", 200)  # pixels
 MAX_SIDE = env.int("PICAISSO_MAX_SIDE", 1024)  # pixels
 MIN_IMAGES = env.int("PICAISSO_MIN_IMAGES", 20)  # per class; with fewer nothing is trained

@@ -40,6 +40,8 @@ REASONS: Mapping[str, tuple[str, str]] = {
     Reason.OPTED_OUT: ("withheld by its site", "withheld by their sites"),
     Reason.LICENSE: ("without an open licence", "without an open licence"),
     Reason.TAKEN_DOWN: ("taken down", "taken down"),
+    Reason.REFUSED_DIGEST: ("on the operator's list of refused pictures",) * 2,
+    Reason.NUDITY: ("refused for nudity", "refused for nudity"),
     Reason.OVER_QUOTA: ("more than needed", "more than needed"),
 }
 

@@ -231,6 +231,8 @@ def _prepare_collection(classifier: ClassifierRequest, folder: Path, job: Job) -
         "locale": classifier.locale,
         "min_side": settings.MIN_SIDE,
         "max_side": settings.MAX_SIDE,
+        "refused_digests": settings.REFUSED_DIGESTS,
+        "nudity_model": settings.NUDITY_MODEL,
         "closed_sources": SourceHealth.closed_for(job.pk),
         "taken_down": takedowns.taken_down_digests(),
         "source_urls": settings.SOURCE_URLS,

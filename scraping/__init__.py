@@ -10,3 +10,7 @@ __version__ = "0.1.0"
 
 class ConfigError(ValueError):
     """The configuration cannot be used; the text is a sentence for the user."""
+
+
+class SettingError(ConfigError):
+    """A file that a setting names cannot be used: wrong usage of the program."""

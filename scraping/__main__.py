@@ -13,10 +13,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from scraping import ConfigError, __version__
+from scraping import ConfigError, SettingError, __version__
 from scraping.download_list import DownloadSettings, DownloadSummary, download_list, read_urls
 from scraping.net.http import FetchSettings
 from scraping.records.image_log import ImageRecord
+from scraping.refused_digests import RefusedDigests
+from scraping.screening.nudity import check_model
 from scraping.screening.screen import ScreenSettings
 from scraping.sources.catalogue import (
     CATALOGUE,
@@ -31,6 +33,7 @@ from scraping.terminal import (
     WRONG_USAGE,
     Values,
     add_common,
+    add_refusals,
     given_flags,
     print_line,
     progress_bars,
@@ -56,7 +59,19 @@ ENVIRONMENT: tuple[tuple[str, str, Callable[[str], Any]], ...] = (
     ("PICAISSO_MIN_IMAGES", "minimum", int),
     ("PICAISSO_MIN_SIDE", "min_side", int),
     ("PICAISSO_MAX_SIDE", "max_side", int),
+    ("PICAISSO_REFUSED_DIGESTS", "refused_digests", str),
+    ("PICAISSO_NUDITY_MODEL", "nudity_model", str),
     ("PICAISSO_COLLECT_MINUTES", "deadline_seconds", lambda text: float(text) * 60),
+)
+
+
+DOWNLOAD_FLAGS = (
+    "min_side",
+    "max_side",
+    "contact",
+    "allowed_private_hosts",
+    "refused_digests",
+    "nudity_model",
 )
 
 
@@ -79,7 +94,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         run = cli.run_collect if given.command == "collect" else cli.run_check
         return run(parser, given, partial(environment_values, variables))
-    except EnvironmentFileError as error:
+    except (EnvironmentFileError, SettingError) as error:
         print(str(error), file=sys.stderr)
         return WRONG_USAGE
     except (ConfigError, OSError) as error:
@@ -180,6 +195,7 @@ def _add_download(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--max-side", type=int, metavar="PX", help="scale pictures to this longer side (1024)"
     )
+    add_refusals(parser)
     add_common(parser)
 
 
@@ -190,7 +206,7 @@ def _add_gallery(parser: argparse.ArgumentParser) -> None:
 
 
 def _download(given: argparse.Namespace, variables: Mapping[str, str]) -> int:
-    flags = given_flags(given, ("min_side", "max_side", "contact", "allowed_private_hosts"))
+    flags = given_flags(given, DOWNLOAD_FLAGS)
     values = _plain_values(variables) | flags
     sides = {name: values[name] for name in ("min_side", "max_side") if name in values}
     fetching = FetchSettings(
@@ -199,7 +215,11 @@ def _download(given: argparse.Namespace, variables: Mapping[str, str]) -> int:
         connections=given.concurrency,
         per_host=given.per_host,
     )
-    settings = DownloadSettings(fetching, ScreenSettings(**sides))
+    nudity_model = values.get("nudity_model", "")
+    check_model(nudity_model)
+    screening = ScreenSettings(**sides, nudity_model=nudity_model)
+    refused = RefusedDigests.read(values.get("refused_digests", ""))
+    settings = DownloadSettings(fetching, screening, refused=refused)
     urls = read_urls(given.list)
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     as_json = given.json or not sys.stdout.isatty()

@@ -14,11 +14,14 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from scraping import ConfigError
+from scraping import ConfigError, SettingError
 from scraping.collect import Interrupted, Progress, collect, read_result
 from scraping.config import CollectConfig, read_values
 from scraping.files import write_json
 from scraping.health import Health, check_sources
+from scraping.refused_digests import RefusedDigests
+from scraping.screening.nudity import check_model
+from scraping.screening.pool import ScreeningUnavailable
 from scraping.search.searcher import Stopped
 from scraping.sources.catalogue import CATALOGUE, DEFAULT_ORDER, Outcome
 from scraping.terminal import (
@@ -27,6 +30,7 @@ from scraping.terminal import (
     WRONG_USAGE,
     Values,
     add_common,
+    add_refusals,
     given_flags,
     print_line,
     progress_bars,
@@ -75,6 +79,7 @@ def add_collect(parser: argparse.ArgumentParser) -> None:
         metavar="SECONDS",
         help="end after so long (1800)",
     )
+    add_refusals(parser)
     _add_sources(parser)
 
 
@@ -128,6 +133,8 @@ COLLECT_FLAGS = (
     "deadline_seconds",
     "min_side",
     "max_side",
+    "refused_digests",
+    "nudity_model",
 )
 
 
@@ -153,6 +160,11 @@ def run_collect(
         if stored is None:
             stored = read_values(folder)
         config = CollectConfig.of(environment() | stored | flags)
+        RefusedDigests.read(config.refused_digests)
+        check_model(config.nudity_model)
+    except SettingError as error:
+        _fail(folder, str(error), "Correct the file.", retry=False)
+        return WRONG_USAGE
     except ConfigError as error:
         return _fail(folder, str(error), "Correct the configuration.", retry=False)
     except EnvironmentFileError as error:
@@ -197,6 +209,8 @@ def _collect(folder: Path, config: CollectConfig, as_json: bool) -> int:
     except Interrupted:
         print("Stopped before the end; the same command goes on from here.", file=sys.stderr)
         return FAILED
+    except ScreeningUnavailable as error:
+        return _fail(folder, str(error), "Try again; the log says more.", retry=True)
     except OSError as error:
         reason = f"The folder cannot be written: {error.strerror}."
         return _fail(folder, reason, "Make room, then retry.", retry=True)

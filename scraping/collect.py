@@ -17,7 +17,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Coroutine
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,21 +26,29 @@ from scraping.download import Attempt, Downloader, EngineSettings, attempt_recor
 from scraping.files import json_line, now, write_json
 from scraping.net.http import FetchSettings
 from scraping.reasons import Reason
-from scraping.records.image_log import ImageLog, new_record, record_key, rejected
+from scraping.records.image_log import (
+    ImageLog,
+    ImageRecord,
+    new_record,
+    read_records,
+    record_key,
+    rejected,
+)
 from scraping.records.image_store import ImageStore
 from scraping.records.known_images import FingerprintLog
 from scraping.records.provenance import is_open, license_of
 from scraping.records.summary import Summary
 from scraping.records.takedowns import TakenDown
+from scraping.refused_digests import RefusedDigests
 from scraping.screening.screen import ScreenSettings
 from scraping.search.class_plan import ClassPlan
 from scraping.search.query_variants import MAX_VARIANTS, query_variants, without_known
 from scraping.search.search_log import Search, SearchLog
 from scraping.search.searcher import Searcher
-from scraping.sources.base import Candidate
+from scraping.sources.base import Candidate, SearchResult
 from scraping.sources.catalogue import CATALOGUE, Outcome
 from scraping.sources.registry import is_thumbnail
-from scraping.urls import normalized_url
+from scraping.urls import address_digest, normalized_url
 
 CONNECTIONS = 64
 DOWNLOAD_OVERSHOOT = 1.3  # about a quarter of what sources name is dead, too small or a duplicate
@@ -82,15 +90,32 @@ def collect(
 ) -> dict[str, Any]:
     """Collect into a folder and return what `result.json` holds.
 
-    A folder that is finished is returned as it is; one that was interrupted is resumed. Raises
-    Interrupted when `stop` was set before the end, OSError when the folder cannot be written.
+    A folder that is finished is returned as it is, unless it holds what is refused now; one that
+    was interrupted is resumed. Raises Interrupted when `stop` was set before the end, OSError when
+    the folder cannot be written, ConfigError when the list of refused digests cannot be read.
     """
     folder = folder.resolve()  # screening runs elsewhere and must find what lies here
+    refused = RefusedDigests.read(config.refused_digests)
     finished = read_result(folder)
-    if finished is not None and finished.get("ok"):
+    if finished is not None and finished.get("ok") and not _holds_refused(folder, refused):
         return finished
     (folder / "images").mkdir(parents=True, exist_ok=True)
-    return asyncio.run(_collect(folder, config, on_progress, stop or threading.Event()))
+    stop = stop or threading.Event()
+    return asyncio.run(_collect(folder, config, refused, on_progress, stop))
+
+
+def _holds_refused(folder: Path, refused: RefusedDigests) -> bool:
+    """Return whether an earlier run kept, or named, what is refused now."""
+    if not refused:
+        return False
+    records = read_records(folder / "images.jsonl")
+    return any(_is_refused(record, refused) for record in records)
+
+
+def _is_refused(record: ImageRecord, refused: RefusedDigests) -> bool:
+    """Return whether a record names an image that is refused now."""
+    is_named = record["image_url"] != ""
+    return is_named and refused.has(record["sha256"], record["source_sha256"])
 
 
 def read_result(folder: Path) -> dict[str, Any] | None:
@@ -103,15 +128,19 @@ def read_result(folder: Path) -> dict[str, Any] | None:
 
 
 async def _collect(
-    folder: Path, config: CollectConfig, on_progress: OnProgress | None, stop: threading.Event
+    folder: Path,
+    config: CollectConfig,
+    refused: RefusedDigests,
+    on_progress: OnProgress | None,
+    stop: threading.Event,
 ) -> dict[str, Any]:
     fetching = FetchSettings(
         contact=config.contact,
         allowed_private_hosts=frozenset(config.allowed_private_hosts),
         connections=CONNECTIONS,
     )
-    screening = ScreenSettings(config.min_side, config.max_side)
-    engine = EngineSettings(spool=folder / SPOOL_FOLDER)
+    screening = ScreenSettings(config.min_side, config.max_side, nudity_model=config.nudity_model)
+    engine = EngineSettings(spool=folder / SPOOL_FOLDER, refused=refused)
     searcher = Searcher(config, fetching, stop, folder)
     log = ImageLog(folder / "images.jsonl")
     fingerprints = FingerprintLog(folder / "marks.jsonl")
@@ -121,7 +150,7 @@ async def _collect(
                 collection = _Collection(
                     folder, config, log, fingerprints, searcher, downloader, on_progress
                 )
-                collection.resume()
+                collection.resume(refused)
                 await _unless_stopped(collection.run(), stop)
                 result = collection.finish()
                 fingerprints.remove()
@@ -172,20 +201,31 @@ class _Collection:
         class_names = {entry.id: entry.name for entry in config.classes}
         self._store = ImageStore(folder, log, fingerprints, self._taken_down, class_names)
         self._plans: dict[str, ClassPlan] = {}
+        self._refused_urls: set[str] = set()
         for entry in config.classes:
             plan = ClassPlan(entry, config.limit, self._store.kept)
             plan.add_variant(entry.query, config.sources)
             self._plans[entry.id] = plan
 
-    def resume(self) -> None:
-        """Learn what an earlier run in this folder asked and decided."""
+    def resume(self, refused: RefusedDigests) -> None:
+        """Learn what an earlier run in this folder asked and decided.
+
+        What is refused now is taken out first.
+        """
+        for key, record in list(self._log.records.items()):
+            if key in self._log.records and _is_refused(record, refused):
+                self._searches.forget(record["image_url"])
+                self._store.take_out(key)
         for search, limit, result in self._searches:
             self._summary.begin(search, limit)
             self._summary.end(search, result)
         for record in self._store.resume():
             plan = self._plans[record["class"]]
-            plan.known_urls.add(normalized_url(record["image_url"]))
             plan.decided += 1
+            if record["image_url"]:
+                plan.known_urls.add(normalized_url(record["image_url"]))
+            else:
+                self._refused_urls.add(record_key(record)[1])
 
     async def run(self) -> None:
         """Fill all quotas as far as sources and time allow.
@@ -223,6 +263,7 @@ class _Collection:
                 self._search_deadline,
                 priority=lambda: plan.kept / plan.quota,
             )
+            result = self._without_refused(result)
             self._searches.append(search, limit, result)
         self._summary.end(search, result)
         new = plan.add_candidates(result.candidates)
@@ -280,8 +321,27 @@ class _Collection:
         plan.decided += 1
         self._store.decide(record, attempt.image)
         self._downloader.settled(attempt)
+        if attempt.reason == Reason.REFUSED_DIGEST:
+            self._forget_address(candidate.image_url)
         name = plan.config.name
         self._report(f"{name}: {plan.kept} of {plan.quota} kept")
+
+    def _without_refused(self, result: SearchResult) -> SearchResult:
+        """Return a result without candidates whose address is that of a refused image."""
+        if not self._refused_urls:
+            return result
+        others = []
+        for candidate in result.candidates:
+            if address_digest(candidate.image_url) not in self._refused_urls:
+                others.append(candidate)
+        return replace(result, candidates=tuple(others))
+
+    def _forget_address(self, url: str) -> None:
+        """Leave the digest alone of the address of a refused image."""
+        self._refused_urls.add(address_digest(url))
+        self._searches.forget(url)
+        self._summary.forget(url)
+        self._store.forget_address(url)
 
     async def _add_variant(self, plan: ClassPlan) -> bool:
         """Plan to ask with other words for the same thing.
@@ -333,6 +393,8 @@ class _Collection:
         """Write the records anew, one per candidate, then the result; return the result."""
         for class_id, plan in self._plans.items():
             for candidate in plan.queue:
+                if address_digest(candidate.image_url) in self._refused_urls:
+                    continue
                 record = rejected(new_record(candidate, class_id), Reason.OVER_QUOTA)
                 self._log.records.setdefault(record_key(record), record)
         order = list(self._plans)

@@ -13,7 +13,8 @@ from scraping.sources.catalogue import CATALOGUE, DEFAULT_ORDER, credential_sett
 from scraping.sources.registry import REGISTRY
 
 FILE_NAME = "config.json"
-SECRET_KEYS = ("credentials",)  # never written into a folder
+# Never written into a folder: what is secret, and where this machine keeps the operator's files.
+LOCAL_KEYS = ("credentials", "refused_digests", "nudity_model")
 TAKEN_DOWN_KEYS = frozenset({"urls", "hashes"})
 SHA256 = re.compile(r"[0-9a-f]{64}")
 CLASS_ID = re.compile(r"[A-Za-z0-9_-]{1,32}")
@@ -34,7 +35,8 @@ class CollectConfig:
 
     `limit` and `minimum` count kept images per class; sides are in pixels. `taken_down` holds
     SHA-256 digests: `urls` of normalized URLs of images or pages, `hashes` of bytes as received or
-    as stored. With `browser_turns`, whoever started the collection grants the browser (see
+    as stored. `refused_digests` and `nudity_model` are paths of the operator's files, empty for
+    none. With `browser_turns`, whoever started the collection grants the browser (see
     `net.browser_lock`).
     """
 
@@ -58,6 +60,8 @@ class CollectConfig:
     selenium_remote_url: str = ""
     browser_turns: bool = False
     deadline_seconds: float = 1800
+    refused_digests: str = ""
+    nudity_model: str = ""
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> Self:
@@ -124,10 +128,10 @@ class CollectConfig:
         return url.rstrip("/")
 
     def write(self, folder: Path) -> None:
-        """Write it into the folder, without what is secret."""
+        """Write it into the folder, without LOCAL_KEYS."""
         folder.mkdir(parents=True, exist_ok=True)
         values = asdict(self)
-        for name in SECRET_KEYS:
+        for name in LOCAL_KEYS:
             del values[name]
         write_json(folder / FILE_NAME, values)
 

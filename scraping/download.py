@@ -6,10 +6,13 @@ slows the network down instead of filling memory or disk.
 """
 
 import asyncio
+import hashlib
 import itertools
+import logging
 import random
 from collections import Counter
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -24,11 +27,14 @@ from scraping.net.http import (
 )
 from scraping.net.opt_out import HostOptOuts, header_objection
 from scraping.reasons import Reason
-from scraping.records.image_log import ImageRecord, image_file, rejected
+from scraping.records.image_log import ImageRecord, image_file, refused_record, rejected
+from scraping.refused_digests import RefusedDigests
 from scraping.screening.pool import Data, PoolSettings, ScreenPool
-from scraping.screening.screen import CleanImage, Rejection, ScreenSettings
+from scraping.screening.screen import CleanImage, Rejection, ScreenSettings, file_name
 from scraping.screening.spool import Extent, Spool
 from scraping.urls import origin_of, url_digest
+
+logger = logging.getLogger(__name__)
 
 UNDECODED_BYTES = 96 << 20
 RESUMED_STATUS = 200  # only complete answers with this status are kept on disk
@@ -68,12 +74,13 @@ class EngineSettings:
     `spool`: folder that holds bodies until `settled`, to save memory and to resume a killed run;
     without one they stay in memory. `pool.folder`: where workers store clean images; without one
     they come back to the caller. `taken_down_urls`: SHA-256 in hexadecimal of normalized URLs that
-    must not be asked for.
+    must not be asked for. `refused`: images that are known by their digest alone.
     """
 
     pool: PoolSettings = field(default_factory=PoolSettings)
     spool: Path | None = None
     taken_down_urls: frozenset[str] = frozenset()
+    refused: RefusedDigests = field(default_factory=RefusedDigests)
     retrying: RetrySettings = field(default_factory=RetrySettings)
 
 
@@ -82,7 +89,7 @@ class Attempt:
     """What became of one URL: an image, or a reason.
 
     `received` is the size in bytes of what came, `extent` where the spool keeps it until
-    `Downloader.settled`.
+    `Downloader.settled`. The digests are those of an image that was refused by one of them.
     """
 
     image: CleanImage | None
@@ -93,6 +100,8 @@ class Attempt:
     fetched_at: str = ""
     retry_after: float | None = None
     extent: Extent | None = None
+    sha256: str | None = None
+    source_sha256: str | None = None
 
 
 class _ByteBudget:
@@ -162,10 +171,14 @@ class Downloader:
             return Attempt(None, Reason.TAKEN_DOWN)
         earlier = self._spool.earlier(url) if self._spool is not None else None
         if earlier is not None:
+            if refusal := self._refusal(earlier.read):
+                return refusal
             return await self._screen(earlier, earlier.size, RESUMED_STATUS)
         answer = await self._fetch_with_retries(url, page_url)
         if isinstance(answer, FetchFailure):
             return _failed_attempt(answer)
+        if refusal := self._refusal(lambda: answer.body):
+            return refusal
         data: Data = answer.body
         if self._spool is not None:
             data = self._spool.add(url, answer.body)
@@ -214,6 +227,26 @@ class Downloader:
             self._back_offs[host] += 1
         return True
 
+    def _refusal(self, body: Callable[[], bytes | bytearray]) -> Attempt | None:
+        """Return the attempt of received bytes that the operator refuses, before they are stored
+        anywhere; None for others.
+        """
+        if not self._engine.refused:
+            return None
+        digest = hashlib.sha256(body()).hexdigest()
+        return self._refused(None, digest) if self._engine.refused.has(digest) else None
+
+    def _refused(self, sha256: str | None, source_sha256: str) -> Attempt:
+        """Return the attempt of a refused image, and log its digest alone."""
+        logger.warning("refused an image by its SHA-256 digest %s", source_sha256)
+        return Attempt(
+            None,
+            Reason.REFUSED_DIGEST,
+            fetched_at=now(),
+            sha256=sha256,
+            source_sha256=source_sha256,
+        )
+
     async def _screen(self, data: Data, size: int, status: int) -> Attempt:
         self._undecoded.take(size)
         try:
@@ -223,6 +256,10 @@ class Downloader:
         extent = data if isinstance(data, Extent) else None
         if isinstance(answer, Rejection):
             return Attempt(None, answer.reason, answer.detail, status, size, now(), extent=extent)
+        if self._engine.refused.has(answer.sha256):
+            if self._engine.pool.folder is not None:  # a worker has stored it there
+                (self._engine.pool.folder / file_name(answer.sha256)).unlink(missing_ok=True)
+            return replace(self._refused(answer.sha256, answer.source_sha256), extent=extent)
         return Attempt(answer, None, "", status, size, now(), extent=extent)
 
 
@@ -237,6 +274,9 @@ def _failed_attempt(failure: FetchFailure) -> Attempt:
 
 def attempt_record(record: ImageRecord, attempt: Attempt) -> ImageRecord:
     """Return a candidate's record with what its download brought."""
+    if attempt.reason == Reason.REFUSED_DIGEST:
+        record = record | {"fetched_at": attempt.fetched_at}
+        return refused_record(record, attempt.sha256, attempt.source_sha256)
     record = record | {
         "http_status": attempt.http_status,
         "bytes": attempt.received,

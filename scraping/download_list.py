@@ -22,12 +22,15 @@ from scraping.records.image_log import (
     kept_sha256,
     new_record,
     read_records,
+    record_key,
+    refused_record,
     rejected,
 )
+from scraping.refused_digests import RefusedDigests
 from scraping.screening.pool import PoolSettings
 from scraping.screening.screen import CleanImage, ScreenSettings
 from scraping.sources.base import Candidate
-from scraping.urls import origin_of
+from scraping.urls import address_digest, origin_of
 
 URLS_PER_CONNECTION = 4  # under way, so that a slow host's queue leaves no other connection idle
 
@@ -57,11 +60,12 @@ ADDRESS_COLUMNS = (
 
 @dataclass(frozen=True)
 class DownloadSettings:
-    """What `download_list` needs: how to fetch, how to screen, how to ask again."""
+    """What `download_list` needs: how to fetch, how to screen, how to ask again, what to refuse."""
 
     fetching: FetchSettings
     screening: ScreenSettings
     retrying: RetrySettings = field(default_factory=RetrySettings)
+    refused: RefusedDigests = field(default_factory=RefusedDigests)
 
 
 @dataclass(frozen=True)
@@ -172,13 +176,16 @@ async def download_list(
     images = folder / "images"
     images.mkdir(parents=True, exist_ok=True)
     engine = EngineSettings(
-        pool=PoolSettings(folder=images), spool=folder / "incoming", retrying=settings.retrying
+        pool=PoolSettings(folder=images),
+        spool=folder / "incoming",
+        retrying=settings.retrying,
+        refused=settings.refused,
     )
     screening = replace(settings.screening, thumbnails=False)  # near-duplicates are not sought
-    with _DecisionLog(folder) as log:
+    with _DecisionLog(folder, settings.refused) as log:
         ranked = []
         for rank, url in enumerate(urls, start=1):
-            if url not in log.reasons:
+            if not log.has(url):
                 ranked.append((rank, url))
         already = len(urls) - len(ranked)
         decided = already
@@ -193,7 +200,7 @@ async def download_list(
                 if on_record is not None:
                     on_record(record, decided)
             downloader.finish()
-        return _summarize([log.reasons[url] for url in urls], already)
+        return _summarize([log.reason(url) for url in urls], already)
 
 
 class _DecisionLog:
@@ -204,12 +211,14 @@ class _DecisionLog:
     passed. Use as a context manager to append.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, refused: RefusedDigests) -> None:
         self._folder = folder
+        self._refused = refused
         self._path = folder / "images.jsonl"
         self._stream: IO[bytes] | None = None
         self._kept: set[bytes] = set()  # digests: a list may be long
-        self.reasons: dict[str, str | None] = {}
+        # By URL; by its digest where the URL is not recorded.
+        self._reasons: dict[str, str | None] = {}
 
     def __enter__(self) -> Self:
         with atomic_writer(self._path) as stream:
@@ -230,12 +239,23 @@ class _DecisionLog:
         self._stream.write(json_line(record))
         self._stream.flush()
 
+    def has(self, url: str) -> bool:
+        """Return whether a URL is decided."""
+        return url in self._reasons or address_digest(url) in self._reasons
+
+    def reason(self, url: str) -> str | None:
+        """Return why a decided URL was rejected, None when its image was kept."""
+        if url in self._reasons:
+            return self._reasons[url]
+        return self._reasons[address_digest(url)]
+
     def has_image(self, image: CleanImage) -> bool:
         """Return whether the same image has been kept under another URL."""
         return bytes.fromhex(image.sha256) in self._kept
 
     def _remember(self, record: ImageRecord) -> None:
-        self.reasons[record["image_url"]] = record["reason"]
+        _class_id, url = record_key(record)
+        self._reasons[url] = record["reason"]
         if record["state"] == "kept":
             self._kept.add(bytes.fromhex(kept_sha256(record)))
 
@@ -243,15 +263,23 @@ class _DecisionLog:
         """Yield the last record of each URL, unless it is to be tried again."""
         last_line = {}
         for number, record in enumerate(read_records(self._path)):
-            last_line[record["image_url"]] = number
+            last_line[record_key(record)] = number
         for number, record in enumerate(read_records(self._path)):
-            if number != last_line[record["image_url"]]:
+            if number != last_line[record_key(record)]:
                 continue
+            if self._refused.has(record["sha256"], record["source_sha256"]):
+                record = self._taken_out(record)
             file = record["file"]
             if file is not None and not (self._folder / file).exists():
                 continue
             if not may_succeed_later(record):
                 yield record
+
+    def _taken_out(self, record: ImageRecord) -> ImageRecord:
+        """Return the record of an image that is refused now, and delete its file."""
+        if record["file"] is not None:
+            (self._folder / record["file"]).unlink(missing_ok=True)
+        return refused_record(record, record["sha256"], record["source_sha256"])
 
 
 def may_succeed_later(record: ImageRecord) -> bool:

@@ -35,5 +35,10 @@ class Reason(StrEnum):
     """Only open licences were wanted, and it has another or an unknown one; `collect.py`."""
     TAKEN_DOWN = "taken_down"
     """The operator has taken it down; `records/takedowns.py`."""
+    REFUSED_DIGEST = "refused_digest"
+    """The operator refuses it by the digest of its bytes; nothing else of it is recorded;
+    `records/refused_digests.py`."""
+    NUDITY = "nudity"
+    """The operator's model found nudity, or could not judge it; `screening/nudity.py`."""
     OVER_QUOTA = "over_quota"
     """Enough images of its class were there before; `collect.py`."""

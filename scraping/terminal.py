@@ -29,6 +29,18 @@ def add_common(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="JSON lines instead of bars and tables")
 
 
+def add_refusals(parser: argparse.ArgumentParser) -> None:
+    """Add the flags for what the operator refuses."""
+    parser.add_argument(
+        "--refused-digests",
+        metavar="FILE",
+        help="SHA-256 digests of pictures to refuse, one a line, logged by digest alone",
+    )
+    parser.add_argument(
+        "--nudity-model", metavar="FILE", help="ONNX model that refuses pictures (see the README)"
+    )
+
+
 def given_flags(given: argparse.Namespace, names: Sequence[str]) -> Values:
     """Return those of the named flags that were given."""
     flags = {}

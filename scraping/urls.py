@@ -46,6 +46,11 @@ def url_digest(url: str) -> str:
     return hashlib.sha256(normalized_url(url).encode(errors="surrogatepass")).hexdigest()
 
 
+def address_digest(url: str) -> str:
+    """Return the SHA-256 in hexadecimal of an address as it is written."""
+    return hashlib.sha256(url.encode(errors="surrogatepass")).hexdigest()
+
+
 def origin_of(url: str) -> str | None:
     """Return `scheme://host[:port]/` of an HTTP URL, None for any other text."""
     try:

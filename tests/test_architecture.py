@@ -35,7 +35,7 @@ FLOORS = {
         __main__
     """,
     "scraping": """
-        urls files reasons outside gallery terminal
+        urls files reasons outside gallery terminal refused_digests
         screening
         net
         sources
@@ -74,6 +74,7 @@ AGREED = {
         "training.environment",
         "training.networks.catalogue",
         "scraping.sources.catalogue",
+        "scraping.refused_digests",
         "requests_app.models",
     },
     "requests_app": {
@@ -135,6 +136,7 @@ MAY_LOAD = {
     "scraping.urls": {"yarl"},
     "scraping.files": set(),
     "scraping.reasons": set(),
+    "scraping.refused_digests": set(),
     "scraping.sources.catalogue": set(),
     "scraping.screening": PILLOW,
     "scraping": PILLOW

@@ -88,27 +88,45 @@ class CollectionSync:
         latest = {}
         for row in rows:
             if row["class"] in self.classes:
-                latest[row["class"], row["image_url"]] = row
+                latest[row["class"], _url_sha256(row)] = row
         # MySQL finds the row by whichever unique key collides and accepts no names of columns.
         has_target = connection.features.supports_update_conflicts_with_target
         ImageUrl.objects.bulk_create(
             [self._image(row) for row in latest.values()],
             batch_size=200,
             update_conflicts=True,
-            update_fields=[*IMAGE_COLUMNS, "fetched_at"],
+            update_fields=["image_url", *IMAGE_COLUMNS, "fetched_at"],
             unique_fields=["image_class", "url_sha256"] if has_target else None,
         )
+        self._remove_thumbnails(latest.values())
+
+    def _remove_thumbnails(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Delete the small copies of images of which no address is recorded any more."""
+        digests = [_url_sha256(row) for row in rows if not row["image_url"]]
+        if not digests:
+            return
+        images = ImageUrl.objects.filter(
+            image_class__in=self.classes.values(), url_sha256__in=digests
+        )
+        for image in images:
+            small = self.folder.parent / "thumbnails" / f"{image.pk}.jpg"
+            small.unlink(missing_ok=True)
 
     def _image(self, row: Mapping[str, Any]) -> ImageUrl:
         image = ImageUrl(
             image_class=self.classes[row["class"]],
             image_url=row["image_url"],
-            url_sha256=sha256_hex(row["image_url"]),
+            url_sha256=_url_sha256(row),
             fetched_at=parse_datetime(row.get("fetched_at") or ""),
         )
         for column in IMAGE_COLUMNS:
             setattr(image, column, _column_value(column, row.get(column)))
         return image
+
+
+def _url_sha256(row: Mapping[str, Any]) -> str:
+    """Return the digest by which a row is known; a refused image has no address but this."""
+    return row.get("url_sha256") or sha256_hex(row["image_url"])
 
 
 def _column_value(column: str, value: Any) -> Any:

@@ -14,6 +14,7 @@ from scraping.reasons import Reason
 from scraping.records.provenance import attribution, license_of
 from scraping.screening.screen import CleanImage, file_name, store
 from scraping.sources.base import Candidate
+from scraping.urls import address_digest
 
 ImageRecord = TypedDict(
     "ImageRecord",
@@ -48,6 +49,7 @@ ImageRecord = TypedDict(
         "http_status": int | None,
         "fetched_at": str | None,  # ISO 8601 in UTC
         "dhash": NotRequired[str],  # 64-bit difference hash in hexadecimal, for a list of URLs
+        "url_sha256": NotRequired[str],  # of the address, where that itself is not recorded
     },
 )
 """One line of images.jsonl."""
@@ -106,6 +108,29 @@ def rejected(record: ImageRecord, reason: Reason, detail: str = "") -> ImageReco
     return record | {"state": "rejected", "reason": reason, "detail": detail, "file": None}
 
 
+def refused_record(
+    record: ImageRecord, sha256: str | None, source_sha256: str | None
+) -> ImageRecord:
+    """Return what is kept of the record of an image that the operator refuses by its digest.
+
+    These are its digests and that of its address, by which it is not asked for again: no address,
+    page, title, author or file. `sha256` is the digest of its stored bytes, `source_sha256` that of
+    the received ones, as far as they are known.
+    """
+    nowhere = Candidate("", record["source"], record["query"], record["rank"])
+    blank = rejected(new_record(nowhere, record["class"]), Reason.REFUSED_DIGEST)
+    detail = f"SHA-256 {source_sha256 or sha256}" if source_sha256 or sha256 else ""
+    address = record.get("url_sha256") or address_digest(record["image_url"])
+    return blank | {
+        "detail": detail,
+        "attribution": "",
+        "sha256": sha256,
+        "source_sha256": source_sha256,
+        "url_sha256": address,
+        "fetched_at": record["fetched_at"],
+    }
+
+
 def kept_sha256(record: ImageRecord) -> str:
     """Return the digest of the stored bytes of an image that was kept."""
     assert record["sha256"] is not None
@@ -113,8 +138,11 @@ def kept_sha256(record: ImageRecord) -> str:
 
 
 def record_key(record: ImageRecord) -> Key:
-    """Return class and URL, by which a later record supersedes an earlier one."""
-    return record.get("class", ""), record["image_url"]
+    """Return class and URL, by which a later record supersedes an earlier one.
+
+    An image that is recorded without its URL has the digest of that instead.
+    """
+    return record.get("class", ""), record["image_url"] or record.get("url_sha256", "")
 
 
 def read_records(path: Path) -> Iterator[ImageRecord]:
@@ -155,5 +183,8 @@ class ImageLog:
         self.records.pop(key, None)
 
     def rewrite(self, records: Iterable[ImageRecord]) -> None:
-        """Write the file anew, atomically."""
+        """Write the file anew, atomically; what is appended goes to the new one."""
         atomic_write(self._path, b"".join(map(json_line, records)))
+        if self._stream is not None:
+            self._stream.close()
+            self._stream = self._path.open("ab")

@@ -15,6 +15,7 @@ from scraping.records.image_log import (
     Key,
     kept_sha256,
     record_key,
+    refused_record,
     rejected,
     store_image,
 )
@@ -27,6 +28,7 @@ from scraping.records.known_images import (
 )
 from scraping.records.takedowns import TakenDown
 from scraping.screening.screen import CleanImage
+from scraping.urls import normalized_url
 from training.duplicates import Fingerprint
 
 
@@ -121,6 +123,34 @@ class ImageStore:
         self.kept[class_id] += 1
         self._kept_keys[sha256] = record_key(record)
         self._known.add(class_id, sha256, fingerprint)
+
+    def take_out(self, key: Key) -> None:
+        """Leave of a recorded image its digests alone, and delete its file.
+
+        Records that mention its address lose it.
+        """
+        record = self._log.records[key]
+        if record["file"] is not None:
+            self._file(record).unlink(missing_ok=True)
+        blank = refused_record(record, record["sha256"], record["source_sha256"])
+        self._log.records[record_key(blank)] = blank
+        self.forget_address(record["image_url"])
+
+    def forget_address(self, url: str) -> None:
+        """Remove the address of a refused image from all records.
+
+        Other classes may have found it too, and other images may be near-duplicates of it.
+        """
+        wanted = normalized_url(url)
+        for key, record in list(self._log.records.items()):
+            if normalized_url(record["image_url"]) == wanted:
+                blank = refused_record(record, None, None)
+                self._log.forget(key)
+                self._log.records.setdefault(record_key(blank), blank)
+            elif url in record["detail"]:
+                detail = record["detail"].replace(url, "an image that is refused")
+                self._log.records[key] = record | {"detail": detail}
+        self._log.rewrite(self._log.records.values())
 
     def resume(self) -> list[ImageRecord]:
         """Learn what an earlier run in this folder decided, and return those records.

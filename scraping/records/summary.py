@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from scraping.config import ClassConfig, CollectConfig
-from scraping.records.image_log import ImageRecord
+from scraping.records.image_log import ImageRecord, record_key
 from scraping.search.search_log import Search
 from scraping.sources.base import SearchResult
 from scraping.sources.catalogue import CATALOGUE, Outcome
@@ -70,6 +70,11 @@ class Summary:
         answers.results[search.words] = result
         for candidate in result.candidates:
             answers.urls.add(normalized_url(candidate.image_url))
+
+    def forget(self, url: str) -> None:
+        """Drop an image URL; a record without it stands for the image."""
+        for answers in self._answers.values():
+            answers.urls.discard(normalized_url(url))
 
     def is_applicable(self, class_id: str, source: str) -> bool:
         """Return whether a source has not said that it does not cover this class."""
@@ -134,7 +139,8 @@ class Summary:
         answers = self._answers[pair]
         found = set(answers.urls)
         for record in records:
-            found.add(normalized_url(record["image_url"]))
+            url = record["image_url"]
+            found.add(normalized_url(url) if url else record_key(record)[1])
         result = answers.decisive()
         return {
             "name": source,

@@ -10,7 +10,7 @@ import contextlib
 import os
 import sys
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -88,6 +88,9 @@ class ScreenPool:
     def __init__(self, screening: ScreenSettings, settings: PoolSettings | None = None) -> None:
         self._settings = settings or PoolSettings()
         folder = self._settings.folder
+        if screening.nudity_model:  # workers stand in another folder
+            model = str(Path(screening.nudity_model).resolve())
+            screening = replace(screening, nudity_model=model)
         order = WorkOrder(screening, None if folder is None else str(folder.resolve()))
         self._order = order_message(order)
         self._waiting: deque[_Job] = deque()

@@ -11,6 +11,7 @@ there, in a process with limited memory that may be killed at any time.
 
 import hashlib
 import io
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -60,13 +61,14 @@ class ScreenSettings:
     `min_side`: shortest side accepted, in pixels; `max_side`: longest side stored, in pixels.
     `taken_down`: SHA-256 in hexadecimal of received or stored bytes that must not be kept.
     `thumbnails`: whether images get the fingerprint that verifies near-duplicates; without it they
-    have the difference hash alone.
+    have the difference hash alone. `nudity_model`: path of the operator's model, empty for none.
     """
 
     min_side: int = 200
     max_side: int = 1024
     taken_down: frozenset[str] = frozenset()
     thumbnails: bool = True
+    nudity_model: str = ""
 
 
 @dataclass(frozen=True)
@@ -102,18 +104,25 @@ class CleanImage:
         return self.optional_fingerprint
 
 
+Judge = Callable[[Image.Image], str]
+"""Looks at an upright RGB image and returns why it must be refused, empty when it need not."""
+
+
 def screen(
-    data: bytes | bytearray | memoryview, settings: ScreenSettings
+    data: bytes | bytearray | memoryview, settings: ScreenSettings, judge: Judge | None = None
 ) -> CleanImage | Rejection:
-    """Decode, judge and encode anew. Never raises for what the bytes hold."""
+    """Decode, judge and encode anew. Never raises for what the bytes hold.
+
+    `judge` is the operator's model, if any; it sees the image as it would be stored.
+    """
     source_sha256 = hashlib.sha256(data).hexdigest()
     if source_sha256 in settings.taken_down:
         return Rejection(Reason.TAKEN_DOWN)
-    clean = _clean(data, settings, source_sha256)
+    clean = _clean(data, settings, source_sha256, judge)
     if isinstance(clean, Rejection) and clean.reason == Reason.NOT_A_PICTURE:
         mended = _mended(data, settings.max_side)
         if mended is not None:
-            clean = _clean(mended, settings, source_sha256)
+            clean = _clean(mended, settings, source_sha256, judge)
     if isinstance(clean, Rejection):
         return clean
     if clean.sha256 in settings.taken_down:
@@ -122,7 +131,10 @@ def screen(
 
 
 def _clean(
-    data: bytes | bytearray | memoryview, settings: ScreenSettings, source_sha256: str
+    data: bytes | bytearray | memoryview,
+    settings: ScreenSettings,
+    source_sha256: str,
+    judge: Judge | None,
 ) -> CleanImage | Rejection:
     """Decode, judge by the header before any pixel, and encode anew."""
     try:
@@ -133,6 +145,9 @@ def _clean(
             mime = _mime(image)
             upright = _decode(image, settings.max_side)
         rgb = _convert_to_srgb(_shrink(upright, settings.max_side))
+        refusal = "" if judge is None else judge(rgb)
+        if refusal:
+            return Rejection(Reason.NUDITY, refusal)
         return _encode(rgb, settings, mime, source_sha256)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         return Rejection(Reason.TOO_LARGE, "more pixels than its header says")

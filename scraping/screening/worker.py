@@ -15,20 +15,26 @@ from PIL import Image
 # would start otherwise spin for half of a worker's start.
 os.putenv("OPENBLAS_NUM_THREADS", "1")
 
-from scraping.screening.protocol import READY, read_order, read_request, write_answer
-from scraping.screening.screen import MAX_PIXELS, CleanImage, screen, store
+from scraping.screening.nudity import NudityModel
+from scraping.screening.protocol import READY, WorkOrder, read_order, read_request, write_answer
+from scraping.screening.screen import MAX_PIXELS, CleanImage, Judge, screen, store
 
 MEMORY_LIMIT_BYTES = 2 << 30
 
 
 def main() -> None:
     """Screen images from standard input to standard output until the other side closes."""
-    limit_decoding()
+    requests = sys.stdin.buffer
     answers_descriptor = os.dup(sys.stdout.fileno())
     # A decoder that prints must not print into an answer.
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-    with os.fdopen(answers_descriptor, "wb") as answers:
-        serve(sys.stdin.buffer, answers)
+    with os.fdopen(answers_descriptor, "wb") as answers, contextlib.suppress(EOFError):
+        order = read_order(requests)
+        judge = None
+        if order.settings.nudity_model:  # loaded before the limits, which are for images
+            judge = NudityModel(order.settings.nudity_model).objection
+        limit_decoding()
+        serve(requests, answers, order, judge)
 
 
 def limit_decoding() -> None:
@@ -53,18 +59,16 @@ def _address_space() -> int:
     return pages * mmap.PAGESIZE
 
 
-def serve(requests: IO[bytes], answers: IO[bytes]) -> None:
-    """Answer requests until the other side closes, however it ended."""
-    with contextlib.suppress(EOFError):
-        order = read_order(requests)
-        answers.write(READY)
-        answers.flush()
-        while True:
-            answer = screen(read_request(requests), order.settings)
-            if isinstance(answer, CleanImage) and order.folder is not None:
-                store(answer, Path(order.folder))
-                answer = replace(answer, jpeg=b"")
-            write_answer(answers, answer)
+def serve(requests: IO[bytes], answers: IO[bytes], order: WorkOrder, judge: Judge | None) -> None:
+    """Answer requests. Raises EOFError when the other side closes, however it ended."""
+    answers.write(READY)
+    answers.flush()
+    while True:
+        answer = screen(read_request(requests), order.settings, judge)
+        if isinstance(answer, CleanImage) and order.folder is not None:
+            store(answer, Path(order.folder))
+            answer = replace(answer, jpeg=b"")
+        write_answer(answers, answer)
 
 
 if __name__ == "__main__":

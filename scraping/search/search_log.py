@@ -1,13 +1,14 @@
 """searches.jsonl: finished searches, so that a resumed collection does not repeat them."""
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from scraping.files import json_line, read_json_lines
+from scraping.files import atomic_write, json_line, read_json_lines
 from scraping.sources.base import Candidate, SearchResult
 from scraping.sources.catalogue import Outcome
+from scraping.urls import normalized_url
 
 CANDIDATE_FIELDS = frozenset(each.name for each in fields(Candidate))
 KEPT_OUTCOMES = frozenset({Outcome.OK, Outcome.PARTIAL, Outcome.NO_RESULTS})
@@ -52,26 +53,49 @@ class SearchLog:
             return None
         return result
 
+    def forget(self, url: str) -> None:
+        """Drop the candidates with this image URL, also from the file."""
+        wanted = normalized_url(url)
+        is_known = False
+        for search, (limit, result) in self._finished.items():
+            others = []
+            for candidate in result.candidates:
+                if normalized_url(candidate.image_url) != wanted:
+                    others.append(candidate)
+            if len(others) < len(result.candidates):
+                is_known = True
+                self._finished[search] = (limit, replace(result, candidates=tuple(others)))
+        if is_known:
+            entries = []
+            for search, (limit, result) in self._finished.items():
+                entries.append(json_line(_entry(search, limit, result)))
+            atomic_write(self._path, b"".join(entries))
+
     def append(self, search: Search, limit: int, result: SearchResult) -> None:
         """Record a finished search; one that failed in passing may be repeated."""
         if result.outcome not in KEPT_OUTCOMES:
             return
-        entry = {
-            "class": search.class_id,
-            "source": search.source,
-            "words": search.words,
-            "wanted": limit,
-            "outcome": result.outcome.value,
-            "message": result.message,
-            "retry_after": result.retry_after,
-            "candidates": [asdict(candidate) for candidate in result.candidates],
-        }
+        self._finished[search] = (limit, result)
         with self._path.open("ab+") as stream:
             if stream.tell():
                 stream.seek(-1, 2)
                 if stream.read(1) != b"\n":
                     stream.write(b"\n")  # a line that a kill tore must not swallow this one
-            stream.write(json_line(entry))
+            stream.write(json_line(_entry(search, limit, result)))
+
+
+def _entry(search: Search, limit: int, result: SearchResult) -> dict[str, Any]:
+    """Return the line of a finished search."""
+    return {
+        "class": search.class_id,
+        "source": search.source,
+        "words": search.words,
+        "wanted": limit,
+        "outcome": result.outcome.value,
+        "message": result.message,
+        "retry_after": result.retry_after,
+        "candidates": [asdict(candidate) for candidate in result.candidates],
+    }
 
 
 def _read_candidate(facts: dict[str, Any]) -> Candidate:

@@ -5,6 +5,7 @@ from datetime import timedelta
 import pytest
 from django.utils import timezone
 
+from requests_app.delivery import thumbnails
 from requests_app.models import (
     BrowserTurn,
     ImageUrl,
@@ -13,6 +14,8 @@ from requests_app.models import (
     SourceHealth,
 )
 from requests_app.workers import collection_sync, jobs
+from scraping.files import json_line
+from scraping.records.image_log import read_records, refused_record
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -22,6 +25,25 @@ def test_collecting_twice_adds_nothing(collected):
     Job.objects.filter(pk=lease.job.pk).update(state=JobState.RUNNING)
     sync = collection_sync.CollectionSync(collected, collected.folder / "collect")
     sync.poll()
+    assert ImageUrl.objects.count() == 68
+
+
+def test_a_picture_that_is_refused_now_loses_all_but_its_digests(collected):
+    image = ImageUrl.objects.filter(state="kept").first()
+    folder = collected.folder / "collect"
+    small = thumbnails.thumbnail(image)
+    assert small.exists()
+    records = list(read_records(folder / "images.jsonl"))
+    row = next(row for row in records if row["image_url"] == image.image_url)
+    refused = refused_record(row, row["sha256"], row["source_sha256"])
+    with (folder / "images.jsonl").open("ab") as file:
+        file.write(json_line(refused))
+    sync = collection_sync.CollectionSync(collected, folder)
+    sync.poll()
+    after = ImageUrl.objects.get(pk=image.pk)
+    assert (after.image_url, after.page_url, after.title, after.attribution) == ("", "", "", "")
+    assert (after.reason, after.sha256, after.file) == ("refused_digest", image.sha256, "")
+    assert not small.exists()
     assert ImageUrl.objects.count() == 68
 
 

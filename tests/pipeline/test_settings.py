@@ -9,6 +9,7 @@ import sys
 import pytest
 from django.db import connection
 
+from picaisso_site import checks
 from requests_app import pipeline
 from requests_app.workers import processes
 
@@ -107,3 +108,14 @@ def test_limits_of_stages_and_defaults_of_submissions_follow_the_settings(settin
     assert (pipeline.COLLECT.limit_seconds(), pipeline.TRAIN.limit_seconds()) == (30, 120)
     submission = pipeline.Submission(classes=(("a", ""), ("b", "")), email="ada@example.org")
     assert (submission.backbone, submission.locale) == ("resnet18", "de-DE")
+
+
+def test_files_of_refusals_that_cannot_be_used_are_reported_at_the_start(settings, tmp_path):
+    assert checks.refusals_can_be_read(None) == []
+    digests = tmp_path / "refused.txt"
+    digests.write_text("# none\nabc\n")
+    settings.REFUSED_DIGESTS = str(digests)
+    settings.NUDITY_MODEL = str(tmp_path / "missing.onnx")
+    first, second = checks.refusals_can_be_read(None)
+    assert "Line 2" in first.msg and "PICAISSO_REFUSED_DIGESTS" in first.hint
+    assert second.msg == f"There is no nudity model {tmp_path}/missing.onnx."

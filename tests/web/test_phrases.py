@@ -75,6 +75,8 @@ def test_every_reason_and_outcome_of_the_contract_has_words():
         "opted_out",
         "license",
         "taken_down",
+        "refused_digest",
+        "nudity",
         "over_quota",
     ]
     outcomes = [
