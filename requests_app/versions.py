@@ -23,7 +23,7 @@ from requests_app.models import (
 from scraping.reasons import Reason
 from training import run_folder
 from training.judgements import inherit_judgements, write_judgements
-from training.run_folder import ClassLabel, ImageRow, RunConfig
+from training.run_folder import ClassLabel, ImageRow, RunConfig, file_format
 
 SEED = 0
 
@@ -69,6 +69,7 @@ def write_run_folder(version: DatasetVersion) -> None:
             license=image.license,
             credit=dataset_zip.credit(image),
             page_url=image.page_url,
+            format=file_format(image.mime, image.image_url),
         )
         for image in kept_images(classifier).order_by("image_class__number", "sha256")
     ]

@@ -182,7 +182,18 @@ class ClassificationMetrics(TypedDict):
     ece_after: float | None
 
 
-class Metrics(ClassificationMetrics):
+class Shortcuts(TypedDict):
+    """The part of metrics.json that says how well the classes are told apart without looking."""
+
+    shortcuts: dict[str, float]
+    """Attribute to the balanced accuracy of predicting the class from it alone."""
+    shortcut_warning: str | None
+    """Of an attribute that is about as good as the model."""
+    shortcut_sentence: str
+    """What report and card say of shortcuts."""
+
+
+class Metrics(ClassificationMetrics, Shortcuts):
     """All of metrics.json."""
 
     verdict: Verdict
@@ -215,12 +226,6 @@ class Metrics(ClassificationMetrics):
     by_source: dict[str, SourceMetrics]
     unknown: FalseAlarms
     learning_curve: LearningCurve | None
-    shortcuts: dict[str, float]
-    """Image statistic to the balanced accuracy of predicting the class from it alone."""
-    shortcut_warning: str | None
-    """Of an attribute that is about as good as the model."""
-    shortcut_sentence: str
-    """What report and card say of shortcuts."""
     seed: int
     seconds: dict[str, float]
     """By stage."""

@@ -131,6 +131,10 @@ class RunConfig:
         return dataclasses.replace(self, **missing)
 
 
+_FORMATS = ("jpeg", "png", "webp", "gif", "bmp", "avif", "tiff", "heic", "jp2", "ppm")
+_OTHER_NAMES = {"jpg": "jpeg", "jpe": "jpeg", "jfif": "jpeg", "tif": "tiff", "heif": "heic"}
+
+
 @dataclass(frozen=True)
 class ImageRow:
     """One line of `manifest.jsonl`."""
@@ -150,6 +154,8 @@ class ImageRow:
     """Who made the image and under which licence, as a sentence."""
     page_url: str = ""
     """Where the image was found."""
+    format: str = ""
+    """Of the file as it was found, in lower case: jpeg, png, webp, ...; empty where not known."""
 
     def as_json(self) -> dict[str, Any]:
         """Return the line's object."""
@@ -157,6 +163,18 @@ class ImageRow:
         file = row.pop("file")
         class_id = row.pop("class_id")
         return {"file": file, "class": class_id, **row}
+
+
+def file_format(media_type: str, address: str) -> str:
+    """Return the `format` of an ImageRow, by the media type, else by how name or address end."""
+    path = address.partition("#")[0].partition("?")[0]
+    suffix = path.rpartition(".")[2]
+    for name in (media_type.removeprefix("image/"), suffix):
+        lower = name.lower()
+        known = _OTHER_NAMES.get(lower, lower)
+        if known in _FORMATS:
+            return known
+    return ""
 
 
 def write_run(

@@ -11,7 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training.evaluation.learning_curve import learning_curve
-from training.evaluation.shortcuts import shortcut_accuracies, shortcut_warning
+from training.evaluation.shortcuts import (
+    shortcut_accuracies,
+    shortcut_sentence,
+    shortcut_warning,
+)
 from training.explanations import LearnedImage
 from training.fitting.label_issues import (
     Suspect,
@@ -28,6 +32,7 @@ from training.metrics import (
     Headline,
     Labels,
     Metrics,
+    Shortcuts,
     Verified,
     accuracy_by_source,
     balanced_accuracy,
@@ -62,7 +67,7 @@ class Results:
     epochs: list[dict[str, Any]]
     """Of the fine-tuning: epoch, train_loss, val_loss, val_accuracy, rate, seconds; or []."""
     statistics: NDArray[np.float32]
-    """[n, 4], the columns of `training.images.statistics.IMAGE_STATISTICS`."""
+    """[n, k], the columns of `training.images.statistics.IMAGE_STATISTICS`."""
     metrics: Metrics
     """All of metrics.json."""
 
@@ -237,7 +242,6 @@ def _metrics(
     def fit(indices: Labels) -> LinearHead:
         return fit_with_c(samples.take(indices), fitted.c)
 
-    shortcuts, warning = _shortcuts(images, samples, fitted)
     weighting = choice.head.weighting
     curation = Curation(
         suspects=len(suspects),
@@ -278,25 +282,26 @@ def _metrics(
         "by_source": accuracy_by_source(predicted, labels, sources),
         "unknown": false_alarms(model.novelty[test], model.reject_threshold),
         "learning_curve": learning_curve(samples, images.seed, fit, report),
-        "shortcuts": shortcuts,
-        "shortcut_warning": warning,
-        "shortcut_sentence": warning or "No sign of a shortcut was found.",
+        **_shortcuts(images, samples, fitted),
         "label_issues": sum(suspect.kind == "label" for suspect in suspects),
         "curation": curation,
         **run_metrics,
     }
 
 
-def _shortcuts(
-    images: SplitImages, samples: Samples, fitted: FittedHead
-) -> tuple[dict[str, float], str | None]:
-    """Return how well attributes alone predict the classes of learned images, and a warning."""
+def _shortcuts(images: SplitImages, samples: Samples, fitted: FittedHead) -> Shortcuts:
+    """Return how well attributes alone predict the classes of learned images, in words too."""
     learned = images.indices("train", "val")
-    sources = [images.rows[index].source for index in learned]
+    rows = [images.rows[index] for index in learned]
     statistics = images.statistics[learned]
-    accuracies = shortcut_accuracies(statistics, sources, samples, images.seed)
+    accuracies = shortcut_accuracies(statistics, rows, samples, images.seed)
     predicted = fitted.out_of_fold.argmax(axis=1)
     model_accuracy = balanced_accuracy(predicted, samples.labels)
-    class_counts = np.bincount(samples.labels, minlength=images.classes)
-    warning = shortcut_warning(accuracies, model_accuracy, class_counts)
-    return accuracies, warning
+    _, firsts = np.unique(samples.groups, return_index=True)
+    independent = samples.labels[firsts]
+    class_counts = np.bincount(independent, minlength=images.classes)
+    return Shortcuts(
+        shortcuts=accuracies,
+        shortcut_warning=shortcut_warning(accuracies, model_accuracy, class_counts),
+        shortcut_sentence=shortcut_sentence(accuracies, model_accuracy, class_counts),
+    )

@@ -61,7 +61,7 @@ class SplitImages:
     groups: Labels
     """[n]: near-duplicates share one."""
     statistics: NDArray[np.float32]
-    """[n, 4], the columns of `training.images.statistics.IMAGE_STATISTICS`."""
+    """[n, k], the columns of `training.images.statistics.IMAGE_STATISTICS`."""
     manifest_indices: Labels
     """[n]: their lines in the manifest."""
     manifest: list[ImageRow]

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from training.duplicates import Fingerprint, fingerprint
 from training.images.decode import BrokenImageError, as_array, read_image
-from training.images.statistics import image_statistics
+from training.images.statistics import IMAGE_STATISTICS, image_statistics
 from training.networks.catalogue import CROP
 from training.networks.classifier import PREPROCESSING, ClassifierNetwork
 from training.networks.image_cache import ImageCache
@@ -52,7 +52,7 @@ class ImageFeatures:
     """[n, d], n = len(rows)."""
     fingerprints: list[Fingerprint]
     statistics: NDArray[np.float32]
-    """[n, 4], see `training.images.statistics.IMAGE_STATISTICS`."""
+    """[n, k], see `training.images.statistics.IMAGE_STATISTICS`."""
     broken: dict[str, str]
     """File to reason for the images that could not be used."""
 
@@ -65,7 +65,11 @@ class Features:
     """[d]."""
     fingerprint: Fingerprint
     statistics: NDArray[np.float32]
-    """[4]."""
+    """[k], the IMAGE_STATISTICS; raises ValueError for others."""
+
+    def __post_init__(self) -> None:
+        if self.statistics.shape != (len(IMAGE_STATISTICS),):  # kept by another version
+            raise ValueError("the statistics are other ones")
 
 
 _Result = Features | str
@@ -276,7 +280,7 @@ def _store(folder: Path, row: ImageRow, features: Features) -> None:
         embedding=features.embedding,
         hashes=np.array(hashes, np.uint64),
         thumbnails=np.frombuffer(features.fingerprint.thumbnails, np.uint8),
-        traits=features.statistics,
+        statistics=features.statistics,
     )
     with atomic_write(_entry_path(folder, row), durable=False) as file:
         file.write(stream.getvalue())
@@ -295,7 +299,7 @@ def read_cached_features(folder: Path, batch: Sequence[ImageRow]) -> list[Featur
                 thumbnails = entry["thumbnails"].tobytes()
                 known = Fingerprint(int(hashes[0]), int(hashes[1]), thumbnails)
                 embedding = entry["embedding"]
-                statistics = entry["traits"]
+                statistics = entry["statistics"]
                 features.append(Features(embedding, known, statistics))
         except _UNREADABLE:
             return None
