@@ -126,6 +126,15 @@ class UnseenSources(AccuracyShare):
     n: int
 
 
+class UnseenSourceMetrics(TypedDict):
+    """The part of metrics.json that tells how the model does on images from elsewhere."""
+
+    unseen_source: list[UnseenSource]
+    unseen_sources: UnseenSources | None
+    unseen_sentence: str
+    """What report and card say of images from a source not seen in training."""
+
+
 class FalseAlarms(TypedDict):
     """Test images, which do show the classes, that are called none of them."""
 
@@ -193,7 +202,7 @@ class Shortcuts(TypedDict):
     """What report and card say of shortcuts."""
 
 
-class Metrics(ClassificationMetrics, Shortcuts):
+class Metrics(ClassificationMetrics, UnseenSourceMetrics, Shortcuts):
     """All of metrics.json."""
 
     verdict: Verdict
@@ -203,10 +212,6 @@ class Metrics(ClassificationMetrics, Shortcuts):
     cross_validated: CrossValidated | None
     verified: Verified
     label_noise: LabelNoise | None
-    unseen_source: list[UnseenSource]
-    unseen_sources: UnseenSources | None
-    unseen_sentence: str
-    """What report and card say of images from a source not seen in training."""
     temperature: float
     reject_threshold: float
     """Novelty above which an image counts as none of the classes."""

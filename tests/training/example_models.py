@@ -13,6 +13,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from training.evaluation.shortcuts import ATTRIBUTES
 from training.export.model_folder import TrainedModel, export_model
 from training.metrics import (
     Curation,
@@ -150,7 +151,7 @@ def metrics(names: tuple[str, ...], reject: float) -> Metrics:
         by_source=accuracy_by_source(labels, labels, ["folder"] * len(labels)),
         unknown=false_alarms(np.linspace(0, 1, len(labels)), reject),
         learning_curve=None,
-        shortcuts=dict.fromkeys(("size", "brightness", "sharpness", "source", "all"), 0.5),
+        shortcuts=dict.fromkeys(ATTRIBUTES, 0.5),
         shortcut_warning=None,
         seed=0,
         seconds={},

@@ -18,6 +18,7 @@ from training.fitting.label_issues import equal_weighting
 from training.fitting.linear_head import FittedHead, fit_with_c
 from training.fitting.selection import Choice, DeliveredModel, HeadCandidate, SplitImages
 from training.images.split import split_rows
+from training.images.statistics import IMAGE_STATISTICS
 from training.metrics import (
     CandidateMetrics,
     CurvePoint,
@@ -69,7 +70,7 @@ def split_images(run: Path, names: Sequence[str]) -> SplitImages:
         embeddings=np.empty((count, 0), np.float32),
         labels=np.array([ids.index(row.class_id) for row in manifest]),
         groups=np.arange(count),
-        statistics=np.ones((count, 4), np.float32),
+        statistics=np.ones((count, len(IMAGE_STATISTICS)), np.float32),
         manifest_indices=np.arange(count),
         manifest=manifest,
         classes=len(names),

@@ -49,7 +49,7 @@ def test_the_card_begins_with_what_model_hubs_read_and_then_the_verdict(imported
 def test_the_card_has_the_figures_of_the_report(imported_run: Path) -> None:
     results = tuned(
         results_of(
-            imported_run, notices=["Weights were missing."], shortcut_warning="Size tells it."
+            imported_run, notices=["Weights were missing."], shortcut_sentence="Size tells it."
         )
     )
     card, metrics = card_of(results), results.metrics

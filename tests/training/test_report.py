@@ -205,7 +205,7 @@ def test_the_figures_are_those_of_the_metrics(hostile: str, plain: str, imported
 
 def test_notices_and_a_shortcut_stand_in_the_page(imported_run: Path, tmp_path: Path) -> None:
     results = results_of(
-        imported_run, notices=["Weights were missing."], shortcut_warning="The size tells it."
+        imported_run, notices=["Weights were missing."], shortcut_sentence="The size tells it."
     )
     text = Page(written(imported_run, tmp_path, results)).text
     assert (

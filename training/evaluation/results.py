@@ -16,6 +16,7 @@ from training.evaluation.shortcuts import (
     shortcut_sentence,
     shortcut_warning,
 )
+from training.evaluation.unseen_source import SourcedImages, leave_sources_out
 from training.explanations import LearnedImage
 from training.fitting.label_issues import (
     Suspect,
@@ -33,6 +34,7 @@ from training.metrics import (
     Labels,
     Metrics,
     Shortcuts,
+    UnseenSourceMetrics,
     Verified,
     accuracy_by_source,
     balanced_accuracy,
@@ -266,9 +268,7 @@ def _metrics(
         "cross_validated": None,
         "verified": Verified(n=0, right=0, wrong=0, off_topic=0),
         "label_noise": None,
-        "unseen_source": [],
-        "unseen_sources": None,
-        "unseen_sentence": "",
+        **_unseen_sources(images, fitted, names, report),
         "temperature": model.temperature,
         "reject_threshold": model.reject_threshold,
         "split": split,
@@ -287,6 +287,26 @@ def _metrics(
         "curation": curation,
         **run_metrics,
     }
+
+
+def _unseen_sources(
+    images: SplitImages, fitted: FittedHead, names: Sequence[str], report: Progress
+) -> UnseenSourceMetrics:
+    """Return how the head does on images of sources that it never saw."""
+    chosen = images.indices(*SPLITS)
+    test = images.samples("test")
+    predicted = np.zeros(len(images.rows), np.int64)
+    predicted[images.indices("train", "val")] = fitted.out_of_fold.argmax(axis=1)
+    predicted[images.indices("test")] = fitted.head.logits(test.embeddings).argmax(axis=1)
+    sourced = SourcedImages(
+        samples=images.samples(*SPLITS),
+        sources=[images.rows[index].source for index in chosen],
+        usual_hits=(predicted == images.labels)[chosen],
+        class_names=names,
+        c=fitted.c,
+        seed=images.seed,
+    )
+    return leave_sources_out(sourced, report)
 
 
 def _shortcuts(images: SplitImages, samples: Samples, fitted: FittedHead) -> Shortcuts:

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from training.evaluation.learning_curve import MINIMUM_IMAGES
+from training.evaluation.shortcuts import ATTRIBUTES
 from training.metrics import Metrics
 from training.networks.catalogue import CROP, BackboneInfo
 from training.phrases import counted, interval, listed, percent, verdict
@@ -18,14 +19,6 @@ PYTHON = "3.9"
 REQUIREMENTS = {"onnxruntime": "1.19.0", "pillow": "11.3.0"}
 """What predict.py needs, and the oldest release of each that it was tried with: onnxruntime 1.19 is
 the first that works with every numpy, Pillow 11.3 the first that reads AVIF."""
-
-SHORTCUT_TITLES = {
-    "size": "the size of a picture",
-    "brightness": "its brightness",
-    "sharpness": "its sharpness",
-    "source": "where it was found",
-    "all": "all of these together",
-}
 
 
 def model_card(config: Mapping[str, Any], metrics: Metrics, backbone: BackboneInfo) -> str:
@@ -207,7 +200,22 @@ def _by_source(metrics: Metrics) -> str:
         bounds = interval(figures["interval"])
         rows.append((title, accuracy, bounds, figures["support"]))
     table = _table(("source", "right", "95 % interval", "test pictures"), rows)
-    return f"## By source\n\n{table}"
+    unseen = _unseen_sources(metrics)
+    return f"## By source\n\n{table}\n{unseen}"
+
+
+def _unseen_sources(metrics: Metrics) -> str:
+    """Return what is known of pictures from a source not learned from."""
+    sentence = f"{_prose(metrics['unseen_sentence'])}\n"
+    rows = []
+    for figures in metrics["unseen_source"]:
+        title = _plain(figures["source"]) or "not known"
+        accuracy = percent(figures["accuracy"])
+        rows.append((title, accuracy, interval(figures["interval"]), figures["n"]))
+    if not rows:
+        return sentence
+    heads = ("source left out of training", "right", "95 % interval", "its pictures")
+    return f"{sentence}\n{_table(heads, rows)}"
 
 
 def _none_of_these(metrics: Metrics) -> str:
@@ -221,9 +229,9 @@ def _doubts(metrics: Metrics) -> str:
     """Return wrong labels, shortcuts, and what more pictures would bring."""
     guesses = []
     for name, share in metrics["shortcuts"].items():
-        guesses.append(f"{SHORTCUT_TITLES[name]} {percent(share)}")
+        guesses.append(f"{ATTRIBUTES[name].title} {percent(share)}")
     suspects = suspects_in_words(metrics)
-    shortcut = metrics["shortcut_warning"] or "No sign of a shortcut was found."
+    shortcut = metrics["shortcut_sentence"]
     more = more_in_words(metrics)
     return (
         "## Doubts\n\n"

@@ -17,9 +17,10 @@ from PIL import Image
 
 import training
 from training.evaluation.results import Results
+from training.evaluation.shortcuts import ATTRIBUTES
 from training.explanations import evidence, nearest_images, overlay
 from training.export import plots
-from training.export.model_card import SHORTCUT_TITLES, phrases_of
+from training.export.model_card import phrases_of
 from training.export.report_images import (
     MAP_SIDE,
     InlineImages,
@@ -122,7 +123,7 @@ def write_report(
         examples=examples,
         label_issues=label_issues,
         label_issues_left_out=metrics["curation"]["suspects"] - len(label_issues),
-        shortcuts=[(SHORTCUT_TITLES[name], share) for name, share in metrics["shortcuts"].items()],
+        shortcuts=[(ATTRIBUTES[name].title, share) for name, share in metrics["shortcuts"].items()],
         phrases=phrases_of(metrics),
         reliability_source=_judged_in_words(results, judged),
         sources=_sources(results.rows),

@@ -18,7 +18,14 @@ from training.images.decode import BrokenImageError, read_file, read_image
 from training.images.layout import LabelledFile, read_layout
 from training.phrases import listed
 from training.progress import Progress, no_progress
-from training.run_folder import ClassLabel, ImageRow, RunError, atomic_write, write_text
+from training.run_folder import (
+    ClassLabel,
+    ImageRow,
+    RunError,
+    atomic_write,
+    file_format,
+    write_text,
+)
 
 MAX_SIDE = 1024  # pixels of the longer side of an image brought into a run folder
 JPEG_QUALITY = 90
@@ -150,6 +157,7 @@ def _row(file: LabelledFile, sha256: str, labels: Mapping[str, ClassLabel]) -> I
         split=file.split,
         credit=file.provenance.credit,
         page_url=file.provenance.page_url,
+        format=file.provenance.format or file_format("", file.name),
     )
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import re
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -101,6 +102,7 @@ class _Reader:
         self._images = images
         self._run_dir = run_dir
         self._names: dict[str, str] = {}
+        self._subfolder_of: dict[Path, str] = {}
 
     def data_folder(self) -> Path:
         """Return the folder that holds the data: the one given, or one that is all that it holds.
@@ -268,11 +270,34 @@ class _Reader:
         for file in files_below(class_folder, self._images):
             if file.reason:
                 self.passed_over.append(file)
+                continue
+            self.files.append(LabelledFile(file.path, file.name, label, split))
+            below = file.path.relative_to(class_folder).parts
+            if len(below) > 1:
+                self._subfolder_of[file.path] = below[0]
+
+    def _name_sources(self) -> None:
+        """Take sub-folders that two classes have alike for where their pictures come from.
+
+        Sub-folders of one class alone may be anything, such as its breeds.
+        """
+        classes_with: dict[str, set[str]] = defaultdict(set)
+        for file in self.files:
+            subfolder = self._subfolder_of.get(file.path, "")
+            classes_with[subfolder].add(file.label)
+        named = []
+        for file in self.files:
+            subfolder = self._subfolder_of.get(file.path, "")
+            if subfolder and len(classes_with[subfolder]) > 1:
+                provenance = Provenance(source=shown_name(subfolder))
+                named.append(dataclasses.replace(file, provenance=provenance))
             else:
-                self.files.append(LabelledFile(file.path, file.name, label, split))
+                named.append(file)
+        self.files = named
 
     def _read_what_lies_beside(self, folder: Path) -> None:
         """Read images.csv, and give every other file beside the classes its line."""
+        self._name_sources()
         table = folder / "images.csv"
         if _is_file(table):
             provenance = read_image_table(table)

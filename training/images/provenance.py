@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from training.class_names import shown_name
+from training.run_folder import file_format
 
 _MAX_CHARACTERS = 2000
 _FORMULA_SIGNS = ("'=", "'+", "'-", "'@")  # as our tables quote what a spreadsheet would compute
@@ -27,6 +28,8 @@ class Provenance:
     credit: str = ""
     """Who made the image and under which licence, as a sentence."""
     page_url: str = ""
+    format: str = ""
+    """Of the file as it was found; see `ImageRow`."""
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> Provenance:
@@ -45,7 +48,8 @@ class Provenance:
             terms = f"{license_name} {_text(values, 'license_version')}".strip()
             credit = f"{credit} Licence: {terms}"
         source = _text(values, "source") or "folder"
-        return cls(source, license_name, credit, page_url)
+        found_as = file_format(_text(values, "mime"), _text(values, "image_url"))
+        return cls(source, license_name, credit, page_url, found_as)
 
 
 def read_image_table(path: Path) -> dict[str, Provenance]:
