@@ -38,6 +38,7 @@ from scraping.terminal import (
     print_line,
     progress_bars,
     reasons_in_words,
+    replace_unknown_characters,
 )
 from training.environment import EnvironmentFileError, read_environment
 
@@ -77,6 +78,7 @@ DOWNLOAD_FLAGS = (
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return the exit code."""
+    replace_unknown_characters()
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     if arguments is None:
         arguments = sys.argv[1:]

@@ -1,7 +1,10 @@
 """What all commands share on a terminal: exit codes, common flags, progress bars, JSON lines."""
 
 import argparse
+import codecs
+import io
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -62,9 +65,17 @@ def progress_bars() -> Progress:
     )
 
 
+def replace_unknown_characters() -> None:
+    """Have standard output replace what its encoding does not know, as standard error does."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")
+
+
 def print_line(value: Any) -> None:
-    """Print a value as one line of JSON, at once."""
-    print(json.dumps(value, ensure_ascii=False), flush=True)
+    """Print a value as one line of JSON, at once: in ASCII unless standard output is UTF-8."""
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    is_utf8 = codecs.lookup(encoding).name == "utf-8"
+    print(json.dumps(value, ensure_ascii=not is_utf8), flush=True)
 
 
 def reasons_in_words(rejected: Mapping[str, int]) -> str:

@@ -21,12 +21,12 @@ PACKAGES = ("picaisso_site", "requests_app", "scraping", "training")
 
 FLOORS = {
     "training": """
-        run_folder duplicates phrases environment class_names
+        run_folder duplicates phrases environment class_names text_files terminal
         explanations judgements
         metrics progress
         images
         networks
-        finetuning predict
+        finetuning predict locations
         fitting
         evaluation
         export
@@ -120,6 +120,8 @@ MAY_LOAD = {
     "training.run_folder": set(),
     "training.phrases": set(),
     "training.environment": set(),
+    "training.text_files": set(),
+    "training.terminal": set(),
     "training.class_names": set(),
     "training.networks.catalogue": set(),
     "training.judgements": set(),
@@ -129,6 +131,7 @@ MAY_LOAD = {
     "training.progress": PILLOW,
     "training.images": PILLOW,
     "training.predict": PILLOW | {"onnxruntime"},
+    "training.locations": PILLOW,
     "training.verification": PILLOW | {"jinja2"},
     "training.takedown": PILLOW | {"jinja2"},
     "training.networks": PILLOW | TORCH,

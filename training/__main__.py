@@ -7,21 +7,15 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
-import http.client
-import json
 import logging
 import math
 import os
 import signal
 import sys
-import urllib.error
-import urllib.parse
-import urllib.request
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Column, Table
@@ -40,17 +34,18 @@ from training.images.folder import (
     write_left_out,
 )
 from training.judgements import inherit_judgements, write_judgements
+from training.locations import ListError, find_images, load_image, stem_of
 from training.metrics import read_metrics
 from training.networks.catalogue import CATALOGUE, DEFAULT
 from training.phrases import interval, listed, percent, verdict
 from training.predict import (
-    BrokenImageError,
+    Explainer,
     Explanation,
+    Model,
     ModelError,
     Prediction,
     open_explainer,
     open_model,
-    read_image,
 )
 from training.progress import Stopped, StopRequest
 from training.run_folder import (
@@ -67,16 +62,12 @@ from training.run_folder import (
     write_json,
     write_manifest,
 )
+from training.terminal import print_json, replace_unknown_characters
 from training.verification import verify
 
 DONE = 0
 FAILED = 1
 WRONG_USAGE = 2
-
-_IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif"}
-_URL_SECONDS = 20.0  # for the connection and for each read
-_URL_BYTES = 30_000_000
-
 
 _VERIFY_DESCRIPTION = """\
 Take over what a person says of the labels of test pictures, and write the figures, the report and
@@ -101,12 +92,9 @@ judgement back. The columns may also be called file_name or image, and label or 
 separated by commas, semicolons or tabs."""
 
 
-class ListError(Exception):
-    """A list of images that cannot be read; the message is a sentence for the user."""
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
+    replace_unknown_characters()
     parser = _parser()
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.WARNING, format="%(name)s: %(message)s")
@@ -446,7 +434,7 @@ def _show_left_out(
 ) -> None:
     if left_out and as_json:
         reasons = {item.file: item.reason for item in left_out}
-        print(json.dumps({"left_out": reasons}, ensure_ascii=False))
+        print_json({"left_out": reasons})
     elif left_out:
         files = "1 file" if len(left_out) == 1 else f"{len(left_out)} files"
         table = shown_name(str(folder / "left_out.csv"))
@@ -486,7 +474,7 @@ def _weights_cache(data_dir: Path) -> Path:
 def _progress(console: Console, as_json: bool) -> Iterator[Any]:
     """Yield a listener for progress rows: JSON lines or bars."""
     if as_json:
-        yield lambda row: print(json.dumps(row, ensure_ascii=False), flush=True)
+        yield print_json
         return
     columns = (
         TextColumn("{task.description:<40}"),
@@ -519,7 +507,7 @@ def _show_result(folder: Path, result: Mapping[str, Any], as_json: bool) -> None
             "majority_baseline": metrics["majority_baseline"],
             "model": str(folder / "model"),
         }
-        print(json.dumps(summary, ensure_ascii=False))
+        print_json(summary)
         return
     console = Console()
     for notice in result.get("notices", []):
@@ -547,7 +535,7 @@ def _verify(options: argparse.Namespace, environment: Mapping[str, str]) -> int:
     if options.json:
         keys = ("verdict", "verdict_sentence", "headline", "verified", "label_noise")
         summary = {key: value for key, value in metrics.items() if key in keys}
-        print(json.dumps(summary, ensure_ascii=False))
+        print_json(summary)
         return DONE
     console = Console()
     for sentence in (metrics["verdict_sentence"], labels_in_words(metrics)):
@@ -556,96 +544,43 @@ def _verify(options: argparse.Namespace, environment: Mapping[str, str]) -> int:
 
 
 def _predict(options: argparse.Namespace, environment: Mapping[str, str]) -> int:
-    locations = find_images(options.pictures, options.lists)
     if not options.pictures and not options.lists:
         options.parser.error("give pictures: files, folders, URLs or a list of them")
+    locations = find_images(options.pictures, options.lists)
+    if not locations:
+        raise ListError("The list names no picture.")
     device = options.device or environment.get("PICAISSO_DEVICE", "cpu")
     model = open_model(options.model, "cuda" if device == "cuda" else "cpu")
     explainer = open_explainer(options.model, options.explain) if options.explain else None
     output = _JsonLines() if options.json else _TableRows(model.classes)
     failed = 0
-    for location in _tracked(locations):
-        image, reason = load_image(location)
-        if image is None:
-            failed += 1
-            print(f"{location}: {reason}", file=sys.stderr)
-            continue
-        prediction = model.predict(image)
-        explanation = None
-        if explainer:
-            explanation = explainer.explain(_stem(location), image, prediction.outputs)
-        output.add(location, prediction, explanation)
-    output.finish()
+    try:
+        for location in _tracked(locations):
+            reason = _classify(location, model, explainer, output)
+            if reason:
+                failed += 1
+                print(f"{shown_name(location)}: {reason}", file=sys.stderr)
+    finally:
+        output.finish()
     return FAILED if failed else DONE
 
 
-def find_images(arguments: Iterable[str], lists: Iterable[str] = ()) -> list[str]:
-    """Return the paths and URLs of all images that arguments and lists name, in order.
-
-    An argument is an image, a URL, a folder, `@FILE` for a list, or `-` for a list on standard
-    input. A list has an image, URL or folder in each line. What does not exist stays in.
-    """
-    locations: list[str] = []
-    for argument in arguments:
-        if argument == "-" or argument.startswith("@"):
-            locations += _read_list(argument.removeprefix("@"))
-        else:
-            locations.append(argument)
-    for name in lists:
-        locations += _read_list(name)
-
-    found: list[str] = []
-    for location in locations:
-        if _is_url(location) or not Path(location).is_dir():
-            found.append(location)
-            continue
-        inside = sorted(Path(location).rglob("*"))
-        found += [str(path) for path in inside if path.suffix.lower() in _IMAGE_SUFFIXES]
-    return found
-
-
-def load_image(location: str) -> tuple[Image.Image | None, str]:
-    """Return the image of a file or URL and "", or None and why it cannot be used."""
+def _classify(
+    location: str, model: Model, explainer: Explainer | None, output: _JsonLines | _TableRows
+) -> str:
+    """Add the answer for one image to the output; return why there is none, or ""."""
+    image, reason = load_image(location)
+    if image is None:
+        return reason
     try:
-        data = _fetch(location) if _is_url(location) else Path(location).read_bytes()
-        return read_image(data), ""
-    except BrokenImageError as error:
-        return None, str(error)
-    except urllib.error.HTTPError as error:
-        return None, f"the server answered {error.code}"
-    except (OSError, ValueError, http.client.HTTPException) as error:
-        return None, f"cannot be read ({getattr(error, 'strerror', None) or error})"
-
-
-def _is_url(location: str) -> bool:
-    return location.lower().startswith(("http://", "https://"))
-
-
-def _fetch(url: str) -> bytes:
-    request = urllib.request.Request(url, headers={"User-Agent": "Picaisso", "Accept": "image/*"})
-    with urllib.request.urlopen(request, timeout=_URL_SECONDS) as response:
-        data: bytes = response.read(_URL_BYTES + 1)
-    if len(data) > _URL_BYTES:
-        raise BrokenImageError("larger than 30 MB")
-    return data
-
-
-def _stem(location: str) -> str:
-    """Return the last part of a path or URL without its suffix."""
-    path = location
-    if _is_url(location):
-        path = urllib.parse.unquote(urllib.parse.urlsplit(location).path)
-    return Path(path).stem
-
-
-def _read_list(name: str) -> list[str]:
-    """Return the lines of a list that are not empty. Raises ListError where there is no list."""
-    try:
-        text = sys.stdin.read() if name == "-" else Path(name).read_text(encoding="utf-8")
-    except (OSError, ValueError) as error:
-        raise ListError(f"The list {name} cannot be read: {error}.") from error
-    lines = [line.strip() for line in text.splitlines()]
-    return [line for line in lines if line]
+        prediction = model.predict(image)
+    except ModelError as error:
+        return str(error)
+    explanation = None
+    if explainer:
+        explanation = explainer.explain(stem_of(location), image, prediction.outputs)
+    output.add(location, prediction, explanation)
+    return ""
 
 
 def _tracked(locations: Sequence[str]) -> Iterator[str]:
@@ -677,7 +612,7 @@ class _JsonLines:
             for image, cosine in explanation.nearest:
                 nearest = {**dataclasses.asdict(image), "cosine": round(cosine, 4)}
                 row["nearest"].append(nearest)
-        print(json.dumps(row, ensure_ascii=False))
+        print_json(row)
 
     def finish(self) -> None:
         """Everything is printed already."""
@@ -697,10 +632,11 @@ class _TableRows:
         if prediction.known:
             answer = prediction.label
         shares = [f"{share:.1%}" for share in prediction.probabilities.values()]
-        self._table.add_row(Text(location), Text(answer), *shares)
+        name = shown_name(location)
+        self._table.add_row(Text(name), Text(answer), *shares)
         if explanation is None:
             return
-        self._notes.append(f"{location}: what spoke for the answer is in {explanation.map}")
+        self._notes.append(f"{name}: what spoke for the answer is in {explanation.map}")
         for image, cosine in explanation.nearest:
             self._notes.append(f"  like {image.file} ({image.label}, {cosine:.2f}) {image.credit}")
 

@@ -6,7 +6,6 @@ that it shows where that is known.
 
 from __future__ import annotations
 
-import codecs
 import csv
 import io
 import unicodedata
@@ -25,6 +24,7 @@ from training.run_folder import (
     read_manifest,
     write_text,
 )
+from training.text_files import decoded
 
 State = Literal["right", "other class", "off-topic"]
 """Its label is right; it shows another class; it shows none of the classes."""
@@ -45,11 +45,6 @@ _OTHER_SPELLINGS: Mapping[str, State] = {
     "off_topic": "off-topic",
     "off topic": "off-topic",
     "offtopic": "off-topic",
-}
-_BYTE_ORDER_MARKS = {
-    codecs.BOM_UTF8: "utf-8-sig",
-    codecs.BOM_UTF16_LE: "utf-16",
-    codecs.BOM_UTF16_BE: "utf-16",
 }
 _LARGEST_TABLE = 50_000_000  # bytes
 _PROBLEMS_SHOWN = 5
@@ -362,7 +357,7 @@ def _read_lines(table: Path) -> Iterator[tuple[int, list[str]]]:
 
     The first is the header. The delimiter is the one that its columns are found with.
     """
-    text = _decoded(table)
+    text = _text_of(table)
     delimiter = _delimiter(text, table.name)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
     number = 1
@@ -377,31 +372,18 @@ def _read_lines(table: Path) -> Iterator[tuple[int, list[str]]]:
         raise _unusable(f"line {number} of {table.name} cannot be read as CSV: {error}") from error
 
 
-def _decoded(table: Path) -> str:
-    """Return the text of a file, by its byte order mark or else by what its bytes can be."""
+def _text_of(table: Path) -> str:
+    """Return the text of a table. Raises RunError."""
     try:
         with table.open("rb") as file:
             data = file.read(_LARGEST_TABLE + 1)
+        if len(data) > _LARGEST_TABLE:
+            raise _unusable(f"{table.name} is larger than any table of labels")
+        return decoded(data)
     except OSError as error:
         raise _unusable(f"{table.name} cannot be read: {error.strerror or error}") from error
-    if len(data) > _LARGEST_TABLE:
-        raise _unusable(f"{table.name} is larger than any table of labels")
-    encoding = "utf-8"
-    if data[:1] == b"\0":
-        encoding = "utf-16-be"
-    elif data[1:2] == b"\0":
-        encoding = "utf-16-le"
-    for mark, marked_encoding in _BYTE_ORDER_MARKS.items():
-        if data.startswith(mark):
-            encoding = marked_encoding
-    try:
-        text = data.decode(encoding)
-    except ValueError:
-        # What Windows writes where nobody asks for anything else.
-        text = data.decode("cp1252", errors="replace")
-    if "\0" in text:
-        raise _unusable(f"{table.name} is no text: save the table as CSV")
-    return text
+    except ValueError as error:
+        raise _unusable(f"{table.name} is no text: save the table as CSV") from error
 
 
 def _delimiter(text: str, name: str) -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import json
+import lzma
+import struct
 import time
 import zipfile
 import zlib
@@ -40,8 +42,19 @@ _NAME_LENGTH = 60  # characters of an image's name that its map's file keeps
 
 
 # Errors that reading a file ends in, from the disk or from a damaged zip (RuntimeError:
-# encrypted, or packed in a way that Python does not know).
-_UNREADABLE = (OSError, EOFError, zipfile.BadZipFile, zlib.error, RuntimeError)
+# encrypted, or packed in a way that Python does not know; ValueError: names that are no text).
+_UNREADABLE = (
+    OSError,
+    EOFError,
+    ValueError,
+    RuntimeError,
+    MemoryError,
+    struct.error,
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+)
+_LARGEST_FILE = 1_000_000_000  # bytes; the largest that a model can have are 100 MB
 
 
 class ModelError(Exception):
@@ -215,34 +228,44 @@ def _read_zipped(path: Path, name: str) -> bytes:
     """Return the file of that name, at the top of the zip or in its one folder."""
     with zipfile.ZipFile(path) as archive:
         found = []
-        for entry in archive.namelist():
-            if entry.rsplit("/", 1)[-1] == name:
+        for entry in archive.infolist():
+            if entry.filename.rsplit("/", 1)[-1] == name:
                 found.append(entry)
         if not found:
             raise ModelError(f"{path} is not a model zip: it has no {name}.")
-        return archive.read(min(found, key=len))
+        highest = min(found, key=lambda entry: len(entry.filename))
+        if highest.file_size > _LARGEST_FILE:
+            raise ModelError(f"{path} is not a model zip: its {name} is larger than any model.")
+        return archive.read(highest)
 
 
 def _open_onnx(path: Path, threads: int) -> Model:
     session = _session(path, threads)
     metadata = session.get_modelmeta().custom_metadata_map
     try:
-        classes = tuple(json.loads(metadata["classes"]))
+        classes = json.loads(metadata["classes"])
         reject = float(json.loads(metadata["reject"]))
     except (KeyError, ValueError, TypeError) as error:
         raise _foreign_file(path, "model.onnx") from error
+    named = isinstance(classes, list) and all(isinstance(name, str) for name in classes)
     inputs = [(image.name, image.type) for image in session.get_inputs()]
     outputs = {output.name for output in session.get_outputs()}
     takes_an_image = inputs == [("image", "tensor(uint8)")]
     has_outputs = outputs.issuperset(_OUTPUTS)
-    if not takes_an_image or not has_outputs:
+    if not named or not takes_an_image or not has_outputs:
         raise _foreign_file(path, "model.onnx")
 
     def run(image: NDArray[np.uint8]) -> Outputs:
-        arrays = session.run(_OUTPUTS, {"image": image})
-        return _outputs(arrays)
+        try:
+            arrays = session.run(_OUTPUTS, {"image": image})
+            outputs = _outputs(arrays)
+        except _refusals() as error:
+            raise ModelError(f"{path} cannot classify this picture: {error}.") from error
+        if len(outputs.probabilities) != len(classes):
+            raise _foreign_file(path, "model.onnx")
+        return outputs
 
-    return Model(classes, reject, run)
+    return Model(tuple(classes), reject, run)
 
 
 def _outputs(batch: Iterable[NDArray[np.float32]]) -> Outputs:
@@ -258,23 +281,38 @@ def _outputs(batch: Iterable[NDArray[np.float32]]) -> Outputs:
 
 def _session(path: Path, threads: int) -> Any:
     import onnxruntime
-    from onnxruntime.capi import onnxruntime_pybind11_state as refusals
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     try:
         data = _read_file(path, "model.onnx")
         return onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
-    except (
-        refusals.Fail,
-        refusals.InvalidArgument,
-        refusals.InvalidGraph,
-        refusals.InvalidProtobuf,
-        refusals.NoModel,
-        refusals.NotImplemented,
-        refusals.RuntimeException,
-    ) as error:
+    except _refusals() as error:
+        if _asks_for_newer_runtime(str(error)):
+            raise ModelError(
+                f"{path} needs a newer onnxruntime than {onnxruntime.__version__}:"
+                " python -m pip install --upgrade onnxruntime"
+            ) from error
         raise _foreign_file(path, "model.onnx") from error
+
+
+def _refusals() -> tuple[type[Exception], ...]:
+    """Return the errors that ONNX Runtime raises about a model."""
+    from onnxruntime.capi import onnxruntime_pybind11_state as state
+
+    return (
+        state.Fail,
+        state.InvalidArgument,
+        state.InvalidGraph,
+        state.InvalidProtobuf,
+        state.NoModel,
+        state.NotImplemented,
+        state.RuntimeException,
+    )
+
+
+def _asks_for_newer_runtime(message: str) -> bool:
+    return "max supported IR version" in message or "official released onnx opset" in message
 
 
 def _foreign_file(path: Path, name: str) -> ModelError:

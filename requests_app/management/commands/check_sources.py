@@ -37,7 +37,7 @@ class Command(BaseCommand):
             raise CommandError(str(error)) from error
         if options["json"]:
             for row in rows:
-                self.stdout.write(json.dumps(row, ensure_ascii=False))
+                self.stdout.write(json.dumps(row))
         else:
             self.show_table(rows)
         outcomes = {row["outcome"] for row in rows}
