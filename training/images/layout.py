@@ -100,7 +100,7 @@ class _Reader:
         self.files: list[LabelledFile] = []
         self.passed_over: list[FoundFile] = []
         self._images = images
-        self._run_dir = run_dir
+        self._run_dir = run_dir.resolve()
         self._names: dict[str, str] = {}
         self._subfolder_of: dict[Path, str] = {}
 
@@ -236,7 +236,7 @@ class _Reader:
         """Return the folders in a folder, without litter and run folders."""
         found = []
         for path in subfolders(folder):
-            if path.resolve() == self._run_dir.resolve():
+            if path.resolve() == self._run_dir:
                 continue
             if not (_is_file(path / "manifest.jsonl") and _is_file(path / "config.json")):
                 found.append(path)
@@ -311,9 +311,9 @@ class _Reader:
         beside = [path for path in files_in(folder) if path.name not in read]
         self._pass_over(beside, "beside the folders, so in no class")
         self.passed_over += litter_in(folder, self._images)
-        for path in subfolders(folder):
-            if path not in self._folders(folder) and path.resolve() != self._run_dir.resolve():
-                self._pass_over([path], "a run folder")
+        read_folders = {*self._folders(folder), self._run_dir}
+        others = [path for path in subfolders(folder) if path not in read_folders]
+        self._pass_over(others, "a run folder")
 
     def _pass_over(self, paths: Sequence[Path], reason: str) -> None:
         for path in paths:
