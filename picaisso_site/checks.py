@@ -52,6 +52,7 @@ def values_are_known(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> 
         ("PICAISSO_BACKBONE", settings.BACKBONE, tuple(BACKBONES)),
         ("PICAISSO_DEVICE", settings.DEVICE, ("auto", "cpu", "cuda")),
         ("PICAISSO_ROBOTS", settings.ROBOTS, ("respect", "operator")),
+        ("PICAISSO_AI_MADE", settings.AI_MADE, ("leave_out", "keep")),
     ):
         if value not in known:
             found.append(_unknown_value(f"{name} is {value!r}.", known))

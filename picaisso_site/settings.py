@@ -257,6 +257,7 @@ REFUSED_DIGESTS = _file("PICAISSO_REFUSED_DIGESTS")
 NUDITY_MODEL = _file("PICAISSO_NUDITY_MODEL")
 MIN_SIDE = env.int("PICAISSO_MIN_SIDE", 200)  # pixels
 MAX_SIDE = env.int("PICAISSO_MAX_SIDE", 1024)  # pixels
+AI_MADE = env.str("PICAISSO_AI_MADE", "leave_out")  # or keep
 MIN_IMAGES = env.int("PICAISSO_MIN_IMAGES", 20)  # per class; with fewer nothing is trained
 COLLECT_MINUTES = env.float("PICAISSO_COLLECT_MINUTES", 30)
 

@@ -264,7 +264,7 @@ class ImageUrl(models.Model):
     license_version = models.CharField(max_length=16, blank=True)
     license_url = models.TextField(blank=True)
     license_basis = models.CharField(
-        max_length=16, blank=True, help_text="per-item, filter or unknown"
+        max_length=16, blank=True, help_text="per-item, filter, file or unknown"
     )
     attribution = models.TextField(blank=True)
     state = models.CharField(max_length=10, choices=ImageState.choices)

@@ -233,6 +233,7 @@ def _prepare_collection(classifier: ClassifierRequest, folder: Path, job: Job) -
         "max_side": settings.MAX_SIDE,
         "refused_digests": settings.REFUSED_DIGESTS,
         "nudity_model": settings.NUDITY_MODEL,
+        "ai_made": settings.AI_MADE,
         "closed_sources": SourceHealth.closed_for(job.pk),
         "taken_down": takedowns.taken_down_digests(),
         "source_urls": settings.SOURCE_URLS,

@@ -19,7 +19,7 @@ from scraping.net.http import FetchSettings
 from scraping.records.image_log import ImageRecord
 from scraping.refused_digests import RefusedDigests
 from scraping.screening.nudity import check_model
-from scraping.screening.screen import ScreenSettings
+from scraping.screening.screen import AI_MADE_CHOICES, ScreenSettings
 from scraping.sources.catalogue import (
     CATALOGUE,
     DEFAULT_ORDER,
@@ -60,6 +60,7 @@ ENVIRONMENT: tuple[tuple[str, str, Callable[[str], Any]], ...] = (
     ("PICAISSO_MIN_IMAGES", "minimum", int),
     ("PICAISSO_MIN_SIDE", "min_side", int),
     ("PICAISSO_MAX_SIDE", "max_side", int),
+    ("PICAISSO_AI_MADE", "ai_made", str),
     ("PICAISSO_REFUSED_DIGESTS", "refused_digests", str),
     ("PICAISSO_NUDITY_MODEL", "nudity_model", str),
     ("PICAISSO_COLLECT_MINUTES", "deadline_seconds", lambda text: float(text) * 60),
@@ -73,6 +74,7 @@ DOWNLOAD_FLAGS = (
     "allowed_private_hosts",
     "refused_digests",
     "nudity_model",
+    "ai_made",
 )
 
 
@@ -210,16 +212,13 @@ def _add_gallery(parser: argparse.ArgumentParser) -> None:
 def _download(given: argparse.Namespace, variables: Mapping[str, str]) -> int:
     flags = given_flags(given, DOWNLOAD_FLAGS)
     values = _plain_values(variables) | flags
-    sides = {name: values[name] for name in ("min_side", "max_side") if name in values}
     fetching = FetchSettings(
         contact=values.get("contact", ""),
         allowed_private_hosts=frozenset(values.get("allowed_private_hosts", ())),
         connections=given.concurrency,
         per_host=given.per_host,
     )
-    nudity_model = values.get("nudity_model", "")
-    check_model(nudity_model)
-    screening = ScreenSettings(**sides, nudity_model=nudity_model)
+    screening = _screen_settings(values)
     refused = RefusedDigests.read(values.get("refused_digests", ""))
     settings = DownloadSettings(fetching, screening, refused=refused)
     urls = read_urls(given.list)
@@ -235,6 +234,16 @@ def _download(given: argparse.Namespace, variables: Mapping[str, str]) -> int:
         ending = f": {reasons}" if reasons else ""
         print(f"{summary.kept} of {summary.total} kept{ending}")
     return DONE
+
+
+def _screen_settings(values: Values) -> ScreenSettings:
+    """Return how a list is screened. Raises ConfigError for what cannot be done."""
+    keys = ("min_side", "max_side", "nudity_model", "ai_made")
+    settings = ScreenSettings(**{key: values[key] for key in keys if key in values})
+    check_model(settings.nudity_model)
+    if settings.ai_made not in AI_MADE_CHOICES:
+        raise ConfigError(f"PICAISSO_AI_MADE is neither {' nor '.join(AI_MADE_CHOICES)}.")
+    return settings
 
 
 def _run_download(

@@ -132,6 +132,7 @@ COLLECT_FLAGS = (
     "license",
     "deadline_seconds",
     "min_side",
+    "ai_made",
     "max_side",
     "refused_digests",
     "nudity_model",

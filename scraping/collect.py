@@ -139,7 +139,12 @@ async def _collect(
         allowed_private_hosts=frozenset(config.allowed_private_hosts),
         connections=CONNECTIONS,
     )
-    screening = ScreenSettings(config.min_side, config.max_side, nudity_model=config.nudity_model)
+    screening = ScreenSettings(
+        config.min_side,
+        config.max_side,
+        nudity_model=config.nudity_model,
+        ai_made=config.ai_made,
+    )
     engine = EngineSettings(spool=folder / SPOOL_FOLDER, refused=refused)
     searcher = Searcher(config, fetching, stop, folder)
     log = ImageLog(folder / "images.jsonl")

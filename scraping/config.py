@@ -9,6 +9,7 @@ from typing import Any, Self
 
 from scraping import ConfigError
 from scraping.files import write_json
+from scraping.screening.screen import AI_MADE_CHOICES
 from scraping.sources.catalogue import CATALOGUE, DEFAULT_ORDER, credential_settings, in_order
 from scraping.sources.registry import REGISTRY
 
@@ -37,7 +38,8 @@ class CollectConfig:
     SHA-256 digests: `urls` of normalized URLs of images or pages, `hashes` of bytes as received or
     as stored. `refused_digests` and `nudity_model` are paths of the operator's files, empty for
     none. With `browser_turns`, whoever started the collection grants the browser (see
-    `net.browser_lock`).
+    `net.browser_lock`). `ai_made` says what becomes of images whose file says that AI made them:
+    `leave_out` or `keep`.
     """
 
     classes: tuple[ClassConfig, ...]
@@ -48,6 +50,7 @@ class CollectConfig:
     locale: str = "en-US"
     min_side: int = 200
     max_side: int = 1024
+    ai_made: str = "leave_out"
     closed_sources: Mapping[str, str] = field(default_factory=dict)
     source_urls: Mapping[str, str] = field(default_factory=dict)
     credentials: Mapping[str, str] = field(default_factory=dict, repr=False)
@@ -101,6 +104,8 @@ class CollectConfig:
             yield "license is neither any nor open"
         if self.robots not in ("respect", "operator"):
             yield "robots is neither respect nor operator"
+        if self.ai_made not in AI_MADE_CHOICES:
+            yield "ai_made is neither leave_out nor keep"
         if not set(self.credentials) <= set(credential_settings()):
             yield "there is a credential that no source knows"
         digests = [str(digest) for kind in self.taken_down.values() for digest in kind]

@@ -27,6 +27,7 @@ from scraping.net.http import (
 )
 from scraping.net.opt_out import HostOptOuts, header_objection
 from scraping.reasons import Reason
+from scraping.records.file_marks import with_marks
 from scraping.records.image_log import ImageRecord, image_file, refused_record, rejected
 from scraping.refused_digests import RefusedDigests
 from scraping.screening.pool import Data, PoolSettings, ScreenPool
@@ -285,7 +286,7 @@ def attempt_record(record: ImageRecord, attempt: Attempt) -> ImageRecord:
     image = attempt.image
     if image is None:
         return rejected(record, attempt.reason or Reason.UNREACHABLE, attempt.detail)
-    return record | {
+    kept: ImageRecord = record | {
         "state": "kept",
         "file": image_file(image),
         "sha256": image.sha256,
@@ -294,3 +295,4 @@ def attempt_record(record: ImageRecord, attempt: Attempt) -> ImageRecord:
         "height": image.height,
         "mime": image.mime,
     }
+    return with_marks(kept, image.marks)

@@ -29,8 +29,11 @@ class Reason(StrEnum):
     IN_TWO_CLASSES = "in_two_classes"
     """Found for two classes, so kept for neither; `records/image_store.py`."""
     OPTED_OUT = "opted_out"
-    """Its host, or the file itself, says that it must not be used so: `net/opt_out.py` for hosts.
-    The detail names the statement."""
+    """Its host, or the file itself, says that it must not be used so: `net/opt_out.py` for hosts,
+    `screening/marks.py` for files. The detail names the statement."""
+    AI_MADE = "ai_made"
+    """Its file says that AI made it, and the setting `PICAISSO_AI_MADE` leaves such images out;
+    `screening/marks.py`."""
     LICENSE = "license"
     """Only open licences were wanted, and it has another or an unknown one; `collect.py`."""
     TAKEN_DOWN = "taken_down"

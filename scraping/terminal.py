@@ -42,6 +42,11 @@ def add_refusals(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--nudity-model", metavar="FILE", help="ONNX model that refuses pictures (see the README)"
     )
+    parser.add_argument(
+        "--ai-made",
+        choices=("leave_out", "keep"),
+        help="pictures whose file says that AI made them (leave_out)",
+    )
 
 
 def given_flags(given: argparse.Namespace, names: Sequence[str]) -> Values:

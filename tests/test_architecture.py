@@ -141,7 +141,7 @@ MAY_LOAD = {
     "scraping.reasons": set(),
     "scraping.refused_digests": set(),
     "scraping.sources.catalogue": set(),
-    "scraping.screening": PILLOW,
+    "scraping.screening": PILLOW | {"defusedxml", "cbor2"},
     "scraping": PILLOW
     | {"selenium", "urllib3", "aiohttp", "yarl", "multidict", "protego", "psutil", "rich"},
 }

@@ -31,7 +31,7 @@ ImageRecord = TypedDict(
         "license": str,
         "license_version": str,
         "license_url": str,
-        "license_basis": str,  # per-item, filter or unknown
+        "license_basis": str,  # per-item, filter, file or unknown
         "attribution": str,
         "state": str,  # kept or rejected
         "reason": str | None,  # of `scraping.reasons.Reason`, when rejected
@@ -48,6 +48,7 @@ ImageRecord = TypedDict(
         "mime": str | None,  # as the source states, later of the received bytes
         "http_status": int | None,
         "fetched_at": str | None,  # ISO 8601 in UTC
+        "ai_made": NotRequired[bool],  # its file says so, and it is kept all the same
         "dhash": NotRequired[str],  # 64-bit difference hash in hexadecimal, for a list of URLs
         "url_sha256": NotRequired[str],  # of the address, where that itself is not recorded
     },

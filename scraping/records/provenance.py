@@ -6,6 +6,7 @@ or changes (ND) are known, and recorded as they are, but not open: an image in a
 cut, scaled and shared further.
 """
 
+from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from scraping.sources.base import Candidate
@@ -13,6 +14,16 @@ from scraping.sources.licenses import License, read_license
 
 OPEN_LICENSES = frozenset({"cc0", "pdm", "cc-by", "cc-by-sa"})
 NO_CREDIT_NEEDED = frozenset({"cc0", "pdm"})
+
+
+@dataclass(frozen=True)
+class Credit:
+    """What a line of credit names; `address` is that of the page, or else of the image."""
+
+    title: str
+    creator: str
+    license: License
+    address: str
 
 
 def license_of(candidate: Candidate) -> License:
@@ -40,7 +51,7 @@ def license_rank(license_name: str, basis: str) -> int:
     """
     if is_open(license_name, basis):
         return 4 if license_name in NO_CREDIT_NEEDED else 3
-    if basis == "filter":
+    if basis == "filter" or (basis == "file" and license_name):
         return 1
     return 2 if license_name and basis == "per-item" else 0
 
@@ -49,14 +60,25 @@ def attribution(candidate: Candidate) -> str:
     """Return the line of credit: the source's own, else one of title, author, licence and page."""
     if candidate.attribution:
         return candidate.attribution
-    known = license_of(candidate)
-    work = f"“{candidate.title}”" if candidate.title else "Untitled picture"
-    author = f" by {candidate.creator}" if candidate.creator else ""
+    credit = Credit(
+        title=candidate.title,
+        creator=candidate.creator,
+        license=license_of(candidate),
+        address=candidate.page_url or candidate.image_url,
+    )
+    return credit_line(credit)
+
+
+def credit_line(credit: Credit, rights: str = "") -> str:
+    """Return the line of credit, with the copyright notice at its end where there is one."""
+    known = credit.license
+    work = f"“{credit.title}”" if credit.title else "Untitled picture"
+    author = f" by {credit.creator}" if credit.creator else ""
     licence = license_in_words(known.name, known.version)
     address = f" ({known.url})" if known.url else ""
-    page = candidate.page_url or candidate.image_url
-    host = _host_of(page) or page
-    return f"{work}{author}, {licence}{address}, via {host}"
+    host = _host_of(credit.address) or credit.address
+    line = f"{work}{author}, {licence}{address}, via {host}"
+    return f"{line}. {rights}" if rights else line
 
 
 def _host_of(url: str) -> str | None:

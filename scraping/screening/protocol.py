@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from scraping.reasons import Reason
+from scraping.screening.marks import Marks
 from scraping.screening.screen import CleanImage, Rejection, ScreenSettings
 from scraping.screening.spool import Extent
 from training.duplicates import Fingerprint
@@ -78,6 +79,7 @@ def write_answer(stream: IO[bytes], answer: CleanImage | Rejection) -> None:
         facts = asdict(answer)
     else:
         facts = {name: getattr(answer, name) for name in FACTS}
+        facts["marks"] = asdict(answer.marks)
         facts["mirror_hash"] = None
         jpeg = answer.jpeg
         fingerprint = answer.optional_fingerprint
@@ -105,6 +107,7 @@ def parse_answer(lengths: tuple[int, int, int], body: bytes) -> CleanImage | Rej
     if "reason" in facts:
         return Rejection(Reason(facts["reason"]), facts["detail"])
     fingerprint = None
+    facts["marks"] = Marks.of(facts["marks"])
     mirror_hash = facts.pop("mirror_hash")
     if mirror_hash is not None:
         thumbnails = body[facts_end:thumbnails_end]

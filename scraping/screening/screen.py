@@ -12,7 +12,7 @@ there, in a process with limited memory that may be killed at any time.
 import hashlib
 import io
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +20,7 @@ from PIL import Image, ImageCms
 
 from scraping.files import atomic_write
 from scraping.reasons import Reason
+from scraping.screening.marks import NO_MARKS, Marks, read_marks
 from training.duplicates import Fingerprint, difference_hash, fingerprint
 
 # Recent holes of decoders sit in the rarer formats. JPEG includes MPO, the JPEG of several images.
@@ -51,6 +52,8 @@ TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 
+AI_MADE_CHOICES = ("leave_out", "keep")
+
 _SRGB = ImageCms.createProfile("sRGB")
 
 
@@ -62,6 +65,7 @@ class ScreenSettings:
     `taken_down`: SHA-256 in hexadecimal of received or stored bytes that must not be kept.
     `thumbnails`: whether images get the fingerprint that verifies near-duplicates; without it they
     have the difference hash alone. `nudity_model`: path of the operator's model, empty for none.
+    `ai_made`, `leave_out` or `keep`: what becomes of images whose file says that AI made them.
     """
 
     min_side: int = 200
@@ -69,6 +73,7 @@ class ScreenSettings:
     taken_down: frozenset[str] = frozenset()
     thumbnails: bool = True
     nudity_model: str = ""
+    ai_made: str = "leave_out"
 
 
 @dataclass(frozen=True)
@@ -84,7 +89,8 @@ class CleanImage:
     """A screened image. `width` and `height` are those of `jpeg`, `mime` is that of the received
     bytes.
 
-    `jpeg` is empty when a worker has already stored it; `difference_hash` has 64 bits.
+    `jpeg` is empty when a worker has already stored it; `difference_hash` has 64 bits. `marks` is
+    what the received file says of itself.
     """
 
     jpeg: bytes
@@ -95,6 +101,7 @@ class CleanImage:
     source_sha256: str
     difference_hash: int
     optional_fingerprint: Fingerprint | None
+    marks: Marks = NO_MARKS
 
     @property
     def fingerprint(self) -> Fingerprint:
@@ -142,13 +149,18 @@ def _clean(
             rejection = _judge_size(image, settings)
             if rejection is not None:
                 return rejection
+            marks = _marks(data, image)
+            rejection = _judge_marks(marks, settings)
+            if rejection is not None:
+                return rejection
             mime = _mime(image)
             upright = _decode(image, settings.max_side)
         rgb = _convert_to_srgb(_shrink(upright, settings.max_side))
         refusal = "" if judge is None else judge(rgb)
         if refusal:
             return Rejection(Reason.NUDITY, refusal)
-        return _encode(rgb, settings, mime, source_sha256)
+        clean = _encode(rgb, settings, mime, source_sha256)
+        return replace(clean, marks=marks)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         return Rejection(Reason.TOO_LARGE, "more pixels than its header says")
     except MemoryError:
@@ -209,6 +221,23 @@ def _judge_size(image: Image.Image, settings: ScreenSettings) -> Rejection | Non
         return Rejection(Reason.TOO_SMALL, f"{width}x{height}")
     if longer > shorter * MAX_ASPECT:
         return Rejection(Reason.BAD_SHAPE, f"{width}x{height}, over {MAX_ASPECT:g}:1")
+    return None
+
+
+def _marks(data: bytes | bytearray | memoryview, image: Image.Image) -> Marks:
+    """Return what the file says of itself, nothing where that cannot be read."""
+    exif = image.info.get("exif", b"")
+    try:
+        return read_marks(data, exif if isinstance(exif, bytes) else b"")
+    except Exception:  # metadata of strangers, which says nothing about the pixels
+        return NO_MARKS
+
+
+def _judge_marks(marks: Marks, settings: ScreenSettings) -> Rejection | None:
+    if marks.reservation:
+        return Rejection(Reason.OPTED_OUT, marks.reservation)
+    if marks.ai_made and settings.ai_made == "leave_out":
+        return Rejection(Reason.AI_MADE, marks.ai_made)
     return None
 
 

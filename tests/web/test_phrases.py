@@ -73,6 +73,7 @@ def test_every_reason_and_outcome_of_the_contract_has_words():
         "near_duplicate",
         "in_two_classes",
         "opted_out",
+        "ai_made",
         "license",
         "taken_down",
         "refused_digest",
