@@ -38,6 +38,7 @@ from requests_app.models import (
     TrainingRun,
     WorkerBeat,
 )
+from training.earlier_metrics import completed
 
 admin.site.site_header = "Picaisso"
 admin.site.site_title = "Picaisso"
@@ -290,19 +291,28 @@ class TrainingRunAdmin(VersionLinkMixin, RecordAdmin):
     search_fields = ("=version__request__id",)
     date_hierarchy = "created"
     list_select_related = ("version__request",)
-    readonly_fields = ("version_link", "accuracy", "interval", "took")
+    readonly_fields = ("version_link", "verdict", "accuracy", "interval", "took")
 
-    @admin.display(description="Accuracy", ordering="metrics__accuracy")
+    @admin.display(description="Accuracy", ordering="metrics__headline__value")
     def accuracy(self, row: TrainingRun) -> str:
         if not row.metrics:
             return "–"
-        return phrases.percent(row.metrics["accuracy"])
+        headline = completed(row.metrics)["headline"]
+        counts = phrases.headline_counts(row.metrics)
+        return f"{phrases.percent(headline['value'])} ({counts})"
 
     @admin.display(description="95 % interval")
     def interval(self, row: TrainingRun) -> str:
         if not row.metrics:
             return "–"
-        return phrases.interval(row.metrics["interval"])
+        headline = completed(row.metrics)["headline"]
+        return phrases.interval(headline["interval"])
+
+    @admin.display(description="Verdict")
+    def verdict(self, row: TrainingRun) -> str:
+        if not row.metrics:
+            return "–"
+        return phrases.verdict(row.metrics)
 
     @admin.display(description="Took")
     def took(self, row: TrainingRun) -> str:

@@ -9,13 +9,23 @@ import training.phrases
 from scraping.reasons import Reason
 from scraping.sources import catalogue as sources
 from training.networks import catalogue as backbones
-from training.phrases import interval, percent, verdict
+from training.phrases import (
+    figure_on_test,
+    headline_counts,
+    headline_title,
+    interval,
+    percent,
+    verdict,
+)
 
 __all__ = [
     "backbone_title",
     "counted",
     "device_title",
     "duration",
+    "figure_on_test",
+    "headline_counts",
+    "headline_title",
     "interval",
     "outcome",
     "percent",

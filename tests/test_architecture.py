@@ -21,7 +21,8 @@ PACKAGES = ("picaisso_site", "requests_app", "scraping", "training")
 
 FLOORS = {
     "training": """
-        run_folder duplicates phrases environment class_names text_files terminal
+        run_folder duplicates environment class_names text_files terminal earlier_metrics
+        phrases
         explanations judgements
         metrics progress
         images
@@ -79,6 +80,7 @@ AGREED = {
     },
     "requests_app": {
         "training.run_folder",
+        "training.earlier_metrics",
         "training.phrases",
         "training.environment",
         "training.class_names",
@@ -119,6 +121,7 @@ PILLOW = {"PIL", "numpy"}
 MAY_LOAD = {
     "training.run_folder": set(),
     "training.phrases": set(),
+    "training.earlier_metrics": set(),
     "training.environment": set(),
     "training.text_files": set(),
     "training.terminal": set(),

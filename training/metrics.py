@@ -1,24 +1,36 @@
 """Figures of a classifier on images that it has never seen, with their uncertainty.
 
-numpy alone, but for exact tests, which load scipy when they are asked for.
+numpy alone.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NotRequired, TypedDict, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
+from training.earlier_metrics import completed
+from training.phrases import verdict
 from training.run_folder import RunError, Split, read_json
 
 Floats = NDArray[np.float64]
 Labels = NDArray[np.int64]
 
-CHANCE_P = 0.01  # how rarely guessing may do as well for a model to count as better
+# How rarely guessing may do as well for a model to count as better. Cross-validated predictions
+# depend on each other, so that in noise a p-value is small a little more often than it should be.
+CHANCE_P = 0.001
+# Of the way from guessing to certainty: a model below is of no use. Two classes: 60 % right.
+_LEAST_USE = 0.2
+# Independent images below which a model that is right on 60 % cannot be told from one that guesses.
+_FEW_UNITS = 60
+_PERMUTATIONS = 10_000
+_PERMUTED_AT_ONCE = 500
+_ROUNDING = 1e-9
 ECE_MINIMUM = 100  # test images below which a calibration error says nothing
 _ECE_BINS = 15
 _Z = 1.959963984540054  # two-sided 95 % quantile of the normal distribution
@@ -54,12 +66,12 @@ class CandidateMetrics(AccuracyShare):
 
 
 class ClassMetrics(TypedDict):
-    """Figures of one class on test."""
+    """Figures of one class."""
 
     precision: float
     recall: float
     support: int
-    """Number of test images."""
+    """Number of its images."""
 
 
 class Confusion(TypedDict):
@@ -70,17 +82,23 @@ class Confusion(TypedDict):
     """Rows are true classes, columns predicted ones."""
 
 
-class CrossValidated(AccuracyShare):
-    """Figures over all images, each judged by a head that saw neither it nor a near-duplicate."""
+class ClassificationMetrics(AccuracyShare):
+    """The figures that predictions of images by models that have not seen them give."""
 
-    n: int
-    """Number of images: those of train, val and test."""
     balanced_accuracy: float
     macro_f1: float
     per_class: dict[str, ClassMetrics]
     confusion: Confusion
     ece_before: float | None
+    """Expected calibration error without the temperature; None below 100 images."""
     ece_after: float | None
+
+
+class CrossValidated(ClassificationMetrics):
+    """Figures over all images, each judged by a head that saw neither it nor a near-duplicate."""
+
+    n: int
+    """Number of images: those of train, val and test."""
 
 
 class Headline(TypedDict):
@@ -174,23 +192,6 @@ class Curation(TypedDict):
     sentence: str
 
 
-class ClassificationMetrics(TypedDict):
-    """The part of metrics.json that test predictions alone give."""
-
-    accuracy: float
-    interval: list[float]
-    balanced_accuracy: float
-    macro_f1: float
-    per_class: dict[str, ClassMetrics]
-    confusion: Confusion
-    majority_baseline: float
-    """Share of the largest class in test."""
-    better_than_chance: bool
-    ece_before: float | None
-    """Expected calibration error without the temperature; None with few test images."""
-    ece_after: float | None
-
-
 class Shortcuts(TypedDict):
     """The part of metrics.json that says how well the classes are told apart without looking."""
 
@@ -203,9 +204,13 @@ class Shortcuts(TypedDict):
 
 
 class Metrics(ClassificationMetrics, UnseenSourceMetrics, Shortcuts):
-    """All of metrics.json."""
+    """All of metrics.json. The figures at the top are those of the test images."""
 
+    majority_baseline: float
+    """Share of the largest class in test."""
     verdict: Verdict
+    better_than_chance: bool
+    """Whether the verdict is "better"."""
     verdict_sentence: str
     """By `training.phrases.verdict`."""
     headline: Headline
@@ -251,7 +256,9 @@ def read_metrics(run_dir: Path) -> Metrics:
     for key in sorted((*summary, "split", "seconds")):
         if key not in metrics:
             raise RunError.unusable(f"metrics.json lacks “{key}”")
-    return cast(Metrics, metrics)
+    whole = completed(metrics)
+    whole["verdict_sentence"] = verdict(whole)
+    return cast(Metrics, whole)
 
 
 def softmax(logits: Floats) -> Floats:
@@ -302,17 +309,23 @@ def balanced_accuracy(predicted: Labels, labels: Labels) -> float:
 
 
 def classification_metrics(
-    logits: Floats, labels: Labels, names: Sequence[str], temperature: float
+    logits: Floats,
+    labels: Labels,
+    names: Sequence[str],
+    temperature: float | Floats,
+    groups: Labels | None = None,
 ) -> ClassificationMetrics:
-    """Return the figures of a model with test logits [n, classes] on labels [n]."""
-    tested = len(labels)
+    """Return the figures of logits [n, classes], by models that saw none of the images, on labels.
+
+    The temperature is one for all images or one for each: [n, 1]. Without `groups` [n] every image
+    is a near-duplicate group of its own.
+    """
+    if groups is None:
+        groups = np.arange(len(labels))
     predicted = logits.argmax(axis=1)
     right = predicted == labels
-    hits = int(right.sum())
 
-    classes = len(names)
-    matrix = np.zeros((classes, classes), np.int64)
-    np.add.at(matrix, (labels, predicted), 1)
+    matrix = confusion_matrix(predicted, labels, len(names))
     support = matrix.sum(axis=1)
     found = matrix.sum(axis=0)
     true_positives = matrix.diagonal().astype(np.float64)
@@ -330,32 +343,185 @@ def classification_metrics(
             support=int(support[index]),
         )
     occurs = support > 0
-    largest_class = int(support.max())
-    majority = largest_class / tested
     return ClassificationMetrics(
-        accuracy=hits / tested,
-        interval=list(wilson_interval(hits, tested)),
+        accuracy=float(right.mean()),
+        interval=list(grouped_interval(right, groups)),
         balanced_accuracy=float(recall[occurs].mean()),
         macro_f1=float(f1[occurs].mean()),
         per_class=per_class,
         confusion=Confusion(labels=list(names), matrix=matrix.tolist()),
-        majority_baseline=majority,
-        better_than_chance=binomial_p_value(hits, tested, majority) < CHANCE_P,
         ece_before=expected_calibration_error(softmax(logits), labels),
         ece_after=expected_calibration_error(softmax(logits / temperature), labels),
     )
 
 
+def headline_of(figures: ClassificationMetrics) -> Headline:
+    """Return the headline of the figures of the test images, or of the cross-validated ones."""
+    matrix = np.array(figures["confusion"]["matrix"])
+    # Only the cross-validated figures of all images say how many these are.
+    cross_validated = "n" in figures
+    return Headline(
+        value=figures["accuracy"],
+        interval=figures["interval"],
+        n=int(matrix.sum()),
+        hits=int(matrix.trace()),
+        how="cross_validated" if cross_validated else "test",
+    )
+
+
+def measured_headline(metrics: Metrics) -> Headline:
+    """Return the first figure as it is with the labels as they were found."""
+    return headline_of(metrics["cross_validated"] or metrics)
+
+
+def confusion_matrix(predicted: Labels, labels: Labels, classes: int) -> Labels:
+    """Return how often each class was predicted as each: [true, predicted]."""
+    matrix = np.zeros((classes, classes), np.int64)
+    np.add.at(matrix, (labels, predicted), 1)
+    return matrix
+
+
+def majority_baseline(labels: Labels) -> float:
+    """Return the share of the largest class."""
+    return int(np.bincount(labels).max()) / len(labels)
+
+
+@dataclass(frozen=True)
+class Judged:
+    """Images that were judged by models which saw neither them nor a near-duplicate."""
+
+    predicted: Labels
+    """[n]."""
+    labels: Labels
+    """[n] in 0..classes-1."""
+    groups: Labels
+    """[n]: near-duplicates share a number."""
+    classes: int
+
+    @property
+    def right(self) -> NDArray[np.bool_]:
+        """Which images [n] were judged rightly."""
+        return self.predicted == self.labels
+
+    def units(self) -> Judged:
+        """Return one vote for each group and label: the most frequent prediction.
+
+        Near-duplicates are judged alike, so that each says nothing new. Of equally frequent
+        predictions that of the lowest class number counts.
+        """
+        pairs = np.column_stack([self.groups, self.labels])
+        kept, unit_of = np.unique(pairs, axis=0, return_inverse=True)
+        votes = np.zeros((len(kept), self.classes), np.int64)
+        np.add.at(votes, (unit_of.reshape(-1), self.predicted), 1)
+        return Judged(votes.argmax(axis=1), kept[:, 1], kept[:, 0], self.classes)
+
+    def faultless(self) -> Judged:
+        """Return the same images judged without a mistake."""
+        return Judged(self.labels, self.labels, self.groups, self.classes)
+
+
+def judge(evidence: Judged, everything: Judged, seed: int = 0) -> Verdict:
+    """Return whether a model is better than guessing, by images that it has not seen.
+
+    `evidence` is what its figure comes from, `everything` the out-of-fold predictions of all
+    images: a model is called no better only where these do not show more either, the evidence
+    excludes a model that is of use, and would have shown a faultless one.
+    """
+    if association_p_value(evidence, seed) < CHANCE_P:
+        return "better"
+    if association_p_value(everything, seed) < CHANCE_P:
+        return "not_shown"
+    if association_p_value(evidence.faultless(), seed) >= CHANCE_P:
+        return "not_shown"
+    if len(evidence.units().labels) < _FEW_UNITS:
+        return "not_shown"
+    chance = 1 / evidence.classes
+    of_use = chance + _LEAST_USE * (1 - chance)
+    _, highest = balanced_interval(evidence)
+    return "no_better" if highest < of_use else "not_shown"
+
+
+def association_p_value(judged: Judged, seed: int = 0) -> float:
+    """Return how rarely predictions that know nothing of the labels would agree with them so well.
+
+    One vote of each near-duplicate group and label counts. Two classes: Fisher's exact test,
+    one-sided. More: balanced accuracy among random permutations of the predictions. Neither is
+    moved by how unequal the classes are, nor by a favourite of the model.
+    """
+    units = judged.units()
+    if units.classes == 2:
+        return fisher_p_value(confusion_matrix(units.predicted, units.labels, 2))
+    return _permutation_p_value(units, seed)
+
+
+def fisher_p_value(matrix: Labels) -> float:
+    """Return the one-sided p-value of a 2 x 2 table (R. A. Fisher 1935): of so many hits or more.
+
+    The sums of rows and columns are held fixed.
+    """
+    first_row, second_row = (int(count) for count in matrix.sum(axis=1))
+    first_column = int(matrix[:, 0].sum())
+    hits = int(matrix[0, 0])
+    most_hits = min(first_row, first_column)
+    tables = _log_choices(first_row + second_row, first_column)
+    p_value = 0.0
+    for first_hits in range(hits, most_hits + 1):
+        rest = first_column - first_hits
+        ways = _log_choices(first_row, first_hits) + _log_choices(second_row, rest)
+        p_value += math.exp(ways - tables)
+    return min(1.0, p_value)
+
+
+def balanced_interval(judged: Judged) -> tuple[float, float]:
+    """Return the 95 % interval of the balanced accuracy, with groups as what is counted.
+
+    That of as many independent images as would leave the same uncertainty: a small class makes the
+    mean of the recalls uncertain, however large the others are.
+    """
+    present = np.unique(judged.labels)
+    variance = 0.0
+    for label in present:
+        of_class = judged.groups[judged.labels == label]
+        variance += 1 / len(np.unique(of_class))
+    trials = len(present) ** 2 / variance
+    return score_interval(balanced_accuracy(judged.predicted, judged.labels), trials)
+
+
+def _log_choices(total: int, chosen: int) -> float:
+    """Return the logarithm of how many ways there are to choose so many of a total."""
+    return math.lgamma(total + 1) - math.lgamma(chosen + 1) - math.lgamma(total - chosen + 1)
+
+
+def _permutation_p_value(units: Judged, seed: int) -> float:
+    """Return (1 + k) / (1 + N): k of N permutations have no lower a balanced accuracy."""
+    random = np.random.default_rng(seed)
+    counts = np.bincount(units.labels, minlength=units.classes)
+    present = np.count_nonzero(counts)
+    # A hit counts as much as its class is small: the sum of weights is the balanced accuracy.
+    weights = 1 / (counts[units.labels] * present)
+    reached = weights[units.right].sum()
+    as_good = 0
+    for _ in range(_PERMUTATIONS // _PERMUTED_AT_ONCE):
+        copies = np.tile(units.predicted, (_PERMUTED_AT_ONCE, 1))
+        permuted = random.permuted(copies, axis=1)
+        hits = permuted == units.labels
+        accuracies = hits @ weights
+        as_good += int((accuracies >= reached - _ROUNDING).sum())
+    return (1 + as_good) / (1 + _PERMUTATIONS)
+
+
 def candidate_metrics(
-    test: Floats, test_labels: Labels, val: Floats, val_labels: Labels
+    test: Floats, test_labels: Labels, val: Floats, val_labels: Labels, groups: Labels | None = None
 ) -> CandidateMetrics:
     """Return the figures of a model with these logits [n, classes] on test and on val.
 
-    The val logits must be by a model that has not learned from those images, and scaled by its
-    temperature.
+    `groups` are those of the test images, each its own where they are not given. The val logits
+    must be by a model that has not learned from those images, and scaled by its temperature.
     """
     test_predicted = test.argmax(axis=1)
-    share = _accuracy(test_predicted == test_labels)
+    if groups is None:
+        groups = np.arange(len(test_labels))
+    share = _accuracy(test_predicted == test_labels, groups)
     val_predicted = val.argmax(axis=1)
     val_hits = val_predicted == val_labels
     return CandidateMetrics(
@@ -367,15 +533,20 @@ def candidate_metrics(
 
 
 def accuracy_by_source(
-    predicted: Labels, labels: Labels, sources: Sequence[str]
+    predicted: Labels, labels: Labels, sources: Sequence[str], groups: Labels | None = None
 ) -> dict[str, SourceMetrics]:
-    """Return accuracy, interval and support of the test images [n] of each source, by name."""
+    """Return accuracy, interval and support of the test images [n] of each source, by name.
+
+    Without `groups` [n] every image is a near-duplicate group of its own.
+    """
+    if groups is None:
+        groups = np.arange(len(labels))
     hits = predicted == labels
     source_of = np.array(sources, dtype=object)
     found = {}
     for source in sorted(set(sources)):
         of_source = source_of == source
-        share = _accuracy(hits[of_source])
+        share = _accuracy(hits[of_source], groups[of_source])
         found[source] = SourceMetrics(
             accuracy=share["accuracy"],
             interval=share["interval"],
@@ -384,8 +555,13 @@ def accuracy_by_source(
     return found
 
 
-def false_alarms(novelty: Floats, threshold: float) -> FalseAlarms:
-    """Count test images [n] that "none of these" would refuse, though they show the classes."""
+def false_alarms(novelty: Floats, threshold: float, groups: Labels | None = None) -> FalseAlarms:
+    """Count test images [n] that "none of these" would refuse, though they show the classes.
+
+    Without `groups` [n] every image is a near-duplicate group of its own.
+    """
+    if groups is None:
+        groups = np.arange(len(novelty))
     beyond = novelty > threshold
     refused = int(beyond.sum())
     tested = len(novelty)
@@ -393,7 +569,7 @@ def false_alarms(novelty: Floats, threshold: float) -> FalseAlarms:
         refused=refused,
         tested=tested,
         share=refused / tested,
-        interval=list(wilson_interval(refused, tested)),
+        interval=list(grouped_interval(beyond, groups)),
     )
 
 
@@ -411,7 +587,7 @@ def wilson_interval(hits: int, trials: int) -> tuple[float, float]:
     return score_interval(hits / trials, trials)
 
 
-def score_interval(share: float, trials: int) -> tuple[float, float]:
+def score_interval(share: float, trials: float) -> tuple[float, float]:
     """Return the 95 % interval of a share of so many independent trials (E. B. Wilson 1927)."""
     squared = _Z**2
     scale = 1 + squared / trials
@@ -422,14 +598,6 @@ def score_interval(share: float, trials: int) -> tuple[float, float]:
     low = centre - reach if share > 0 else 0.0
     high = centre + reach if share < 1 else 1.0
     return max(0.0, low), min(1.0, high)
-
-
-def binomial_p_value(hits: int, trials: int, rate: float) -> float:
-    """Return the exact probability of at least `hits` of `trials` that each succeed with `rate`."""
-    from scipy.stats import binomtest  # type: ignore[import-untyped]
-
-    test = binomtest(hits, trials, rate, alternative="greater")
-    return float(test.pvalue)
 
 
 def expected_calibration_error(probabilities: Floats, labels: Labels) -> float | None:
@@ -453,8 +621,6 @@ def expected_calibration_error(probabilities: Floats, labels: Labels) -> float |
     return gap / len(labels)
 
 
-def _accuracy(hits: NDArray[np.bool_]) -> AccuracyShare:
-    count = int(hits.sum())
-    interval = wilson_interval(count, len(hits))
-    accuracy = float(hits.mean())
-    return AccuracyShare(accuracy=accuracy, interval=list(interval))
+def _accuracy(hits: NDArray[np.bool_], groups: Labels) -> AccuracyShare:
+    interval = grouped_interval(hits, groups)
+    return AccuracyShare(accuracy=float(hits.mean()), interval=list(interval))

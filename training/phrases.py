@@ -6,7 +6,9 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-FEW_TEST_IMAGES = 50  # below this the verdict warns that its figure is uncertain
+from training.earlier_metrics import completed
+
+_FEW_TEST_IMAGES = 100  # below this a linear head is judged by cross-validation
 
 
 def percent(share: float) -> str:
@@ -67,27 +69,121 @@ def shortened(text: str, columns: int) -> str:
 
 
 def verdict(metrics: Mapping[str, Any]) -> str:
-    """Return how good a model is, in one or two sentences, from the figures of `metrics.json`.
+    """Return whether a model is better than guessing, and how often it is right, in sentences.
 
-    The model card, the report, the command line and the site all use it.
+    From the figures of `metrics.json`, of earlier versions too. Page, mail, model card, report,
+    command line, admin and demo all say this.
     """
+    metrics = completed(metrics)
+    opening = _OPENINGS[metrics["verdict"]]
+    sentences = [f"{opening}: {_headline_clause(metrics)}."]
+    beside = _beside_headline(metrics)
+    if beside:
+        sentences.append(beside)
+    sentences.append(_baseline_sentence(metrics))
+    if metrics["headline"]["how"] != "verified":
+        sentences.append("Labels not checked.")
+    return " ".join(sentences)
+
+
+def headline_title(metrics: Mapping[str, Any]) -> str:
+    """Return what the first figure is, as a title: `Right by cross-validation`."""
+    return _TITLES[completed(metrics)["headline"]["how"]]
+
+
+def headline_counts(metrics: Mapping[str, Any]) -> str:
+    """Return the counts behind the first figure: `38 of 40 pictures`."""
+    headline = completed(metrics)["headline"]
+    return f"{headline['hits']:,} of {counted(headline['n'], 'picture')}"
+
+
+def headline_figure(metrics: Mapping[str, Any]) -> str:
+    """Return the first figure whole: `95 % (38 of 40 pictures; 95 % interval 83.5 % to 98.6 %)`."""
+    headline = completed(metrics)["headline"]
+    share = percent(headline["value"])
+    bounds = interval(headline["interval"])
+    return f"{share} ({headline_counts(metrics)}; 95 % interval {bounds})"
+
+
+def figure_on_test(metrics: Mapping[str, Any]) -> str:
+    """Return the figure of the test pictures: `100 % (6 of 6 pictures; 95 % interval ...)`."""
     tested = metrics["split"]["test"]
-    accuracy = percent(metrics["accuracy"])
+    hits = round(metrics["accuracy"] * tested)
+    share = percent(metrics["accuracy"])
     bounds = interval(metrics["interval"])
-    baseline = percent(metrics["majority_baseline"])
-    right = (
-        f"right on {accuracy} of {counted(tested, 'test picture')} that it never saw"
-        f" (95 % interval {bounds})"
-    )
-    if not metrics["better_than_chance"]:
+    return f"{share} ({hits:,} of {counted(tested, 'picture')}; 95 % interval {bounds})"
+
+
+_OPENINGS = {
+    "better": "This model tells the classes apart",
+    "not_shown": "With so few pictures it is not shown that this model is better than guessing",
+    "no_better": "This model is no better than guessing",
+}
+_TITLES = {
+    "test": "Right on the test pictures",
+    "cross_validated": "Right by cross-validation",
+    "verified": "Right on test pictures with checked labels",
+}
+_UNEQUAL = 0.1  # by how much the largest class exceeds its fair share, for classes to be unequal
+
+
+def _headline_clause(metrics: Mapping[str, Any]) -> str:
+    headline = metrics["headline"]
+    hits = f"{headline['hits']:,}"
+    judged = headline["n"]
+    share = percent(headline["value"])
+    figure = f"({share}; 95 % interval {interval(headline['interval'])})"
+    if headline["how"] == "verified":
+        checked = counted(judged, "test picture")
+        whose = "label" if judged == 1 else "labels"
+        return f"right on {hits} of the {checked} whose {whose} a person checked {figure}"
+    if headline["how"] == "cross_validated":
+        pictures = counted(judged, "picture")
         return (
-            f"This model is no better than guessing: {right},"
-            f" where always naming the largest class would be right on {baseline}."
+            f"right on {hits} of {pictures} {figure} by cross-validation,"
+            " each judged by a model that never saw it or a copy of it"
         )
-    sentence = (
-        f"This model tells the classes apart: {right};"
-        f" always naming the largest class would be right on {baseline}."
-    )
-    if tested < FEW_TEST_IMAGES:
-        sentence += " With so few test pictures the true figure can lie anywhere in the interval."
+    tested = counted(judged, "test picture")
+    return f"right on {hits} of {tested} that it never saw {figure}"
+
+
+def _beside_headline(metrics: Mapping[str, Any]) -> str:
+    """Return a sentence about the figures that the headline stands beside, "" without any."""
+    how = metrics["headline"]["how"]
+    tested = metrics["split"]["test"]
+    hits = round(metrics["accuracy"] * tested)
+    cross_validated = metrics["cross_validated"]
+    if how == "cross_validated":
+        pictures = counted(tested, "test picture")
+        return f"On the {pictures} held out from the start it is right on {hits:,}."
+    if how == "verified" and cross_validated:
+        judged = cross_validated["n"]
+        judged_hits = round(cross_validated["accuracy"] * judged)
+        return (
+            "With labels as they were found, cross-validation is right on"
+            f" {judged_hits:,} of {counted(judged, 'picture')}."
+        )
+    if how == "verified":
+        pictures = counted(tested, "test picture")
+        return f"With labels as they were found, it is right on {hits:,} of {pictures}."
+    if metrics.get("delivered") == "network" and tested < _FEW_TEST_IMAGES:
+        return (
+            "Cross-validation judges linear classifiers only, so this figure of the fine-tuned"
+            " network comes from its test pictures."
+        )
+    return ""
+
+
+def _baseline_sentence(metrics: Mapping[str, Any]) -> str:
+    """Return how often the largest class alone is right; of unequal classes the mean recall too."""
+    figures = metrics["cross_validated"] or metrics
+    baseline = metrics["majority_baseline"]
+    if metrics["cross_validated"]:
+        supports = [row["support"] for row in figures["per_class"].values()]
+        baseline = max(supports) / sum(supports)
+    sentence = f"Always naming the largest class would be right on {percent(baseline)}."
+    fair_share = 1 / len(figures.get("per_class") or [1])
+    if baseline > fair_share + _UNEQUAL:
+        balanced = percent(figures["balanced_accuracy"])
+        sentence += f" When every class counts the same, the model is right on {balanced}."
     return sentence

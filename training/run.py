@@ -18,13 +18,19 @@ from typing import Any, cast
 import numpy as np
 import torch
 
-from training.evaluation.results import Results, RunMetrics, collect_results, suspects_as_lines
+from training.evaluation.results import (
+    Results,
+    RunMetrics,
+    collect_results,
+    predictions_as_csv,
+    suspects_as_lines,
+)
 from training.explanations import write_neighbours
 from training.export.model_folder import TrainedModel, export_model
 from training.export.report import Origin, write_report
 from training.finetuning.distributed import SINGLE_PROCESS, DistributedContext, process_group
 from training.finetuning.trainer import TrainConfig, TrainContext, shutdown_workers
-from training.fitting.linear_head import C_VALUES
+from training.fitting.linear_head import C_VALUES, HasTime
 from training.fitting.selection import (
     CHOICE_MINIMUM,
     Choice,
@@ -171,13 +177,16 @@ def _run_stages(run: Run, control: Control) -> None:
         features = _extract_features(run, rows, extractor)
     with run.during("split", "Grouping near-duplicates and splitting"):
         images = _split_images(run, rows, features)
+    deadline = time.monotonic() + cast(float, run.config.time_budget_seconds)
     with run.during("train", "Training the classifier"):
         head = _train_head(run, images)
     with run.during("finetune", "Fine-tuning the network"), control.stop.deferred():
         tuned = _finetune(run, images, extractor, head, control)
     with run.during("evaluate", "Testing on pictures it has not seen"):
         choice = choose_candidate(images, extractor, head, tuned)
-        results = _evaluate(run, images, loaded, extractor, choice)
+        results = _evaluate(
+            run, images, loaded, extractor, choice, lambda: time.monotonic() < deadline
+        )
     with run.during("export", "Writing and checking the model"):
         _export(run, loaded, choice.model.network, results)
 
@@ -435,8 +444,9 @@ def _evaluate(
     loaded: LoadedBackbone,
     extractor: FeatureExtractor,
     choice: Choice,
+    has_time: HasTime,
 ) -> Results:
-    """Return what is known of the chosen model, and write `suspects.jsonl`."""
+    """Return what is known of the chosen model; write `suspects.jsonl` and `predictions.csv`."""
     names = [label.name for label in run.config.classes]
     run_metrics = RunMetrics(
         weights=loaded.weights,
@@ -446,8 +456,10 @@ def _evaluate(
         notices=run.notices,
         seconds=run.spent(),
     )
-    results, scores = collect_results(images, choice, names, run_metrics, run.report)
+    results, scores = collect_results(images, choice, names, run_metrics, run.report, has_time)
     write_text(run.folder / "suspects.jsonl", suspects_as_lines(results, scores, names))
+    class_ids = [label.id for label in run.config.classes]
+    write_text(run.folder / "predictions.csv", predictions_as_csv(results, class_ids))
     return results
 
 

@@ -35,9 +35,11 @@ from training.metrics import (
     Metrics,
     Verified,
     grouped_interval,
+    measured_headline,
     read_metrics,
 )
 from training.networks.catalogue import CATALOGUE
+from training.phrases import verdict
 from training.run_folder import (
     SPLITS,
     RunError,
@@ -141,7 +143,8 @@ def with_judgements(
     changed = metrics.copy()
     changed["verified"] = _verified(judged)
     changed["label_noise"] = _label_noise(judged)
-    changed["headline"] = _verified_headline(judged) or _measured_headline(metrics)
+    changed["headline"] = _verified_headline(judged) or measured_headline(metrics)
+    changed["verdict_sentence"] = verdict(changed)
     return changed
 
 
@@ -213,20 +216,6 @@ def _verified(judged: Sequence[_JudgedImage]) -> Verified:
         right=counts["right"],
         wrong=counts["other class"],
         off_topic=counts["off-topic"],
-    )
-
-
-def _measured_headline(metrics: Metrics) -> Headline:
-    """Return the first figure as it is with the labels as they were found."""
-    cross_validated = metrics["cross_validated"]
-    figures = cross_validated or metrics
-    matrix = np.array(figures["confusion"]["matrix"])
-    return Headline(
-        value=figures["accuracy"],
-        interval=figures["interval"],
-        n=int(matrix.sum()),
-        hits=int(matrix.trace()),
-        how="cross_validated" if cross_validated else "test",
     )
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from django.conf import settings
 
+from requests_app import phrases
 from requests_app.demo.visitor import DemoFailed, Visitor
 from requests_app.models import Artifact, ClassifierRequest, Status
 
@@ -36,7 +37,10 @@ class Outcome:
     ``seconds`` has a key for each stage, ``waiting`` for the time between them, and ``total``.
     """
 
+    verdict: str
+    verdict_sentence: str
     accuracy: float
+    """Of the headline, like the interval."""
     interval: tuple[float, float]
     majority_baseline: float
     split: dict[str, int]
@@ -57,8 +61,8 @@ class Outcome:
 
     @property
     def is_convincing(self) -> bool:
-        """True when the whole interval lies above always naming the largest class."""
-        return self.interval[0] > self.majority_baseline
+        """True when the model is better than guessing."""
+        return self.verdict == "better"
 
 
 def collect_outcome(visitor: Visitor, classifier: ClassifierRequest, folder: Path) -> Outcome:
@@ -75,8 +79,10 @@ def collect_outcome(visitor: Visitor, classifier: ClassifierRequest, folder: Pat
     mails = Path(settings.MAIL_DIR).glob("*.eml")
     newest_mail = max(mails, key=lambda file: file.stat().st_mtime_ns)
     return Outcome(
-        accuracy=metrics["accuracy"],
-        interval=tuple(metrics["interval"]),
+        verdict=metrics["verdict"],
+        verdict_sentence=phrases.verdict(metrics),
+        accuracy=metrics["headline"]["value"],
+        interval=tuple(metrics["headline"]["interval"]),
         majority_baseline=metrics["majority_baseline"],
         split=metrics["split"],
         kept={image_class.name: image_class.kept for image_class in classifier.classes.all()},
@@ -184,13 +190,7 @@ def stage_seconds(classifier: ClassifierRequest) -> dict[str, float]:
 
 def describe(outcome: Outcome) -> Iterator[str]:
     """Yield the lines that the demo ends with."""
-    low, high = outcome.interval
-    tested = outcome.split["test"]
-    baseline = outcome.majority_baseline
-    yield (
-        f"accuracy    {outcome.accuracy:.3f} on {tested} test pictures"
-        f" (95 % interval {low:.3f} to {high:.3f}; always the largest class: {baseline:.3f})"
-    )
+    yield f"verdict     {outcome.verdict_sentence}"
     for notice in outcome.notices:
         yield f"notice      {notice}"
     for item in (outcome.dataset, outcome.model):

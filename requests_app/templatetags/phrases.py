@@ -3,10 +3,14 @@
 from django import template
 
 from requests_app import phrases
+from training.earlier_metrics import completed
 
 register = template.Library()
 register.filter("percent", phrases.percent)
 register.filter("interval", phrases.interval)
 register.filter("duration", phrases.duration)
 register.filter("verdict", phrases.verdict)
+register.filter("headline_title", phrases.headline_title)
+register.filter("headline_counts", phrases.headline_counts)
+register.filter("completed", completed)
 register.filter("rejections", phrases.rejections)

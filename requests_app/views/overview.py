@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import cast
 
 from django.conf import settings
 from django.db.models import Count
@@ -28,9 +29,11 @@ from requests_app.models import (
     WorkerBeat,
 )
 from scraping.sources.catalogue import Outcome
+from training.earlier_metrics import completed
 from training.metrics import ClassMetrics, Confusion, Metrics
 
 THUMBNAILS_PER_CLASS = 12
+VERDICT_CLASSES = {"better": "", "not_shown": "unsure", "no_better": "weak"}
 
 HEADLINES = {
     Status.UNCONFIRMED: "One click is missing",
@@ -155,9 +158,16 @@ class Result:
     """The measured model of one dataset version."""
 
     version: int
+    title: str
+    """What the first figure is."""
     accuracy: str
+    counts: str
+    """The counts behind it."""
     verdict: str
-    convincing: bool
+    verdict_class: str
+    """For the style sheet."""
+    judged: str
+    """Which pictures the tables are about."""
     macro_f1: str
     scores: tuple[ClassScore, ...]
     matrix: tuple[MatrixRow, ...]
@@ -435,15 +445,26 @@ def _result(version: DatasetVersion | None) -> Result | None:
     run = TrainingRun.objects.filter(version=version).first()
     if run is None or not run.metrics:
         return None
-    metrics: Metrics = run.metrics
+    metrics = cast(Metrics, completed(run.metrics))
+    cross_validated = metrics["cross_validated"]
+    figures = cross_validated or metrics
+    tested = phrases.counted(metrics["split"]["test"], "test picture")
+    judged = f"The {tested}."
+    if cross_validated:
+        pictures = phrases.counted(cross_validated["n"], "picture")
+        on_test = phrases.figure_on_test(metrics)
+        judged = f"All {pictures}, by cross-validation. On the test pictures alone: {on_test}."
     return Result(
         version=version.number,
-        accuracy=phrases.percent(metrics["accuracy"]),
+        title=phrases.headline_title(metrics),
+        accuracy=phrases.percent(metrics["headline"]["value"]),
+        counts=phrases.headline_counts(metrics),
         verdict=phrases.verdict(metrics),
-        convincing=bool(metrics["better_than_chance"]),
-        macro_f1=f"{metrics['macro_f1']:.3f}",
-        scores=_scores(metrics["per_class"]),
-        matrix=_matrix(metrics["confusion"]),
+        verdict_class=VERDICT_CLASSES[metrics["verdict"]],
+        judged=judged,
+        macro_f1=f"{figures['macro_f1']:.3f}",
+        scores=_scores(figures["per_class"]),
+        matrix=_matrix(figures["confusion"]),
         facts=_facts(run, metrics),
         notices=tuple(run.notices),
     )

@@ -20,7 +20,7 @@ from scraping.records.image_log import ImageRecord, new_record, rejected
 from scraping.sources.base import Candidate
 from scraping.sources.catalogue import Outcome
 from training import run_folder
-from training.metrics import Metrics, classification_metrics
+from training.metrics import Metrics, classification_metrics, headline_of
 from training.run_folder import ClassLabel, ImageRow, RunConfig
 
 FETCHED_AT = "2026-11-01T12:00:00+00:00"
@@ -131,9 +131,11 @@ def _classification() -> dict:
 
 METRICS = Metrics(
     **_classification(),
+    majority_baseline=0.5,
+    better_than_chance=True,
     verdict="better",
     verdict_sentence="This model tells the classes apart.",
-    headline={"value": 0.9, "interval": [0.6, 0.98], "n": 10, "hits": 9, "how": "test"},
+    headline=headline_of(_classification()),
     cross_validated=None,
     verified={"n": 0, "right": 0, "wrong": 0, "off_topic": 0},
     label_noise=None,

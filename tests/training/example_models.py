@@ -127,6 +127,8 @@ def metrics(names: tuple[str, ...], reject: float) -> Metrics:
     )
     return Metrics(
         **test,
+        majority_baseline=1 / len(names),
+        better_than_chance=True,
         verdict="better",
         verdict_sentence="This model tells the classes apart.",
         headline=headline,

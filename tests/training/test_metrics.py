@@ -5,6 +5,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import fisher_exact
 from sklearn.metrics import balanced_accuracy_score, f1_score, log_loss, precision_score
 
 from training.metrics import (
@@ -12,14 +15,18 @@ from training.metrics import (
     ClassMetrics,
     Curation,
     FalseAlarms,
+    Judged,
     Metrics,
     SourceMetrics,
     accuracy_by_source,
-    binomial_p_value,
+    association_p_value,
     candidate_metrics,
     classification_metrics,
     expected_calibration_error,
     false_alarms,
+    grouped_interval,
+    judge,
+    majority_baseline,
     read_metrics,
     softmax,
     wilson_interval,
@@ -52,17 +59,6 @@ def test_wilson_intervals_are_those_of_the_closed_formula(hits: int, trials: int
     assert wilson_interval(hits, trials) == pytest.approx(expected, abs=1e-9)
 
 
-@pytest.mark.parametrize(
-    ("hits", "trials", "rate"),
-    [(12, 12, 0.5), (9, 12, 0.5), (0, 5, 0.2), (300, 500, 0.55), (1, 3, 0.01), (2, 4, 1.0)],
-)
-def test_the_chance_of_guessing_as_well_is_exact(hits: int, trials: int, rate: float) -> None:
-    expected = math.fsum(
-        math.comb(trials, k) * rate**k * (1 - rate) ** (trials - k) for k in range(hits, trials + 1)
-    )
-    assert binomial_p_value(hits, trials, rate) == pytest.approx(expected, abs=1e-9)
-
-
 def test_metrics_agree_with_scikit_learn() -> None:
     random = np.random.default_rng(2)
     labels = random.choice(3, size=150, p=[0.6, 0.3, 0.1])
@@ -75,21 +71,92 @@ def test_metrics_agree_with_scikit_learn() -> None:
     assert [row["precision"] for row in metrics["per_class"].values()] == pytest.approx(
         list(precision)
     )
-    assert metrics["majority_baseline"] == np.bincount(labels).max() / 150
     matrix = np.array(metrics["confusion"]["matrix"])
     assert matrix.sum(axis=1).tolist() == np.bincount(labels).tolist()
     assert matrix[0, 1] == ((labels == 0) & (predicted == 1)).sum()
-    assert metrics["better_than_chance"] is True
     assert metrics["ece_before"] is not None and metrics["ece_after"] != metrics["ece_before"]
 
 
-def test_a_model_that_always_names_the_largest_class_is_no_better_than_chance() -> None:
+def test_a_model_that_always_names_the_largest_class_shows_nothing() -> None:
     labels = np.array([0] * 15 + [1] * 5)
     logits = np.tile([1.0, 0.0], (20, 1))
     metrics = classification_metrics(logits, labels, ["a", "b"], 1.0)
-    assert metrics["better_than_chance"] is False
-    assert metrics["accuracy"] == metrics["majority_baseline"] == 0.75
+    assert metrics["accuracy"] == majority_baseline(labels) == 0.75
     assert metrics["per_class"]["b"] == {"precision": 0.0, "recall": 0.0, "support": 5}
+    assert association_p_value(judged([[15, 0], [5, 0]])) == 1.0
+
+
+def judged(matrix: list[list[int]], copies: int = 1) -> Judged:
+    """Images with this confusion matrix, each unit of it so many near-duplicates."""
+    counts = np.array(matrix)
+    labels, predicted = np.indices(counts.shape).reshape(2, -1).repeat(counts.ravel(), axis=1)
+    groups = np.arange(len(labels))
+    return Judged(
+        predicted.repeat(copies), labels.repeat(copies), groups.repeat(copies), len(counts)
+    )
+
+
+@given(st.lists(st.integers(0, 12), min_size=4, max_size=4).filter(any))
+@settings(max_examples=50, deadline=None)
+def test_the_association_of_two_classes_is_fishers_exact_test(cells: list[int]) -> None:
+    table = np.array(cells).reshape(2, 2)
+    expected = fisher_exact(table, alternative="greater").pvalue
+    assert association_p_value(judged(table.tolist())) == pytest.approx(expected, abs=1e-9)
+
+
+def test_the_association_of_more_classes_is_among_permutations_of_balanced_accuracy() -> None:
+    known = association_p_value(judged([[9, 0, 1], [1, 9, 0], [0, 1, 9]]))
+    unknown = association_p_value(judged([[4, 3, 3], [3, 3, 4], [3, 4, 3]]))
+    assert known == 1 / 10_001 and 0.2 < unknown < 0.8
+    favourite = association_p_value(judged([[30, 0, 0], [5, 0, 0], [5, 0, 0]]))
+    assert favourite == 1.0
+    # Two classes alone are tested exactly: permutations must come to the same.
+    three = judged([[8, 4, 0], [4, 8, 0], [0, 0, 0]])
+    assert association_p_value(three) == pytest.approx(
+        association_p_value(judged([[8, 4], [4, 8]])), abs=0.01
+    )
+
+
+def test_copies_of_an_image_add_nothing_to_what_is_shown() -> None:
+    once = judged([[4, 1], [1, 4]])
+    often = judged([[4, 1], [1, 4]], copies=6)
+    assert association_p_value(often) == association_p_value(once) > 0.05
+    assert grouped_interval(often.right, often.groups) == grouped_interval(once.right, once.groups)
+    assert grouped_interval(once.right, once.groups) == wilson_interval(8, 10)
+
+
+def test_a_group_votes_once_for_each_label_by_its_commonest_prediction() -> None:
+    images = Judged(
+        predicted=np.array([0, 1, 1, 0, 0]),
+        labels=np.array([0, 0, 0, 1, 1]),
+        groups=np.array([7, 7, 7, 7, 9]),
+        classes=2,
+    )
+    units = images.units()
+    assert units.predicted.tolist() == [1, 0, 0]
+    assert units.labels.tolist() == [0, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("matrix", "everything", "expected"),
+    [
+        # unequal: 93 % right where the largest class is 86 %
+        ([[4, 2], [1, 37]], [[4, 2], [1, 37]], "better"),
+        ([[9, 0], [0, 9]], [[9, 0], [0, 9]], "better"),
+        ([[55, 5], [5, 55]], [[55, 5], [5, 55]], "better"),
+        # faultless, and yet three of each could not show it
+        ([[3, 0], [0, 3]], [[3, 0], [0, 3]], "not_shown"),
+        ([[11, 9], [10, 10]], [[11, 9], [10, 10]], "not_shown"),
+        ([[49, 51], [52, 48]], [[49, 51], [52, 48]], "no_better"),
+        # its test images say no, all images say yes
+        ([[29, 31], [31, 29]], [[180, 120], [120, 180]], "not_shown"),
+        # too weak to be shown, too strong to be denied
+        ([[57, 43], [43, 57]], [[57, 43], [43, 57]], "not_shown"),
+        ([[40, 0, 0], [38, 2, 0], [40, 0, 0]], [[40, 0, 0], [38, 2, 0], [40, 0, 0]], "no_better"),
+    ],
+)
+def test_verdicts(matrix: list[list[int]], everything: list[list[int]], expected: str) -> None:
+    assert judge(judged(matrix), judged(everything)) == expected
 
 
 def test_the_calibration_error_is_the_gap_between_confidence_and_hits() -> None:

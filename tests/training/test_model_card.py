@@ -10,7 +10,7 @@ from tests.training.example_results import CURVE, NETWORK, results_of, tuned
 from training.evaluation.results import Results
 from training.export.model_card import model_card, suspects_in_words
 from training.networks.backbones import BACKBONES
-from training.phrases import interval, percent, verdict
+from training.phrases import figure_on_test, interval, percent, verdict
 
 HOSTILE = ("a | b\n# c", "<script>*x*</script> [y](z) `w`")
 
@@ -35,14 +35,19 @@ def table(card: str, head: str) -> list[str]:
 
 
 def test_the_card_begins_with_what_model_hubs_read_and_then_the_verdict(imported_run: Path) -> None:
-    results = results_of(imported_run, better_than_chance=True)
+    results = results_of(imported_run, verdict="better")
     _, front, body = card_of(results).split("---\n", 2)
     read = yaml.safe_load(front)
     assert read["pipeline_tag"] == "image-classification" and read["library_name"] == "timm"
     (result,) = read["model-index"][0]["results"]
-    assert result["metrics"] == [
-        {"type": "accuracy", "value": round(results.metrics["accuracy"], 4)}
-    ]
+    headline = results.metrics["headline"]
+    assert headline["how"] == "cross_validated"
+    (accuracy,) = result["metrics"]
+    assert accuracy["value"] == round(headline["value"], 4)
+    counts = f"{headline['hits']} of 76 pictures"
+    assert accuracy["name"] == f"Right by cross-validation: {counts}"
+    assert "cross-validated" in result["dataset"]["split"]
+    assert f"On the test pictures alone it is right on {figure_on_test(results.metrics)}." in body
     assert body.strip().splitlines()[2] == verdict(results.metrics)
 
 

@@ -3,6 +3,7 @@
 import base64
 import dataclasses
 import io
+import itertools
 import json
 import os
 import re
@@ -93,16 +94,14 @@ def plain(imported_run: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
     return written(
         imported_run,
         tmp_path_factory.mktemp("plain"),
-        results_of(imported_run, better_than_chance=True),
+        results_of(imported_run, verdict="better"),
     )
 
 
 @pytest.fixture(scope="module")
 def hostile(imported_run: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
     """Everything that others may write holds markup."""
-    results = tuned(
-        results_of(imported_run, HOSTILE, notices=["<b>notice</b>"], better_than_chance=True)
-    )
+    results = tuned(results_of(imported_run, HOSTILE, notices=["<b>notice</b>"], verdict="better"))
     evil = {
         "credit": "<i>credit</i>",
         "page_url": "javascript:alert(1)",
@@ -116,24 +115,24 @@ def hostile(imported_run: Path, tmp_path_factory: pytest.TempPathFactory) -> str
 
 def test_the_verdict_stands_before_everything_else(plain: str, imported_run: Path) -> None:
     text = Page(plain).text
-    sentence = verdict(results_of(imported_run, better_than_chance=True).metrics)
-    assert sentence.startswith(
-        "This model tells the classes apart: right on 83.3 % of 12 test pictures that it never saw"
-    )
+    sentence = verdict(results_of(imported_run, verdict="better").metrics)
+    assert sentence.startswith("This model tells the classes apart: right on ")
+    assert "On the 12 test pictures held out from the start it is right on 10." in sentence
+    assert 'class="verdict good"' in plain
     assert text.index(sentence) < text.index("Figures")
 
 
 def test_the_first_sentence_says_when_the_model_is_no_better_than_guessing(
     imported_run: Path, tmp_path: Path
 ) -> None:
-    page = Page(written(imported_run, tmp_path, results_of(imported_run, better_than_chance=False)))
+    page = Page(written(imported_run, tmp_path, results_of(imported_run, verdict="no_better")))
     assert (
         page.text.split("Picaisso report")[1]
         .split(":")[0]
         .strip()
         .endswith("This model is no better than guessing")
     )
-    assert "where always naming the largest class would be right on" in page.text
+    assert "Always naming the largest class would be right on" in page.text
 
 
 def test_the_page_asks_the_network_for_nothing(plain: str) -> None:
@@ -228,16 +227,20 @@ def test_text_of_others_never_becomes_markup(hostile: str) -> None:
 def test_each_cell_of_the_confusion_matrix_shows_its_pictures(
     plain: str, imported_run: Path
 ) -> None:
-    matrix = results_of(imported_run).metrics["confusion"]["matrix"]
-    assert matrix == [[4, 2], [0, 6]]
+    metrics = results_of(imported_run).metrics
+    assert metrics["confusion"]["matrix"] == [[4, 2], [0, 6]]
+    assert metrics["cross_validated"] is not None
+    matrix = metrics["cross_validated"]["confusion"]["matrix"]
+    assert sum(map(sum, matrix)) == 76 and matrix[1][0] > matrix[0][1] > 0
     for label, row in enumerate(matrix):
         for predicted, count in enumerate(row):
             behind = ""
             if count:
                 behind = plain.split(f'id="cell-{label}-{predicted}"')[1].split("</section>")[0]
-            assert behind.count('role="img"') == count
+            shown = min(count, 12 if label == predicted else 24)
+            assert behind.count('role="img"') == shown
             assert (f'href="#cell-{label}-{predicted}"' in plain) == bool(count)
-    assert re.search(r'class="cell first" id="cell-0-1"', plain), (
+    assert re.search(r'class="cell first" id="cell-1-0"', plain), (
         "the commonest mistake is open at first"
     )
 
@@ -295,9 +298,7 @@ def test_a_picture_is_embedded_once_however_often_it_is_shown(plain: str) -> Non
 def test_the_same_findings_give_the_same_bytes(
     plain: str, imported_run: Path, tmp_path: Path
 ) -> None:
-    assert (
-        written(imported_run, tmp_path, results_of(imported_run, better_than_chance=True)) == plain
-    )
+    assert written(imported_run, tmp_path, results_of(imported_run, verdict="better")) == plain
 
 
 def test_the_model_is_asked_for_mistakes_and_a_few_of_each_class_alone(
@@ -395,11 +396,18 @@ def test_the_kept_context_renders_the_same_page(imported_run: Path, tmp_path: Pa
 def test_an_image_taken_out_of_a_report_leaves_neither_author_nor_page(
     plain: str, imported_run: Path, tmp_path: Path
 ) -> None:
-    results = results_of(imported_run, better_than_chance=True)
+    results = results_of(imported_run, verdict="better")
     assert written(imported_run, tmp_path, results) == plain
     context = read_context(tmp_path / "run")
     assert context is not None
-    shown = next(row for row in results.rows if row.split == "test" and row.page_url)
+    in_matrix = set()
+    for cell in itertools.chain.from_iterable(context["matrix"]):
+        in_matrix |= {tile["file"] for tile in cell["tiles"]}
+    shown = next(
+        row
+        for row in results.rows
+        if row.split == "test" and row.page_url and row.file in in_matrix
+    )
     link = f'"{shown.page_url}"'
     assert plain.count(link) > 1
     left = render_page(without_images(context, [shown.file]))

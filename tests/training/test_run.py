@@ -186,8 +186,9 @@ def test_the_card_states_the_figures_and_how_to_load_the_model(trained_run: Path
     _, front, body = card.split("---\n", 2)
     assert yaml.safe_load(front)["pipeline_tag"] == "image-classification"
     metrics = read(trained_run / "metrics.json")
-    accuracy = percent(metrics["accuracy"])
-    assert f"right on {accuracy} of 12 test pictures that it never saw (95 % interval" in body
+    hits = metrics["headline"]["hits"]
+    accuracy = percent(hits / 76)
+    assert f"right on {hits} of 76 pictures ({accuracy}; 95 % interval" in body
     assert verdict(metrics) in body
     assert "Apache-2.0" in body and "tf_efficientnet_lite0" in body and "predict.py --check" in body
 

@@ -79,7 +79,8 @@ def test_the_result_mail_has_one_number_its_interval_and_the_verdict(form, setti
     text = " ".join(re.sub(r"<[^>]*>", " ", getattr(row, form)).split())
     assert "90 %" in text
     assert text.count("95 % interval 69.9 % to 97.2 %") == 1
-    assert "This model tells the classes apart: right on 90 % of 20 test pictures" in text
+    assert "This model tells the classes apart: right on 18 of 20 test pictures" in text
+    assert "18 of 20 pictures" in text
     assert NOTICE in text
     assert "found 20, kept 2; left out: 9 duplicates, 5 unreachable, 1 too small" in text
     assert "attached" not in text

@@ -120,8 +120,9 @@ def test_a_delivered_request_shows_what_was_measured(client):
     text = words(page_of(client, delivered()))
     assert "Your classifier is ready" in text
     assert text.count("95 % interval 69.9 % to 97.2 %") == 1
-    assert "This model tells the classes apart: right on 90 % of 20 test pictures" in text
-    assert "always naming the largest class would be right on 50 %" in text
+    assert "Right on the test pictures 90 % 18 of 20 pictures" in text
+    assert "This model tells the classes apart: right on 18 of 20 test pictures" in text
+    assert "Always naming the largest class would be right on 50 %" in text
     assert "The bundled backbone was used." in text
     assert "cat 90 % 90 % 10" in text
     assert "56 to train, 12 to check, 20 to test" in text

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import dataclasses
+import io
 import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, TypedDict
@@ -10,6 +12,13 @@ from typing import TYPE_CHECKING, Any, TypedDict
 import numpy as np
 from numpy.typing import NDArray
 
+from training.evaluation.cross_validation import (
+    TEST_IMAGES_ENOUGH,
+    CrossValidation,
+    cross_validate,
+    cross_validated_metrics,
+    judged_by,
+)
 from training.evaluation.learning_curve import learning_curve
 from training.evaluation.shortcuts import (
     shortcut_accuracies,
@@ -25,12 +34,19 @@ from training.fitting.label_issues import (
     neighbour_votes,
     rank_suspects,
 )
-from training.fitting.linear_head import FittedHead, LinearHead, Samples, fit_with_c
-from training.images.split import indices_in
+from training.fitting.linear_head import (
+    C_VALUES,
+    FittedHead,
+    HasTime,
+    LinearHead,
+    Samples,
+    fit_with_c,
+)
+from training.images.split import cut_folds, indices_in
 from training.metrics import (
     Curation,
     Floats,
-    Headline,
+    Judged,
     Labels,
     Metrics,
     Shortcuts,
@@ -40,9 +56,12 @@ from training.metrics import (
     balanced_accuracy,
     classification_metrics,
     false_alarms,
+    headline_of,
+    judge,
+    majority_baseline,
     softmax,
 )
-from training.phrases import verdict
+from training.phrases import verdict as verdict_in_words
 from training.progress import Progress
 from training.run_folder import SPLITS, ImageRow
 
@@ -72,6 +91,23 @@ class Results:
     """[n, k], the columns of `training.images.statistics.IMAGE_STATISTICS`."""
     metrics: Metrics
     """All of metrics.json."""
+    cross_validated: Floats | None
+    """Probabilities [n, classes] of each image by a head that saw neither it nor a near-duplicate;
+    None where the test images alone are judged."""
+    fold: Labels
+    """[n]: the fold of cross-validation in which an image was held out; -1 for none."""
+
+    def judged_indices(self) -> Labels:
+        """Return the indices of the images that calibration, confusion and recall come from."""
+        if self.cross_validated is None:
+            return self.indices("test")
+        return self.indices(*SPLITS)
+
+    def judged_probabilities(self) -> Floats:
+        """Return what was said of each image [n, classes], to be read at `judged_indices`."""
+        if self.cross_validated is None:
+            return self.probabilities
+        return self.cross_validated
 
     def indices(self, *splits: str) -> NDArray[np.int64]:
         """Return the indices of the images in these splits, in the order of the manifest."""
@@ -116,11 +152,24 @@ def collect_results(
     names: Sequence[str],
     run_metrics: RunMetrics,
     report: Progress,
+    has_time: HasTime = lambda: True,
 ) -> tuple[Results, Floats]:
-    """Return the results of the delivered model, and each image's label-issue score: 0..1 [n]."""
+    """Return the results of the delivered model, and each image's label-issue score: 0..1 [n].
+
+    Without time the cross-validation searches less. A notice says so, unless the delivered head's
+    search was cut short itself.
+    """
+    validation = _cross_validate(images, choice, report, has_time)
+    searched_all = choice.head.fitted.tried == len(C_VALUES)
+    if validation is not None and searched_all and validation.searched < validation.folds:
+        run_metrics["notices"].append(
+            "The time budget ended the search for the best regularisation in cross-validation"
+            f" after {validation.searched} of {validation.folds} folds; the others took that of"
+            " the delivered model."
+        )
     pred_probs = _label_probabilities(images, choice)
     suspects = _find_suspects(images, choice, pred_probs, names)
-    metrics = _metrics(images, choice, names, suspects, run_metrics, report)
+    metrics = _metrics(images, choice, validation, names, suspects, run_metrics, report)
     if metrics["verdict"] != "better":
         # What a model that cannot tell the classes apart disagrees with says nothing of labels.
         suspects = []
@@ -136,6 +185,8 @@ def collect_results(
         epochs=choice.epochs,
         statistics=images.statistics,
         metrics=metrics,
+        cross_validated=_cross_validated_probabilities(images, validation),
+        fold=_folds(images, validation),
     )
     return results, label_issue_scores(pred_probs, images.labels)
 
@@ -191,6 +242,82 @@ def _find_suspects(
     return suspects
 
 
+def predictions_as_csv(results: Results, class_ids: Sequence[str]) -> str:
+    """Return `predictions.csv`: what was said of every image of a split, class by class.
+
+    The columns named like classes are by the judge of the image's split, as
+    `Results.probabilities`; those that begin with `cv_` are there where all images were
+    cross-validated.
+    """
+    header = ["file", "class", "split", "fold", "group", "predicted", *class_ids]
+    if results.cross_validated is not None:
+        header += [f"cv_{class_id}" for class_id in class_ids]
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(header)
+    for index in results.indices(*SPLITS):
+        row = results.rows[index]
+        said = results.probabilities[index]
+        fold = int(results.fold[index])
+        cells = [
+            row.file,
+            row.class_id,
+            row.split,
+            "" if fold < 0 else fold,
+            row.group,
+            class_ids[said.argmax()],
+            *_rounded(said),
+        ]
+        if results.cross_validated is not None:
+            cells += _rounded(results.cross_validated[index])
+        writer.writerow(cells)
+    return text.getvalue()
+
+
+def _rounded(probabilities: Floats) -> list[str]:
+    return [f"{probability:.6f}" for probability in probabilities]
+
+
+def _cross_validate(
+    images: SplitImages, choice: Choice, report: Progress, has_time: HasTime
+) -> CrossValidation | None:
+    """Return every image judged by heads, where that says more of the model than its test images.
+
+    None with many of those, and for the fine-tuned network, which heads say nothing of.
+    """
+    if choice.name == "network" or len(images.indices("test")) >= TEST_IMAGES_ENOUGH:
+        return None
+    samples = images.samples(*SPLITS)
+    return cross_validate(samples, choice.head.fitted.c, images.seed, report, has_time)
+
+
+def _cross_validated_probabilities(
+    images: SplitImages, validation: CrossValidation | None
+) -> Floats | None:
+    if validation is None:
+        return None
+    probabilities = _even_probabilities(images)
+    probabilities[images.indices(*SPLITS)] = validation.probabilities()
+    return probabilities
+
+
+def _folds(images: SplitImages, validation: CrossValidation | None) -> Labels:
+    """Return the fold in which each image [n] was held out: else of the search for C; -1 for none.
+
+    Test images have a part in no search.
+    """
+    fold = np.full(len(images.rows), -1)
+    if validation is not None:
+        fold[images.indices(*SPLITS)] = validation.fold
+        return fold
+    learned = images.indices("train", "val")
+    samples = images.samples("train", "val")
+    folds = cut_folds(samples.labels, samples.groups, images.seed)
+    for number, (_, held_out) in enumerate(folds):
+        fold[learned[held_out]] = number
+    return fold
+
+
 def _label_probabilities(images: SplitImages, choice: Choice) -> Floats:
     """Return probabilities [n, classes] of each image that its own label had no part in.
 
@@ -228,6 +355,7 @@ def _even_probabilities(images: SplitImages) -> Floats:
 def _metrics(
     images: SplitImages,
     choice: Choice,
+    validation: CrossValidation | None,
     names: Sequence[str],
     suspects: Sequence[Suspect],
     run_metrics: RunMetrics,
@@ -237,6 +365,7 @@ def _metrics(
     fitted = choice.head.fitted
     test = images.indices("test")
     labels = images.labels[test]
+    groups = images.groups[test]
     predicted = model.test_logits.argmax(axis=1)
     sources = [images.rows[index].source for index in test]
     samples = images.samples("train", "val")
@@ -252,20 +381,19 @@ def _metrics(
         sentence=weighting.sentence,
     )
     split = {split: len(images.indices(split)) for split in SPLITS}
-    figures = classification_metrics(model.test_logits, labels, names, model.temperature)
-    headline = Headline(
-        value=figures["accuracy"],
-        interval=figures["interval"],
-        n=len(labels),
-        hits=int((predicted == labels).sum()),
-        how="test",
-    )
-    return {
+    figures = classification_metrics(model.test_logits, labels, names, model.temperature, groups)
+    cross_validated = None
+    if validation is not None:
+        cross_validated = cross_validated_metrics(validation, images.samples(*SPLITS), names)
+    verdict = judge(*_evidence(images, choice, validation), images.seed)
+    metrics: Metrics = {
         **figures,
-        "verdict": "better" if figures["better_than_chance"] else "no_better",
-        "verdict_sentence": verdict({**figures, "split": split}),
-        "headline": headline,
-        "cross_validated": None,
+        "majority_baseline": majority_baseline(labels),
+        "verdict": verdict,
+        "verdict_sentence": "",
+        "better_than_chance": verdict == "better",
+        "headline": headline_of(cross_validated or figures),
+        "cross_validated": cross_validated,
         "verified": Verified(n=0, right=0, wrong=0, off_topic=0),
         "label_noise": None,
         **_unseen_sources(images, fitted, names, report),
@@ -279,14 +407,33 @@ def _metrics(
         "choice": choice.sentence,
         "head": choice.head_metrics,
         "network": choice.network_metrics,
-        "by_source": accuracy_by_source(predicted, labels, sources),
-        "unknown": false_alarms(model.novelty[test], model.reject_threshold),
+        "by_source": accuracy_by_source(predicted, labels, sources, groups),
+        "unknown": false_alarms(model.novelty[test], model.reject_threshold, groups),
         "learning_curve": learning_curve(samples, images.seed, fit, report),
         **_shortcuts(images, samples, fitted),
         "label_issues": sum(suspect.kind == "label" for suspect in suspects),
         "curation": curation,
         **run_metrics,
     }
+    metrics["verdict_sentence"] = verdict_in_words(metrics)
+    return metrics
+
+
+def _evidence(
+    images: SplitImages, choice: Choice, validation: CrossValidation | None
+) -> tuple[Judged, Judged]:
+    """Return the judged images that the headline comes from, and all judged images."""
+    if validation is not None:
+        everything = judged_by(validation, images.samples(*SPLITS))
+        return everything, everything
+    said = _unseen_probabilities(images, choice)
+    judged = []
+    for splits in (("test",), SPLITS):
+        samples = images.samples(*splits)
+        predicted = said[images.indices(*splits)].argmax(axis=1)
+        judged.append(Judged(predicted, samples.labels, samples.groups, samples.classes))
+    evidence, everything = judged
+    return evidence, everything
 
 
 def _unseen_sources(

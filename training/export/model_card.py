@@ -10,9 +10,18 @@ from typing import Any
 
 from training.evaluation.learning_curve import MINIMUM_IMAGES
 from training.evaluation.shortcuts import ATTRIBUTES
-from training.metrics import Metrics
+from training.metrics import ECE_MINIMUM, ClassificationMetrics, Metrics
 from training.networks.catalogue import CROP, BackboneInfo
-from training.phrases import counted, interval, listed, percent, verdict
+from training.phrases import (
+    counted,
+    figure_on_test,
+    headline_counts,
+    headline_title,
+    interval,
+    listed,
+    percent,
+    verdict,
+)
 
 PYTHON = "3.9"
 """The oldest that the delivered predict.py runs on."""
@@ -46,11 +55,21 @@ def model_card(config: Mapping[str, Any], metrics: Metrics, backbone: BackboneIn
 
 def calibration_in_words(metrics: Metrics) -> str:
     """Return what was measured of how far its probabilities can be believed."""
-    before = metrics["ece_before"]
-    after = metrics["ece_after"]
+    figures = judged_figures(metrics)
+    before = figures["ece_before"]
+    after = figures["ece_after"]
     if before is None or after is None:
-        return "Fewer than 100 test pictures: too few for a calibration error."
-    return f"Calibration error {after:.3f} ({before:.3f} before temperature scaling)."
+        return f"Fewer than {ECE_MINIMUM} pictures: too few for a calibration error."
+    how = ", by cross-validation" if metrics["cross_validated"] else ""
+    return f"Calibration error {after:.3f} ({before:.3f} before temperature scaling{how})."
+
+
+def judged_figures(metrics: Metrics) -> ClassificationMetrics:
+    """Return the figures that calibration, confusion and recall are shown of.
+
+    The cross-validated ones where there are any, else those of the test images.
+    """
+    return metrics["cross_validated"] or metrics
 
 
 def unknown_in_words(metrics: Metrics) -> str:
@@ -123,8 +142,15 @@ def phrases_of(metrics: Metrics) -> dict[str, str]:
 
 
 def _front_matter(config: Mapping[str, Any], metrics: Metrics) -> str:
+    headline = metrics["headline"]
     dataset = {"type": "imagefolder", "name": "pictures collected by Picaisso", "split": "test"}
-    accuracy = {"type": "accuracy", "value": round(metrics["accuracy"], 4)}
+    if headline["how"] == "cross_validated":
+        dataset["split"] = "train+validation+test, cross-validated"
+    accuracy = {
+        "type": "accuracy",
+        "value": round(headline["value"], 4),
+        "name": f"{headline_title(metrics)}: {headline_counts(metrics)}",
+    }
     result = {
         "task": {"type": "image-classification"},
         "dataset": dataset,
@@ -146,24 +172,32 @@ def _front_matter(config: Mapping[str, Any], metrics: Metrics) -> str:
 
 def _verdict_and_notices(metrics: Metrics) -> str:
     sentence = verdict(metrics)
-    if not metrics["better_than_chance"]:
+    if metrics["verdict"] != "better":
         sentence = f"**{sentence}**"
     notices = [f"> {_prose(notice)}\n" for notice in metrics["notices"]]
     return "\n".join([f"{sentence}\n", *notices])
 
 
 def _figures(metrics: Metrics) -> str:
-    balanced_accuracy = percent(metrics["balanced_accuracy"])
+    figures = judged_figures(metrics)
+    balanced_accuracy = percent(figures["balanced_accuracy"])
     summary = (
-        f"Balanced accuracy {balanced_accuracy}, macro F1 {metrics['macro_f1']:.3f}."
+        f"Balanced accuracy {balanced_accuracy}, macro F1 {figures['macro_f1']:.3f}."
         f" {calibration_in_words(metrics)}\n"
     )
+    judged = "test pictures"
+    if metrics["cross_validated"]:
+        judged = "pictures"
+        summary = (
+            "Figures of all pictures by cross-validation. On the test pictures alone it is right on"
+            f" {figure_on_test(metrics)}.\n\n{summary}"
+        )
     class_rows = []
-    for name, figures in metrics["per_class"].items():
-        precision = percent(figures["precision"])
-        recall = percent(figures["recall"])
-        class_rows.append((_plain(name), precision, recall, figures["support"]))
-    confusion = metrics["confusion"]
+    for name, row in figures["per_class"].items():
+        precision = percent(row["precision"])
+        recall = percent(row["recall"])
+        class_rows.append((_plain(name), precision, recall, row["support"]))
+    confusion = figures["confusion"]
     names = [_plain(name) for name in confusion["labels"]]
     confusion_rows = []
     for name, counts in zip(names, confusion["matrix"], strict=True):
@@ -171,7 +205,7 @@ def _figures(metrics: Metrics) -> str:
     parts = [
         "## Figures\n",
         summary,
-        _table(("class", "precision", "recall", "test pictures"), class_rows),
+        _table(("class", "precision", "recall", judged), class_rows),
         "Rows are true classes, columns what the model said:\n",
         _table(("", *names), confusion_rows),
     ]

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from training.metrics import LearningCurve, wilson_interval
+from training.metrics import LearningCurve, grouped_interval
 from training.phrases import duration, shortened
 
 if TYPE_CHECKING:
@@ -85,11 +85,16 @@ class ClassRates:
     precision_interval: tuple[float, float]
 
 
-def reliability(confidence: Floats, right: NDArray[np.bool_]) -> str:
+def reliability(
+    confidence: Floats, right: NDArray[np.bool_], groups: NDArray[np.int64] | None = None
+) -> str:
     """Plot how often the model is right against how confident it is.
 
     `confidence` [n] is the probability of the likeliest class, `right` [n] whether it is the label.
+    Without `groups` [n] every image is a near-duplicate group of its own.
     """
+    if groups is None:
+        groups = np.arange(len(right))
     bins = (confidence * _RELIABILITY_BINS).astype(int)
     bins = np.minimum(bins, _RELIABILITY_BINS - 1)
     counts = np.bincount(bins, minlength=_RELIABILITY_BINS)
@@ -99,11 +104,9 @@ def reliability(confidence: Floats, right: NDArray[np.bool_]) -> str:
     high = []
     for number in np.flatnonzero(counts):
         in_bin = bins == number
-        hits = int(right[in_bin].sum())
-        count = int(counts[number])
-        interval = wilson_interval(hits, count)
+        interval = grouped_interval(right[in_bin], groups[in_bin])
         mean_confidence.append(confidence[in_bin].mean())
-        accuracy.append(hits / count)
+        accuracy.append(right[in_bin].mean())
         low.append(interval[0])
         high.append(interval[1])
     with _Plot(4.4) as plot:

@@ -20,7 +20,7 @@ from training.evaluation.results import Results
 from training.evaluation.shortcuts import ATTRIBUTES
 from training.explanations import evidence, nearest_images, overlay
 from training.export import plots
-from training.export.model_card import phrases_of
+from training.export.model_card import judged_figures, phrases_of
 from training.export.report_images import (
     MAP_SIDE,
     InlineImages,
@@ -39,12 +39,18 @@ from training.export.report_page import (
     ReportContext,
     ScaleRow,
     Tile,
+    headline_words,
     render_page,
     write_context,
 )
 from training.images.decode import BrokenImageError, as_array, read_image
-from training.metrics import ECE_MINIMUM, Metrics, wilson_interval
-from training.phrases import counted, duration, verdict
+from training.metrics import ECE_MINIMUM, Floats, Labels, Metrics, grouped_interval
+from training.phrases import (
+    counted,
+    duration,
+    headline_title,
+    verdict,
+)
 from training.predict import Predict
 from training.progress import Progress
 from training.run_folder import ImageRow, RunConfig, write_text
@@ -97,8 +103,8 @@ def write_report(
     each of them. The files of the results are relative to `run_folder`.
     """
     metrics = results.metrics
-    class_rates = _class_rates(metrics)
-    judged = _judged(results)
+    class_rates = _class_rates(results)
+    judged, judged_probabilities = _judged(results)
 
     # What is added to the inline images first is shown even where they reach their limit.
     images = InlineImages(run_folder, _INLINE_BYTES)
@@ -114,6 +120,8 @@ def write_report(
         names=list(metrics["per_class"]),
         verdict=verdict(metrics),
         metrics=metrics,
+        headline=headline_words(metrics),
+        figures=judged_figures(metrics),
         scale=_scale(metrics),
         class_rates=[dataclasses.asdict(rates) for rates in class_rates],
         matrix=matrix,
@@ -130,7 +138,7 @@ def write_report(
         credits=_credits(results),
         licence=origin.licence,
         facts=_facts(metrics, config, origin),
-        plots=_draw_plots(results, judged, class_rates, origin.seconds),
+        plots=_draw_plots(results, judged, judged_probabilities, class_rates, origin.seconds),
         images=images.added,
     )
     write_context(run_folder, context)
@@ -146,18 +154,20 @@ class _Tiles:
         self.predicted = results.probabilities.argmax(axis=1)
         self.right = self.predicted == results.labels
 
-    def tile(self, index: int) -> Tile:
-        """Return an image with what the model says of it."""
+    def tile(self, index: int, probabilities: Floats | None = None) -> Tile:
+        """Return an image with what the model says of it, or with what these probabilities say."""
         row = self.results.rows[index]
         label = int(self.results.labels[index])
-        predicted = int(self.predicted[index])
+        if probabilities is None:
+            probabilities = self.results.probabilities
+        predicted = int(probabilities[index].argmax())
         return {
             "file": row.file,
             "image": self.images.thumbnail(row.file),
             "label": label,
             "predicted": predicted,
-            "confidence": float(self.results.probabilities[index, predicted]),
-            "right": bool(self.right[index]),
+            "confidence": float(probabilities[index, predicted]),
+            "right": predicted == label,
             "credit": row.credit,
             "link": _web_address(row.page_url),
         }
@@ -194,15 +204,18 @@ class _Tiles:
         return matrix
 
     def _cell(self, label: int, predicted: int) -> Cell:
-        confidence = self.results.probabilities[:, predicted]
+        probabilities = self.results.judged_probabilities()
+        likeliest = probabilities.argmax(axis=1)
+        confidence = probabilities[:, predicted]
         behind = []
-        for index in self.results.indices("test"):
-            if self.results.labels[index] == label and self.predicted[index] == predicted:
+        for index in self.results.judged_indices():
+            if self.results.labels[index] == label and likeliest[index] == predicted:
                 behind.append(int(index))
         behind.sort(key=lambda index: -confidence[index])
         limit = _TILES_OF_HITS if label == predicted else _TILES_OF_MISTAKES
-        tiles = [self.tile(index) for index in behind[:limit]]
-        of_label = sum(self.results.metrics["confusion"]["matrix"][label])
+        tiles = [self.tile(index, probabilities) for index in behind[:limit]]
+        confusion = judged_figures(self.results.metrics)["confusion"]
+        of_label = sum(confusion["matrix"][label])
         return {
             "id": f"cell-{label}-{predicted}",
             "label": label,
@@ -317,11 +330,20 @@ def _scale(metrics: Metrics) -> list[ScaleRow]:
     if metrics["delivered"] == "network":
         candidates.reverse()
     rows: list[ScaleRow] = []
+    headline = metrics["headline"]
+    if headline["how"] != "test":
+        row: ScaleRow = {
+            "title": headline_title(metrics),
+            "delivered": False,
+            "accuracy": headline["value"],
+            "interval": headline["interval"],
+        }
+        rows.append(row)
     for name, title, figures in candidates:
         if figures is None:
             continue
-        row: ScaleRow = {
-            "title": title,
+        row = {
+            "title": f"{title}, on the test pictures",
             "delivered": name == metrics["delivered"],
             "accuracy": figures["accuracy"],
             "interval": figures["interval"],
@@ -336,16 +358,20 @@ def _scale(metrics: Metrics) -> list[ScaleRow]:
     return [*rows, guessing]
 
 
-def _class_rates(metrics: Metrics) -> list[plots.ClassRates]:
+def _class_rates(results: Results) -> list[plots.ClassRates]:
     """Return recall and precision of each class with their intervals."""
-    matrix = np.array(metrics["confusion"]["matrix"])
+    judged = results.judged_indices()
+    labels = results.labels[judged]
+    predicted = results.judged_probabilities()[judged].argmax(axis=1)
+    groups = np.array([results.rows[index].group for index in judged])
+    right = predicted == labels
     rates = []
-    for class_index, (name, row) in enumerate(metrics["per_class"].items()):
-        hits = int(matrix[class_index, class_index])
-        labelled = int(matrix[class_index].sum())
-        predicted = int(matrix[:, class_index].sum())
-        recall_interval = wilson_interval(hits, labelled) if labelled else (0.0, 1.0)
-        precision_interval = wilson_interval(hits, predicted) if predicted else (0.0, 1.0)
+    figures = judged_figures(results.metrics)
+    for class_index, (name, row) in enumerate(figures["per_class"].items()):
+        labelled = labels == class_index
+        called = predicted == class_index
+        recall_interval = _interval_within(right, groups, labelled)
+        precision_interval = _interval_within(right, groups, called)
         rates.append(
             plots.ClassRates(
                 name, row["recall"], recall_interval, row["precision"], precision_interval
@@ -354,15 +380,24 @@ def _class_rates(metrics: Metrics) -> list[plots.ClassRates]:
     return rates
 
 
-def _judged(results: Results) -> NDArray[np.int64]:
-    """Return the indices of the images that reliability is drawn from.
+def _interval_within(
+    right: NDArray[np.bool_], groups: Labels, part: NDArray[np.bool_]
+) -> tuple[float, float]:
+    """Return the interval of the share of right ones in a part of the images; all with none."""
+    if not part.any():
+        return (0.0, 1.0)
+    return grouped_interval(right[part], groups[part])
 
-    These are the test images where they are enough, else all images of the splits.
+
+def _judged(results: Results) -> tuple[NDArray[np.int64], Floats]:
+    """Return the indices of the images that reliability is drawn from, and what was said of all.
+
+    Where test images alone are judged and are few, all images of the splits are taken.
     """
-    test = results.indices("test")
-    if len(test) >= ECE_MINIMUM:
-        return test
-    return results.indices("train", "val", "test")
+    judged = results.judged_indices()
+    if len(judged) < ECE_MINIMUM:
+        judged = results.indices("train", "val", "test")
+    return judged, results.judged_probabilities()
 
 
 def _judged_in_words(results: Results, judged: NDArray[np.int64]) -> str:
@@ -377,18 +412,20 @@ def _judged_in_words(results: Results, judged: NDArray[np.int64]) -> str:
 def _draw_plots(
     results: Results,
     judged: NDArray[np.int64],
+    judged_probabilities: Floats,
     class_rates: Sequence[plots.ClassRates],
     seconds: Mapping[str, float],
 ) -> dict[str, str]:
     """Return the plots as SVG by name; those that have nothing to show are left out."""
     metrics = results.metrics
-    probabilities = results.probabilities[judged]
+    probabilities = judged_probabilities[judged]
     confidence = probabilities.max(axis=1)
     right = probabilities.argmax(axis=1) == results.labels[judged]
+    groups = np.array([results.rows[index].group for index in judged])
     novelty = results.novelty[results.indices("train", "val", "test")]
     phases = {_STAGE_TITLES.get(stage, stage): taken for stage, taken in seconds.items()}
     drawn = {
-        "reliability": plots.reliability(confidence, right),
+        "reliability": plots.reliability(confidence, right, groups),
         "classes": plots.class_bars(class_rates),
         "novelty": plots.novelty_histogram(novelty, metrics["reject_threshold"]),
         "phases": plots.phase_bars(phases),

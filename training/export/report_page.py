@@ -12,9 +12,18 @@ from collections.abc import Callable, Collection
 from pathlib import Path, PurePosixPath
 from typing import Any, NotRequired, TypedDict, cast
 
+from training.earlier_metrics import completed
 from training.export.model_card import phrases_of
-from training.metrics import Curation, Metrics
-from training.phrases import counted, interval, listed, percent
+from training.metrics import ClassificationMetrics, Curation, Metrics
+from training.phrases import (
+    counted,
+    figure_on_test,
+    headline_counts,
+    headline_title,
+    interval,
+    listed,
+    percent,
+)
 from training.run_folder import write_text
 
 CONTEXT_FILE = "report_context.json"  # in the run folder, not in the model folder
@@ -121,6 +130,14 @@ class ScaleRow(TypedDict):
     interval: list[float] | None
 
 
+class HeadlineWords(TypedDict):
+    """The first figure in words."""
+
+    title: str
+    counts: str
+    beside: str  # the figure of the test images, "" where it is the first
+
+
 class ReportContext(TypedDict):
     """What the template is rendered with.
 
@@ -132,6 +149,8 @@ class ReportContext(TypedDict):
     names: list[str]  # of the classes, in output order
     verdict: str
     metrics: Metrics
+    headline: HeadlineWords
+    figures: ClassificationMetrics  # that confusion and recall are shown of
     scale: list[ScaleRow]
     class_rates: list[dict[str, Any]]
     matrix: list[list[Cell]]
@@ -164,7 +183,22 @@ def read_context(run_folder: Path) -> ReportContext | None:
     path = run_folder / CONTEXT_FILE
     if not path.exists():
         return None
-    return cast(ReportContext, json.loads(path.read_text(encoding="utf-8")))
+    context = json.loads(path.read_text(encoding="utf-8"))
+    metrics = cast(Metrics, completed(context["metrics"]))
+    earlier = {"headline": headline_words(metrics), "figures": metrics}
+    return cast(ReportContext, {**earlier, **context, "metrics": metrics})
+
+
+def headline_words(metrics: Metrics) -> HeadlineWords:
+    """Return the first figure in words, and that of the test pictures where it is another."""
+    beside = ""
+    if metrics["headline"]["how"] != "test":
+        beside = f"on the test pictures {figure_on_test(metrics)}"
+    return {
+        "title": headline_title(metrics),
+        "counts": headline_counts(metrics),
+        "beside": beside,
+    }
 
 
 def with_metrics(context: ReportContext, metrics: Metrics) -> ReportContext:
@@ -172,6 +206,7 @@ def with_metrics(context: ReportContext, metrics: Metrics) -> ReportContext:
     changed = context.copy()
     changed["metrics"] = metrics
     changed["verdict"] = metrics["verdict_sentence"]
+    changed["headline"] = headline_words(metrics)
     changed["phrases"] = phrases_of(metrics)
     return changed
 

@@ -73,12 +73,12 @@ class FittedHead:
 
     head: LinearHead
     c: float
-    """The best of C_VALUES."""
+    """The best of those tried."""
     temperature: float
     out_of_fold: Floats
     """Logits [n, classes] of each sample by a head that saw neither it nor a near-duplicate."""
     tried: int
-    """How many of C_VALUES the search came to, from the first on."""
+    """How many values of C the search came to, from the first on."""
 
 
 def fit_head(
@@ -87,8 +87,11 @@ def fit_head(
     report: Progress,
     has_time: HasTime = lambda: True,
     weights: Floats | None = None,
+    c_values: Sequence[float] = C_VALUES,
 ) -> FittedHead:
     """Search for the best C by cross-validation and fit the head with it.
+
+    `c_values` rise.
 
     `weights` [n] say how much each image counts in every fit; all images are predicted and judged
     alike. Near-duplicates share a fold.
@@ -98,7 +101,7 @@ def fit_head(
     """
     labels = samples.labels
     folds = cut_folds(labels, samples.groups, seed)
-    steps = len(folds) * len(C_VALUES) + 1
+    steps = len(folds) * len(c_values) + 1
     if weights is None:
         weights = np.ones(len(labels))
 
@@ -107,17 +110,17 @@ def fit_head(
 
     tried = []
     losses = []
-    for logits in _search(samples, weights, folds, report_fits, has_time):
+    for logits in _search(samples, weights, folds, c_values, report_fits, has_time):
         tried.append(logits)
         losses.append(log_loss(logits, labels))
     best = int(np.argmin(losses))
-    path = _fit_path(samples, weights, C_VALUES[: best + 1])
+    path = _fit_path(samples, weights, c_values[: best + 1])
     *_, head = path
     report(steps, steps)
     out_of_fold = tried[best]
     return FittedHead(
         head=head,
-        c=C_VALUES[best],
+        c=c_values[best],
         temperature=find_temperature(out_of_fold, labels),
         out_of_fold=out_of_fold,
         tried=len(tried),
@@ -161,6 +164,7 @@ def _search(
     samples: Samples,
     weights: Floats,
     folds: Sequence[tuple[Labels, Labels]],
+    c_values: Sequence[float],
     report: Callable[[int], None],
     has_time: HasTime,
 ) -> Iterator[Floats]:
@@ -172,12 +176,12 @@ def _search(
     paths = []
     for train, _ in folds:
         learned = samples.take(train)
-        paths.append(_fit_path(learned, weights[train], C_VALUES))
+        paths.append(_fit_path(learned, weights[train], c_values))
     fits_done = 0
-    for c in C_VALUES:
+    for c in c_values:
         logits = np.full((len(samples.labels), samples.classes), _NEVER)
         for path, (_, held_out) in zip(paths, folds, strict=True):
-            if c != C_VALUES[0] and not has_time():
+            if c != c_values[0] and not has_time():
                 return
             head = next(path)
             unseen = samples.embeddings[held_out]

@@ -216,11 +216,15 @@ def choose_candidate(
     """
     val = images.indices("val")
     val_labels = images.labels[val]
-    test_labels = images.labels[images.indices("test")]
+    test = images.indices("test")
+    test_labels = images.labels[test]
+    test_groups = images.groups[test]
     with_head = _deliver_head(images, extractor, head)
     logits = head.from_train.logits(images.embeddings[val])
     calibrated = logits / find_temperature(logits, val_labels)
-    head_metrics = candidate_metrics(with_head.test_logits, test_labels, calibrated, val_labels)
+    head_metrics = candidate_metrics(
+        with_head.test_logits, test_labels, calibrated, val_labels, test_groups
+    )
     if isinstance(tuned, str):
         return Choice(
             name="head",
@@ -236,7 +240,9 @@ def choose_candidate(
     test_logits = _logits(tuned.network, test_embeddings)
     epochs = tuned.trained.epochs
     calibrated = tuned.trained.val_logits / tuned.temperature
-    network_metrics = candidate_metrics(test_logits, test_labels, calibrated, val_labels)
+    network_metrics = candidate_metrics(
+        test_logits, test_labels, calibrated, val_labels, test_groups
+    )
     network_metrics["epochs"] = len(epochs)
     name, sentence = choose(head_metrics, network_metrics, len(val))
     model = with_head
