@@ -76,8 +76,8 @@ def leave_sources_out(
     """Judge the images of each source by a head fitted without any image of it.
 
     Sources of few images, or of one class, have a part in the pooled figure alone. A source is left
-    out where a class would have too few images left to learn from. Once `has_time` returns False nothing is measured,
-    as a figure of some of the sources would depend on the clock.
+    out where a class would have too few images left to learn from. Once `has_time` returns False
+    nothing is measured, as a figure of some of the sources would depend on the clock.
     """
     samples = images.samples
     folds = _cut(images)
