@@ -12,6 +12,7 @@ import math
 import os
 import signal
 import sys
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -95,6 +96,8 @@ separated by commas, semicolons or tabs."""
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
     replace_unknown_characters()
+    # Pillow's remarks on odd files; one that cannot be used is named with its reason.
+    warnings.filterwarnings("ignore", module="PIL")
     parser = _parser()
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.WARNING, format="%(name)s: %(message)s")
@@ -143,7 +146,11 @@ def _parser() -> argparse.ArgumentParser:
 def _add_fit_arguments(fit: argparse.ArgumentParser) -> None:
     fit.add_argument("run_dir", nargs="?", type=Path, metavar="RUN_DIR", help="a run folder")
     fit.add_argument(
-        "--images", type=Path, metavar="FOLDER", help="a folder with one sub-folder per class"
+        "--images",
+        type=Path,
+        metavar="FOLDER",
+        help="a folder with one sub-folder per class, also in train, val and test; the folder of "
+        "a dataset.zip; or what scraping collect wrote",
     )
     fit.add_argument(
         "--out", type=Path, metavar="RUN_DIR", help="the run folder to make from --images"

@@ -1,9 +1,10 @@
 """The run folder: files in, files out. No torch: the site imports this.
 
-In: `config.json`, `manifest.jsonl`, `images/`. Out: `progress.jsonl`, `checkpoints/`, `model/`,
-`suspects.jsonl`, `neighbours.npz`, `report_context.json`, `metrics.json` and, last of all,
-`result.json`. Every file is written beside its name, flushed and
-renamed, so one that exists is complete.
+In: `config.json`, `manifest.jsonl`, `images/`; where they were made from a folder of pictures, also
+`left_out.csv` and `imported.json` (see `training.images.changes`). Out: `progress.jsonl`,
+`checkpoints/`, `model/`, `suspects.jsonl`, `neighbours.npz`, `report_context.json`, `metrics.json`
+and, last of all, `result.json`. Every file is written beside its name, flushed and renamed, so one
+that exists is complete.
 """
 
 from __future__ import annotations
