@@ -76,6 +76,7 @@ SOFTWARE = (
     "png:source",
     "photoshop:Credit",
     "iptc:credit",
+    "c2pa:agent",
 )
 AI_LABELS = ("TC260:AIGC", "png:aigc")
 
@@ -265,6 +266,8 @@ def _read_assertion(label: str, content: Mapping[str, Any], said: _Statements) -
         for action in actions if isinstance(actions, list) else ():
             if isinstance(action, dict):
                 _note_source_type(action.get("digitalSourceType"), said)
+                agent = action.get("softwareAgent")
+                said.add("c2pa:agent", agent.get("name") if isinstance(agent, dict) else agent)
     elif label == "stds.schema-org.CreativeWork":
         authors = content.get("author")
         for author in authors if isinstance(authors, list) else [authors]:

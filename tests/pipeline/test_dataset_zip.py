@@ -65,6 +65,17 @@ def test_building_a_zip_again_gives_the_same_bytes(packaged):
     assert Artifact.objects.count() == 2
 
 
+def test_the_credit_of_a_picture_that_ai_made_says_so(packaged):
+    image = ImageUrl.objects.filter(state="kept").first()
+    ImageUrl.objects.filter(pk=image.pk).update(detail="its file says trainedAlgorithmicMedia")
+    Job.objects.filter(stage="package").update(state=JobState.QUEUED)
+    drain("train")
+    with open_dataset() as archive:
+        lines = archive.read("ATTRIBUTION.md").decode().splitlines()
+    marked = [line for line in lines if line.endswith("; its file says trainedAlgorithmicMedia")]
+    assert len(marked) == 1 and image.sha256[:16] in marked[0]
+
+
 def test_no_cell_of_a_table_is_a_formula_or_breaks_its_line(packaged):
     signs = {"=HYPERLINK(1)": "'=HYPERLINK(1)", "@SUM(A1)": "'@SUM(A1)", "a\rb\nc": "a b c"}
     for image, title in zip(ImageUrl.objects.filter(state="kept"), signs, strict=False):

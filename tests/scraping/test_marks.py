@@ -175,6 +175,12 @@ def test_what_says_that_ai_made_it_is_left_out_or_kept_with_its_mark(name):
     assert kept(AI_FILES[name], KEEPING).marks.ai_made == answer.detail
 
 
+@pytest.mark.parametrize("agent", ["DALL·E", {"name": "DALL-E 3"}])
+def test_a_manifest_that_names_a_generator(agent):
+    store = assertion("c2pa.actions", cbor2.dumps({"actions": [{"softwareAgent": agent}]}))
+    assert rejection(with_store(store)).reason is Reason.AI_MADE
+
+
 def test_exif_of_a_generator_is_read():
     exif = Image.Exif()
     exif[0x0131] = "Stable Diffusion"
@@ -368,12 +374,18 @@ ASSERTIONS = {
     )
 )
 def test_an_assertion_of_any_shape_says_nothing_or_something(value):
-    plain = png_with_texts(picture(1, (8, 8)))
     for label, keys in ASSERTIONS.items():
         for key in keys:
             store = assertion(label, cbor2.dumps({key: value}))
-            chunk = struct.pack(">I4s", len(store), b"caBX") + store + bytes(4)
-            assert isinstance(read_marks(plain[:33] + chunk + plain[33:]), Marks)
+            assert isinstance(read_marks(with_store(store)), Marks)
+
+
+def with_store(store: bytes) -> bytes:
+    """Return a PNG with a manifest store."""
+    plain = encoded(picture(1), "PNG")
+    content = b"caBX" + store
+    chunk = struct.pack(">I", len(store)) + content + struct.pack(">I", zlib.crc32(content))
+    return plain[:33] + chunk + plain[33:]
 
 
 def box(kind: bytes, content: bytes) -> bytes:

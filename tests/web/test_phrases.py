@@ -59,6 +59,7 @@ def test_reasons_are_counted_the_largest_first():
     assert phrases.rejections(counts) == "9 duplicates, 3 too small, 2 something new, 1 unreachable"
     assert phrases.rejections({"duplicate": 1}) == "1 duplicate"
     assert phrases.rejections({}) == ""
+    assert phrases.rejections({"ai_made": 3}) == "3 marked as made by AI"
 
 
 def test_every_reason_and_outcome_of_the_contract_has_words():
