@@ -1,0 +1,288 @@
+"""How often the verdict is right, and how far the headline moves, before and after version 0.2.
+
+Before: a binomial test of the accuracy on the test images against the share of their largest class,
+p < 0.01, as in version 0.1.0. After: a test of association on cross-validated predictions of all
+images (of the test images alone from 100 on), as `training.metrics.judge` decides today. Features
+by efficientnet_lite0 with its trained weights; each run draws its images and its split anew, and
+near-duplicates are grouped as in a real run.
+
+- noise: images of coloured noise whose classes are drawn by lot; what is called better is a false
+  alarm;
+- easy: woven fabric, drawn by formula; that of the second class is woven more coarsely all over;
+- unequal: of the photographs, one class four to seven times as large as the other;
+- spread: standard deviation over the seeds of the accuracy that stands first, on the photographs.
+
+Shares of runs have their standard errors beside them.
+"""
+
+import argparse
+import hashlib
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+from scipy.stats import binomtest  # type: ignore[import-untyped]
+
+from benchmarks.accuracy import described, network
+from benchmarks.photographs import ALIVE_OR_NOT, PAIRS
+from training.duplicates import fingerprint
+from training.evaluation.cross_validation import TEST_IMAGES_ENOUGH, cross_validate, judged_by
+from training.fitting.linear_head import Samples, fit_head
+from training.images.split import find_near_duplicates, indices_in, split_rows
+from training.metrics import Judged, judge
+from training.networks.classifier import ClassifierNetwork
+from training.networks.embeddings import embed_images
+from training.progress import no_progress
+from training.run_folder import SPLITS, ClassLabel, ImageRow, RunConfig
+
+PARTS = ("noise", "easy", "unequal", "spread")
+NOISE_SIZES = ((9, 2), (20, 2), (60, 2), (20, 4))  # images of a class, classes
+NOISE_IMAGES = 400
+EASY_PER_CLASS = 20
+EASY_IMAGES = 160  # of each class, of which each run draws some
+UNEQUAL = ((60, 9), (90, 22))  # images of each class
+BEFORE_P = 0.01
+_SIDE = 224
+_BATCH = 16
+
+
+@dataclass(frozen=True)
+class Run:
+    """One seed: whether both rules call the model better, and the accuracies that stand first."""
+
+    before: bool
+    after: bool
+    denied: bool
+    """Whether the rule of today says that it is no better than guessing."""
+    test_accuracy: float
+    accuracy: float
+
+
+def run(samples: Samples, seed: int) -> Run:
+    """Split the images, fit the head, and judge it by both rules."""
+    rows = _rows(samples, seed)
+    learned = samples.take(indices_in(rows, ("train", "val")))
+    test = samples.take(indices_in(rows, ("test",)))
+    fitted = fit_head(learned, seed, no_progress)
+    predicted = fitted.head.logits(test.embeddings).argmax(axis=1)
+    hits = int((predicted == test.labels).sum())
+    tested = len(test.labels)
+    largest = int(np.bincount(test.labels).max())
+    chance = binomtest(hits, tested, largest / tested, alternative="greater")
+    on_test = Judged(predicted, test.labels, test.groups, test.classes)
+    everything = samples.take(indices_in(rows, SPLITS))
+    if tested < TEST_IMAGES_ENOUGH:
+        validation = cross_validate(everything, fitted.c, seed, no_progress)
+        evidence = judged_by(validation, everything)
+        verdict = judge(evidence, evidence, seed)
+    else:
+        evidence = on_test
+        said = np.concatenate([fitted.out_of_fold.argmax(axis=1), predicted])
+        order = np.concatenate([indices_in(rows, ("train", "val")), indices_in(rows, ("test",))])
+        all_images = samples.take(order)
+        judged = Judged(said, all_images.labels, all_images.groups, samples.classes)
+        verdict = judge(evidence, judged, seed)
+    return Run(
+        before=bool(chance.pvalue < BEFORE_P),
+        after=verdict == "better",
+        denied=verdict == "no_better",
+        test_accuracy=hits / tested,
+        accuracy=float(evidence.right.mean()),
+    )
+
+
+def _rows(samples: Samples, seed: int) -> list[ImageRow]:
+    """Return rows of a manifest with their split."""
+    labels = []
+    for number in range(samples.classes):
+        labels.append(ClassLabel(f"c{number + 1:03d}", f"class {number + 1}"))
+    rows = []
+    for index, label in enumerate(samples.labels):
+        digest = hashlib.sha256(f"{seed} {index}".encode()).hexdigest()
+        group = int(samples.groups[index])
+        row = ImageRow(f"images/{index}.jpg", labels[label].id, digest, group=group)
+        rows.append(row)
+    return split_rows(RunConfig(classes=tuple(labels), seed=seed), rows)
+
+
+def noise(count: int) -> Iterator[Image.Image]:
+    """Yield images of coloured noise, each of a grain and colours of its own."""
+    random = np.random.default_rng(0)
+    for _ in range(count):
+        grain = int(random.integers(4, 33))
+        colours = random.integers(0, 256, (grain, grain, 3), dtype=np.uint8)
+        yield Image.fromarray(colours).resize((_SIDE, _SIDE), Image.Resampling.BICUBIC)
+
+
+def fabric(count: int, coarse: bool) -> Iterator[Image.Image]:
+    """Yield images of plain-woven fabric, each of its own yarn, colour, turn and light."""
+    random = np.random.default_rng(int(coarse))
+    rows, columns = np.mgrid[:_SIDE, :_SIDE] - _SIDE / 2
+    for _ in range(count):
+        turn = random.uniform(-0.6, 0.6)
+        along = columns * math.cos(turn) + rows * math.sin(turn)
+        across = rows * math.cos(turn) - columns * math.sin(turn)
+        yarn = random.uniform(7.0, 10.0)
+        if coarse:
+            yarn *= 1.8
+        warp = np.sin(2 * np.pi * along / yarn + random.uniform(0, 6.3))
+        weft = np.sin(2 * np.pi * across / yarn + random.uniform(0, 6.3))
+        over = np.where(warp * weft > 0, warp, weft)
+        fibres = random.normal(0, random.uniform(0.1, 0.4), over.shape)
+        light = columns * random.uniform(-0.004, 0.004) + rows * random.uniform(-0.004, 0.004)
+        height = 0.5 + random.uniform(0.12, 0.3) * over + 0.2 * fibres + light
+        colour = random.uniform(60, 255, 3)
+        pixels = np.clip(height[..., None] * colour, 0, 255)
+        yield Image.fromarray(pixels.astype(np.uint8))
+
+
+def embedded(
+    images: Sequence[Image.Image], labels: NDArray[np.int64], bundled: ClassifierNetwork
+) -> Samples:
+    """Return embeddings, labels and near-duplicate groups of images."""
+    batches = []
+    for start in range(0, len(images), _BATCH):
+        batches.append(embed_images(bundled, list(images[start : start + _BATCH])))
+    embeddings = np.concatenate(batches)
+    fingerprints = [fingerprint(image) for image in images]
+    duplicates = find_near_duplicates(range(len(images)), fingerprints, embeddings)
+    groups = np.array([duplicates.groups[index] for index in range(len(images))])
+    return Samples(embeddings, labels, groups, int(labels.max()) + 1)
+
+
+def drawn(samples: Samples, counts: Sequence[int], seed: int) -> Samples:
+    """Return so many images of each class, drawn by lot."""
+    random = np.random.default_rng(seed)
+    chosen = []
+    for label, count in enumerate(counts):
+        of_class = np.flatnonzero(samples.labels == label)
+        chosen.append(random.permutation(of_class)[:count])
+    return samples.take(np.sort(np.concatenate(chosen)))
+
+
+def noise_runs(bundled: ClassifierNetwork, runs: int) -> Iterator[tuple[str, list[Run]]]:
+    """Yield each size of the noise with its runs."""
+    images = list(noise(NOISE_IMAGES))
+    everything = embedded(images, np.zeros(len(images), np.int64), bundled)
+    for per_class, classes in NOISE_SIZES:
+        title = f"noise, {classes} classes of {per_class}"
+        done = []
+        for seed in _tracked(runs, title):
+            random = np.random.default_rng([seed, per_class, classes])
+            chosen = np.sort(random.permutation(len(images))[: per_class * classes])
+            labels = random.permutation(np.arange(per_class * classes) % classes)
+            picked = everything.take(chosen)
+            done.append(run(Samples(picked.embeddings, labels, picked.groups, classes), seed))
+        yield title, done
+
+
+def easy_runs(bundled: ClassifierNetwork, runs: int) -> Iterator[tuple[str, list[Run]]]:
+    """Yield the fabric with its runs."""
+    images = [*fabric(EASY_IMAGES, coarse=False), *fabric(EASY_IMAGES, coarse=True)]
+    everything = embedded(images, np.repeat([0, 1], EASY_IMAGES), bundled)
+    title = f"fabric, 2 classes of {EASY_PER_CLASS}"
+    counts = (EASY_PER_CLASS, EASY_PER_CLASS)
+    yield title, [run(drawn(everything, counts, seed), seed) for seed in _tracked(runs, title)]
+
+
+def unequal_runs(bundled: ClassifierNetwork, runs: int) -> Iterator[tuple[str, list[Run]]]:
+    """Yield photographs in unequal classes with their runs."""
+    everything = described(ALIVE_OR_NOT, bundled)
+    for counts in UNEQUAL:
+        title = f"{everything.names}, {counts[0]} and {counts[1]}"
+        done = []
+        for seed in _tracked(runs, title):
+            done.append(run(drawn(everything.samples, counts, seed), seed))
+        yield title, done
+
+
+def spread_runs(bundled: ClassifierNetwork, runs: int) -> Iterator[tuple[str, list[Run]]]:
+    """Yield each set of photographs with its runs, which differ in their split alone."""
+    sets: Sequence[Mapping[str, Sequence[str]]] = (*PAIRS, ALIVE_OR_NOT)
+    for classes in sets:
+        photos = described(classes, bundled)
+        title = f"{photos.names} ({len(photos.rows)})"
+        yield title, [run(photos.samples, seed) for seed in _tracked(runs, title)]
+
+
+def _tracked(runs: int, title: str) -> Iterator[int]:
+    yield from track(range(runs), title, console=Console(stderr=True), transient=True)
+
+
+def verdict_table(results: Sequence[tuple[str, list[Run]]]) -> Table:
+    """Return how often each rule calls models better."""
+    table = Table(title="runs called better than guessing, in % (standard error)")
+    for heading in ("", "runs", "before", "after", "called no better, after"):
+        table.add_column(heading, justify="right" if heading else "left", no_wrap=not heading)
+    for title, runs in results:
+        table.add_row(
+            title,
+            str(len(runs)),
+            _share([one.before for one in runs]),
+            _share([one.after for one in runs]),
+            _share([one.denied for one in runs]),
+        )
+    return table
+
+
+def spread_table(results: Sequence[tuple[str, list[Run]]]) -> Table:
+    """Return mean and standard deviation of both headlines."""
+    table = Table(title="the first figure in %: mean, standard deviation over seeds (its error)")
+    for heading in ("", "seeds", "test alone", "cross-validated"):
+        table.add_column(heading, justify="right" if heading else "left", no_wrap=not heading)
+    for title, runs in results:
+        table.add_row(
+            title,
+            str(len(runs)),
+            _spread([one.test_accuracy for one in runs]),
+            _spread([one.accuracy for one in runs]),
+        )
+    return table
+
+
+def _share(found: Sequence[bool]) -> str:
+    share = float(np.mean(found))
+    error = math.sqrt(share * (1 - share) / len(found))
+    return f"{100 * share:.0f} ({100 * error:.1f})"
+
+
+def _spread(values: Sequence[float]) -> str:
+    deviation = float(np.std(values, ddof=1))
+    error = deviation / math.sqrt(2 * (len(values) - 1))
+    return f"{100 * np.mean(values):.1f}, {100 * deviation:.1f} ({100 * error:.1f})"
+
+
+def main() -> None:
+    """Print the tables."""
+    parser = argparse.ArgumentParser(
+        description="Measures how often the verdict on a model is right."
+    )
+    parser.add_argument("--runs", type=int, default=100, help="of each size of noise (100)")
+    parser.add_argument("--draws", type=int, default=30, help="of easy and unequal sets (30)")
+    parser.add_argument("--seeds", type=int, default=10, help="of each photograph set (10)")
+    parser.add_argument("--only", choices=PARTS, action="append", help="a part alone")
+    given = parser.parse_args()
+    wanted = given.only or PARTS
+    bundled = network()
+    console = Console(width=120)
+    results: list[tuple[str, list[Run]]] = []
+    if "noise" in wanted:
+        results += noise_runs(bundled, given.runs)
+    if "easy" in wanted:
+        results += easy_runs(bundled, given.draws)
+    if "unequal" in wanted:
+        results += unequal_runs(bundled, given.draws)
+    if results:
+        console.print(verdict_table(results))
+    if "spread" in wanted:
+        console.print(spread_table(list(spread_runs(bundled, given.seeds))))
+
+
+if __name__ == "__main__":
+    main()
