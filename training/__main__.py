@@ -38,7 +38,14 @@ from training.judgements import inherit_judgements, write_judgements
 from training.locations import ListError, find_images, load_image, stem_of
 from training.metrics import read_metrics
 from training.networks.catalogue import CATALOGUE, DEFAULT
-from training.phrases import interval, listed, percent, verdict
+from training.phrases import (
+    figure_on_test,
+    headline_figure,
+    headline_title,
+    listed,
+    percent,
+    verdict,
+)
 from training.predict import (
     Explainer,
     Explanation,
@@ -508,6 +515,9 @@ def _show_result(folder: Path, result: Mapping[str, Any], as_json: bool) -> None
     if as_json:
         summary = {
             **result,
+            "verdict": metrics["verdict"],
+            "verdict_sentence": metrics["verdict_sentence"],
+            "headline": metrics["headline"],
             "accuracy": metrics["accuracy"],
             "interval": metrics["interval"],
             "macro_f1": metrics["macro_f1"],
@@ -521,10 +531,9 @@ def _show_result(folder: Path, result: Mapping[str, Any], as_json: bool) -> None
         console.print(notice, style="yellow", markup=False)
     console.print(verdict(metrics), markup=False, highlight=False, soft_wrap=True)
     table = Table(show_header=False, box=None)
-    table.add_row(
-        "Test accuracy",
-        f"{percent(metrics['accuracy'])} (95 % interval {interval(metrics['interval'])})",
-    )
+    table.add_row(headline_title(metrics), headline_figure(metrics))
+    if metrics["headline"]["how"] != "test":
+        table.add_row("Right on the test pictures", figure_on_test(metrics))
     table.add_row("Largest class alone", percent(metrics["majority_baseline"]))
     table.add_row("Delivered", metrics["choice"])
     table.add_row("Suspects", metrics["curation"]["sentence"])
