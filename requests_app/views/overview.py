@@ -173,6 +173,8 @@ class Result:
     matrix: tuple[MatrixRow, ...]
     facts: tuple[tuple[str, str], ...]
     notices: tuple[str, ...]
+    elsewhere: str
+    """How it does on images from a source that it has not seen."""
 
 
 @dataclass(frozen=True)
@@ -467,6 +469,7 @@ def _result(version: DatasetVersion | None) -> Result | None:
         matrix=_matrix(figures["confusion"]),
         facts=_facts(run, metrics),
         notices=tuple(run.notices),
+        elsewhere=metrics.get("unseen_sentence", ""),  # not in runs of version 0.1.0
     )
 
 
