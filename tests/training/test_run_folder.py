@@ -5,10 +5,13 @@ import json
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from tests.training.example_rows import CLASSES, CONFIG, row, rows_of
 from training.images.split import split_rows
 from training.run_folder import (
+    ImageRow,
     RunConfig,
     RunError,
     append_json_line,
@@ -17,7 +20,9 @@ from training.run_folder import (
     read_config,
     read_manifest,
     read_result,
+    write_config,
     write_json,
+    write_manifest,
     write_run,
 )
 
@@ -63,7 +68,15 @@ def test_images_are_copied_where_linking_fails(tmp_path: Path) -> None:
             "unknown key “bakcbone”",
         ),
         ({"classes": [{"name": "a"}]}, "each with id and name"),
+        ({"classes": 5}, "each with id and name"),
         ([], "one JSON object"),
+        ({"classes": [{"id": "../c", "name": "a"}]}, "id is not 1 to 32 letters"),
+        ({"classes": [{"id": "c001", "name": None}]}, "no usable name for the class c001"),
+        ({"classes": [{"id": "c001", "name": " "}]}, "no usable name for the class c001"),
+        ({"classes": [{"id": "c001", "name": "a" * 999}]}, "no usable name for the class c001"),
+        ({"classes": [{"id": "c001", "name": "a\nb"}]}, "a line break or half a character"),
+        ({"classes": [{"id": "c001", "name": "a\ud83d"}]}, "a line break or half a character"),
+        ({"classes": [], "weights_dir": 5}, "no text as weights_dir"),
     ],
 )
 def test_a_config_that_cannot_be_meant_is_refused(
@@ -79,7 +92,15 @@ def test_a_config_that_cannot_be_meant_is_refused(
     [
         ("{", "Line 1 of manifest.jsonl is not"),
         ('{"file": "images/a.jpg", "class": "c001"}', "Line 1 of manifest.jsonl is not"),
+        ("[" * 100_000, "Line 1 of manifest.jsonl is not"),
         ('{"file": "../a.jpg", "class": "c001", "sha256": ""}', "outside the run folder"),
+        ('{"file": "", "class": "c001", "sha256": ""}', "names no file"),
+        ('{"file": "a.jpg", "class": 5, "sha256": ""}', "no text as class_id"),
+        ('{"file": "a.jpg", "class": "c001", "sha256": 5}', "no text as sha256"),
+        ('{"file": "a.jpg", "class": "c001", "sha256": "../a"}', "no digest as sha256"),
+        ('{"file": "a.jpg", "class": "c001", "sha256": "", "credit": null}', "no text as credit"),
+        ('{"file": "a.jpg", "class": "c001", "sha256": "", "group": 1.5}', "number as group"),
+        ('{"file": "a.jpg", "class": "c001", "sha256": "", "split": []}', "unknown split"),
         (
             '{"file": "a.jpg", "class": "c001", "sha256": "", "split": "tset"}',
             "unknown split “tset”",
@@ -92,6 +113,78 @@ def test_a_manifest_line_that_cannot_be_used_is_named(
     (tmp_path / "manifest.jsonl").write_text(line + "\n")
     with pytest.raises(RunError, match=reason):
         read_manifest(tmp_path)
+
+
+def test_files_that_an_editor_on_windows_saved_and_odd_separators_are_read(tmp_path: Path) -> None:
+    rows = [dataclasses.replace(row("c001", 1), credit="one\u2028two\x85three")]
+    write_manifest(tmp_path, rows)
+    write_config(tmp_path, CONFIG)
+    for name in ("manifest.jsonl", "config.json"):
+        path = tmp_path / name
+        path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes().replace(b"\n", b"\r\n"))
+    assert read_manifest(tmp_path) == rows
+    assert read_config(tmp_path) == CONFIG
+
+
+def test_half_an_emoji_in_a_text_stops_no_file_from_being_written(tmp_path: Path) -> None:
+    write_manifest(tmp_path, [dataclasses.replace(row("c001", 1), credit="by \ud83d")])
+    append_json_line(tmp_path / "progress.jsonl", {"message": "by \ud83d"})
+    assert read_manifest(tmp_path)[0].credit == "by \ufffd"
+    assert json.loads((tmp_path / "progress.jsonl").read_text()) == {"message": "by \ufffd"}
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=9), inner),
+    max_leaves=6,
+)
+ROW_KEYS = [field.name for field in dataclasses.fields(ImageRow)]
+
+
+@settings(max_examples=80, deadline=None)
+@given(
+    changes=st.dictionaries(st.sampled_from([*ROW_KEYS, "class"]), json_values, max_size=3),
+    extra=st.binary(max_size=60),
+)
+def test_any_manifest_is_read_or_refused_in_a_sentence(
+    changes: dict[str, object], extra: bytes, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    folder = tmp_path_factory.mktemp("any")
+    line = json.dumps({**row("c001", 1).as_json(), **changes})
+    (folder / "manifest.jsonl").write_bytes(line.encode() + b"\n" + extra)
+    try:
+        rows = read_manifest(folder)
+    except RunError as refusal:
+        assert refusal.reason.endswith(".") and refusal.remedy
+        refusal.reason.encode()
+    else:
+        write_manifest(folder, rows)
+
+
+@settings(max_examples=80, deadline=None)
+@given(
+    values=st.dictionaries(
+        st.sampled_from([field.name for field in dataclasses.fields(RunConfig)]), json_values
+    ),
+    label=st.dictionaries(st.sampled_from(["id", "name"]), json_values),
+    damage=st.binary(max_size=3),
+)
+def test_any_config_is_read_or_refused_in_a_sentence(
+    values: dict[str, object],
+    label: dict[str, object],
+    damage: bytes,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    folder = tmp_path_factory.mktemp("any")
+    classes = values.get("classes", [label])
+    text = json.dumps({**values, "classes": classes})
+    (folder / "config.json").write_bytes(text.encode() + damage)
+    try:
+        config = read_config(folder)
+    except RunError as refusal:
+        assert refusal.reason.endswith(".") and refusal.remedy
+    else:
+        write_config(folder, config)
 
 
 def test_one_class_alone_is_refused(tmp_path: Path) -> None:

@@ -8,7 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.training.example_rows import CLASSES, CONFIG, row, rows_of
-from training.images.split import MINIMUM_PER_SPLIT, split_rows
+from training.images.split import (
+    MINIMUM_PER_SPLIT,
+    NearDuplicates,
+    contradictions,
+    split_rows,
+)
 from training.run_folder import SPLITS, ImageRow, RunError
 
 
@@ -147,3 +152,21 @@ def test_a_test_split_that_lost_its_images_is_filled_again_from_new_ones() -> No
 def test_unreadable_images_get_no_split() -> None:
     rows = [*rows_of(20, 20), row("c001", 999, None)]
     assert split_rows(CONFIG, rows)[-1].split is None
+
+
+def test_a_given_split_that_is_short_of_a_class_is_named() -> None:
+    rows = rows_of(30, 30)
+    given = []
+    for number, item in enumerate(rows):
+        split = "train" if number % 30 < 20 else "test"
+        given.append(dataclasses.replace(item, split=split))
+    given[0] = dataclasses.replace(given[0], split="val")
+    with pytest.raises(RunError, match="has 19 in train, 1 in val and 10 in test") as refused:
+        split_rows(CONFIG, given)
+    assert "each split needs at least 3" in refused.value.reason
+
+
+def test_near_duplicates_of_different_classes_are_found() -> None:
+    rows = [row("c001", 1), row("c001", 2), row("c002", 3)]
+    duplicates = NearDuplicates([(0, 1), (1, 2)], {0: 0, 1: 0, 2: 0})
+    assert contradictions(rows, duplicates) == [(1, 2)]
