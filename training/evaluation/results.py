@@ -169,7 +169,7 @@ def collect_results(
         )
     pred_probs = _label_probabilities(images, choice)
     suspects = _find_suspects(images, choice, pred_probs, names)
-    metrics = _metrics(images, choice, validation, names, suspects, run_metrics, report)
+    metrics = _metrics(images, choice, validation, names, suspects, run_metrics, report, has_time)
     if metrics["verdict"] != "better":
         # What a model that cannot tell the classes apart disagrees with says nothing of labels.
         suspects = []
@@ -360,6 +360,7 @@ def _metrics(
     suspects: Sequence[Suspect],
     run_metrics: RunMetrics,
     report: Progress,
+    has_time: HasTime,
 ) -> Metrics:
     model = choice.model
     fitted = choice.head.fitted
@@ -396,7 +397,7 @@ def _metrics(
         "cross_validated": cross_validated,
         "verified": Verified(n=0, right=0, wrong=0, off_topic=0),
         "label_noise": None,
-        **_unseen_sources(images, fitted, names, report),
+        **_unseen_sources(images, choice, names, report, has_time),
         "temperature": model.temperature,
         "reject_threshold": model.reject_threshold,
         "split": split,
@@ -437,9 +438,14 @@ def _evidence(
 
 
 def _unseen_sources(
-    images: SplitImages, fitted: FittedHead, names: Sequence[str], report: Progress
+    images: SplitImages,
+    choice: Choice,
+    names: Sequence[str],
+    report: Progress,
+    has_time: HasTime,
 ) -> UnseenSourceMetrics:
     """Return how the head does on images of sources that it never saw."""
+    fitted = choice.head.fitted
     chosen = images.indices(*SPLITS)
     test = images.samples("test")
     predicted = np.zeros(len(images.rows), np.int64)
@@ -452,8 +458,9 @@ def _unseen_sources(
         class_names=names,
         c=fitted.c,
         seed=images.seed,
+        network_delivered=choice.name == "network",
     )
-    return leave_sources_out(sourced, report)
+    return leave_sources_out(sourced, report, has_time)
 
 
 def _shortcuts(images: SplitImages, samples: Samples, fitted: FittedHead) -> Shortcuts:

@@ -57,8 +57,10 @@ class SourcedImages:
     """[n]: judged rightly by a head that saw others of their source, but no near-duplicate."""
     class_names: Sequence[str]
     c: float
-    """Of the delivered head."""
+    """Of the linear head that was fitted on all sources."""
     seed: int
+    network_delivered: bool = False
+    """Whether the delivered model is the fine-tuned network, not the linear head."""
 
 
 @dataclass(frozen=True)
@@ -113,6 +115,8 @@ def leave_sources_out(
         _usual_sentence(images, hits, judged, fewest),
         _left_out_sentence(images.sources, judged),
     ]
+    if images.network_delivered:
+        parts.append("Measured with the linear head, not with the fine-tuned network.")
     sentence = " ".join(part for part in parts if part)
     return UnseenSourceMetrics(
         unseen_source=_by_source(images, hits, judged),
