@@ -16,7 +16,7 @@ from training.class_names import normalize
 from training.images.changes import has_changed
 from training.images.folder import LeftOut, import_folder, write_left_out
 from training.images.layout import MAX_CLASSES, MAX_NAME_LENGTH, read_layout
-from training.run_folder import ImageRow, RunError
+from training.run_folder import ImageRow, RunError, file_format
 
 BAD_NAME = os.fsdecode(b"b\xe4ume")
 
@@ -466,3 +466,41 @@ def test_any_record_of_a_collection_is_read_or_passed_over(
         read_layout(folder, folder / "run")
     except RunError as refusal:
         assert refusal.reason.endswith(".")
+
+
+# --- sources and file types ---
+
+
+def test_subfolders_that_two_classes_have_alike_are_sources_and_others_are_not(
+    tmp_path: Path,
+) -> None:
+    folder = tmp_path / "in"
+    for number, name in enumerate(
+        ("cat/phone", "dog/phone", "cat/persian", "dog/old/phone", "dog")
+    ):
+        picture(folder / name / "0.png", number)
+    _, rows, _ = imported(folder, tmp_path)
+    assert sorted(row.source for row in rows) == ["folder", "folder", "folder", "phone", "phone"]
+
+
+def test_the_file_type_is_that_of_the_file_as_it_was_found(tmp_path: Path) -> None:
+    folder = classes_of(tmp_path / "in", "cat", "dog")
+    Image.open(folder / "cat" / "0.png").resize((99, 99)).save(folder / "cat" / "big.JPG", "JPEG")
+    _, rows, _ = imported(folder, tmp_path)
+    assert sorted(row.format for row in rows) == ["jpeg", "png", "png", "png", "png"]
+
+
+@pytest.mark.parametrize(
+    ("media_type", "address", "expected"),
+    [
+        ("image/png", "https://a.example/0.jpg", "png"),
+        ("image/jpg", "", "jpeg"),
+        ("", "https://a.example/0.WEBP?width=9.gif#x.png", "webp"),
+        ("text/html", "https://a.example/picture", ""),
+        ("", "http://[URL=x", ""),
+    ],
+)
+def test_the_file_type_follows_from_media_type_or_address(
+    media_type: str, address: str, expected: str
+) -> None:
+    assert file_format(media_type, address) == expected

@@ -377,6 +377,21 @@ def test_an_entry_damaged_anywhere_counts_as_not_cached(
             )  # type: ignore[index]
 
 
+def test_an_entry_with_the_statistics_of_another_version_counts_as_not_cached(
+    trained_run: Path, tmp_path: Path
+) -> None:
+    from training.networks.embeddings import read_cached_features
+
+    row = read_manifest(trained_run)[0]
+    (whole,) = (trained_run / "checkpoints" / "features").glob(f"*/{row.sha256[:32]}.npz")
+    with np.load(whole) as entry:
+        arrays = dict(entry)
+    four = arrays.pop("statistics")[:4]
+    for name in ("traits", "statistics"):  # of version 0.1.0; of any other with fewer
+        np.savez(tmp_path / whole.name, **arrays, **{name: four})
+        assert read_cached_features(tmp_path, [row]) is None
+
+
 def test_a_cut_off_progress_line_is_the_only_one_lost(hurried_run: Path) -> None:
     first, *lines = (hurried_run / "progress.jsonl").read_text().splitlines()
     assert first == '{"stage": "features", "mess'
