@@ -153,7 +153,10 @@ def embedded(
     fingerprints = [fingerprint(image) for image in images]
     duplicates = find_near_duplicates(range(len(images)), fingerprints, embeddings)
     groups = np.array([duplicates.groups[index] for index in range(len(images))])
-    return Samples(embeddings, labels, groups, int(labels.max()) + 1)
+    # One image of each group: what is drawn by lot must be enough to train and test on.
+    _, different = np.unique(groups, return_index=True)
+    everything = Samples(embeddings, labels, groups, int(labels.max()) + 1)
+    return everything.take(np.sort(different))
 
 
 def drawn(samples: Samples, counts: Sequence[int], seed: int) -> Samples:
@@ -175,7 +178,8 @@ def noise_runs(bundled: ClassifierNetwork, runs: int) -> Iterator[tuple[str, lis
         done = []
         for seed in _tracked(runs, title):
             random = np.random.default_rng([seed, per_class, classes])
-            chosen = np.sort(random.permutation(len(images))[: per_class * classes])
+            shuffled = random.permutation(len(everything.labels))
+            chosen = np.sort(shuffled[: per_class * classes])
             labels = random.permutation(np.arange(per_class * classes) % classes)
             picked = everything.take(chosen)
             done.append(run(Samples(picked.embeddings, labels, picked.groups, classes), seed))
