@@ -1,3 +1,6 @@
+import os
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +10,7 @@ from torch.nn import functional
 
 from training.networks.backbones import BACKBONES
 from training.networks.catalogue import CROP
-from training.networks.classifier import ClassifierNetwork, from_exported
+from training.networks.classifier import ClassifierNetwork, from_exported, read_state_dict
 from training.networks.embeddings import embed_images
 from training.networks.novelty import choose_references
 
@@ -159,3 +162,13 @@ def test_the_exported_state_is_that_of_the_architecture_it_names(name: str) -> N
         expected = torch.softmax(oracle(batch) / 2, dim=1)
         probabilities = again(image)[0]
     assert torch.allclose(probabilities, expected, atol=1e-4)
+
+
+def test_weights_are_read_from_a_folder_whose_name_is_not_utf_8(tmp_path: Path) -> None:
+    from safetensors.torch import save
+
+    folder = tmp_path / os.fsdecode(b"r\xe4n")
+    folder.mkdir()
+    path = folder / "model.safetensors"
+    path.write_bytes(save({"weight": torch.ones(2)}))
+    assert read_state_dict(path)["weight"].tolist() == [1, 1]

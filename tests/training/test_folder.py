@@ -32,7 +32,7 @@ def picture(path: Path, number: int) -> Path:
 def classes_of(folder: Path, *names: str, count: int = 2) -> Path:
     for index, name in enumerate(names):
         for number in range(count):
-            picture(folder / name / f"{number}.png", 100 * index + number)
+            picture(folder / name / f"{number}.png", 1000 * index + number)
     return folder
 
 

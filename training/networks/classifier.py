@@ -218,9 +218,9 @@ def from_exported(
 def read_state_dict(path: Path) -> dict[str, Tensor]:
     """Read the state_dict of a `.safetensors` or `.pth` file."""
     if path.suffix == ".safetensors":
-        from safetensors.torch import load_file
+        from safetensors.torch import load
 
-        return load_file(path)
+        return load(path.read_bytes())  # by path it takes no names that are not UTF-8
     return torch.load(path, map_location="cpu", weights_only=True)
 
 
