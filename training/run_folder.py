@@ -2,9 +2,10 @@
 
 In: `config.json`, `manifest.jsonl`, `images/`; where they were made from a folder of pictures, also
 `left_out.csv` and `imported.json` (see `training.images.changes`). Out: `progress.jsonl`,
-`checkpoints/`, `model/`, `suspects.jsonl`, `neighbours.npz`, `report_context.json`, `metrics.json`
-and, last of all, `result.json`. Every file is written beside its name, flushed and renamed, so one
-that exists is complete.
+`checkpoints/`, `model/`, `suspects.jsonl`, `predictions.csv`, `neighbours.npz`,
+`report_context.json`, `metrics.json` and, last of all, `result.json`. `verified.csv` holds what a
+person says of test images. Every file is written beside its name, flushed and renamed, so one that
+exists is complete.
 """
 
 from __future__ import annotations
