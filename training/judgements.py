@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import csv
 import io
-import unicodedata
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Literal, get_args
 
+from training.class_names import casefold_key, normalize, shown_name
 from training.phrases import counted, listed, shortened
 from training.run_folder import (
     ClassLabel,
@@ -89,7 +89,7 @@ def read_labels(
     stand there.
     """
     lines = _read_lines(table)
-    columns = _find_columns(lines, table.name)
+    columns = _find_columns(lines, _shown(table.name))
     images = _ImageNames(rows)
     meanings = _Meanings(classes)
     found: dict[str, Judgement | None] = {}
@@ -107,9 +107,9 @@ def read_labels(
         except _RowError as error:
             problems.append(f"line {number}: {error}")
     if problems:
-        raise _refusal(table.name, problems, meanings)
+        raise _refusal(_shown(table.name), problems, meanings)
     if not found:
-        raise _unusable(f"{table.name} judges no picture")
+        raise _unusable(f"{_shown(table.name)} judges no picture")
     return found
 
 
@@ -224,7 +224,7 @@ class _Meanings:
 
     def state(self, text: str) -> State | None:
         """Return the judgement that a text is, if it is one."""
-        folded = _folded(text)
+        folded = casefold_key(text)
         for state in STATES:
             if folded == state:
                 return state
@@ -232,14 +232,14 @@ class _Meanings:
 
     def class_id(self, text: str) -> str | None:
         """Return the class that a text names, if it names one; raises _RowError for several."""
-        exact = _normalized(text)
-        folded = _folded(text)
+        exact = normalize(text)
+        folded = casefold_key(text)
         same = set()
         alike = set()
         for label in self.classes:
-            if exact in (label.id, _normalized(label.name)):
+            if exact in (label.id, normalize(label.name)):
                 same.add(label.id)
-            if folded in (_folded(label.id), _folded(label.name)):
+            if folded in (casefold_key(label.id), casefold_key(label.name)):
                 alike.add(label.id)
         named = same or alike
         if len(named) > 1:
@@ -250,7 +250,7 @@ class _Meanings:
         """Return what may stand in a cell, as a sentence."""
         names = []
         for label in self.classes:
-            name = shortened(_normalized(label.name), _SHOWN_COLUMNS)
+            name = shortened(normalize(label.name), _SHOWN_COLUMNS)
             names.append(f"“{name}”")
         ids = [label.id for label in self.classes]
         return (
@@ -358,7 +358,7 @@ def _read_lines(table: Path) -> Iterator[tuple[int, list[str]]]:
     The first is the header. The delimiter is the one that its columns are found with.
     """
     text = _text_of(table)
-    delimiter = _delimiter(text, table.name)
+    delimiter = _delimiter(text, _shown(table.name))
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
     number = 1
     try:
@@ -369,7 +369,9 @@ def _read_lines(table: Path) -> Iterator[tuple[int, list[str]]]:
                 yield number, stripped
             number = reader.line_num + 1
     except csv.Error as error:
-        raise _unusable(f"line {number} of {table.name} cannot be read as CSV: {error}") from error
+        raise _unusable(
+            f"line {number} of {_shown(table.name)} cannot be read as CSV: {error}"
+        ) from error
 
 
 def _text_of(table: Path) -> str:
@@ -378,12 +380,14 @@ def _text_of(table: Path) -> str:
         with table.open("rb") as file:
             data = file.read(_LARGEST_TABLE + 1)
         if len(data) > _LARGEST_TABLE:
-            raise _unusable(f"{table.name} is larger than any table of labels")
+            raise _unusable(f"{_shown(table.name)} is larger than any table of labels")
         return decoded(data)
     except OSError as error:
-        raise _unusable(f"{table.name} cannot be read: {error.strerror or error}") from error
+        raise _unusable(
+            f"{_shown(table.name)} cannot be read: {error.strerror or error}"
+        ) from error
     except ValueError as error:
-        raise _unusable(f"{table.name} is no text: save the table as CSV") from error
+        raise _unusable(f"{_shown(table.name)} is no text: save the table as CSV") from error
 
 
 def _delimiter(text: str, name: str) -> str:
@@ -430,21 +434,9 @@ def _known_state(text: str | None) -> State:
     raise ValueError(f"{text} is no judgement")
 
 
-def _normalized(text: str) -> str:
-    """Return a text in one form of Unicode, on one line."""
-    return " ".join(unicodedata.normalize("NFC", text).split())
-
-
-def _folded(text: str) -> str:
-    return _normalized(_normalized(text).casefold())
-
-
 def _shown(text: str) -> str:
-    """Return a value from a table as an error may print it."""
-    signs = []
-    for sign in text:
-        signs.append(sign if sign.isprintable() else " ")
-    printable = _normalized("".join(signs))
+    """Return a value from a table, or a file's name, as an error may print it."""
+    printable = normalize(shown_name(text))
     return f"“{shortened(printable, _SHOWN_COLUMNS)}”"
 
 
@@ -462,8 +454,7 @@ def _no_header(name: str) -> RunError:
     return _unusable(f"the first line of {name} must name its columns, such as file,verified")
 
 
-def _unusable(what: str) -> RunError:
-    first_letter = what[0].upper()
-    reason = f"{first_letter}{what[1:]}."
+def _unusable(clause: str) -> RunError:
+    """Return the error for a table that cannot be read at all."""
     remedy = "Nothing was changed; see `python -m training verify --help` for an example."
-    return RunError("evaluate", reason, remedy, retry=False)
+    return RunError("evaluate", f"{clause[0].upper()}{clause[1:]}.", remedy, retry=False)

@@ -24,6 +24,7 @@ from training.evaluation.results import (
     collect_results,
     predictions_as_csv,
     suspects_as_lines,
+    without_suspects,
 )
 from training.explanations import write_neighbours
 from training.export.model_folder import TrainedModel, export_model
@@ -51,6 +52,7 @@ from training.images.split import (
     find_near_duplicates,
     split_rows,
 )
+from training.judgements import read_judgements
 from training.metrics import read_metrics
 from training.networks.backbones import BACKBONES, LoadedBackbone, load_backbone
 from training.networks.catalogue import DEFAULT as DEFAULT_BACKBONE
@@ -75,6 +77,7 @@ from training.run_folder import (
     write_manifest,
     write_text,
 )
+from training.verification import PREDICTIONS_FILE, read_predictions, with_judgements
 
 DEFAULTS: Mapping[str, Any] = {
     "backbone": DEFAULT_BACKBONE,
@@ -457,10 +460,26 @@ def _evaluate(
         seconds=run.spent(),
     )
     results, scores = collect_results(images, choice, names, run_metrics, run.report, has_time)
-    write_text(run.folder / "suspects.jsonl", suspects_as_lines(results, scores, names))
     class_ids = [label.id for label in run.config.classes]
-    write_text(run.folder / "predictions.csv", predictions_as_csv(results, class_ids))
+    write_text(run.folder / PREDICTIONS_FILE, predictions_as_csv(results, class_ids))
+    results = _count_judgements(run, results, class_ids)
+    write_text(run.folder / "suspects.jsonl", suspects_as_lines(results, scores, names))
     return results
+
+
+def _count_judgements(run: Run, results: Results, class_ids: list[str]) -> Results:
+    """Count what a person said of test images when they belonged to an earlier version."""
+    try:
+        judgements = read_judgements(run.folder)
+    except RunError as error:
+        run.notices.append(f"{error.reason} Nothing in it was counted.")
+        return results
+    if not judgements:
+        return results
+    predicted = read_predictions(run.folder, class_ids)
+    metrics = with_judgements(results.metrics, predicted, judgements, class_ids)
+    counted = dataclasses.replace(results, metrics=metrics)
+    return counted if metrics["verdict"] == "better" else without_suspects(counted)
 
 
 def _export(run: Run, loaded: LoadedBackbone, network: ClassifierNetwork, results: Results) -> None:

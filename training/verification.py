@@ -17,6 +17,7 @@ from typing import Any, cast
 
 import numpy as np
 
+from training.class_names import shown_name
 from training.export.model_card import model_card
 from training.export.report_page import (
     KeptSuspect,
@@ -31,10 +32,13 @@ from training.judgements import Judgement, State, read_judgements, read_labels, 
 from training.metrics import (
     Floats,
     Headline,
+    Judged,
     LabelNoise,
     Metrics,
+    Verdict,
     Verified,
     grouped_interval,
+    judge,
     measured_headline,
     read_metrics,
 )
@@ -129,21 +133,27 @@ def read_predictions(run_dir: Path, class_ids: Sequence[str]) -> list[PredictedI
 
 
 def with_judgements(
-    metrics: Metrics, predicted: Sequence[PredictedImage], judgements: Mapping[str, Judgement]
+    metrics: Metrics,
+    predicted: Sequence[PredictedImage],
+    judgements: Mapping[str, Judgement],
+    class_ids: Sequence[str],
 ) -> Metrics:
     """Return the metrics with what follows from the judgements of test images.
 
-    Judgements of other images have no part in it.
+    Judgements of other images have no part in it. `class_ids` are in output order.
     """
     judged = []
     for image in predicted:
         judgement = judgements.get(image.file)
-        if judgement and image.split == "test":
+        if judgement and image.split == "test" and judgement.label in ("", *class_ids):
             judged.append(_JudgedImage(image, judgement))
     changed = metrics.copy()
     changed["verified"] = _verified(judged)
     changed["label_noise"] = _label_noise(judged)
     changed["headline"] = _verified_headline(judged) or measured_headline(metrics)
+    usable = {one.image.file: one.judgement for one in judged}
+    changed["verdict"] = _judge_again(metrics, predicted, usable, class_ids)
+    changed["better_than_chance"] = changed["verdict"] == "better"
     changed["verdict_sentence"] = verdict(changed)
     return changed
 
@@ -169,14 +179,19 @@ class _FinishedRun:
         _check_finished(folder)
         self.rows = read_manifest(folder)
         self.classes = read_config(folder).classes
-        class_ids = [label.id for label in self.classes]
-        self._predicted = read_predictions(folder, class_ids)
+        self._class_ids = [label.id for label in self.classes]
+        self._predicted = read_predictions(folder, self._class_ids)
         self._folder = folder
         self._metrics = read_metrics(folder)
         self._config = read_json(folder / "model" / "config.json")
         self._suspects = _read_suspects(folder)
         context = read_context(folder)
         backbone = CATALOGUE.get(self._config.get("backbone", ""))
+        predicted_files = {image.file for image in self._predicted}
+        for row in self.rows:
+            if row.split and row.file not in predicted_files:
+                reason = f"The run folder's {PREDICTIONS_FILE} lacks pictures of the run."
+                raise RunError("evaluate", reason, _FIT_AGAIN, retry=False)
         if context is None or backbone is None:
             reason = "The run folder lacks what its report and card are written from."
             raise RunError("evaluate", reason, _FIT_AGAIN, retry=False)
@@ -185,7 +200,7 @@ class _FinishedRun:
 
     def publish(self, judgements: Mapping[str, Judgement]) -> Metrics:
         """Write every file again that shows the figures, and return the metrics."""
-        metrics = with_judgements(self._metrics, self._predicted, judgements)
+        metrics = with_judgements(self._metrics, self._predicted, judgements, self._class_ids)
         context = _with_kept_suspects(self._context, self._metrics, self._suspects)
         metrics = _with_suspects_counted(metrics, context)
         context = with_metrics(context, metrics)
@@ -249,16 +264,65 @@ def _verified_headline(judged: Sequence[_JudgedImage]) -> Headline | None:
     )
 
 
+def _judge_again(
+    metrics: Metrics,
+    predicted: Sequence[PredictedImage],
+    judgements: Mapping[str, Judgement],
+    class_ids: Sequence[str],
+) -> Verdict:
+    """Return the verdict with test labels as far as a person has corrected them.
+
+    The evidence stays as wide as it was: who has checked five images has not made the others say
+    less.
+    """
+    evidence = list(predicted)
+    if metrics["cross_validated"] is None:
+        evidence = [image for image in predicted if image.split == "test"]
+    corrected = _corrected(evidence, judgements, class_ids)
+    everything = _corrected(predicted, judgements, class_ids)
+    return judge(corrected, everything, metrics["seed"])
+
+
+def _corrected(
+    images: Sequence[PredictedImage],
+    judgements: Mapping[str, Judgement],
+    class_ids: Sequence[str],
+) -> Judged:
+    """Return what was said of the images of a known class, with their labels corrected."""
+    number_of = {class_id: number for number, class_id in enumerate(class_ids)}
+    said = []
+    labels = []
+    groups = []
+    for image in images:
+        label = image.class_id
+        if image.file in judgements:
+            label = judgements[image.file].label
+        if not label:
+            continue
+        likeliest = number_of[image.predicted]
+        if image.cross_validated is not None:
+            likeliest = int(image.cross_validated.argmax())
+        said.append(likeliest)
+        labels.append(number_of[label])
+        groups.append(image.group)
+    return Judged(
+        np.array(said, np.int64),
+        np.array(labels, np.int64),
+        np.array(groups, np.int64),
+        len(class_ids),
+    )
+
+
 def _check_finished(folder: Path) -> None:
     """Raise RunError for what is no run folder, or a run that has not ended well."""
     if not (folder / "config.json").exists() or not (folder / "manifest.jsonl").exists():
-        reason = f"{folder} is no run folder."
+        reason = f"{shown_name(str(folder))} is no run folder."
         remedy = "Give the folder that `python -m training fit` trained in."
         raise RunError("evaluate", reason, remedy, retry=False)
     result = read_result(folder)
     if result is None or not result["ok"]:
         reason = "This run is not finished, so it has no figures yet."
-        remedy = f"Finish it: python -m training fit {folder}"
+        remedy = f"Finish it: python -m training fit {shown_name(str(folder))}"
         raise RunError("evaluate", reason, remedy, retry=False)
 
 
@@ -297,7 +361,10 @@ def _read_suspects(folder: Path) -> list[dict[str, Any]]:
     try:
         for line in path.read_text(encoding="utf-8").splitlines():
             row = json.loads(line)
-            rows.append({"file": row["file"], **dict.fromkeys(_SUSPECTED), **row})
+            row = {"file": row["file"], **row}
+            for key in _SUSPECTED:
+                row.setdefault(key, None)
+            rows.append(row)
     except (OSError, ValueError, KeyError, TypeError) as error:
         reason = f"The run folder's {path.name} cannot be read."
         raise RunError("evaluate", reason, _FIT_AGAIN, retry=False) from error

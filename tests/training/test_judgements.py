@@ -192,7 +192,7 @@ def test_all_lines_that_cannot_be_used_are_named_with_what_is_allowed(tmp_path: 
         (("a",), "line 2: the judgement of “images/a.jpg” is missing"),
         ((",right",), "line 2: the picture is missing"),
         (("a,corgi, pembroke",), "more cells than the first line"),
-        (("a,\x1b[31mred",), "“[31mred” is no judgement"),
+        (("a,\x1b[31mred",), "“\ufffd[31mred” is no judgement"),
     ],
 )
 def test_a_line_that_may_be_a_mistake_is_refused(

@@ -170,11 +170,6 @@ def collect_results(
     pred_probs = _label_probabilities(images, choice)
     suspects = _find_suspects(images, choice, pred_probs, names)
     metrics = _metrics(images, choice, validation, names, suspects, run_metrics, report, has_time)
-    if metrics["verdict"] != "better":
-        # What a model that cannot tell the classes apart disagrees with says nothing of labels.
-        suspects = []
-        metrics["label_issues"] = 0
-        metrics["curation"] = muted_curation(metrics["curation"])
     results = Results(
         rows=images.rows,
         labels=images.labels,
@@ -188,7 +183,20 @@ def collect_results(
         cross_validated=_cross_validated_probabilities(images, validation),
         fold=_folds(images, validation),
     )
+    if metrics["verdict"] != "better":
+        results = without_suspects(results)
     return results, label_issue_scores(pred_probs, images.labels)
+
+
+def without_suspects(results: Results) -> Results:
+    """Return the results of a model that was not shown to tell the classes apart.
+
+    What it disagrees with says nothing of labels.
+    """
+    metrics = results.metrics.copy()
+    metrics["label_issues"] = 0
+    metrics["curation"] = muted_curation(metrics["curation"])
+    return dataclasses.replace(results, suspects=[], metrics=metrics)
 
 
 def suspects_as_lines(results: Results, scores: Floats, names: Sequence[str]) -> str:

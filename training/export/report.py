@@ -37,10 +37,10 @@ from training.export.report_page import (
     LabelIssue,
     Neighbour,
     ReportContext,
-    ScaleRow,
     Tile,
     headline_words,
     render_page,
+    scale_rows,
     write_context,
 )
 from training.images.decode import BrokenImageError, as_array, read_image
@@ -48,7 +48,6 @@ from training.metrics import ECE_MINIMUM, Floats, Labels, Metrics, grouped_inter
 from training.phrases import (
     counted,
     duration,
-    headline_title,
     verdict,
 )
 from training.predict import Predict
@@ -122,7 +121,7 @@ def write_report(
         metrics=metrics,
         headline=headline_words(metrics),
         figures=judged_figures(metrics),
-        scale=_scale(metrics),
+        scale=scale_rows(metrics),
         class_rates=[dataclasses.asdict(rates) for rates in class_rates],
         matrix=matrix,
         open_cell=_commonest_mistake(matrix)["id"],
@@ -319,43 +318,6 @@ def _commonest_mistake(matrix: Sequence[Sequence[Cell]]) -> Cell:
         elif cell["count"]:
             mistakes.append(cell)
     return max(mistakes or hits, key=lambda cell: cell["count"])
-
-
-def _scale(metrics: Metrics) -> list[ScaleRow]:
-    """Return both candidates, the delivered one first, and guessing, which has no interval."""
-    candidates = [
-        ("head", "Linear head", metrics["head"]),
-        ("network", "Fine-tuned network", metrics["network"]),
-    ]
-    if metrics["delivered"] == "network":
-        candidates.reverse()
-    rows: list[ScaleRow] = []
-    headline = metrics["headline"]
-    if headline["how"] != "test":
-        row: ScaleRow = {
-            "title": headline_title(metrics),
-            "delivered": False,
-            "accuracy": headline["value"],
-            "interval": headline["interval"],
-        }
-        rows.append(row)
-    for name, title, figures in candidates:
-        if figures is None:
-            continue
-        row = {
-            "title": f"{title}, on the test pictures",
-            "delivered": name == metrics["delivered"],
-            "accuracy": figures["accuracy"],
-            "interval": figures["interval"],
-        }
-        rows.append(row)
-    guessing: ScaleRow = {
-        "title": "Always the largest class",
-        "delivered": False,
-        "accuracy": metrics["majority_baseline"],
-        "interval": None,
-    }
-    return [*rows, guessing]
 
 
 def _class_rates(results: Results) -> list[plots.ClassRates]:

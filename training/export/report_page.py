@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, NotRequired, TypedDict, cast
 
 from training.earlier_metrics import completed
-from training.export.model_card import phrases_of
+from training.export.model_card import judged_figures, phrases_of
 from training.metrics import ClassificationMetrics, Curation, Metrics
 from training.phrases import (
     counted,
@@ -202,13 +202,52 @@ def headline_words(metrics: Metrics) -> HeadlineWords:
 
 
 def with_metrics(context: ReportContext, metrics: Metrics) -> ReportContext:
-    """Return the context with the verdict and the sentences of these metrics."""
+    """Return the context with the figures and sentences that these metrics give."""
     changed = context.copy()
     changed["metrics"] = metrics
     changed["verdict"] = metrics["verdict_sentence"]
     changed["headline"] = headline_words(metrics)
+    changed["scale"] = scale_rows(metrics)
+    changed["figures"] = judged_figures(metrics)
     changed["phrases"] = phrases_of(metrics)
     return changed
+
+
+def scale_rows(metrics: Metrics) -> list[ScaleRow]:
+    """Return both candidates, the delivered one first, and guessing, which has no interval."""
+    candidates = [
+        ("head", "Linear head", metrics["head"]),
+        ("network", "Fine-tuned network", metrics["network"]),
+    ]
+    if metrics["delivered"] == "network":
+        candidates.reverse()
+    rows: list[ScaleRow] = []
+    headline = metrics["headline"]
+    if headline["how"] != "test":
+        row: ScaleRow = {
+            "title": headline_title(metrics),
+            "delivered": False,
+            "accuracy": headline["value"],
+            "interval": headline["interval"],
+        }
+        rows.append(row)
+    for name, title, figures in candidates:
+        if figures is None:
+            continue
+        row = {
+            "title": f"{title}, on the test pictures",
+            "delivered": name == metrics["delivered"],
+            "accuracy": figures["accuracy"],
+            "interval": figures["interval"],
+        }
+        rows.append(row)
+    guessing: ScaleRow = {
+        "title": "Always the largest class",
+        "delivered": False,
+        "accuracy": metrics["majority_baseline"],
+        "interval": None,
+    }
+    return [*rows, guessing]
 
 
 def without_images(context: ReportContext, files: Collection[str]) -> ReportContext:
