@@ -299,7 +299,7 @@ def test_a_table_or_folder_that_cannot_be_used_is_refused_with_one_line(
     before = contents(run)
     refusals = {
         (run, labels): ("training picture", "“perhaps” is no judgement"),
-        (run, tmp_path / "none.csv"): ("none.csv cannot be read",),
+        (run, tmp_path / "none.csv"): ("“none.csv” cannot be read",),
         (tmp_path / "nowhere", labels): ("is no run folder",),
         (tmp_path, labels): ("is no run folder",),
         (labels, labels): ("is no run folder",),
