@@ -7,6 +7,7 @@ What the model said of each image stands in `predictions.csv`, what the person s
 from __future__ import annotations
 
 import csv
+import dataclasses
 import hashlib
 import json
 from collections import Counter
@@ -277,6 +278,7 @@ def _judge_again(
     """
     evidence = list(predicted)
     if metrics["cross_validated"] is None:
+        predicted = [dataclasses.replace(image, cross_validated=None) for image in predicted]
         evidence = [image for image in predicted if image.split == "test"]
     corrected = _corrected(evidence, judgements, class_ids)
     everything = _corrected(predicted, judgements, class_ids)
@@ -336,7 +338,7 @@ def _predicted_image(values: Mapping[str, str | None], class_ids: Sequence[str])
         if class_id not in class_ids:
             raise ValueError(f"{class_id} is no class")
     cross_validated = None
-    if cells.get(f"cv_{class_ids[0]}"):
+    if f"cv_{class_ids[0]}" in cells:
         cross_validated = _numbers(cells, [f"cv_{class_id}" for class_id in class_ids])
     return PredictedImage(
         file=cells["file"],

@@ -23,7 +23,8 @@ from training.__main__ import main
 from training.judgements import Judgement, read_judgements
 from training.metrics import Metrics, grouped_interval, read_metrics
 from training.phrases import interval, percent
-from training.run_folder import RunError, read_manifest, write_text
+from training.run import fit
+from training.run_folder import RunError, read_config, read_manifest, write_text
 from training.takedown import remove_images
 from training.verification import (
     PredictedImage,
@@ -40,7 +41,7 @@ CLASS_IDS = ("c001", "c002")
 
 @pytest.fixture
 def run(trained_run: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(trained_run, tmp_path / "run"))
+    return Path(shutil.copytree(trained_run, tmp_path / "trained"))
 
 
 def images_of(run: Path) -> list[PredictedImage]:
@@ -159,8 +160,12 @@ def test_a_verdict_that_no_longer_holds_takes_the_suspects_from_the_list_until_i
     """As with many test images, of which the verdict comes from them alone."""
     metrics = read(run / "metrics.json")
     write_text(run / "metrics.json", json.dumps({**metrics, "cross_validated": None}))
+    for name in ("manifest.jsonl", "predictions.csv"):
+        text = (run / name).read_text()
+        text = text.replace(",train,", ",test,").replace('"split": "train"', '"split": "test"')
+        write_text(run / name, text)
     rows = [json.loads(line) for line in (run / "suspects.jsonl").read_text().splitlines()]
-    suspect = next(row for row in rows if row["split"] != "test" and not row["kind"])
+    suspect = next(row for row in rows if row["split"] == "val" and not row["kind"])
     suspect.update(kind="label", suggested="plant", reason="Looks like another.")
     write_text(run / "suspects.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
     assert count_again(run)["verdict"] == "better"
@@ -168,8 +173,8 @@ def test_a_verdict_that_no_longer_holds_takes_the_suspects_from_the_list_until_i
     assert assert_consistent(run)["label_issues"] > 0
 
     files = [image.file for image in images_of(run)]
-    metrics = verify(run, table(tmp_path, dict.fromkeys(files[:4], "wrong")))
-    assert metrics["verdict"] == "not_shown" and not metrics["better_than_chance"]
+    metrics = verify(run, table(tmp_path, dict.fromkeys(files[::2], "wrong")))
+    assert metrics["verdict"] != "better" and not metrics["better_than_chance"]
     assert assert_consistent(run)["label_issues"] == 0
     assert "says nothing about the labels" in metrics["curation"]["sentence"]
     assert "Looks like another." not in (run / "suspects.jsonl").read_text()
@@ -453,3 +458,25 @@ def test_judgements_of_images_outside_test_have_no_part(trained_run: Path) -> No
 def test_counting_again_without_judgements_changes_no_figure(run: Path) -> None:
     before = read(run / "metrics.json")
     assert count_again(run) == before
+
+
+def test_what_was_verified_earlier_is_counted_by_the_training_itself(
+    untrained_run: Path, run: Path, tmp_path: Path
+) -> None:
+    """As in a later version of a dataset, which inherits what was said of its test images."""
+    files = [image.file for image in images_of(run)]
+    said = dict(zip(files, ("right", "right", "off-topic", "other") * 3, strict=True))
+    verified = verify(run, table(tmp_path, said))
+    shutil.copyfile(run / "verified.csv", untrained_run / "verified.csv")
+    assert fit(untrained_run, read_config(untrained_run))["ok"]
+    trained = assert_consistent(untrained_run)
+    for key in ("verified", "label_noise", "headline", "verdict", "verdict_sentence"):
+        assert trained[key] == verified[key]  # type: ignore[literal-required]
+
+
+def test_judgements_that_cannot_be_read_do_not_stop_a_training(untrained_run: Path) -> None:
+    write_text(untrained_run / "verified.csv", "file,verified\nsomething,perhaps\n")
+    result = fit(untrained_run, read_config(untrained_run))
+    assert result["ok"]
+    assert [notice for notice in result["notices"] if "verified.csv cannot be read" in notice]
+    assert read(untrained_run / "metrics.json")["verified"]["n"] == 0
