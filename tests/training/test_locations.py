@@ -172,7 +172,7 @@ def raw_server(*answers: bytes) -> Iterator[str]:
         thread = threading.Thread(target=serve, daemon=True)
         thread.start()
         yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-        thread.join(10)
+        thread.join(0.1)
 
 
 def answer(body: bytes, *headers: bytes, status: bytes = b"200 OK") -> bytes:
