@@ -254,7 +254,7 @@ def _read_gif(data: Data, found: Embedded) -> None:
 def _read_bmff(view: memoryview, found: Embedded) -> None:
     """Find the manifest among the boxes of an AVIF file."""
     position = 0
-    for _ in range(MAX_PARTS):
+    while position < len(view):
         length, kind = struct.unpack_from(">I4s", view, position)
         head = BOX_HEAD_BYTES
         if length == 1:

@@ -397,6 +397,13 @@ def assertion(label: str, content: bytes) -> bytes:
     return box(b"jumb", box(b"jumd", description) + box(b"cbor", content))
 
 
+def test_a_box_longer_than_any_file_ends_the_reading():
+    endless = struct.pack(">I4sQ", 1, b"free", 2**64 - 1)
+    data = box(b"ftyp", b"avif") + endless + bytes(40)
+    assert read_marks(data) == Marks()
+    assert list(assertions(endless + bytes(40))) == []
+
+
 def test_boxes_nested_or_repeated_without_end_are_given_up():
     nested = b""
     for _ in range(2000):
