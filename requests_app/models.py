@@ -593,8 +593,10 @@ class SourceHealth(models.Model):
         row.asked = timezone.now()
         row.trial_job = None
         row.closed_until = None
-        row.failures = 0 if outcome in cls.WORKS else row.failures + 1
-        if row.failures and cool_down_seconds:
+        if outcome in cls.WORKS:
+            row.failures = 0
+        elif cool_down_seconds:  # without it the words of one request failed, not the source
+            row.failures += 1
             doublings = min(row.failures - 1, 20)
             pause = min(cool_down_seconds * 2**doublings, cls.LONGEST_SECONDS)
             row.closed_until = row.asked + timedelta(seconds=pause)

@@ -46,6 +46,10 @@ logger = logging.getLogger(__name__)
 
 # After one of these, asking again in the same run would only make it worse.
 FINAL_OUTCOMES = frozenset({Outcome.BLOCKED, Outcome.RATE_LIMITED, Outcome.UNAVAILABLE})
+ANSWERS = frozenset({Outcome.OK, Outcome.PARTIAL, Outcome.NO_RESULTS})
+CONTROL_SECONDS = 30.0  # for asking a source that failed for its own sample words
+MIN_CONTROL_SECONDS = 1.0
+WORKS_SECONDS = 60.0
 QUIT_SECONDS = 10.0
 SNAPSHOT_FOLDER = "evidence"
 
@@ -122,6 +126,8 @@ class _SourceState:
     """What the searcher keeps per source.
 
     `final` is the result after which it is not asked again, `texts` what was fetched by URL.
+    `failed_words` are those with which it failed; `is_faulty` when its own sample words were among
+    them. If it worked with those, it is believed until `works_until` on the monotonic clock.
     """
 
     thread: SourceThread
@@ -129,6 +135,9 @@ class _SourceState:
     browser: Browser | None = None
     final: SearchResult | None = None
     texts: dict[str, str | FetchFailure] = field(default_factory=dict)
+    failed_words: set[str] = field(default_factory=set)
+    is_faulty: bool = False
+    works_until: float = 0.0
 
 
 class Searcher:
@@ -176,7 +185,7 @@ class Searcher:
             if state.final is not None:
                 return replace(state.final, candidates=())
             result = self._ask_with_browser_lock(name, query, state)
-            if result.outcome in FINAL_OUTCOMES:
+            if result.outcome in FINAL_OUTCOMES and result.closes:
                 state.final = result
             return result
 
@@ -229,6 +238,38 @@ class Searcher:
                 self._browser_lock.release()
 
     def _ask(self, name: str, query: Query, state: _SourceState) -> SearchResult:
+        """Ask, and after a failure find out whether the words or the source are to blame.
+
+        One person's words must not close a source for everybody, so a failure counts against the
+        source only where it also fails with its own sample words.
+        """
+        result = self._search(name, query, state)
+        sample_words = REGISTRY[name].sample_words
+        if not result.may_be_words or query.words == sample_words or state.is_faulty:
+            return result
+        moment = time.monotonic()
+        state.failed_words.add(query.words)
+        is_silent = result.outcome in (Outcome.NETWORK, Outcome.TIMEOUT)
+        if is_silent and len(state.failed_words) == 1:  # it was asked several times already
+            return replace(result, closes=False)
+        if moment >= state.works_until:
+            deadline = min(query.deadline, moment + CONTROL_SECONDS)
+            if deadline - moment < MIN_CONTROL_SECONDS:
+                return replace(result, closes=False)
+            control_query = replace(query, words=sample_words, limit=1, deadline=deadline)
+            control = self._search(name, control_query, state)
+            if control.outcome is Outcome.RATE_LIMITED:
+                return replace(control, candidates=result.candidates)
+            if control.outcome not in ANSWERS:
+                state.is_faulty = True
+                return result
+            state.works_until = time.monotonic() + WORKS_SECONDS
+        message = result.message
+        if result.outcome is Outcome.BLOCKED:
+            message = f"{REGISTRY[name].label} cannot be asked for “{query.words}”."
+        return replace(result, message=message, closes=False)
+
+    def _search(self, name: str, query: Query, state: _SourceState) -> SearchResult:
         source = REGISTRY[name]
         try:
             return source.search(query, self._tools(name, state))

@@ -106,7 +106,9 @@ class SearchResult:
     """The end of a search: the user's sentence in `message`, the operator's in `detail`.
 
     `retry_after` holds the seconds that the source itself asked to wait. `snapshot` is the path of
-    the page or answer that was not understood; a screenshot lies beside it as `.png`.
+    the page or answer that was not understood; a screenshot lies beside it as `.png`. With
+    `may_be_words` it is a failure that the words asked for may have provoked; one that has not been
+    shown with other words does not close the source (`closes`).
     """
 
     outcome: Outcome
@@ -116,11 +118,13 @@ class SearchResult:
     stats: SearchStats = field(default_factory=SearchStats)
     retry_after: float | None = None
     snapshot: str = ""
+    may_be_words: bool = False
+    closes: bool = True
 
     @property
     def cool_down_seconds(self) -> float | None:
         """Seconds to leave the source alone now; None when it may be asked again at once."""
-        usual = COOL_DOWN_SECONDS.get(self.outcome)
+        usual = COOL_DOWN_SECONDS.get(self.outcome) if self.closes else None
         if usual is None or self.retry_after is None:
             return usual
         if self.outcome is Outcome.RATE_LIMITED:
@@ -263,6 +267,7 @@ class PageResults:
         detail: str = "",
         retry_after: float | None = None,
         snapshot: str = "",
+        may_be_words: bool = False,
     ) -> SearchResult:
         """Return the result with what was found, at most as much as was asked for."""
         candidates = tuple(self._by_url.values())
@@ -276,6 +281,7 @@ class PageResults:
             stats=self.stats,
             retry_after=retry_after,
             snapshot=snapshot,
+            may_be_words=may_be_words,
         )
 
     def finished(self, ended_by: str) -> SearchResult:
@@ -307,15 +313,17 @@ class PageResults:
             message = f"The time for {self.source.label} ran out."
         return self.end(Outcome.TIMEOUT, message, "deadline")
 
-    def blocked(self, detail: str) -> SearchResult:
+    def blocked(self, detail: str, may_be_words: bool = False) -> SearchResult:
         """Return the result of a search that ended before a human check."""
         message = f"{self.source.label} asked for a human check."
-        return self.end(Outcome.BLOCKED, message, detail)
+        return self.end(Outcome.BLOCKED, message, detail, may_be_words=may_be_words)
 
     def changed(self, detail: str, snapshot: str = "") -> SearchResult:
         """Return the result of a search whose answer this program no longer understands."""
         message = f"{self.source.label} changed its pages; this source needs an update."
-        return self.end(Outcome.LAYOUT_CHANGED, message, detail, snapshot=snapshot)
+        return self.end(
+            Outcome.LAYOUT_CHANGED, message, detail, snapshot=snapshot, may_be_words=True
+        )
 
     def refused_question(self, detail: str) -> SearchResult:
         """Return the result of a search that the source refused because of what it was asked.
@@ -340,14 +348,23 @@ class PageResults:
         if failure.status == 429:
             return self.rate_limited(wait, detail)
         if failure.status in (401, 403):
-            return self.end(Outcome.BLOCKED, f"{label} refused our requests.", detail, wait)
+            return self.end(
+                Outcome.BLOCKED,
+                f"{label} refused our requests.",
+                detail,
+                wait,
+                may_be_words=failure.status == 403,  # some programs guard sites by words
+            )
         if failure.status in REFUSED_QUESTION_STATUSES:
             return self.refused_question(detail)
         if isinstance(failure, NotJson):
             return self.changed(detail)
+        outcome = Outcome.NETWORK
+        message = f"{label} did not answer."
         if detail == "deadline":
-            return self.end(Outcome.TIMEOUT, f"{label} did not answer in time.", detail, wait)
-        return self.end(Outcome.NETWORK, f"{label} did not answer.", detail, wait)
+            outcome = Outcome.TIMEOUT
+            message = f"{label} did not answer in time."
+        return self.end(outcome, message, detail, wait, may_be_words=True)
 
 
 def _duration_in_words(seconds: float) -> str:

@@ -83,7 +83,8 @@ class PageReader(ABC, Generic[State]):
     def _browser_failed(self, outcome: Outcome, message: str, error: Exception) -> SearchResult:
         text = str(getattr(error, "msg", None) or error)
         detail = text.partition("\n")[0]
-        return self.results.end(outcome, message, detail)
+        may_be_words = outcome is not Outcome.UNAVAILABLE
+        return self.results.end(outcome, message, detail, may_be_words=may_be_words)
 
     def _read(self, driver: Remote) -> SearchResult:
         self.tools.pace(self.source.min_interval_s)
@@ -113,14 +114,15 @@ class PageReader(ABC, Generic[State]):
         results = self.results
         outcome = self.classify_empty(state)
         if outcome is Outcome.BLOCKED:
-            return results.blocked(urlsplit(state.url).path)
+            return results.blocked(urlsplit(state.url).path, may_be_words=state.status == 403)
         if outcome is Outcome.RATE_LIMITED:
             return results.rate_limited(None, state.url)
         if outcome is Outcome.NO_RESULTS:
             return results.finished("no results")
         if outcome is Outcome.NETWORK:
             message = f"{self.source.label} did not answer."
-            return results.end(outcome, message, f"status {state.status}")
+            detail = f"status {state.status}"
+            return results.end(outcome, message, detail, may_be_words=True)
         return self.changed(driver, f"no {self.tile} at {state.url}")
 
     def changed(self, driver: Remote, detail: str) -> SearchResult:

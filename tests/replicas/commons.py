@@ -21,12 +21,17 @@ class CommonsReplica(Replica):
     """
 
     def __init__(
-        self, pictures: str = "https://upload.example/{}.jpg", total: int = 120, first: int = 0
+        self,
+        pictures: str = "https://upload.example/{}.jpg",
+        total: int = 120,
+        first: int = 0,
+        refuses_all: bool = False,
     ) -> None:
         super().__init__()
         self._pictures = pictures
         self._total = total
         self._first = first
+        self.refuses_all = refuses_all
 
     def respond(self, request: Request) -> Response:
         if not CONTACT.fullmatch(request.headers.get("User-Agent", "")):
@@ -41,7 +46,7 @@ class CommonsReplica(Replica):
         if "too complex" in words:
             code = "cirrussearch-regex-too-complex-error"
             return _answer({"error": {"code": code, "info": "no"}})
-        if "refused" in words:
+        if "refused" in words or self.refuses_all:
             return _answer({"error": {"code": "badvalue", "info": "no"}})
         if "changed" in words:
             return _answer({"batchcomplete": True, "query": {"pages": "none"}})

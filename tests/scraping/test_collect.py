@@ -263,7 +263,7 @@ def test_one_answering_source_fills_the_quota_and_the_three_others_are_named_in_
     with (
         PictureHost() as host,
         BingReplica() as blocked,
-        CommonsReplica() as changed,
+        CommonsReplica(refuses_all=True) as changed,
         Refusing() as limited,
         OpenverseReplica(host.url + "/pic/{}.jpg") as answering,
     ):

@@ -10,10 +10,12 @@ import pytest
 
 from scraping.collect import collect
 from scraping.search.searcher import SourceThread
+from scraping.sources.catalogue import Outcome
 from tests.replicas.bing import BingReplica
 from tests.replicas.google import GoogleReplica
 from tests.replicas.openverse import OpenverseReplica
 from tests.replicas.pictures_host import PictureHost
+from tests.replicas.server import Request, Response, json_response
 from tests.scraping.collect_folder import (
     check_folder,
     classes,
@@ -21,6 +23,7 @@ from tests.scraping.collect_folder import (
     rows,
 )
 from tests.scraping.conftest import (
+    config_for,
     descendants,
     wait_until,
 )
@@ -139,3 +142,79 @@ def test_a_turn_that_never_comes_skips_the_source_in_words(tmp_path):
         assert site.requests == []
         assert said["bing"]["cool_down_seconds"] is None
         assert not list(tmp_path.glob("browser.*"))
+
+
+HTML = Response(b"<html><h1>Not acceptable", "text/html")
+PROVOKED = [
+    Response(b"no", "text/plain", 400),
+    Response(b"no", "text/plain", 403),
+    Response(b"no", "text/plain", 405),
+    Response(b"no", "text/plain", 406),
+    Response(b"no", "text/plain", 418),
+    Response(b"no", "text/plain", 451),
+    Response(b"no", "text/plain", 500),
+    Response(status=302, headers={"Location": "/"}),
+    Response(status=302, headers={"Location": "http://169.254.169.254/"}),
+    HTML,
+    json_response({"error": "bad words"}),
+    json_response([]),
+    json_response({"results": [{}] * 20, "page_count": 1}),
+]
+
+
+class Guarded(OpenverseReplica):
+    """An Openverse behind a program that answers odd words, or after a while all, in its way."""
+
+    def __init__(self, provoked: Response, always: bool = False) -> None:
+        super().__init__()
+        self.provoked = provoked
+        self.always = always
+
+    def respond(self, request: Request) -> Response:
+        words = request.query.get("q", "")
+        if self.always or "insource" in words or not words:
+            return self.provoked
+        return super().respond(request)
+
+
+@pytest.mark.parametrize("provoked", PROVOKED, ids=lambda answer: f"{answer.status}")
+def test_what_one_person_s_words_provoke_ends_that_search_and_never_the_source(provoked, ask):
+    with Guarded(provoked) as site:
+        config = config_for({"openverse": site})
+        result = ask("openverse", config, "insource:/[/")
+        assert result.cool_down_seconds is None
+        assert ask("openverse", config, "insource:/]/").cool_down_seconds is None
+        assert ask("openverse", config, "insource:/)/").cool_down_seconds is None
+        assert len([request for request in site.requests if request.query.get("q") == "cat"]) <= 1
+        assert ask("openverse", config, "owl").outcome is Outcome.OK
+
+
+@pytest.mark.parametrize(
+    ("answer", "outcome"),
+    [
+        (Response(b"no", "text/plain", 403), Outcome.BLOCKED),
+        (HTML, Outcome.LAYOUT_CHANGED),
+        (Response(status=302, headers={"Location": "/"}), Outcome.NETWORK),
+    ],
+)
+def test_a_source_that_fails_for_its_own_words_too_is_left_alone(answer, outcome, ask):
+    with Guarded(answer, always=True) as site:
+        config = config_for({"openverse": site})
+        ask("openverse", config, "owl")
+        result = ask("openverse", config, "cow")
+        assert result.outcome is outcome and result.cool_down_seconds
+        ask("openverse", config, "hen")
+        control = {request.target for request in site.requests if request.query.get("q") == "cat"}
+        assert len(control) == 1, "its own words are not asked again"
+
+
+def test_a_source_that_asks_for_time_when_it_is_checked_is_given_it(ask):
+    class Tired(Guarded):
+        def respond(self, request: Request) -> Response:
+            if request.query.get("q") == "cat":
+                return Response(b"later", "text/plain", 429, {"Retry-After": "77"})
+            return super().respond(request)
+
+    with Tired(HTML) as site:
+        result = ask("openverse", config_for({"openverse": site}), "insource:/x/")
+        assert (result.outcome, result.cool_down_seconds) == (Outcome.RATE_LIMITED, 77)
