@@ -49,6 +49,7 @@ from training.metrics import (
     judge,
     majority_baseline,
 )
+from training.phrases import verdict as verdict_in_words
 
 RECORDED = Path(__file__).resolve().parents[1] / "recorded" / "picaisso-0.1.0.tar.xz"
 MODEL_ZIP = bytes(range(256)) * 8  # 2048 bytes in which every offset is recognised
@@ -141,7 +142,8 @@ def metrics(names: list[str], matrix: list[list[int]]) -> Metrics:
         "majority_baseline": majority_baseline(judged.labels),
         "split": {"train": 56, "val": 12, "test": len(true)},
     }
-    return cast(Metrics, {**completed(recorded_metrics()), **figures, **changes})
+    whole = {**completed(recorded_metrics()), **figures, **changes}
+    return cast(Metrics, {**whole, "verdict_sentence": verdict_in_words(whole)})
 
 
 def trained(*names: str, better: bool = True) -> ClassifierRequest:
