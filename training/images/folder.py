@@ -207,3 +207,6 @@ def _remove_unused(run_dir: Path, rows: Sequence[ImageRow]) -> None:
         is_ours = _STORED_NAME.fullmatch(path.name)
         if is_ours and f"images/{path.name}" not in used:
             path.unlink()
+    # Left by an import that was killed in the middle of a file.
+    for half_written in (run_dir / "images").glob(".*.tmp"):
+        half_written.unlink()
