@@ -23,6 +23,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from functools import partial
+from http.cookies import SimpleCookie
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -42,6 +43,7 @@ ACCEPT_IMAGES = "image/*,*/*;q=0.1"
 ACCEPT_JSON = "application/json"
 ACCEPT_TEXT = "text/plain,application/json,*/*;q=0.1"
 MAX_REDIRECTS = 4
+MAX_COOKIE_CHARACTERS = 8192  # of one request; what a host sets beyond is not sent back
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
 PUBLIC_PORTS = frozenset({80, 443})
 CHUNK_BYTES = 1 << 18
@@ -344,6 +346,8 @@ class _Request:
 @dataclass(frozen=True)
 class _Redirect:
     location: URL
+    cookies: SimpleCookie
+    """Those that the answer set."""
 
 
 Answer = Fetched | FetchFailure | _Redirect
@@ -482,17 +486,24 @@ class Fetcher:
         seconds: float,
         check_address: AddressCheck | None = None,
     ) -> Fetched | FetchFailure:
-        """Send one request and follow where it leads, within so many seconds of asking."""
+        """Send one request and follow where it leads, within so many seconds of asking.
+
+        Some hosts set a cookie and redirect to the same URL until it comes back: cookies are kept
+        from hop to hop, by the rules of RFC 6265, and forgotten with the last.
+        """
+        cookies = aiohttp.CookieJar(unsafe=True)  # of numeric hosts too
         for _hop in range(MAX_REDIRECTS + 1):
             if rejection := self._rule.rejection_reason(url):
                 return FetchFailure(Reason.REFUSED_ADDRESS, rejection)
             objection = "" if check_address is None else await check_address(url)
             if objection:
                 return FetchFailure(Reason.OPTED_OUT, objection)
-            started, answer = await self._send(_Request(url, headers), read, seconds)
+            request = _Request(url, _with_cookies(headers, cookies, url))
+            started, answer = await self._send(request, read, seconds)
             seconds -= time.monotonic() - started
             if not isinstance(answer, _Redirect):
                 return answer
+            cookies.update_cookies(answer.cookies, url)
             if url.scheme == "https" and answer.location.scheme == "http":
                 return FetchFailure(Reason.REFUSED_ADDRESS, "https to http")
             url = answer.location
@@ -609,11 +620,24 @@ class Fetcher:
         return body if complete and len(body) <= limit else None
 
 
+def _with_cookies(
+    headers: Mapping[str, str], cookies: aiohttp.CookieJar, url: URL
+) -> Mapping[str, str]:
+    """Return the headers with the cookies that are for this URL, if there are any."""
+    found = cookies.filter_cookies(url)
+    pairs = [f"{cookie.key}={cookie.coded_value}" for cookie in found.values()]
+    text = "; ".join(pairs)
+    if not text or len(text) > MAX_COOKIE_CHARACTERS:
+        return headers
+    return {**headers, "Cookie": text}
+
+
 def _without_body(response: aiohttp.ClientResponse) -> FetchFailure | _Redirect | None:
     """Return what an answer says whose body does not matter, None for one whose body does."""
     location = response.headers.get("Location")
     if response.status in REDIRECTS and location:
-        return _Redirect(response.url.join(_parsed(location)).with_fragment(None))
+        target = response.url.join(_parsed(location)).with_fragment(None)
+        return _Redirect(target, response.cookies)
     return None if response.status == 200 else _status_failure(response)
 
 

@@ -21,7 +21,8 @@ STATEMENTS = ("/robots.txt", "/.well-known/tdmrep.json")
 class PictureHost(Replica):
     """`/pic/<seed>.jpg` is always good. `delay` in seconds holds every good answer back.
 
-    `/redirect?to=URL`, `/loop`, `/hops/<n>` redirect; `/endless`, `/drip`, `/short`, `/huge`,
+    `/redirect?to=URL`, `/loop`, `/hops/<n>` redirect, `/cookie` until its cookie comes back,
+    `/cookie?to=URL` with one to elsewhere; `/endless`, `/drip`, `/short`, `/huge`,
     `/gzip` lie about or never finish their bodies; `/html`, `/empty`, `/gone`, `/forbidden`,
     `/nothing`, `/busy` are no pictures; `/noai`, `/otherbot`, `/ourbot`, `/tags`, `/usage`,
     `/mining`, `/hotlink` set conditions. `/squeezed` is compressed though nobody asked, `/verbose`
@@ -120,6 +121,13 @@ class PictureHost(Replica):
 
     def _loop(self, request: Request) -> Response:
         return Response(status=301, headers={"Location": "/loop"})
+
+    def _cookie(self, request: Request) -> Response:
+        if "to" not in request.query and "seen=yes" in request.headers.get("Cookie", ""):
+            return Response(jpeg(14), PICTURE)
+        target = request.query.get("to", "/cookie")
+        headers = {"Location": target, "Set-Cookie": "seen=yes; Path=/; HttpOnly"}
+        return Response(status=302, headers=headers)
 
     def _hops(self, request: Request) -> Response:
         left = int(request.path.split("/")[2])

@@ -8,6 +8,7 @@ import ssl
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from urllib.parse import quote
 
 import pytest
@@ -312,6 +313,22 @@ def test_four_redirects_are_followed_and_a_fifth_is_not():
         before = len(host.requests)
         assert isinstance(fetch_once(f"{host.url}/loop", settings(host)), FetchFailure)
         assert len(host.requests) - before == 5
+
+
+def test_a_cookie_is_sent_back_within_one_download_and_to_its_host_alone():
+    with PictureHost() as host:
+        elsewhere = host.url.replace("127.0.0.1", "localhost")
+        values = settings(host)
+        allowed = values.allowed_private_hosts | {elsewhere.removeprefix("http://")}
+        values = replace(values, allowed_private_hosts=allowed)
+        for _ in range(2):
+            assert isinstance(fetch_once(f"{host.url}/cookie", values), Fetched)
+        sent = [request.headers.get("Cookie") for request in host.requests]
+        assert sent == [None, "seen=yes"] * 2
+
+        answer = fetch_once(f"{host.url}/cookie?to={elsewhere}/pic/1.jpg", values)
+        assert isinstance(answer, Fetched)
+        assert host.requests[-1].headers.get("Cookie") is None
 
 
 @pytest.mark.parametrize(
