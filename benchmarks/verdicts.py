@@ -219,11 +219,19 @@ def _tracked(runs: int, title: str) -> Iterator[int]:
     yield from track(range(runs), title, console=Console(stderr=True), transient=True)
 
 
+def _empty_table(title: str, headings: Sequence[str]) -> Table:
+    """Return a table with a column for the rows' names before the figures'."""
+    table = Table(title=title)
+    table.add_column("", no_wrap=True)
+    for heading in headings:
+        table.add_column(heading, justify="right")
+    return table
+
+
 def verdict_table(results: Sequence[tuple[str, list[Run]]]) -> Table:
     """Return how often each rule calls models better."""
-    table = Table(title="runs called better than guessing, in % (standard error)")
-    for heading in ("", "runs", "before", "after", "called no better, after"):
-        table.add_column(heading, justify="right" if heading else "left", no_wrap=not heading)
+    headings = ("runs", "before", "after", "called no better, after")
+    table = _empty_table("runs called better than guessing, in % (standard error)", headings)
     for title, runs in results:
         table.add_row(
             title,
@@ -237,12 +245,11 @@ def verdict_table(results: Sequence[tuple[str, list[Run]]]) -> Table:
 
 def spread_table(results: Sequence[tuple[str, list[Run]]]) -> Table:
     """Return mean and standard deviation of both headlines."""
-    table = Table(title="the first figure in %: mean, standard deviation over seeds (its error)")
-    for heading in ("", "seeds", "test alone", "cross-validated"):
-        table.add_column(heading, justify="right" if heading else "left", no_wrap=not heading)
-    for title, runs in results:
+    title = "the first figure in %: mean, standard deviation over seeds (its error)"
+    table = _empty_table(title, ("seeds", "test alone", "cross-validated"))
+    for name, runs in results:
         table.add_row(
-            title,
+            name,
             str(len(runs)),
             _spread([one.test_accuracy for one in runs]),
             _spread([one.accuracy for one in runs]),

@@ -1,6 +1,5 @@
 """Decoding: whatever a file holds, an upright RGB image or one reason comes out."""
 
-import io
 import os
 import struct
 import zlib
@@ -12,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, PngImagePlugin, TiffImagePlugin
 
+from tests.training.example_images import encoded, gradient
 from training.images.decode import BrokenImageError, as_array, read_image, to_rgb
 
 ORIENTATION = 0x0112
@@ -23,17 +23,6 @@ MODES = (
 )
 # fmt: on
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000", "PPM", "MPO")
-
-
-def photograph(width: int = 80, height: int = 60) -> Image.Image:
-    y, x = np.mgrid[:height, :width]
-    return Image.fromarray(np.stack([x * 3, y * 4, (x + y) % 256], axis=2).astype(np.uint8))
-
-
-def encoded(image: Image.Image, form: str, **options: object) -> bytes:
-    stream = io.BytesIO()
-    image.save(stream, form, **options)
-    return stream.getvalue()
 
 
 def turned_exif() -> Image.Exif:
@@ -49,9 +38,9 @@ def chunk(name: bytes, data: bytes) -> bytes:
 
 @pytest.mark.parametrize("form", FORMATS)
 def test_every_format_that_pictures_come_in_is_read(form: str) -> None:
-    image = read_image(encoded(photograph(), form))
+    image = read_image(encoded(gradient(), form))
     assert image.mode == "RGB" and image.size == (80, 60)
-    difference = np.abs(as_array(image).astype(int) - np.asarray(photograph()).astype(int))
+    difference = np.abs(as_array(image).astype(int) - np.asarray(gradient()).astype(int))
     assert difference.mean() < 20
 
 
@@ -95,7 +84,7 @@ def test_bombs_stay_out(form: str, size: tuple[int, int], options: dict[str, boo
 def test_a_rotated_jpeg_with_an_odd_rational_in_its_metadata_is_upright() -> None:
     exif = turned_exif()
     exif[EXPOSURE_BIAS] = TiffImagePlugin.IFDRational(-3, 2)
-    jpeg = encoded(photograph(), "JPEG", exif=exif, quality=95)
+    jpeg = encoded(gradient(), "JPEG", exif=exif, quality=95)
     plain = struct.pack(">ii", -3, 2)
     assert jpeg.count(plain) == 1
     odd = read_image(jpeg.replace(plain, struct.pack(">ii", -1, 0)))
@@ -106,11 +95,11 @@ def test_a_rotated_jpeg_with_an_odd_rational_in_its_metadata_is_upright() -> Non
 @pytest.mark.parametrize("exif", [b"Exif\0\0", b"Exif\0\0II*\0\xff\xff\xff\xff", b"Exif\0\0MM\0*"])
 @pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP"])
 def test_metadata_that_cannot_be_read_costs_no_picture(form: str, exif: bytes) -> None:
-    assert read_image(encoded(photograph(), form, exif=exif)).size == (80, 60)
+    assert read_image(encoded(gradient(), form, exif=exif)).size == (80, 60)
 
 
 def test_a_jpeg_that_lacks_only_its_end_mark_is_read() -> None:
-    whole = encoded(photograph(), "JPEG")
+    whole = encoded(gradient(), "JPEG")
     expected = read_image(whole).tobytes()
     for missing in (1, 2):
         assert read_image(whole[:-missing]).tobytes() == expected
@@ -119,7 +108,7 @@ def test_a_jpeg_that_lacks_only_its_end_mark_is_read() -> None:
 
 
 def test_a_png_is_read_without_its_end_and_with_texts_too_long_for_pillow() -> None:
-    plain = encoded(photograph(), "PNG")
+    plain = encoded(gradient(), "PNG")
     expected = read_image(plain).tobytes()
     header = 8 + 25
     bomb = chunk(b"zTXt", b"a\0\0" + zlib.compress(bytes(5_000_000)))
@@ -130,7 +119,7 @@ def test_a_png_is_read_without_its_end_and_with_texts_too_long_for_pillow() -> N
     assert read_image(plain[:-12]).tobytes() == expected
     info = PngImagePlugin.PngInfo()
     info.add_text("comment", "x" * 2_000_000, zip=True)
-    assert read_image(encoded(photograph(), "PNG", pnginfo=info)).tobytes() == expected
+    assert read_image(encoded(gradient(), "PNG", pnginfo=info)).tobytes() == expected
 
 
 def test_numbers_that_are_none_do_not_spoil_a_float_image() -> None:
@@ -191,7 +180,7 @@ def test_a_file_that_is_none_or_cannot_be_opened_is_a_reason(tmp_path: Path) -> 
 def seeds() -> list[bytes]:
     info = PngImagePlugin.PngInfo()
     info.add_text("a", "b" * 3000, zip=True)
-    image = photograph(40, 30)
+    image = gradient(40, 30)
     exif = turned_exif()
     numbers = image.convert("F")
     return [

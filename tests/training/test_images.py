@@ -8,20 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.training.example_images import encoded, gradient
 from training.images.decode import BrokenImageError, as_array, read_image
 from training.images.folder import import_folder
 from training.run_folder import RunError
-
-
-def gradient(width: int = 80, height: int = 60) -> Image.Image:
-    y, x = np.mgrid[:height, :width]
-    return Image.fromarray(np.stack([x * 3, y * 4, (x + y) % 256], axis=2).astype(np.uint8))
-
-
-def encoded(image: Image.Image, form: str, **options: object) -> bytes:
-    stream = io.BytesIO()
-    image.save(stream, form, **options)
-    return stream.getvalue()
 
 
 def test_transparency_is_shown_on_white() -> None:
