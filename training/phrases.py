@@ -81,7 +81,7 @@ def verdict(metrics: Mapping[str, Any]) -> str:
     if beside:
         sentences.append(beside)
     sentences.append(_baseline_sentence(metrics))
-    if metrics["headline"]["how"] != "verified":
+    if not metrics["verified"]["n"]:
         sentences.append("Labels not checked.")
     return " ".join(sentences)
 
@@ -134,9 +134,13 @@ def _headline_clause(metrics: Mapping[str, Any]) -> str:
     share = percent(headline["value"])
     figure = f"({share}; 95 % interval {interval(headline['interval'])})"
     if headline["how"] == "verified":
-        checked = counted(judged, "test picture")
-        whose = "label" if judged == 1 else "labels"
-        return f"right on {hits} of the {checked} whose {whose} a person checked {figure}"
+        pictures = counted(judged, "test picture")
+        checked = metrics["verified"]["n"]
+        if checked > judged:  # others show none of the classes, or it is not said which
+            whose = f"whose class a person named, of {checked:,} checked"
+        else:
+            whose = f"whose {'label' if judged == 1 else 'labels'} a person checked"
+        return f"right on {hits} of the {pictures} {whose} {figure}"
     if headline["how"] == "cross_validated":
         pictures = counted(judged, "picture")
         return (
