@@ -203,11 +203,9 @@ class Shortcuts(TypedDict):
     """What report and card say of shortcuts."""
 
 
-class Metrics(ClassificationMetrics, UnseenSourceMetrics, Shortcuts):
-    """All of metrics.json. The figures at the top are those of the test images."""
+class VerdictMetrics(TypedDict):
+    """The part of metrics.json that says how good the model is, and how that was found."""
 
-    majority_baseline: float
-    """Share of the largest class in test."""
     verdict: Verdict
     better_than_chance: bool
     """Whether the verdict is "better"."""
@@ -217,6 +215,13 @@ class Metrics(ClassificationMetrics, UnseenSourceMetrics, Shortcuts):
     cross_validated: CrossValidated | None
     verified: Verified
     label_noise: LabelNoise | None
+
+
+class Metrics(ClassificationMetrics, VerdictMetrics, UnseenSourceMetrics, Shortcuts):
+    """All of metrics.json. The figures at the top are those of the test images."""
+
+    majority_baseline: float
+    """Share of the largest class in test."""
     temperature: float
     reject_threshold: float
     """Novelty above which an image counts as none of the classes."""

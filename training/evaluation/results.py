@@ -44,6 +44,7 @@ from training.fitting.linear_head import (
 )
 from training.images.split import cut_folds, indices_in
 from training.metrics import (
+    ClassificationMetrics,
     Curation,
     Floats,
     Judged,
@@ -51,6 +52,7 @@ from training.metrics import (
     Metrics,
     Shortcuts,
     UnseenSourceMetrics,
+    VerdictMetrics,
     Verified,
     accuracy_by_source,
     balanced_accuracy,
@@ -391,20 +393,10 @@ def _metrics(
     )
     split = {split: len(images.indices(split)) for split in SPLITS}
     figures = classification_metrics(model.test_logits, labels, names, model.temperature, groups)
-    cross_validated = None
-    if validation is not None:
-        cross_validated = cross_validated_metrics(validation, images.samples(*SPLITS), names)
-    verdict = judge(*_evidence(images, choice, validation), images.seed)
     metrics: Metrics = {
         **figures,
+        **_verdict(images, choice, validation, names, figures),
         "majority_baseline": majority_baseline(labels),
-        "verdict": verdict,
-        "verdict_sentence": "",
-        "better_than_chance": verdict == "better",
-        "headline": headline_of(cross_validated or figures),
-        "cross_validated": cross_validated,
-        "verified": Verified(n=0, right=0, wrong=0, off_topic=0),
-        "label_noise": None,
         **_unseen_sources(images, choice, names, report, has_time),
         "temperature": model.temperature,
         "reject_threshold": model.reject_threshold,
@@ -426,6 +418,30 @@ def _metrics(
     }
     metrics["verdict_sentence"] = verdict_in_words(metrics)
     return metrics
+
+
+def _verdict(
+    images: SplitImages,
+    choice: Choice,
+    validation: CrossValidation | None,
+    names: Sequence[str],
+    test_figures: ClassificationMetrics,
+) -> VerdictMetrics:
+    """Return verdict and headline before any label is verified; the sentence is still empty."""
+    cross_validated = None
+    if validation is not None:
+        cross_validated = cross_validated_metrics(validation, images.samples(*SPLITS), names)
+    evidence, everything = _evidence(images, choice, validation)
+    verdict = judge(evidence, everything, images.seed)
+    return VerdictMetrics(
+        verdict=verdict,
+        verdict_sentence="",
+        better_than_chance=verdict == "better",
+        headline=headline_of(cross_validated or test_figures),
+        cross_validated=cross_validated,
+        verified=Verified(n=0, right=0, wrong=0, off_topic=0),
+        label_noise=None,
+    )
 
 
 def _evidence(
