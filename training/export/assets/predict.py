@@ -1,23 +1,16 @@
 """Classify pictures: python predict.py PICTURE_OR_URL... Verify this machine: --check alone."""
-
 import io, json, os, sys
 from contextlib import suppress
 from pathlib import Path
 from urllib.parse import quote
 from urllib.request import Request, urlopen
-
 if __name__ == "__main__":  # a sentence for what stops everything, in place of a traceback
-    sys.excepthook = lambda kind, error, _: print(
-        f"Stopped: {kind.__name__} {error}.",
-        "Unzip again, or: python -m pip install --upgrade -r requirements.txt",
-        file=sys.stderr,
-    )
+    sys.excepthook = lambda kind, error, _: print(f"Stopped: {kind.__name__} {error}.",
+        "Unzip again, or: python -m pip install --upgrade -r requirements.txt", file=sys.stderr)
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # ONNX Runtime reads it when it is imported
 import numpy as np
 from onnxruntime import InferenceSession
 from PIL import Image
-
-
 def read(source: str) -> np.ndarray:  # uint8 [height, width, 3]: upright, RGB, on white
     file: str | io.BytesIO = source
     if source.lower().startswith(("http://", "https://")):
@@ -36,12 +29,9 @@ def read(source: str) -> np.ndarray:  # uint8 [height, width, 3]: upright, RGB, 
         image = Image.fromarray(np.nan_to_num(np.interp(v, ends, (0, 255))).round().astype("u1"))
     white = Image.new("RGBA", image.size, "white")
     return np.array(Image.alpha_composite(white, image.convert("RGBA")).convert("RGB"))
-
-
 def synthetic(width: int, height: int) -> np.ndarray:  # from a formula, the same on every machine
     y, x, c = np.ogrid[:height, :width, :3]
     return ((x * (c + 2) + y * (5 - c) + x * y // (c + 7)) % 256).astype(np.uint8)
-
 
 if __name__ == "__main__":
     sys.stdout.reconfigure(errors="replace")  # consoles that are not UTF-8
