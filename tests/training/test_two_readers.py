@@ -11,14 +11,8 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image, TiffImagePlugin
 
-from tests.training.test_decode import (
-    EXPOSURE_BIAS,
-    MODES,
-    ORIENTATION,
-    encoded,
-    photograph,
-    turned_exif,
-)
+from tests.training.example_images import encoded, gradient
+from tests.training.test_decode import EXPOSURE_BIAS, MODES, ORIENTATION, turned_exif
 from training.images.decode import as_array, read_image
 
 ASSET = Path(__file__).parents[2] / "training" / "export" / "assets" / "predict.py"
@@ -83,7 +77,7 @@ def test_every_orientation_is_read_alike(form: str, delivered_read: Read, tmp_pa
     for orientation in range(10):
         exif = Image.Exif()
         exif[ORIENTATION] = orientation
-        assert_same(encoded(photograph(), form, exif=exif), delivered_read, tmp_path)
+        assert_same(encoded(gradient(), form, exif=exif), delivered_read, tmp_path)
 
 
 def test_odd_metadata_gaps_and_transparent_colours_are_read_alike(
@@ -91,25 +85,25 @@ def test_odd_metadata_gaps_and_transparent_colours_are_read_alike(
 ) -> None:
     exif = turned_exif()
     exif[EXPOSURE_BIAS] = TiffImagePlugin.IFDRational(-3, 2)
-    jpeg = encoded(photograph(), "JPEG", exif=exif)
+    jpeg = encoded(gradient(), "JPEG", exif=exif)
     odd = jpeg.replace(struct.pack(">ii", -3, 2), struct.pack(">ii", -1, 0))
     assert odd != jpeg
     gaps = np.linspace(-3, 5, 64, dtype=np.float32).reshape(8, 8)
     gaps[0, :4] = (np.nan, np.inf, -np.inf, -3.4e38)
     even = np.full((8, 8), 7, np.float32)
-    palette = photograph().quantize(16)
+    palette = gradient().quantize(16)
     for data in (
         odd,
         encoded(Image.fromarray(gaps), "TIFF"),
         encoded(Image.fromarray(even), "TIFF"),
         encoded(palette, "PNG", transparency=3),
         encoded(palette, "GIF", transparency=3),
-        encoded(photograph(), "PNG", transparency=(0, 0, 0)),
-        encoded(photograph().convert("L"), "PNG", transparency=9),
+        encoded(gradient(), "PNG", transparency=(0, 0, 0)),
+        encoded(gradient().convert("L"), "PNG", transparency=9),
     ):
         assert_same(data, delivered_read, tmp_path)
 
 
 def test_a_telephones_large_photograph_is_read_alike(delivered_read: Read, tmp_path: Path) -> None:
-    large = photograph(200, 150).resize((9300, 7000))
+    large = gradient(200, 150).resize((9300, 7000))
     assert_same(encoded(large, "JPEG", exif=turned_exif()), delivered_read, tmp_path)
