@@ -10,12 +10,15 @@ near-duplicates are grouped as in a real run.
   alarm;
 - easy: woven fabric, drawn by formula; that of the second class is woven more coarsely all over;
 - unequal: of the photographs, one class four to seven times as large as the other;
+- weak: all photographs, with a share of the labels drawn by lot, so that the model is right in
+  about two of three;
 - spread: standard deviation over the seeds of the accuracy that stands first, on the photographs.
 
 Shares of runs have their standard errors beside them.
 """
 
 import argparse
+import dataclasses
 import hashlib
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -41,12 +44,14 @@ from training.networks.embeddings import embed_images
 from training.progress import no_progress
 from training.run_folder import SPLITS, ClassLabel, ImageRow, RunConfig
 
-PARTS = ("noise", "easy", "unequal", "spread")
-NOISE_SIZES = ((9, 2), (20, 2), (60, 2), (20, 4))  # images of a class, classes
-NOISE_IMAGES = 400
+PARTS = ("noise", "easy", "unequal", "weak", "spread")
+# Images of a class, classes.
+NOISE_SIZES = ((9, 2), (20, 2), (60, 2), (100, 2), (9, 4), (20, 4), (60, 4), (100, 4))
+NOISE_IMAGES = 420
 EASY_PER_CLASS = 20
 EASY_IMAGES = 160  # of each class, of which each run draws some
 UNEQUAL = ((60, 9), (90, 22))  # images of each class
+WEAK = (0.5, 0.6)  # share of the labels drawn by lot
 BEFORE_P = 0.01
 _SIDE = 224
 _BATCH = 16
@@ -206,6 +211,22 @@ def unequal_runs(bundled: ClassifierNetwork, runs: int) -> Iterator[tuple[str, l
         yield title, done
 
 
+def weak_runs(bundled: ClassifierNetwork, runs: int) -> Iterator[tuple[str, list[Run]]]:
+    """Yield photographs with many labels drawn by lot with their runs."""
+    everything = described(ALIVE_OR_NOT, bundled)
+    count = len(everything.samples.labels)
+    for share in WEAK:
+        title = f"{everything.names}, {share:.0%} of labels by lot"
+        done = []
+        for seed in _tracked(runs, title):
+            random = np.random.default_rng([seed, round(100 * share)])
+            by_lot = random.random(count) < share
+            drawn_labels = random.integers(0, everything.samples.classes, count)
+            labels = np.where(by_lot, drawn_labels, everything.samples.labels)
+            done.append(run(dataclasses.replace(everything.samples, labels=labels), seed))
+        yield title, done
+
+
 def spread_runs(bundled: ClassifierNetwork, runs: int) -> Iterator[tuple[str, list[Run]]]:
     """Yield each set of photographs with its runs, which differ in their split alone."""
     sets: Sequence[Mapping[str, Sequence[str]]] = (*PAIRS, ALIVE_OR_NOT)
@@ -275,7 +296,7 @@ def main() -> None:
         description="Measures how often the verdict on a model is right."
     )
     parser.add_argument("--runs", type=int, default=100, help="of each size of noise (100)")
-    parser.add_argument("--draws", type=int, default=30, help="of easy and unequal sets (30)")
+    parser.add_argument("--draws", type=int, default=30, help="of sets with a difference (30)")
     parser.add_argument("--seeds", type=int, default=10, help="of each photograph set (10)")
     parser.add_argument("--only", choices=PARTS, action="append", help="a part alone")
     given = parser.parse_args()
@@ -289,6 +310,8 @@ def main() -> None:
         results += easy_runs(bundled, given.draws)
     if "unequal" in wanted:
         results += unequal_runs(bundled, given.draws)
+    if "weak" in wanted:
+        results += weak_runs(bundled, given.draws)
     if results:
         console.print(verdict_table(results))
     if "spread" in wanted:
