@@ -39,6 +39,7 @@ from training.locations import ListError, find_images, load_image, stem_of
 from training.metrics import read_metrics
 from training.networks.catalogue import CATALOGUE, DEFAULT
 from training.phrases import (
+    baseline,
     figure_on_test,
     headline_figure,
     headline_title,
@@ -534,7 +535,7 @@ def _show_result(folder: Path, result: Mapping[str, Any], as_json: bool) -> None
     table.add_row(headline_title(metrics), headline_figure(metrics))
     if metrics["headline"]["how"] != "test":
         table.add_row("Right on the test pictures", figure_on_test(metrics))
-    table.add_row("Largest class alone", percent(metrics["majority_baseline"]))
+    table.add_row("Largest class alone", percent(baseline(metrics)))
     table.add_row("Delivered", metrics["choice"])
     table.add_row("Suspects", metrics["curation"]["sentence"])
     counts = [f"{count} {split}" for split, count in metrics["split"].items()]

@@ -9,11 +9,34 @@ from typing import Any
 from training.earlier_metrics import completed
 
 _FEW_TEST_IMAGES = 100  # below this a linear head is judged by cross-validation
+_LEAST_PERCENT = 0.1  # what is more than nothing, and less than all, is not rounded to it
 
 
 def percent(share: float) -> str:
-    """Return a share in [0, 1] as a percentage with at most one decimal: `94.2 %`."""
-    return f"{share * 100:.1f}".removesuffix(".0") + " %"
+    """Return a share in [0, 1] as a percentage with at most one decimal: `94.2 %`.
+
+    Only a share of 1 is 100 %, and only one of 0 is 0 %.
+    """
+    rounded = f"{_not_all_or_nothing(share):.1f}".removesuffix(".0")
+    return f"{rounded} %"
+
+
+def whole_percent(share: float) -> str:
+    """Return a share in [0, 1] in whole per cent without the sign: `94`.
+
+    What would wrongly be 100 or 0 gets a decimal: `99.7`.
+    """
+    rounded = f"{100 * share:.0f}"
+    if rounded in ("0", "100"):
+        return percent(share).removesuffix(" %")
+    return rounded
+
+
+def _not_all_or_nothing(share: float) -> float:
+    """Return per cent that one decimal keeps apart from 0 and 100."""
+    if share <= 0 or share >= 1:
+        return 100 * share
+    return min(max(100 * share, _LEAST_PERCENT), 100 - _LEAST_PERCENT)
 
 
 def interval(bounds: Sequence[float]) -> str:
@@ -76,6 +99,8 @@ def verdict(metrics: Mapping[str, Any]) -> str:
     """
     metrics = completed(metrics)
     opening = _OPENINGS[metrics["verdict"]]
+    if metrics["verdict"] == "not_shown" and metrics["headline"]["n"] >= _MANY_IMAGES:
+        opening = _NOT_SHOWN_BY_MANY
     sentences = [f"{opening}: {_headline_clause(metrics)}."]
     beside = _beside_headline(metrics)
     if beside:
@@ -84,6 +109,18 @@ def verdict(metrics: Mapping[str, Any]) -> str:
     if not metrics["verified"]["n"]:
         sentences.append("Labels not checked.")
     return " ".join(sentences)
+
+
+def baseline(metrics: Mapping[str, Any]) -> float:
+    """Return how often naming the largest class is right, on the images that are judged.
+
+    That is on all images where they were cross-validated, else on the test images.
+    """
+    cross_validated = completed(metrics)["cross_validated"]
+    if not cross_validated:
+        return float(metrics["majority_baseline"])
+    supports = [row["support"] for row in cross_validated["per_class"].values()]
+    return float(max(supports) / sum(supports))
 
 
 def headline_title(metrics: Mapping[str, Any]) -> str:
@@ -124,6 +161,8 @@ _TITLES = {
     "cross_validated": "Right by cross-validation",
     "verified": "Right on test pictures with checked labels",
 }
+_MANY_IMAGES = 1000  # from so many on it is not for want of images
+_NOT_SHOWN_BY_MANY = "It is not shown that this model is better than guessing"
 _UNEQUAL = 0.1  # by how much the largest class exceeds its fair share, for classes to be unequal
 
 
@@ -181,13 +220,10 @@ def _beside_headline(metrics: Mapping[str, Any]) -> str:
 def _baseline_sentence(metrics: Mapping[str, Any]) -> str:
     """Return how often the largest class alone is right; of unequal classes the mean recall too."""
     figures = metrics["cross_validated"] or metrics
-    baseline = metrics["majority_baseline"]
-    if metrics["cross_validated"]:
-        supports = [row["support"] for row in figures["per_class"].values()]
-        baseline = max(supports) / sum(supports)
-    sentence = f"Always naming the largest class would be right on {percent(baseline)}."
+    largest = baseline(metrics)
+    sentence = f"Always naming the largest class would be right on {percent(largest)}."
     fair_share = 1 / len(figures.get("per_class") or [1])
-    if baseline > fair_share + _UNEQUAL:
+    if largest > fair_share + _UNEQUAL:
         balanced = percent(figures["balanced_accuracy"])
         sentence += f" When every class counts the same, the model is right on {balanced}."
     return sentence

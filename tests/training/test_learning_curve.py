@@ -12,7 +12,7 @@ from training.evaluation.learning_curve import (
     extrapolate,
     learning_curve,
 )
-from training.fitting.linear_head import LinearHead, Samples
+from training.fitting.linear_head import LinearHead, Samples, fit_with_c
 from training.images.split import FOLDS
 from training.progress import no_progress
 
@@ -130,6 +130,21 @@ def test_nothing_is_promised_where_nothing_was_learned(seed: int) -> None:
         curve["sentence"]
         == "With these pictures too little was learned to say what more would bring."
     )
+
+
+def test_of_unequal_classes_what_was_learned_is_not_measured_against_the_largest() -> None:
+    """Right on about as many as the name of the largest class, yet it finds the small one."""
+    embeddings, _ = clouds(400, 2, 0.0, 0)
+    labels = np.repeat([0, 1], [350, 50])
+    embeddings = embeddings + 0.2 * CENTRES[labels].astype(np.float32)
+    samples = samples_of(embeddings, labels)
+
+    def fit(indices: np.ndarray) -> LinearHead:
+        return fit_with_c(samples.take(indices), 1e-3)
+
+    curve = learning_curve(samples, 0, fit, no_progress)
+    assert curve is not None and curve["points"][-1]["accuracy"] < 350 / 400 + 0.02
+    assert "too little was learned" not in curve["sentence"]
 
 
 def test_a_small_set_has_no_curve() -> None:

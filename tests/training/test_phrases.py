@@ -2,9 +2,13 @@
 
 from typing import Any
 
+import hypothesis
 import pytest
+from hypothesis import strategies as st
 
+from training.metrics import score_interval
 from training.phrases import (
+    baseline,
     counted,
     duration,
     headline_figure,
@@ -14,6 +18,7 @@ from training.phrases import (
     percent,
     shortened,
     verdict,
+    whole_percent,
 )
 
 
@@ -22,6 +27,15 @@ from training.phrases import (
     [
         (percent(0.9424), "94.2 %"),
         (percent(1.0), "100 %"),
+        (percent(0.0), "0 %"),
+        (percent(299 / 300), "99.7 %"),
+        (percent(4999 / 5000), "99.9 %"),
+        (percent(1 / 5000), "0.1 %"),
+        (whole_percent(0.845), "84"),
+        (whole_percent(1.0), "100"),
+        (whole_percent(299 / 300), "99.7"),
+        (whole_percent(1 / 300), "0.3"),
+        (whole_percent(9999 / 10_000), "99.9"),
         (interval([0.881, 0.976]), "88.1 % to 97.6 %"),
         (duration(0.42), "0.4 s"),
         (duration(12.4), "12 s"),
@@ -138,6 +152,18 @@ VERDICTS = {
         " pictures held out from the start it is right on 4. Always naming the largest class would"
         " be right on 50 %. Labels not checked.",
     ),
+    "nearly guessing on many": (
+        metrics("not_shown", figures(1040, 2000, 0.52, [0.498, 0.542], "test"), (1000, 1000)),
+        "It is not shown that this model is better than guessing: right on 1,040 of 2,000 test"
+        " pictures that it never saw (52 %; 95 % interval 49.8 % to 54.2 %). Always naming the"
+        " largest class would be right on 50 %. Labels not checked.",
+    ),
+    "all but one of many": (
+        metrics("better", figures(4999, 5000, 0.9998, [0.9989, 0.99996], "test"), (2500, 2500)),
+        "This model tells the classes apart: right on 4,999 of 5,000 test pictures that it never"
+        " saw (99.9 %; 95 % interval 99.9 % to 99.9 %). Always naming the largest class would be"
+        " right on 50 %. Labels not checked.",
+    ),
     "verified": (
         metrics(
             "better",
@@ -241,3 +267,29 @@ def test_the_first_figure_has_its_counts_beside_it() -> None:
     assert headline_title(given) == "Right by cross-validation"
     assert headline_figure(given) == "62.5 % (25 of 40 pictures; 95 % interval 47 % to 75.8 %)"
     assert headline_title(earlier(1.0, 6, False)) == "Right on the test pictures"
+
+
+@hypothesis.given(
+    counts=st.integers(1, 5000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))),
+    groups=st.floats(0.1, 1),
+)
+@hypothesis.settings(max_examples=50, deadline=None)
+def test_rounding_keeps_a_share_inside_its_interval_and_off_all_and_nothing(
+    counts: tuple[int, int], groups: float
+) -> None:
+    hits, tested = counts
+    share = hits / tested
+    low, high = score_interval(share, max(1, groups * tested))
+    for said in (percent, whole_percent):
+        numbers = [float(said(value).removesuffix(" %")) for value in (low, share, high)]
+        assert numbers == sorted(numbers)
+        assert (numbers[1] == 100) == (hits == tested) and (numbers[1] == 0) == (hits == 0)
+
+
+def test_guessing_is_measured_on_the_pictures_that_are_judged() -> None:
+    given, sentences = VERDICTS["unequal"]
+    given = {**given, "majority_baseline": 45 / 51}  # of the test pictures
+    assert baseline(given) == 300 / 340
+    assert verdict(given) == sentences
+    assert f"largest class would be right on {percent(baseline(given))}." in sentences
+    assert baseline(earlier(1.0, 6, False)) == 0.5

@@ -10,6 +10,7 @@ the answer can be trusted.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -29,7 +30,7 @@ _EXPONENTS = np.linspace(0.1, 1.5, 29)
 _RESAMPLINGS = 200
 _LEAST_GAIN = 0.005  # a smaller gain in accuracy is not worth collecting for
 _GAIN_PERCENTILES = (10, 90)  # of the resampled gains
-# standard errors above the largest class's share, for a curve to be about more than guessing
+# standard errors above guessing, for a curve to be about more than that
 _CLEAR_STANDARD_ERRORS = 2.0
 
 Fit = Callable[[Labels], LinearHead]
@@ -156,9 +157,7 @@ def _summary(hits: NDArray[np.bool_], sizes: Floats, samples: Samples, seed: int
         )
         points.append(point)
     gains = _resampled_gains(hits, sizes, count / samples.classes, seed)
-    majority = np.bincount(samples.labels).max() / count
-    margin = _CLEAR_STANDARD_ERRORS * errors[-1]
-    if accuracies[-1] > majority + margin:
+    if _tells_apart(hits[-1], samples):
         sentence = _sentence(gains)
     else:
         sentence = "With these pictures too little was learned to say what more would bring."
@@ -168,6 +167,22 @@ def _summary(hits: NDArray[np.bool_], sizes: Floats, samples: Samples, seed: int
         gain=float(np.median(gains)),
         sentence=sentence,
     )
+
+
+def _tells_apart(hits: NDArray[np.bool_], samples: Samples) -> bool:
+    """Return whether hits [n] are clearly more than guessing, when every class counts the same.
+
+    Of unequal classes a good head need not be right more often than the name of the largest.
+    """
+    recalls = []
+    variance = 0.0
+    for label in np.unique(samples.labels):
+        of_class = hits[samples.labels == label]
+        recalls.append(of_class.mean())
+        variance += 1 / len(of_class)
+    chance = 1 / len(recalls)
+    error = math.sqrt(chance * (1 - chance) * variance) / len(recalls)
+    return bool(np.mean(recalls) > chance + _CLEAR_STANDARD_ERRORS * error)
 
 
 def _resampled_gains(hits: NDArray[np.bool_], sizes: Floats, per_class: float, seed: int) -> Floats:

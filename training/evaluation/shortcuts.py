@@ -19,7 +19,7 @@ from training.fitting.linear_head import Samples
 from training.images.split import cut_folds
 from training.images.statistics import IMAGE_STATISTICS
 from training.metrics import Floats, Labels, balanced_accuracy
-from training.phrases import percent
+from training.phrases import percent, whole_percent
 from training.run_folder import ImageRow
 
 _LEAVES_PER_CLASS = 4  # enough to find an interval, too few to learn images by heart
@@ -124,8 +124,8 @@ def shortcut_warning(
     strongest = _strongest(found)
     attribute = ATTRIBUTES[strongest]
     return (
-        f"{attribute.subject} its class in {100 * found[strongest]:.0f} % of cases "
-        f"(the model: {100 * model_accuracy:.0f} %): "
+        f"{attribute.subject} its class in {whole_percent(found[strongest])} % of cases "
+        f"(the model: {whole_percent(model_accuracy)} %): "
         f"the model may have learned {attribute.learned} instead of what they show."
     )
 

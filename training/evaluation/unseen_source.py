@@ -27,7 +27,7 @@ from training.metrics import (
     UnseenSources,
     grouped_interval,
 )
-from training.phrases import counted, listed
+from training.phrases import counted, listed, whole_percent
 from training.progress import Progress
 
 MOST_FITS = 8  # with more sources than this, the smallest are held out together
@@ -242,7 +242,7 @@ def _figure_sentence(pooled: UnseenSource) -> str:
     right = round(pooled["accuracy"] * pooled["n"])
     return (
         "On pictures from a place it has never seen:"
-        f" {_whole(pooled['accuracy'])} % ({_whole(low)} to {_whole(high)}),"
+        f" {whole_percent(pooled['accuracy'])} % ({whole_percent(low)} to {whole_percent(high)}),"
         f" {right} of {counted(pooled['n'], 'picture')}."
     )
 
@@ -253,7 +253,7 @@ def _usual_sentence(images: SourcedImages, hits: Mask, judged: Mask, fewest: int
     `fewest` is the smallest number of images that a head learned from.
     """
     usual = images.usual_hits[judged]
-    usual_figure = f"{_whole(float(usual.mean()))} %"
+    usual_figure = f"{whole_percent(float(usual.mean()))} %"
     falls = usual.astype(np.float64) - hits[judged]
     fall = float(falls.mean())
     # Near-duplicates fall together.
@@ -264,8 +264,8 @@ def _usual_sentence(images: SourcedImages, hits: Mask, judged: Mask, fewest: int
     if fall < max(_MUCH, _CLEAR_STANDARD_ERRORS * error):
         return f"When it knows other pictures from their place, it is right on {usual_figure}."
     sentence = (
-        f"That is {_whole(fall)} points less than when it knows other pictures from their place"
-        f" ({usual_figure}): expect the lower figure on pictures from elsewhere."
+        f"That is {100 * fall:.0f} points less than when it knows other pictures from their"
+        f" place ({usual_figure}): expect the lower figure on pictures from elsewhere."
     )
     if fewest < _FEW_LEARNED * len(images.sources):
         sentence += " In part this may come from having fewer pictures to learn from."
@@ -293,7 +293,3 @@ def _titles(sources: Sequence[str]) -> str:
     if more > 0:
         titles[_NAMED_SOURCES:] = [f"{more} more"]
     return listed(titles)
-
-
-def _whole(share: float) -> str:
-    return f"{100 * share:.0f}"

@@ -16,6 +16,7 @@ from training.earlier_metrics import completed
 from training.export.model_card import judged_figures, phrases_of
 from training.metrics import ClassificationMetrics, Curation, Metrics
 from training.phrases import (
+    baseline,
     counted,
     figure_on_test,
     headline_counts,
@@ -244,7 +245,7 @@ def scale_rows(metrics: Metrics) -> list[ScaleRow]:
     guessing: ScaleRow = {
         "title": "Always the largest class",
         "delivered": False,
-        "accuracy": metrics["majority_baseline"],
+        "accuracy": baseline(metrics),
         "interval": None,
     }
     return [*rows, guessing]
@@ -289,6 +290,7 @@ def render_page(context: ReportContext) -> str:
     )
     engine.filters["percent"] = _unbroken(percent)
     engine.filters["interval"] = _unbroken(interval)
+    engine.filters["baseline"] = baseline
     engine.filters["listed"] = listed
     engine.filters["counted"] = counted
     engine.filters["stem"] = lambda file: PurePosixPath(file).stem

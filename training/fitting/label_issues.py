@@ -17,7 +17,7 @@ from training.fitting.linear_head import Samples, find_temperature, fit_with_c
 from training.fitting.relevance import OUTLIER_DISTANCE, robust_distances
 from training.images.split import cut_folds
 from training.metrics import Curation, Floats, Labels, log_losses, softmax
-from training.phrases import counted
+from training.phrases import counted, whole_percent
 
 # cross-validations whose predictions are averaged: one alone depends on how its folds were cut
 _REPEATS = 3
@@ -179,10 +179,11 @@ def rank_suspects(
     for index in np.flatnonzero(issues):
         label = labels[index]
         other = int(suggested[index])
-        probabilities = pred_probs[index]
+        likely = whole_percent(pred_probs[index, other])
+        unlikely = whole_percent(pred_probs[index, label])
         reason = (
-            f"Looks like “{names[other]}” ({probabilities[other]:.0%}) rather than its label "
-            f"“{names[label]}” ({probabilities[label]:.0%})."
+            f"Looks like “{names[other]}” ({likely}%) rather than its label "
+            f"“{names[label]}” ({unlikely}%)."
         )
         suspect = Suspect(
             index=int(index),
