@@ -3,8 +3,8 @@
 Before: a binomial test of the accuracy on the test images against the share of their largest class,
 p < 0.01, as in version 0.1.0. After: a test of association on cross-validated predictions of all
 images (of the test images alone from 100 on), as `training.metrics.judge` decides today. Features
-by efficientnet_lite0 with its trained weights; each run draws its images and its split anew, and
-near-duplicates are grouped as in a real run.
+by efficientnet_lite0 with its trained weights; each run draws its images and its split anew.
+Near-duplicates are grouped as in a real run, but for the noise, whose images are drawn apart.
 
 - noise: images of coloured noise whose classes are drawn by lot; what is called better is a false
   alarm;
@@ -150,17 +150,24 @@ def fabric(count: int, coarse: bool) -> Iterator[Image.Image]:
 def embedded(
     images: Sequence[Image.Image], labels: NDArray[np.int64], bundled: ClassifierNetwork
 ) -> Samples:
-    """Return embeddings, labels and near-duplicate groups of images."""
+    """Return embeddings and labels of images, each a near-duplicate group of its own."""
     batches = []
     for start in range(0, len(images), _BATCH):
         batches.append(embed_images(bundled, list(images[start : start + _BATCH])))
-    embeddings = np.concatenate(batches)
+    groups = np.arange(len(images))
+    return Samples(np.concatenate(batches), labels, groups, int(labels.max()) + 1)
+
+
+def without_near_duplicates(images: Sequence[Image.Image], everything: Samples) -> Samples:
+    """Return one image of each near-duplicate group.
+
+    What is drawn by lot must be enough to train and test on.
+    """
     fingerprints = [fingerprint(image) for image in images]
-    duplicates = find_near_duplicates(range(len(images)), fingerprints, embeddings)
-    groups = np.array([duplicates.groups[index] for index in range(len(images))])
-    # One image of each group: what is drawn by lot must be enough to train and test on.
+    indices = range(len(images))
+    duplicates = find_near_duplicates(indices, fingerprints, everything.embeddings)
+    groups = [duplicates.groups[index] for index in indices]
     _, different = np.unique(groups, return_index=True)
-    everything = Samples(embeddings, labels, groups, int(labels.max()) + 1)
     return everything.take(np.sort(different))
 
 
@@ -194,7 +201,8 @@ def noise_runs(bundled: ClassifierNetwork, runs: int) -> Iterator[tuple[str, lis
 def easy_runs(bundled: ClassifierNetwork, runs: int) -> Iterator[tuple[str, list[Run]]]:
     """Yield the fabric with its runs."""
     images = [*fabric(EASY_IMAGES, coarse=False), *fabric(EASY_IMAGES, coarse=True)]
-    everything = embedded(images, np.repeat([0, 1], EASY_IMAGES), bundled)
+    labels = np.repeat([0, 1], EASY_IMAGES)
+    everything = without_near_duplicates(images, embedded(images, labels, bundled))
     title = f"fabric, 2 classes of {EASY_PER_CLASS}"
     counts = (EASY_PER_CLASS, EASY_PER_CLASS)
     yield title, [run(drawn(everything, counts, seed), seed) for seed in _tracked(runs, title)]
