@@ -46,7 +46,7 @@ from training.networks.backbones import BACKBONES
 from training.networks.catalogue import CROP
 from training.networks.classifier import ClassifierNetwork
 from training.networks.image_cache import open_cache
-from training.networks.precision import BF16, PRECISIONS
+from training.networks.precision import BF16, PRECISIONS, exact_float32
 from training.progress import no_progress
 from training.run_folder import ImageRow
 
@@ -111,7 +111,7 @@ def rate_of_ours(bench: Bench, data: TrainData, folder: Path) -> float:
     assert isinstance(result, TrainResult), result
     assert len(result.epochs) == bench.plan.epochs
     (folder / "finetune.pt").unlink()
-    # The first epoch is left out: on a GPU it tries its kernels.
+    # The first epoch is left out: on a GPU it loads its kernels.
     counted = result.epochs[1:]
     seconds = sum(row["seconds"] for row in counted)
     return len(data.train) * len(counted) / seconds
@@ -185,8 +185,7 @@ def compare(bench: Bench, data: TrainData, folder: Path) -> tuple[list[float], l
     limits = []
     for _ in range(bench.rounds):
         ours.append(rate_of_ours(bench, data, folder))
-        with torch.backends.cudnn.flags(enabled=True, benchmark=True):
-            limits.append(Limit(bench, data).rate(bench.plan.epochs))
+        limits.append(Limit(bench, data).rate(bench.plan.epochs))
     return ours, limits
 
 
@@ -203,6 +202,7 @@ def seconds_of_original_job(bench: Bench, folder: Path) -> float:
 def prepare(options: argparse.Namespace, folder: Path) -> tuple[Bench, TrainData]:
     """Return network, images in their cache, and the plan that this machine makes."""
     torch.manual_seed(0)
+    exact_float32()
     backbone = BACKBONES[options.backbone]
     network = ClassifierNetwork(backbone, backbone.build(), 2).to(options.device)
     data = train_data(network, folder, make_images(folder, options.pictures))

@@ -322,6 +322,9 @@ def _foreign_file(path: Path, name: str) -> ModelError:
 def _open_torch(path: Path, device: str) -> Model:
     import torch
 
+    from training.networks.precision import exact_float32
+
+    exact_float32()
     config, network = _delivered_network(path)
     network = network.to(device)
 

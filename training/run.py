@@ -59,7 +59,7 @@ from training.networks.catalogue import DEFAULT as DEFAULT_BACKBONE
 from training.networks.classifier import ClassifierNetwork
 from training.networks.embeddings import FeatureExtractor, ImageFeatures
 from training.networks.image_cache import open_cache
-from training.networks.precision import PRECISIONS, choose_precision
+from training.networks.precision import PRECISIONS, choose_precision, exact_float32
 from training.networks.weights import DOWNLOAD_URL, WeightSources
 from training.predict import Predict
 from training.progress import RowListener, Run, Stopped, StopRequest, no_progress
@@ -308,6 +308,7 @@ def _load_backbone(run: Run, earlier: Mapping[str, Any]) -> LoadedBackbone:
 
 def _device(run: Run, distributed: DistributedContext) -> torch.device:
     """Return the device to compute on. Raises RunError where the wanted GPU is not there."""
+    exact_float32()
     device = str(run.config.device)
     if device == "cuda" and not torch.cuda.is_available():
         raise RunError(

@@ -8,7 +8,13 @@ from torch import Tensor
 from torch.nn import functional
 
 from tests.training.tiny_training import SIDE
-from training.finetuning.views import RANDOM_PARAMETERS, Augmentation, Loader, train_view
+from training.finetuning.views import (
+    RANDOM_PARAMETERS,
+    Augmentation,
+    Loader,
+    Variations,
+    train_view,
+)
 from training.networks.catalogue import CROP
 
 STILL = Augmentation(
@@ -34,7 +40,8 @@ def view_of(center_crops: Tensor, parameters: Tensor | None = None, **values: An
         count = len(center_crops)
         parameters = torch.rand(count, RANDOM_PARAMETERS)
     augmentation = dataclasses.replace(STILL, **values)
-    return train_view(center_crops, parameters, augmentation, unchanged)
+    variations = Variations.draw(parameters, augmentation)
+    return train_view(center_crops, variations, unchanged)
 
 
 def gradient() -> Tensor:
@@ -58,18 +65,19 @@ def test_the_train_view_depends_on_its_random_parameters_alone() -> None:
     center_crops = torch.randint(0, 256, shape, dtype=torch.uint8)
     parameters = torch.rand(6, RANDOM_PARAMETERS)
     augmentation = Augmentation(erase_probability=0.5)
-    whole = train_view(center_crops, parameters, augmentation, unchanged)
+    variations = Variations.draw(parameters, augmentation)
+    whole = train_view(center_crops, variations, unchanged)
     assert whole.shape == (6, 3, CROP, CROP)
     assert whole.dtype == torch.float32
 
-    again = train_view(center_crops, parameters, augmentation, unchanged)
+    again = train_view(center_crops, Variations.draw(parameters, augmentation), unchanged)
     assert torch.equal(whole, again)
-    first_half = train_view(center_crops[:3], parameters[:3], augmentation, unchanged)
-    second_half = train_view(center_crops[3:], parameters[3:], augmentation, unchanged)
+    first_half = train_view(center_crops[:3], variations[:3], unchanged)
+    second_half = train_view(center_crops[3:], variations[3:], unchanged)
     halves = torch.cat([first_half, second_half])
     assert torch.allclose(whole, halves, atol=1e-3)
     others = torch.rand(6, RANDOM_PARAMETERS)
-    varied = train_view(center_crops, others, augmentation, unchanged)
+    varied = train_view(center_crops, Variations.draw(others, augmentation), unchanged)
     assert not torch.allclose(whole, varied, atol=10)
 
 

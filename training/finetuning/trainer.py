@@ -20,7 +20,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -39,6 +39,7 @@ from training.finetuning.views import (
     RANDOM_PARAMETERS,
     Augmentation,
     Loader,
+    Variations,
     eval_view,
     train_view,
 )
@@ -46,7 +47,14 @@ from training.metrics import Floats, Labels, log_loss
 from training.networks.backbones import BACKBONES, Backbone
 from training.networks.classifier import ClassifierNetwork
 from training.networks.image_cache import ImageCache, attach_cache
-from training.networks.precision import BF16, FP32, PRECISIONS, Precision
+from training.networks.precision import (
+    BF16,
+    FP32,
+    PRECISIONS,
+    Precision,
+    computes_bf16,
+    exact_float32,
+)
 from training.progress import Progress, Stopped, no_progress
 
 EPOCHS = (1, 2, 3, 4, 5, 6, 8, 10, 12, 15, 20, 25, 30, 40, 50, 60, 80, 100)
@@ -341,6 +349,7 @@ def worker_loop(
     distributed: DistributedContext, backbones: Mapping[str, Backbone] = BACKBONES
 ) -> None:
     """Take part in the main process's fine-tunings until it shuts the workers down."""
+    exact_float32()
     while message := distributed.receive():
         stream = io.BytesIO(message)
         task = torch.load(stream, weights_only=True)
@@ -488,7 +497,7 @@ class _StepTimer:
         `fastest` is the fastest precision for inference.
         """
         if self.device.type == "cuda":
-            return BF16 if torch.cuda.is_bf16_supported() else fastest
+            return BF16 if computes_bf16(self.device) else fastest
         if fastest.dtype == torch.float32:
             return fastest
         seconds = self.seconds_per_image(_CPU_TIMED_IMAGES, fastest)
@@ -530,9 +539,8 @@ class _StepTimer:
         alone = DistributedContext(local_rank=device.index or 0)
         model = _Model(self.network, self.config, plan, alone)
         batch = self._batch(images)
-        with _fastest_kernels():
-            self._timed_step(model, batch)  # warms up
-            seconds = [self._timed_step(model, batch) for _ in range(_TIMED_STEPS)]
+        self._timed_step(model, batch)  # warms up
+        seconds = [self._timed_step(model, batch) for _ in range(_TIMED_STEPS)]
         return min(seconds) / images
 
     def _batch(self, size: int) -> _Batch:
@@ -543,12 +551,12 @@ class _StepTimer:
         center_crops = torch.from_numpy(pixels)
         labels = torch.from_numpy(data.labels[indices])
         weights = torch.full((size,), 1 / size)
-        parameters = torch.full((size, RANDOM_PARAMETERS), 0.5)
+        parameters = torch.full((size, RANDOM_PARAMETERS), 0.5, device=device)
         return _Batch(
             center_crops=center_crops.to(device),
             labels=labels.to(device),
             weights=weights.to(device),
-            parameters=parameters.to(device),
+            variations=Variations.draw(parameters, self.config.augmentation),
         )
 
     def _timed_step(self, model: _Model, batch: _Batch) -> float:
@@ -557,12 +565,6 @@ class _StepTimer:
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
         return time.perf_counter() - started
-
-
-def _fastest_kernels() -> AbstractContextManager[None]:
-    """Let a GPU try which of its convolutions is fastest at each size; there are few sizes."""
-    flags = torch.backends.cudnn.flags(enabled=True, benchmark=True)
-    return cast(AbstractContextManager[None], flags)
 
 
 # The loop over epochs and steps.
@@ -638,7 +640,7 @@ class _Trainer:
 
     def run(self) -> TrainResult | NotTrained:
         """Train to the end and return the best epoch."""
-        with _fastest_kernels(), self.writer:
+        with self.writer:
             while not self.status.stop_reason:
                 self._train_epoch()
                 self._finish_epoch()
@@ -825,8 +827,8 @@ class _Batch:
     """int64 [b]."""
     weights: Tensor
     """float32 [b]: each image's share of the loss of the whole step."""
-    parameters: Tensor
-    """float32 [b, RANDOM_PARAMETERS]; see `train_view`."""
+    variations: Variations
+    """How each image is varied."""
 
     def split(self, size: int) -> Iterator[_Batch]:
         """Yield parts of at most so many images."""
@@ -836,7 +838,7 @@ class _Batch:
                 center_crops=self.center_crops[part],
                 labels=self.labels[part],
                 weights=self.weights[part],
-                parameters=self.parameters[part],
+                variations=self.variations[part],
             )
 
 
@@ -859,6 +861,7 @@ class _Sampler:
         count = len(images)
         steps = steps_per_epoch(count, batch_size)
         self.seed = config.seed
+        self.augmentation = config.augmentation
         self.labels = data.labels
         self.weights = weights
         self.images = images
@@ -880,7 +883,8 @@ class _Sampler:
         weights = torch.from_numpy(loss_weights)
         labels = labels.to(loader.device)
         weights = weights.to(loader.device)
-        parameters = parameters.to(loader.device)
+        # Of the whole epoch at once: a GPU would wait for so many small steps in every batch.
+        variations = Variations.draw(parameters.to(loader.device), self.augmentation)
         shards = self.shards[steps_done:]
         index_batches = [indices[shard] for shard in shards]
         center_crops = loader.batches(index_batches)
@@ -889,7 +893,7 @@ class _Sampler:
                 center_crops=crops,
                 labels=labels[shard],
                 weights=weights[shard],
-                parameters=parameters[shard],
+                variations=variations[shard],
             )
 
     def _draw(self, epoch: int) -> tuple[NDArray[np.int64], Tensor]:
@@ -964,6 +968,10 @@ class _Model:
         if config.ema_share:
             self.ema = copy.deepcopy(self.network)
             self.ema.requires_grad_(False)
+        # Listed once: walking through hundreds of modules in each step would keep a GPU waiting.
+        self._parameters = list(self.network.parameters())
+        self._head_parameters = list(self.network.head.parameters())
+        self._ema_parameters = list(self.ema.parameters())
         groups = parameter_groups(self.network, config, plan.batch_size)
         on_gpu = self.device.type == "cuda"
         self.optimizer = torch.optim.AdamW(groups, fused=on_gpu)
@@ -977,8 +985,7 @@ class _Model:
         weights that stays.
         """
         loss = self._accumulate_gradients(batch, head_only)
-        trained = self.network.head if head_only else self.network
-        parameters = list(trained.parameters())
+        parameters = self._head_parameters if head_only else self._parameters
         for parameter in parameters:
             if parameter.grad is None:  # no image of this step fell to this process
                 parameter.grad = torch.zeros_like(parameter)
@@ -996,8 +1003,8 @@ class _Model:
     def _update_ema(self, decay: float) -> None:
         if self.ema is self.network:
             return
-        averaged: Any = list(self.ema.parameters())
-        present: Any = list(self.network.parameters())
+        averaged: Any = self._ema_parameters
+        present: Any = self._parameters
         get_ema_multi_avg_fn(decay)(averaged, present, 0)
 
     def eval_logits(self, center_crops: Iterator[Tensor]) -> Tensor:
@@ -1016,21 +1023,18 @@ class _Model:
     def state(self) -> dict[str, Any]:
         """Return all that changes, for a checkpoint."""
         return {
-            "parameters": self._all_parameters(),
+            "parameters": [*self._parameters, *self._ema_parameters],
             "optimizer": self.optimizer.state_dict(),
         }
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         """Take over what `state` gave."""
         self.optimizer.load_state_dict(state["optimizer"])
-        parameters = self._all_parameters()
+        parameters = [*self._parameters, *self._ema_parameters]
         saved = state["parameters"]
         with torch.no_grad():
             for parameter, value in zip(parameters, saved, strict=True):
                 parameter.copy_(value)
-
-    def _all_parameters(self) -> list[Tensor]:
-        return [*self.network.parameters(), *self.ema.parameters()]
 
     def _accumulate_gradients(self, batch: _Batch, head_only: bool) -> Tensor:
         """Add up the gradients of a batch and return its loss.
@@ -1054,12 +1058,7 @@ class _Model:
                 torch.cuda.empty_cache()
 
     def _backward(self, batch: _Batch, head_only: bool) -> Tensor:
-        view = train_view(
-            batch.center_crops,
-            batch.parameters,
-            self.config.augmentation,
-            self.network.normalize,
-        )
+        view = train_view(batch.center_crops, batch.variations, self.network.normalize)
         with self.precision.autocast(self.device):
             logits = self._forward(self.network, view, head_only)
         losses = functional.cross_entropy(

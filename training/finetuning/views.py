@@ -86,30 +86,60 @@ def eval_view(center_crops: Tensor, normalize: Normalize) -> Tensor:
     return normalize(channels_first.float())
 
 
-def train_view(
-    center_crops: Tensor, parameters: Tensor, augmentation: Augmentation, normalize: Normalize
-) -> Tensor:
-    """Return varied crops of uint8 [b, side, side, 3], normalized: float32 [b, 3, 224, 224].
+@dataclass(frozen=True)
+class Variations:
+    """How each of n images is varied, on the device."""
 
-    `parameters` [b, RANDOM_PARAMETERS] in 0..1 decide everything; the same ones give the same view.
-    """
-    uniform = _Draws(*parameters.unbind(dim=1))
-    signed_parameters = 2 * parameters - 1
-    signed = _Draws(*signed_parameters.unbind(dim=1))
+    maps: Tensor
+    """float32 [n, 2, 3]: from a view's coordinates to those of the center crop, both in -1..1."""
+    brightness: Tensor
+    """float32 [n, 1, 1, 1]: a factor; so are the next two."""
+    contrast: Tensor
+    saturation: Tensor
+    erased: Tensor | None
+    """float32 [n, 4]: top, bottom, left and right in 0..1 of what becomes plain; None for none."""
 
-    maps = _affine_maps(uniform, signed, augmentation)
-    size = [len(maps), 3, CROP, CROP]
-    grid = functional.affine_grid(maps, size, align_corners=False)
+    @classmethod
+    def draw(cls, parameters: Tensor, augmentation: Augmentation) -> Variations:
+        """Return the variations that float32 [n, RANDOM_PARAMETERS] in 0..1 decide."""
+        uniform = _Draws(*parameters.unbind(dim=1))
+        signed_parameters = 2 * parameters - 1
+        signed = _Draws(*signed_parameters.unbind(dim=1))
+        erased = None
+        if augmentation.erase_probability:
+            erased = _erased_rectangles(uniform, signed, augmentation)
+        return cls(
+            maps=_affine_maps(uniform, signed, augmentation),
+            brightness=_factors(signed.brightness, augmentation.brightness),
+            contrast=_factors(signed.contrast, augmentation.contrast),
+            saturation=_factors(signed.saturation, augmentation.saturation),
+            erased=erased,
+        )
+
+    def __getitem__(self, part: slice) -> Variations:
+        """Return the variations of some of the images."""
+        return Variations(
+            maps=self.maps[part],
+            brightness=self.brightness[part],
+            contrast=self.contrast[part],
+            saturation=self.saturation[part],
+            erased=None if self.erased is None else self.erased[part],
+        )
+
+
+def train_view(center_crops: Tensor, variations: Variations, normalize: Normalize) -> Tensor:
+    """Return varied crops of uint8 [b, side, side, 3], normalized: float32 [b, 3, 224, 224]."""
+    size = [len(center_crops), 3, CROP, CROP]
+    grid = functional.affine_grid(variations.maps, size, align_corners=False)
     channels_first = center_crops.permute(0, 3, 1, 2)
     images = channels_first.float()
     crops = functional.grid_sample(images, grid, padding_mode="reflection", align_corners=False)
 
-    colored = _vary_colors(crops, signed, augmentation)
+    colored = _vary_colors(crops, variations)
     normalized = normalize(colored)
-    if not augmentation.erase_probability:
+    if variations.erased is None:
         return normalized
-    rectangles = _erased_rectangles(uniform, signed, augmentation)
-    return normalized.masked_fill(rectangles, 0.0)  # the mean color
+    return normalized.masked_fill(_inside(variations.erased), 0.0)  # the mean color
 
 
 def _affine_maps(uniform: _Draws, signed: _Draws, augmentation: Augmentation) -> Tensor:
@@ -151,18 +181,15 @@ def _affine_maps(uniform: _Draws, signed: _Draws, augmentation: Augmentation) ->
     return maps.reshape(-1, 2, 3)
 
 
-def _vary_colors(crops: Tensor, signed: _Draws, augmentation: Augmentation) -> Tensor:
+def _vary_colors(crops: Tensor, variations: Variations) -> Tensor:
     """Change brightness, contrast and saturation of crops [b, 3, h, w] in 0..255."""
-    brightness = _factors(signed.brightness, augmentation.brightness)
-    contrast = _factors(signed.contrast, augmentation.contrast)
-    saturation = _factors(signed.saturation, augmentation.saturation)
-    crops = crops * brightness
-    luma = crops.new_tensor(_LUMA)
-    weighted = crops * luma[:, None, None]
-    gray = weighted.sum(dim=1, keepdim=True)
+    crops = crops * variations.brightness
+    red, green, blue = crops.unbind(dim=1)
+    gray = _LUMA[0] * red + _LUMA[1] * green + _LUMA[2] * blue
+    gray = gray[:, None]
     mean_gray = gray.mean(dim=(2, 3), keepdim=True)
-    crops = torch.lerp(gray, crops, saturation)
-    crops = torch.lerp(mean_gray, crops, contrast)
+    crops = torch.lerp(gray, crops, variations.saturation)
+    crops = torch.lerp(mean_gray, crops, variations.contrast)
     return crops.clamp(0, 255)
 
 
@@ -173,7 +200,7 @@ def _factors(signed: Tensor, strength: float) -> Tensor:
 
 
 def _erased_rectangles(uniform: _Draws, signed: _Draws, augmentation: Augmentation) -> Tensor:
-    """Return where views are erased: bool [b, 1, 224, 224]; nowhere in those not chosen."""
+    """Return top, bottom, left and right in 0..1 of what is erased: [b, 4]; empty in most views."""
     area_range = _MAX_ERASED_AREA - _MIN_ERASED_AREA
     area = _MIN_ERASED_AREA + area_range * uniform.erase_area
     log_aspect = signed.erase_aspect * _MAX_ERASED_LOG_ASPECT
@@ -182,26 +209,22 @@ def _erased_rectangles(uniform: _Draws, signed: _Draws, augmentation: Augmentati
     height = torch.sqrt(area / aspect)
 
     chosen = uniform.erase < augmentation.erase_probability
-    rows = _interval(uniform.erase_top, height)
-    rows = rows & chosen[:, None]
-    columns = _interval(uniform.erase_left, width)
-    rectangles = rows[:, :, None] & columns[:, None, :]
-    return rectangles[:, None]
+    top = uniform.erase_top * (1 - height)
+    left = uniform.erase_left * (1 - width)
+    bottom = torch.where(chosen, top + height, top)
+    right = left + width
+    return torch.stack([top, bottom, left, right], dim=1)
 
 
-def _interval(start: Tensor, length: Tensor) -> Tensor:
-    """Return which of 224 pixels in a line lie in an interval: bool [b, 224].
-
-    `length` [b] is a share of the line, `start` [b] a share of what the length leaves free.
-    """
-    free = 1 - length
-    first = start * free
-    end = first + length
-    indices = torch.arange(CROP, device=start.device)
+def _inside(rectangles: Tensor) -> Tensor:
+    """Return which of 224 x 224 pixels lie in rectangles [b, 4]: bool [b, 1, 224, 224]."""
+    top, bottom, left, right = rectangles[:, :, None].unbind(dim=1)
+    indices = torch.arange(CROP, device=rectangles.device)
     pixels = (indices + 0.5) / CROP
-    after_first = pixels >= first[:, None]
-    before_end = pixels < end[:, None]
-    return after_first & before_end
+    rows = (pixels >= top) & (pixels < bottom)
+    columns = (pixels >= left) & (pixels < right)
+    inside = rows[:, :, None] & columns[:, None, :]
+    return inside[:, None]
 
 
 class Loader:
