@@ -15,6 +15,7 @@ from training.networks.precision import (
     FP32_CONTIGUOUS,
     PRECISIONS,
     choose_precision,
+    exact_float32,
     fastest,
     time_precisions,
 )
@@ -95,3 +96,9 @@ def test_layouts_give_the_same_embeddings_and_bfloat16_nearly(network: Classifie
     cosines = products / (plain_lengths * lower_lengths)
     assert lower.dtype == np.float32
     assert cosines.min() > 0.999
+
+
+def test_a_gpu_must_not_round_float32() -> None:
+    exact_float32()
+    assert not torch.backends.cudnn.allow_tf32
+    assert not torch.backends.cuda.matmul.allow_tf32
