@@ -24,6 +24,7 @@ MAX_TEXTS = 64
 MAX_PHOTOSHOP_BYTES = 1 << 20
 
 PNG_TEXTS = (b"tEXt", b"zTXt", b"iTXt")
+PNG_COLORS = frozenset({b"tRNS", b"gAMA", b"cHRM", b"sRGB", b"eXIf"})  # and how it is turned
 CHECKSUM_BYTES = 4
 PNG_START = b"\x89PNG\r\n\x1a\n"
 JPEG_START = b"\xff\xd8"
@@ -186,6 +187,23 @@ def _read_png(view: memoryview, found: Embedded) -> None:
         elif kind == b"caBX":
             found.credentials = bytes(view[start:end])
         position = end + CHECKSUM_BYTES
+
+
+def bare_png(png: bytes) -> bytes:
+    """Return a PNG with the chunks alone that its pixels and colors need.
+
+    A capital first letter names a chunk that no decoder may pass over
+    (https://www.w3.org/TR/png-3/#5Chunk-naming-conventions). What follows damage stays out.
+    """
+    kept = [PNG_START]
+    position = len(PNG_START)
+    while position + 8 <= len(png):
+        length, kind = struct.unpack_from(">I4s", png, position)
+        end = position + 8 + length + CHECKSUM_BYTES
+        if kind[:1].isupper() or kind in PNG_COLORS:
+            kept.append(png[position:end])
+        position = end
+    return b"".join(kept)
 
 
 def _read_png_text(kind: bytes, chunk: bytes, found: Embedded) -> None:

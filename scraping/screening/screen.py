@@ -20,12 +20,13 @@ from PIL import Image, ImageCms
 
 from scraping.files import atomic_write
 from scraping.reasons import Reason
+from scraping.screening.embedded import PNG_START, bare_png
 from scraping.screening.marks import NO_MARKS, Marks, read_marks
 from training.duplicates import Fingerprint, difference_hash, fingerprint
 
 # Recent holes of decoders sit in the rarer formats. JPEG includes MPO, the JPEG of several images.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "AVIF")
-MAX_PIXELS = 30_000_000  # that are decoded
+MAX_PIXELS = 50_000_000  # that are decoded, as many as `training` reads of one image
 MAX_SIDE = 10_000
 # JPEG is decoded at a reduced scale, so a telephone's 200 megapixels need not be refused.
 REDUCIBLE_FORMATS = frozenset({"JPEG", "MPO"})
@@ -125,11 +126,11 @@ def screen(
     source_sha256 = hashlib.sha256(data).hexdigest()
     if source_sha256 in settings.taken_down:
         return Rejection(Reason.TAKEN_DOWN)
-    clean = _clean(data, settings, source_sha256, judge)
+    clean = _clean(data, data, settings, source_sha256, judge)
     if isinstance(clean, Rejection) and clean.reason == Reason.NOT_A_PICTURE:
         mended = _mended(data, settings.max_side)
         if mended is not None:
-            clean = _clean(mended, settings, source_sha256, judge)
+            clean = _clean(mended, data, settings, source_sha256, judge)
     if isinstance(clean, Rejection):
         return clean
     if clean.sha256 in settings.taken_down:
@@ -139,17 +140,21 @@ def screen(
 
 def _clean(
     data: bytes | bytearray | memoryview,
+    received: bytes | bytearray | memoryview,
     settings: ScreenSettings,
     source_sha256: str,
     judge: Judge | None,
 ) -> CleanImage | Rejection:
-    """Decode, judge by the header before any pixel, and encode anew."""
+    """Decode, judge by the header before any pixel, and encode anew.
+
+    `received` is the file before it was mended: it may carry marks that `data` no longer has.
+    """
     try:
         with _open(data) as image:
             rejection = _judge_size(image, settings)
             if rejection is not None:
                 return rejection
-            marks = _marks(data, image)
+            marks = _marks(received, image)
             rejection = _judge_marks(marks, settings)
             if rejection is not None:
                 return rejection
@@ -180,12 +185,16 @@ def _open(data: bytes | bytearray | memoryview) -> Image.Image:
 
 
 def _mended(data: bytes | bytearray | memoryview, max_side: int) -> bytes | None:
-    """Return a JPEG of which only the end mark is missing with that mark, None for other data.
+    """Return a JPEG of which only the end mark is missing with that mark, and a PNG without the
+    texts that may have made it unreadable; None for other data.
 
     Where pixels are missing too, the decoder takes what is appended for them: two different ends
     then give two images.
     """
     body = bytes(data)
+    if body.startswith(PNG_START):
+        bare = bare_png(body)
+        return bare if len(bare) < len(body) else None
     if not body.startswith(JPEG_START) or body.endswith(JPEG_END):
         return None
     body = body.removesuffix(JPEG_END[:1])
@@ -301,9 +310,10 @@ def _to_eight_bits(image: Image.Image) -> Image.Image:
     """Scale 16-bit gray to 8 bits. A plain conversion would clip: 300 and 65535 became white."""
     if not image.mode.startswith(("I", "F")):
         return image
-    values = np.asarray(image).astype(np.int64)
-    eight_bits = np.clip(values, 0, 65535) >> 8
-    scaled = Image.fromarray(eight_bits.astype(np.uint8))
+    values = np.clip(np.asarray(image), 0, 65535)
+    if image.mode == "F":
+        values = np.nan_to_num(values).astype(np.uint16)
+    scaled = Image.fromarray((values >> 8).astype(np.uint8))
     scaled.info = image.info
     return scaled
 

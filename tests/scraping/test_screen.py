@@ -53,6 +53,17 @@ def near(answer: CleanImage, colour: tuple[int, int, int], tolerance: int = 4) -
     return bool((np.abs(pixels(answer) - np.array(colour)) <= tolerance).all())
 
 
+def png_chunk(kind: bytes, data: bytes) -> bytes:
+    checksum = struct.pack(">I", zlib.crc32(kind + data))
+    return struct.pack(">I", len(data)) + kind + data + checksum
+
+
+def with_chunks(png: bytes, *chunks: bytes) -> bytes:
+    """Return a PNG with chunks before its pixels."""
+    start = png.index(b"IDAT") - 4
+    return png[:start] + b"".join(chunks) + png[start:]
+
+
 def png_header(width: int, height: int) -> bytes:
     """Return a PNG that claims a size and holds next to nothing."""
 
@@ -296,6 +307,78 @@ def test_what_is_too_large_says_its_size():
     for data, size in ((png_header(8000, 8000), "8000x8000"), (jpeg_of_too_many, "30000x30000")):
         answer = screen(bytes(data), SMALL)
         assert answer == Rejection(Reason.TOO_LARGE, size)
+
+
+@pytest.mark.parametrize("mode", ["L", "P", "RGBA", "I;16"])
+def test_a_png_of_45_megapixels_is_kept_in_every_mode(mode):
+    gray = {"RGBA": (77, 77, 77, 255), "I;16": 77 * 257}.get(mode, 77)
+    data = encoded(Image.new(mode, (7750, 5810), gray), "PNG", compress_level=1)
+    answer = screened(data)
+    assert (answer.width, answer.height) == (512, 384)
+
+
+LONG_TEXT = zlib.compress(b"x" * (5 << 20))
+BOMBS = {
+    "zTXt": [png_chunk(b"zTXt", b"Comment\0\0" + LONG_TEXT)],
+    "iTXt": [png_chunk(b"iTXt", b"Comment\0\1\0\0\0" + LONG_TEXT)],
+    "many texts": [png_chunk(b"tEXt", b"Comment\0" + b"x" * (900 << 10))] * 80,
+    "color profile": [png_chunk(b"iCCP", b"name\0\0" + LONG_TEXT)],
+    "animation": [png_chunk(b"acTL", b"\0")],
+    "size on paper": [png_chunk(b"pHYs", b"\0")],
+}
+
+
+@pytest.mark.parametrize("name", BOMBS)
+def test_a_png_is_kept_whatever_its_texts_hold(name):
+    plain = encoded(picture(4), "PNG")
+    data = with_chunks(plain, *BOMBS[name])
+    assert (pixels(screened(data)) == pixels(screened(plain))).all()
+    assert screened(data).source_sha256 == hashlib.sha256(data).hexdigest()
+
+
+def test_a_text_that_is_too_large_hides_no_reservation():
+    packet = (
+        b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF'
+        b' xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#"><rdf:Description'
+        b' xmlns:plus="http://ns.useplus.org/ldf/xmp/1.0/" plus:DataMining='
+        b'"http://ns.useplus.org/ldf/vocab/DMI-PROHIBITED"/></rdf:RDF></x:xmpmeta>'
+    )
+    reserved = png_chunk(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + packet)
+    data = with_chunks(encoded(picture(4), "PNG"), *BOMBS["zTXt"], reserved)
+    answer = screen(data, SMALL)
+    assert isinstance(answer, Rejection)
+    assert answer.reason == Reason.OPTED_OUT
+
+
+def with_claimed_size(kind: str) -> bytes:
+    """Return a file of a format whose header claims more pixels than any picture has."""
+    data = bytearray(encoded(picture(1), kind))
+    if kind == "GIF":
+        data[6:10] = struct.pack("<HH", 65535, 65535)
+    elif kind == "BMP":
+        data[18:26] = struct.pack("<ii", 2**31 - 1, 2**31 - 1)
+    elif kind == "PNG":
+        data[16:24] = struct.pack(">II", 2**31 - 1, 2**31 - 1)
+        data[29:33] = struct.pack(">I", zlib.crc32(data[12:29]))
+    elif kind == "WEBP":
+        frame = data.index(b"\x9d\x01\x2a") + 3
+        data[frame : frame + 4] = struct.pack("<HH", 16383, 16383)
+    else:
+        extent = data.index(b"ispe") + 8
+        data[extent : extent + 8] = struct.pack(">II", 2**31 - 1, 2**31 - 1)
+    return bytes(data)
+
+
+@pytest.mark.parametrize("kind", ["GIF", "BMP", "PNG", "WEBP", "AVIF"])
+def test_an_absurd_size_in_any_format_is_one_rejection_and_the_worker_goes_on(kind):
+    async def answers() -> list[CleanImage | Rejection]:
+        async with ScreenPool(SMALL, PoolSettings(1)) as pool:
+            return [await pool.screen(with_claimed_size(kind)), await pool.screen(jpeg(2))]
+
+    first, second = asyncio.run(answers())
+    assert isinstance(first, Rejection)
+    assert first.reason in (Reason.TOO_LARGE, Reason.NOT_A_PICTURE)
+    assert isinstance(second, CleanImage)
 
 
 def test_the_workers_keep_many_megapixels_too():
