@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
-import math
 import os
 import shutil
 import time
@@ -47,6 +46,7 @@ from training.images.split import (
     HELD_OUT_SHARE,
     NearDuplicates,
     assign_groups,
+    check_enough,
     contradictions,
     count_leaks,
     find_near_duplicates,
@@ -61,6 +61,7 @@ from training.networks.embeddings import FeatureExtractor, ImageFeatures
 from training.networks.image_cache import open_cache
 from training.networks.precision import PRECISIONS, choose_precision, exact_float32
 from training.networks.weights import DOWNLOAD_URL, WeightSources
+from training.phrases import shortened
 from training.predict import Predict
 from training.progress import RowListener, Run, Stopped, StopRequest, no_progress
 from training.run_folder import (
@@ -99,6 +100,8 @@ _CHOICES = {
     "finetune": ("auto", "never"),
     "weights": ("pretrained", "random"),
 }
+_MOST_SECONDS = 10**9  # 31 years
+_SHOWN_COLUMNS = 60  # of a value that somebody else wrote
 _MOST = {"seed": 2**32 - 1, "epochs": 100_000, "threads": 4096}
 # test images that the exported files are compared on, besides the synthetic ones
 _COMPARED_IMAGES = 3
@@ -199,11 +202,12 @@ def _check_input(run: Run) -> list[ImageRow]:
     config = run.config
     seconds: Any = config.time_budget_seconds
     is_number = isinstance(seconds, int | float) and not isinstance(seconds, bool)
-    if not is_number or not 0 < seconds < math.inf:
+    if not is_number or not 0 < seconds <= _MOST_SECONDS:
+        shown = shortened(repr(seconds), _SHOWN_COLUMNS)
         raise RunError(
             "features",
-            f"The time budget is {seconds!r}, which is no number of seconds above 0.",
-            "Give a time budget of more than 0 seconds, or none.",
+            f"The time budget is {shown}, which is no number of seconds above 0.",
+            f"Give a time budget of more than 0 and at most {_MOST_SECONDS:,} seconds, or none.",
             retry=False,
         )
     for name, choices in _CHOICES.items():
@@ -211,7 +215,7 @@ def _check_input(run: Run) -> list[ImageRow]:
         if value not in choices:
             raise RunError(
                 "features",
-                f"“{value}” is not a {name} that Picaisso knows.",
+                f"“{shortened(str(value), _SHOWN_COLUMNS)}” is not a {name} that Picaisso knows.",
                 f"Choose one of {', '.join(choices)}.",
                 retry=False,
             )
@@ -220,7 +224,7 @@ def _check_input(run: Run) -> list[ImageRow]:
         if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= most:
             raise RunError(
                 "features",
-                f"“{value}” is no whole number for {name}.",
+                f"“{shortened(str(value), _SHOWN_COLUMNS)}” is no whole number for {name}.",
                 f"Give {name} as 0 to {most}, or not at all.",
                 retry=False,
             )
@@ -352,6 +356,7 @@ def _split_images(run: Run, rows: list[ImageRow], features: ImageFeatures) -> Sp
         )
     class_ids = [label.id for label in run.config.classes]
     usable = [manifest[index] for index in features.rows]
+    check_enough(run.config, usable)
     labels = [class_ids.index(row.class_id) for row in usable]
     groups = [row.group for row in usable]
     return SplitImages(

@@ -30,6 +30,9 @@ STAGES = ("features", "split", "train", "finetune", "evaluate", "export")
 
 _ENCODING = "utf-8-sig"  # UTF-8, also with the mark that editors on Windows put before it
 _CLASS_ID = re.compile(r"[A-Za-z0-9_-]{1,32}")  # it names files and columns
+_LONGEST_CLAUSE = 300  # characters, as what is wrong may be a text of any length
+_LONGEST_PATH = 4096  # characters
+_LARGEST_GROUP = 2**31
 _LONGEST_NAME = 200  # characters of a class's name, of which the form takes 64
 # The texts in config.json.
 _TEXTS = (
@@ -55,9 +58,16 @@ class RunError(Exception):
 
     @classmethod
     def unusable(cls, what: str) -> RunError:
-        """Return the error for a run folder that must be made again; `what` is a clause."""
-        first_letter = what[0].upper()
-        reason = f"{first_letter}{what[1:]}."
+        """Return the error for a run folder that must be made again; `what` is a clause.
+
+        It becomes a sentence of bounded length; a file's name at its beginning stays as it is.
+        """
+        if len(what) > _LONGEST_CLAUSE:
+            what = what[:_LONGEST_CLAUSE] + "…"
+        first_word = what.split()[0]
+        if first_word.isalpha():
+            what = what[0].upper() + what[1:]
+        reason = f"{what}."
         remedy = "Make the run folder again."
         return cls("features", reason, remedy, retry=False)
 
@@ -330,6 +340,8 @@ def check_manifest(config: RunConfig, rows: Sequence[ImageRow]) -> None:
     for file, count in counts.items():
         if count > 1:
             raise RunError.unusable(f"{file} stands in manifest.jsonl twice")
+    if not rows:
+        raise RunError.unusable("manifest.jsonl names no picture")
 
 
 def inherit_splits(rows: Sequence[ImageRow], earlier: Sequence[ImageRow]) -> list[ImageRow]:
@@ -435,9 +447,9 @@ def _image_row(number: int, line: str) -> ImageRow:
         if field.type == "str" and not isinstance(value, str):
             raise RunError.unusable(f"{where} holds no text as {field.name}")
     is_number = isinstance(row.group, int) and not isinstance(row.group, bool)
-    if row.group is not None and not is_number:
+    if row.group is not None and not (is_number and 0 <= row.group <= _LARGEST_GROUP):
         raise RunError.unusable(f"{where} holds no whole number as group")
-    if not path.parts or "\0" in row.file:
+    if not path.parts or "\0" in row.file or len(row.file) > _LONGEST_PATH:
         raise RunError.unusable(f"{where} names no file")
     if row.sha256 and not row.sha256.isalnum():
         raise RunError.unusable(f"{where} holds no digest as sha256")

@@ -2,6 +2,7 @@ import dataclasses
 import hashlib
 import io
 import json
+import os
 import shutil
 from collections import Counter
 from collections.abc import Mapping
@@ -491,6 +492,22 @@ def test_two_pictures_in_a_class_are_refused_in_words(untrained_run: Path) -> No
     assert not (untrained_run / "model").exists()
 
 
+def test_a_split_of_too_few_pictures_and_an_empty_manifest_are_refused_in_words(
+    untrained_run: Path,
+) -> None:
+    rows = read_manifest(untrained_run)
+    few = [rows[0], rows[-1]]
+    cut = [dataclasses.replace(row, split="train", group=index) for index, row in enumerate(few)]
+    write_manifest(untrained_run, cut)
+    result = fit(untrained_run, read_config(untrained_run))
+    assert result["error"]["stage"] == "split"
+    assert "The class “mammal” has 1 usable picture" in result["error"]["reason"]
+
+    write_manifest(untrained_run, [])
+    result = fit(untrained_run, read_config(untrained_run))
+    assert result["error"]["reason"] == "manifest.jsonl names no picture."
+
+
 def test_missing_changed_and_corrupt_pictures_are_left_out_and_named(untrained_run: Path) -> None:
     rows = read_manifest(untrained_run)
     gone = rows[0]
@@ -499,6 +516,8 @@ def test_missing_changed_and_corrupt_pictures_are_left_out_and_named(untrained_r
     (untrained_run / gone.file).unlink()
     (untrained_run / changed.file).write_bytes((untrained_run / rows[3].file).read_bytes())
     (untrained_run / corrupt.file).write_bytes(b"no picture")
+    (untrained_run / rows[4].file).unlink()
+    os.mkfifo(untrained_run / rows[4].file)  # reading one would wait for ever
     damaged = dataclasses.replace(corrupt, sha256=hashlib.sha256(b"no picture").hexdigest())
     plants = [row for row in rows if row.class_id == "c002"][
         :2
@@ -511,7 +530,7 @@ def test_missing_changed_and_corrupt_pictures_are_left_out_and_named(untrained_r
     ]
     assert progress[-1]["stage"] == "split"
     kept = list((untrained_run / "checkpoints" / "features").glob("*/*.npz"))
-    assert len(kept) == 19
+    assert len(kept) == 18
 
 
 @pytest.mark.parametrize(
@@ -525,6 +544,8 @@ def test_missing_changed_and_corrupt_pictures_are_left_out_and_named(untrained_r
         ({"epochs": "many"}, "“many” is no whole number for epochs"),
         ({"time_budget_seconds": float("nan")}, "The time budget is nan"),
         ({"time_budget_seconds": "long"}, "The time budget is 'long'"),
+        ({"time_budget_seconds": 10**400}, "The time budget is 1000000"),
+        ({"backbone": "x" * 5000}, "x…” is not a backbone"),
     ],
 )
 def test_what_cannot_be_done_is_refused_at_the_start(

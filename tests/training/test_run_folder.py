@@ -100,6 +100,11 @@ def test_a_config_that_cannot_be_meant_is_refused(
         ('{"file": "a.jpg", "class": "c001", "sha256": "../a"}', "no digest as sha256"),
         ('{"file": "a.jpg", "class": "c001", "sha256": "", "credit": null}', "no text as credit"),
         ('{"file": "a.jpg", "class": "c001", "sha256": "", "group": 1.5}', "number as group"),
+        ('{"file": "a.jpg", "class": "c001", "sha256": "", "group": -1}', "number as group"),
+        (
+            '{"file": "a.jpg", "class": "c001", "sha256": "", "group": 99999999999999999999}',
+            "number as group",
+        ),
         ('{"file": "a.jpg", "class": "c001", "sha256": "", "split": []}', "unknown split"),
         (
             '{"file": "a.jpg", "class": "c001", "sha256": "", "split": "tset"}',

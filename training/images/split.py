@@ -126,7 +126,7 @@ def split_rows(config: RunConfig, rows: Sequence[ImageRow]) -> list[ImageRow]:
     for row, split in zip(rows, assignment.splits, strict=True):
         assigned = dataclasses.replace(row, split=split)
         result.append(assigned)
-    _check_enough(config, result)
+    check_enough(config, result)
     return result
 
 
@@ -255,7 +255,7 @@ def _order_key(seed: int, rows: Sequence[ImageRow], members: list[int]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _check_enough(config: RunConfig, rows: Sequence[ImageRow]) -> None:
+def check_enough(config: RunConfig, rows: Sequence[ImageRow]) -> None:
     """Raise RunError where a split has too few images of a class."""
     counts: Counter[tuple[str, Split | None]] = Counter()
     for row in rows:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
 import tokenize
 import zipfile
 import zlib
@@ -22,7 +23,7 @@ from PIL import Image
 from torch import Tensor
 
 from training.duplicates import Fingerprint, fingerprint
-from training.images.decode import BrokenImageError, as_array, read_image
+from training.images.decode import BrokenImageError, as_array, read_file, read_image
 from training.images.statistics import IMAGE_STATISTICS, image_statistics
 from training.networks.catalogue import CROP
 from training.networks.classifier import PREPROCESSING, ClassifierNetwork
@@ -233,13 +234,12 @@ def _embed_crops(
 
 def _decode(path: Path, sha256: str) -> Image.Image | str:
     """Return the image in a file, or the reason why it cannot be used."""
-    try:
-        data = path.read_bytes()
-    except OSError:
+    if not os.path.lexists(path):
         return "missing"
-    if hashlib.sha256(data).hexdigest() != sha256:
-        return "not the file that the manifest describes"
     try:
+        data = read_file(path)
+        if hashlib.sha256(data).hexdigest() != sha256:
+            return "not the file that the manifest describes"
         return read_image(data)
     except BrokenImageError as error:
         return str(error)
