@@ -2,9 +2,8 @@
 
 import asyncio
 import codecs
-import csv
-import io
 import itertools
+import re
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field, replace
@@ -15,7 +14,7 @@ from scraping import ConfigError
 from scraping.download import Attempt, Downloader, EngineSettings, RetrySettings, attempt_record
 from scraping.files import atomic_writer, json_line
 from scraping.net.http import FetchSettings
-from scraping.outside import clean_address
+from scraping.outside import clean_address, csv_rows
 from scraping.reasons import Reason
 from scraping.records.image_log import (
     ImageRecord,
@@ -42,7 +41,9 @@ BYTE_ORDER_MARKS = {  # that of UTF-32 begins with that of UTF-16
 }
 NO_TEXTS = (b"PK\x03\x04", b"%PDF", b"\xd0\xcf\x11\xe0")  # spreadsheets and printed pages
 SAMPLE_BYTES = 4096
+MAX_ZERO_SHARE = 100  # of so many characters one may be zero in a text
 DELIMITERS = (",", ";", "\t")
+LINE_END = re.compile("\r\n?")
 # Names of the column that is meant, in the order of preference.
 ADDRESS_COLUMNS = (
     "image_url",
@@ -85,10 +86,7 @@ def read_urls(file: Path) -> list[str]:
     Windows writes. Raises ConfigError when it is no text or a table without addresses.
     """
     text = _decoded(file)
-    try:
-        addresses = _column_of_addresses(text, file.name)
-    except csv.Error as error:
-        raise ConfigError(f"{file.name} cannot be read as CSV: {error}.") from error
+    addresses = _column_of_addresses(text, file.name)
     if addresses is None:
         addresses = [_address_of_line(line) for line in text.splitlines()]
     cleaned = map(clean_address, addresses)
@@ -105,18 +103,19 @@ def _decoded(file: Path) -> str:
     beginning = data[:SAMPLE_BYTES]
     if beginning.count(0) * 3 > len(beginning):  # of ASCII in UTF-16 every second byte is zero
         encoding = "utf-16-be" if beginning.startswith(b"\0") else "utf-16-le"
-    try:
-        text = data.decode(encoding)
-    except ValueError:
+    text = data.decode(encoding, errors="replace")
+    others = sum(not character.isascii() for character in text)
+    if text.count("\ufffd") * 2 > others:  # a byte here and there may be damaged
         text = data.decode("cp1252", errors="replace")
-    if "\0" in text or data.startswith(NO_TEXTS):
+    if text.count("\0") * MAX_ZERO_SHARE > len(text) or data.startswith(NO_TEXTS):
         raise ConfigError(f"{file.name} is no text: save the list as plain text or as CSV.")
     return text
 
 
 def _column_of_addresses(text: str, name: str) -> list[str] | None:
     """Return the cells below a CSV's header that hold addresses, None for a plain list."""
-    lines = text.lstrip().split("\n", 1)
+    text = LINE_END.sub("\n", text.lstrip())
+    lines = text.split("\n", 1)
     first_line = lines[0].strip()
     if first_line.lower().startswith("sep=") and len(lines) > 1:  # a hint for a spreadsheet program
         text = lines[1]
@@ -124,14 +123,17 @@ def _column_of_addresses(text: str, name: str) -> list[str] | None:
     if "://" in first_line or first_line.startswith("#"):
         return None
     delimiter = max(DELIMITERS, key=first_line.count)
-    rows = list(csv.reader(io.StringIO(text.lstrip(), newline=""), delimiter=delimiter))
+    rows = list(csv_rows(text, delimiter))
     if not rows:
         return None
     header = [cell.strip().lower() for cell in rows.pop(0)]
     complete = [row for row in rows if len(row) == len(header)]
     column = _find_column(header, complete)
     if column is not None:
-        return [row[column] for row in rows if len(row) > column]
+        addresses = [row[column] for row in rows if len(row) > column]
+        if rows and not addresses:
+            raise ConfigError(f"{name} has no complete row: save the list as CSV again.")
+        return addresses
     if len(header) > 1 and len(complete) > 1:
         raise ConfigError(
             f"{name} has no column of addresses: give it one that is named image_url."

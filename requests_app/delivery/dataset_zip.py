@@ -163,7 +163,7 @@ def _csv(columns: Sequence[str], rows: Iterable[dict[str, object]]) -> bytes:
     writer.writeheader()
     for row in rows:
         writer.writerow({column: _csv_cell(value) for column, value in row.items()})
-    return text.getvalue().encode()
+    return text.getvalue().encode(errors="replace")
 
 
 def _csv_cell(value: object) -> object:
@@ -173,8 +173,8 @@ def _csv_cell(value: object) -> object:
     """
     if not isinstance(value, str):
         return value
-    text = " ".join(value.splitlines())
-    return f"'{text}" if text.startswith(FORMULA_SIGNS) else text
+    text = " ".join(value.replace("\0", " ").splitlines())
+    return f"'{text}" if text.lstrip().startswith(FORMULA_SIGNS) else text
 
 
 def _image_row(entry: DatasetImage) -> dict[str, object]:
@@ -208,7 +208,7 @@ def _attribution(images: Sequence[DatasetImage]) -> bytes:
     text: str = render_to_string("delivery/ATTRIBUTION.md")
     for entry in images:
         text += f"- `{entry.file_name}`: {credit(entry.image)}\n"
-    return text.encode()
+    return text.encode(errors="replace")
 
 
 def credit(image: ImageUrl) -> str:

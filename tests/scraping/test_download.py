@@ -18,7 +18,7 @@ from scraping import ConfigError
 from scraping.download import Downloader, EngineSettings, RetrySettings
 from scraping.download_list import DownloadSettings, download_list, read_urls
 from scraping.net.http import FetchFailure, FetchSettings
-from scraping.outside import clean_address
+from scraping.outside import clean_address, csv_rows
 from scraping.reasons import Reason
 from scraping.screening.screen import ScreenSettings
 from scraping.screening.spool import Spool
@@ -427,6 +427,52 @@ def test_whatever_a_list_holds_its_addresses_are_clean_or_it_is_refused(tmp_path
         return
     assert [clean_address(url) for url in urls] == urls
     assert len(set(urls)) == len(urls)
+
+
+HEADER = "title,image_url,page\n"
+GOOD = [f"http://a.example/{number}.jpg" for number in range(1, 4)]
+ROWS = [f"picture,{url},http://p.example/\n" for url in GOOD]
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        '"torn title, http://a.ex',
+        '"torn title,http://a.example/x.jpg\n',
+        'a 5" pipe,http://a.example/x.jpg,\n',
+        '"said "so" twice",http://a.example/x.jpg,\n',
+        '"over\r\nthree\nlines",http://a.example/x.jpg,\n',
+        f'"{"x" * 200_000}",http://a.example/x.jpg,\n',
+        f"{'x' * 200_000},http://a.example/x.jpg,\n",
+        "zero \0 byte,http://a.example/x.jpg,\n",
+        "half \ud83d,http://a.example/x.jpg,\n",
+        "too short\n",
+        "too,http://a.example/x.jpg,long,,,,\n",
+        "\n\n,,\n",
+        '"',
+    ],
+)
+@pytest.mark.parametrize("line_end", ["\n", "\r\n", "\r"])
+def test_an_odd_row_of_a_table_costs_no_other(tmp_path, odd, line_end):
+    for text in (
+        HEADER + odd.rstrip("\n") + "\n" + "".join(ROWS),
+        HEADER + ROWS[0] + odd.rstrip("\n") + "\n" + ROWS[1] + ROWS[2],
+        HEADER + "".join(ROWS) + odd,
+    ):
+        written = text.replace("\r\n", "\n").replace("\n", line_end)
+        (tmp_path / "list.csv").write_bytes(b"\xef\xbb\xbf" + _bytes_of(written))
+        found = read_urls(tmp_path / "list.csv")
+        assert [url for url in found if url in GOOD] == GOOD
+        assert set(found) - set(GOOD) <= {"http://a.example/x.jpg", "http://a.ex"}
+        (tmp_path / "list.csv").write_bytes(_bytes_of(written))
+        assert [url for url in read_urls(tmp_path / "list.csv") if url in GOOD] == GOOD
+
+
+@given(st.lists(st.text(st.characters(), max_size=30), max_size=6), st.sampled_from(",;\t"))
+def test_any_lines_are_rows_and_none_is_lost_behind_a_quote(lines, delimiter):
+    text = "\n".join(line.replace('"', "") for line in lines)
+    torn = f'"torn{delimiter}\n{text}\nlast{delimiter}row'
+    assert list(csv_rows(torn, delimiter))[-1] == ["last", "row"]
 
 
 ODD_LINES = [
