@@ -19,6 +19,7 @@ from typing import Any, cast
 import numpy as np
 
 from training.class_names import shown_name
+from training.evaluation.shortcuts import independent_counts, shortcuts_in_words
 from training.export.model_card import model_card
 from training.export.report_page import (
     KeptSuspect,
@@ -36,6 +37,7 @@ from training.metrics import (
     Judged,
     LabelNoise,
     Metrics,
+    Shortcuts,
     Verdict,
     Verified,
     grouped_interval,
@@ -155,6 +157,7 @@ def with_judgements(
     usable = {one.image.file: one.judgement for one in judged}
     changed["verdict"] = _judge_again(metrics, predicted, usable, class_ids)
     changed["better_than_chance"] = changed["verdict"] == "better"
+    changed.update(_shortcuts(changed, predicted, class_ids))
     changed["verdict_sentence"] = verdict(changed)
     return changed
 
@@ -312,6 +315,31 @@ def _corrected(
         np.array(labels, np.int64),
         np.array(groups, np.int64),
         len(class_ids),
+    )
+
+
+def _shortcuts(
+    metrics: Metrics, predicted: Sequence[PredictedImage], class_ids: Sequence[str]
+) -> Shortcuts:
+    """Return what is said of shortcuts beside the verdict of these metrics.
+
+    Attributes and model predict the labels as they were found.
+    """
+    labels = []
+    groups = []
+    for image in predicted:
+        if image.split != "test":
+            labels.append(class_ids.index(image.class_id))
+            groups.append(image.group)
+    counts = independent_counts(
+        np.array(labels, np.int64), np.array(groups, np.int64), len(class_ids)
+    )
+    figures = metrics["cross_validated"] or metrics
+    return shortcuts_in_words(
+        metrics["shortcuts"],
+        figures["balanced_accuracy"],
+        counts,
+        metrics["better_than_chance"],
     )
 
 

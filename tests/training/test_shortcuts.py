@@ -10,10 +10,12 @@ from training.evaluation.shortcuts import (
     shortcut_accuracies,
     shortcut_sentence,
     shortcut_warning,
+    shortcuts_in_words,
 )
 from training.fitting.linear_head import Samples
 from training.images.statistics import image_statistics
 from training.metrics import balanced_accuracy
+from training.phrases import percent
 from training.run_folder import ImageRow
 
 FONT = ImageFont.load_default(size=28)
@@ -279,7 +281,32 @@ def test_a_striking_figure_of_few_images_is_said_to_be_perhaps_chance() -> None:
 def test_where_the_model_tells_nothing_apart_a_clear_attribute_is_named_all_the_same() -> None:
     accuracies = dict.fromkeys(ATTRIBUTES, 0.5) | {"source": 1.0}
     sentence = shortcut_sentence(accuracies, 0.52, np.array([100, 100]))
-    assert "100 %" in sentence and "no better than guessing" in sentence
+    assert "100 %" in sentence and "not shown to be better than guessing" in sentence
+
+
+def test_the_sentence_never_contradicts_the_verdict() -> None:
+    """A weak model of few pictures may be known to tell the classes apart, and a strong one not."""
+    accuracies = dict.fromkeys(ATTRIBUTES, 0.5) | {"size": 0.9}
+    counts = np.array([40, 40])
+    better = shortcuts_in_words(accuracies, 0.64, counts, tells_apart=True)
+    assert "guessing" not in better["shortcut_sentence"]
+    assert better["shortcut_warning"] == better["shortcut_sentence"]
+    not_shown = shortcuts_in_words(accuracies, 0.95, counts, tells_apart=False)
+    assert not_shown["shortcut_warning"] is None
+    assert "not shown to be better than guessing" in not_shown["shortcut_sentence"]
+
+
+@pytest.mark.parametrize(
+    ("classes", "accuracy", "counts"),
+    [(2, 0.68, 51), (2, 0.7, 15), (2, 0.83, 10), (3, 0.6, 12), (10, 0.3, 100)],
+)
+def test_a_figure_far_above_guessing_is_never_passed_over(
+    classes: int, accuracy: float, counts: int
+) -> None:
+    accuracies = dict.fromkeys(ATTRIBUTES, 1 / classes) | {"size": accuracy}
+    sentence = shortcut_sentence(accuracies, 0.97, np.full(classes, counts))
+    assert percent(accuracy) in sentence
+    assert "much better than guessing" not in sentence
 
 
 @pytest.mark.parametrize(("size", "classes"), [(40, 2), (100, 3)])

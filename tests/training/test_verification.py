@@ -77,7 +77,8 @@ def assert_consistent(run: Path) -> Metrics:
         assert hashlib.sha256((model / name).read_bytes()).hexdigest() == digest, name
     card = (model / "README.md").read_text()
     page = (model / "report.html").read_text().replace("\N{NO-BREAK SPACE}%", " %")
-    assert metrics["verdict_sentence"] in card and metrics["verdict_sentence"] in page
+    for key in ("verdict_sentence", "shortcut_sentence"):
+        assert metrics[key] in card and metrics[key] in page  # type: ignore[literal-required]
     noise = metrics["label_noise"]
     if noise is not None:
         bounds = f"(95 % interval {interval(noise['interval'])})"
@@ -175,6 +176,7 @@ def test_a_verdict_that_no_longer_holds_takes_the_suspects_from_the_list_until_i
     files = [image.file for image in images_of(run)]
     metrics = verify(run, table(tmp_path, dict.fromkeys(files[::2], "wrong")))
     assert metrics["verdict"] != "better" and not metrics["better_than_chance"]
+    assert metrics["shortcut_warning"] is None
     assert assert_consistent(run)["label_issues"] == 0
     assert "says nothing about the labels" in metrics["curation"]["sentence"]
     assert "Looks like another." not in (run / "suspects.jsonl").read_text()

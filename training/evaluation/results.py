@@ -21,9 +21,9 @@ from training.evaluation.cross_validation import (
 )
 from training.evaluation.learning_curve import learning_curve
 from training.evaluation.shortcuts import (
+    independent_counts,
     shortcut_accuracies,
-    shortcut_sentence,
-    shortcut_warning,
+    shortcuts_in_words,
 )
 from training.evaluation.unseen_source import SourcedImages, leave_sources_out
 from training.explanations import LearnedImage
@@ -36,10 +36,8 @@ from training.fitting.label_issues import (
 )
 from training.fitting.linear_head import (
     C_VALUES,
-    FittedHead,
     HasTime,
     LinearHead,
-    Samples,
     fit_with_c,
 )
 from training.images.split import cut_folds, indices_in
@@ -55,7 +53,6 @@ from training.metrics import (
     VerdictMetrics,
     Verified,
     accuracy_by_source,
-    balanced_accuracy,
     classification_metrics,
     false_alarms,
     headline_of,
@@ -393,9 +390,12 @@ def _metrics(
     )
     split = {split: len(images.indices(split)) for split in SPLITS}
     figures = classification_metrics(model.test_logits, labels, names, model.temperature, groups)
+    verdict = _verdict(images, choice, validation, names, figures)
+    # The figure that stands beside those of the attributes.
+    shown = verdict["cross_validated"] or figures
     metrics: Metrics = {
         **figures,
-        **_verdict(images, choice, validation, names, figures),
+        **verdict,
         "majority_baseline": majority_baseline(labels),
         **_unseen_sources(images, choice, names, report, has_time),
         "temperature": model.temperature,
@@ -411,7 +411,7 @@ def _metrics(
         "by_source": accuracy_by_source(predicted, labels, sources, groups),
         "unknown": false_alarms(model.novelty[test], model.reject_threshold, groups),
         "learning_curve": learning_curve(samples, images.seed, fit, report),
-        **_shortcuts(images, samples, fitted),
+        **_shortcuts(images, shown["balanced_accuracy"], verdict["better_than_chance"]),
         "label_issues": sum(suspect.kind == "label" for suspect in suspects),
         "curation": curation,
         **run_metrics,
@@ -487,19 +487,11 @@ def _unseen_sources(
     return leave_sources_out(sourced, report, has_time)
 
 
-def _shortcuts(images: SplitImages, samples: Samples, fitted: FittedHead) -> Shortcuts:
+def _shortcuts(images: SplitImages, model_accuracy: float, tells_apart: bool) -> Shortcuts:
     """Return how well attributes alone predict the classes of learned images, in words too."""
     learned = images.indices("train", "val")
     rows = [images.rows[index] for index in learned]
-    statistics = images.statistics[learned]
-    accuracies = shortcut_accuracies(statistics, rows, samples, images.seed)
-    predicted = fitted.out_of_fold.argmax(axis=1)
-    model_accuracy = balanced_accuracy(predicted, samples.labels)
-    _, firsts = np.unique(samples.groups, return_index=True)
-    independent = samples.labels[firsts]
-    class_counts = np.bincount(independent, minlength=images.classes)
-    return Shortcuts(
-        shortcuts=accuracies,
-        shortcut_warning=shortcut_warning(accuracies, model_accuracy, class_counts),
-        shortcut_sentence=shortcut_sentence(accuracies, model_accuracy, class_counts),
-    )
+    samples = images.samples("train", "val")
+    accuracies = shortcut_accuracies(images.statistics[learned], rows, samples, images.seed)
+    counts = independent_counts(samples.labels, samples.groups, images.classes)
+    return shortcuts_in_words(accuracies, model_accuracy, counts, tells_apart)

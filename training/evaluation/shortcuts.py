@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from training.fitting.linear_head import Samples
 from training.images.split import cut_folds
 from training.images.statistics import IMAGE_STATISTICS
-from training.metrics import Floats, Labels, balanced_accuracy
+from training.metrics import Floats, Labels, Shortcuts, balanced_accuracy
 from training.phrases import percent, whole_percent
 from training.run_folder import ImageRow
 
@@ -29,6 +29,8 @@ _CLEAR_STANDARD_ERRORS = 3.0  # above guessing, for a model to count as knowing 
 # binomial distribution says: in simulations this called at most 1 of 20 clean sets suspicious.
 _CLEAR_OF_CHANCE = 3.5
 _NOTABLE = 0.25  # of the way from guessing to certainty, below which a shortcut explains little
+# Of guessing: with many classes a figure far above it is still a small part of that way.
+_NOTABLE_MULTIPLE = 2.5
 _STRIKING = 0.5  # of the way, from which on even an unclear figure is not passed over
 _ALIKE_STANDARD_ERRORS = 2.0  # within which a shortcut is as good as the model
 _ALIKE_AT_MOST = 0.1  # and no more than this below it, however few the images
@@ -102,8 +104,32 @@ def shortcut_accuracies(
     return accuracies
 
 
+def independent_counts(labels: Labels, groups: Labels, classes: int) -> Labels:
+    """Return how many near-duplicate groups each class has: [classes], of n images."""
+    _, firsts = np.unique(groups, return_index=True)
+    counts: Labels = np.bincount(labels[firsts], minlength=classes)
+    return counts
+
+
+def shortcuts_in_words(
+    accuracies: Mapping[str, float],
+    model_accuracy: float,
+    class_counts: Labels,
+    tells_apart: bool,
+) -> Shortcuts:
+    """Return the part of metrics.json about shortcuts; `tells_apart` is whether the model does."""
+    return Shortcuts(
+        shortcuts=dict(accuracies),
+        shortcut_warning=shortcut_warning(accuracies, model_accuracy, class_counts, tells_apart),
+        shortcut_sentence=shortcut_sentence(accuracies, model_accuracy, class_counts, tells_apart),
+    )
+
+
 def shortcut_warning(
-    accuracies: Mapping[str, float], model_accuracy: float, class_counts: Labels
+    accuracies: Mapping[str, float],
+    model_accuracy: float,
+    class_counts: Labels,
+    tells_apart: bool | None = None,
 ) -> str | None:
     """Return a sentence about the strongest attribute that predicts about as well as the model.
 
@@ -111,9 +137,12 @@ def shortcut_warning(
     seen, `class_counts` how many independent images each class has. An attribute counts when it is
     clearly better than guessing, is worth mentioning, and is no worse than the model by more than
     two standard errors of their difference. A model that knows nothing has learned no shortcut
-    either.
+    either: whether it does is what the verdict says, or, where `tells_apart` is not given, whether
+    its accuracy is clearly above guessing.
     """
-    if not _better_than_guessing(model_accuracy, class_counts):
+    if tells_apart is None:
+        tells_apart = _better_than_guessing(model_accuracy, class_counts)
+    if not tells_apart:
         return None
     found = {}
     for name, accuracy in accuracies.items():
@@ -131,47 +160,61 @@ def shortcut_warning(
 
 
 def shortcut_sentence(
-    accuracies: Mapping[str, float], model_accuracy: float, class_counts: Labels
+    accuracies: Mapping[str, float],
+    model_accuracy: float,
+    class_counts: Labels,
+    tells_apart: bool | None = None,
 ) -> str:
     """Return what report and card say of shortcuts.
 
     That is the warning; or what an attribute predicts that is weaker than the model, but clearly
-    better than guessing; or that none does.
+    better than guessing; or that none does. Arguments as of `shortcut_warning`.
     """
-    warning = shortcut_warning(accuracies, model_accuracy, class_counts)
+    if tells_apart is None:
+        tells_apart = _better_than_guessing(model_accuracy, class_counts)
+    warning = shortcut_warning(accuracies, model_accuracy, class_counts, tells_apart)
     if warning:
         return warning
     clear = {}
-    striking = {}
+    unclear = {}
     for name, accuracy in accuracies.items():
         if _is_notable(accuracy, class_counts):
             clear[name] = accuracy
-        elif _part_of_the_way(accuracy, class_counts) >= _STRIKING:
-            striking[name] = accuracy
+        elif _stands_out(accuracy, class_counts):
+            unclear[name] = accuracy
     if clear:
-        return _notable_sentence(clear, model_accuracy, class_counts)
-    if striking:
-        strongest = _strongest(striking)
-        return (
-            "With so few pictures it cannot be said whether there is a shortcut:"
-            f" {_says(strongest, striking)}, which may be chance."
-            " More pictures of each class would tell."
-        )
+        return _notable_sentence(clear, model_accuracy, tells_apart)
+    if unclear:
+        return _unclear_sentence(unclear, class_counts)
     return (
         "No sign of a shortcut: nothing that a picture is, rather than shows, predicts its class"
         " much better than guessing."
     )
 
 
-def _notable_sentence(
-    found: Mapping[str, float], model_accuracy: float, class_counts: Labels
-) -> str:
+def _unclear_sentence(found: Mapping[str, float], class_counts: Labels) -> str:
+    """Return what attributes predict that few images cannot tell from chance."""
+    strongest = _strongest(found)
+    says = _says(strongest, found)
+    says = f"{says[0].lower()}{says[1:]}"
+    if _part_of_the_way(found[strongest], class_counts) >= _STRIKING:
+        return (
+            f"With so few pictures it cannot be said whether there is a shortcut: {says},"
+            " which may be chance. More pictures of each class would tell."
+        )
+    return (
+        f"No sign of a shortcut that could not be chance: {says}, which with so few pictures is"
+        " not clearly more than guessing."
+    )
+
+
+def _notable_sentence(found: Mapping[str, float], model_accuracy: float, tells_apart: bool) -> str:
     strongest = _strongest(found)
     learned = ATTRIBUTES[strongest].learned
-    if not _better_than_guessing(model_accuracy, class_counts):
+    if not tells_apart:
         return (
-            f"{_says(strongest, found)}, and what the pictures show tells the classes apart no"
-            f" better than guessing: a model of these pictures could only learn {learned}."
+            f"{_says(strongest, found)}, and this model was not shown to be better than guessing:"
+            f" from these pictures it could only have learned {learned}."
             " Collect the pictures of all classes in the same way."
         )
     return (
@@ -253,7 +296,14 @@ def _is_notable(accuracy: float, class_counts: Labels) -> bool:
     """Return whether an attribute is clearly better than guessing, and worth mentioning."""
     if not _better_than_guessing(accuracy, class_counts, _CLEAR_OF_CHANCE):
         return False
-    return _part_of_the_way(accuracy, class_counts) >= _NOTABLE
+    return _stands_out(accuracy, class_counts)
+
+
+def _stands_out(accuracy: float, class_counts: Labels) -> bool:
+    """Return whether a balanced accuracy is worth mentioning, should it not be chance."""
+    if _part_of_the_way(accuracy, class_counts) >= _NOTABLE:
+        return True
+    return accuracy * len(class_counts) >= _NOTABLE_MULTIPLE
 
 
 def _part_of_the_way(accuracy: float, class_counts: Labels) -> float:
