@@ -531,7 +531,7 @@ def _show_result(folder: Path, result: Mapping[str, Any], as_json: bool) -> None
     for notice in result.get("notices", []):
         console.print(notice, style="yellow", markup=False)
     console.print(verdict(metrics), markup=False, highlight=False, soft_wrap=True)
-    table = Table(show_header=False, box=None)
+    table = Table("", Column(overflow="fold"), show_header=False, box=None)  # paths stay whole
     table.add_row(headline_title(metrics), headline_figure(metrics))
     if metrics["headline"]["how"] != "test":
         table.add_row("Right on the test pictures", figure_on_test(metrics))

@@ -6,6 +6,7 @@ numpy alone.
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,8 @@ Labels = NDArray[np.int64]
 # How rarely guessing may do as well for a model to count as better. Cross-validated predictions
 # depend on each other, so that in noise a p-value is small a little more often than it should be.
 CHANCE_P = 0.001
+# What guessing does more rarely hints at a weak model, which is not to be called no better.
+_HINT_P = 0.05
 # Of the way from guessing to certainty: a model below is of no use. Two classes: 60 % right.
 _LEAST_USE = 0.2
 # Independent images below which a model that is right on 60 % cannot be told from one that guesses.
@@ -429,12 +432,13 @@ def judge(evidence: Judged, everything: Judged, seed: int = 0) -> Verdict:
     """Return whether a model is better than guessing, by images that it has not seen.
 
     `evidence` is what its figure comes from, `everything` the out-of-fold predictions of all
-    images: a model is called no better only where these do not show more either, the evidence
-    excludes a model that is of use, and would have shown a faultless one.
+    images: a model is called no better only where neither hints at more, the evidence excludes a
+    model that is of use, and would have shown a faultless one.
     """
-    if association_p_value(evidence, seed) < CHANCE_P:
+    p_value = association_p_value(evidence, seed)
+    if p_value < CHANCE_P:
         return "better"
-    if association_p_value(everything, seed) < CHANCE_P:
+    if min(p_value, association_p_value(everything, seed)) < _HINT_P:
         return "not_shown"
     if association_p_value(evidence.faultless(), seed) >= CHANCE_P:
         return "not_shown"
@@ -474,7 +478,8 @@ def fisher_p_value(matrix: Labels) -> float:
         rest = first_column - first_hits
         ways = _log_choices(first_row, first_hits) + _log_choices(second_row, rest)
         p_value += math.exp(ways - tables)
-    return min(1.0, p_value)
+    # Of thousands of images it may be smaller than a float can tell from 0, which it never is.
+    return min(1.0, max(p_value, sys.float_info.min))
 
 
 def balanced_interval(judged: Judged) -> tuple[float, float]:

@@ -137,6 +137,9 @@ def test_a_group_votes_once_for_each_label_by_its_commonest_prediction() -> None
     assert units.labels.tolist() == [0, 1, 1]
 
 
+WEAK = [[41, 30, 29], [30, 41, 29], [30, 29, 41]]
+
+
 @pytest.mark.parametrize(
     ("matrix", "everything", "expected"),
     [
@@ -152,11 +155,19 @@ def test_a_group_votes_once_for_each_label_by_its_commonest_prediction() -> None
         ([[29, 31], [31, 29]], [[180, 120], [120, 180]], "not_shown"),
         # too weak to be shown, too strong to be denied
         ([[57, 43], [43, 57]], [[57, 43], [43, 57]], "not_shown"),
+        # weak, but guessing would hardly do as well
+        (WEAK, WEAK, "not_shown"),
         ([[40, 0, 0], [38, 2, 0], [40, 0, 0]], [[40, 0, 0], [38, 2, 0], [40, 0, 0]], "no_better"),
     ],
 )
 def test_verdicts(matrix: list[list[int]], everything: list[list[int]], expected: str) -> None:
     assert judge(judged(matrix), judged(everything)) == expected
+
+
+def test_no_p_value_is_nothing_however_many_images_are_judged_rightly() -> None:
+    for labels in (np.arange(6000) % 2, np.arange(300) % 3):
+        faultless = Judged(labels, labels, np.arange(len(labels)), int(labels.max()) + 1)
+        assert 0 < association_p_value(faultless) < 0.001
 
 
 def test_the_calibration_error_is_the_gap_between_confidence_and_hits() -> None:

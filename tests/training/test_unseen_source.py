@@ -163,6 +163,47 @@ def test_fewer_judged_images_than_a_figure_needs_give_none() -> None:
     assert found["unseen_sources"] is None and "cannot be measured" in found["unseen_sentence"]
 
 
+def test_pictures_of_unknown_source_are_neither_judged_nor_learned_from() -> None:
+    """They may come from the source that is left out: here they are its copies in all but group."""
+    sources, labels = alternating(("bing", 60), ("flickr", 60), ("", 60))
+    images = clouds(sources, labels)
+    embeddings = images.samples.embeddings.copy()
+    embeddings[120:] = embeddings[:60] + 0.01
+    samples = Samples(embeddings, labels, np.arange(180), 2)
+    known = Samples(embeddings[:120], labels[:120], np.arange(120), 2)
+    found = left_out(judged_as_usual(samples, sources))
+    expected = left_out(judged_as_usual(known, sources[:120]))
+    assert found["unseen_source"] == expected["unseen_source"] != []
+    assert found["unseen_sources"] == expected["unseen_sources"]
+    sentence = "Neither judged nor learned from here: 60 pictures of unknown source."
+    assert found["unseen_sentence"].endswith(sentence)
+
+
+def test_where_all_known_sources_are_one_it_is_said() -> None:
+    found = left_out(clouds(*alternating(("bing", 60), ("", 60))))
+    assert found["unseen_sources"] is None
+    assert found["unseen_sentence"].startswith(
+        "All pictures whose source is known come from one (bing), so nobody can say"
+    )
+
+
+def test_pictures_nearly_all_of_one_class_give_no_figure() -> None:
+    """Who always names that class would be right on nearly all of them."""
+    labels = np.array([0, 1] * 60 + [0] * 59 + [1])
+    found = left_out(clouds(["bing"] * 120 + ["museum"] * 60, labels))
+    assert found["unseen_sources"] is None and found["unseen_source"] == []
+    assert (
+        "of the 60 pictures that could be judged so, nearly all are of “corgi”"
+        in (found["unseen_sentence"])
+    )
+
+
+def test_classes_as_unequal_as_everywhere_give_a_figure() -> None:
+    labels = (np.arange(240) % 8 == 0).astype(np.int64)
+    found = left_out(clouds(["bing"] * 120 + ["museum"] * 120, labels))
+    assert [row["source"] for row in found["unseen_source"]] == ["bing", "museum"]
+
+
 def test_many_sources_are_held_out_in_a_few_bundles() -> None:
     labels = np.arange(240) % 2
     sources = [f"site {number // 2 % 40}" for number in range(240)]

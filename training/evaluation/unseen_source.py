@@ -38,6 +38,9 @@ IMPORTED = "folder"  # source of images from a folder that does not say more
 # the first search as there are sources. With more, the choice among six values owes little to any
 # one source, and the C of the delivered head is taken.
 _SEARCHED_IMAGES = 1000
+# Share of images outside the largest class, of what it is among all images, below which a figure
+# would mostly say how often that class is named.
+_LEAST_OTHERS = 0.5
 _MUCH = 0.05  # fall of the accuracy that is said, if it is clear
 _CLEAR_STANDARD_ERRORS = 2.0
 _FEW_LEARNED = 0.5  # share of the images below which the fall may come from learning from fewer
@@ -77,18 +80,18 @@ def leave_sources_out(
 ) -> UnseenSourceMetrics:
     """Judge the images of each source by a head fitted without any image of it.
 
-    Sources of few images, or of one class, have a part in the pooled figure alone. A source is left
-    out where a class would have too few images left to learn from. Once `has_time` returns False
-    nothing is measured, as a figure of some of the sources would depend on the clock.
+    Sources of few images, or nearly all of one class, have a part in the pooled figure alone. A
+    source is left out where a class would have too few images left to learn from. Images of which
+    the source is not known may come from any: they are neither judged nor learned from. Once
+    `has_time` returns False nothing is measured, as a figure of some of the sources would depend on
+    the clock.
     """
     samples = images.samples
     folds = _cut(images)
     judged = np.zeros(len(images.sources), np.bool_)
     for fold in folds:
         judged[fold.held_out] = True
-    classes = np.unique(samples.labels[judged])
-    independent = np.unique(samples.groups[judged])
-    if len(classes) < 2 or len(independent) < MINIMUM_LISTED:
+    if not _says_something(samples, judged):
         sentence = _why_not(images, judged)
         return UnseenSourceMetrics(unseen_source=[], unseen_sources=None, unseen_sentence=sentence)
 
@@ -130,10 +133,12 @@ def leave_sources_out(
 def _cut(images: SourcedImages) -> list[_Fold]:
     """Return what is held out together: a source, or several where there are many.
 
-    Groups of near-duplicates that have an image in what is held out are not learned from. What
+    Groups of near-duplicates that have an image in what is held out are not learned from, nor are
+    images of which the source is not known, as they may come from what is held out. What
     leaves a class with too few images to learn from is not held out.
     """
-    counts = Counter(images.sources)
+    known = np.array([source != "" for source in images.sources], np.bool_)
+    counts = Counter(source for source in images.sources if source)
     by_size = sorted(counts, key=lambda source: (-counts[source], source))
     bundle_of: dict[str, int] = {}
     sizes = [0] * min(MOST_FITS, len(by_size))
@@ -142,13 +147,13 @@ def _cut(images: SourcedImages) -> list[_Fold]:
         bundle_of[source] = smallest
         sizes[smallest] += counts[source]
 
-    bundles = np.array([bundle_of[source] for source in images.sources])
+    bundles = np.array([bundle_of.get(source, -1) for source in images.sources])
     groups = images.samples.groups
     folds = []
     for bundle in range(len(sizes)):
         held_out = bundles == bundle
         touched = np.isin(groups, groups[held_out])
-        fold = _Fold(np.flatnonzero(held_out), np.flatnonzero(~touched))
+        fold = _Fold(np.flatnonzero(held_out), np.flatnonzero(known & ~touched))
         if _can_learn(images.samples, fold.learned):
             folds.append(fold)
     return folds
@@ -165,6 +170,20 @@ def _can_learn(samples: Samples, learned: Labels) -> bool:
     return True
 
 
+def _says_something(samples: Samples, chosen: Mask) -> bool:
+    """Return whether the share of hits among chosen images says how well classes are told apart.
+
+    That takes enough independent images, and not nearly all of them of one class.
+    """
+    labels = samples.labels[chosen]
+    independent = np.unique(samples.groups[chosen])
+    if len(independent) < MINIMUM_LISTED:
+        return False
+    others = 1 - np.bincount(labels).max() / len(labels)
+    usual = 1 - np.bincount(samples.labels).max() / len(samples.labels)
+    return bool(others > 0 and others >= _LEAST_OTHERS * usual)
+
+
 def _fit(images: SourcedImages, fold: _Fold) -> LinearHead:
     samples = images.samples.take(fold.learned)
     if len(fold.learned) > _SEARCHED_IMAGES:
@@ -178,15 +197,12 @@ def _by_source(images: SourcedImages, hits: Mask, judged: Mask) -> list[UnseenSo
 
     Images of one class alone could be recognised by naming that class always.
     """
-    labels = images.samples.labels
     groups = images.samples.groups
     source_of = np.array(images.sources, dtype=object)
     found = []
     for source in sorted(set(images.sources)):
         of_source = judged & (source_of == source)
-        independent = np.unique(groups[of_source])
-        classes = np.unique(labels[of_source])
-        if len(independent) >= MINIMUM_LISTED and len(classes) > 1:
+        if _says_something(images.samples, of_source):
             figures = _figures(source, hits, of_source, groups)
             found.append(figures)
     found.sort(key=lambda figures: -figures["n"])
@@ -215,16 +231,27 @@ def _why_not(images: SourcedImages, judged: Mask) -> str:
         return f"All pictures come from one folder, {nobody}"
     if len(sources) == 1:
         return f"All pictures come from one source ({sources[0]}), {nobody}"
+    known = [source for source in sources if source]
+    if len(known) == 1:
+        return f"All pictures whose source is known come from one ({known[0]}), {nobody}"
     labels = images.samples.labels
     classes_of: dict[str, set[int]] = defaultdict(set)
     for source, label in zip(images.sources, labels, strict=True):
-        classes_of[source].add(label)
+        if source:
+            classes_of[source].add(label)
     if all(len(classes) == 1 for classes in classes_of.values()):
         return (
             "No source has pictures of more than one class,"
             " so nobody can say whether the model tells the classes apart or their sources."
         )
     cannot = "How it does on pictures from a place it has never seen cannot be measured:"
+    counts = np.bincount(labels[judged], minlength=len(images.class_names))
+    if np.count_nonzero(counts) > 1 and judged.sum() >= MINIMUM_LISTED:
+        largest = images.class_names[int(counts.argmax())]
+        return (
+            f"{cannot} of the {counted(int(judged.sum()), 'picture')} that could be judged so,"
+            f" nearly all are of “{largest}”, or copies of each other."
+        )
     if judged.any():
         names = [f"“{images.class_names[label]}”" for label in np.unique(labels[judged])]
         return (
@@ -232,7 +259,7 @@ def _why_not(images: SourcedImages, judged: Mask) -> str:
             " a source without which enough pictures of each class are left to learn from."
         )
     return (
-        f"{cannot} without any one of the sources ({_titles(sources)}) a class has fewer than"
+        f"{cannot} without any one of the sources ({_titles(known)}) a class has fewer than"
         f" {MINIMUM_PER_CLASS} different pictures left to learn from."
     )
 
@@ -273,22 +300,27 @@ def _usual_sentence(images: SourcedImages, hits: Mask, judged: Mask, fewest: int
 
 
 def _left_out_sentence(sources: Sequence[str], judged: Mask) -> str:
-    left_out = []
+    left_out: Counter[str] = Counter()
     for source, is_judged in zip(sources, judged, strict=True):
         if not is_judged:
-            left_out.append(source)
-    if not left_out:
-        return ""
-    names = sorted(set(left_out))
-    return (
-        f"Not judged so: {counted(len(left_out), 'picture')} from {_titles(names)},"
-        " without which too few pictures of a class would be left to learn from."
-    )
+            left_out[source] += 1
+    unknown = left_out.pop("", 0)
+    sentences = []
+    if left_out:
+        pictures = counted(left_out.total(), "picture")
+        sentences.append(
+            f"Not judged so: {pictures} from {_titles(sorted(left_out))},"
+            " without which too few pictures of a class would be left to learn from."
+        )
+    if unknown:
+        pictures = counted(unknown, "picture")
+        sentences.append(f"Neither judged nor learned from here: {pictures} of unknown source.")
+    return " ".join(sentences)
 
 
 def _titles(sources: Sequence[str]) -> str:
     """Return the names of sources as a list, a long one cut short."""
-    titles = [source or "places not known" for source in sources]
+    titles = list(sources)
     more = len(titles) - _NAMED_SOURCES
     if more > 0:
         titles[_NAMED_SOURCES:] = [f"{more} more"]
