@@ -4,7 +4,8 @@ A 64-bit difference hash and a coarse sketch of the colours only *propose* a pai
 on white share most of either. A pair counts when small colour thumbnails of the two agree as well,
 in their pattern and in their colours. In training a pair counts too when its embeddings are close
 (`PROPOSED_COSINE`), without a proposal when they are closer (`EMBEDDING_COSINE`), in either case if
-`CENTRED_COSINE` is reached. numpy and Pillow alone: `scraping` imports this module.
+`CENTRED_COSINE` is reached. Sets of images that all look alike, as fabrics do, are asked for more:
+see `_FLAT` and `CROWD`. numpy and Pillow alone: `scraping` imports this module.
 """
 
 from __future__ import annotations
@@ -25,6 +26,11 @@ EMBEDDING_COSINE = 0.9  # embeddings this close count without a proposal
 PROPOSED_COSINE = 0.8  # embeddings this close count for a proposed pair
 # Cosine that must be left of either when the average embedding of the set is taken away.
 CENTRED_COSINE = 0.8
+# An image is crowded when at least so many others, and this share of all, are within
+# EMBEDDING_COSINE of it: there such a cosine is nothing special, and more must be left of it.
+CROWD = 10
+CROWD_SHARE = 0.1
+CROWDED_CENTRED_COSINE = 0.95
 
 _SIDE = 16  # thumbnail side in pixels
 _WHOLE, _UNFRAMED, _BARE, _INNER, _MIDDLE = range(5)
@@ -42,8 +48,17 @@ _WORKING_SIDE = 96
 # Difference of 255 that still belongs to a uniform border: JPEG artefacts beside a frame's edge.
 _BORDER_TOLERANCE = 48
 _BORDER_SPECKS = 0.04  # share of a row or column that may differ by more
-_FLAT = 2.0  # standard deviation of 255 below which a thumbnail has nothing to correlate
-_FLAT_DIFFERENCE = 8.0  # two flat thumbnails are equal when their mean colours differ by less
+# Standard deviation of 255 below which compression hides much of a thumbnail's pattern. What
+# is left of it still correlates: by 0.3 to 0.9 in copies, by 0.25 at most in different fabrics.
+_FLAT = 2.0
+_FLAT_CORRELATION = 0.3
+_PLAIN = 0.3  # standard deviation that rounding alone may cause: no pattern is left to correlate
+_FLAT_DIFFERENCE = (
+    8.0  # two plain views are equal when no channel of their mean colours differs by more
+)
+# The mean colour of a thumbnail is its 768 values times this: [768, 3].
+_CHANNELS: NDArray[np.float32] = np.tile(np.eye(3, dtype=np.float32), (_SIDE * _SIDE, 1))
+_CHANNELS /= _SIDE * _SIDE
 _SKETCH_SIDE = 4  # a sketch is a thumbnail of this side
 _SKETCH_SIZE = _SKETCH_SIDE * _SKETCH_SIDE * 3
 # Rows compared at once when all pairs are compared: 512 x 10,000 numbers fit in the cache of a
@@ -94,10 +109,13 @@ def fingerprint(image: Image.Image) -> Fingerprint:
     brightness = _brightness(small)
     mirrored_brightness = brightness[:, ::-1]
     thumbnails = []
-    for box in _view_boxes(small):
-        thumbnail = small.resize(
-            (_SIDE, _SIDE), Image.Resampling.BILINEAR, box=box, reducing_gap=2.0
-        )
+    size = (_SIDE, _SIDE)
+    for number, box in enumerate(_view_boxes(small)):
+        view = small
+        if number in (_UNFRAMED, _BARE):  # resize would let pixels beyond the box in at its edges
+            view = small.crop(box)
+            box = (0, 0, *view.size)
+        thumbnail = view.resize(size, Image.Resampling.BILINEAR, box=box, reducing_gap=2.0)
         thumbnails.append(thumbnail.tobytes())
     return Fingerprint(
         hash=_packed_hash(brightness),
@@ -237,7 +255,12 @@ def near_duplicate_pairs(
             straight_others = straight[row, others]
             flipped_others = flipped[row, others]
             found = stacked.verified(one, others, straight_others, flipped_others)
-            found |= by_embedding[row, others]
+            close = by_embedding[row, others]
+            found |= close
+            if directions and stacked.plain[one]:
+                # Fine fabrics of one colour look as plain as paper: there embeddings decide.
+                both_plain = stacked.plain[others]
+                found[both_plain] = close[both_plain]
             for other in others[found]:
                 yield one, int(other)
 
@@ -254,6 +277,8 @@ class _Fingerprints:
     sketches: NDArray[np.float32]
     """[n, 5, 48]."""
     mirrored_sketches: NDArray[np.float32]
+    plain: NDArray[np.bool_]
+    """[n], whether there is no pattern within the frame, if there is a frame."""
 
     @classmethod
     def of(cls, fingerprints: Sequence[Fingerprint]) -> _Fingerprints:
@@ -262,12 +287,15 @@ class _Fingerprints:
         mirrored_hashes = [each.mirror_hash for each in fingerprints]
         views = np.stack([_views_of(each) for each in fingerprints])
         mirrored_views = views[..., ::-1, :]
+        bare = views[:, _BARE].reshape(len(views), -1).astype(np.float32)
+        colours: NDArray[np.float32] = bare @ _CHANNELS
         return cls(
             hashes=np.array(hashes, np.uint64),
             mirrored_hashes=np.array(mirrored_hashes, np.uint64),
             views=views,
             sketches=_sketches(views),
             mirrored_sketches=_sketches(mirrored_views),
+            plain=_spread(bare, colours) < _PLAIN,
         )
 
     def proposed(self, rows: slice, mirrored: bool) -> NDArray[np.bool_]:
@@ -319,14 +347,22 @@ class _Directions:
 
     raw: NDArray[np.float32]
     centred: NDArray[np.float32]
+    crowded: NDArray[np.bool_]
+    """[n], whether so much looks like an image that likeness says little."""
 
     @classmethod
     def of(cls, embeddings: NDArray[np.float32]) -> _Directions:
-        """Scale embeddings to length 1, as they are and around their mean."""
+        """Scale embeddings to length 1, as they are and around their mean, and count neighbours."""
         raw = _unit(embeddings)
         mean = raw.mean(axis=0)
         centred = _unit(raw - mean)
-        return cls(raw, centred)
+        neighbours = np.empty(len(raw), np.int64)
+        for start in range(0, len(raw), _BLOCK):
+            rows = slice(start, start + _BLOCK)
+            close = raw[rows] @ raw.T >= EMBEDDING_COSINE
+            neighbours[rows] = np.count_nonzero(close, axis=1) - 1  # itself
+        crowd = max(CROWD, CROWD_SHARE * len(raw))
+        return cls(raw, centred, neighbours >= crowd)
 
     def alike(self, rows: slice, proposed: NDArray[np.bool_]) -> NDArray[np.bool_]:
         """Return which images duplicate those in `rows` by their embeddings: bool [rows, n]."""
@@ -336,7 +372,10 @@ class _Directions:
         close |= proposed & nearly_close
         centred_cosines = self.centred[rows] @ self.centred.T
         still_close = centred_cosines >= CENTRED_COSINE
-        return close & still_close
+        very_close = centred_cosines >= CROWDED_CENTRED_COSINE
+        crowded = self.crowded[rows, None] | self.crowded[None, :]
+        special = very_close | ~crowded
+        return close & still_close & special
 
 
 def _brightness(image: Image.Image) -> NDArray[np.uint8]:
@@ -382,7 +421,7 @@ def _view_boxes(image: Image.Image) -> tuple[Box, ...]:
 def _without_border(image: Image.Image) -> tuple[int, int, int, int]:
     """Return the box (left, top, right, bottom) of all that differs from the usual edge colour.
 
-    Where nothing does, it is the whole image.
+    Where nothing does, or a speck alone, it is the whole image.
     """
     width, height = image.size
     edges = (
@@ -419,6 +458,8 @@ def _without_border(image: Image.Image) -> tuple[int, int, int, int]:
     top = int(rows[0])
     right = int(columns[-1]) + 1
     bottom = int(rows[-1]) + 1
+    if max(right - left, bottom - top) < _SIDE:  # a speck of a fabric, not an image in a frame
+        return (0, 0, width, height)
     return left, top, right, bottom
 
 
@@ -481,46 +522,55 @@ def _agreement(views: Thumbnails, others: Thumbnails) -> NDArray[np.float32]:
     """Return the best correlation of one image's views with each of others: float32 [n].
 
     Views are [5, 16, 16, 3] and [n, 5, 16, 16, 3]. Only pairs of views whose colours agree count;
-    without any it is 0. Two flat views of one colour agree wholly.
+    without any it is 0. Two flat views agree wholly if they are plain and of one colour, or if what
+    there is of a pattern is alike.
     """
     count = len(others)
     one = views.reshape(_VIEWS, -1).astype(np.float32)  # [5, 768]
     many = others.reshape(count, _VIEWS, -1).astype(np.float32)
     many = many.swapaxes(0, 1)  # [5, n, 768]
-    one_mean = one.mean(axis=1)
-    many_mean = many.mean(axis=2)
-    one_spread = one.std(axis=1)
-    many_spread = many.std(axis=2)
-    one_flat = one_spread < _FLAT
-    many_flat = many_spread < _FLAT
+    # Small numbers, so that little is lost where squares are subtracted.
+    offset = np.tile(one[_WHOLE] @ _CHANNELS, _SIDE * _SIDE)
+    one -= offset
+    many -= offset
+    one_colours: NDArray[np.float32] = one @ _CHANNELS
+    many_colours: NDArray[np.float32] = many @ _CHANNELS
+    one_spread = _spread(one, one_colours)
+    many_spread = _spread(many, many_colours)
 
     best = np.zeros(count, np.float32)
     for i, j in _VIEW_PAIRS:
-        view = one[i]
-        other_views = many[j]
-        mean = one_mean[i]
-        other_means = many_mean[j]
-
-        product_mean = (other_views @ view) / view.size
-        mean_product = other_means * mean
-        covariance = product_mean - mean_product
+        product_mean = (many[j] @ one[i]) / one[i].size
+        # Around the mean of each channel: fabrics dyed alike share no more than those.
+        colour_product = (many_colours[j] @ one_colours[i]) / 3
+        covariance = product_mean - colour_product
         spreads = many_spread[j] * one_spread[i]
-        spreads = np.maximum(spreads, 1e-6)
-        correlation = covariance / spreads
+        correlation = covariance / np.maximum(spreads, 1e-6)
+        either_flat = np.minimum(many_spread[j], one_spread[i]) < _FLAT
+        if either_flat.any():
+            both_spread = np.maximum(many_spread[j], one_spread[i])
+            channel_difference = np.abs(many_colours[j] - one_colours[i])
+            same_colour = channel_difference.max(axis=1) < _FLAT_DIFFERENCE
+            both_plain = both_spread < _PLAIN
+            alike = correlation >= _FLAT_CORRELATION
+            alike |= both_plain & same_colour
+            correlation[either_flat] = 0
+            correlation[alike & (both_spread < _FLAT)] = 1
 
-        mean_difference = np.abs(other_means - mean)
-        same_colour = mean_difference < _FLAT_DIFFERENCE
-        either_flat = many_flat[j] | one_flat[i]
-        both_flat = many_flat[j] & one_flat[i]
-        correlation[either_flat] = 0
-        correlation[both_flat & same_colour] = 1
-
-        difference = np.abs(other_views - view)
+        difference = np.abs(many[j] - one[i])
         mean_pixel_difference = difference.mean(axis=1)
         far = mean_pixel_difference > THUMBNAIL_DIFFERENCE
         correlation[far] = 0
         best = np.maximum(best, correlation)
     return best
+
+
+def _spread(views: NDArray[np.float32], colours: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the standard deviation [...] of views [..., 768] around their colours [..., 3]."""
+    mean_square = np.einsum("...k,...k->...", views, views) / views.shape[-1]
+    colour_square = np.einsum("...k,...k->...", colours, colours) / 3
+    variance = mean_square - colour_square
+    return np.sqrt(np.maximum(variance, 0))
 
 
 def _unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -183,6 +183,61 @@ def test_embeddings_that_are_all_alike_join_nothing() -> None:
     assert not list(near_duplicate_pairs(prints, embeddings))
 
 
+def fabric(seed: int, coarse: bool = False) -> Image.Image:
+    """A periodic texture that is nearly plain in a thumbnail, dyed in one of many like colours."""
+    random = np.random.default_rng(seed)
+    rows, columns = np.mgrid[:256, :256]
+    period = random.uniform(6, 9) * (1.5 if coarse else 1)
+    turn = random.uniform(-0.1, 0.1)
+    warp = np.sin(2 * np.pi * (columns + turn * rows) / period)
+    weft = np.sin(2 * np.pi * (rows - turn * columns) / period)
+    brightness = 128 + 50 * warp * weft + random.normal(0, 15, (256, 256))
+    dyed = brightness[..., None] * random.uniform(0.8, 1.2, 3)
+    return Image.fromarray(dyed.clip(0, 255).astype(np.uint8))
+
+
+def test_fabrics_of_like_colours_are_no_duplicates() -> None:
+    fabrics = [fabric(seed, coarse=seed % 2 == 1) for seed in range(80)]
+    assert not list(near_duplicate_pairs([fingerprint(image) for image in fabrics]))
+
+
+@pytest.mark.parametrize("name", ["half size", "mirrored", "stretched"])
+def test_a_copy_of_a_fabric_is_found(name: str) -> None:
+    fabrics = [fabric(seed) for seed in range(20)]
+    copies = [EDITS[name](image) for image in fabrics]
+    pairs = set(near_duplicate_pairs([fingerprint(image) for image in fabrics + copies]))
+    found = sum((number, 20 + number) in pairs for number in range(20))
+    assert found >= 18
+    assert len(pairs) == found
+
+
+def test_a_framed_copy_of_a_pale_image_is_found() -> None:
+    pale = [Image.blend(Image.new("RGB", (320, 240), "grey"), scene(n), 0.15) for n in range(20)]
+    framed = [ImageOps.expand(image, 13, (40, 30, 25)) for image in pale]
+    index = DuplicateIndex()
+    for number, image in enumerate(pale):
+        index.add(str(number), fingerprint(image))
+    found = [index.find(fingerprint(image)) for image in framed]
+    assert found == [str(number) for number in range(20)]
+
+
+def test_where_all_images_look_alike_only_very_close_embeddings_join() -> None:
+    random = np.random.default_rng(0)
+    kinds = np.repeat(random.standard_normal((4, 512)), 20, axis=0)
+    embeddings = kinds + 0.28 * random.standard_normal((80, 512))
+    embeddings[5] = embeddings[4] + 0.02 * random.standard_normal(512)
+    prints = [fingerprint(scene(seed)) for seed in range(80)]
+    assert list(near_duplicate_pairs(prints, embeddings.astype(np.float32))) == [(4, 5)]
+
+
+def test_plain_images_are_no_duplicates_where_their_embeddings_differ() -> None:
+    prints = [fingerprint(Image.new("RGB", (64, 64), (150, 150, 150)))] * 4
+    embeddings = np.eye(4, 64, dtype=np.float32)
+    embeddings[3] = embeddings[2]
+    assert len(list(near_duplicate_pairs(prints))) == 6
+    assert list(near_duplicate_pairs(prints, embeddings)) == [(2, 3)]
+
+
 @given(st.lists(st.tuples(st.integers(0, 11), st.integers(0, 11)), max_size=20))
 def test_images_share_a_group_exactly_when_a_chain_of_pairs_links_them(
     pairs: list[tuple[int, int]],
