@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import logging
 import os
 import shutil
@@ -70,6 +69,7 @@ from training.run_folder import (
     RunError,
     check_manifest,
     disk_error,
+    read_json,
     read_manifest,
     read_result,
     stopped_result,
@@ -253,9 +253,7 @@ def _load_network(
     checkpoints = run.folder / "checkpoints"
     note = checkpoints / "backbone.json"
     wanted = [str(config.backbone), str(config.weights)]
-    earlier = json.loads(note.read_text(encoding="utf-8")) if note.exists() else {}
-    if earlier and earlier["wanted"] != wanted:
-        earlier = {}
+    earlier = _noted_backbone(note, wanted)
     loaded = _load_backbone(run, earlier)
     network = ClassifierNetwork(loaded.backbone, loaded.network, len(config.classes))
     network = network.to(_device(run, distributed))
@@ -288,6 +286,18 @@ def _load_network(
     return loaded, extractor
 
 
+def _noted_backbone(note: Path, wanted: list[str]) -> dict[str, str]:
+    """Return what an earlier attempt noted that wanted the same; {} where nothing can be used."""
+    try:
+        noted = read_json(note)
+    except RunError:
+        return {}
+    texts = {key: text for key, text in noted.items() if isinstance(text, str)}
+    if noted.get("wanted") != wanted or texts.get("used") not in BACKBONES:
+        return {}
+    return texts
+
+
 def _load_backbone(run: Run, earlier: Mapping[str, Any]) -> LoadedBackbone:
     """Load the wanted backbone, or the one that replaced it when the run began."""
     config = run.config
@@ -304,7 +314,7 @@ def _load_backbone(run: Run, earlier: Mapping[str, Any]) -> LoadedBackbone:
 
     loaded = load_backbone(BACKBONES[name], cast(Any, config.weights), sources, report)
     if earlier and earlier["used"] == loaded.backbone.name:
-        loaded = dataclasses.replace(loaded, notice=earlier["notice"])
+        loaded = dataclasses.replace(loaded, notice=earlier.get("notice", ""))
     if loaded.notice:
         run.notices.append(loaded.notice)
     return loaded

@@ -560,11 +560,32 @@ def test_what_cannot_be_done_is_refused_at_the_start(
     )
 
 
-def test_an_unexpected_failure_is_shown_neutrally_and_may_be_repeated(untrained_run: Path) -> None:
+@pytest.mark.parametrize(
+    "junk",
+    [
+        b"junk",
+        b'{"wanted": ["efficientnet_lite0", "pretrained"]}',
+        b'{"wanted": ["efficientnet_lite0", "pretrained"], "used": [], "arithmetic": [1]}',
+    ],
+)
+def test_a_damaged_note_of_an_earlier_attempt_counts_as_none(
+    junk: bytes, untrained_run: Path
+) -> None:
+    rows = read_manifest(untrained_run)
+    write_manifest(untrained_run, [rows[0], rows[-1]])
     note = untrained_run / "checkpoints" / "backbone.json"
     note.parent.mkdir()
-    note.write_text('{"wanted": ["efficientnet_lite0", "pretrained"]}')
+    note.write_bytes(junk)
     result = fit(untrained_run, read_config(untrained_run))
+    assert "has 1 usable picture" in result["error"]["reason"]
+    assert read(note)["used"] == "efficientnet_lite0"
+
+
+def test_an_unexpected_failure_is_shown_neutrally_and_may_be_repeated(untrained_run: Path) -> None:
+    def listen(row: object) -> None:
+        raise KeyError("used")
+
+    result = fit(untrained_run, read_config(untrained_run), listen)
     assert result["ok"] is False and result["error"]["retry"] is True
     assert "unexpectedly" in result["error"]["reason"] and "used" not in result["error"]["reason"]
 
