@@ -141,6 +141,7 @@ class Downloader:
         self._undecoded = _ByteBudget(UNDECODED_BYTES)
         self._fetcher = Fetcher(fetching, self._undecoded.wait)
         self._opt_outs = HostOptOuts(self._fetcher)
+        screening = replace(screening, digests=bool(self._engine.refused))
         self._pool = ScreenPool(screening, self._engine.pool)
         self._spool = Spool(self._engine.spool) if self._engine.spool is not None else None
         self._back_offs: Counter[str | None] = Counter()  # in a row, by origin
@@ -256,6 +257,8 @@ class Downloader:
             self._undecoded.give_back(size)
         extent = data if isinstance(data, Extent) else None
         if isinstance(answer, Rejection):
+            if self._engine.refused.has(answer.sha256):
+                return replace(self._refused(answer.sha256, answer.source_sha256), extent=extent)
             return Attempt(None, answer.reason, answer.detail, status, size, now(), extent=extent)
         if self._engine.refused.has(answer.sha256):
             if self._engine.pool.folder is not None:  # a worker has stored it there

@@ -105,7 +105,7 @@ def parse_answer(lengths: tuple[int, int, int], body: bytes) -> CleanImage | Rej
     thumbnails_end = facts_end + thumbnails_length
     facts = json.loads(body[:facts_end])
     if "reason" in facts:
-        return Rejection(Reason(facts["reason"]), facts["detail"])
+        return Rejection(**facts | {"reason": Reason(facts["reason"])})
     fingerprint = None
     facts["marks"] = Marks.of(facts["marks"])
     mirror_hash = facts.pop("mirror_hash")

@@ -67,6 +67,7 @@ class ScreenSettings:
     `thumbnails`: whether images get the fingerprint that verifies near-duplicates; without it they
     have the difference hash alone. `nudity_model`: path of the operator's model, empty for none.
     `ai_made`, `leave_out` or `keep`: what becomes of images whose file says that AI made them.
+    `digests`: whether rejected images get digests too, for who refuses images by them.
     """
 
     min_side: int = 200
@@ -75,14 +76,21 @@ class ScreenSettings:
     thumbnails: bool = True
     nudity_model: str = ""
     ai_made: str = "leave_out"
+    digests: bool = False
 
 
 @dataclass(frozen=True)
 class Rejection:
-    """Why the bytes are no usable image, with a detail for the record."""
+    """Why the bytes are no usable image, with a detail for the record.
+
+    `sha256` is that of the image as it would be stored, `source_sha256` that of the received bytes;
+    both are empty unless they were asked for and the image can be decoded.
+    """
 
     reason: Reason
     detail: str = ""
+    sha256: str = ""
+    source_sha256: str = ""
 
 
 @dataclass(frozen=True)
@@ -149,29 +157,42 @@ def _clean(
 
     `received` is the file before it was mended: it may carry marks that `data` no longer has.
     """
+    rejection = None
     try:
         with _open(data) as image:
             rejection = _judge_size(image, settings)
-            if rejection is not None:
-                return rejection
-            marks = _marks(received, image)
-            rejection = _judge_marks(marks, settings)
-            if rejection is not None:
+            marks = NO_MARKS if rejection is not None else _marks(received, image)
+            rejection = rejection or _judge_marks(marks, settings)
+            if rejection is not None and not _wants_digests(rejection, settings):
                 return rejection
             mime = _mime(image)
             upright = _decode(image, settings.max_side)
         rgb = _convert_to_srgb(_shrink(upright, settings.max_side))
-        refusal = "" if judge is None else judge(rgb)
+        refusal = "" if judge is None or rejection is not None else judge(rgb)
         if refusal:
-            return Rejection(Reason.NUDITY, refusal)
+            rejection = Rejection(Reason.NUDITY, refusal)
+        if rejection is not None and not _wants_digests(rejection, settings):
+            return rejection
         clean = _encode(rgb, settings, mime, source_sha256)
+        if rejection is not None:
+            return replace(rejection, sha256=clean.sha256, source_sha256=source_sha256)
         return replace(clean, marks=marks)
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        return Rejection(Reason.TOO_LARGE, "more pixels than its header says")
-    except MemoryError:
-        return Rejection(Reason.TOO_LARGE, "needs too much memory")
     except Exception as error:  # a decoder fed with hostile bytes may raise anything
-        return Rejection(Reason.NOT_A_PICTURE, type(error).__name__)
+        return rejection or _rejection_of(error)
+
+
+def _wants_digests(rejection: Rejection, settings: ScreenSettings) -> bool:
+    """Return whether a rejected image is decoded all the same, to learn its digests."""
+    return settings.digests and rejection.reason != Reason.TOO_LARGE
+
+
+def _rejection_of(error: Exception) -> Rejection:
+    """Say what an exception of a decoder means."""
+    if isinstance(error, Image.DecompressionBombError | Image.DecompressionBombWarning):
+        return Rejection(Reason.TOO_LARGE, "more pixels than its header says")
+    if isinstance(error, MemoryError):
+        return Rejection(Reason.TOO_LARGE, "needs too much memory")
+    return Rejection(Reason.NOT_A_PICTURE, type(error).__name__)
 
 
 def _open(data: bytes | bytearray | memoryview) -> Image.Image:

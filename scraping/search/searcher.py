@@ -255,7 +255,7 @@ class Searcher:
         if moment >= state.works_until:
             deadline = min(query.deadline, moment + CONTROL_SECONDS)
             if deadline - moment < MIN_CONTROL_SECONDS:
-                return replace(result, closes=False)
+                return _without_blame(name, query, result)
             control_query = replace(query, words=sample_words, limit=1, deadline=deadline)
             control = self._search(name, control_query, state)
             if control.outcome is Outcome.RATE_LIMITED:
@@ -264,10 +264,7 @@ class Searcher:
                 state.is_faulty = True
                 return result
             state.works_until = time.monotonic() + WORKS_SECONDS
-        message = result.message
-        if result.outcome is Outcome.BLOCKED:
-            message = f"{REGISTRY[name].label} cannot be asked for “{query.words}”."
-        return replace(result, message=message, closes=False)
+        return _without_blame(name, query, result)
 
     def _search(self, name: str, query: Query, state: _SourceState) -> SearchResult:
         source = REGISTRY[name]
@@ -371,3 +368,11 @@ class Searcher:
         """Wait, unless the collection is being stopped: then raise Stopped."""
         if self._stop.wait(max(0.0, seconds)):
             raise Stopped
+
+
+def _without_blame(name: str, query: Query, result: SearchResult) -> SearchResult:
+    """Return a failure that does not close the source, in a sentence that does not blame it."""
+    message = result.message
+    if result.outcome in (Outcome.BLOCKED, Outcome.LAYOUT_CHANGED):
+        message = f"{REGISTRY[name].label} cannot be asked for “{query.words}”."
+    return replace(result, message=message, closes=False)

@@ -36,7 +36,7 @@ _IN_WORDS = {
     Outcome.NOT_APPLICABLE: "was skipped",
     Outcome.BLOCKED: "refused to answer",
     Outcome.RATE_LIMITED: "asked us to slow down",
-    Outcome.LAYOUT_CHANGED: "has changed its pages",
+    Outcome.LAYOUT_CHANGED: "gave an answer that could not be used",
     Outcome.TIMEOUT: "took too long",
     Outcome.NETWORK: "could not be reached",
     Outcome.UNAVAILABLE: "was not available",

@@ -135,5 +135,6 @@ def test_a_collection_shows_bars_and_names_each_source_s_end_in_words(tmp_path):
         assert code == 0, shown
         assert "12 of 12" in shown or "12/12" in shown, shown[-3000:]
         assert "━" in shown
-        assert "has changed its pages" in shown and "answered" in shown
-        assert "Wikimedia Commons changed its pages; this source needs an update." in shown
+        assert "gave an answer that could not be used" in shown and "answered" in shown
+        assert "Wikimedia Commons cannot be asked for “refused”." in shown
+        assert "changed its pages" not in shown, "only these words were refused"

@@ -5,6 +5,7 @@ import hashlib
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from scraping.net.http import FetchSettings
 from scraping.records.image_log import ImageRecord
 from scraping.refused_digests import RefusedDigests, SettingError
 from scraping.screening.screen import ScreenSettings, screen
+from tests.replicas.marked_pictures import AI_MADE, NO_TRAINING, xmp
 from tests.replicas.pictures import encoded, jpeg, picture
 from tests.replicas.pictures_host import PictureHost
 from tests.scraping.collect_folder import (
@@ -114,6 +116,32 @@ def test_whatever_a_list_holds_it_is_read_or_refused_in_a_sentence(data):
             assert all(len(digest) == 32 for digest in RefusedDigests.read(file.name).digests)
         except SettingError as error:
             assert str(error).endswith((".", "f."))
+
+
+MARKED = {
+    "opted_out": encoded(picture(1), "JPEG", xmp=xmp(plus__DataMining=NO_TRAINING)),
+    "ai_made": encoded(picture(1), "JPEG", xmp=xmp(Iptc4xmpExt__DigitalSourceType=AI_MADE)),
+    "too_small": encoded(picture(1).resize((40, 30)), "JPEG"),
+    "bad_shape": encoded(picture(1).resize((900, 80)), "JPEG"),
+}
+
+
+@pytest.mark.parametrize("reason", MARKED)
+def test_a_picture_refused_by_its_stored_digest_has_no_other_reason(reason, tmp_path):
+    data = MARKED[reason]
+    rejection = screen(data, replace(SMALL, digests=True))
+    assert (rejection.reason, len(rejection.sha256)) == (reason, 64)
+    with PictureHost() as host:
+        fetching = FetchSettings(allowed_private_hosts=frozenset({host.host}))
+        address = host.add("/unspeakable.jpg", data)
+        refused = RefusedDigests(frozenset({bytes.fromhex(rejection.sha256)}))
+        values = DownloadSettings(fetching, SMALL, refused=refused)
+        summary = asyncio.run(download_list([address], tmp_path, values))
+    assert summary.rejected == {"refused_digest": 1}
+    assert traces(tmp_path, "unspeakable") == []
+    [row] = rows(tmp_path)
+    assert row["sha256"] == rejection.sha256
+    assert row["source_sha256"] == hashlib.sha256(data).hexdigest()
 
 
 @pytest.mark.parametrize("of", ["received", "stored"])
