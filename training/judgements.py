@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -33,18 +34,21 @@ JUDGEMENTS_FILE = "verified.csv"  # in the run folder
 STATES: tuple[State, ...] = get_args(State)
 
 _HEADER = ("file", "verified", "label")
-_FILE_COLUMNS = ("file", "file_name", "image")
+_FILE_COLUMNS = ("file", "file_name", "filename", "path", "image")
 _STATE_COLUMNS = ("verified", "state")
 _LABEL_COLUMN = "label"
 _DELIMITERS = (",", ";", "\t")
-_OTHER_SPELLINGS: Mapping[str, State] = {
+# In small letters, whatever stands between the words: a blank, an underscore or any dash.
+_SPELLINGS: Mapping[str, State] = {
+    "right": "right",
+    "correct": "right",
+    "other class": "other class",
+    "otherclass": "other class",
     "other": "other class",
-    "other_class": "other class",
-    "other-class": "other class",
     "wrong": "other class",
-    "off_topic": "off-topic",
     "off topic": "off-topic",
     "offtopic": "off-topic",
+    "none of these": "off-topic",
 }
 _LARGEST_TABLE = 50_000_000  # bytes
 _PROBLEMS_SHOWN = 5
@@ -224,11 +228,8 @@ class _Meanings:
 
     def state(self, text: str) -> State | None:
         """Return the judgement that a text is, if it is one."""
-        folded = casefold_key(text)
-        for state in STATES:
-            if folded == state:
-                return state
-        return _OTHER_SPELLINGS.get(folded)
+        words = re.split(r"[\W_]+", casefold_key(text))
+        return _SPELLINGS.get(" ".join(words).strip())
 
     def class_id(self, text: str) -> str | None:
         """Return the class that a text names, if it names one; raises _RowError for several."""

@@ -90,10 +90,17 @@ A_SHIBA = Judgement("other class", "c002")
         ("Off_Topic", Judgement("off-topic")),
         ("off topic", Judgement("off-topic")),
         ("offtopic", Judgement("off-topic")),
+        ("Off\N{HYPHEN}topic", Judgement("off-topic")),
+        ("off \N{EN DASH} topic", Judgement("off-topic")),
+        ("none of these", Judgement("off-topic")),
+        ("Correct", RIGHT),
+        ("OTHER-CLASS", A_SHIBA),
         ("", None),
     ],
 )
-@pytest.mark.parametrize("header", ["file,verified", "file_name,state", "Image,LABEL"])
+@pytest.mark.parametrize(
+    "header", ["file,verified", "file_name,state", "Image,LABEL", "path,verified"]
+)
 def test_a_judgement_may_be_written_in_many_ways(
     tmp_path: Path, said: str, meant: Judgement | None, header: str
 ) -> None:

@@ -5,9 +5,10 @@ images are judged, each by a head that was fitted without its fold, search of C 
 included, so that nothing of it has leaked into the head that judges it.
 
 The delivered head differs in one step: where it helped, images whose label is suspected count less.
-Here all count alike, so that no held-out label has a part in a weight, and repeating the choice in
-every fold would take several times as long. It could make the figure too low, not too high: images
-are only weighted where that brought hits.
+Here all count alike, so that no held-out label has a part in a weight: to repeat the choice in
+every fold takes three times as long. With a tenth of the labels wrong the repeated choice acted in
+14 of 25 folds and gave a figure higher by 1.2 points (standard error 0.6; 5 seeds, 120 made
+embeddings), with a fifth in 9 and by 1.0 (0.9): what is said here is rather too low than too high.
 """
 
 from __future__ import annotations
