@@ -557,6 +557,16 @@ def _verify(options: argparse.Namespace, environment: Mapping[str, str]) -> int:
     console = Console()
     for sentence in (metrics["verdict_sentence"], labels_in_words(metrics)):
         console.print(sentence, markup=False, highlight=False, soft_wrap=True)
+    run = options.run_dir.resolve()
+    delivered = run.parent.parent / "artifacts" / run.name / "model.zip"  # of a site's request
+    if delivered.exists():
+        console.print(
+            f"{shown_name(str(delivered))} and the site's pages still show the earlier figures: "
+            f"zip {shown_name(str(run / 'model'))} anew before you pass it on.",
+            markup=False,
+            highlight=False,
+            soft_wrap=True,
+        )
     return DONE
 
 

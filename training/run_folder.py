@@ -358,6 +358,42 @@ def inherit_splits(rows: Sequence[ImageRow], earlier: Sequence[ImageRow]) -> lis
     return inherited
 
 
+@contextmanager
+def exclusive(folder: Path, wait: bool = False) -> Iterator[None]:
+    """Let one process at a time write a finished run's figures anew.
+
+    The lock ends with the process, however it ends. Raises RunError where another one holds it and
+    `wait` is false. Where a system or a file system has no such locks there is none.
+    """
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError:  # whoever reads the folder says why; Windows opens none
+        yield
+        return
+    try:
+        _lock(handle, wait)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _lock(handle: int, wait: bool) -> None:
+    """Lock an open folder; raises RunError where another process holds it."""
+    import fcntl  # absent on Windows
+
+    operation = fcntl.LOCK_EX
+    if not wait:
+        operation |= fcntl.LOCK_NB
+    try:
+        fcntl.flock(handle, operation)
+    except BlockingIOError as error:
+        reason = "Another program is writing the figures of this run just now."
+        remedy = "Wait until it has ended, then start this again."
+        raise RunError("evaluate", reason, remedy, retry=True) from error
+    except OSError:
+        return
+
+
 def write_json(path: Path, value: Any) -> None:
     """Write JSON readably, atomically; text is kept as it is, not escaped."""
     text = json.dumps(value, ensure_ascii=False, indent=2)

@@ -19,6 +19,7 @@ from training.judgements import JUDGEMENTS_FILE
 from training.run_folder import (
     ImageRow,
     RunError,
+    exclusive,
     read_manifest,
     read_result,
     write_manifest,
@@ -38,17 +39,18 @@ def remove_images(run_dir: Path, files: Collection[str]) -> None:
     of the others are counted again. The table of nearest images goes as a whole: the next training
     makes it anew.
     """
-    rows = read_manifest(run_dir)
-    kept = [row for row in rows if row.file not in files]
-    removed = [row for row in rows if row.file in files]
-    _remove_computed(run_dir / "checkpoints", removed)
-    (run_dir / "neighbours.npz").unlink(missing_ok=True)
-    _remove_suspects(run_dir / "suspects.jsonl", files)
-    _remove_from_report(run_dir, files)
-    _remove_rows(run_dir / PREDICTIONS_FILE, files)
-    _remove_rows(run_dir / JUDGEMENTS_FILE, files)
-    write_manifest(run_dir, kept)
-    _count_judgements_again(run_dir)
+    with exclusive(run_dir, wait=True):
+        rows = read_manifest(run_dir)
+        kept = [row for row in rows if row.file not in files]
+        removed = [row for row in rows if row.file in files]
+        _remove_computed(run_dir / "checkpoints", removed)
+        (run_dir / "neighbours.npz").unlink(missing_ok=True)
+        _remove_suspects(run_dir / "suspects.jsonl", files)
+        _remove_from_report(run_dir, files)
+        _remove_rows(run_dir / PREDICTIONS_FILE, files)
+        _remove_rows(run_dir / JUDGEMENTS_FILE, files)
+        write_manifest(run_dir, kept)
+        _count_judgements_again(run_dir)
 
 
 def _remove_computed(checkpoints: Path, rows: Sequence[ImageRow]) -> None:

@@ -51,6 +51,7 @@ from training.run_folder import (
     SPLITS,
     RunError,
     Split,
+    exclusive,
     read_config,
     read_json,
     read_manifest,
@@ -91,19 +92,20 @@ class PredictedImage:
 def verify(run_dir: Path, table: Path) -> Metrics:
     """Take over a table of judgements, and return the figures that follow from all judgements.
 
-    Nothing is changed where the table or the run folder cannot be used: RunError says why. Killed
-    anywhere and started again it ends the same.
+    Nothing is changed where the table or the run folder cannot be used, or another process is
+    writing the figures: RunError says why. Killed anywhere and started again it ends the same.
     """
-    run = _FinishedRun(run_dir)
-    changes = read_labels(table, run.rows, run.classes)
-    judgements = read_judgements(run_dir)
-    for file, judgement in changes.items():
-        if judgement is None:
-            judgements.pop(file, None)
-        else:
-            judgements[file] = judgement
-    write_judgements(run_dir, judgements)
-    return run.publish(judgements)
+    with exclusive(run_dir):
+        run = _FinishedRun(run_dir)
+        changes = read_labels(table, run.rows, run.classes)
+        judgements = read_judgements(run_dir)
+        for file, judgement in changes.items():
+            if judgement is None:
+                judgements.pop(file, None)
+            else:
+                judgements[file] = judgement
+        write_judgements(run_dir, judgements)
+        return run.publish(judgements)
 
 
 def count_again(run_dir: Path) -> Metrics:

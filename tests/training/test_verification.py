@@ -24,7 +24,7 @@ from training.judgements import Judgement, read_judgements
 from training.metrics import Metrics, grouped_interval, read_metrics
 from training.phrases import interval, percent
 from training.run import fit
-from training.run_folder import RunError, read_config, read_manifest, write_text
+from training.run_folder import RunError, exclusive, read_config, read_manifest, write_text
 from training.takedown import remove_images
 from training.verification import (
     PredictedImage,
@@ -283,6 +283,33 @@ def test_the_command_prints_verdict_counts_and_label_noise(run: Path, tmp_path: 
     summary = json.loads(command(run, labels, "--json").stdout)
     keys = ("verdict", "verdict_sentence", "headline", "verified", "label_noise")
     assert summary == {key: read(run / "metrics.json")[key] for key in keys}
+
+
+def test_the_command_is_refused_while_another_writes_the_figures(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    labels = table(tmp_path, {images_of(run)[0].file: "right"})
+    before = contents(run)
+    with exclusive(run):
+        assert main(["verify", str(run), str(labels)]) != 0
+    said = capsys.readouterr().err
+    assert "Another program is writing the figures of this run just now." in said
+    assert contents(run) == before
+    assert main(["verify", str(run), str(labels)]) == 0
+
+
+def test_in_a_site_the_command_says_that_the_packed_model_keeps_its_figures(
+    trained_run: Path, tmp_path: Path
+) -> None:
+    run = Path(shutil.copytree(trained_run, tmp_path / "request" / "runs" / "1"))
+    packed = tmp_path / "request" / "artifacts" / "1" / "model.zip"
+    write_text(packed, "packed before")
+    labels = table(tmp_path, {images_of(run)[0].file: "right"})
+    last = command(run, labels).stdout.splitlines()[-1]
+    assert last == (
+        f"{packed} and the site's pages still show the earlier figures: "
+        f"zip {run / 'model'} anew before you pass it on."
+    )
 
 
 def test_the_command_loads_neither_torch_nor_matplotlib(run: Path, tmp_path: Path) -> None:
