@@ -53,6 +53,7 @@ _COLUMNS = (
     "link",
     "src",
 )
+_OTHER_SCHEME = re.compile(r"<?[a-z][a-z0-9+.-]+:|www\.", re.IGNORECASE)
 _STRAY_PERCENT = re.compile("%(?![0-9A-Fa-f]{2})")
 _LABELS = re.compile("([.:@])")  # between the labels of a host's name, and around it
 
@@ -94,16 +95,27 @@ def load_image(location: str) -> tuple[Image.Image | None, str]:
             return read_image(data), ""
         if _is_folder(location):
             raise BrokenImageError("a folder without a picture that can be read")
-        return read_image(Path(location)), ""
+        path = Path(location)
+        if _OTHER_SCHEME.match(location) and not os.path.lexists(path):
+            raise BrokenImageError("no such file, and addresses begin with http:// or https://")
+        return read_image(path), ""
     except BrokenImageError as error:
         return None, str(error)
     except urllib.error.HTTPError as error:
         error.close()
         return None, f"the server answered {error.code}"
     except (OSError, ValueError, http.client.HTTPException, zlib.error) as error:
-        cause = getattr(error, "reason", None) or error
-        detail = getattr(cause, "strerror", None) or str(cause) or type(cause).__name__
-        return None, f"cannot be read ({detail})"
+        return None, f"cannot be read ({_detail(error)})"
+
+
+def _detail(error: Exception) -> str:
+    """Return why an address cannot be read, without what a server sent in place of an answer."""
+    if isinstance(error, http.client.HTTPException):
+        return "the server's answer is broken"
+    if isinstance(error, UnicodeError):
+        return "no host can be called so"
+    cause = getattr(error, "reason", None) or error
+    return getattr(cause, "strerror", None) or str(cause) or type(cause).__name__
 
 
 def is_url(location: str) -> bool:
@@ -128,6 +140,8 @@ def ascii_url(url: str) -> str:
     if not _is_text(url):
         url = os.fsencode(url).decode(errors="replace")
     parts = urlsplit(url.strip())
+    if parts.username is not None:
+        raise ValueError("an address must not hold a user name or password")
     path = _percent_encoded(parts.path) or "/"
     query = _percent_encoded(parts.query)
     return urlunsplit((parts.scheme, _ascii_host(parts.netloc), path, query, ""))

@@ -158,6 +158,25 @@ def test_a_folder_without_pictures_and_other_odd_files_are_said(tmp_path: Path) 
     assert all(reason.startswith("cannot be read (") for reason in reasons[2:])
 
 
+@pytest.mark.parametrize(
+    ("location", "reason"),
+    [
+        ("ftp://example.org/x.jpg", "no such file, and addresses begin with http"),
+        ("file:///tmp/none.jpg", "no such file, and addresses begin with http:// or https://"),
+        ("<http://example.org/x.jpg>", "no such file, and addresses begin with http"),
+        ("www.example.org/x.jpg", "no such file, and addresses begin with http"),
+        (
+            "http://name:secret@127.0.0.1:1/x",
+            "cannot be read (an address must not hold a user name or password",
+        ),
+        ("http://a..b/", "cannot be read (no host can be called so"),
+    ],
+)
+def test_what_is_no_address_to_read_from_is_told_how_one_begins(location: str, reason: str) -> None:
+    image, found = load_image(location)
+    assert image is None and found.startswith(reason)
+
+
 @contextmanager
 def raw_server(*answers: bytes) -> Iterator[str]:
     """A server that sends these bytes, whatever is asked, to one connection after another."""
@@ -198,7 +217,7 @@ def test_what_servers_answer_is_a_picture_or_a_reason() -> None:
         answer(b"", b"Location: http://[", status=b"301 Moved"): "cannot be read",
         answer(b"", status=b"503 Later"): "the server answered 503",
         answer(b"", b"X: " + b"y" * 70_000): "cannot be read",
-        b"\xff\xfe nonsense\r\n\r\n": "cannot be read",
+        b"\xff\xfe \x1b[31mnonsense\r\n\r\n": "cannot be read (the server's answer is broken)",
         b"": "cannot be read",
     }
     with raw_server(*expected) as url:
