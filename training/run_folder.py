@@ -21,7 +21,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import Any, BinaryIO, Literal, cast
 
 Split = Literal["train", "val", "test"]
 
@@ -466,6 +466,11 @@ def _check_label(label: ClassLabel) -> None:
         raise RunError.unusable(what)
 
 
+def _is_group(value: object) -> bool:
+    is_number = isinstance(value, int) and not isinstance(value, bool)
+    return is_number and 0 <= cast(int, value) <= _LARGEST_GROUP
+
+
 def _image_row(number: int, line: str) -> ImageRow:
     where = f"line {number} of manifest.jsonl"
     try:
@@ -482,8 +487,7 @@ def _image_row(number: int, line: str) -> ImageRow:
         value = getattr(row, field.name)
         if field.type == "str" and not isinstance(value, str):
             raise RunError.unusable(f"{where} holds no text as {field.name}")
-    is_number = isinstance(row.group, int) and not isinstance(row.group, bool)
-    if row.group is not None and not (is_number and 0 <= row.group <= _LARGEST_GROUP):
+    if row.group is not None and not _is_group(row.group):
         raise RunError.unusable(f"{where} holds no whole number as group")
     if not path.parts or "\0" in row.file or len(row.file) > _LONGEST_PATH:
         raise RunError.unusable(f"{where} names no file")

@@ -47,7 +47,10 @@ RANDOM_PARAMETERS = len(_Draws._fields)
 """Random numbers in 0..1 that `train_view` needs for each image."""
 
 _FREE_MEMORY_SHARE = 1 / 3  # of a GPU's free memory that the images may take
-_LUMA = (0.299, 0.587, 0.114)  # weights of red, green and blue in gray (ITU-R BT.601)
+# Weights in gray (ITU-R BT.601).
+_RED_LUMA = 0.299
+_GREEN_LUMA = 0.587
+_BLUE_LUMA = 0.114
 _MIN_ERASED_AREA = 0.02  # share of the view, as in random erasing (Zhong et al. 2017)
 _MAX_ERASED_AREA = 0.2
 _MAX_ERASED_LOG_ASPECT = math.log(2)  # of the rectangle's longer side over its shorter one
@@ -184,9 +187,10 @@ def _affine_maps(uniform: _Draws, signed: _Draws, augmentation: Augmentation) ->
 def _vary_colors(crops: Tensor, variations: Variations) -> Tensor:
     """Change brightness, contrast and saturation of crops [b, 3, h, w] in 0..255."""
     crops = crops * variations.brightness
-    red, green, blue = crops.unbind(dim=1)
-    gray = _LUMA[0] * red + _LUMA[1] * green + _LUMA[2] * blue
-    gray = gray[:, None]
+    red, green, blue = crops.split(1, dim=1)
+    gray = _RED_LUMA * red
+    gray = gray + _GREEN_LUMA * green
+    gray = gray + _BLUE_LUMA * blue
     mean_gray = gray.mean(dim=(2, 3), keepdim=True)
     crops = torch.lerp(gray, crops, variations.saturation)
     crops = torch.lerp(mean_gray, crops, variations.contrast)
@@ -209,8 +213,10 @@ def _erased_rectangles(uniform: _Draws, signed: _Draws, augmentation: Augmentati
     height = torch.sqrt(area / aspect)
 
     chosen = uniform.erase < augmentation.erase_probability
-    top = uniform.erase_top * (1 - height)
-    left = uniform.erase_left * (1 - width)
+    free_height = 1 - height
+    free_width = 1 - width
+    top = uniform.erase_top * free_height
+    left = uniform.erase_left * free_width
     bottom = torch.where(chosen, top + height, top)
     right = left + width
     return torch.stack([top, bottom, left, right], dim=1)
@@ -218,11 +224,13 @@ def _erased_rectangles(uniform: _Draws, signed: _Draws, augmentation: Augmentati
 
 def _inside(rectangles: Tensor) -> Tensor:
     """Return which of 224 x 224 pixels lie in rectangles [b, 4]: bool [b, 1, 224, 224]."""
-    top, bottom, left, right = rectangles[:, :, None].unbind(dim=1)
+    top, bottom, left, right = rectangles.split(1, dim=1)
     indices = torch.arange(CROP, device=rectangles.device)
     pixels = (indices + 0.5) / CROP
-    rows = (pixels >= top) & (pixels < bottom)
-    columns = (pixels >= left) & (pixels < right)
+    below_top = pixels >= top
+    rows = below_top & (pixels < bottom)
+    after_left = pixels >= left
+    columns = after_left & (pixels < right)
     inside = rows[:, :, None] & columns[:, None, :]
     return inside[:, None]
 

@@ -89,7 +89,8 @@ def neighbour_votes(voters: Samples, images: Samples) -> Floats:
     Near-duplicates of the image itself have no vote. A vote counts with the square of the cosine.
     """
     deviation = voters.embeddings.std(axis=0)
-    scale = 1 / (deviation + deviation.mean() + 1e-12)
+    typical = deviation.mean() + 1e-12
+    scale = 1 / (deviation + typical)
     directions = _unit(images.embeddings * scale)
     towards = _unit(voters.embeddings * scale)
     cosines = directions @ towards.T
@@ -99,13 +100,14 @@ def neighbour_votes(voters: Samples, images: Samples) -> Floats:
     partitioned = np.argpartition(-cosines, count - 1, axis=1)
     nearest = partitioned[:, :count]
     similarities = np.take_along_axis(cosines, nearest, axis=1)
-    similarities = np.maximum(similarities, 0.0)
-    weights = similarities.astype(np.float64) ** 2
+    positive = np.maximum(similarities, 0.0)
+    weights = positive.astype(np.float64) ** 2
     labels = voters.labels[nearest]
     votes = np.full((len(cosines), voters.classes), 1e-6)
     for label in range(voters.classes):
         is_label = labels == label
-        votes[:, label] += (weights * is_label).sum(axis=1)
+        of_label = weights * is_label
+        votes[:, label] += of_label.sum(axis=1)
     totals = votes.sum(axis=1, keepdims=True)
     shares: Floats = votes / totals
     return shares

@@ -64,15 +64,15 @@ def image_statistics(image: Image.Image) -> NDArray[np.float32]:
 
 def sharpness(grey: NDArray[np.float32]) -> float:
     """Return the variance of the Laplacian of a grey image [h, w]; its edges are repeated."""
-    laplacian = -4 * grey
-    laplacian[1:] += grey[:-1]
-    laplacian[:1] += grey[:1]
-    laplacian[:-1] += grey[1:]
-    laplacian[-1:] += grey[-1:]
-    laplacian[:, 1:] += grey[:, :-1]
-    laplacian[:, :1] += grey[:, :1]
-    laplacian[:, :-1] += grey[:, 1:]
-    laplacian[:, -1:] += grey[:, -1:]
+    padded = np.pad(grey, 1, mode="edge")
+    middle_columns = padded[:, 1:-1]
+    middle_rows = padded[1:-1]
+    above = middle_columns[:-2]
+    below = middle_columns[2:]
+    left = middle_rows[:, :-2]
+    right = middle_rows[:, 2:]
+    laplacian = above + below + left + right
+    laplacian -= 4 * grey
     return float(laplacian.var())
 
 
@@ -81,9 +81,11 @@ def colourfulness(image: Image.Image) -> float:
 
     The metric M3 of Hasler and Suesstrunk 2003, "Measuring colourfulness in natural images".
     """
-    red, green, blue = np.asarray(image, dtype=np.float32).reshape(-1, 3).T
+    pixels = np.asarray(image, dtype=np.float32)
+    red, green, blue = pixels.reshape(-1, 3).T
     red_green = red - green
-    yellow_blue = (red + green) / 2 - blue
+    yellow = (red + green) / 2
+    yellow_blue = yellow - blue
     spread = np.hypot(red_green.std(), yellow_blue.std())
     strength = np.hypot(red_green.mean(), yellow_blue.mean())
     return float(spread + 0.3 * strength)
@@ -95,13 +97,19 @@ def border(pixels: NDArray[np.uint8]) -> tuple[float, float, float]:
     Flatness is the share of them in about the colour of the corners: 1 for a frame or a plain
     background, half and more for bars above and below. Mean and standard deviation are of 0 to 255.
     """
-    edges = (pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1])
-    ring = np.concatenate(edges).astype(np.int16)
-    corners = pixels[(0, 0, -1, -1), (0, -1, 0, -1)].astype(np.int16)
-    corners.sort(axis=0)
-    median = (corners[1] + corners[2]) // 2
-    differences = np.abs(ring - median).max(axis=1)
-    alike = np.count_nonzero(differences <= _BORDER_TOLERANCE) / len(ring)
+    top = pixels[0]
+    bottom = pixels[-1]
+    left = pixels[:, 0]
+    right = pixels[:, -1]
+    edges = np.concatenate([top, bottom, left, right])
+    ring = edges.astype(np.int16)
+    ends = [0, -1]
+    corners = np.concatenate([top[ends], bottom[ends]])
+    in_order = np.sort(corners.astype(np.int16), axis=0)
+    median = (in_order[1] + in_order[2]) // 2
+    differences = np.abs(ring - median)
+    is_alike = differences.max(axis=1) <= _BORDER_TOLERANCE
+    alike = np.count_nonzero(is_alike) / len(ring)
     brightness = ring @ _THIRDS
     return alike, float(brightness.mean()), float(brightness.std())
 
