@@ -540,24 +540,32 @@ def _agreement(views: Thumbnails, others: Thumbnails) -> NDArray[np.float32]:
 
     best = np.zeros(count, np.float32)
     for i, j in _VIEW_PAIRS:
-        product_mean = (many[j] @ one[i]) / one[i].size
+        view = one[i]
+        view_colours = one_colours[i]
+        view_spread = one_spread[i]
+        those = many[j]
+        their_colours = many_colours[j]
+        their_spread = many_spread[j]
+        product_mean = those @ view / view.size
         # Around the mean of each channel: fabrics dyed alike share no more than those.
-        colour_product = (many_colours[j] @ one_colours[i]) / 3
+        colour_product = their_colours @ view_colours / 3
         covariance = product_mean - colour_product
-        spreads = many_spread[j] * one_spread[i]
+        spreads = their_spread * view_spread
         correlation = covariance / np.maximum(spreads, 1e-6)
-        either_flat = np.minimum(many_spread[j], one_spread[i]) < _FLAT
+        least_spread = np.minimum(their_spread, view_spread)
+        either_flat = least_spread < _FLAT
         if either_flat.any():
-            both_spread = np.maximum(many_spread[j], one_spread[i])
-            channel_difference = np.abs(many_colours[j] - one_colours[i])
+            both_spread = np.maximum(their_spread, view_spread)
+            channel_difference = np.abs(their_colours - view_colours)
             same_colour = channel_difference.max(axis=1) < _FLAT_DIFFERENCE
             both_plain = both_spread < _PLAIN
             alike = correlation >= _FLAT_CORRELATION
             alike |= both_plain & same_colour
+            both_flat = both_spread < _FLAT
             correlation[either_flat] = 0
-            correlation[alike & (both_spread < _FLAT)] = 1
+            correlation[alike & both_flat] = 1
 
-        difference = np.abs(many[j] - one[i])
+        difference = np.abs(those - view)
         mean_pixel_difference = difference.mean(axis=1)
         far = mean_pixel_difference > THUMBNAIL_DIFFERENCE
         correlation[far] = 0

@@ -419,9 +419,13 @@ class Judged:
         """
         pairs = np.column_stack([self.groups, self.labels])
         kept, unit_of = np.unique(pairs, axis=0, return_inverse=True)
-        votes = np.zeros((len(kept), self.classes), np.int64)
-        np.add.at(votes, (unit_of.reshape(-1), self.predicted), 1)
-        return Judged(votes.argmax(axis=1), kept[:, 1], kept[:, 0], self.classes)
+        shape = (len(kept), self.classes)
+        votes = np.zeros(shape, np.int64)
+        cells = (unit_of.reshape(-1), self.predicted)
+        np.add.at(votes, cells, 1)
+        groups = kept[:, 0]
+        labels = kept[:, 1]
+        return Judged(votes.argmax(axis=1), labels, groups, self.classes)
 
     def faultless(self) -> Judged:
         """Return the same images judged without a mistake."""
@@ -601,9 +605,12 @@ def score_interval(share: float, trials: float) -> tuple[float, float]:
     """Return the 95 % interval of a share of so many independent trials (E. B. Wilson 1927)."""
     squared = _Z**2
     scale = 1 + squared / trials
-    centre = (share + squared / (2 * trials)) / scale
-    variance = share * (1 - share) / trials + squared / (4 * trials**2)
-    reach = _Z * math.sqrt(variance) / scale
+    shift = squared / (2 * trials)
+    centre = (share + shift) / scale
+    of_share = share * (1 - share) / trials
+    of_trials = squared / (4 * trials**2)
+    deviation = math.sqrt(of_share + of_trials)
+    reach = _Z * deviation / scale
     # Rounding must not leave an end just inside of 0 or 1.
     low = centre - reach if share > 0 else 0.0
     high = centre + reach if share < 1 else 1.0

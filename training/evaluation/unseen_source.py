@@ -153,7 +153,8 @@ def _cut(images: SourcedImages) -> list[_Fold]:
     for bundle in range(len(sizes)):
         held_out = bundles == bundle
         touched = np.isin(groups, groups[held_out])
-        fold = _Fold(np.flatnonzero(held_out), np.flatnonzero(known & ~touched))
+        learned = np.flatnonzero(known & ~touched)
+        fold = _Fold(np.flatnonzero(held_out), learned)
         if _can_learn(images.samples, fold.learned):
             folds.append(fold)
     return folds

@@ -142,15 +142,18 @@ def class_bars(classes: Sequence[ClassRates]) -> str:
     precision = [rates.precision for rates in classes]
     precision_intervals = [rates.precision_interval for rates in classes]
     rows = np.arange(len(classes))
-    with _Plot(0.75 + 0.62 * len(classes)) as plot:
+    recall_rows = rows + 0.02
+    precision_rows = rows + 0.3
+    height = 0.75 + 0.62 * len(classes)
+    with _Plot(height) as plot:
         axes = plot.axes()
         for row, rates in enumerate(classes):
             name = plot.placeholder(shortened(rates.name, _LABEL_COLUMNS))
             axes.text(0, row - 0.18, name, va="bottom", color=_INK)
-        axes.barh(rows + 0.02, recall, 0.24, label="recall", **_FIRST_BARS)
-        _draw_ranges(axes, rows + 0.02, recall_intervals)
-        axes.barh(rows + 0.3, precision, 0.24, label="precision", **_SECOND_BARS)
-        _draw_ranges(axes, rows + 0.3, precision_intervals)
+        axes.barh(recall_rows, recall, 0.24, label="recall", **_FIRST_BARS)
+        _draw_ranges(axes, recall_rows, recall_intervals)
+        axes.barh(precision_rows, precision, 0.24, label="precision", **_SECOND_BARS)
+        _draw_ranges(axes, precision_rows, precision_intervals)
         axes.set_xlim(0, 1)
         axes.set_ylim(len(classes) - 0.45, -0.55)
         axes.set_yticks([])
