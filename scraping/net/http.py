@@ -339,8 +339,6 @@ class _Request:
     url: URL
     headers: Mapping[str, str]
     form: Mapping[str, str] | None = None
-    decompress: bool = False
-    """Whether to undo a compression that was not asked for; files stay the bytes that came."""
 
 
 @dataclass(frozen=True)
@@ -433,7 +431,7 @@ class Fetcher:
             read = partial(self._read_answer, check_headers=check_headers)
             seconds = self._settings.deadline_seconds
             return await self._follow(_parsed(url), headers, read, seconds, check_address)
-        except (TimeoutError, ValueError, aiohttp.ClientError, OSError) as error:
+        except Exception as error:  # what strangers send may make a parser raise anything
             return _failure_of(error)
 
     async def fetch_beginning(self, url: str, limit: int, seconds: float) -> bytes:
@@ -445,7 +443,7 @@ class Fetcher:
         seconds = min(seconds, self._settings.deadline_seconds)
         try:
             answer = await self._follow(_parsed(url), {"Accept": ACCEPT_TEXT}, read, seconds)
-        except (TimeoutError, ValueError, aiohttp.ClientError, OSError):
+        except Exception:  # what strangers send may make a parser raise anything
             return b""
         return bytes(answer.body) if isinstance(answer, Fetched) else b""
 
@@ -460,12 +458,12 @@ class Fetcher:
             if rejection := self._rule.rejection_reason(url):
                 return FetchFailure(Reason.REFUSED_ADDRESS, rejection)
             form = None if request.form is None else dict(request.form)
-            outgoing = _Request(url, headers, form, decompress=True)
+            outgoing = _Request(url, headers, form)
             _started, answer = await self._send(
                 outgoing, self._read_json, self._settings.deadline_seconds
             )
             return answer
-        except (TimeoutError, ValueError, aiohttp.ClientError, OSError) as error:
+        except Exception as error:  # what strangers send may make a parser raise anything
             return _failure_of(error)
 
     def back_off(self, url: str, seconds: float) -> bool:
@@ -539,7 +537,6 @@ class Fetcher:
                         headers=request.headers,
                         data=request.form,
                         allow_redirects=False,
-                        auto_decompress=request.decompress,
                     ) as response,
                 ):
                     return started, await read(response)
@@ -584,9 +581,7 @@ class Fetcher:
         body = await self._read_body(response, limit)
         if body is None:
             return FetchFailure(Reason.TOO_LARGE, f"more than {limit} bytes", response.status)
-        plain: bytes | bytearray = body
-        if response.headers.get("Content-Encoding", "").lower() in COMPRESSIONS:
-            plain = _decompressed(body, limit)
+        plain = _decoded(response, body, limit)
         return Fetched(str(response.url), response.status, response.headers, plain)
 
     async def _read_beginning(self, response: aiohttp.ClientResponse, limit: int) -> Answer:
@@ -594,9 +589,7 @@ class Fetcher:
             return without_body
         body = bytearray()
         await _read_up_to(limit, response, body)
-        plain: bytes | bytearray = body[:limit]
-        if response.headers.get("Content-Encoding", "").lower() in COMPRESSIONS:
-            plain = _decompressed(body, limit)
+        plain = _decoded(response, body, limit)[:limit]
         return Fetched(str(response.url), response.status, response.headers, plain)
 
     async def _read_json(self, response: aiohttp.ClientResponse) -> JsonReply | FetchFailure:
@@ -606,7 +599,8 @@ class Fetcher:
         if body is None:
             detail = f"more than {JSON_MAX_BYTES} bytes"
             return FetchFailure(Reason.TOO_LARGE, detail, response.status)
-        return _parsed_json(body, response.status, response.headers)
+        plain = _decoded(response, body, JSON_MAX_BYTES)
+        return _parsed_json(plain, response.status, response.headers)
 
     async def _read_body(self, response: aiohttp.ClientResponse, limit: int) -> bytearray | None:
         """Return the whole body, or None as soon as it is known to be longer than the limit."""
@@ -648,6 +642,13 @@ async def _read_up_to(limit: int, response: aiohttp.ClientResponse, body: bytear
         if len(body) > limit:
             return False
     return True
+
+
+def _decoded(response: aiohttp.ClientResponse, body: bytearray, limit: int) -> bytes | bytearray:
+    """Return a body without the compression that its header names."""
+    if response.headers.get("Content-Encoding", "").lower() in COMPRESSIONS:
+        return _decompressed(body, limit)
+    return body
 
 
 def _decompressed(body: bytearray, limit: int) -> bytes | bytearray:

@@ -12,6 +12,9 @@ from scraping.sources.snapshots import save_answer
 
 logger = logging.getLogger(__name__)
 
+MAX_ENTRIES = 1000  # of one page that are read; the largest that is asked for has 300
+MAX_IDLE_PAGES = 200  # in a row that bring nothing new; a museum's page is one work
+
 
 @dataclass(frozen=True)
 class Paging:
@@ -38,6 +41,7 @@ def read_pages(source: Source, query: Query, paging: Paging) -> SearchResult:
     results = PageResults(source, query)
     stats = results.stats
     reply: JsonReply | None = None
+    last_useful = 0
     for number in itertools.count(1):
         answer = paging.request(number, reply)
         if isinstance(answer, FetchFailure):
@@ -49,7 +53,10 @@ def read_pages(source: Source, query: Query, paging: Paging) -> SearchResult:
         if items is None:
             return _not_understood(results, reply, "the answer has no list of results")
         stats.pages += 1
-        _add_items(results, items, paging)
+        known = len(results)
+        _add_items(results, items[:MAX_ENTRIES], paging)
+        if len(results) > known:
+            last_useful = number
         if results.is_mostly_unreadable:
             detail = f"{stats.dropped} of {stats.seen} entries cannot be read"
             return _not_understood(results, reply, detail)
@@ -57,6 +64,8 @@ def read_pages(source: Source, query: Query, paging: Paging) -> SearchResult:
             return results.finished("limit")
         if paging.is_last(reply, number, len(items)):
             return results.finished("last page")
+        if number - last_useful >= MAX_IDLE_PAGES:
+            return results.finished("nothing new")
         wait = paging.used_up(reply)
         if wait is not None:
             stats.ended_by = "no requests left"

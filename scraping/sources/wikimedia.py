@@ -29,6 +29,7 @@ RENDERED_WIDTHS = (250, 330, 500, 960, 1280, 1920)  # the widths that Wikimedia 
 PREVIEW_WIDTHS = (20, 40, 60, 120)  # larger renderings are what is wanted
 MAXLAG_TRIES = 3
 MAXLAG_SECONDS = 5.0
+MAX_MAXLAG_SECONDS = 60.0  # that are waited; who asks for more is asked later
 # Codes of errors in the words of a search, not in how the interface was asked.
 SEARCH_ERRORS = re.compile(r"(?:cirrussearch|search)[-_]|internal_api_error")
 # The signs by which words would be a command: `insource:/[/`, `-dog`, `"exact"`, `fuzzy~`.
@@ -163,8 +164,10 @@ class WikimediaSource(Source):
             if code != "maxlag":
                 return reply
             asked = parse_retry_after(reply.headers.get("Retry-After"))
+            wait = MAXLAG_SECONDS if asked is None else asked
+            if wait > MAX_MAXLAG_SECONDS:
+                break
             if tries_left:
-                wait = MAXLAG_SECONDS if asked is None else asked
                 tools.wait(min(wait, query.seconds_left()))
         return FetchFailure(Reason.HTTP_ERROR, "maxlag", 429, asked or MAXLAG_SECONDS)
 
