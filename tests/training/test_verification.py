@@ -20,6 +20,8 @@ from hypothesis import strategies as st
 
 from tests.training.test_run import read
 from training.__main__ import main
+from training.duplicates import DuplicateIndex, fingerprint
+from training.images.decode import read_image
 from training.judgements import Judgement, read_judgements
 from training.metrics import Metrics, grouped_interval, read_metrics
 from training.phrases import interval, percent
@@ -501,6 +503,33 @@ def test_what_was_verified_earlier_is_counted_by_the_training_itself(
     trained = assert_consistent(untrained_run)
     for key in ("verified", "label_noise", "headline", "verdict", "verdict_sentence"):
         assert trained[key] == verified[key]  # type: ignore[literal-required]
+
+
+def test_a_later_version_counts_the_judgements_but_not_of_what_was_taken_down(
+    run: Path, photographs: Path, tmp_path: Path
+) -> None:
+    right, wrong, gone = [image.file for image in images_of(run)[:3]]
+    verify(run, table(tmp_path, {right: "right", wrong: "other class", gone: "off-topic"}))
+    digests = {row.file: row.sha256 for row in read_manifest(run)}
+    images = Path(shutil.copytree(photographs, tmp_path / "images"))
+    sources = DuplicateIndex()
+    for path in images.rglob("*.png"):
+        sources.add(str(path), fingerprint(read_image(path)))
+    source = sources.find(fingerprint(read_image(run / gone)))
+    assert source
+    Path(source).unlink()
+    remove_images(run, {gone})
+    later = tmp_path / "later"
+    line = ["fit", "--images", str(images), "--out", str(later), "--previous", str(run)]
+    options = ["--device", "cpu", "--finetune", "never", "--data-dir", str(tmp_path / "data")]
+    assert main([*line, *options]) == 0
+    rows = {row.sha256: row for row in read_manifest(later)}
+    assert digests[gone] not in rows
+    kept = {rows[digests[right]].file: "right", rows[digests[wrong]].file: "other class"}
+    assert {file: said.state for file, said in read_judgements(later).items()} == kept
+    assert {rows[digests[file]].split for file in (right, wrong)} == {"test"}
+    counted = assert_consistent(later)["verified"]
+    assert counted == {"n": 2, "right": 1, "wrong": 1, "off_topic": 0}
 
 
 def test_judgements_that_cannot_be_read_do_not_stop_a_training(untrained_run: Path) -> None:
