@@ -581,7 +581,7 @@ class Fetcher:
         body = await self._read_body(response, limit)
         if body is None:
             return FetchFailure(Reason.TOO_LARGE, f"more than {limit} bytes", response.status)
-        plain = _decoded(response, body, limit)
+        plain = _decoded(response, body, min(limit, MAX_EXPANSION * len(body)))
         return Fetched(str(response.url), response.status, response.headers, plain)
 
     async def _read_beginning(self, response: aiohttp.ClientResponse, limit: int) -> Answer:
@@ -644,19 +644,13 @@ async def _read_up_to(limit: int, response: aiohttp.ClientResponse, body: bytear
     return True
 
 
-def _decoded(response: aiohttp.ClientResponse, body: bytearray, limit: int) -> bytes | bytearray:
-    """Return a body without the compression that its header names."""
-    if response.headers.get("Content-Encoding", "").lower() in COMPRESSIONS:
-        return _decompressed(body, limit)
-    return body
+def _decoded(response: aiohttp.ClientResponse, body: bytearray, most: int) -> bytes | bytearray:
+    """Return a body without the compression that its header names, though nobody asked for any.
 
-
-def _decompressed(body: bytearray, limit: int) -> bytes | bytearray:
-    """Return a body that was compressed though nobody asked.
-
-    One that cannot be decompressed, or becomes more than an image does, comes back as it is.
+    One that cannot be decompressed, or becomes more than `most` bytes, comes back as it is.
     """
-    most = min(limit, MAX_EXPANSION * len(body))
+    if response.headers.get("Content-Encoding", "").lower() not in COMPRESSIONS:
+        return body
     try:
         plain = zlib.decompressobj(wbits=ANY_COMPRESSION).decompress(body, most + 1)
     except zlib.error:

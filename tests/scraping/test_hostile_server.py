@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from scraping.collect import collect
 from scraping.download import RetrySettings
 from scraping.download_list import DownloadSettings, download_list
-from scraping.net.http import FetchSettings
+from scraping.net.http import FetchSettings, JsonReply, JsonRequest, NotJson, request
 from scraping.outside import MAX_ADDRESS_CHARACTERS, MAX_PIXELS_OF_A_SIDE, MAX_WAIT_SECONDS
 from scraping.screening.screen import ScreenSettings
 from scraping.search.searcher import Searcher
@@ -295,6 +295,23 @@ def test_the_hostile_answers_are_of_the_shape_that_sources_read():
         found = ask_all(server)
     assert len(found[0].candidates) == 1
     assert all("not JSON" not in result.detail for result in found)
+
+
+def test_an_answer_to_an_account_is_unpacked_but_not_without_end():
+    small = gzip.compress(b'{"a":1}' + b" " * 100_000)
+    bomb = gzip.compress(b" " * (200 << 20), 1)
+    with HostileServer() as server:
+        server.answers["small"] = raw(small, b"Content-Encoding: gzip")
+        server.answers["bomb"] = raw(bomb, b"Content-Encoding: gzip")
+        fetching = FetchSettings(
+            contact="operator@example.org", allowed_private_hosts=frozenset({server.host})
+        )
+        account = {"Authorization": "Bearer of a key"}
+        understood = request(JsonRequest(f"{server.url}/small", {}, account), fetching)
+        with little_memory():
+            refused = request(JsonRequest(f"{server.url}/bomb", {}, account), fetching)
+    assert isinstance(understood, JsonReply) and understood.data == {"a": 1}
+    assert isinstance(refused, NotJson)
 
 
 @pytest.mark.parametrize("name", ANSWERS)
