@@ -4,10 +4,8 @@ made to be looked at.
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import html
-import io
 import json
 import re
 from collections.abc import Collection, Sequence
@@ -67,9 +65,12 @@ def _remove_suspects(path: Path, files: Collection[str]) -> None:
     if not path.exists():
         return
     kept = []
-    for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
-        suspect = json.loads(line)
-        if suspect["file"] not in files:
+    for line in _lines(path):
+        try:
+            file = json.loads(line)["file"]
+        except (ValueError, TypeError, KeyError, RecursionError):
+            continue  # a torn line tells nobody anything, and may name what is removed
+        if file not in files:
             kept.append(line)
     write_text(path, "".join(kept))
 
@@ -92,18 +93,23 @@ def _remove_from_report(run_dir: Path, files: Collection[str]) -> None:
 
 
 def _remove_rows(path: Path, files: Collection[str]) -> None:
-    """Remove the rows of these files from a CSV with a column `file`."""
+    """Remove the lines of a table that name one of these files.
+
+    Nothing else is read of them, so that a damaged table does not keep an image.
+    """
     if not path.exists():
         return
-    kept = io.StringIO()
-    with path.open(encoding="utf-8", newline="") as table:
-        reader = csv.DictReader(table)
-        writer = csv.DictWriter(kept, reader.fieldnames or [], lineterminator="\n")
-        writer.writeheader()
-        for row in reader:
-            if row["file"] not in files:
-                writer.writerow(row)
-    write_text(path, kept.getvalue())
+    kept = []
+    for line in _lines(path):
+        is_removed = any(file in line for file in files)
+        if not is_removed:
+            kept.append(line)
+    write_text(path, "".join(kept))
+
+
+def _lines(path: Path) -> list[str]:
+    text = path.read_text(encoding="utf-8", errors="replace")
+    return text.splitlines(keepends=True)
 
 
 def _count_judgements_again(run_dir: Path) -> None:

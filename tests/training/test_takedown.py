@@ -156,6 +156,21 @@ def test_a_run_that_was_never_trained_forgets_pictures_too(
     assert first not in {row.file for row in read_manifest(run)}
 
 
+@pytest.mark.parametrize("damage", ['"', '\ufeff"', "x" * 200_000 + ",", "{}\n[]\n", "\ud83d"])
+def test_damaged_tables_keep_no_image(run: Path, damage: str) -> None:
+    gone = read_manifest(run)[0].file
+    torn = damage.encode("utf-8", "surrogatepass") + b",1,2,3,4,5,6,7,8,9\n"
+    row = f'{gone},right,"torn\n'.encode()
+    for name in ("predictions.csv", "verified.csv", "suspects.jsonl"):
+        path = run / name
+        content = path.read_bytes() if path.exists() else b""
+        path.write_bytes(torn + row + content + row)
+    remove_images(run, [gone])
+    assert gone not in {row.file for row in read_manifest(run)}
+    for name in ("predictions.csv", "verified.csv", "suspects.jsonl"):
+        assert gone.encode() not in (run / name).read_bytes()
+
+
 def test_a_takedown_that_was_cut_off_is_finished_by_the_next_one(run: Path) -> None:
     removed = read_manifest(run)[0]
     features = run / "checkpoints" / "features" / "network" / f"{removed.sha256[:32]}.npz"
