@@ -1,6 +1,12 @@
 """Text files that people make with whatever program they have: lists and tables."""
 
+from __future__ import annotations
+
 import codecs
+import csv
+import io
+
+DELIMITERS = (",", ";", "\t")  # of the cells of tables
 
 _BYTE_ORDER_MARKS = {  # that of UTF-32 begins with that of UTF-16
     codecs.BOM_UTF8: "utf-8-sig",
@@ -32,3 +38,18 @@ def decoded(data: bytes) -> str:
     if "\0" in text:
         raise ValueError("it is no text")
     return text
+
+
+def table_rows(text: str) -> csv.DictReader[str]:
+    """Return the rows of a table by the titles in its first line.
+
+    Cells are separated by commas, semicolons or tabs, as the titles are; a line `sep=;` before them
+    is a hint of a spreadsheet program. Reading raises csv.Error for a cell larger than a book.
+    """
+    lines = text.splitlines(keepends=True)
+    if lines and lines[0].lower().startswith("sep="):
+        del lines[0]
+    titles = lines[0] if lines else ""
+    delimiter = max(DELIMITERS, key=titles.count)
+    stream = io.StringIO("".join(lines), newline="")
+    return csv.DictReader(stream, delimiter=delimiter)

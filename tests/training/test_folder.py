@@ -74,6 +74,36 @@ def test_linked_folders_and_files_are_followed_once(tmp_path: Path) -> None:
     assert len(twice) == 6, "three pictures of the linked class, by both of their ways"
 
 
+def test_a_link_to_a_folder_above_mixes_no_classes(tmp_path: Path) -> None:
+    folder = classes_of(tmp_path / "in", "cat", "dog")
+    (folder / "cat" / "all").symlink_to(folder)
+    (folder / "here").symlink_to(".")
+    (folder / "gone").symlink_to(tmp_path / "nothing")
+    names, rows, reasons = imported(folder, tmp_path)
+    assert list(names.values()) == ["cat", "dog"] and len(rows) == 4
+    assert reasons == {
+        "cat/all/": "a link to a folder that holds it, so read already",
+        "here": "a link to a folder that holds it, so read already",
+        "gone": "a link that leads nowhere",
+    }
+
+
+def test_a_path_longer_than_the_system_takes_stops_nothing(tmp_path: Path) -> None:
+    folder = classes_of(tmp_path / "in", "cat", "dog")
+    inside = os.open(folder / "cat", os.O_RDONLY)
+    for _ in range(20):
+        os.mkdir("n" * 250, dir_fd=inside)
+        deeper = os.open("n" * 250, os.O_RDONLY, dir_fd=inside)
+        os.close(inside)
+        inside = deeper
+    os.close(os.open("deep.png", os.O_CREAT, dir_fd=inside))
+    os.close(inside)
+    _, rows, reasons = imported(folder, tmp_path)
+    assert len(rows) == 4
+    assert list(reasons.values()) == ["cannot be read (File name too long)"]
+    assert not has_changed(folder, tmp_path / "run")
+
+
 def test_litter_is_passed_over_by_name_and_said(tmp_path: Path) -> None:
     folder = classes_of(tmp_path / "in", "cat", "dog")
     for name in (
@@ -161,6 +191,15 @@ def test_two_folders_of_one_name_are_refused(twins: tuple[str, str], tmp_path: P
     assert normalize(twins[0]) in refused.value.reason and refused.value.remedy
 
 
+def test_names_that_differ_only_in_what_is_cut_or_replaced_are_two_classes(tmp_path: Path) -> None:
+    long = "x" * 100
+    folder = classes_of(tmp_path / "in", "b\udce4r", "b\udcf6r", f"{long}1", f"{long}2")
+    names, rows, _ = imported(folder, tmp_path)
+    assert len(rows) == 8 and len({row.class_id for row in rows}) == 4
+    assert sorted(names.values())[:2] == ["b\ufffdr", "b\ufffdr 2"]
+    assert all(len(name) <= 64 for name in names.values())
+
+
 @pytest.mark.parametrize(
     ("names", "words"),
     [
@@ -210,6 +249,9 @@ def test_the_table_of_what_was_left_out_is_csv_and_holds_no_formula(tmp_path: Pa
         ("train", "validation", "test"),
         ("Training", "valid", "Testing"),
         ("train", "dev", "test"),
+        ("TRAIN ", "Val_Set", "test images"),
+        ("training_set", "val2017", "evaluation"),
+        ("seg_train", "seg_dev", "seg_test"),
     ],
 )
 def test_a_split_layout_is_recognised_and_kept(
@@ -251,6 +293,29 @@ def test_classes_may_be_called_train_and_test(tmp_path: Path) -> None:
     folder = classes_of(tmp_path / "vehicles", "car", "train/steam", "train/electric")
     names, rows, _ = imported(folder, tmp_path / "other")
     assert list(names.values()) == ["car", "train"]
+
+
+def test_splits_within_the_classes_and_within_themselves_are_kept(tmp_path: Path) -> None:
+    splits = ("Train", "valid", "test")
+    folders = [f"{name}/{split}" for name in ("cat", "dog") for split in splits]
+    folder = classes_of(tmp_path / "in", *folders)
+    picture(folder / "cat" / "cover.txt", 7777)
+    names, rows, reasons = imported(folder, tmp_path)
+    assert list(names.values()) == ["cat", "dog"]
+    assert [row.split for row in rows].count("test") == 4
+    assert {row.source for row in rows} == {"folder"}
+    assert reasons == {"cat/cover.txt": "not in the folder of a split"}
+
+    twice = [f"{split}/{split}/{name}" for split in splits for name in ("cat", "dog")]
+    names, rows, _ = imported(classes_of(tmp_path / "twice", *twice), tmp_path / "other")
+    assert list(names.values()) == ["cat", "dog"]
+    assert [row.split for row in rows].count("val") == 4
+
+
+def test_a_folder_for_training_alone_is_looked_into_and_divided(tmp_path: Path) -> None:
+    names, rows, _ = imported(classes_of(tmp_path / "in", "train/cat", "train/dog"), tmp_path)
+    assert list(names.values()) == ["cat", "dog"]
+    assert {row.split for row in rows} == {None}
 
 
 @pytest.mark.parametrize(
@@ -313,6 +378,35 @@ def test_names_that_classes_json_should_give_but_does_not_are_asked_for(tmp_path
         (folder / "classes.json").write_text(text)
         with pytest.raises(RunError, match=r"classes\.json does not name the folder “c00"):
             import_folder(folder, tmp_path / "run")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "cp1252"])
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+def test_tables_and_names_are_read_as_any_program_saves_them(
+    encoding: str, delimiter: str, tmp_path: Path
+) -> None:
+    folder = classes_of(tmp_path / "in", "c001", "c002")
+    table = delimiter.join(("file_name", "source", "creator")) + "\r\n"
+    table += delimiter.join(("c001\\0.png", "bing", "Bäcker")) + "\r\n"
+    (folder / "images.csv").write_text(table, encoding=encoding)
+    given = '{"c001": "Käse", "c002": "Brot"}'
+    (folder / "classes.json").write_text(given, encoding=encoding)
+    names, rows, reasons = imported(folder, tmp_path)
+    assert list(names.values()) == ["Käse", "Brot"] and not reasons
+    assert sorted(row.source for row in rows) == ["bing", "folder", "folder", "folder"]
+    assert "A picture by Bäcker" in [row.credit for row in rows]
+
+
+def test_tables_of_other_programs_cost_nothing_and_are_said(tmp_path: Path) -> None:
+    folder = classes_of(tmp_path / "in", "c001", "c002")
+    (folder / "images.csv").write_text("id,text\n1,a fox\n")
+    (folder / "images.jsonl").write_text('{"file_name": "c001/0.png", "text": "a fox"}\n')
+    _, rows, reasons = imported(folder, tmp_path)
+    assert len(rows) == 4
+    assert reasons == {
+        "images.csv": "names none of the pictures in a column file_name",
+        "images.jsonl": "beside the folders, so in no class",
+    }
 
 
 def test_a_classes_json_of_another_program_costs_nothing(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 from collections.abc import Iterator, Mapping
@@ -44,7 +45,7 @@ def _listing(images: Path, run_dir: Path) -> str:
     digest = hashlib.sha256()
     for path in _files(images, run_dir):
         facts = ""
-        if path.exists():
+        with contextlib.suppress(OSError):  # a link to nowhere, a path too long, a closed folder
             status = path.stat()
             facts = f"{status.st_size} {status.st_mtime_ns}"
         digest.update(_name(path, images) + facts.encode() + b"\n")
@@ -77,10 +78,10 @@ def _name(path: Path, images: Path) -> bytes:
 
 def _sha256(path: Path) -> str:
     """Return the digest of a regular file, empty where there is none that can be read."""
-    if not path.is_file():
-        return ""
     digest = hashlib.sha256()
     try:
+        if not path.is_file():
+            return ""
         with path.open("rb") as file:
             while chunk := file.read(_CHUNK):
                 digest.update(chunk)

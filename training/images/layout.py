@@ -22,6 +22,7 @@ from training.images.walk import (
     files_below,
     files_in,
     litter_in,
+    reason_of_link,
     relative_name,
     subfolders,
 )
@@ -31,16 +32,13 @@ from training.run_folder import SPLITS, RunError, Split
 MAX_CLASSES = 1000
 MAX_NAME_LENGTH = 64  # characters, as at the form
 
-_SPLIT_NAMES: dict[str, Split] = {
-    "train": "train",
-    "training": "train",
-    "val": "val",
-    "valid": "val",
-    "validation": "val",
-    "dev": "val",
-    "test": "test",
-    "testing": "test",
+# The letters of what folders of splits are called: train, Test Set, val2017, seg_train.
+_SPLIT_NAMES: dict[Split, re.Pattern[str]] = {
+    "train": re.compile("(?:seg|data|images)?(?:train|training)(?:set|data|images)*"),
+    "val": re.compile("(?:seg|data|images)?(?:val|valid|validation|dev)(?:set|data|images)*"),
+    "test": re.compile("(?:seg|data|images)?(?:test|testing|eval|evaluation)(?:set|data|images)*"),
 }
+_NO_LETTERS = re.compile(r"[\W\d_]+")
 _CLASS_ID = re.compile(r"c\d{3,}")  # what our dataset.zip calls its class folders
 _WRAPPERS = 3  # folders that hold nothing but the next that are looked through
 # fmt: off
@@ -82,7 +80,7 @@ def read_layout(images: Path, run_dir: Path) -> Layout:
     reader = _Reader(images, run_dir)
     folder = reader.data_folder()
     splits = reader.split_folders(folder)
-    if _is_file(folder / "images.jsonl"):
+    if _is_collection(folder):
         reader.read_collection(folder)
     elif splits:
         reader.read_splits(folder, splits)
@@ -127,24 +125,33 @@ class _Reader:
         named = {}
         others = []
         for path in self._folders(folder):
-            split = _SPLIT_NAMES.get(path.name.lower())
+            split = _split_called(path.name)
             if split is None:
                 others.append(path)
             else:
                 named[path] = split
         nested = [path for path in named if subfolders(path) and not _has_images(path)]
         is_training_nested = any(named[path] == "train" for path in nested)
-        if len(named) < 2 or not is_training_nested:
+        if not is_training_nested:
             return {}
-        if len(nested) == 1 and others:
+        if others and min(len(named), len(nested)) == 1:
             return {}
         self._check_splits(folder, named, others)
         return named
 
     def read_classes(self, folder: Path) -> None:
-        """Read a folder per class."""
-        for class_folder in self._folders(folder):
-            self._read_class(class_folder, None)
+        """Read a folder per class, each with a folder per split where all have them."""
+        splits_of = {path: self._splits_within(path) for path in self._folders(folder)}
+        have_splits = all(splits_of.values())
+        for class_folder, splits in splits_of.items():
+            if not have_splits:
+                self._read_class(class_folder, class_folder.name, None)
+                continue
+            for split_folder, split in splits.items():
+                self._read_class(split_folder, class_folder.name, split)
+            self._pass_over(files_in(class_folder), "not in the folder of a split")
+            self.passed_over += litter_in(class_folder, self._images)
+        self._divide_where_a_split_is_missing()
         self._read_what_lies_beside(folder)
 
     def read_splits(self, folder: Path, splits: Mapping[Path, Split]) -> None:
@@ -153,17 +160,14 @@ class _Reader:
         Where a split is missing, the pictures for training are divided.
         """
         for split_folder, split in splits.items():
-            for class_folder in subfolders(split_folder):
-                self._read_class(class_folder, split)
-            self._pass_over(files_in(split_folder), "not in the folder of a class")
-            self.passed_over += litter_in(split_folder, self._images)
-        present = {file.split for file in self.files}
-        if len(present) < len(SPLITS):
-            divided = []
-            for file in self.files:
-                split_kept = None if file.split == "train" else file.split
-                divided.append(dataclasses.replace(file, split=split_kept))
-            self.files = divided
+            inside = subfolders(split_folder)
+            if len(inside) == 1 and _split_called(inside[0].name) == split:
+                self._read_split(inside[0], split)
+                self._pass_over(files_in(split_folder), "not in the folder of a class")
+                self.passed_over += litter_in(split_folder, self._images)
+            else:
+                self._read_split(split_folder, split)
+        self._divide_where_a_split_is_missing()
         self._read_what_lies_beside(folder)
 
     def read_collection(self, folder: Path) -> None:
@@ -202,14 +206,13 @@ class _Reader:
     def classes(self, folder: Path) -> dict[str, str]:
         """Return the names of the classes, by `classes.json` where it names their folders."""
         given = self._given_names(folder)
-        names = {}
+        texts = {}
         for key in given:
             if key in self._names:
-                names[key] = _class_name(given[key])
+                texts[key] = given[key]
         for key in sorted(self._names):
-            if key not in names:
-                names[key] = _class_name(self._names[key])
-        return names
+            texts.setdefault(key, self._names[key])
+        return _shown_names(texts)
 
     def _given_names(self, folder: Path) -> dict[str, str]:
         """Return the names in `classes.json`, none where it is another program's."""
@@ -243,7 +246,7 @@ class _Reader:
         return found
 
     def _is_recognised(self, folder: Path) -> bool:
-        if _is_file(folder / "images.jsonl") or _is_file(folder / "classes.json"):
+        if _is_collection(folder) or _is_file(folder / "classes.json"):
             return True
         return bool(self.split_folders(folder))
 
@@ -264,8 +267,36 @@ class _Reader:
                 f"Move “{extra}” elsewhere, or give a folder that holds classes alone.",
             )
 
-    def _read_class(self, class_folder: Path, split: Split | None) -> None:
-        label = class_folder.name
+    def _splits_within(self, class_folder: Path) -> dict[Path, Split]:
+        """Return the splits that a class's folder is divided into, none for other sub-folders."""
+        named = {}
+        for path in subfolders(class_folder):
+            split = _split_called(path.name)
+            if split is None:
+                return {}
+            named[path] = split
+        splits = set(named.values())
+        is_divided = len(splits) > 1 and "train" in splits and len(splits) == len(named)
+        return named if is_divided and not _has_images(class_folder) else {}
+
+    def _read_split(self, folder: Path, split: Split) -> None:
+        for class_folder in subfolders(folder):
+            self._read_class(class_folder, class_folder.name, split)
+        self._pass_over(files_in(folder), "not in the folder of a class")
+        self.passed_over += litter_in(folder, self._images)
+
+    def _divide_where_a_split_is_missing(self) -> None:
+        """Leave the images for training to be divided where they are all, or a split is missing."""
+        present = {file.split for file in self.files}
+        if len(present) == len(SPLITS):
+            return
+        divided = []
+        for file in self.files:
+            split_kept = None if file.split == "train" else file.split
+            divided.append(dataclasses.replace(file, split=split_kept))
+        self.files = divided
+
+    def _read_class(self, class_folder: Path, label: str, split: Split | None) -> None:
         self._names[label] = label
         for file in files_below(class_folder, self._images):
             if file.reason:
@@ -300,25 +331,35 @@ class _Reader:
         self._name_sources()
         table = folder / "images.csv"
         if _is_file(table):
-            provenance = read_image_table(table)
-            files = []
-            for file in self.files:
-                key = file.path.relative_to(folder).as_posix()
-                known = provenance.get(key, file.provenance)
-                files.append(dataclasses.replace(file, provenance=known))
-            self.files = files
-        read = {"images.csv", "classes.json"}
-        beside = [path for path in files_in(folder) if path.name not in read]
+            self._read_table(folder, table)
+        read = {table, folder / "classes.json"}
+        beside = [path for path in files_in(folder) if path not in read or not _is_file(path)]
         self._pass_over(beside, "beside the folders, so in no class")
         self.passed_over += litter_in(folder, self._images)
         read_folders = {*self._folders(folder), self._run_dir}
         others = [path for path in subfolders(folder) if path not in read_folders]
         self._pass_over(others, "a run folder")
 
+    def _read_table(self, folder: Path, table: Path) -> None:
+        """Read images.csv."""
+        provenance = read_image_table(table)
+        files = []
+        named = 0
+        for file in self.files:
+            key = file.path.relative_to(folder).as_posix()
+            if key in provenance:
+                named += 1
+            known = provenance.get(key, file.provenance)
+            files.append(dataclasses.replace(file, provenance=known))
+        self.files = files
+        if not named:
+            self._pass_over([table], "names none of the pictures in a column file_name")
+
     def _pass_over(self, paths: Sequence[Path], reason: str) -> None:
         for path in paths:
             name = relative_name(path, self._images)
-            self.passed_over.append(FoundFile(path, name, reason))
+            why = reason_of_link(path) or reason
+            self.passed_over.append(FoundFile(path, name, why))
 
 
 def _check_classes(images: Path, classes: Mapping[str, str]) -> None:
@@ -353,6 +394,25 @@ def _check_classes(images: Path, classes: Mapping[str, str]) -> None:
             )
 
 
+def _shown_names(texts: Mapping[str, str]) -> dict[str, str]:
+    """Return the names of classes as people read them, by key.
+
+    Names that differ only in what is cut off or replaced are told apart by a number.
+    """
+    names = {}
+    taken: dict[str, str] = {}
+    for key, text in texts.items():
+        name = _class_name(text)
+        whole = casefold_key(text)
+        number = 1
+        while taken.setdefault(casefold_key(name), whole) != whole:
+            number += 1
+            end = f" {number}"
+            name = _class_name(text)[: MAX_NAME_LENGTH - len(end)] + end
+        names[key] = name
+    return names
+
+
 def _class_name(text: str) -> str:
     """Return the name of a class on one line, in at most 64 characters."""
     name = normalize(shown_name(text))
@@ -368,6 +428,22 @@ def _has_images(folder: Path) -> bool:
 
 def _is_file(path: Path) -> bool:
     return os.path.isfile(path)  # noqa: PTH113 - Path.is_file raises where it may not be read
+
+
+def _is_collection(folder: Path) -> bool:
+    """Return whether a folder is what `python -m scraping collect` wrote."""
+    if not _is_file(folder / "images.jsonl"):
+        return False
+    return _is_file(folder / "config.json") or os.path.isdir(folder / "images")  # noqa: PTH112
+
+
+def _split_called(name: str) -> Split | None:
+    """Return the split that a folder's name means, if it means one."""
+    letters = _NO_LETTERS.sub("", name.lower())
+    for split, pattern in _SPLIT_NAMES.items():
+        if pattern.fullmatch(letters):
+            return split
+    return None
 
 
 def _file_of(folder: Path, record: Mapping[str, Any]) -> Path | None:

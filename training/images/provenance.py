@@ -5,7 +5,6 @@ collection. People edit both, so each value is read as text, bounded, or not at 
 from __future__ import annotations
 
 import csv
-import io
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from typing import Any
 
 from training.class_names import shown_name
 from training.run_folder import file_format
+from training.text_files import decoded, table_rows
 
 _MAX_CHARACTERS = 2000
 _FORMULA_SIGNS = ("'=", "'+", "'-", "'@")  # as our tables quote what a spreadsheet would compute
@@ -55,16 +55,19 @@ class Provenance:
 def read_image_table(path: Path) -> dict[str, Provenance]:
     """Return the rows of images.csv by `file_name`; what cannot be read is passed over."""
     try:
-        text = path.read_text(encoding="utf-8-sig", errors="replace")
+        text = _text_in(path)
     except OSError:
         return {}
     found = {}
-    table = csv.DictReader(io.StringIO(text, newline=""))
     try:
-        for row in table:
+        for row in table_rows(text):
             name = row.get("file_name")
             if isinstance(name, str):
-                found[name] = Provenance.of(row)
+                provenance = Provenance.of(row)
+                found[name] = provenance
+                # As Windows writes it.
+                plain = name.replace("\\", "/").removeprefix("./")
+                found.setdefault(plain, provenance)
     except csv.Error:  # a cell larger than a book; the rows before it count
         pass
     return found
@@ -73,7 +76,7 @@ def read_image_table(path: Path) -> dict[str, Provenance]:
 def read_json(path: Path) -> dict[str, Any]:
     """Return the object in a file of JSON, empty where there is none."""
     try:
-        value = json.loads(path.read_text(encoding="utf-8-sig", errors="replace"))
+        value = json.loads(_text_in(path))
     except (OSError, ValueError, RecursionError):
         return {}
     return value if isinstance(value, dict) else {}
@@ -92,6 +95,15 @@ def read_json_lines(path: Path) -> Iterator[dict[str, Any]]:
             continue
         if isinstance(value, dict):
             yield value
+
+
+def _text_in(path: Path) -> str:
+    """Return the text of a file in whatever encoding; raises OSError."""
+    data = path.read_bytes()
+    try:
+        return decoded(data)
+    except ValueError:
+        return data.decode("utf-8", errors="replace")
 
 
 def _text(values: Mapping[str, Any], key: str) -> str:

@@ -14,8 +14,17 @@ _LITTER = frozenset(
         "__macosx",
         "__pycache__",
         "@eadir",
+        "@recycle",
+        "@recently-snapshot",
+        "@sharebin",
+        "@tmp",
         "#recycle",
+        "#snapshot",
         "$recycle.bin",
+        "recycler",
+        "found.000",
+        "network trash folder",
+        "temporary items",
         "system volume information",
         "lost+found",
         "thumbs.db",
@@ -28,6 +37,7 @@ _LITTER = frozenset(
         "icon\r",
     }
 )
+_LEADS_BACK = "a link to a folder that holds it, so read already"
 # Folders of small copies, where they lie among the pictures of a class.
 _THUMBNAIL_FOLDERS = frozenset({"thumbs", "_thumbs", "thumbnails", "_thumbnails"})
 
@@ -49,13 +59,34 @@ def is_litter(name: str) -> bool:
 
 
 def subfolders(folder: Path) -> list[Path]:
-    """Return the folders in a folder, linked ones too, without litter; sorted."""
-    return [path for path in _entries(folder) if _is_folder(path) and not is_litter(path.name)]
+    """Return the folders in a folder, linked ones too, without litter; sorted.
+
+    A link to a folder that holds it is none: it would give each class the pictures of all.
+    """
+    found = []
+    for path in _entries(folder):
+        if _is_folder(path) and not is_litter(path.name) and not _leads_back(path):
+            found.append(path)
+    return found
 
 
 def files_in(folder: Path) -> list[Path]:
-    """Return what lies in a folder and is neither a folder nor litter; sorted."""
-    return [path for path in _entries(folder) if not _is_folder(path) and not is_litter(path.name)]
+    """Return what lies in a folder and is neither one of its sub-folders nor litter; sorted."""
+    folders = set(subfolders(folder))
+    found = []
+    for path in _entries(folder):
+        if path not in folders and not is_litter(path.name):
+            found.append(path)
+    return found
+
+
+def reason_of_link(path: Path) -> str:
+    """Return why a link is passed over; empty where it is none, or leads to a file or folder."""
+    if _leads_back(path):
+        return _LEADS_BACK
+    if _is_link(path) and not os.path.exists(path):  # noqa: PTH110 - Path.exists may raise
+        return "a link that leads nowhere"
+    return ""
 
 
 def litter_in(folder: Path, root: Path) -> list[FoundFile]:
@@ -95,7 +126,10 @@ def files_below(folder: Path, root: Path, reason: str = "") -> list[FoundFile]:
             continue
         seen.add(identity)
         for path in entries:
-            if _is_folder(path):
+            if _leads_back(path):
+                linked = f"{relative_name(path, root)}/"
+                found.append(FoundFile(path, linked, _LEADS_BACK))
+            elif _is_folder(path):
                 waiting.append((path, why or _reason_of_folder(path.name)))
             elif is_litter(path.name):
                 found.append(_litter_file(path, root))
@@ -126,5 +160,18 @@ def _entries(folder: Path) -> list[Path]:
     return sorted(folder.iterdir())
 
 
+def _leads_back(path: Path) -> bool:
+    """Return whether a path is a link to a folder that it lies in, by whatever way."""
+    if not _is_link(path) or not _is_folder(path):
+        return False
+    target = os.path.realpath(path)
+    here = os.path.realpath(path.parent)
+    return Path(here).is_relative_to(target)
+
+
 def _is_folder(path: Path) -> bool:
     return os.path.isdir(path)  # noqa: PTH112 - Path.is_dir raises where a folder may not be read
+
+
+def _is_link(path: Path) -> bool:
+    return os.path.islink(path)  # noqa: PTH114 - Path.is_symlink raises where a path is too long
