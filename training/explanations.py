@@ -61,8 +61,13 @@ class Neighbours:
     """[m, d] by the delivered network."""
 
     def nearest(self, embedding: Floats, count: int) -> list[tuple[LearnedImage, float]]:
-        """Return the images nearest to an embedding [d], each with its cosine, nearest first."""
-        nearest = []
+        """Return the images nearest to an embedding [d], each with its cosine, nearest first.
+
+        Empty where the images were embedded by a network of another width.
+        """
+        nearest: list[tuple[LearnedImage, float]] = []
+        if self.embeddings.shape[1:] != embedding.shape:
+            return nearest
         for index, cosine in nearest_images(embedding, self.embeddings, count):
             image = self.images[index]
             nearest.append((image, cosine))

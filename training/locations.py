@@ -9,12 +9,14 @@ import io
 import os
 import re
 import sys
+import threading
 import time
 import unicodedata
 import urllib.error
 import urllib.request
 import zlib
 from collections.abc import Iterable
+from concurrent.futures import Future
 from pathlib import Path
 from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
@@ -22,7 +24,7 @@ from PIL import Image
 
 from training.images.decode import BrokenImageError, read_image
 from training.images.walk import files_below
-from training.text_files import decoded
+from training.text_files import DELIMITERS, decoded
 
 # Of formats that Picaisso does not read as well: it says so of each.
 _IMAGE_SUFFIX = re.compile(
@@ -31,12 +33,11 @@ _IMAGE_SUFFIX = re.compile(
     re.IGNORECASE,
 )
 _URL_SECONDS = 20.0  # for the connection and for each read
-_DOWNLOAD_SECONDS = 60.0  # for all of an answer
+DOWNLOAD_SECONDS = 60.0  # for all of an answer
 _URL_BYTES = 30_000_000
 _CHUNK_BYTES = 65_536
 _COMPRESSED = (b"\x1f\x8b", b"\x78\x01", b"\x78\x9c", b"\x78\xda")  # how gzip and zlib begin
 _LARGEST_LIST = 100_000_000  # bytes
-_DELIMITERS = (",", ";", "\t")
 # Names of the column of a table that is meant, in the order of preference.
 _COLUMNS = (
     "image_url",
@@ -87,11 +88,14 @@ def find_images(arguments: Iterable[str], lists: Iterable[str] = ()) -> list[str
     return found
 
 
-def load_image(location: str) -> tuple[Image.Image | None, str]:
-    """Return the image of a file or URL and "", or None and why it cannot be used."""
+def load_image(location: str, seconds: float = DOWNLOAD_SECONDS) -> tuple[Image.Image | None, str]:
+    """Return the image of a file or URL and "", or None and why it cannot be used.
+
+    A URL is waited for so many seconds.
+    """
     try:
         if is_url(location):
-            data = _fetch(location)
+            data = _fetch(location, seconds)
             return read_image(data), ""
         if _is_folder(location):
             raise BrokenImageError("a folder without a picture that can be read")
@@ -171,18 +175,43 @@ def _ascii_host(netloc: str) -> str:
     return "".join(labels)
 
 
-def _fetch(url: str) -> bytes:
+def _fetch(url: str, seconds: float) -> bytes:
+    """Return what an address answers; raises BrokenImageError where that takes too long.
+
+    No limit on single reads ends a server that sends a byte now and then, or a name that is never
+    found; so the wait ends here, and the thread with the process.
+    """
+    answer: Future[bytes] = Future()
+
+    def ask() -> None:
+        try:
+            data = _answer(url, seconds)
+            answer.set_result(data)
+        except Exception as error:  # raised again by whoever waits
+            answer.set_exception(error)
+
+    asking = threading.Thread(target=ask, daemon=True)
+    asking.start()
+    asking.join(seconds)
+    if not answer.done():
+        raise BrokenImageError(f"took longer than {seconds:.0f} seconds")
+    return answer.result()
+
+
+def _answer(url: str, seconds: float) -> bytes:
     headers = {"User-Agent": "Picaisso", "Accept": "image/*"}
     request = urllib.request.Request(ascii_url(url), headers=headers)
-    deadline = time.monotonic() + _DOWNLOAD_SECONDS
-    with urllib.request.urlopen(request, timeout=_URL_SECONDS) as response:
+    deadline = time.monotonic() + seconds
+    # Some hosts set a cookie and redirect until it comes back.
+    opener = urllib.request.build_opener(urllib.request.HTTPCookieProcessor())
+    with opener.open(request, timeout=_URL_SECONDS) as response:
         data = bytearray()
         while chunk := response.read1(_CHUNK_BYTES):
             data += chunk
             if len(data) > _URL_BYTES:
                 break
             if time.monotonic() > deadline:
-                raise BrokenImageError(f"took longer than {_DOWNLOAD_SECONDS:.0f} seconds")
+                break  # nobody waits any longer
     if data.startswith(_COMPRESSED):  # some servers compress unasked
         body = zlib.decompressobj(wbits=zlib.MAX_WBITS | 32)
         data = bytearray(body.decompress(data, _URL_BYTES + 1))
@@ -247,7 +276,7 @@ def _entries(text: str) -> list[str]:
         text = text.split("\n", 1)[-1]
         del lines[0]
     first = lines[0] if lines else ""
-    delimiter = max(_DELIMITERS, key=first.count)
+    delimiter = max(DELIMITERS, key=first.count)
     header = [cell.strip(' "').lower() for cell in first.split(delimiter)]
     for column in _COLUMNS:
         if column in header:

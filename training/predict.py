@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import lzma
+import math
 import struct
 import time
 import zipfile
@@ -40,6 +41,7 @@ _OUTPUTS = ("probabilities", "embedding", "cam", "novelty")
 _NEAREST = 3  # training images named with an explanation
 _NAME_LENGTH = 60  # characters of an image's name that its map's file keeps
 
+_ZIP_START = b"PK\x03\x04"
 
 # Errors that reading a file ends in, from the disk or from a damaged zip (RuntimeError:
 # encrypted, or packed in a way that Python does not know; ValueError: names that are no text).
@@ -54,6 +56,7 @@ _UNREADABLE = (
     zlib.error,
     lzma.LZMAError,
 )
+_LEAST_CROPPED = 0.1  # of the sides of a picture; below, the network would see next to nothing
 _LARGEST_FILE = 1_000_000_000  # bytes; the largest that a model can have are 100 MB
 
 
@@ -202,9 +205,12 @@ def open_explainer(path: Path, folder: Path) -> Explainer:
     """
     try:
         config = json.loads(_read_file(path, "config.json"))
-        resize = round(CROP / config["pretrained_cfg"]["crop_pct"])
-    except (KeyError, ValueError, TypeError) as error:
+        share = float(config["pretrained_cfg"]["crop_pct"])
+    except (KeyError, ValueError, TypeError, OverflowError, RecursionError) as error:
         raise _foreign_file(path, "config.json") from error
+    if not _LEAST_CROPPED < share <= 1:
+        raise _foreign_file(path, "config.json")
+    resize = round(CROP / share)
     folder.mkdir(parents=True, exist_ok=True)
     return Explainer(folder, resize, read_neighbours(path))
 
@@ -217,6 +223,8 @@ def _read_file(path: Path, name: str) -> bytes:
         folder = path / "model"
         if not folder.is_dir():
             folder = path
+        if _is_torn_zip(path):
+            raise ModelError(f"{path} is an incomplete zip: download or copy it again.")
         if not (folder / "model.onnx").is_file():
             raise ModelError(f"{path} is neither a finished run folder nor a model folder or zip.")
         return (folder / name).read_bytes()
@@ -224,12 +232,21 @@ def _read_file(path: Path, name: str) -> bytes:
         raise ModelError(f"{name} of {path} cannot be read: {error}.") from error
 
 
+def _is_torn_zip(path: Path) -> bool:
+    """Return whether a file begins as a zip; its table of contents, at the end, is missing."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return file.read(len(_ZIP_START)) == _ZIP_START
+
+
 def _read_zipped(path: Path, name: str) -> bytes:
     """Return the file of that name, at the top of the zip or in its one folder."""
     with zipfile.ZipFile(path) as archive:
         found = []
         for entry in archive.infolist():
-            if entry.filename.rsplit("/", 1)[-1] == name:
+            *folders, last = entry.filename.split("/")
+            if last == name and "__MACOSX" not in folders:
                 found.append(entry)
         if not found:
             raise ModelError(f"{path} is not a model zip: it has no {name}.")
@@ -245,14 +262,16 @@ def _open_onnx(path: Path, threads: int) -> Model:
     try:
         classes = json.loads(metadata["classes"])
         reject = float(json.loads(metadata["reject"]))
-    except (KeyError, ValueError, TypeError) as error:
+    except (KeyError, ValueError, TypeError, OverflowError, RecursionError) as error:
         raise _foreign_file(path, "model.onnx") from error
     named = isinstance(classes, list) and all(isinstance(name, str) for name in classes)
+    if not named or len(set(classes)) < len(classes) or math.isnan(reject):
+        raise _foreign_file(path, "model.onnx")
     inputs = [(image.name, image.type) for image in session.get_inputs()]
     outputs = {output.name for output in session.get_outputs()}
     takes_an_image = inputs == [("image", "tensor(uint8)")]
     has_outputs = outputs.issuperset(_OUTPUTS)
-    if not named or not takes_an_image or not has_outputs:
+    if not takes_an_image or not has_outputs:
         raise _foreign_file(path, "model.onnx")
 
     def run(image: NDArray[np.uint8]) -> Outputs:

@@ -175,6 +175,14 @@ def test_the_neighbours_file_gives_back_file_class_credit_and_page(
         ] and cosine == pytest.approx(1, abs=1e-3)
 
 
+def test_neighbours_of_another_network_are_nobodys(imported_run: Path, tmp_path: Path) -> None:
+    results = results_of(imported_run)
+    write_neighbours_of(results, tmp_path)
+    neighbours = read_neighbours(tmp_path)
+    assert neighbours
+    assert neighbours.nearest(results.embeddings[0][:5], 3) == []
+
+
 def test_a_neighbours_file_that_is_missing_or_damaged_is_no_file(
     imported_run: Path, tmp_path: Path
 ) -> None:

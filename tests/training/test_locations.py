@@ -1,6 +1,7 @@
 """What people give to be classified: addresses, lists, folders, and what servers answer."""
 
 import csv
+import http.server
 import io
 import os
 import socket
@@ -8,7 +9,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -224,6 +225,44 @@ def test_what_servers_answer_is_a_picture_or_a_reason() -> None:
         for reason in expected.values():
             image, found = load_image(f"{url}/x.png")
             assert found.startswith(reason) and (image is not None) == (reason == ""), found
+
+
+def test_a_host_that_wants_its_cookie_back_gets_it() -> None:
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            knows_us = self.headers["Cookie"] == "seen=1"
+            self.send_response(200 if knows_us else 302)
+            self.send_header("Set-Cookie", "seen=1")
+            self.send_header("Location", self.path)
+            self.end_headers()
+            self.wfile.write(png() if knows_us else b"")
+
+        def log_message(self, *arguments: object) -> None:
+            """Tests need no access log."""
+
+    with http.server.HTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        image, reason = load_image(f"http://127.0.0.1:{server.server_port}/picture")
+        server.shutdown()
+    assert image is not None and not reason
+
+
+def test_a_server_that_sends_a_byte_now_and_then_is_left_in_time() -> None:
+    ended = threading.Event()
+
+    def serve() -> None:
+        with listener.accept()[0] as connection, suppress(OSError):
+            connection.sendall(b"HTTP/1.1 200 OK\r\nX: ")
+            while not ended.wait(0.1):
+                connection.sendall(b"y")
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        address = f"http://127.0.0.1:{listener.getsockname()[1]}/"
+        assert load_image(address, seconds=1) == (None, "took longer than 1 seconds")
+        ended.set()
+        thread.join(5)
 
 
 def test_redirects_are_followed_but_not_for_ever(server: LoopbackServer) -> None:

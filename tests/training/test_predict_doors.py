@@ -14,7 +14,7 @@ from PIL import Image
 
 from tests.training import example_models
 from training.export.model_folder import export_model
-from training.predict import ModelError, open_model
+from training.predict import ModelError, open_explainer, open_model
 
 ROOT = Path(__file__).resolve().parents[2]
 NAMES = ("猫", "Käse", "plant")
@@ -126,6 +126,47 @@ def test_a_model_that_cannot_be_used_is_refused_in_a_sentence(model: Path, tmp_p
     for path, words in refused.items():
         with pytest.raises(ModelError, match=words):
             open_model(path)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("classes", '["a", "a"]'), ("classes", "[" * 100_000), ("reject", "NaN"), ("reject", '"x"')],
+)
+def test_names_and_a_limit_that_no_model_has_are_refused(
+    key: str, value: str, model: Path, tmp_path: Path
+) -> None:
+    changed = onnx.load(model / "model.onnx")
+    for entry in changed.metadata_props:
+        if entry.key == key:
+            entry.value = value
+    onnx.save(changed, tmp_path / "model.onnx")
+    with pytest.raises(ModelError, match="damaged or not Picaisso's"):
+        open_model(tmp_path)
+
+
+def test_a_zip_is_read_past_what_macos_packs_beside_and_an_incomplete_one_is_said(
+    model: Path, tmp_path: Path
+) -> None:
+    data = (model / "model.onnx").read_bytes()
+    packed = {"__MACOSX/model.onnx": b"junk", "a/long/way/model.onnx": data}
+    whole = zipped(tmp_path / "whole.zip", packed)
+    assert open_model(whole, threads=1).classes == NAMES
+    torn = tmp_path / "torn.zip"
+    torn.write_bytes(whole.read_bytes()[:-40])
+    with pytest.raises(ModelError, match="is an incomplete zip: download or copy it again"):
+        open_model(torn)
+
+
+@pytest.mark.parametrize("share", [0, -1, 1e9, 1e-9, float("nan"), 10**400, "x", None])
+def test_explanations_want_a_configuration_that_can_be_one(
+    share: object, model: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(model, folder)
+    config = {"pretrained_cfg": {"crop_pct": share}}
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ModelError, match="damaged or not Picaisso's"):
+        open_explainer(folder, tmp_path / "maps")
 
 
 def test_an_empty_list_and_an_empty_folder_are_said(model: Path, tmp_path: Path) -> None:
