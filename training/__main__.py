@@ -17,6 +17,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Column, Table
@@ -74,6 +75,10 @@ from training.run_folder import (
 from training.terminal import print_json, replace_unknown_characters
 from training.verification import verify
 
+_LEAST_NAME = 10  # columns for a picture's name, which is folded
+_SHARE_LENGTH = 6  # of 100.0%
+_CELL_FRAME = 3  # a line and two blanks
+
 DONE = 0
 FAILED = 1
 WRONG_USAGE = 2
@@ -119,13 +124,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"{error.reason} {error.remedy}", file=sys.stderr)
     except (ModelError, ListError) as error:
         print(error, file=sys.stderr)
+    except BrokenPipeError:  # whoever read the output has enough, such as head
+        _abandon_output()
     except OSError as error:
-        print(f"The disk refused: {error}.", file=sys.stderr)
+        print(f"The disk refused: {error.strerror or error}.", file=sys.stderr)
     except Stopped:
         print("The training was stopped; started again, it goes on where it was.", file=sys.stderr)
     except KeyboardInterrupt:
         print("Stopped. Give the same command again to finish it.", file=sys.stderr)
     return FAILED
+
+
+def _abandon_output() -> None:
+    """Let the interpreter flush what is left of standard output into nothing when it ends."""
+    nothing = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nothing, sys.stdout.fileno())
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -393,6 +406,7 @@ def _must_import(options: argparse.Namespace, folder: Path) -> bool:
     images: Path = options.images
     if not (folder / "manifest.jsonl").exists():
         return True
+    _check_is_folder(images)
     result = read_result(folder)
     finished = result is not None and result["ok"]
     changed = has_changed(images, folder)
@@ -412,9 +426,7 @@ def _must_import(options: argparse.Namespace, folder: Path) -> bool:
     return True
 
 
-def _import(options: argparse.Namespace, folder: Path, console: Console, max_side: int) -> None:
-    """Make the run folder; the manifest comes last, so that an import that died is made again."""
-    images: Path = options.images
+def _check_is_folder(images: Path) -> None:
     if not images.is_dir():
         raise RunError(
             "features",
@@ -422,6 +434,12 @@ def _import(options: argparse.Namespace, folder: Path, console: Console, max_sid
             "Give the folder that holds the classes.",
             retry=False,
         )
+
+
+def _import(options: argparse.Namespace, folder: Path, console: Console, max_side: int) -> None:
+    """Make the run folder; the manifest comes last, so that an import that died is made again."""
+    images: Path = options.images
+    _check_is_folder(images)
     if images.resolve() in (folder.resolve(), (folder / "images").resolve()):
         raise RunError(
             "features",
@@ -646,12 +664,14 @@ class _JsonLines:
 
 
 class _TableRows:
-    """Collects the predictions and prints them as one table."""
+    """Collects the predictions and prints them as one table, or below each other for many classes.
+
+    A table wider than the terminal would cut the answers off.
+    """
 
     def __init__(self, classes: Sequence[str]) -> None:
-        # As Text: names are the user's, and square brackets in them no markup.
-        columns = [Column(Text(name)) for name in classes]
-        self._table = Table(Column("picture", overflow="fold"), "answer", *columns)
+        self._classes = classes
+        self._rows: list[tuple[str, str, list[str]]] = []
         self._notes: list[str] = []
 
     def add(self, location: str, prediction: Prediction, explanation: Explanation | None) -> None:
@@ -660,7 +680,7 @@ class _TableRows:
             answer = prediction.label
         shares = [f"{share:.1%}" for share in prediction.probabilities.values()]
         name = shown_name(location)
-        self._table.add_row(Text(name), Text(answer), *shares)
+        self._rows.append((name, answer, shares))
         if explanation is None:
             return
         self._notes.append(f"{name}: what spoke for the answer is in {explanation.map}")
@@ -668,12 +688,40 @@ class _TableRows:
             self._notes.append(f"  like {image.file} ({image.label}, {cosine:.2f}) {image.credit}")
 
     def finish(self) -> None:
-        """Print the table, and below it what is too long for its cells."""
+        """Print the answers, and below them what is too long for a table's cells."""
         console = Console()
-        if self._table.row_count:
-            console.print(self._table)
+        if self._rows and self._width() <= console.width:
+            console.print(self._table())
+        elif self._rows:
+            self._print_lines(console)
         for note in self._notes:
             console.print(note, markup=False, highlight=False, soft_wrap=True)
+
+    def _width(self) -> int:
+        """Return the columns of a terminal that the table takes at least."""
+        answers = [answer for _, answer, _ in self._rows]
+        width = _LEAST_NAME + max(cell_len(answer) for answer in (*answers, "answer"))
+        for name in self._classes:
+            width += max(cell_len(name), _SHARE_LENGTH)
+        columns = 2 + len(self._classes)
+        return width + columns * _CELL_FRAME + 1
+
+    def _table(self) -> Table:
+        # As Text: names are the user's, and square brackets in them no markup.
+        columns = [Column(Text(name), no_wrap=True) for name in self._classes]
+        answer_column = Column("answer", no_wrap=True)
+        table = Table(Column("picture", overflow="fold"), answer_column, *columns)
+        for name, answer, shares in self._rows:
+            table.add_row(Text(name), Text(answer), *shares)
+        return table
+
+    def _print_lines(self, console: Console) -> None:
+        for name, answer, shares in self._rows:
+            lines = [f"{name}: {answer}"]
+            for share, label in zip(shares, self._classes, strict=True):
+                lines.append(f"{share:>8}  {label}")
+            text = "\n".join(lines)
+            console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 if __name__ == "__main__":

@@ -254,6 +254,8 @@ def _read_list(name: str) -> list[str]:
     """
     title = "on standard input" if name == "-" else name
     try:
+        if name == "-" and sys.stdin is None:
+            raise ValueError("it is closed")
         if name == "-":
             data = sys.stdin.buffer.read(_LARGEST_LIST + 1)
         else:

@@ -52,6 +52,8 @@ def test_a_refused_folder_can_be_mended_and_a_trained_one_is_not_passed_over(
     assert "have changed since run was trained; it stays as it is." in ended.stderr
     assert "--images in --out ANOTHER_FOLDER --previous run" in ended.stderr
     assert len(read_manifest(tmp_path / "run")) == 6
+    ended = fit(tmp_path, "--images", "elsewhere")
+    assert ended.returncode == 1 and "elsewhere is no folder." in ended.stderr
     result = read_result(tmp_path / "run")
     assert result and result["ok"], "the old figures are untouched"
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -63,6 +64,31 @@ def test_predictions_are_printed_on_any_console(
     assert code == 1 and [set(answer["probabilities"]) for answer in answers] == [set(NAMES)] * 2
     explained = [latin1, "--explain", tmp_path / "maps"]
     assert run(out, "-m", "training", "predict", model, *explained, **variables)[0] == 0
+
+
+def test_a_narrow_terminal_cuts_no_answer_off(model: Path, tmp_path: Path) -> None:
+    picture = tmp_path / "a.png"
+    Image.new("RGB", (40, 30), "red").save(picture)
+    out = tmp_path / "out"
+    code, shown, _ = run(out, "-m", "training", "predict", model, picture, COLUMNS="20")
+    first, *shares = shown.decode().splitlines()
+    assert code == 0 and first.startswith(f"{picture}: ")
+    assert [line.split()[1] for line in shares] == list(NAMES)
+
+
+def test_a_reader_that_has_enough_and_a_closed_input_end_quietly(
+    model: Path, tmp_path: Path
+) -> None:
+    picture = tmp_path / "a.png"
+    Image.new("RGB", (40, 30), "red").save(picture)
+    command = [sys.executable, "-m", "training", "predict", str(model)]
+    shell = f"{shlex.join([*command, str(picture), '--json'])} | true"
+    ended = subprocess.run(["bash", "-c", shell], cwd=ROOT, capture_output=True, check=False)
+    assert ended.stderr == b""
+    shell = f"{shlex.join([*command, '-'])} <&-"
+    ended = subprocess.run(["bash", "-c", shell], cwd=ROOT, capture_output=True, check=False)
+    assert ended.returncode == 1
+    assert ended.stderr == b"The list on standard input cannot be read: it is closed.\n"
 
 
 @pytest.mark.parametrize("variables", CONSOLES.values(), ids=CONSOLES)
