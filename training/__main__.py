@@ -127,7 +127,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # whoever read the output has enough, such as head
         _abandon_output()
     except OSError as error:
-        print(f"The disk refused: {error.strerror or error}.", file=sys.stderr)
+        print(disk_error("", error).reason, file=sys.stderr)
     except Stopped:
         print("The training was stopped; started again, it goes on where it was.", file=sys.stderr)
     except KeyboardInterrupt:

@@ -126,7 +126,10 @@ def read_judgements(run_dir: Path) -> dict[str, Judgement]:
     judgements = {}
     try:
         with path.open(encoding="utf-8", newline="") as file:
-            for values in csv.DictReader(file, strict=True):
+            table = csv.DictReader(file, strict=True)
+            if tuple(table.fieldnames or ()) != _HEADER:
+                raise ValueError("it does not begin as it was written")
+            for values in table:
                 state = _known_state(values["verified"])
                 judgements[values["file"]] = Judgement(state, values["label"] or "")
     except FileNotFoundError:

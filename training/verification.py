@@ -191,7 +191,7 @@ class _FinishedRun:
         self._metrics = read_metrics(folder)
         self._config = read_json(folder / "model" / "config.json")
         self._suspects = _read_suspects(folder)
-        context = read_context(folder)
+        context = _read_context(folder)
         backbone = CATALOGUE.get(self._config.get("backbone", ""))
         predicted_files = {image.file for image in self._predicted}
         for row in self.rows:
@@ -343,6 +343,16 @@ def _shortcuts(
         counts,
         metrics["better_than_chance"],
     )
+
+
+def _read_context(folder: Path) -> ReportContext | None:
+    """Return what the report is written from; None where that or the checksums are not there."""
+    if not (folder / "model" / "SHA256SUMS").is_file():
+        return None
+    try:
+        return read_context(folder)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return None
 
 
 def _check_finished(folder: Path) -> None:

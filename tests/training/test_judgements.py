@@ -268,6 +268,8 @@ def test_kept_judgements_that_were_damaged_are_named(tmp_path: Path) -> None:
         "file,verified,label\nimages/a.jpg,perhaps,\n",
         "nothing\nhere\n",
         "file,verified\n\xff",
+        "file,veri",
+        "",
     ):
         (tmp_path / JUDGEMENTS_FILE).write_bytes(text.encode("latin-1"))
         with pytest.raises(RunError, match=r"verified\.csv cannot be read"):

@@ -397,6 +397,21 @@ def test_damaged_predictions_are_named(run: Path, tmp_path: Path) -> None:
     assert not (run / "verified.csv").exists()
 
 
+@pytest.mark.parametrize("name", ["report_context.json", "model/SHA256SUMS"])
+def test_what_the_report_is_written_from_is_asked_for_before_anything_changes(
+    name: str, run: Path, tmp_path: Path
+) -> None:
+    labels = table(tmp_path, {images_of(run)[0].file: "right"})
+    for damage in ('{"metrics": {', '{"metrics": []}', None):
+        if damage is None or "SUMS" in name:
+            (run / name).unlink(missing_ok=True)
+        else:
+            (run / name).write_text(damage)
+        with pytest.raises(RunError, match="lacks what its report and card are written from"):
+            verify(run, labels)
+    assert not (run / "verified.csv").exists()
+
+
 def test_a_picture_that_is_taken_down_is_judged_no_more(run: Path, tmp_path: Path) -> None:
     images = images_of(run)
     gone, kept = images[0].file, images[1].file
