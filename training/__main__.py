@@ -15,7 +15,7 @@ import sys
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from rich.cells import cell_len
 from rich.console import Console
@@ -354,18 +354,18 @@ def _ranks(environment: Mapping[str, str]) -> dict[str, int]:
     return ranks
 
 
-def _run_worker(ranks: Mapping[str, int]) -> int:
+def _run_worker(ranks: Mapping[str, int]) -> NoReturn:
     """Take part in what the first process fine-tunes; it alone writes the run folder and stops."""
     # torchrun signals every process; the first ends the work of the others in order.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)
     from training.finetuning.distributed import DistributedContext, process_group
-    from training.finetuning.trainer import worker_loop
+    from training.finetuning.trainer import end_worker, worker_loop
 
     distributed = DistributedContext(**ranks)
     with process_group(distributed):
         worker_loop(distributed)
-    return DONE
+    end_worker()
 
 
 @contextlib.contextmanager

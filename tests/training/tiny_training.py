@@ -23,6 +23,7 @@ from training.finetuning.trainer import (
     TrainContext,
     TrainData,
     TrainResult,
+    end_worker,
     finetune,
     shutdown_workers,
     worker_loop,
@@ -140,9 +141,11 @@ def main() -> None:
     with process_group(distributed):
         if not distributed.is_main:
             worker_loop(distributed, {"tiny": TINY})
-            return
-        result = _finetune(options, distributed)
-        shutdown_workers(distributed)
+        else:
+            result = _finetune(options, distributed)
+            shutdown_workers(distributed)
+    if not distributed.is_main:
+        end_worker()
     found = {
         "state": result.state,
         "logits": torch.from_numpy(result.val_logits),

@@ -18,12 +18,14 @@ import hashlib
 import io
 import json
 import math
+import os
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NoReturn, cast
 
 import numpy as np
 import torch
@@ -357,6 +359,17 @@ def worker_loop(
         plan = Plan(**task["plan"])
         with suppress(Stopped):
             _Trainer(setup, plan, task["checkpoint"]).run()
+
+
+def end_worker() -> NoReturn:
+    """End a worker's process at once, its work being done.
+
+    Without the interpreter's clean-up, in which threads of gloo that still run abort the process
+    now and then, and torchrun then ends the main process too.
+    """
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
 
 
 def shutdown_workers(distributed: DistributedContext) -> None:
