@@ -206,8 +206,9 @@ def _check_input(run: Run) -> list[ImageRow]:
         shown = shortened(repr(seconds), _SHOWN_COLUMNS)
         raise RunError(
             "features",
-            f"The time budget is {shown}, which is no number of seconds above 0.",
-            f"Give a time budget of more than 0 and at most {_MOST_SECONDS:,} seconds, or none.",
+            f"The time budget is {shown}, which is no number of seconds above 0"
+            f" and up to {_MOST_SECONDS:,}.",
+            "Give another time budget, or none.",
             retry=False,
         )
     for name, choices in _CHOICES.items():
@@ -256,6 +257,7 @@ def _load_network(
     earlier = _noted_backbone(note, wanted)
     loaded = _load_backbone(run, earlier)
     network = ClassifierNetwork(loaded.backbone, loaded.network, len(config.classes))
+    exact_float32()
     network = network.to(_device(run, distributed))
     run.report(0, 0, "Measuring how this machine computes fastest")
     precision = PRECISIONS.get(earlier.get("arithmetic", ""))
@@ -322,7 +324,6 @@ def _load_backbone(run: Run, earlier: Mapping[str, Any]) -> LoadedBackbone:
 
 def _device(run: Run, distributed: DistributedContext) -> torch.device:
     """Return the device to compute on. Raises RunError where the wanted GPU is not there."""
-    exact_float32()
     device = str(run.config.device)
     if device == "cuda" and not torch.cuda.is_available():
         raise RunError(
