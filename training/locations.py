@@ -24,7 +24,7 @@ from PIL import Image
 
 from training.images.decode import BrokenImageError, read_image
 from training.images.walk import files_below
-from training.text_files import DELIMITERS, decoded
+from training.text_files import decoded, delimited
 
 # Of formats that Picaisso does not read as well: it says so of each.
 _IMAGE_SUFFIX = re.compile(
@@ -273,17 +273,14 @@ def _read_list(name: str) -> list[str]:
 
 def _entries(text: str) -> list[str]:
     """Return the lines of a list, or the cells below the header of a table."""
-    lines = text.splitlines()
-    if lines and lines[0].lower().startswith("sep="):  # a hint for a spreadsheet program
-        text = text.split("\n", 1)[-1]
-        del lines[0]
+    table, delimiter = delimited(text)
+    lines = table.splitlines()
     first = lines[0] if lines else ""
-    delimiter = max(DELIMITERS, key=first.count)
     header = [cell.strip(' "').lower() for cell in first.split(delimiter)]
     for column in _COLUMNS:
         if column in header:
             position = header.index(column)
-            rows = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
+            rows = csv.reader(io.StringIO(table, newline=""), delimiter=delimiter)
             next(rows)
             return [row[position] for row in rows if len(row) > position]
     return [_without_quotes(line.strip()) for line in lines]

@@ -6,7 +6,7 @@ import codecs
 import csv
 import io
 
-DELIMITERS = (",", ";", "\t")  # of the cells of tables
+_DELIMITERS = (",", ";", "\t")  # of the cells of tables
 
 _BYTE_ORDER_MARKS = {  # that of UTF-32 begins with that of UTF-16
     codecs.BOM_UTF8: "utf-8-sig",
@@ -43,13 +43,22 @@ def decoded(data: bytes) -> str:
 def table_rows(text: str) -> csv.DictReader[str]:
     """Return the rows of a table by the titles in its first line.
 
-    Cells are separated by commas, semicolons or tabs, as the titles are; a line `sep=;` before them
-    is a hint of a spreadsheet program. Reading raises csv.Error for a cell larger than a book.
+    Reading raises csv.Error for a cell larger than a book.
+    """
+    table, delimiter = delimited(text)
+    stream = io.StringIO(table, newline="")
+    return csv.DictReader(stream, delimiter=delimiter)
+
+
+def delimited(text: str) -> tuple[str, str]:
+    """Return a table, and what its cells are separated by: a comma, semicolon or tab.
+
+    That is told by the titles. A line `sep=;` before them, the hint of a spreadsheet program, is
+    left out.
     """
     lines = text.splitlines(keepends=True)
     if lines and lines[0].lower().startswith("sep="):
         del lines[0]
     titles = lines[0] if lines else ""
-    delimiter = max(DELIMITERS, key=titles.count)
-    stream = io.StringIO("".join(lines), newline="")
-    return csv.DictReader(stream, delimiter=delimiter)
+    delimiter = max(_DELIMITERS, key=titles.count)
+    return "".join(lines), delimiter
