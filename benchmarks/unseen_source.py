@@ -26,7 +26,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from benchmarks.accuracy import network
+from benchmarks.image_sets import network
 from benchmarks.photographs import ALIVE_OR_NOT, photographs
 from training.duplicates import fingerprint
 from training.evaluation.shortcuts import (

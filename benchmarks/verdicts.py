@@ -32,8 +32,9 @@ from rich.progress import track
 from rich.table import Table
 from scipy.stats import binomtest  # type: ignore[import-untyped]
 
-from benchmarks.accuracy import described, network
-from benchmarks.photographs import ALIVE_OR_NOT, PAIRS
+from benchmarks.fabric import SIDE, fabric
+from benchmarks.image_sets import network
+from benchmarks.photographs import ALIVE_OR_NOT, PAIRS, described
 from training.duplicates import fingerprint
 from training.evaluation.cross_validation import TEST_IMAGES_ENOUGH, cross_validate, judged_by
 from training.fitting.linear_head import Samples, fit_head
@@ -53,7 +54,6 @@ EASY_IMAGES = 160  # of each class, of which each run draws some
 UNEQUAL = ((60, 9), (90, 22))  # images of each class
 WEAK = (0.5, 0.6)  # share of the labels drawn by lot
 BEFORE_P = 0.01
-_SIDE = 224
 _BATCH = 16
 
 
@@ -122,29 +122,7 @@ def noise(count: int) -> Iterator[Image.Image]:
     for _ in range(count):
         grain = int(random.integers(4, 33))
         colours = random.integers(0, 256, (grain, grain, 3), dtype=np.uint8)
-        yield Image.fromarray(colours).resize((_SIDE, _SIDE), Image.Resampling.BICUBIC)
-
-
-def fabric(count: int, coarse: bool) -> Iterator[Image.Image]:
-    """Yield images of plain-woven fabric, each of its own yarn, colour, turn and light."""
-    random = np.random.default_rng(int(coarse))
-    rows, columns = np.mgrid[:_SIDE, :_SIDE] - _SIDE / 2
-    for _ in range(count):
-        turn = random.uniform(-0.6, 0.6)
-        along = columns * math.cos(turn) + rows * math.sin(turn)
-        across = rows * math.cos(turn) - columns * math.sin(turn)
-        yarn = random.uniform(7.0, 10.0)
-        if coarse:
-            yarn *= 1.8
-        warp = np.sin(2 * np.pi * along / yarn + random.uniform(0, 6.3))
-        weft = np.sin(2 * np.pi * across / yarn + random.uniform(0, 6.3))
-        over = np.where(warp * weft > 0, warp, weft)
-        fibres = random.normal(0, random.uniform(0.1, 0.4), over.shape)
-        light = columns * random.uniform(-0.004, 0.004) + rows * random.uniform(-0.004, 0.004)
-        height = 0.5 + random.uniform(0.12, 0.3) * over + 0.2 * fibres + light
-        colour = random.uniform(60, 255, 3)
-        pixels = np.clip(height[..., None] * colour, 0, 255)
-        yield Image.fromarray(pixels.astype(np.uint8))
+        yield Image.fromarray(colours).resize((SIDE, SIDE), Image.Resampling.BICUBIC)
 
 
 def embedded(

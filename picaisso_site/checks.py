@@ -90,6 +90,24 @@ def refusals_can_be_read(
 
 
 @register("picaisso")
+def text_image_model_can_be_used(
+    app_configs: Sequence[AppConfig] | None, **kwargs: Any
+) -> list[CheckMessage]:
+    """E005: a folder that is of no use would stop every training."""
+    if not settings.TEXT_IMAGE_MODEL:
+        return []
+    # In a process of its own: this one serves pages and needs no model.
+    command = [sys.executable, "-m", "training.text_image", settings.TEXT_IMAGE_MODEL]
+    done = subprocess.run(
+        command, cwd=settings.BASE_DIR, capture_output=True, text=True, check=False
+    )
+    if not done.returncode:
+        return []
+    hint = "Correct the folder, or the setting PICAISSO_TEXT_IMAGE_MODEL."
+    return [Error(done.stderr.strip(), hint=hint, id="picaisso.E005")]
+
+
+@register("picaisso")
 def database_driver_is_there(
     app_configs: Sequence[AppConfig] | None, **kwargs: Any
 ) -> list[CheckMessage]:

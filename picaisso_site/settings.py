@@ -190,13 +190,17 @@ SILENCED_SYSTEM_CHECKS = ["models.W037"]  # a conditional index of the queue tha
 # --- static files ---
 STATIC_URL = "static/"
 STATIC_ROOT = DATA_DIR / "static"  # filled by `manage.py up`
-STATICFILES_DIRS = [BASE_DIR / "static"]
+STATICFILES_DIRS = [
+    BASE_DIR / "static",
+    # What runs a model in the browser: on the try page, and inside of each try.html.
+    ("onnxruntime-web", BASE_DIR / "training" / "export" / "assets" / "onnxruntime-web"),
+]
 STORAGES = {
     "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
     "staticfiles": {
         "BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"
         if DEBUG
-        else "whitenoise.storage.CompressedManifestStaticFilesStorage"
+        else "picaisso_site.static_files.HashedStaticFiles"
     },
 }
 WHITENOISE_USE_FINDERS = True
@@ -262,8 +266,11 @@ MIN_IMAGES = env.int("PICAISSO_MIN_IMAGES", 20)  # per class; with fewer nothing
 COLLECT_MINUTES = env.float("PICAISSO_COLLECT_MINUTES", 30)
 
 # --- training ---
+# Whether a first model is fitted while pictures are still being collected.
+FIRST_MODEL = env.bool("PICAISSO_FIRST_MODEL", True)
 BACKBONE = env.str("PICAISSO_BACKBONE", DEFAULT_BACKBONE)
 DEVICE = env.str("PICAISSO_DEVICE", "auto")
+TEXT_IMAGE_MODEL = _file("PICAISSO_TEXT_IMAGE_MODEL")  # a folder
 TRAIN_MINUTES = env.float("PICAISSO_TRAIN_MINUTES", 120)
 
 # --- keeping ---

@@ -3,37 +3,39 @@
 Rows are records of the system, so nothing is added or edited by hand.
 """
 
+from collections.abc import Iterator, Sequence
 from typing import Any, cast
 
 import django_q.admin  # noqa: F401  (registers its models, so that they can be unregistered below)
-from django.conf import settings
 from django.contrib import admin, messages
+from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
 from django.contrib.auth.models import AbstractBaseUser
-from django.db.models import Count, Model, QuerySet
-from django.http import HttpRequest
+from django.db.models import Model, QuerySet
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import render
 from django.template.defaultfilters import filesizeformat
 from django.urls import reverse
 from django.utils import timezone
-from django.utils.html import format_html
+from django.utils.dateformat import format as date_format
+from django.utils.html import format_html, format_html_join
 from django.utils.text import Truncator
 from django_q.models import Failure, OrmQ, Schedule, Success
 
-from requests_app import lifecycle, phrases
+from requests_app import dashboard, lifecycle, phrases, takedowns
 from requests_app.models import (
     Artifact,
     BrowserTurn,
     ClassifierRequest,
     DatasetVersion,
+    Decision,
     Event,
     ImageClass,
     ImageState,
     ImageUrl,
     Job,
-    JobState,
     MailState,
     OutgoingMail,
     SourceHealth,
-    Status,
     TakenDown,
     TrainingRun,
     WorkerBeat,
@@ -44,6 +46,11 @@ admin.site.site_header = "Picaisso"
 admin.site.site_title = "Picaisso"
 admin.site.index_title = "Dashboard"
 admin.site.index_template = "admin/dashboard.html"
+
+MOMENT = "j M Y, H:i"  # in UTC
+DIGITS_SHOWN = 17  # of a digest in a list; its own page has all of it
+PICTURES_SHOWN = 12  # on the page of a request
+TAKE_DOWN_AT_ONCE = 20  # each rebuilds the files of the requests that have the picture
 
 # Whoever may edit a schedule may name any function with any arguments, a shell among them. Nobody
 # needs to: the site makes its schedules itself, and the Job rows say what the queue does.
@@ -59,6 +66,27 @@ def link_to(row: Model | None, text: str = "") -> str:
     meta = row._meta
     url = reverse(f"admin:{meta.app_label}_{meta.model_name}_change", args=[row.pk])
     return format_html('<a href="{}">{}</a>', url, text or str(row))
+
+
+def picture_of(row: ImageUrl, token: str, side: int) -> str:
+    """Return a small picture that links to its row, a dash for one that is not kept."""
+    if row.state != ImageState.KEPT:
+        return "–"
+    page = reverse("admin:requests_app_imageurl_change", args=[row.pk])
+    thumbnail = reverse("thumbnail", args=[token, row.pk])
+    html = (
+        '<a href="{}"><img src="{}" alt="Picture {}" width="{}" height="{}" class="picture"'
+        ' loading="lazy"></a>'
+    )
+    return format_html(html, page, thumbnail, row.pk, side, side)
+
+
+def listed(lines: Sequence[str]) -> str:
+    """Return lines as a list, a dash for none."""
+    if not lines:
+        return "–"
+    items = format_html_join("", "<li>{}</li>", ((line,) for line in lines))
+    return format_html('<ul class="lines">{}</ul>', items)
 
 
 def actor_of(request: HttpRequest) -> str:
@@ -107,6 +135,15 @@ class VersionLinkMixin:
         return link_to(row.version)
 
 
+class NamedValuesFilter(admin.AllValuesFieldListFilter):
+    """A filter by the values of a column, in which the empty one has a name."""
+
+    def choices(self, changelist: Any) -> Iterator[Any]:
+        for choice in super().choices(changelist):
+            name = choice["display"] or "none"
+            yield {**choice, "display": name}
+
+
 class RecordInline(ReadOnly, admin.TabularInline):
     extra = 0
     show_change_link = True
@@ -114,12 +151,22 @@ class RecordInline(ReadOnly, admin.TabularInline):
 
 class ClassInline(RecordInline):
     model = ImageClass
-    fields = ("number", "name", "query", "found", "kept", "rejected", "outcomes")
+    fields = ("number", "name", "query", "found", "kept", "left_out", "sources")
+    readonly_fields = ("left_out", "sources")
+
+    @admin.display(description="Left out")
+    def left_out(self, row: ImageClass) -> str:
+        return phrases.rejections(row.rejected) or "–"
+
+    @admin.display(description="Sources")
+    def sources(self, row: ImageClass) -> str:
+        return listed(dashboard.outcomes(row.outcomes))
 
 
 class JobInline(RecordInline):
     model = Job
     fields = ("stage", "state", "attempt", "created", "started", "finished", "owner", "error")
+    ordering = ("-pk",)
 
 
 class VersionInline(RecordInline):
@@ -138,22 +185,33 @@ class ClassifierRequestAdmin(RecordAdmin):
     list_display = (
         "pk",
         "class_names",
-        "status",
+        "situation",
         "email",
-        "images_per_class",
-        "backbone",
-        "created",
-        "moved",
+        "made",
+        "since",
         "page",
     )
     list_display_links = ("pk", "class_names")
     list_filter = ("status", "backbone", "license", "accept_fewer", "created")
-    search_fields = ("=id", "email", "classes__name", "classes__query")
+    search_fields = ("=id", "email", "classes__name", "classes__query", "kind")
     date_hierarchy = "created"
     inlines = (ClassInline, JobInline, VersionInline, EventInline)
-    exclude = ("token_sha256",)
-    readonly_fields = ("page",)
-    actions = ("cancel_selected", "retry_selected", "delete_everything")
+    fields = (
+        "page",
+        "status",
+        "problem",
+        "class_names",
+        "wishes",
+        "kind_note",
+        "email",
+        "created",
+        "moved",
+        "figures",
+        "pictures",
+        "log",
+    )
+    readonly_fields = fields
+    actions = ("cancel_selected", "retry_selected", "collect_selected", "delete_everything")
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[ClassifierRequest]:
         return super().get_queryset(request).prefetch_related("classes")
@@ -161,11 +219,66 @@ class ClassifierRequestAdmin(RecordAdmin):
     @admin.display(description="Classes")
     def class_names(self, row: ClassifierRequest) -> str:
         names = [image_class.name for image_class in row.classes.all()]
-        return ", ".join(names)
+        return Truncator(", ".join(names)).chars(120)
+
+    @admin.display(description="Problem")
+    def problem(self, row: ClassifierRequest) -> str:
+        return dashboard.problem(row) or "–"
+
+    @admin.display(description="Status", ordering="status")
+    def situation(self, row: ClassifierRequest) -> str:
+        problem = Truncator(dashboard.problem(row)).chars(120)
+        status = row.get_status_display()
+        if not problem:
+            return status
+        html = '<strong class="poor">{}</strong><br>{}'
+        return format_html(html, status, problem)
+
+    @admin.display(description="Created", ordering="created")
+    def made(self, row: ClassifierRequest) -> str:
+        return date_format(row.created, MOMENT)
+
+    @admin.display(description="Since", ordering="moved")
+    def since(self, row: ClassifierRequest) -> str:
+        return date_format(row.moved, MOMENT)
 
     @admin.display(description="Page")
     def page(self, row: ClassifierRequest) -> str:
-        return format_html('<a href="{}">open</a>', row.get_absolute_url())
+        return format_html('<a href="{}">open {}</a>', row.get_absolute_url(), row.pk)
+
+    @admin.display(description="Asked for")
+    def wishes(self, row: ClassifierRequest) -> str:
+        return dashboard.wishes(row)
+
+    @admin.display(description="Searched for as")
+    def kind_note(self, row: ClassifierRequest) -> str:
+        return str(row.kind_found.get("sentence", "")) or "the plain names"
+
+    @admin.display(description="Result")
+    def figures(self, row: ClassifierRequest) -> str:
+        runs = TrainingRun.objects.filter(version__request=row, finished__isnull=False)
+        newest = runs.order_by("-version__number").first()
+        if newest is None or not newest.metrics:
+            return "–"
+        return phrases.verdict(newest.metrics)
+
+    @admin.display(description="Pictures")
+    def pictures(self, row: ClassifierRequest) -> str:
+        kept = ImageUrl.objects.filter(image_class__request=row, state=ImageState.KEPT)
+        shown = kept.order_by("-pk")[:PICTURES_SHOWN]
+        token = row.token
+        small = [(picture_of(image, token, 72),) for image in shown]
+        if not small:
+            return "–"
+        rows = reverse("admin:requests_app_imageurl_changelist")
+        query = f"?image_class__request__id__exact={row.pk}"
+        strip = format_html_join(" ", "{}", small)
+        return format_html('{}<br><a href="{}{}">all of its pictures</a>', strip, rows, query)
+
+    @admin.display(description="End of the log")
+    def log(self, row: ClassifierRequest) -> str:
+        tail = dashboard.log_tail(row)
+        return format_html('<pre class="log" tabindex="0">{}</pre>', tail) if tail else "–"
 
     @admin.action(description="Cancel the selected requests", permissions=["operate"])
     def cancel_selected(self, request: HttpRequest, rows: QuerySet[ClassifierRequest]) -> None:
@@ -180,6 +293,15 @@ class ClassifierRequestAdmin(RecordAdmin):
         for row in rows:
             if row.jobs.exists() and lifecycle.retry(row, actor=actor):
                 started.append(row)
+        self._report(request, started, "started again", total=len(rows))
+
+    @admin.action(
+        description="Search and download the selected requests' pictures again",
+        permissions=["operate"],
+    )
+    def collect_selected(self, request: HttpRequest, rows: QuerySet[ClassifierRequest]) -> None:
+        actor = actor_of(request)
+        started = [row for row in rows if lifecycle.collect_again(row, actor=actor)]
         self._report(request, started, "started again", total=len(rows))
 
     @admin.action(
@@ -207,15 +329,20 @@ class ClassifierRequestAdmin(RecordAdmin):
 
 @admin.register(ImageClass)
 class ImageClassAdmin(RequestLinkMixin, RecordAdmin):
+    exclude = ("request", "rejected", "outcomes")
     list_display = ("name", "query", "request_link", "found", "kept", "left_out")
     list_filter = ("request__status", "request__created")
     search_fields = ("name", "query", "=request__id")
     list_select_related = ("request",)
-    readonly_fields = ("request_link",)
+    readonly_fields = ("request_link", "left_out", "sources")
 
     @admin.display(description="Left out")
     def left_out(self, row: ImageClass) -> str:
         return phrases.rejections(row.rejected) or "–"
+
+    @admin.display(description="Sources")
+    def sources(self, row: ImageClass) -> str:
+        return listed(dashboard.outcomes(row.outcomes))
 
 
 @admin.register(ImageUrl)
@@ -232,19 +359,24 @@ class ImageUrlAdmin(RecordAdmin):
         "fetched_at",
     )
     list_display_links = ("address",)
-    list_filter = ("state", "reason", "source", "license", "license_basis", "split")
+    list_filter = (
+        "state",
+        ("reason", NamedValuesFilter),
+        "source",
+        ("license", NamedValuesFilter),
+        ("license_basis", NamedValuesFilter),
+        ("split", NamedValuesFilter),
+    )
+    exclude = ("image_class",)
     search_fields = ("image_url", "page_url", "title", "creator", "=sha256", "image_class__name")
     date_hierarchy = "fetched_at"
     list_select_related = ("image_class__request",)
     readonly_fields = ("picture", "class_link")
+    actions = ("take_down",)
 
     @admin.display(description="Picture")
     def picture(self, row: ImageUrl) -> str:
-        if row.state != ImageState.KEPT:
-            return "–"
-        url = reverse("thumbnail", args=[row.image_class.request.token, row.pk])
-        image = '<img src="{}" alt="" width="56" height="56" class="picture" loading="lazy">'
-        return format_html(image, url)
+        return picture_of(row, row.image_class.request.token, 56)
 
     @admin.display(description="Address", ordering="image_url")
     def address(self, row: ImageUrl) -> str:
@@ -254,10 +386,51 @@ class ImageUrlAdmin(RecordAdmin):
     def class_link(self, row: ImageUrl) -> str:
         return link_to(row.image_class)
 
+    def lookup_allowed(self, lookup: str, value: str, request: HttpRequest | None = None) -> bool:
+        """Allow the link from a request to its pictures."""
+        if lookup == "image_class__request__id__exact":
+            return True
+        return super().lookup_allowed(lookup, value, cast(HttpRequest, request))
+
+    @admin.action(
+        description="Take the selected pictures down and keep them out", permissions=["operate"]
+    )
+    def take_down(self, request: HttpRequest, rows: QuerySet[ImageUrl]) -> HttpResponse | None:
+        """Ask first, with the pictures in view: this cannot be undone."""
+        if len(rows) > TAKE_DOWN_AT_ONCE:
+            message = f"Take down at most {TAKE_DOWN_AT_ONCE} pictures at once."
+            self.message_user(request, message, messages.WARNING)
+            return None
+        if "confirmed" not in request.POST:
+            return self._ask_before_taking_down(request, rows)
+        reason = request.POST.get("reason", "").strip()
+        for row in rows:
+            self.log_change(request, row, "taken down in the dashboard")
+            takedowns.take_down(url=row.image_url, reason=reason)
+        count = phrases.counted(len(rows), "picture")
+        self.message_user(request, f"{count} taken down and kept out.", messages.SUCCESS)
+        return None
+
+    def _ask_before_taking_down(
+        self, request: HttpRequest, rows: QuerySet[ImageUrl]
+    ) -> HttpResponse:
+        shown = []
+        for row in rows:
+            token = row.image_class.request.token
+            shown.append((picture_of(row, token, 96), row))
+        context = {
+            **self.admin_site.each_context(request),
+            "title": "Take pictures down",
+            "opts": self.model._meta,
+            "pictures": shown,
+            "checkbox": ACTION_CHECKBOX_NAME,
+        }
+        return render(request, "admin/take_down.html", context)
+
 
 class RunInline(RecordInline):
     model = TrainingRun
-    fields = ("backbone", "created", "finished", "notices")
+    fields = ("backbone", "created", "finished")
 
 
 class ArtifactInline(RecordInline):
@@ -267,6 +440,7 @@ class ArtifactInline(RecordInline):
 
 @admin.register(DatasetVersion)
 class DatasetVersionAdmin(RequestLinkMixin, RecordAdmin):
+    exclude = ("request",)
     list_display = ("__str__", "request_link", "number", "images", "created")
     list_filter = ("created",)
     search_fields = ("=request__id", "manifest_sha256")
@@ -278,6 +452,7 @@ class DatasetVersionAdmin(RequestLinkMixin, RecordAdmin):
 
 @admin.register(TrainingRun)
 class TrainingRunAdmin(VersionLinkMixin, RecordAdmin):
+    exclude = ("version", "metrics", "comparison", "seconds", "notices")
     list_display = (
         "__str__",
         "version_link",
@@ -291,7 +466,16 @@ class TrainingRunAdmin(VersionLinkMixin, RecordAdmin):
     search_fields = ("=version__request__id",)
     date_hierarchy = "created"
     list_select_related = ("version__request",)
-    readonly_fields = ("version_link", "verdict", "accuracy", "interval", "took")
+    readonly_fields = (
+        "version_link",
+        "verdict",
+        "accuracy",
+        "interval",
+        "classes",
+        "took",
+        "stages",
+        "remarks",
+    )
 
     @admin.display(description="Accuracy", ordering="metrics__headline__value")
     def accuracy(self, row: TrainingRun) -> str:
@@ -314,6 +498,18 @@ class TrainingRunAdmin(VersionLinkMixin, RecordAdmin):
             return "–"
         return phrases.verdict(row.metrics)
 
+    @admin.display(description="Classes")
+    def classes(self, row: TrainingRun) -> str:
+        if not row.metrics:
+            return "–"
+        whole = completed(row.metrics)
+        figures = whole["cross_validated"] or whole
+        lines = []
+        for name, shares in figures.get("per_class", {}).items():
+            recognised = phrases.percent(shares["recall"])
+            lines.append(f"{name}: {recognised} of {shares['support']} recognised")
+        return listed(lines)
+
     @admin.display(description="Took")
     def took(self, row: TrainingRun) -> str:
         if not row.seconds:
@@ -321,10 +517,23 @@ class TrainingRunAdmin(VersionLinkMixin, RecordAdmin):
         total = sum(row.seconds.values())
         return phrases.duration(total)
 
+    @admin.display(description="Stages")
+    def stages(self, row: TrainingRun) -> str:
+        lines = []
+        for name, seconds in row.seconds.items():
+            took = phrases.duration(seconds)
+            lines.append(f"{name} {took}")
+        return listed(lines)
+
+    @admin.display(description="Notices")
+    def remarks(self, row: TrainingRun) -> str:
+        return listed(row.notices)
+
 
 @admin.register(Artifact)
 class ArtifactAdmin(VersionLinkMixin, RecordAdmin):
-    list_display = ("__str__", "kind", "version_link", "size", "sha256", "created")
+    exclude = ("version", "bytes")
+    list_display = ("__str__", "kind", "version_link", "size", "sha256_short", "created")
     list_filter = ("kind", "created")
     search_fields = ("=sha256", "path", "=version__request__id")
     date_hierarchy = "created"
@@ -335,6 +544,10 @@ class ArtifactAdmin(VersionLinkMixin, RecordAdmin):
     def size(self, row: Artifact) -> str:
         return filesizeformat(row.bytes)
 
+    @admin.display(description="SHA-256", ordering="sha256")
+    def sha256_short(self, row: Artifact) -> str:
+        return Truncator(row.sha256).chars(DIGITS_SHOWN)
+
 
 @admin.register(Job)
 class JobAdmin(RequestLinkMixin, RecordAdmin):
@@ -343,30 +556,33 @@ class JobAdmin(RequestLinkMixin, RecordAdmin):
         "request_link",
         "stage",
         "queue",
-        "state",
+        "situation",
         "progress_percent",
         "attempt",
-        "stalled",
         "took",
         "created",
     )
+    ordering = ("-pk",)
     list_filter = ("state", "stage", "queue", "created")
     search_fields = ("=id", "=request__id", "owner", "error")
     date_hierarchy = "created"
     list_select_related = ("request",)
-    readonly_fields = ("request_link", "progress_percent", "stalled", "took")
+    exclude = ("request", "state", "progress")
+    readonly_fields = ("request_link", "situation", "progress_percent", "message", "took")
+
+    @admin.display(description="State", ordering="state")
+    def situation(self, row: Job) -> str:
+        if row.is_stalled:
+            return format_html('<strong class="poor">{}</strong>', "Stalled")
+        return row.get_state_display()
 
     @admin.display(description="Progress")
     def progress_percent(self, row: Job) -> str:
-        total = row.progress.get("total")
-        if not total:
-            return "–"
-        done = row.progress.get("done") or 0
-        return phrases.percent(done / total)
+        return dashboard.progress(row)
 
-    @admin.display(description="Stalled", boolean=True)
-    def stalled(self, row: Job) -> bool:
-        return row.is_stalled
+    @admin.display(description="Last message")
+    def message(self, row: Job) -> str:
+        return row.progress.get("message") or "–"
 
     @admin.display(description="Took")
     def took(self, row: Job) -> str:
@@ -377,12 +593,28 @@ class JobAdmin(RequestLinkMixin, RecordAdmin):
 
 @admin.register(Event)
 class EventAdmin(RequestLinkMixin, RecordAdmin):
+    exclude = ("request",)
     list_display = ("at", "request_link", "old", "new", "reason", "actor")
     list_filter = ("new", "at")
     search_fields = ("=request__id", "reason", "actor")
     date_hierarchy = "at"
     list_select_related = ("request",)
     readonly_fields = ("request_link",)
+
+
+@admin.register(Decision)
+class DecisionAdmin(RequestLinkMixin, RecordAdmin):
+    list_display = ("at", "request_link", "actor", "action", "value", "images", "undone")
+    list_filter = ("action", "at")
+    search_fields = ("=request__id", "actor", "value")
+    date_hierarchy = "at"
+    list_select_related = ("request",)
+    exclude = ("request", "before")
+    readonly_fields = ("request_link", "images")
+
+    @admin.display(description="Pictures")
+    def images(self, row: Decision) -> int:
+        return len(row.before)
 
 
 @admin.register(OutgoingMail)
@@ -402,7 +634,7 @@ class OutgoingMailAdmin(RequestLinkMixin, RecordAdmin):
     date_hierarchy = "created"
     list_select_related = ("request",)
     # The texts hold the confirmation link, which proves that its reader owns the mailbox.
-    exclude = ("text", "html")
+    exclude = ("text", "html", "request")
     readonly_fields = ("request_link",)
     actions = ("send_again",)
 
@@ -443,10 +675,14 @@ class BrowserTurnAdmin(RecordAdmin):
 
 @admin.register(TakenDown)
 class TakenDownAdmin(RecordAdmin):
-    list_display = ("what", "digest", "reason", "at")
+    list_display = ("what", "digest_short", "reason", "at")
     list_filter = ("what",)
     search_fields = ("digest", "reason")
     date_hierarchy = "at"
+
+    @admin.display(description="Digest", ordering="digest")
+    def digest_short(self, row: TakenDown) -> str:
+        return Truncator(row.digest).chars(DIGITS_SHOWN)
 
 
 @admin.register(WorkerBeat)
@@ -459,40 +695,3 @@ class WorkerBeatAdmin(RecordAdmin):
     @admin.display(description="Alive", boolean=True)
     def alive(self, row: WorkerBeat) -> bool:
         return row.is_fresh
-
-
-def source_lines() -> list[tuple[str, str, SourceHealth | None]]:
-    """Return (title, outcome in words, health) of each source.
-
-    First those in use, in the order of asking, then others that were asked once.
-    """
-    healths = {health.name: health for health in SourceHealth.objects.all()}
-    lines = []
-    for name in dict.fromkeys([*settings.SOURCES, *healths]):
-        health = healths.get(name)
-        outcome = phrases.outcome(health.outcome) if health else "not asked yet"
-        lines.append((phrases.source_title(name), outcome, health))
-    return lines
-
-
-def request_counts() -> list[tuple[str, str, int]]:
-    """Return (status, label, number of requests) of each status that occurs."""
-    rows = ClassifierRequest.objects.order_by().values_list("status").annotate(Count("pk"))
-    number_by_status = dict(rows)
-    counts = []
-    for status, label in Status.choices:
-        if status in number_by_status:
-            counts.append((status, label, number_by_status[status]))
-    return counts
-
-
-def dashboard() -> dict[str, Any]:
-    """Return what the first page of the dashboard shows above the tables."""
-    open_jobs = Job.objects.filter(state__in=(JobState.QUEUED, JobState.RUNNING))
-    return {
-        "requests": request_counts(),
-        "jobs": open_jobs.select_related("request")[:20],
-        "beats": WorkerBeat.objects.all(),
-        "sources": source_lines(),
-        "mails": OutgoingMail.objects.exclude(state=MailState.SENT).count(),
-    }

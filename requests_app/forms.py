@@ -17,6 +17,7 @@ from requests_app import phrases
 from requests_app.models import BACKBONES, ClassifierRequest, License
 from requests_app.pipeline import Submission
 from requests_app.text_rules import casefold_key, find_problem, normalize
+from scraping.sources.catalogue import CATALOGUE
 
 MIN_CLASSES = 2
 MAX_CLASSES = 10
@@ -141,10 +142,7 @@ def _with_duplicates_marked(rows: Sequence[ClassRow]) -> list[ClassRow]:
         key = casefold_key(row.name)
         first = first_with_key.setdefault(key, row)
         if key and first is not row and not row.name_error:
-            error = (
-                f"This is the same as class {first.number}:"
-                " capital letters, extra spaces and invisible characters make no difference."
-            )
+            error = f"Classes {first.number} and {row.number} have the same name."
             row = replace(row, name_error=error)
         checked.append(row)
     return checked
@@ -160,16 +158,13 @@ class AddressField(forms.CharField):
 
     default_error_messages = {
         "required": "Type the address that the result is sent to.",
-        "invalid": "This is not an e-mail address. It looks like name@example.org.",
+        "invalid": ("That is not a complete e-mail address; one looks like name@example.org."),
         "long": (
             f"An address has at most {MAX_EMAIL_LENGTH} characters,"
             f" of which {MAX_LOCAL_PART_LENGTH} before the @."
         ),
-        "several": "One address only, please.",
-        "local": (
-            "Before the @, only unaccented letters, digits and signs, please:"
-            " our mails reach no other addresses."
-        ),
+        "several": "Please give just one address.",
+        "local": ("Our mail system cannot send to addresses with accented letters before the @."),
         "domain": (
             "Mail cannot reach what stands after the @."
             " A domain in other letters can be typed as “xn--…”."
@@ -220,6 +215,32 @@ class AddressField(forms.CharField):
         return ValidationError(self.error_messages[code], code=code)
 
 
+class KindField(forms.CharField):
+    """What kind of things the classes are: optional, by the rules for their names."""
+
+    def to_python(self, value: Any) -> str:
+        text = "" if value is None else str(value)
+        if problem := find_problem(text, MAX_NAME_LENGTH):
+            raise ValidationError(problem)
+        return normalize(text)
+
+
+def kind_field() -> KindField:
+    """Return the field for the kind of things, the same in every form."""
+    attributes = {
+        "class": "input",
+        "autocomplete": "off",
+        "autocapitalize": "none",
+        "placeholder": "animal",
+    }
+    return KindField(
+        label="What kind of things are these?",
+        required=False,
+        strip=False,
+        widget=forms.TextInput(attrs=attributes),
+    )
+
+
 def images_field(**options: Any) -> forms.IntegerField:
     """Return the field for images per class, whose limits are the same in every form."""
     sentence = f"A whole number from {MIN_IMAGES} to {MAX_IMAGES}, please."
@@ -263,7 +284,7 @@ def _field_problems(form: forms.Form, names: Sequence[str]) -> list[Problem]:
 class SubmissionForm(forms.Form):
     """The form of the first page.
 
-    Field names are public: classes and queries (repeated), email, and the options.
+    Field names are public: classes and queries (repeated), kind, email, and the options.
     """
 
     use_required_attribute = False
@@ -274,6 +295,7 @@ class SubmissionForm(forms.Form):
             attrs={"class": "input", "autocomplete": "email", "aria-required": "true"}
         ),
     )
+    kind = kind_field()
     images_per_class = images_field(initial=DEFAULT_IMAGES)
     license = license_field(initial=License.ANY)
     backbone = forms.ChoiceField(
@@ -286,9 +308,19 @@ class SubmissionForm(forms.Form):
 
     def __init__(self, data: FormData | None = None) -> None:
         super().__init__(data, initial={"backbone": settings.BACKBONE})
+        backbone = cast(forms.ChoiceField, self.fields["backbone"])
+        backbone.choices = phrases.backbone_choices(settings.BACKBONE)
         if data is None:
             data = MultiValueDict()
         self.rows = typed_rows(data)
+
+    @classmethod
+    def prefilled(cls, data: FormData) -> "SubmissionForm":
+        """Return an unchecked form with the classes and the kind of an address's query."""
+        form = cls()
+        form.rows = typed_rows(data)[:MAX_CLASSES]
+        form.initial["kind"] = data.get("kind", "")
+        return form
 
     def full_clean(self) -> None:
         super().full_clean()
@@ -320,7 +352,9 @@ class SubmissionForm(forms.Form):
                 of_names.append(row.problems[0])
             if row.query_error:
                 of_queries.append(row.problems[-1])
-        of_fields = _field_problems(self, ("email", "images_per_class", "license", "backbone"))
+        of_fields = _field_problems(
+            self, ("kind", "email", "images_per_class", "license", "backbone")
+        )
         return of_names + of_fields + of_queries
 
     @property
@@ -388,7 +422,47 @@ class SubmissionForm(forms.Form):
             images_per_class=values["images_per_class"] or DEFAULT_IMAGES,
             license=values["license"] or License.ANY,
             backbone=values["backbone"] or settings.BACKBONE,
+            kind=values["kind"],
         )
+
+
+def is_set_up(source: str) -> bool:
+    """Return False for a source that this site would skip: it lacks a key, or the operator's word.
+
+    A source that always comes last is one whose rules forbid programs.
+    """
+    info = CATALOGUE.get(source)
+    if info is None:
+        return True
+    if info.needs_contact and not settings.CONTACT:
+        return False
+    if info.always_last and settings.ROBOTS == "respect":
+        return False
+    return all(settings.SOURCE_CREDENTIALS.get(key) for key in info.required_credentials)
+
+
+def _typed_queries(data: FormData, numbers: Sequence[int]) -> dict[int, str]:
+    """Return the search words that were sent, by the number of their class.
+
+    Without ``numbers`` parallel to them they are in the order of the classes.
+    """
+    queries = data.getlist("queries")
+    sent = data.getlist("numbers") or [str(number) for number in numbers]
+    typed = {}
+    for number, query in zip(sent, queries, strict=False):
+        if number.isdecimal() and len(number) < 4:
+            typed[int(number)] = query
+    return typed
+
+
+class SourceBox(NamedTuple):
+    """A box of the retry form: a source that may be asked."""
+
+    name: str
+    title: str
+    field_id: str
+    is_checked: bool
+    is_set_up: bool
 
 
 class RetryForm(forms.Form):
@@ -396,21 +470,18 @@ class RetryForm(forms.Form):
 
     use_required_attribute = False
 
+    kind = kind_field()
     images_per_class = images_field()
     license = license_field()
     sources = forms.MultipleChoiceField(
         label="Sources",
         required=False,
-        widget=forms.CheckboxSelectMultiple(attrs={"class": "check"}),
         error_messages={"invalid_choice": "Choose among the sources offered."},
     )
     # Without this field, boxes that are all empty look like boxes that were not on the page.
     sources_offered = forms.BooleanField(initial=True, required=False, widget=forms.HiddenInput)
-    accept_fewer = forms.BooleanField(
-        label="Train with the pictures that were found, even if they are few",
-        required=False,
-        widget=forms.CheckboxInput(attrs={"class": "check"}),
-    )
+    # Set by the button "train with what was found", in a form of its own.
+    accept_fewer = forms.BooleanField(required=False)
 
     def __init__(self, classifier: ClassifierRequest, data: FormData | None = None) -> None:
         chosen = classifier.sources or settings.SOURCES
@@ -418,20 +489,22 @@ class RetryForm(forms.Form):
             "images_per_class": classifier.images_per_class,
             "license": classifier.license,
             "sources": chosen,
+            "kind": classifier.search_kind,
         }
         super().__init__(data, initial=initial)
         in_order = [*chosen, *settings.SOURCES, *settings.KNOWN_SOURCES]
         self.offered = list(dict.fromkeys(in_order))
         sources = cast(forms.MultipleChoiceField, self.fields["sources"])
         sources.choices = [(name, phrases.source_title(name)) for name in self.offered]
+        self.chosen = chosen
         self.classes = list(classifier.classes.all())
         self.rows = [
-            ClassRow(index, image_class.name, image_class.query)
-            for index, image_class in enumerate(self.classes)
+            ClassRow(image_class.number - 1, image_class.name, image_class.query)
+            for image_class in self.classes
         ]
         if data is not None:
-            for row, typed in zip(self.rows, typed_rows(data, 0), strict=False):
-                self.rows[row.index] = replace(row, query=typed.query)
+            typed = _typed_queries(data, [row.number for row in self.rows])
+            self.rows = [replace(row, query=typed.get(row.number, row.query)) for row in self.rows]
 
     def clean(self) -> dict[str, Any]:
         if self.cleaned_data.get("sources_offered") and self.cleaned_data.get("sources") == []:
@@ -449,10 +522,26 @@ class RetryForm(forms.Form):
         """Every error, in the order of the page."""
         if not self.is_bound:
             return []
-        problems = _field_problems(self, ("images_per_class", "license", "sources"))
+        problems = _field_problems(self, ("kind", "images_per_class", "license", "sources"))
         for row in self.rows:
             problems += row.problems
         return problems
+
+    @property
+    def boxes(self) -> list[SourceBox]:
+        """Return the sources in their order, with what this site has not set up."""
+        checked = self["sources"].value() or []
+        boxes = []
+        for index, name in enumerate(self.offered):
+            box = SourceBox(
+                name=name,
+                title=phrases.source_title(name),
+                field_id=f"id_sources_{index}",
+                is_checked=name in checked,
+                is_set_up=is_set_up(name),
+            )
+            boxes.append(box)
+        return boxes
 
     def changes(self) -> dict[str, Any]:
         """Return keyword arguments for ``lifecycle.retry``: only what differs from before, sources
@@ -464,10 +553,17 @@ class RetryForm(forms.Form):
             if query != image_class.query:
                 queries[image_class.number] = query
         values = self.cleaned_data
+        sources: list[str] | None = [name for name in self.offered if name in values["sources"]]
+        # A box that is disabled is not sent, and its source would be skipped anyway.
+        usual = [name for name in self.chosen if is_set_up(name)]
+        if not sources or sources == usual:
+            sources = None
         return {
             "images_per_class": values["images_per_class"],
             "license": values["license"] or None,
-            "sources": [name for name in self.offered if name in values["sources"]] or None,
+            "sources": sources,
             "accept_fewer": values["accept_fewer"],
             "class_queries": queries or None,
+            # A form without the field, such as a page of the version before, changes nothing.
+            "kind": values["kind"] if "kind" in self.data else None,
         }

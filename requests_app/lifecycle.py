@@ -1,15 +1,18 @@
 """What may happen to a request at any time: cancel, retry, delete, expire."""
 
 import shutil
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from django.conf import settings
 from django.db import transaction
+from django.db.models import Count
+from django.db.models.functions import Coalesce
 from django.utils import timezone
 
-from requests_app import mail, pipeline
+from requests_app import mail, pipeline, result_mail, shortage, versions
 from requests_app.models import (
+    ALLOWED_MOVES,
     ClassifierRequest,
     ImageUrl,
     Job,
@@ -18,18 +21,22 @@ from requests_app.models import (
     Status,
     WorkerBeat,
 )
+from training.run_folder import MINIMUM_PER_CLASS
 
 RETRYABLE = (Status.FAILED, Status.CANCELLED, Status.NEEDS_ATTENTION)
 ENDED = (Status.DELIVERED, *RETRYABLE)
+WARN_DAYS = 5  # before a result is deleted; where results are kept for less than 20, a quarter
 
 
 @transaction.atomic
 def cancel(classifier: ClassifierRequest, actor: str = "person") -> bool:
     """End all work on the request; return False if it cannot be cancelled now.
 
-    What was collected stays, so that a retry goes on from it.
+    What was collected stays, so that a retry goes on from it; what was delivered stays delivered.
     """
-    if not classifier.move(Status.CANCELLED, reason="cancelled", actor=actor):
+    is_cancellable = Status.CANCELLED in ALLOWED_MOVES[classifier.status]
+    new = Status.DELIVERED if versions.finished_versions(classifier) else Status.CANCELLED
+    if not is_cancellable or not classifier.move(new, reason="cancelled", actor=actor):
         return False
     jobs = Job.objects.filter(request=classifier)
     waiting = jobs.filter(state=JobState.QUEUED)
@@ -47,6 +54,7 @@ def retry(
     sources: list[str] | None = None,
     accept_fewer: bool = False,
     class_queries: dict[int, str] | None = None,
+    kind: str | None = None,
     actor: str = "person",
 ) -> bool:
     """Go on after a failure, a cancel or too few images.
@@ -55,16 +63,20 @@ def retry(
 
     :param class_queries: class number -> new query; the images of that class's old query are
         dropped
+    :param kind: what kind of things the classes are, "" for their plain names; the images of
+        classes that are then asked for in other words are dropped
     :returns: False in any other state, or without a confirmed address
     """
     if classifier.status not in RETRYABLE or not classifier.jobs.exists():
         return False
-    stage = pipeline.stage_of(classifier.jobs.latest("pk"))
+    arrows = classifier.jobs.exclude(stage=pipeline.RECOUNT.name)
+    stage = pipeline.stage_of(arrows.latest("pk"))
     search_again = classifier.status == Status.NEEDS_ATTENTION and not accept_fewer
     wishes = {"images_per_class": images_per_class, "license": license, "sources": sources}
     search_again |= _change_search(classifier, wishes)
     classifier.accept_fewer = accept_fewer or classifier.accept_fewer
     classifier.save(update_fields=[*wishes, "accept_fewer"])
+    search_again |= _change_kind(classifier, kind)
     for number, query in (class_queries or {}).items():
         search_again |= _reword(classifier, number, query)
     if not classifier.move(Status.QUEUED, reason="retry", actor=actor):
@@ -72,11 +84,119 @@ def retry(
         return False
     if search_again:
         stage = pipeline.COLLECT
-        folder = classifier.folder / "collect"
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / pipeline.SEARCH_AGAIN).touch()
+        _ask_sources_again(classifier)
     stage.enqueue(classifier)
     return True
+
+
+def obstacle_to_training(classifier: ClassifierRequest) -> str:
+    """Return the sentence that says why the request cannot be trained again now, "" if it can."""
+    if classifier.status != Status.DELIVERED or not versions.finished_versions(classifier):
+        return "This can be trained again when the work that goes on has ended."
+    if not versions.changes(classifier).count:
+        return "Nothing has changed since the last training. Remove or relabel pictures first."
+    kept = versions.kept_images(classifier).annotate(now=Coalesce("label", "image_class"))
+    counts = dict(kept.order_by().values_list("now").annotate(Count("pk")))
+    for image_class in classifier.classes.all():
+        count = counts.get(image_class.pk, 0)
+        if count < MINIMUM_PER_CLASS:
+            return (
+                f"“{image_class.name}” has {count} pictures left; a class needs at least"
+                f" {MINIMUM_PER_CLASS}. Take some back first."
+            )
+    return ""
+
+
+@transaction.atomic
+def retrain(classifier: ClassifierRequest, actor: str = "person") -> bool:
+    """Make the next version of the decisions and train on it; return False if that is not to be.
+
+    The versions before stay as they are.
+    """
+    if obstacle_to_training(classifier):
+        return False
+    if not classifier.move(Status.QUEUED, reason="train again", actor=actor):
+        return False
+    versions.create_version(classifier)
+    pipeline.TRAIN.enqueue(classifier)
+    return True
+
+
+@transaction.atomic
+def count_judgements(classifier: ClassifierRequest) -> bool:
+    """Have the judgements of test images counted; return False if there is nothing to count in."""
+    waiting = classifier.jobs.filter(stage=pipeline.RECOUNT.name, state=JobState.QUEUED)
+    if classifier.status != Status.DELIVERED or not versions.finished_versions(classifier):
+        return False
+    if not waiting.exists():
+        pipeline.RECOUNT.enqueue(classifier)
+    return True
+
+
+@transaction.atomic
+def collect_again(classifier: ClassifierRequest, actor: str = "person") -> bool:
+    """Ask the sources again and fetch what is missing, after any end but a deletion.
+
+    What was delivered stays until its next version is.
+
+    :returns: False in any other state, or without a confirmed address
+    """
+    if classifier.status not in ENDED or not classifier.jobs.exists():
+        return False
+    if not classifier.move(Status.QUEUED, reason="download again", actor=actor):
+        return False
+    _ask_sources_again(classifier)
+    pipeline.COLLECT.enqueue(classifier)
+    return True
+
+
+@transaction.atomic
+def leave_out(classifier: ClassifierRequest, number: int, actor: str = "person") -> bool:
+    """Drop one class with its images; return False if it cannot go, or is gone already.
+
+    Two classes must remain. Nothing is searched again: where the others have enough images, work
+    goes on; else the page asks about those that are left.
+
+    :param number: of the class, within the request
+    """
+    if classifier.status not in RETRYABLE or not classifier.jobs.exists():
+        return False
+    if versions.finished_versions(classifier):  # their figures and files name this class
+        return False
+    # Two people who press at the same time must not leave one class.
+    ClassifierRequest.objects.select_for_update().get(pk=classifier.pk)
+    image_class = classifier.classes.filter(number=number).first()
+    if image_class is None or not shortage.shortage_of(classifier).can_leave_out:
+        return False
+    note = f"left out “{image_class.name}”"
+    image_class.delete()
+    lack = shortage.shortage_of(classifier)
+    if lack.short and classifier.status == Status.NEEDS_ATTENTION:
+        error = pipeline.too_few_error(classifier, lack)
+        ClassifierRequest.objects.filter(pk=classifier.pk).update(error=error)
+        classifier.error = error
+        return True
+    if not classifier.move(Status.QUEUED, reason=note, actor=actor):
+        transaction.set_rollback(True)
+        return False
+    pipeline.COLLECT.enqueue(classifier)
+    return True
+
+
+def _ask_sources_again(classifier: ClassifierRequest) -> None:
+    """Have a finished collection ask its sources once more."""
+    folder = classifier.folder / "collect"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / pipeline.SEARCH_AGAIN).touch()
+
+
+def retry_after_outages() -> None:
+    """Ask the sources again for requests whose time for that has come."""
+    waiting = ClassifierRequest.objects.filter(status=Status.NEEDS_ATTENTION)
+    for classifier in waiting.exclude(error=None):
+        again_at = (classifier.error or {}).get("again_at")
+        if again_at and datetime.fromisoformat(again_at) <= timezone.now():
+            retry(classifier, actor="timer")
 
 
 def _change_search(classifier: ClassifierRequest, wishes: dict[str, Any]) -> bool:
@@ -95,6 +215,22 @@ def _change_search(classifier: ClassifierRequest, wishes: dict[str, Any]) -> boo
             setattr(classifier, name, wish)
             is_changed = True
     return is_changed
+
+
+def _change_kind(classifier: ClassifierRequest, kind: str | None) -> bool:
+    """Set another kind of things; return False if it is none or the one that was searched for."""
+    if kind is None or kind == classifier.search_kind:
+        return False
+    classes = list(classifier.classes.all())
+    earlier = {image_class.pk: image_class.search_words for image_class in classes}
+    classifier.kind = kind
+    classifier.find_kind = False
+    classifier.kind_found = {}
+    classifier.save(update_fields=["kind", "find_kind", "kind_found"])
+    for image_class in classes:
+        if image_class.search_words != earlier[image_class.pk]:
+            image_class.images.all().delete()
+    return True
 
 
 def _reword(classifier: ClassifierRequest, number: int, query: str) -> bool:
@@ -145,6 +281,19 @@ def _remove_folder(classifier: ClassifierRequest) -> None:
     """
     if not classifier.jobs.filter(state=JobState.RUNNING).exists():
         shutil.rmtree(classifier.folder, ignore_errors=True)
+
+
+def warn_of_expiry() -> int:
+    """Write one mail about each result that is deleted soon; return how many were written."""
+    warn_days = min(WARN_DAYS, settings.RETENTION_DAYS // 4)
+    kept_days = settings.RETENTION_DAYS - warn_days
+    delivered_before = timezone.now() - timedelta(days=kept_days)
+    delivered = ClassifierRequest.objects.filter(status=Status.DELIVERED)
+    written = 0
+    if warn_days:
+        for classifier in delivered.filter(moved__lt=delivered_before):
+            written += result_mail.put_expiring(classifier) is not None
+    return written
 
 
 def expire() -> None:

@@ -6,11 +6,14 @@ pauses and given up after a day.
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import timedelta
+from email.message import Message
+from email.mime.image import MIMEImage
+from email.mime.multipart import MIMEMultipart
 from email.utils import parseaddr
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from django.conf import settings
 from django.core.mail import EmailMessage, EmailMultiAlternatives, get_connection
@@ -18,12 +21,19 @@ from django.core.mail.backends.base import BaseEmailBackend
 from django.template.loader import render_to_string
 from django.utils import timezone
 
+from requests_app.delivery import contact_strip
 from requests_app.models import Artifact, ClassifierRequest, MailState, OutgoingMail
 from requests_app.workers import jobs
+from training.phrases import shortened
 
 logger = logging.getLogger(__name__)
 
 GIVE_UP_AFTER = timedelta(hours=24)
+SUBJECT_CHARACTERS = 200  # of the column; mail programs show about 70
+NAMES_COLUMNS = 60  # of the classes in a subject
+NAME_COLUMNS = 30  # of one class there
+PICTURE_ID = "pictures"
+PICTURE_MARKS = ("<!--pictures-->", "<!--/pictures-->")
 
 
 class FolderBackend(BaseEmailBackend):
@@ -44,6 +54,54 @@ class FolderBackend(BaseEmailBackend):
         return len(email_messages)
 
 
+class MailWithPicture(EmailMultiAlternatives):
+    """A mail whose HTML shows a picture that it brings along; None for one without."""
+
+    picture: bytes | None = None
+
+    def message(self, **options: Any) -> Any:
+        whole = super().message(**options)
+        if self.picture is not None:
+            _put_beside_html(whole, self.picture)
+        return whole
+
+
+def _put_beside_html(whole: Message, picture: bytes) -> None:
+    """Make the HTML part one that is related to a picture, as mail programs expect it."""
+    for part in whole.walk():
+        if part.get_content_type() != "multipart/alternative":
+            continue
+        alternatives = cast(list[Message], part.get_payload())
+        image = MIMEImage(picture, "jpeg")
+        image.add_header("Content-ID", f"<{PICTURE_ID}>")
+        image.add_header("Content-Disposition", "inline", filename=f"{PICTURE_ID}.jpg")
+        related = MIMEMultipart("related", type="text/html")
+        related.attach(alternatives.pop())
+        related.attach(image)
+        alternatives.append(related)
+        return
+
+
+def subject_names(names: Iterable[str]) -> str:
+    """Return class names for a subject: as many as there is room for, and how many more.
+
+    Each is one line and cut where it is long.
+    """
+    listed = ""
+    left_out = 0
+    for name in names:
+        line = " ".join(name.split())
+        short = shortened(line, NAME_COLUMNS)
+        longer = f"{listed}, {short}" if listed else short
+        if left_out or len(longer) > NAMES_COLUMNS:
+            left_out += 1
+        else:
+            listed = longer
+    if left_out:
+        return f"{listed} and {left_out} more"
+    return listed
+
+
 def put(
     classifier: ClassifierRequest,
     template: str,
@@ -57,16 +115,20 @@ def put(
 
     :param template: name below ``templates/mail``: subject, text and HTML lie side by side
     """
+    classes = list(classifier.classes.all())
     variables = {
-        "classes": list(classifier.classes.all()),
+        "classes": classes,
+        "names": subject_names(image_class.name for image_class in classes),
         "link": classifier.url,
+        "kept_until": classifier.moved + timedelta(days=settings.RETENTION_DAYS),
+        "kind_note": str(classifier.kind_found.get("sentence", "")),
         **context,
     }
     subject = render_to_string(f"mail/{template}.subject.txt", variables)
     content = {
         "request": classifier,
         "to": classifier.email,
-        "subject": " ".join(subject.split()),
+        "subject": " ".join(subject.split())[:SUBJECT_CHARACTERS],
         "text": render_to_string(f"mail/{template}.txt", variables),
         "html": render_to_string(f"mail/{template}.html", variables),
     }
@@ -77,10 +139,19 @@ def put(
     return row
 
 
-def fits_in_mail(artifacts: Sequence[Artifact]) -> bool:
-    """Return whether these files go along as attachments; otherwise the mail has links only."""
-    size = sum(artifact.bytes for artifact in artifacts)
-    return size <= settings.MAIL_ATTACH_MB * 1e6
+def fitting(artifacts: Iterable[Artifact]) -> list[Artifact]:
+    """Return the files that are attached, the smallest first; of others a mail has links.
+
+    Together they are under the operator's limit.
+    """
+    chosen = []
+    room = settings.MAIL_ATTACH_MB * 1e6
+    for artifact in sorted(artifacts, key=lambda artifact: artifact.bytes):
+        room -= artifact.bytes
+        if room < 0:
+            break
+        chosen.append(artifact)
+    return chosen
 
 
 def sending_limit() -> timedelta:
@@ -139,12 +210,12 @@ def _try_later(row: OutgoingMail, error: str) -> None:
     logger.warning("mail %s was not accepted (attempt %d)", row.key, row.attempts)
 
 
-def _message(row: OutgoingMail) -> EmailMultiAlternatives:
+def _message(row: OutgoingMail) -> MailWithPicture:
     """Return a mail of the outbox as Django sends it."""
     _, sender = parseaddr(settings.DEFAULT_FROM_EMAIL)
     domain = sender.rpartition("@")[2] or "localhost"
     identity = row.key.replace(":", ".")
-    message = EmailMultiAlternatives(
+    message = MailWithPicture(
         subject=row.subject,
         body=row.text,
         to=[row.to],
@@ -154,10 +225,28 @@ def _message(row: OutgoingMail) -> EmailMultiAlternatives:
             "X-Picaisso-Key": row.key,
         },
     )
-    message.attach_alternative(row.html, "text/html")
+    html = row.html
+    if PICTURE_MARKS[0] in html:
+        message.picture = _strip_of(row)
+        if message.picture is None:
+            html = _without_picture(html)
+    message.attach_alternative(html, "text/html")
     for artifact in row.attachments.all():
         message.attach(artifact.file_name, artifact.file.read_bytes(), "application/zip")
     return message
+
+
+def _strip_of(row: OutgoingMail) -> bytes | None:
+    """Return some pictures of the request's newest version, None if there are none any more."""
+    version = row.request.versions.order_by("-number").first()
+    return None if version is None else contact_strip.strip(version)
+
+
+def _without_picture(html: str) -> str:
+    first, last = PICTURE_MARKS
+    before, _, rest = html.partition(first)
+    _, _, after = rest.partition(last)
+    return before + after
 
 
 def forget(classifier: ClassifierRequest) -> None:

@@ -3,11 +3,12 @@
 Allowed moves of a request (one UPDATE filtered on the old state plus one Event row, see
 ``ClassifierRequest.move``)::
 
-    unconfirmed ──▶ queued ──▶ running ──▶ delivered
+    unconfirmed ──▶ queued ──▶ running ──▶ delivered ──▶ queued (train again)
          │            │  ▲        │  └────▶ needs_attention ──▶ queued | cancelled
          │            │  │        └───────▶ failed ───────────▶ queued
          ▼            ▼  └── retry ── cancelled
       expired     cancelled ◀── running
+    queued ──▶ delivered: a second training was cancelled, the first model stays
     delivered, needs_attention, failed, cancelled ──▶ expired
 
 Moves of a job: ``queued ──▶ running ──▶ done | failed | cancelled`` and ``running ──▶ queued`` when
@@ -28,6 +29,7 @@ from django.db import models, transaction
 from django.urls import reverse
 from django.utils import timezone
 
+from scraping.kinds import search_words
 from training.networks.catalogue import CHOICES as BACKBONES
 from training.networks.catalogue import DEFAULT as DEFAULT_BACKBONE
 
@@ -52,7 +54,7 @@ class License(models.TextChoices):
 
 ALLOWED_MOVES: dict[str, set[str]] = {
     Status.UNCONFIRMED: {Status.QUEUED, Status.CANCELLED, Status.EXPIRED},
-    Status.QUEUED: {Status.RUNNING, Status.CANCELLED, Status.FAILED},
+    Status.QUEUED: {Status.RUNNING, Status.CANCELLED, Status.FAILED, Status.DELIVERED},
     Status.RUNNING: {
         Status.DELIVERED,
         Status.NEEDS_ATTENTION,
@@ -68,13 +70,15 @@ ALLOWED_MOVES: dict[str, set[str]] = {
 }
 
 
-def token_for(pk: int, link_version: int) -> str:
+def token_for(pk: int, link_version: int, purpose: str = "request") -> str:
     """Return the public id of a request (32 characters), which opens its page.
 
     It is derived from the secret key, so that it need not be stored.
+
+    :param purpose: "request", or "share" for the link that can change nothing
     """
     key = settings.SECRET_KEY.encode()
-    message = f"request:{pk}:{link_version}".encode()
+    message = f"{purpose}:{pk}:{link_version}".encode()
     digest = hmac.new(key, message, hashlib.sha256).digest()
     token = base64.urlsafe_b64encode(digest).decode()
     return token[:32]
@@ -95,6 +99,9 @@ class RequestQuerySet(models.QuerySet["ClassifierRequest"]):
             current_digest = sha256_hex(token_for(pk, version))
             if current_digest != digest:
                 changed += self.filter(pk=pk).update(token_sha256=current_digest)
+        for classifier in self.exclude(share_sha256=None):
+            digest = sha256_hex(classifier.share_token)
+            self.filter(pk=classifier.pk).update(share_sha256=digest)
         return changed
 
     def by_token(self, token: str) -> "ClassifierRequest | None":
@@ -104,6 +111,11 @@ class RequestQuerySet(models.QuerySet["ClassifierRequest"]):
         """
         digest = sha256_hex(token)
         return self.filter(token_sha256=digest).first()
+
+    def by_share_token(self, token: str) -> "ClassifierRequest | None":
+        """Return the request that this token shows without letting anything be changed, or None."""
+        digest = sha256_hex(token)
+        return self.filter(share_sha256=digest).first()
 
 
 class ClassifierRequest(models.Model):
@@ -119,6 +131,13 @@ class ClassifierRequest(models.Model):
         default=1, help_text="A new version revokes older links."
     )
     token_sha256 = models.CharField(max_length=64, unique=True, editable=False)
+    share_version = models.PositiveIntegerField(
+        default=0, help_text="How often a link for others was made; a new one revokes the older."
+    )
+    # null and not empty: many requests have none, and those that have one differ.
+    share_sha256 = models.CharField(  # noqa: DJ001
+        max_length=64, unique=True, null=True, editable=False, help_text="null: it is not shared."
+    )
     images_per_class = models.PositiveIntegerField(default=100)
     license = models.CharField(max_length=8, choices=License.choices, default=License.ANY)
     backbone = models.CharField(max_length=32, choices=BACKBONES, default=DEFAULT_BACKBONE)
@@ -126,6 +145,20 @@ class ClassifierRequest(models.Model):
         default=list, blank=True, help_text="Ordered source names; empty: the site's."
     )
     locale = models.CharField(max_length=16, default="en-US")
+    kind = models.CharField(
+        max_length=64,
+        blank=True,
+        default="",
+        help_text="What the classes are, as typed; added to their names in a search.",
+    )
+    find_kind = models.BooleanField(
+        default=True, help_text="Find out the kind of things where none was typed."
+    )
+    kind_found = models.JSONField(
+        default=dict,
+        blank=True,
+        help_text="How the collection asks: word, how (given, derived, none), sentence.",
+    )
     accept_fewer = models.BooleanField(
         default=False, help_text="Train even with fewer pictures than the minimum."
     )
@@ -178,10 +211,27 @@ class ClassifierRequest(models.Model):
         return settings.BASE_URL + self.get_absolute_url()
 
     @property
+    def share_token(self) -> str:
+        """Return the public id of the shared result, which counts only while it is shared."""
+        return token_for(self.pk, self.share_version, "share")
+
+    @property
+    def share_url(self) -> str:
+        """Return the absolute address of the shared result, "" while it is not shared."""
+        if self.share_sha256 is None:
+            return ""
+        return settings.BASE_URL + reverse("shared", args=[self.share_token])
+
+    @property
     def folder(self) -> Path:
         """Return the folder of everything on disk that belongs to this request."""
         requests = Path(settings.DATA_DIR) / "requests"
         return requests / str(self.pk)
+
+    @property
+    def search_kind(self) -> str:
+        """Return the kind of things that is added to names in a search, "" for none."""
+        return self.kind or str(self.kind_found.get("word", ""))
 
     @property
     def is_open(self) -> bool:
@@ -226,7 +276,8 @@ class ImageClass(models.Model):
 
     class Meta:
         ordering = ["request", "number"]
-        verbose_name_plural = "image classes"
+        verbose_name = "class"
+        verbose_name_plural = "classes"
         constraints = [
             models.UniqueConstraint(
                 fields=["request", "number"], name="class_number_once_per_request"
@@ -235,6 +286,11 @@ class ImageClass(models.Model):
 
     def __str__(self) -> str:
         return self.name
+
+    @property
+    def search_words(self) -> str:
+        """Return the words that full-text sources are asked for first."""
+        return search_words(self.name, self.query, self.request.search_kind)
 
     @property
     def class_id(self) -> str:
@@ -246,6 +302,27 @@ class ImageState(models.TextChoices):
     KEPT = "kept"
     REMOVED = "removed"
     REJECTED = "rejected"
+
+
+class Judged(models.TextChoices):
+    """What a person says of a test picture; the values are those of ``verified.csv``."""
+
+    RIGHT = "right"
+    OTHER_CLASS = "other class"
+    OFF_TOPIC = "off-topic"
+
+
+class ImageQuerySet(models.QuerySet["ImageUrl"]):
+    def of_request(self, classifier: ClassifierRequest) -> "ImageQuerySet":
+        """Return the images of a request, each with the class found for and the one given."""
+        images = self.filter(image_class__request=classifier)
+        return images.select_related("image_class", "label")
+
+    def of_class(self, image_class: ImageClass) -> "ImageQuerySet":
+        """Return the images that count as this class now."""
+        given = models.Q(label=image_class)
+        found = models.Q(label=None, image_class=image_class)
+        return self.filter(given | found)
 
 
 class ImageUrl(models.Model):
@@ -285,9 +362,39 @@ class ImageUrl(models.Model):
         max_length=5, blank=True, help_text="train, val or test in the latest version"
     )
     group = models.IntegerField(null=True, help_text="near-duplicate group in the latest version")
+    version_number = models.PositiveSmallIntegerField(
+        null=True, help_text="Number of its class in the latest version; null: it is not in it."
+    )
+    label = models.ForeignKey(
+        ImageClass,
+        on_delete=models.SET_NULL,
+        null=True,
+        blank=True,
+        related_name="+",
+        help_text="The class that a person gave it; empty: the one that it was found for.",
+    )
+    predicted = models.PositiveSmallIntegerField(
+        null=True, help_text="Number of the class that the latest model takes it for, unseen."
+    )
+    suspect = models.FloatField(
+        null=True, help_text="How doubtful it is, 0 to 1; null: not suspected."
+    )
+    suspect_reason = models.TextField(blank=True)
+    judged = models.CharField(
+        max_length=12,
+        blank=True,
+        choices=Judged.choices,
+        help_text="What a person said of this test picture, without seeing the model's answer.",
+    )
+    judged_number = models.PositiveSmallIntegerField(
+        null=True, help_text="Number of the class that the person saw in it, where it is known."
+    )
+
+    objects = ImageQuerySet.as_manager()
 
     class Meta:
         ordering = ["image_class", "rank", "pk"]
+        verbose_name = "picture"
         constraints = [
             models.UniqueConstraint(fields=["image_class", "url_sha256"], name="url_once_per_class")
         ]
@@ -295,6 +402,44 @@ class ImageUrl(models.Model):
 
     def __str__(self) -> str:
         return f"{self.source}: {self.image_url[:80]}"
+
+    @property
+    def current_class(self) -> ImageClass:
+        """Return the class that it counts as: the one that a person gave it, if one did."""
+        return self.label or self.image_class
+
+
+class Decision(models.Model):
+    """One step in which a person removed, restored, relabelled or judged images.
+
+    It keeps what the images were before, so that it can be undone at any later time.
+    """
+
+    class Action(models.TextChoices):
+        REMOVE = "remove"
+        RESTORE = "restore"
+        RELABEL = "relabel"
+        JUDGE = "judge"
+
+    request = models.ForeignKey(
+        ClassifierRequest, on_delete=models.CASCADE, related_name="decisions"
+    )
+    at = models.DateTimeField(default=timezone.now)
+    actor = models.CharField(max_length=64, help_text="person, or the name of one of the staff")
+    action = models.CharField(max_length=8, choices=Action.choices)
+    value = models.CharField(
+        max_length=64, blank=True, help_text="The name of the class given, or the judgement."
+    )
+    before = models.JSONField(
+        help_text="What each image was: its key -> state, label, judged, judged_number."
+    )
+    undone = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        ordering = ["pk"]
+
+    def __str__(self) -> str:
+        return f"{self.action} of {len(self.before)} images"
 
 
 class DatasetVersion(models.Model):
@@ -339,6 +484,11 @@ class TrainingRun(models.Model):
     seconds = models.JSONField(default=dict, blank=True, help_text="phase: seconds")
     notices = models.JSONField(
         default=list, blank=True, help_text="Sentences the person must read."
+    )
+    comparison = models.JSONField(
+        null=True,
+        blank=True,
+        help_text="Against the version before, on the test images that both have.",
     )
 
     class Meta:
@@ -503,6 +653,7 @@ class OutgoingMail(models.Model):
 
     class Meta:
         ordering = ["pk"]
+        verbose_name = "mail"
 
     def __str__(self) -> str:
         return f"{self.subject} ({self.state})"
@@ -616,6 +767,7 @@ class BrowserTurn(models.Model):
 
     class Meta:
         ordering = ["name"]
+        verbose_name = "browser lock"
 
     def __str__(self) -> str:
         return f"{self.name}: job {self.job}"
@@ -650,7 +802,7 @@ class TakenDown(models.Model):
 
     class Meta:
         ordering = ["-at"]
-        verbose_name_plural = "taken down"
+        verbose_name = "blocked picture"
         constraints = [models.UniqueConstraint(fields=["what", "digest"], name="taken_down_once")]
 
     def __str__(self) -> str:
@@ -670,6 +822,7 @@ class WorkerBeat(models.Model):
 
     class Meta:
         ordering = ["queue", "cluster"]
+        verbose_name = "worker"
 
     def __str__(self) -> str:
         return f"{self.queue} at {self.at:%H:%M:%S}"

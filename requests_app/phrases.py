@@ -10,16 +10,22 @@ from scraping.reasons import Reason
 from scraping.sources import catalogue as sources
 from training.networks import catalogue as backbones
 from training.phrases import (
+    baseline,
     figure_on_test,
     headline_counts,
     headline_title,
     interval,
+    opening,
     percent,
+    refusal,
     verdict,
+    whole_percent,
 )
 
 __all__ = [
+    "backbone_choices",
     "backbone_title",
+    "baseline",
     "counted",
     "device_title",
     "duration",
@@ -27,12 +33,16 @@ __all__ = [
     "headline_counts",
     "headline_title",
     "interval",
+    "masked_address",
+    "opening",
     "outcome",
     "percent",
+    "refusal",
     "rejections",
     "source_title",
     "time_left",
     "verdict",
+    "whole_percent",
 ]
 
 # Why an image was rejected: said of one picture, said of several.
@@ -53,10 +63,12 @@ REASONS: Mapping[str, tuple[str, str]] = {
     Reason.TAKEN_DOWN: ("taken down", "taken down"),
     Reason.REFUSED_DIGEST: ("on the operator's list of refused pictures",) * 2,
     Reason.NUDITY: ("refused for nudity", "refused for nudity"),
-    Reason.OVER_QUOTA: ("more than needed", "more than needed"),
+    Reason.OVER_QUOTA: ("not needed", "not needed"),
 }
 
-DEVICES = {"cpu": "processor (CPU)", "cuda": "graphics card (GPU)", "mps": "graphics card (GPU)"}
+# Where the catalogue's own remark says nothing to a visitor, or is not true of every site.
+BACKBONE_REMARKS = {backbones.DEFAULT: "98 MB", backbones.BUNDLED: "smallest"}
+DEVICES = {"cpu": "CPU", "cuda": "GPU", "mps": "GPU"}
 
 
 def duration(seconds: float) -> str:
@@ -101,6 +113,12 @@ def rejections(counts: Mapping[str, int]) -> str:
     return ", ".join(parts)
 
 
+def masked_address(address: str) -> str:
+    """Return an address that its owner knows again and nobody else learns: `d…@example.org`."""
+    local_part, _, domain = address.rpartition("@")
+    return f"{local_part[:1]}…@{domain}"
+
+
 def source_title(name: str) -> str:
     """Return the name of a source for people."""
     source = sources.CATALOGUE.get(name)
@@ -113,6 +131,20 @@ def backbone_title(name: str) -> str:
     """Return the name of a backbone for people."""
     backbone = backbones.CATALOGUE.get(name)
     return name if backbone is None else backbone.title
+
+
+def backbone_choices(default: str) -> list[tuple[str, str]]:
+    """Return (name, label) of every backbone for the form.
+
+    :param default: the one that the operator has chosen, whatever the catalogue calls the default
+    """
+    choices = []
+    for name, backbone in backbones.CATALOGUE.items():
+        remark = BACKBONE_REMARKS.get(name, backbone.remark)
+        if name == default:
+            remark = "the default"
+        choices.append((name, f"{backbone.title} ({remark})"))
+    return choices
 
 
 def device_title(name: str) -> str:

@@ -10,9 +10,10 @@ import shutil
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from django.conf import settings
 from django.core import signing
@@ -20,28 +21,31 @@ from django.db import transaction
 from django.urls import reverse
 from django.utils import timezone
 
-from requests_app import mail, takedowns, versions
+from requests_app import first_model, mail, result_mail, shortage, takedowns, versions
 from requests_app.delivery import dataset_zip
 from requests_app.models import (
     Artifact,
     ClassifierRequest,
-    ImageClass,
     Job,
     Kind,
-    License,
     SourceHealth,
     Status,
     TrainingRun,
 )
+from requests_app.shortage import Shortage
+from requests_app.steady import TRAINING_SHARES, SteadyProgress
 from requests_app.workers import collection_sync, jobs
 from requests_app.workers.collection_sync import BrowserGrant, CollectionSync, JsonLines
 from requests_app.workers.jobs import CancelRequested, Lease, StageFailed
+from scraping.kinds import search_words
 from training import run_folder
 from training.run_folder import RunError
 
 logger = logging.getLogger(__name__)
 
 CONFIRM_WITHIN = timedelta(hours=24)
+MOST_CONFIRMATION_MAILS = 4  # to one address for one request: nobody can be flooded with them
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
 SEARCH_AGAIN = "ask-again"  # a file in a finished collection that must ask its sources once more
 
 
@@ -85,11 +89,18 @@ DELIVER = Stage(
     run=lambda lease: deliver(lease),
 )
 STAGES = (COLLECT, TRAIN, PACKAGE, DELIVER)
+# No arrow: what was delivered is counted anew with a person's judgements.
+RECOUNT = Stage(
+    "recount",
+    queue="train",
+    limit_seconds=lambda: 900,
+    run=lambda lease: recount(lease),
+)
 
 
 def stage_of(job: Job) -> Stage:
     """Return the stage that a job runs."""
-    return next(stage for stage in STAGES if stage.name == job.stage)
+    return next(stage for stage in (*STAGES, RECOUNT) if stage.name == job.stage)
 
 
 def run_stage(lease: Lease) -> None:
@@ -113,6 +124,7 @@ class Submission:
     backbone: str = field(default_factory=lambda: settings.BACKBONE)
     sources: tuple[str, ...] = ()
     locale: str = field(default_factory=lambda: settings.LOCALE)
+    kind: str = ""  # of things that the classes are; empty to find it out
 
 
 @transaction.atomic
@@ -126,23 +138,72 @@ def submit(submission: Submission) -> ClassifierRequest:
         backbone=submission.backbone,
         sources=list(submission.sources),
         locale=submission.locale,
+        kind=submission.kind,
     )
     if not settings.CONFIRM_EMAIL:
         confirm(classifier)
         return classifier
-    link = confirmation_link(classifier)
-    mail.put(classifier, "confirm", f"request:{classifier.pk}:confirm", {"confirm_link": link})
-    if settings.DEBUG and settings.EMAIL_IN_FOLDER:
-        logger.info("request %d is confirmed at %s", classifier.pk, link)
+    _mail_confirmation(classifier, f"request:{classifier.pk}:confirm")
     return classifier
+
+
+def _mail_confirmation(classifier: ClassifierRequest, key: str) -> None:
+    link = confirmation_link(classifier)
+    mail.put(classifier, "confirm", key, {"confirm_link": link})
+    if confirms_on_the_page():
+        logger.info("request %d is confirmed at %s", classifier.pk, link)
+
+
+def confirms_on_the_page() -> bool:
+    """Return True where the link of the mail is shown on the page and in the log as well.
+
+    That is where mails are only files and either the site is on loopback, so that whoever sees the
+    page sits at the machine, or debugging is on.
+    """
+    if not settings.EMAIL_IN_FOLDER:
+        return False
+    return settings.DEBUG or urlsplit(settings.BASE_URL).hostname in LOOPBACK
+
+
+def where_mails_are() -> str:
+    """Return what to say at the start of a site whose mails are only files."""
+    note = f"Mails are only written to {settings.MAIL_DIR} (EMAIL_URL is not set)"
+    if confirms_on_the_page():
+        return f"{note}; the page of a request shows its confirmation link."
+    return f"{note}."
+
+
+def confirmation_mails_left(classifier: ClassifierRequest) -> int:
+    """Return how often the confirmation mail of a request may still be sent."""
+    prefix = f"request:{classifier.pk}:confirm"
+    sent = classifier.mails.filter(key__startswith=prefix).count()
+    return max(0, MOST_CONFIRMATION_MAILS - sent)
+
+
+@transaction.atomic
+def send_confirmation_again(classifier: ClassifierRequest) -> bool:
+    """Send another mail with a fresh link; return False where none is wanted or left.
+
+    Two presses at the same time are one mail, because both make the same key.
+    """
+    left = confirmation_mails_left(classifier)
+    if classifier.status != Status.UNCONFIRMED or not left:
+        return False
+    number = MOST_CONFIRMATION_MAILS - left + 1
+    _mail_confirmation(classifier, f"request:{classifier.pk}:confirm:{number}")
+    return True
 
 
 def confirmation_link(classifier: ClassifierRequest) -> str:
     """Return the absolute address that proves the person reads the mailbox; good for a day."""
+    return settings.BASE_URL + confirmation_path(classifier)
+
+
+def confirmation_path(classifier: ClassifierRequest) -> str:
+    """Return the same address within the site."""
     value = f"{classifier.pk}-{classifier.link_version}"
     signer = signing.TimestampSigner(salt="confirm")
-    path = reverse("confirm", args=[signer.sign(value)])
-    return settings.BASE_URL + path
+    return reverse("confirm", args=[signer.sign(value)])
 
 
 def request_of_confirmation(signed: str) -> ClassifierRequest | None:
@@ -181,14 +242,16 @@ def collect(lease: Lease) -> None:
     classifier = _begin(lease)
     folder = classifier.folder / "collect"
     _prepare_collection(classifier, folder, lease.job)
-    sync = CollectionSync(classifier, folder)
+    sync = CollectionSync(classifier, folder, lease.job.started)
     browser_grant = BrowserGrant(lease, folder)
+    rounds = first_model.Rounds(lease, classifier, versions.run_config(classifier))
 
     def poll() -> dict[str, Any]:
         is_waiting = browser_grant.poll()
         progress = sync.poll()
+        rounds.poll()
         if is_waiting:
-            message = "Waiting for the browser: another request uses it."
+            message = "Waiting: another request is searching right now."
             return {**progress, "message": message}
         return progress
 
@@ -196,14 +259,16 @@ def collect(lease: Lease) -> None:
     try:
         code = lease.run_child(command, folder / "log.txt", poll, collection_sync.credentials())
     finally:
+        rounds.close()
         browser_grant.release()
     result = _read_child_result(folder, code)
     sync.store_result(result)
     lease.beat()
-    short = [c for c in classifier.classes.all() if c.kept < settings.MIN_IMAGES]
+    lack = shortage.shortage_of(classifier)
+    has_enough = not lack.short or (classifier.accept_fewer and lack.can_train)
     with lease.finishing():
-        if short and not classifier.accept_fewer:
-            _ask_for_help(classifier, short)
+        if not has_enough:
+            _ask_for_help(classifier, lack)
         else:
             version = versions.create_version(classifier)
             logger.info("%s has %d images", version, version.images)
@@ -218,12 +283,16 @@ def _prepare_collection(classifier: ClassifierRequest, folder: Path, job: Job) -
     classes = [
         {"id": c.class_id, "name": c.name, "query": c.query} for c in classifier.classes.all()
     ]
-    _discard_reworded(folder, {c["id"]: c["query"] for c in classes})
+    kind: str | None = classifier.kind
+    if not kind and classifier.find_kind:
+        kind = None
+    _discard_reworded(folder, classes, kind)
     if (folder / SEARCH_AGAIN).exists():
         (folder / "result.json").unlink(missing_ok=True)
         (folder / SEARCH_AGAIN).unlink()
     config = {
         "classes": classes,
+        "kind": kind,
         "limit": classifier.images_per_class,
         "minimum": settings.MIN_IMAGES,
         "sources": classifier.sources or list(settings.SOURCES),
@@ -250,16 +319,26 @@ def _prepare_collection(classifier: ClassifierRequest, folder: Path, job: Job) -
     _discard_failed_result(folder)
 
 
-def _discard_reworded(folder: Path, queries: dict[str, str]) -> None:
-    """Drop what the earlier query of a class found, now that no child can be writing any more.
+def _discard_reworded(folder: Path, classes: list[dict[str, str]], kind: str | None) -> None:
+    """Drop what the earlier words of a class found, now that no child can be writing any more.
 
-    :param queries: class id -> its query of now
+    :param classes: the entries of now for ``config.json``
+    :param kind: of things; None for what was found out before
     """
     try:
         earlier = json.loads((folder / "config.json").read_text())["classes"]
     except FileNotFoundError:
         return
-    reworded = {c["id"] for c in earlier if queries.get(c["id"]) != c["query"]}
+    earlier_kind = str(collection_sync.read_kind(folder).get("word", ""))
+    if kind is None:
+        kind = earlier_kind
+    elif kind != earlier_kind:
+        (folder / "kind.json").unlink(missing_ok=True)
+    words = {c["id"]: search_words(c["name"], c["query"], kind) for c in classes}
+    reworded = set()
+    for c in earlier:
+        if words.get(c["id"]) != search_words(c["name"], c["query"], earlier_kind):
+            reworded.add(c["id"])
     if not reworded:
         return
     for name in ("images.jsonl", "searches.jsonl"):
@@ -270,27 +349,36 @@ def _discard_reworded(folder: Path, queries: dict[str, str]) -> None:
         run_folder.write_text(folder / name, "".join(lines))
 
 
-def _ask_for_help(classifier: ClassifierRequest, short: list[ImageClass]) -> None:
-    """Too few images: nothing is trained on them until the person has decided."""
-    found = ", ".join(f"“{c.name}” {c.kept}" for c in short)
-    needed = f"{settings.MIN_IMAGES} per class are needed"
-    error = {
-        "stage": COLLECT.name,
-        "reason": f"Too few usable pictures were found ({found}; {needed}).",
-        "remedy": _remedy_for_too_few(classifier),
-    }
-    if classifier.move(Status.NEEDS_ATTENTION, reason="too few pictures", error=error):
+def _ask_for_help(classifier: ClassifierRequest, lack: Shortage) -> None:
+    """Too few images: nothing is trained on them until the person has decided.
+
+    Where sources could not be reached they are asked again without the person, a few times; only
+    then a mail is sent.
+    """
+    again_at = shortage.next_try(classifier, lack)
+    error = too_few_error(classifier, lack, again_at)
+    reason = "too few pictures" if again_at is None else shortage.OUTAGE
+    moved = classifier.move(Status.NEEDS_ATTENTION, reason=reason, error=error)
+    if moved and again_at is None:
         key = f"request:{classifier.pk}:attention:{classifier.events.count()}"
         mail.put(classifier, "needs_attention", key, {"error": error})
 
 
-def _remedy_for_too_few(classifier: ClassifierRequest) -> str:
-    ways = ["try another wording"]
-    if classifier.license == License.OPEN:
-        ways.append("allow any licence")
-    if len(classifier.sources or settings.SOURCES) < len(settings.KNOWN_SOURCES):
-        ways.append("ask more sources")
-    return f"{', '.join(ways)} or go on with fewer pictures.".capitalize()
+def too_few_error(
+    classifier: ClassifierRequest, lack: Shortage, again_at: datetime | None = None
+) -> dict[str, Any]:
+    """Return what is stored of a request that lacks images.
+
+    :param again_at: when the sources are asked again without the person
+    """
+    error: dict[str, Any] = {
+        "stage": COLLECT.name,
+        "reason": shortage.reason(lack),
+        "remedy": shortage.remedy(classifier, lack, again_at),
+    }
+    if again_at is not None:
+        error["again_at"] = again_at.isoformat()
+    return error
 
 
 # --- dataset and model ---------------------------------------------------------------------------
@@ -309,9 +397,11 @@ def train(lease: Lease) -> None:
     steps = JsonLines(folder / "progress.jsonl")
     progress: dict[str, Any] = {}
 
+    steady = SteadyProgress(TRAINING_SHARES, lease.job.started)
+
     def poll() -> dict[str, Any]:
         for step in steps.new():
-            progress.update(step)
+            progress.update(steady.shown(step))
         return progress
 
     command = [sys.executable, "-m", "training", "fit", str(folder), "--json"]
@@ -320,17 +410,21 @@ def train(lease: Lease) -> None:
     takedowns.remove_from_run(version)
     metrics = json.loads((folder / "metrics.json").read_text())
     rows = run_folder.read_manifest(folder)
+    comparison = versions.comparison(version)
     lease.beat()
     with lease.finishing():
         versions.freeze_split(version, rows)
+        versions.store_answers(version)
         TrainingRun.objects.filter(version=version).update(
             finished=timezone.now(),
             backbone=metrics["backbone"],
             metrics=metrics,
             seconds=result["seconds"],
             notices=result.get("notices", []),
+            comparison=comparison,
         )
         PACKAGE.enqueue(classifier)
+    first_model.discard(classifier)
 
 
 # --- delivery ------------------------------------------------------------------------------------
@@ -365,32 +459,26 @@ def deliver(lease: Lease) -> None:
     """Put the mail into the outbox in the same transaction that makes the request delivered."""
     classifier = _begin(lease)
     version = versions.latest_version(classifier)
-    artifacts = list(version.artifacts.all())
-    is_attached = mail.fits_in_mail(artifacts)
-    context = {
-        "run": version.run,
-        "attached": is_attached,
-        "artifacts": [_mail_entry(classifier, artifact) for artifact in artifacts],
-    }
-    key = f"request:{classifier.pk}:delivered:{version.number}"
     reason = f"version {version.number}"
     with lease.finishing():
         if classifier.move(Status.DELIVERED, reason=reason, actor=f"job:{lease.job.pk}"):
-            attachments = artifacts if is_attached else []
-            mail.put(classifier, "delivered", key, context, attachments)
+            result_mail.put_delivered(classifier, version)
 
 
-def _mail_entry(classifier: ClassifierRequest, artifact: Artifact) -> dict[str, Any]:
-    """Return an artifact as the mail shows it."""
-    path = reverse("download", args=[classifier.token, artifact.kind])
-    return {
-        "kind": artifact.kind,
-        "label": artifact.get_kind_display(),
-        "file_name": artifact.file_name,
-        "bytes": artifact.bytes,
-        "sha256": artifact.sha256,
-        "url": settings.BASE_URL + path,
-    }
+def recount(lease: Lease) -> None:
+    """Count a person's judgements of test images into the figures of the newest model."""
+    classifier = ClassifierRequest.objects.get(pk=lease.job.request_id)
+    version = versions.finished_versions(classifier)[0]
+    try:
+        metrics = versions.count_judgements(version)
+    except RunError as error:
+        raise StageFailed(str(error), error.remedy, error.retry) from error
+    for artifact in version.artifacts.filter(kind=Kind.MODEL):
+        versions.build_model_again(artifact)
+    comparison = versions.comparison(version)
+    with lease.finishing():
+        runs = TrainingRun.objects.filter(version=version)
+        runs.update(metrics=metrics, comparison=comparison)
 
 
 # --- what all stages share -----------------------------------------------------------------------

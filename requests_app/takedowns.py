@@ -6,7 +6,6 @@ from collections import defaultdict
 from requests_app import versions
 from requests_app.delivery import dataset_zip
 from requests_app.models import (
-    Artifact,
     ClassifierRequest,
     DatasetVersion,
     Event,
@@ -111,12 +110,9 @@ def _rebuild_without(version: DatasetVersion, files: set[str]) -> None:
             versions.freeze_split(version, rows)
             images = versions.dataset_images(version, rows)
             made = dataset_zip.build_dataset(version, images, artifact.file)
+            versions.store_build(artifact, made)
         elif artifact.kind == Kind.MODEL:
-            made = dataset_zip.build_model(version, artifact.file)
-        else:
-            continue
-        same = Artifact.objects.filter(pk=artifact.pk)
-        same.update(bytes=made.bytes, sha256=made.sha256)
+            versions.build_model_again(artifact)
 
 
 def _store_figures(version: DatasetVersion) -> None:

@@ -16,8 +16,9 @@ def drain(queue: str) -> None:
 
 
 def reap(queue: str) -> None:
-    """Put back lost work."""
+    """Put back lost work, and ask sources again that could not be reached."""
     jobs.reap(pipeline.HANDLERS)
+    lifecycle.retry_after_outages()
 
 
 def send_mail(queue: str) -> None:
@@ -26,9 +27,10 @@ def send_mail(queue: str) -> None:
 
 
 def prune(queue: str) -> None:
-    """Delete what is past its time."""
+    """Delete what is past its time, and write to those whose results are soon."""
     with jobs.busy(PRUNE_LIMIT_SECONDS):
         lifecycle.expire()
+        lifecycle.warn_of_expiry()
 
 
 def beat(queue: str) -> None:

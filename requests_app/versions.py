@@ -4,32 +4,61 @@ A version is made when a collection has ended. Its run folder is written when it
 and the split that the training made is frozen into the version when the training has ended.
 """
 
+import dataclasses
 from collections import Counter, defaultdict
-from pathlib import Path
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, cast
 
 from django.conf import settings
-from django.db.models import QuerySet
+from django.db.models import F
+from django.db.models.functions import Coalesce
 
 from requests_app.delivery import dataset_zip
 from requests_app.models import (
+    Artifact,
     ClassifierRequest,
     DatasetVersion,
     ImageClass,
+    ImageQuerySet,
     ImageState,
     ImageUrl,
+    Judged,
     TrainingRun,
     sha256_hex,
 )
 from scraping.reasons import Reason
 from training import run_folder
-from training.judgements import inherit_judgements, write_judgements
-from training.run_folder import ClassLabel, ImageRow, RunConfig, file_format
+from training.comparison import compare
+from training.judgements import (
+    Judgement,
+    inherit_judgements,
+    read_judgements,
+    write_judgements,
+)
+from training.metrics import Metrics
+from training.predictions import PREDICTIONS_FILE, SUSPECTS_FILE, read_predictions, read_suspects
+from training.run_folder import ClassLabel, ImageRow, RunConfig, Split, file_format
+from training.verification import count_again
 
 SEED = 0
 
 
+@dataclass(frozen=True)
+class Changes:
+    """How the images that are kept now differ from those of the latest version."""
+
+    removed: int
+    relabelled: int
+    added: int
+
+    @property
+    def count(self) -> int:
+        return self.removed + self.relabelled + self.added
+
+
 def create_version(classifier: ClassifierRequest) -> DatasetVersion:
-    """Make the next dataset version: every image that is kept now."""
+    """Make the next dataset version: every image that is kept now, in the class it has now."""
     number = classifier.versions.count() + 1
     images = kept_images(classifier).count()
     version = DatasetVersion.objects.create(request=classifier, number=number, images=images)
@@ -46,16 +75,35 @@ def latest_version(classifier: ClassifierRequest) -> DatasetVersion:
     return versions.select_related("request", "run").latest("number")
 
 
-def kept_images(classifier: ClassifierRequest) -> QuerySet[ImageUrl]:
+def finished_versions(classifier: ClassifierRequest) -> list[DatasetVersion]:
+    """Return the versions that have a measured model, the newest first."""
+    versions = classifier.versions.filter(run__finished__isnull=False)
+    return list(versions.select_related("run").order_by("-number"))
+
+
+def kept_images(classifier: ClassifierRequest) -> ImageQuerySet:
     """Return the images of a request that are kept now, each with its class."""
-    images = ImageUrl.objects.filter(image_class__request=classifier, state=ImageState.KEPT)
-    return images.select_related("image_class")
+    return ImageUrl.objects.of_request(classifier).filter(state=ImageState.KEPT)
+
+
+def changes(classifier: ClassifierRequest) -> Changes:
+    """Return what a version made now would have otherwise than the latest one with a model."""
+    images = ImageUrl.objects.of_request(classifier)
+    kept = images.filter(state=ImageState.KEPT)
+    now = Coalesce("label__number", "image_class__number")
+    known = kept.exclude(version_number=None)
+    gone = images.exclude(version_number=None).filter(state=ImageState.REMOVED)
+    return Changes(
+        removed=gone.count(),
+        relabelled=known.annotate(now=now).exclude(version_number=F("now")).count(),
+        added=kept.filter(version_number=None).count(),
+    )
 
 
 def write_run_folder(version: DatasetVersion) -> None:
     """Make the run folder, once: afterwards its manifest is the version.
 
-    Images of the version before keep their split, and test images what a person said of them.
+    Images of any version before keep their split, and test images what a person said of them.
     """
     if (version.folder / "manifest.jsonl").exists():
         return
@@ -63,17 +111,32 @@ def write_run_folder(version: DatasetVersion) -> None:
     rows = [
         ImageRow(
             file=image.file,
-            class_id=image.image_class.class_id,
+            class_id=image.current_class.class_id,
             sha256=image.sha256,
             source=image.source,
             license=image.license,
             credit=dataset_zip.credit(image),
             page_url=image.page_url,
             format=file_format(image.mime, image.image_url),
+            title=image.title,
+            split=cast(Split | None, image.split or None),
         )
         for image in kept_images(classifier).order_by("image_class__number", "sha256")
     ]
-    config = RunConfig(
+    rows.sort(key=lambda row: (row.class_id, row.sha256))
+    config = run_config(classifier)
+    earlier = earlier_version(version)
+    if earlier is not None:
+        judgements = inherit_judgements(earlier.folder, rows, config.classes)
+        judgements.update(judgements_of(version, rows))
+        if judgements:
+            write_judgements(version.folder, judgements)
+    run_folder.write_run(version.folder, config, rows, images_from=classifier.folder / "collect")
+
+
+def run_config(classifier: ClassifierRequest) -> RunConfig:
+    """Return what ``config.json`` of a request's run folders says."""
+    return RunConfig(
         classes=tuple(ClassLabel(c.class_id, c.name) for c in classifier.classes.all()),
         backbone=classifier.backbone,
         seed=SEED,
@@ -81,51 +144,134 @@ def write_run_folder(version: DatasetVersion) -> None:
         weights_dir=settings.WEIGHTS_DIR or None,
         weights_cache=str(settings.DATA_DIR / "cache" / "weights"),
         weights_url=settings.WEIGHTS_URL or None,
+        text_image_model=settings.TEXT_IMAGE_MODEL or None,
     )
-    earlier = _earlier_folder(version)
-    if earlier is not None:
-        rows = run_folder.inherit_splits(rows, run_folder.read_manifest(earlier))
-        judgements = inherit_judgements(earlier, rows, config.classes)
-        if judgements:
-            write_judgements(version.folder, judgements)
-    run_folder.write_run(version.folder, config, rows, images_from=classifier.folder / "collect")
 
 
-def _earlier_folder(version: DatasetVersion) -> Path | None:
-    """Return the run folder of the newest earlier version that was trained on, if one was."""
+def count_judgements(version: DatasetVersion) -> Metrics:
+    """Count what the person said of test images into a finished version's figures and report."""
+    folder = version.folder
+    with run_folder.exclusive(folder, wait=True):
+        rows = run_folder.read_manifest(folder)
+        kept = read_judgements(folder)
+        for image in ImageUrl.objects.of_request(version.request).filter(split="test"):
+            kept.pop(image.file, None)  # it may have been taken back
+        write_judgements(folder, kept | judgements_of(version, rows))
+        return count_again(folder)
+
+
+def build_model_again(artifact: Artifact) -> None:
+    """Build a ``model.zip`` anew, because a file of its run's model folder has changed."""
+    made = dataset_zip.build_model(artifact.version, artifact.file)
+    store_build(artifact, made)
+
+
+def store_build(artifact: Artifact, made: dataset_zip.PublishedZip) -> None:
+    same = Artifact.objects.filter(pk=artifact.pk)
+    same.update(bytes=made.bytes, sha256=made.sha256)
+
+
+def judgements_of(version: DatasetVersion, rows: Sequence[ImageRow]) -> dict[str, Judgement]:
+    """Return what the person said on the site of the test images of a manifest, by file."""
+    ids = {c.number: c.class_id for c in version.request.classes.all()}
+    labels = {row.file: row.class_id for row in rows if row.split == "test"}
+    said = {}
+    for image in ImageUrl.objects.of_request(version.request).exclude(judged=""):
+        label = labels.get(image.file)
+        shown = ids.get(image.judged_number or 0, "")
+        if label is None:
+            continue
+        if image.judged == Judged.OFF_TOPIC:
+            said[image.file] = Judgement("off-topic")
+        elif shown:
+            said[image.file] = Judgement("right" if shown == label else "other class", shown)
+        elif label == image.image_class.class_id:
+            said[image.file] = Judgement("other class")
+    return said
+
+
+def earlier_version(version: DatasetVersion) -> DatasetVersion | None:
+    """Return the newest earlier version that was trained on, if one was."""
     earlier = version.request.versions.filter(number__lt=version.number)
-    trained = earlier.exclude(manifest_sha256="").order_by("-number").first()
-    return None if trained is None else trained.folder
+    return earlier.exclude(manifest_sha256="").order_by("-number").first()
 
 
 def freeze_split(version: DatasetVersion, rows: list[ImageRow]) -> None:
     """Store which image went into which split, and that this manifest is the version.
 
-    An image that the split left out becomes a rejected one.
+    An image that the split left out becomes a rejected one. What a person has decided since the
+    training began stays as it is.
     """
     manifest = (version.folder / "manifest.jsonl").read_text()
     digest = sha256_hex(manifest)
     in_split = sum(row.split is not None for row in rows)
     stored = DatasetVersion.objects.filter(pk=version.pk)
     stored.update(manifest_sha256=digest, images=in_split)
-    row_of = {(row.class_id, row.file): row for row in rows}
-    images = list(kept_images(version.request))
+    row_of = {row.file: row for row in rows}
+    numbers = {c.class_id: c.number for c in version.request.classes.all()}
+    images = list(ImageUrl.objects.of_request(version.request).exclude(file=""))
     left_out = []
     for image in images:
-        row = row_of.get((image.image_class.class_id, image.file))
-        if row is None:
+        row = row_of.get(image.file)
+        image.version_number = None
+        if row is None:  # not in this version; it keeps its split, should it come back
             continue
         image.split = row.split or ""
         image.group = row.group
-        if row.split is None:
-            # Unreadable to the trainer, or a near-duplicate of an image in another split.
-            image.state = ImageState.REJECTED
-            image.reason = Reason.NOT_A_PICTURE if row.group is None else Reason.NEAR_DUPLICATE
-            image.detail = "left out when the pictures were split"
+        if row.split is not None:
+            image.version_number = numbers[row.class_id]
+        elif image.state == ImageState.KEPT:
             left_out.append(image)
-    columns = ["split", "group", "state", "reason", "detail"]
+    ImageUrl.objects.bulk_update(images, ["split", "group", "version_number"], batch_size=200)
+    _reject(left_out)
+
+
+def _reject(images: list[ImageUrl]) -> None:
+    """Mark images that the split left out, unless a person has removed them meanwhile."""
+    rejected = []
+    for image in images:
+        # Unreadable to the trainer, or a near-duplicate of an image in another split.
+        image.reason = Reason.NOT_A_PICTURE if image.group is None else Reason.NEAR_DUPLICATE
+        kept = ImageUrl.objects.filter(pk=image.pk, state=ImageState.KEPT)
+        detail = "left out when the pictures were split"
+        if kept.update(state=ImageState.REJECTED, reason=image.reason, detail=detail):
+            rejected.append(image)
+    count_as_rejected(rejected)
+
+
+def store_answers(version: DatasetVersion) -> None:
+    """Store what the version's model says of each image, and how doubtful the image is.
+
+    Runs of version 0.1.0 say it of none.
+    """
+    folder = version.folder
+    numbers = {c.class_id: c.number for c in version.request.classes.all()}
+    predicted = {}
+    if (folder / PREDICTIONS_FILE).exists():
+        for answer in read_predictions(folder, list(numbers)):
+            predicted[answer.file] = numbers[answer.predicted]
+    suspected = {}
+    if (folder / SUSPECTS_FILE).exists():
+        for row in read_suspects(folder):
+            if row["kind"]:
+                suspected[row["file"]] = row
+    images = list(ImageUrl.objects.of_request(version.request).exclude(file=""))
+    for image in images:
+        row = suspected.get(image.file, {})
+        image.predicted = predicted.get(image.file)
+        image.suspect = row.get("score")
+        image.suspect_reason = row.get("reason", "")
+    columns = ["predicted", "suspect", "suspect_reason"]
     ImageUrl.objects.bulk_update(images, columns, batch_size=200)
-    count_as_rejected(left_out)
+
+
+def comparison(version: DatasetVersion) -> dict[str, Any] | None:
+    """Compare a version with the one before on the test images of both; None for the first."""
+    earlier = earlier_version(version)
+    if earlier is None or not (earlier.folder / PREDICTIONS_FILE).exists():
+        return None
+    found = compare(earlier.folder, version.folder)
+    return {"against": earlier.number, **dataclasses.asdict(found)}
 
 
 def count_as_rejected(images: list[ImageUrl]) -> None:
@@ -141,15 +287,20 @@ def count_as_rejected(images: list[ImageUrl]) -> None:
 
 
 def dataset_images(version: DatasetVersion, rows: list[ImageRow]) -> list[dataset_zip.DatasetImage]:
-    """Return the manifest's images in a fixed order, without those that the split left out."""
-    image_of = {}
-    for image in kept_images(version.request):
-        image_of[image.image_class.class_id, image.file] = image
+    """Return the manifest's images in a fixed order, without those that the split left out.
+
+    An image that was removed or relabelled since is in it as it was: a version never changes.
+    """
+    class_of = {c.class_id: c for c in version.request.classes.all()}
+    image_of: dict[str, ImageUrl] = {}
+    for image in ImageUrl.objects.of_request(version.request).exclude(file=""):
+        if image.file not in image_of or image.state == ImageState.KEPT:
+            image_of[image.file] = image
     found = []
     for row in rows:
-        if row.split is None:
-            continue
-        image = image_of[row.class_id, row.file]
-        found.append(dataset_zip.DatasetImage(image, row.split, row.group))
+        if row.split is not None:
+            image = image_of[row.file]
+            label = class_of[row.class_id]
+            found.append(dataset_zip.DatasetImage(image, label, row.split, row.group))
     found.sort(key=lambda entry: (entry.split, entry.class_id, entry.image.file))
     return found

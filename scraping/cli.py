@@ -19,6 +19,7 @@ from scraping.collect import Interrupted, Progress, collect, read_result
 from scraping.config import CollectConfig, read_values
 from scraping.files import write_json
 from scraping.health import Health, check_sources
+from scraping.kinds import MAX_KIND_LENGTH
 from scraping.refused_digests import RefusedDigests
 from scraping.screening.nudity import check_model
 from scraping.screening.pool import ScreeningUnavailable
@@ -36,6 +37,7 @@ from scraping.terminal import (
     progress_bars,
     reasons_in_words,
 )
+from training.class_names import find_problem, normalize
 from training.environment import EnvironmentFileError
 
 
@@ -51,6 +53,13 @@ def add_collect(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--out", type=Path, metavar="DIR", help="where to collect, when names are given"
+    )
+    parser.add_argument(
+        "--kind",
+        type=_kind,
+        metavar="WORD",
+        help="what kind of things these are, such as animal or car: added to each name in a "
+        'search; "" for the plain names (found out where it is sure)',
     )
     parser.add_argument(
         "--limit", type=int, metavar="N", help="usable, unique pictures wanted per class (100)"
@@ -81,6 +90,14 @@ def add_collect(parser: argparse.ArgumentParser) -> None:
     )
     add_refusals(parser)
     _add_sources(parser)
+
+
+def _kind(text: str) -> str:
+    """Read the flag `--kind` by the rules for names of classes."""
+    problem = find_problem(text, MAX_KIND_LENGTH)
+    if problem:
+        raise argparse.ArgumentTypeError(problem)
+    return normalize(text)
 
 
 def add_check(parser: argparse.ArgumentParser) -> None:
@@ -127,6 +144,7 @@ SOURCE_FLAGS = (
 )
 COLLECT_FLAGS = (
     *SOURCE_FLAGS,
+    "kind",
     "limit",
     "minimum",
     "license",
@@ -279,7 +297,11 @@ def _print_collected(result: Mapping[str, Any]) -> None:
             str(entry["kept"]),
             entry["message"],
         )
-    Console().print(classes, sources)
+    console = Console()
+    console.print(classes, sources)
+    sentence = result.get("kind", {}).get("sentence", "")  # not in folders of version 0.1.0
+    if sentence:
+        console.print(sentence, markup=False, highlight=False)
 
 
 def run_check(

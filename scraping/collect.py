@@ -12,6 +12,7 @@ beside them: a run that was killed goes on where it was.
 import asyncio
 import contextlib
 import json
+import logging
 import math
 import threading
 import time
@@ -24,6 +25,7 @@ from typing import Any
 from scraping.config import CollectConfig
 from scraping.download import Attempt, Downloader, EngineSettings, attempt_record
 from scraping.files import json_line, now, write_json
+from scraping.kinds import is_living
 from scraping.net.http import FetchSettings
 from scraping.reasons import Reason
 from scraping.records.image_log import (
@@ -41,19 +43,24 @@ from scraping.records.summary import Summary
 from scraping.records.takedowns import TakenDown
 from scraping.refused_digests import RefusedDigests
 from scraping.screening.screen import ScreenSettings
+from scraping.search.class_kind import GIVEN, ClassKind, derived_kind, takes_kind
 from scraping.search.class_plan import ClassPlan
 from scraping.search.query_variants import MAX_VARIANTS, query_variants, without_known
 from scraping.search.search_log import Search, SearchLog
 from scraping.search.searcher import Searcher
-from scraping.sources.base import Candidate, SearchResult
+from scraping.sources.base import Candidate, SearchResult, skipped
 from scraping.sources.catalogue import CATALOGUE, Outcome
-from scraping.sources.registry import is_thumbnail
+from scraping.sources.registry import REGISTRY, is_thumbnail
+from scraping.sources.wikidata import LABEL as WIKIDATA
 from scraping.urls import address_digest, normalized_url
+
+logger = logging.getLogger(__name__)
 
 CONNECTIONS = 64
 DOWNLOAD_OVERSHOOT = 1.3  # about a quarter of what sources name is dead, too small or a duplicate
 SPARE_DOWNLOADS = 2
 SEARCH_SHARE = 0.9  # of the time; what is left is for downloading what was found last
+KIND_SECONDS = 20.0  # at most, for finding out what kind of things the classes are
 TOLERATED_FAILURES = 1  # after more, a source is not asked again for that class
 STOP_POLL_SECONDS = 0.2
 PROGRESS_SECONDS = 0.5
@@ -208,9 +215,7 @@ class _Collection:
         self._plans: dict[str, ClassPlan] = {}
         self._refused_urls: set[str] = set()
         for entry in config.classes:
-            plan = ClassPlan(entry, config.limit, self._store.kept)
-            plan.add_variant(entry.query, config.sources)
-            self._plans[entry.id] = plan
+            self._plans[entry.id] = ClassPlan(entry, config.limit, self._store.kept)
 
     def resume(self, refused: RefusedDigests) -> None:
         """Learn what an earlier run in this folder asked and decided.
@@ -241,8 +246,60 @@ class _Collection:
         plans = self._plans.values()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._config.deadline_seconds):
+                await self._plan_first_searches()
                 while short := [plan for plan in plans if plan.can_grow]:
                     await asyncio.gather(*map(self._fill, short))
+
+    async def _plan_first_searches(self) -> None:
+        """Plan the first searches of all classes, with the kind of things that they are."""
+        kind = await self._class_kind()
+        self._summary.kind = kind
+        for plan in self._plans.values():
+            words = kind.words_for(plan.config)
+            if words not in (plan.config.query, plan.config.name):
+                plan.kind_query = words
+            plan.add_first(self._config.sources)
+
+    async def _class_kind(self) -> ClassKind:
+        """Return the kind of things that the classes are; it does not change once searches began.
+
+        A person's word comes first, then what was decided before, then what descriptions tell.
+        """
+        names = [entry.name for entry in self._config.classes if takes_kind(entry)]
+        has_begun = bool(self._log.records) or any(True for _ in self._searches)
+        earlier = ClassKind.read(self._folder)
+        if self._config.kind is not None:
+            kind = ClassKind.given(self._config.kind, names)
+        elif not has_begun:
+            kind = await self._derive_kind(names)
+        elif earlier is None or earlier.how == GIVEN:
+            kind = ClassKind()
+        else:
+            kind = earlier
+        kind.write(self._folder)
+        if kind.sentence:
+            logger.info("%s", kind.sentence)
+            self._report(kind.sentence, always=True)
+        return kind
+
+    async def _derive_kind(self, names: list[str]) -> ClassKind:
+        """Return the kind that a source's descriptions tell, none when they cannot be had soon."""
+        tellers = [name for name in self._config.sources if CATALOGUE[name].describes_names]
+        is_english = self._config.locale.lower().startswith("en")
+        if len(names) < 2 or not tellers or not is_english:
+            return ClassKind()
+        seconds = min(KIND_SECONDS, self._config.deadline_seconds / 10)
+        deadline = time.monotonic() + seconds
+        descriptions: dict[str, list[str]] = {}
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                for name in names:
+                    found = await self._searcher.descriptions(tellers[0], name, deadline)
+                    if not found:
+                        return ClassKind()
+                    descriptions[name] = found
+                return derived_kind(descriptions, WIKIDATA)
+        return ClassKind()
 
     async def _fill(self, plan: ClassPlan) -> None:
         """Download what is queued, else search, else find other words, until the quota is met."""
@@ -258,7 +315,7 @@ class _Collection:
         """Ask one source, or its earlier answer, and queue the candidates that are new."""
         limit = plan.raise_limit(search)
         self._summary.begin(search, limit)
-        result = self._searches.find(search, limit)
+        result = self._searches.find(search, limit) or self._not_a_living_thing(plan, search)
         if result is None:
             self._report(f"{plan.config.name}: asking {CATALOGUE[search.source].label}")
             result = await self._searcher.search(
@@ -275,6 +332,20 @@ class _Collection:
         if new and result.outcome is Outcome.OK:
             plan.repeatable.append(search)
         self._report(f"{plan.config.name}: {result.message}")
+
+    def _not_a_living_thing(self, plan: ClassPlan, search: Search) -> SearchResult | None:
+        """Return the result of a source of living things where other things are wanted."""
+        if self._may_ask(plan, search.source):
+            return None
+        kind = self._summary.kind.word
+        reason = f"it has living things only, and “{kind}” is not among the words for them"
+        return skipped(REGISTRY[search.source], reason)
+
+    def _may_ask(self, plan: ClassPlan, source: str) -> bool:
+        """Return False for a source of living things where the class was said to be another."""
+        if not CATALOGUE[source].living_things or not plan.kind_query:
+            return True
+        return is_living(self._summary.kind.word)
 
     async def _download(self, plan: ClassPlan) -> None:
         """Download from the queue until the quota is met or the queue is empty.
@@ -357,11 +428,19 @@ class _Collection:
         if is_late or len(plan.variants) >= MAX_VARIANTS:
             plan.exhausted = True
             return False
-        variants = query_variants(plan.config.query, self._config.locale)
-        new = without_known(variants, plan.variants)
+        # What a source does not cover in the singular, it does not cover in the plural.
+        usable = self._usable_sources(plan, only_applicable=True)
+        locale = self._config.locale
+        if plan.kind_query:
+            new = without_known(query_variants(plan.kind_query, locale), plan.variants)
+            if new:
+                sources = [name for name in usable if not CATALOGUE[name].living_things]
+                plan.add_variant(new[0], sources)
+                return True
+        query = plan.config.query
+        new = without_known([query, *query_variants(query, locale)], plan.variants)
         if new:
-            # What a source does not cover in the singular, it does not cover in the plural.
-            plan.add_variant(new[0], self._usable_sources(plan, only_applicable=True))
+            plan.add_variant(new[0], usable)
             return True
         new = without_known(await self._other_names(plan), plan.variants)
         if new:
@@ -389,6 +468,8 @@ class _Collection:
         if plan.other_names is None:
             names = []
             for source in self._config.sources:
+                if not self._may_ask(plan, source):
+                    continue
                 query = plan.config.query
                 names += await self._searcher.other_names(source, query, self._search_deadline)
             plan.other_names = names
@@ -410,6 +491,7 @@ class _Collection:
             "ok": True,
             "classes": self._summary.classes(records),
             "sources": self._summary.sources(records),
+            "kind": asdict(self._summary.kind),
             "seconds": round(time.monotonic() - self._started, 1),
         }
         self._report("Collected", always=True)

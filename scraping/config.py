@@ -9,9 +9,11 @@ from typing import Any, Self
 
 from scraping import ConfigError
 from scraping.files import write_json
+from scraping.kinds import MAX_KIND_LENGTH
 from scraping.screening.screen import AI_MADE_CHOICES
 from scraping.sources.catalogue import CATALOGUE, DEFAULT_ORDER, credential_settings, in_order
 from scraping.sources.registry import REGISTRY
+from training.class_names import find_problem, normalize
 
 FILE_NAME = "config.json"
 # Never written into a folder: what is secret, and where this machine keeps the operator's files.
@@ -39,10 +41,12 @@ class CollectConfig:
     as stored. `refused_digests` and `nudity_model` are paths of the operator's files, empty for
     none. With `browser_turns`, whoever started the collection grants the browser (see
     `net.browser_lock`). `ai_made` says what becomes of images whose file says that AI made them:
-    `leave_out` or `keep`.
+    `leave_out` or `keep`. `kind` says in a word what the classes are, for their search; empty for
+    nothing, None to find it out.
     """
 
     classes: tuple[ClassConfig, ...]
+    kind: str | None = None
     limit: int = 100
     minimum: int = 20
     sources: tuple[str, ...] = DEFAULT_ORDER
@@ -83,6 +87,8 @@ class CollectConfig:
                 arguments[name] = tuple(value) if isinstance(value, list) else value
             arguments["classes"] = tuple(ClassConfig(**entry) for entry in values["classes"])
             arguments["sources"] = in_order(values.get("sources", cls.sources))
+            if isinstance(values.get("kind"), str):
+                arguments["kind"] = normalize(values["kind"])
             config = cls(**arguments)
             problem = next(config._problems(), None)
         except TypeError as error:
@@ -111,6 +117,8 @@ class CollectConfig:
         digests = [str(digest) for kind in self.taken_down.values() for digest in kind]
         if not set(self.taken_down) <= TAKEN_DOWN_KEYS or not all(map(SHA256.fullmatch, digests)):
             yield "what was taken down is not a list of SHA-256 digests"
+        if self.kind is not None and (problem := find_problem(self.kind, MAX_KIND_LENGTH)):
+            yield f"the kind of things cannot be used: {problem.rstrip('.')}"
         if self.minimum < 0:
             yield "the minimum is negative"
         if self.limit < 1 or self.min_side < 1 or self.max_side < self.min_side:

@@ -14,7 +14,7 @@ from scraping import ConfigError
 from scraping.download import Attempt, Downloader, EngineSettings, RetrySettings, attempt_record
 from scraping.files import atomic_writer, json_line
 from scraping.net.http import FetchSettings
-from scraping.outside import clean_address, csv_rows
+from scraping.outside import clean_address
 from scraping.reasons import Reason
 from scraping.records.image_log import (
     ImageRecord,
@@ -30,6 +30,7 @@ from scraping.screening.pool import PoolSettings
 from scraping.screening.screen import CleanImage, ScreenSettings
 from scraping.sources.base import Candidate
 from scraping.urls import address_digest, origin_of
+from training.text_files import csv_rows
 
 URLS_PER_CONNECTION = 4  # under way, so that a slow host's queue leaves no other connection idle
 

@@ -1,7 +1,8 @@
 """A search site over a folder of images, answering with the result markup of Bing's image search.
 
 For the demonstration and for tests: the source and a real browser use it as they use the real
-site. A query matches the name of any folder above an image, singular or plural; folders with
+site. A query matches the name of any folder above an image, singular or plural, and a longer one
+what has all its words in names above it: `jaguar animal` finds `animals/jaguar`. Folders with
 `cartoon` in their name are left out. Only images found at the start are ever served, by name, so
 no request can reach another file.
 """
@@ -38,6 +39,13 @@ class Entry:
 
     path: str
     words: frozenset[str]
+
+    def matches(self, key: str) -> bool:
+        """Return whether a search key finds it: as a folder's name, or word for word in several."""
+        if key in self.words:
+            return True
+        single_words = key.split()
+        return len(single_words) > 1 and set(single_words) <= set(" ".join(self.words).split())
 
 
 def _search_key(name: str) -> str:
@@ -87,7 +95,7 @@ class Collection:
         key = _search_key(query)
         if not key:
             return []
-        found = [entry for entry in self._entries.values() if key in entry.words]
+        found = [entry for entry in self._entries.values() if entry.matches(key)]
         return sorted(found, key=lambda entry: hashlib.sha256(entry.path.encode()).digest())
 
     def file_of(self, path: str) -> Path | None:

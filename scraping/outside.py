@@ -1,17 +1,14 @@
-"""The one place that cleans and bounds what strangers state: texts, numbers, addresses, JSON, CSV.
+"""The one place that cleans and bounds what strangers state: texts, numbers, addresses, JSON.
 
 Lists, sources, pages and headers hold whatever somebody wrote into them: half an emoji, a width of
 10^30, an address that no parser takes. What leaves these functions can be encoded, stored in every
 database that the product supports and written as one line. Only `parsed_json` raises.
 """
 
-import csv
 import hashlib
-import io
 import json
 import re
 import unicodedata
-from collections.abc import Iterator
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
@@ -25,7 +22,6 @@ MAX_WAIT_SECONDS = 86_400.0
 MAX_DIGITS = 30
 MAX_PARAMETERS = 1000
 DIGEST_CHARACTERS = 16
-MAX_ROW_LINES = 100  # that one row of a table may take, line breaks inside its cells
 # Besides control characters: the marks that turn the direction of all that follows, line and
 # paragraph separators, what is no character at all, and the byte order mark inside a text.
 UNWANTED = re.compile(
@@ -169,34 +165,3 @@ def _short_number(digits: str) -> int | None:
 
 def _nothing(_name: str) -> None:
     """Stand for NaN and Infinity, which JSON does not have."""
-
-
-def csv_rows(text: str, delimiter: str) -> Iterator[list[str]]:
-    """Yield the rows of a table, whatever their line ends and however long their cells.
-
-    A quote that is never closed, as in a torn file, spoils its own line and no other.
-    """
-    csv.field_size_limit(max(csv.field_size_limit(), len(text) + 1))
-    lines = io.StringIO(text.replace("\0", " "), newline="").readlines()
-    position = 0
-    while position < len(lines):
-        row, taken = _row_at(lines[position : position + MAX_ROW_LINES], delimiter)
-        position += taken
-        if row:
-            yield row
-
-
-def _row_at(lines: list[str], delimiter: str) -> tuple[list[str], int]:
-    """Return the row at the beginning of some lines, and how many of them it takes."""
-    for count in range(1, len(lines) + 1):
-        if '"' not in lines[count - 1]:
-            if count > 1:
-                continue  # still inside a quoted cell
-            return next(csv.reader(lines[:1], delimiter=delimiter), []), 1
-        try:
-            rows = csv.reader(lines[:count], delimiter=delimiter, strict=True)
-            return next(rows, []), count
-        except csv.Error:
-            continue
-    plain = csv.reader(lines[:1], delimiter=delimiter, quoting=csv.QUOTE_NONE)
-    return next(plain, []), 1

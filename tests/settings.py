@@ -22,5 +22,6 @@ STATIC_ROOT.mkdir()  # noqa: F405
 STORAGES["staticfiles"] = {  # noqa: F405  (nothing is collected in tests)
     "BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"
 }
+FIRST_MODEL = False  # a child for each collection; on where a test is about it
 PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
 del os.environ["PICAISSO_DATA_DIR"]  # programs that tests start choose their own

@@ -26,6 +26,7 @@ staff.force_login(User.objects.create_superuser("staff"))
 for client, path in (
     (visitor, page),
     (visitor, page + "progress/"),
+    (visitor, page + "try/"),
     (staff, "/admin/"),
     (staff, "/admin/requests_app/trainingrun/"),
     (staff, "/admin/requests_app/imageurl/"),
@@ -110,6 +111,7 @@ def test_a_recorded_database_is_migrated_and_its_pages_open(copied):
     failures = ("302 ", "400 ", "404 ", "500 ")
     assert [line for line in visited.splitlines() if line.startswith(failures)] == []
     assert "100 %" in visited and "warm" in visited
+    assert "Which is it: <bdi>warm</bdi> or <bdi>cool</bdi>?" in visited
 
 
 def test_an_image_of_a_recorded_request_is_taken_down(copied):

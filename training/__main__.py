@@ -1,5 +1,6 @@
-"""`python -m training fit|verify|predict`: the training library from a terminal, without Django
-and without a database.
+"""`python -m training fit|first|verify|predict`: the training library from a terminal.
+
+It needs no Django and no database.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from rich.text import Text
 
 from training.class_names import shown_name
 from training.environment import EnvironmentFileError, read_environment
-from training.export.model_card import labels_in_words
+from training.export.model_card import labels_in_words, suspects_in_words
 from training.images.changes import has_changed
 from training.images.folder import (
     MAX_SIDE,
@@ -46,6 +47,7 @@ from training.phrases import (
     headline_title,
     listed,
     percent,
+    refusal,
     verdict,
 )
 from training.predict import (
@@ -83,6 +85,10 @@ DONE = 0
 FAILED = 1
 WRONG_USAGE = 2
 
+_FIRST_DESCRIPTION = """\
+Fit a linear head on the pictures of a run folder and judge it by cross-validation: a model within
+seconds, to try while more pictures are being collected. It writes model/ and first.json into the
+folder, and nothing else there. The model for use is made by fit, with all pictures."""
 _VERIFY_DESCRIPTION = """\
 Take over what a person says of the labels of test pictures, and write the figures, the report and
 the model card again. Nothing is trained. Judgements of earlier tables stay, unless the new one
@@ -143,12 +149,19 @@ def _abandon_output() -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m training", description=__doc__)
-    commands = parser.add_subparsers(required=True, metavar="fit|verify|predict")
+    commands = parser.add_subparsers(required=True, metavar="fit|first|verify|predict")
     fit = commands.add_parser(
         "fit", help="train what a run folder describes, or a folder of pictures"
     )
     fit.set_defaults(command=_fit, parser=fit)
     _add_fit_arguments(fit)
+    first = commands.add_parser(
+        "first",
+        help="fit a first model on the few pictures that are there so far",
+        description=_FIRST_DESCRIPTION,
+    )
+    first.set_defaults(command=_first, parser=first)
+    _add_first_arguments(first)
     verify = commands.add_parser(
         "verify",
         help="take over what a person says of the labels of the test pictures",
@@ -178,14 +191,14 @@ def _add_fit_arguments(fit: argparse.ArgumentParser) -> None:
     )
     fit.add_argument("--backbone", help=f"{listed(list(CATALOGUE))}; default {DEFAULT}")
     fit.add_argument("--device", choices=("auto", "cpu", "cuda"))
-    fit.add_argument("--seed", type=int, help="of split and folds, default 0")
+    fit.add_argument("--seed", type=_count, help="of split and folds, default 0")
     fit.add_argument(
         "--time-budget",
         type=_seconds,
         metavar="SECONDS",
         dest="time_budget_seconds",
-        help="for finding the best regularisation and for fine-tuning, default 600; "
-        "the rest takes what it takes",
+        help="of the whole run, default 600; what the features leave of it is for finding the best "
+        "regularisation, which has a tenth of it in any case, and for fine-tuning",
     )
     fit.add_argument(
         "--finetune", choices=("auto", "never"), help="auto (default) fine-tunes where it can pay"
@@ -219,9 +232,36 @@ def _add_fit_arguments(fit: argparse.ArgumentParser) -> None:
         "--weights-dir", metavar="FOLDER", help="where weight files are looked for first"
     )
     fit.add_argument("--weights-url", metavar="URL", help="where weight files are downloaded from")
-    fit.add_argument("--threads", type=int, help="processor threads, 0 for all that may be used")
+    fit.add_argument(
+        "--text-image-model",
+        metavar="FOLDER",
+        help="folder of an optional text-image model: a second opinion on labels, and a baseline",
+    )
+    fit.add_argument("--threads", type=_count, help="processor threads, 0 for all that may be used")
     fit.add_argument("--weights", choices=("pretrained", "random"), help=argparse.SUPPRESS)
     fit.add_argument("--json", action="store_true", help="JSON lines instead of progress bars")
+
+
+def _add_first_arguments(first: argparse.ArgumentParser) -> None:
+    first.add_argument(
+        "run_dir",
+        type=Path,
+        metavar="RUN_DIR",
+        help="a folder with config.json, manifest.jsonl and images",
+    )
+    first.add_argument(
+        "--features",
+        type=Path,
+        metavar="FOLDER",
+        help="where the features of single pictures are kept, for a later run with more of them;"
+        " default checkpoints/features in RUN_DIR",
+    )
+    first.add_argument(
+        "--data-dir",
+        type=Path,
+        metavar="FOLDER",
+        help="downloaded weights are kept here, default data",
+    )
 
 
 def _add_verify_arguments(verify: argparse.ArgumentParser) -> None:
@@ -293,6 +333,8 @@ def _fit(options: argparse.Namespace, environment: Mapping[str, str]) -> int:
     ranks = _ranks(environment)
     if ranks["rank"] > 0:
         return _run_worker(ranks)
+    if not options.images:
+        _check_is_run_folder(folder)
     stop = StopRequest()
     stop.listen()
     console = Console(stderr=True)
@@ -311,6 +353,17 @@ def _fit(options: argparse.Namespace, environment: Mapping[str, str]) -> int:
         print(f"{result['error']['reason']} {result['error']['remedy']}", file=sys.stderr)
         return FAILED
     _show_result(folder, result, options.json)
+    return DONE
+
+
+def _first(options: argparse.Namespace, environment: Mapping[str, str]) -> int:
+    """Fit a first model, and print what `first.json` says of it."""
+    folder: Path = options.run_dir
+    config = _configuration(read_config(folder), options, environment)
+    from training.first_model import fit_first_model  # loads torch
+
+    found = fit_first_model(folder, config, options.features)
+    print_json(found)
     return DONE
 
 
@@ -363,7 +416,7 @@ def _run_worker(ranks: Mapping[str, int]) -> NoReturn:
     from training.finetuning.trainer import end_worker, worker_loop
 
     distributed = DistributedContext(**ranks)
-    with process_group(distributed):
+    with process_group(distributed) as distributed:
         worker_loop(distributed)
     end_worker()
 
@@ -436,6 +489,21 @@ def _check_is_folder(images: Path) -> None:
         )
 
 
+def _check_is_run_folder(folder: Path) -> None:
+    """Raise RunError for a folder of other things, before anything is written into it."""
+    if not folder.is_dir() or not any(folder.iterdir()):
+        return
+    if (folder / "config.json").exists() or (folder / "manifest.jsonl").exists():
+        return
+    name = shown_name(str(folder))
+    raise RunError(
+        "features",
+        f"{name} is no run folder: it has neither config.json nor manifest.jsonl.",
+        f"To train a folder of pictures: fit --images {name} --out RUN_FOLDER",
+        retry=False,
+    )
+
+
 def _import(options: argparse.Namespace, folder: Path, console: Console, max_side: int) -> None:
     """Make the run folder; the manifest comes last, so that an import that died is made again."""
     images: Path = options.images
@@ -493,6 +561,7 @@ def _configuration(
         "device": environment.get("PICAISSO_DEVICE"),
         "weights_dir": environment.get("PICAISSO_WEIGHTS_DIR"),
         "weights_url": environment.get("PICAISSO_WEIGHTS_URL"),
+        "text_image_model": environment.get("PICAISSO_TEXT_IMAGE_MODEL"),
         "weights_cache": str(_weights_cache(data_dir)),
     }
     given = {name: value for name, value in settings.items() if value}
@@ -541,6 +610,8 @@ def _show_result(folder: Path, result: Mapping[str, Any], as_json: bool) -> None
             "interval": metrics["interval"],
             "macro_f1": metrics["macro_f1"],
             "majority_baseline": metrics["majority_baseline"],
+            "strangers": metrics["strangers"],
+            "refusal": refusal(metrics),
             "model": str(folder / "model"),
         }
         print_json(summary)
@@ -554,8 +625,13 @@ def _show_result(folder: Path, result: Mapping[str, Any], as_json: bool) -> None
     if metrics["headline"]["how"] != "test":
         table.add_row("Right on the test pictures", figure_on_test(metrics))
     table.add_row("Largest class alone", percent(baseline(metrics)))
+    table.add_row("Looks at", metrics["view"]["sentence"])
     table.add_row("Delivered", metrics["choice"])
-    table.add_row("Suspects", metrics["curation"]["sentence"])
+    if metrics["zero_shot"]:
+        table.add_row("Names alone", percent(metrics["zero_shot"]["accuracy"]))
+    if metrics["strangers"]:
+        table.add_row("None of these", refusal(metrics))
+    table.add_row("Suspects", suspects_in_words(metrics))
     counts = [f"{count} {split}" for split, count in metrics["split"].items()]
     table.add_row("Pictures", ", ".join(counts))
     seconds = [f"{stage} {value:.1f}" for stage, value in metrics["seconds"].items()]

@@ -1,11 +1,13 @@
 """Unicode rules for class names, as people type them and as folders are called.
 
 ``normalize`` gives the text that is kept, ``find_problem`` says why a text is refused, and two
-names with the same ``casefold_key`` are duplicates. ``shown_name`` makes a text of any file's name.
+names with the same ``casefold_key`` are duplicates. ``names_in`` finds names in a text.
+``shown_name`` makes a text of any file's name.
 """
 
 import re
 import unicodedata
+from collections.abc import Sequence
 
 # Characters that change the reading direction of what follows: they make a name look like another.
 DIRECTION_MARKS = frozenset(
@@ -27,6 +29,8 @@ JOINERS = re.compile("[\u200c\u200d]+")
 VARIATION_SELECTORS = re.compile("[\ufe00-\ufe0f\U000e0100-\U000e01ef]")
 SPACES = re.compile("[ \u00a0\u1680\u2000-\u200a\u202f\u205f\u2800\u3000]+")
 
+_UNSPACED = (("\u0e00", "\u0eff"), ("\u1000", "\u109f"), ("\u1780", "\u17ff"))  # Thai, Lao, ...
+
 CONTROL_CATEGORIES = ("Cc", "Cs", "Zl", "Zp")  # controls, surrogates, line and paragraph separators
 SYMBOLS_AND_MARKS = ("So", "Sk", "Sm", "Mn", "Mc", "Me")  # emoji are symbols
 
@@ -44,6 +48,65 @@ def casefold_key(name: str) -> str:
     """Return what two names have in common when people would call them the same."""
     plain = VARIATION_SELECTORS.sub("", normalize(name))
     return normalize(plain.casefold())
+
+
+def names_in(text: str, names: Sequence[str]) -> list[int]:
+    """Return which of the names a text speaks of, by their indices in order of length.
+
+    Letters are compared as by ``casefold_key``. A name stands between what is no letter, or between
+    any letters of scripts without spaces; a plural's "s" may follow. Within a longer name that the
+    text speaks of, a shorter one does not count: a hot dog is no dog.
+    """
+    keys = [casefold_key(name) for name in names]
+    longest_first = sorted(range(len(keys)), key=lambda index: -len(keys[index]))
+    rest = casefold_key(text)
+    found = []
+    for index in longest_first:
+        key = keys[index]
+        if not key:
+            continue
+        without = _without_name(rest, key)
+        if without != rest:
+            found.append(index)
+        rest = without
+    return found
+
+
+def _without_name(text: str, name: str) -> str:
+    """Return the text with line breaks, which no name has, where the name stood as a word."""
+    start = text.find(name)
+    while start >= 0:
+        end = start + len(name)
+        if text.startswith("s", end) and not _goes_on(text, end + 1):
+            end += 1
+        if not _goes_on(text, start) and not _goes_on(text, end):
+            before = text[:start]
+            after = text[end:]
+            text = f"{before}\n{after}"
+        start = text.find(name, start + 1)
+    return text
+
+
+def _goes_on(text: str, index: int) -> bool:
+    """Return whether a word goes on from the character before an index to the one there."""
+    if index == 0 or index >= len(text):
+        return False
+    for char in text[index - 1 : index + 1]:
+        major_category = unicodedata.category(char)[0]
+        if major_category not in "LMN" or _is_unspaced(char):
+            return False
+    return True
+
+
+def _is_unspaced(char: str) -> bool:
+    """Return whether a character is of a script that writes words without spaces between them."""
+    if "\uac00" <= char <= "\ud7a3":  # Korean, which is as wide as Chinese, has spaces
+        return False
+    for first, last in _UNSPACED:
+        if first <= char <= last:
+            return True
+    is_letter = unicodedata.category(char) == "Lo"
+    return is_letter and unicodedata.east_asian_width(char) in "WFH"
 
 
 def shown_name(text: str) -> str:

@@ -12,14 +12,25 @@ from typing import Any
 _ENOUGH = 100  # test images from which a model that fails can be called no better than guessing
 _LEAST_USE = 0.2  # of the way from guessing to certainty, as in `training.metrics`
 
+# What runs that have a verdict may lack.
+_LATEST: dict[str, Any] = {
+    "off_topic": 0,
+    "zero_shot": None,
+    "strangers": None,
+    "left_out_class": None,
+    "view": {"chosen": "crop", "sentence": "The middle of each picture.", "losses": {}},
+}
+
 
 def completed(metrics: Mapping[str, Any]) -> dict[str, Any]:
-    """Return metrics with every key of verdict, headline, checked labels and unseen sources.
+    """Return metrics with every key that came later, from verdict and headline to suspects.
 
     Those that are there stay. Of an earlier version the headline is the figure of the test images.
     """
+    added = {key: value for key, value in _LATEST.items() if key not in metrics}
+    metrics = {**metrics, **added}
     if "verdict" in metrics and "headline" in metrics:
-        return dict(metrics)
+        return metrics
     tested = metrics["split"]["test"]
     accuracy = metrics["accuracy"]
     headline = {

@@ -75,29 +75,39 @@ class Neighbours:
 
 
 def overlay(
-    image: Image.Image, cam: Floats, resize_side: int, height: float | None = None
+    image: Image.Image, cam: Floats, resize_side: int | None, height: float | None = None
 ) -> Image.Image:
     """Draw a class activation map [7, 7] in colour over the part of an RGB image the network saw.
 
     The rest is dimmed. The network sees the middle 224 pixels of the image once its shorter side is
-    `resize_side` pixels (`resize` of its backbone). Bright colours spoke for the class. `height` is
-    the value of the brightest colour, so that two maps can be compared; by default that of the map
-    itself. The image keeps its size.
+    `resize_side` pixels (`resize` of its backbone); with None it sees the whole image in a square
+    of its longer side. Bright colours spoke for the class. `height` is the value of the brightest
+    colour, so that two maps can be compared; by default that of the map itself. The image keeps its
+    size.
     """
     strength = _strength(cam, height)
 
-    # The square that the network sees.
-    shorter = min(image.size)
-    side = round(shorter * _CROP / resize_side)
-    side = max(1, min(side, shorter))
+    # The square that the network sees, which may reach beyond the image.
+    side = max(image.size)
+    if resize_side is not None:
+        shorter = min(image.size)
+        side = round(shorter * _CROP / resize_side)
+        side = max(1, min(side, shorter))
     left = (image.width - side) // 2
     upper = (image.height - side) // 2
-    columns = slice(left, left + side)
-    rows = slice(upper, upper + side)
+    columns = slice(max(left, 0), min(left + side, image.width))
+    rows = slice(max(upper, 0), min(upper + side, image.height))
 
     small_map = Image.fromarray(strength)
-    size = (side, side)
-    wide_map = small_map.resize(size, Image.Resampling.BICUBIC)
+    size = (columns.stop - columns.start, rows.stop - rows.start)
+    across = strength.shape[1] / side  # cells of the map for a pixel
+    down = strength.shape[0] / side
+    from_left = columns.start - left
+    to_left = columns.stop - left
+    from_top = rows.start - upper
+    to_top = rows.stop - upper
+    box = (from_left * across, from_top * down, to_left * across, to_top * down)
+    wide_map = small_map.resize(size, Image.Resampling.BICUBIC, box)
     wide_strength = np.asarray(wide_map).clip(0, 1)
     levels = (wide_strength * 255).astype(int)
     colours = colour_scale()[levels]

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import csv
 import http.client
-import io
 import os
 import re
 import sys
@@ -17,14 +15,16 @@ import urllib.request
 import zlib
 from collections.abc import Iterable
 from concurrent.futures import Future
+from http.client import HTTPMessage
 from pathlib import Path
+from typing import IO
 from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
 from PIL import Image
 
 from training.images.decode import BrokenImageError, read_image
 from training.images.walk import files_below
-from training.text_files import decoded, delimited
+from training.text_files import csv_rows, decoded, delimited
 
 # Of formats that Picaisso does not read as well: it says so of each.
 _IMAGE_SUFFIX = re.compile(
@@ -203,7 +203,7 @@ def _answer(url: str, seconds: float) -> bytes:
     request = urllib.request.Request(ascii_url(url), headers=headers)
     deadline = time.monotonic() + seconds
     # Some hosts set a cookie and redirect until it comes back.
-    opener = urllib.request.build_opener(urllib.request.HTTPCookieProcessor())
+    opener = urllib.request.build_opener(urllib.request.HTTPCookieProcessor(), _WebRedirects())
     with opener.open(request, timeout=_URL_SECONDS) as response:
         data = bytearray()
         while chunk := response.read1(_CHUNK_BYTES):
@@ -218,6 +218,24 @@ def _answer(url: str, seconds: float) -> bytes:
     if len(data) > _URL_BYTES:
         raise BrokenImageError("larger than 30 MB")
     return bytes(data)
+
+
+class _WebRedirects(urllib.request.HTTPRedirectHandler):
+    """Follows redirects to addresses of the web alone; urllib would follow them to FTP as well."""
+
+    def redirect_request(
+        self,
+        req: urllib.request.Request,
+        fp: IO[bytes],
+        code: int,
+        msg: str,
+        headers: HTTPMessage,
+        newurl: str,
+    ) -> urllib.request.Request | None:
+        """Return the request that follows; raises BrokenImageError."""
+        if not is_url(newurl):
+            raise BrokenImageError("the server leads to an address that is not of the web")
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
 def _is_folder(location: str) -> bool:
@@ -264,7 +282,7 @@ def _read_list(name: str) -> list[str]:
         if len(data) > _LARGEST_LIST:
             raise ValueError("it is larger than 100 MB")
         entries = _entries(decoded(data))
-    except (OSError, ValueError, csv.Error) as error:
+    except (OSError, ValueError) as error:
         detail = getattr(error, "strerror", None) or error
         raise ListError(f"The list {title} cannot be read: {detail}.") from error
     stripped = [entry.strip() for entry in entries]
@@ -280,7 +298,7 @@ def _entries(text: str) -> list[str]:
     for column in _COLUMNS:
         if column in header:
             position = header.index(column)
-            rows = csv.reader(io.StringIO(table, newline=""), delimiter=delimiter)
+            rows = csv_rows(table, delimiter)
             next(rows)
             return [row[position] for row in rows if len(row) > position]
     return [_without_quotes(line.strip()) for line in lines]

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from training.earlier_metrics import completed
 from training.phrases import verdict
-from training.run_folder import RunError, Split, read_json
+from training.run_folder import RunError, Split, View, read_json
 
 Floats = NDArray[np.float64]
 Labels = NDArray[np.int64]
@@ -156,6 +156,17 @@ class UnseenSourceMetrics(TypedDict):
     """What report and card say of images from a source not seen in training."""
 
 
+class ZeroShot(AccuracyShare):
+    """Figures of a text-image model that knows the classes' names alone.
+
+    They are those of the images that the headline comes from.
+    """
+
+    n: int
+    model: str
+    license: str
+
+
 class FalseAlarms(TypedDict):
     """Test images, which do show the classes, that are called none of them."""
 
@@ -163,6 +174,24 @@ class FalseAlarms(TypedDict):
     tested: int
     share: float
     interval: list[float]
+
+
+class Strangers(TypedDict):
+    """Pictures of none of the classes that were shown to the finished model."""
+
+    refused: int
+    n: int
+    how: str
+    """What was shown, in sentences."""
+
+
+class LeftOutClass(TypedDict):
+    """Images of a class shown to a classifier that was fitted without it, class by class."""
+
+    refused: int
+    n: int
+    classes: int
+    """How many were left out in turn."""
 
 
 class CurvePoint(TypedDict):
@@ -218,6 +247,17 @@ class VerdictMetrics(TypedDict):
     cross_validated: CrossValidated | None
     verified: Verified
     label_noise: LabelNoise | None
+    zero_shot: ZeroShot | None
+    """None without a text-image model."""
+
+
+class ViewMetrics(TypedDict):
+    """What the network sees of an image, and why."""
+
+    chosen: View
+    sentence: str
+    losses: dict[View, float]
+    """Out-of-fold log loss in nats of those that were compared."""
 
 
 class Metrics(ClassificationMetrics, VerdictMetrics, UnseenSourceMetrics, Shortcuts):
@@ -233,6 +273,8 @@ class Metrics(ClassificationMetrics, VerdictMetrics, UnseenSourceMetrics, Shortc
     near_duplicate_leaks: int
     label_issues: int
     """Images outside test whose label is suspected; 0 unless the verdict is "better"."""
+    off_topic: int
+    """Images outside test that look like a page, screen, packet or drawing."""
     curation: Curation
     regularisation: float
     """C of the linear head: the inverse of the regularisation's strength."""
@@ -243,7 +285,12 @@ class Metrics(ClassificationMetrics, VerdictMetrics, UnseenSourceMetrics, Shortc
     network: CandidateMetrics | None
     by_source: dict[str, SourceMetrics]
     unknown: FalseAlarms
+    strangers: Strangers | None
+    """None where it was not measured."""
+    left_out_class: LeftOutClass | None
+    """None with two classes, for the fine-tuned network, and without time."""
     learning_curve: LearningCurve | None
+    view: ViewMetrics
     seed: int
     seconds: dict[str, float]
     """By stage."""
@@ -567,6 +614,14 @@ def accuracy_by_source(
             support=int(of_source.sum()),
         )
     return found
+
+
+def zero_shot(
+    predicted: Labels, labels: Labels, groups: Labels, model: str, license_name: str
+) -> ZeroShot:
+    """Return the figures of a text-image model that predicted these classes [n] by their names."""
+    share = _accuracy(predicted == labels, groups)
+    return ZeroShot(**share, n=len(labels), model=model, license=license_name)
 
 
 def false_alarms(novelty: Floats, threshold: float, groups: Labels | None = None) -> FalseAlarms:

@@ -94,14 +94,14 @@ def shortened(text: str, columns: int) -> str:
 def verdict(metrics: Mapping[str, Any]) -> str:
     """Return whether a model is better than guessing, and how often it is right, in sentences.
 
-    From the figures of `metrics.json`, of earlier versions too. Page, mail, model card, report,
-    command line, admin and demo all say this.
+    Where a text-image model is right more often by the classes' names alone, the first sentence
+    says so. From the figures of `metrics.json`, of earlier versions too. Page, mail, model card,
+    report, command line, admin and demo all say this.
     """
     metrics = completed(metrics)
-    opening = _OPENINGS[metrics["verdict"]]
-    if metrics["verdict"] == "not_shown" and metrics["headline"]["n"] >= _MANY_IMAGES:
-        opening = _NOT_SHOWN_BY_MANY
-    sentences = [f"{opening}: {_headline_clause(metrics)}."]
+    first = opening(metrics).removesuffix(".")
+    first += _below_names_alone(metrics)
+    sentences = [f"{first}: {_headline_clause(metrics)}."]
     beside = _beside_headline(metrics)
     if beside:
         sentences.append(beside)
@@ -109,6 +109,72 @@ def verdict(metrics: Mapping[str, Any]) -> str:
     if not metrics["verified"]["n"]:
         sentences.append("Labels not checked.")
     return " ".join(sentences)
+
+
+def opening(metrics: Mapping[str, Any]) -> str:
+    """Return the verdict alone, as one short sentence."""
+    metrics = completed(metrics)
+    judged = metrics["headline"]["n"]
+    verdict = metrics["verdict"]
+    sentence = _OPENINGS[verdict]
+    if verdict == "not_shown" and judged >= _MANY_IMAGES:
+        sentence = _NOT_SHOWN_BY_MANY
+    return f"{sentence}."
+
+
+def names_alone(metrics: Mapping[str, Any]) -> str:
+    """Return how often the classes' names alone are right, by a text-image model; "" without."""
+    measured = completed(metrics)["zero_shot"]
+    if not measured:
+        return ""
+    alone = percent(measured["accuracy"])
+    ours = percent(metrics["headline"]["value"])
+    pictures = counted(measured["n"], "picture")
+    bounds = interval(measured["interval"])
+    return (
+        f"Names alone, without any training picture: {alone}; this model: {ours}. The names were"
+        f" compared with the same {pictures} (95 % interval {bounds}) by the text-image model"
+        f" {measured['model']}, whose licence is {measured['license']}."
+    )
+
+
+def refusal(metrics: Mapping[str, Any]) -> str:
+    """Return how many of ten unrelated pictures are refused; "" where it was not measured.
+
+    Report, model card, command line, page and mail all say this.
+    """
+    strangers = completed(metrics)["strangers"]
+    if not strangers:
+        return ""
+    of_ten = round(10 * strangers["refused"] / strangers["n"])
+    return f"Refuses about {of_ten} of 10 unrelated pictures."
+
+
+def refusal_measured(metrics: Mapping[str, Any]) -> str:
+    """Return the counts behind `refusal`, and those of the classes left out; "" without any."""
+    metrics = completed(metrics)
+    sentences = []
+    strangers = metrics["strangers"]
+    if strangers:
+        sentences.append(f"{strangers['refused']} of {strangers['n']} were refused.")
+        sentences.append(strangers["how"])
+    left_out = metrics["left_out_class"]
+    if left_out:
+        pictures = counted(left_out["n"], "picture")
+        sentences.append(
+            f"With each of {left_out['classes']} classes left out in turn, {left_out['refused']:,}"
+            f" of {pictures} of the class that was left out were refused."
+        )
+    return " ".join(sentences)
+
+
+def _below_names_alone(metrics: Mapping[str, Any]) -> str:
+    """Return the clause for a model that the names alone surpass, "" for others."""
+    measured = metrics["zero_shot"]
+    if not measured or metrics["headline"]["value"] >= measured["accuracy"]:
+        return ""
+    alone = percent(measured["accuracy"])
+    return f", and the names alone, without any training picture, do better ({alone})"
 
 
 def baseline(metrics: Mapping[str, Any]) -> float:
@@ -131,7 +197,9 @@ def headline_title(metrics: Mapping[str, Any]) -> str:
 def headline_counts(metrics: Mapping[str, Any]) -> str:
     """Return the counts behind the first figure: `38 of 40 pictures`."""
     headline = completed(metrics)["headline"]
-    return f"{headline['hits']:,} of {counted(headline['n'], 'picture')}"
+    hits = headline["hits"]
+    pictures = counted(headline["n"], "picture")
+    return f"{hits:,} of {pictures}"
 
 
 def headline_figure(metrics: Mapping[str, Any]) -> str:
@@ -148,7 +216,8 @@ def figure_on_test(metrics: Mapping[str, Any]) -> str:
     hits = round(metrics["accuracy"] * tested)
     share = percent(metrics["accuracy"])
     bounds = interval(metrics["interval"])
-    return f"{share} ({hits:,} of {counted(tested, 'picture')}; 95 % interval {bounds})"
+    pictures = counted(tested, "picture")
+    return f"{share} ({hits:,} of {pictures}; 95 % interval {bounds})"
 
 
 _OPENINGS = {
@@ -171,7 +240,8 @@ def _headline_clause(metrics: Mapping[str, Any]) -> str:
     hits = f"{headline['hits']:,}"
     judged = headline["n"]
     share = percent(headline["value"])
-    figure = f"({share}; 95 % interval {interval(headline['interval'])})"
+    bounds = interval(headline["interval"])
+    figure = f"({share}; 95 % interval {bounds})"
     if headline["how"] == "verified":
         pictures = counted(judged, "test picture")
         checked = metrics["verified"]["n"]
@@ -202,9 +272,10 @@ def _beside_headline(metrics: Mapping[str, Any]) -> str:
     if how == "verified" and cross_validated:
         judged = cross_validated["n"]
         judged_hits = round(cross_validated["accuracy"] * judged)
+        pictures = counted(judged, "picture")
         return (
             "With labels as they were found, cross-validation is right on"
-            f" {judged_hits:,} of {counted(judged, 'picture')}."
+            f" {judged_hits:,} of {pictures}."
         )
     if how == "verified":
         pictures = counted(tested, "test picture")

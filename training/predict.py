@@ -35,6 +35,7 @@ __all__ = [
     "open_explainer",
     "open_model",
     "read_image",
+    "resize_side",
 ]
 
 _OUTPUTS = ("probabilities", "embedding", "cam", "novelty")
@@ -165,8 +166,8 @@ class Explainer:
     """Writes explanations into a folder, each under a name of its own."""
 
     folder: Path
-    resize: int
-    """Pixels the shorter side is resized to before the network's centre crop."""
+    resize_side: int | None
+    """Pixels of the shorter side before the network's center crop; None where it sees all."""
     neighbours: Neighbours | None
     """Of a run folder; a model alone does not have its training images."""
     used: set[str] = field(default_factory=set)
@@ -177,7 +178,7 @@ class Explainer:
         predicted = int(outputs.probabilities.argmax())
         cam = evidence(outputs.cam, predicted)
         path = self._free_path(name)
-        overlay(image, cam, self.resize).save(path)
+        overlay(image, cam, self.resize_side).save(path)
         nearest = []
         if self.neighbours:
             nearest = self.neighbours.nearest(outputs.embedding, _NEAREST)
@@ -203,6 +204,16 @@ def open_explainer(path: Path, folder: Path) -> Explainer:
 
     Raises ModelError, or OSError where the folder cannot be made.
     """
+    side = resize_side(path)
+    folder.mkdir(parents=True, exist_ok=True)
+    return Explainer(folder, side, read_neighbours(path))
+
+
+def resize_side(path: Path) -> int | None:
+    """Return the pixels of the shorter side that the model at `path` center-crops.
+
+    None for a model that sees the whole picture. Raises ModelError.
+    """
     try:
         config = json.loads(_read_file(path, "config.json"))
         share = float(config["pretrained_cfg"]["crop_pct"])
@@ -210,9 +221,8 @@ def open_explainer(path: Path, folder: Path) -> Explainer:
         raise _foreign_file(path, "config.json") from error
     if not _LEAST_CROPPED < share <= 1:
         raise _foreign_file(path, "config.json")
-    resize = round(CROP / share)
-    folder.mkdir(parents=True, exist_ok=True)
-    return Explainer(folder, resize, read_neighbours(path))
+    is_whole = config.get("view") == "letterbox"
+    return None if is_whole else round(CROP / share)
 
 
 def _read_file(path: Path, name: str) -> bytes:

@@ -93,7 +93,7 @@ class Run:
         """Return the seconds of each stage up to now, those of earlier attempts included."""
         earlier = self.seconds.get(self.stage, 0.0)
         present = earlier + time.monotonic() - self.started
-        return {**self.seconds, self.stage: round(present, 3)}
+        return {**self.seconds, self.stage: round(present, 6)}
 
     def recall_seconds(self) -> None:
         """Take over what attempts that did not come to the end have spent.
@@ -113,11 +113,11 @@ class Run:
         """Write a row of progress.jsonl: two a second at most, but a stage's first and last."""
         now = time.monotonic()
         elapsed = now - self.reported
+        if message:  # kept also where no row is written: the next one says what is done by then
+            self.message = message
         if elapsed < _REPORT_SECONDS and done < total:
             return
         self.reported = now
-        if message:
-            self.message = message
         row = ProgressRow(
             time=datetime.now(UTC).isoformat(timespec="milliseconds"),
             stage=self.stage,
@@ -127,7 +127,8 @@ class Run:
             eta_seconds=self._seconds_left(now, done, total),
         )
         append_json_line(self.folder / "progress.jsonl", row)
-        write_json(self.folder / _SECONDS_FILE, self.spent())
+        # Not flushed: a slow disk would keep a GPU waiting, and `during` flushes at the end.
+        write_json(self.folder / _SECONDS_FILE, self.spent(), durable=False)
         if self.listen:
             self.listen(row)
 

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from training.evaluation.results import (
+    OutsideEvidence,
     Results,
     RunMetrics,
     collect_results,
@@ -25,14 +26,14 @@ from training.evaluation.results import (
     without_suspects,
 )
 from training.explanations import write_neighbours
-from training.export.model_folder import TrainedModel, export_model
+from training.export.model_folder import TrainedModel, export_model, resize_side
 from training.export.report import Origin, write_report
 from training.finetuning.distributed import SINGLE_PROCESS, DistributedContext, process_group
 from training.finetuning.trainer import TrainConfig, TrainContext, shutdown_workers
 from training.fitting.linear_head import C_VALUES, HasTime
 from training.fitting.selection import (
-    CHOICE_MINIMUM,
     Choice,
+    DeliveredModel,
     HeadCandidate,
     NetworkCandidate,
     SplitImages,
@@ -40,9 +41,9 @@ from training.fitting.selection import (
     finetune_network,
     train_head,
 )
+from training.fitting.view import choose_view, crop_alone
 from training.images.decode import BrokenImageError, as_array, read_image
 from training.images.split import (
-    HELD_OUT_SHARE,
     NearDuplicates,
     assign_groups,
     check_enough,
@@ -52,16 +53,18 @@ from training.images.split import (
     split_rows,
 )
 from training.judgements import read_judgements
-from training.metrics import read_metrics
+from training.metrics import Strangers, ViewMetrics, read_metrics
 from training.networks.backbones import BACKBONES, LoadedBackbone, load_backbone
 from training.networks.catalogue import DEFAULT as DEFAULT_BACKBONE
 from training.networks.classifier import ClassifierNetwork
+from training.networks.devices import choose_device, try_convolution, why_unusable
 from training.networks.embeddings import FeatureExtractor, ImageFeatures
-from training.networks.image_cache import open_cache
 from training.networks.precision import PRECISIONS, choose_precision, exact_float32
+from training.networks.strangers import measure_refusal
 from training.networks.weights import DOWNLOAD_URL, WeightSources
 from training.phrases import shortened
 from training.predict import Predict
+from training.predictions import PREDICTIONS_FILE, SUSPECTS_FILE, read_predictions
 from training.progress import RowListener, Run, Stopped, StopRequest, no_progress
 from training.run_folder import (
     ImageRow,
@@ -78,7 +81,8 @@ from training.run_folder import (
     write_manifest,
     write_text,
 )
-from training.verification import PREDICTIONS_FILE, read_predictions, with_judgements
+from training.text_image import TextImageModel
+from training.verification import with_judgements
 
 DEFAULTS: Mapping[str, Any] = {
     "backbone": DEFAULT_BACKBONE,
@@ -91,6 +95,7 @@ DEFAULTS: Mapping[str, Any] = {
     "weights_dir": "",
     "weights_cache": "data/cache/weights",
     "weights_url": DOWNLOAD_URL,
+    "text_image_model": "",
     "threads": 0,
 }
 
@@ -105,6 +110,9 @@ _SHOWN_COLUMNS = 60  # of a value that somebody else wrote
 _MOST = {"seed": 2**32 - 1, "epochs": 100_000, "threads": 4096}
 # test images that the exported files are compared on, besides the synthetic ones
 _COMPARED_IMAGES = 3
+_LEAST_VAL_ON_CPU = 60  # a trial takes minutes there, where a run of so few takes one
+_LEAST_SHARE = 0.1  # of the time budget, for the head's search and for the evaluation each
+_EXPORT_SECONDS = 10.0  # for writing and checking a model
 _NAMED_FILES = 3  # unusable images that a notice names
 
 _log = logging.getLogger("training")
@@ -167,11 +175,12 @@ def fit_distributed(
     folder: Path, config: RunConfig, listen: RowListener | None, control: Control
 ) -> dict[str, Any]:
     """Run `fit` in the first of several processes; the others take part in its fine-tuning."""
-    with process_group(control.distributed):
+    with process_group(control.distributed) as distributed:
+        control = dataclasses.replace(control, distributed=distributed)
         result = fit(folder, config, listen, control)
         # A failed fine-tuning leaves the workers waiting for each other, not for a message.
         if result["ok"] or result["error"]["stage"] != "finetune":
-            shutdown_workers(control.distributed)
+            shutdown_workers(distributed)
     return result
 
 
@@ -179,19 +188,29 @@ def _run_stages(run: Run, control: Control) -> None:
     """Run the stages: the table of contents of a training."""
     rows = _check_input(run)
     with run.during("features", "Extracting features of the pictures"):
+        _check_text_image_model(run)
         loaded, extractor = _load_network(run, rows, control.distributed)
         features = _extract_features(run, rows, extractor)
     with run.during("split", "Grouping near-duplicates and splitting"):
         images = _split_images(run, rows, features)
-    deadline = time.monotonic() + cast(float, run.config.time_budget_seconds)
     with run.during("train", "Training the classifier"):
+        images, view = _choose_view(run, images, extractor)
         head = _train_head(run, images)
     with run.during("finetune", "Fine-tuning the network"), control.stop.deferred():
         tuned = _finetune(run, images, extractor, head, control)
     with run.during("evaluate", "Testing on pictures it has not seen"):
+        begun = time.monotonic()
         choice = choose_candidate(images, extractor, head, tuned)
+        outside = _outside_evidence(run, images, loaded)
         results = _evaluate(
-            run, images, loaded, extractor, choice, lambda: time.monotonic() < deadline
+            run,
+            images,
+            loaded,
+            extractor,
+            choice,
+            view,
+            outside,
+            lambda: _has_time(run, begun),
         )
     with run.during("export", "Writing and checking the model"):
         _export(run, loaded, choice.model.network, results)
@@ -259,7 +278,7 @@ def _load_network(
     network = ClassifierNetwork(loaded.backbone, loaded.network, len(config.classes))
     exact_float32()
     network = network.to(_device(run, distributed))
-    run.report(0, 0, "Measuring how this machine computes fastest")
+    run.report(0, 0, "Getting ready")
     precision = PRECISIONS.get(earlier.get("arithmetic", ""))
     if precision is None:
         cache_folder = Path(config.weights_cache or "").parent
@@ -273,17 +292,11 @@ def _load_network(
         "arithmetic": precision.name,
     }
     write_json(note, chosen)
-    # Images are kept decoded where there may be enough for a fine-tuned network to be delivered.
-    cache = None
-    val_images = len(rows) * HELD_OUT_SHARE
-    if config.finetune != "never" and val_images >= CHOICE_MINIMUM:
-        cache = open_cache(checkpoints, rows, loaded.backbone.resize)
     extractor = FeatureExtractor(
         network=network,
         precision=precision,
         run_dir=run.folder,
         cache=checkpoints / "features",
-        image_cache=cache,
     )
     return loaded, extractor
 
@@ -325,7 +338,7 @@ def _load_backbone(run: Run, earlier: Mapping[str, Any]) -> LoadedBackbone:
 def _device(run: Run, distributed: DistributedContext) -> torch.device:
     """Return the device to compute on. Raises RunError where the wanted GPU is not there."""
     device = str(run.config.device)
-    if device == "cuda" and not torch.cuda.is_available():
+    if device == "cuda" and why_unusable("cuda", try_convolution):
         raise RunError(
             "features",
             "This machine has no GPU that torch can use.",
@@ -333,7 +346,9 @@ def _device(run: Run, distributed: DistributedContext) -> torch.device:
             retry=False,
         )
     if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+        device, notice = choose_device(torch.cuda.is_available(), try_convolution)
+        if notice:
+            run.notices.append(notice)
     return distributed.device(device)
 
 
@@ -420,10 +435,21 @@ def _freeze_split(run: Run, rows: list[ImageRow], duplicates: NearDuplicates) ->
     return split
 
 
+def _choose_view(
+    run: Run, images: SplitImages, extractor: FeatureExtractor
+) -> tuple[SplitImages, ViewMetrics]:
+    """Choose whether the network looks at the middle of each image or at all of it."""
+    if run.config.weights == "random":
+        return images, crop_alone()
+    run.report(0, 0, "Looking at the whole of each picture")
+    return choose_view(images, extractor, run.report)
+
+
 def _train_head(run: Run, images: SplitImages) -> HeadCandidate:
     """Fit the head on train and val, searching for as long as the time budget lasts."""
     budget = cast(float, run.config.time_budget_seconds)
-    head = train_head(images, run.report, lambda: time.monotonic() - run.started < budget)
+    begun = time.monotonic()
+    head = train_head(images, run.report, lambda: _has_time(run, begun))
     tried = head.fitted.tried
     if tried < len(C_VALUES):
         run.notices.append(
@@ -445,17 +471,74 @@ def _finetune(
         return "Fine-tuning was switched off."
     config = TrainConfig(seed=images.seed)
     epochs = run.config.epochs
+    val_images = len(images.indices("val"))
+    if not epochs and extractor.network.device.type == "cpu" and val_images < _LEAST_VAL_ON_CPU:
+        return (
+            f"The network was not fine-tuned: {val_images} validation pictures are too few (fewer"
+            f" than {_LEAST_VAL_ON_CPU}) for the minutes that it takes without a GPU."
+        )
     if epochs:
         config = dataclasses.replace(config, max_epochs=epochs, max_epochs_cpu=epochs)
     context = TrainContext(
         folder=run.folder / "checkpoints",
-        budget=cast(float, run.config.time_budget_seconds) - run.latest,
+        budget=_seconds_for_finetuning(run),
         precision=extractor.precision,
         distributed=control.distributed,
         report=run.report,
         should_stop=lambda: control.stop.asked,
     )
-    return finetune_network(images, extractor, head, config, context)
+    return finetune_network(images, extractor, head, config, context, asked=bool(epochs))
+
+
+def _has_time(run: Run, begun: float) -> bool:
+    """Return whether something is left of the time budget, which is that of the whole run.
+
+    A task that began at this moment of the monotonic clock has a tenth of the budget in any case:
+    without it, features that take long would leave a head that nothing was searched for.
+    """
+    budget = cast(float, run.config.time_budget_seconds)
+    taken = time.monotonic() - begun
+    return sum(run.spent().values()) < budget or taken < _LEAST_SHARE * budget
+
+
+def _seconds_for_finetuning(run: Run) -> float:
+    """Return what is left of the run's time budget for fine-tuning, in seconds.
+
+    A fine-tuned network computes the features of all images again, and is written and checked.
+    """
+    budget = cast(float, run.config.time_budget_seconds)
+    spent = {**run.spent(), "finetune": 0.0}  # its checkpoint counts what it took before
+    again = spent.get("features", 0.0)
+    return budget - sum(spent.values()) - again - _EXPORT_SECONDS
+
+
+def _check_text_image_model(run: Run) -> None:
+    """Raise RunError for a text-image model of no use, before anything is computed.
+
+    It is loaded again when it is needed: until then the memory is the training's.
+    """
+    if run.config.text_image_model:
+        TextImageModel(Path(run.config.text_image_model))
+
+
+def _outside_evidence(run: Run, images: SplitImages, loaded: LoadedBackbone) -> OutsideEvidence:
+    """Return what the network's ImageNet classifier and a text-image model say of the images."""
+    page_share = None
+    if loaded.imagenet is not None:
+        page_share = loaded.imagenet.page_share(images.embeddings)
+    folder = run.config.text_image_model
+    if not folder:
+        return OutsideEvidence(page_share)
+    names = [label.name for label in run.config.classes]
+    threads = run.config.threads or _available_processors()
+    try:
+        model = TextImageModel(Path(folder), threads)
+        scores = model.score(run.folder, images.rows, names, run.report)
+    except Exception:  # whatever the operator's model does, the trained one is delivered
+        _log.exception("the text-image model failed")
+        run.notices.append("The text-image model failed on these pictures, so it says nothing.")
+        return OutsideEvidence(page_share)
+    return OutsideEvidence(page_share, scores)
 
 
 def _evaluate(
@@ -464,24 +547,37 @@ def _evaluate(
     loaded: LoadedBackbone,
     extractor: FeatureExtractor,
     choice: Choice,
+    view: ViewMetrics,
+    outside: OutsideEvidence,
     has_time: HasTime,
 ) -> Results:
     """Return what is known of the chosen model; write `suspects.jsonl` and `predictions.csv`."""
     names = [label.name for label in run.config.classes]
     run_metrics = RunMetrics(
         weights=loaded.weights,
+        view=view,
+        strangers=_measure_refusal(run, choice.model),
         backbone=loaded.backbone.name,
         device=str(extractor.network.device),
         arithmetic=extractor.precision.name,
         notices=run.notices,
         seconds=run.spent(),
     )
-    results, scores = collect_results(images, choice, names, run_metrics, run.report, has_time)
+    results, scores = collect_results(
+        images, choice, names, run_metrics, run.report, has_time, outside
+    )
     class_ids = [label.id for label in run.config.classes]
     write_text(run.folder / PREDICTIONS_FILE, predictions_as_csv(results, class_ids))
     results = _count_judgements(run, results, class_ids)
-    write_text(run.folder / "suspects.jsonl", suspects_as_lines(results, scores, names))
+    write_text(run.folder / SUSPECTS_FILE, suspects_as_lines(results, scores, names))
     return results
+
+
+def _measure_refusal(run: Run, model: DeliveredModel) -> Strangers | None:
+    """Show pictures of other things to the finished model."""
+    names = [label.name for label in run.config.classes]
+    run.report(0, 0, "Showing it pictures of other things")
+    return measure_refusal(model.network, model.reject_threshold, names)
 
 
 def _count_judgements(run: Run, results: Results, class_ids: list[str]) -> Results:
@@ -513,7 +609,7 @@ def _export(run: Run, loaded: LoadedBackbone, network: ClassifierNetwork, result
 
     def write_report_page(path: Path, predict: Predict) -> None:
         backbone = loaded.backbone
-        origin = Origin(backbone.title, backbone.license, backbone.resize, run.spent())
+        origin = Origin(backbone.title, backbone.license, resize_side(network), run.spent())
         write_report(path, results, config, run.folder, predict, origin, no_progress)
 
     learned = results.learned_indices()
@@ -539,6 +635,6 @@ def _remove_leftovers(folder: Path) -> None:
 def _remove_checkpoints(folder: Path) -> None:
     """Remove what only an unfinished run needs, and what is large."""
     with suppress(OSError):  # the run is done either way
-        for pattern in ("*.squares", "*.done", "finetune.pt"):
+        for pattern in ("*.squares", "*.done", "**/finetune.pt"):
             for path in (folder / "checkpoints").glob(pattern):
                 path.unlink(missing_ok=True)

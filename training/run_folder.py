@@ -24,8 +24,12 @@ from pathlib import Path
 from typing import Any, BinaryIO, Literal, cast
 
 Split = Literal["train", "val", "test"]
+View = Literal["crop", "letterbox"]
+"""What a network sees of an image: its middle, or all of it, padded to a square."""
 
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
+MINIMUM_PER_SPLIT = 3  # images of a class in each split: fewer say nothing about it
+MINIMUM_PER_CLASS = MINIMUM_PER_SPLIT * len(SPLITS)  # different images a class needs at least
 STAGES = ("features", "split", "train", "finetune", "evaluate", "export")
 
 _ENCODING = "utf-8-sig"  # UTF-8, also with the mark that editors on Windows put before it
@@ -43,6 +47,7 @@ _TEXTS = (
     "weights_dir",
     "weights_cache",
     "weights_url",
+    "text_image_model",
 )
 
 
@@ -120,6 +125,8 @@ class RunConfig:
     """Folder where downloaded weights are kept."""
     weights_url: str | None = None
     """Where weight files are downloaded from."""
+    text_image_model: str | None = None
+    """Folder of an optional text-image model, see `training.text_image`; empty for none."""
     threads: int | None = None
     """Processor threads to compute with; 0 means one per processor that this process may use."""
 
@@ -168,6 +175,8 @@ class ImageRow:
     """Where the image was found."""
     format: str = ""
     """Of the file as it was found, in lower case: jpeg, png, webp, ...; empty where not known."""
+    title: str = ""
+    """As its source calls it; empty where not known, as in manifests of earlier versions."""
 
     def as_json(self) -> dict[str, Any]:
         """Return the line's object."""
@@ -394,10 +403,10 @@ def _lock(handle: int, wait: bool) -> None:
         return
 
 
-def write_json(path: Path, value: Any) -> None:
+def write_json(path: Path, value: Any, durable: bool = True) -> None:
     """Write JSON readably, atomically; text is kept as it is, not escaped."""
     text = json.dumps(value, ensure_ascii=False, indent=2)
-    write_text(path, text + "\n")
+    write_text(path, text + "\n", durable)
 
 
 @contextmanager
@@ -421,9 +430,9 @@ def atomic_write(path: Path, durable: bool = True) -> Iterator[BinaryIO]:
         beside.unlink(missing_ok=True)
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a text file in UTF-8, atomically."""
-    with atomic_write(path) as file:
+def write_text(path: Path, text: str, durable: bool = True) -> None:
+    """Write a text file in UTF-8, atomically; `durable` as in `atomic_write`."""
+    with atomic_write(path, durable) as file:
         file.write(_encoded(text))
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from training.export.report_page import read_context, render_page, without_images, write_context
 from training.judgements import JUDGEMENTS_FILE
+from training.predictions import PREDICTIONS_FILE, SUSPECTS_FILE
 from training.run_folder import (
     ImageRow,
     RunError,
@@ -23,7 +24,7 @@ from training.run_folder import (
     write_manifest,
     write_text,
 )
-from training.verification import PREDICTIONS_FILE, count_again, update_checksums
+from training.verification import count_again, update_checksums
 
 
 def remove_images(run_dir: Path, files: Collection[str]) -> None:
@@ -43,7 +44,7 @@ def remove_images(run_dir: Path, files: Collection[str]) -> None:
         removed = [row for row in rows if row.file in files]
         _remove_computed(run_dir / "checkpoints", removed)
         (run_dir / "neighbours.npz").unlink(missing_ok=True)
-        _remove_suspects(run_dir / "suspects.jsonl", files)
+        _remove_suspects(run_dir / SUSPECTS_FILE, files)
         _remove_from_report(run_dir, files)
         _remove_rows(run_dir / PREDICTIONS_FILE, files)
         _remove_rows(run_dir / JUDGEMENTS_FILE, files)

@@ -5,8 +5,11 @@ from __future__ import annotations
 import codecs
 import csv
 import io
+from collections.abc import Iterator
 
 _DELIMITERS = (",", ";", "\t")  # of the cells of tables
+_ZERO_SHARE = 100  # one of so many characters may be zero: a damaged byte, not a picture
+_MOST_ROW_LINES = 100  # that one row of a table may take, line breaks inside its cells
 
 _BYTE_ORDER_MARKS = {  # that of UTF-32 begins with that of UTF-16
     codecs.BOM_UTF8: "utf-8-sig",
@@ -35,19 +38,48 @@ def decoded(data: bytes) -> str:
     except ValueError:
         # What Windows writes where nobody asks for anything else.
         text = data.decode("cp1252", errors="replace")
-    if "\0" in text:
+    if text.count("\0") * _ZERO_SHARE > len(text):
         raise ValueError("it is no text")
-    return text
+    return text.replace("\0", "")
 
 
-def table_rows(text: str) -> csv.DictReader[str]:
-    """Return the rows of a table by the titles in its first line.
-
-    Reading raises csv.Error for a cell larger than a book.
-    """
+def table_rows(text: str) -> Iterator[dict[str, str]]:
+    """Yield the rows of a table by the titles in its first line; cells without a title are left."""
     table, delimiter = delimited(text)
-    stream = io.StringIO(table, newline="")
-    return csv.DictReader(stream, delimiter=delimiter)
+    rows = csv_rows(table, delimiter)
+    titles = next(rows, [])
+    for row in rows:
+        yield dict(zip(titles, row, strict=False))
+
+
+def csv_rows(text: str, delimiter: str) -> Iterator[list[str]]:
+    """Yield the rows of a table, whatever their line ends and however long their cells.
+
+    A quote that is never closed, as in a torn file, spoils its own line and no other.
+    """
+    csv.field_size_limit(max(csv.field_size_limit(), len(text) + 1))
+    lines = io.StringIO(text.replace("\0", " "), newline="").readlines()
+    position = 0
+    while position < len(lines):
+        end = position + 1
+        if '"' in lines[position]:
+            end = position + _MOST_ROW_LINES
+        row, taken = _first_row(lines[position:end], delimiter)
+        position += taken
+        if row:
+            yield row
+
+
+def _first_row(lines: list[str], delimiter: str) -> tuple[list[str], int]:
+    """Return the row at the beginning of some lines, and how many of them it takes."""
+    reader = csv.reader(lines, delimiter=delimiter, strict=True)
+    try:
+        row = next(reader, [])
+        return row, reader.line_num
+    except csv.Error:
+        plain = csv.reader(lines[:1], delimiter=delimiter, quoting=csv.QUOTE_NONE)
+        cells = next(plain, [])
+        return [cell.strip('"') for cell in cells], 1
 
 
 def delimited(text: str) -> tuple[str, str]:

@@ -6,7 +6,6 @@ What the model said of each image stands in `predictions.csv`, what the person s
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import hashlib
 import json
@@ -32,7 +31,6 @@ from training.export.report_page import (
 from training.fitting.label_issues import muted_curation
 from training.judgements import Judgement, State, read_judgements, read_labels, write_judgements
 from training.metrics import (
-    Floats,
     Headline,
     Judged,
     LabelNoise,
@@ -40,17 +38,26 @@ from training.metrics import (
     Shortcuts,
     Verdict,
     Verified,
+    ZeroShot,
     grouped_interval,
     judge,
     measured_headline,
     read_metrics,
+    zero_shot,
 )
 from training.networks.catalogue import CATALOGUE
 from training.phrases import verdict
+from training.predictions import (
+    FIT_AGAIN,
+    PREDICTIONS_FILE,
+    SUSPECTS_FILE,
+    SUSPICION_KEYS,
+    PredictedImage,
+    read_predictions,
+    read_suspects,
+)
 from training.run_folder import (
-    SPLITS,
     RunError,
-    Split,
     exclusive,
     read_config,
     read_json,
@@ -60,33 +67,9 @@ from training.run_folder import (
     write_text,
 )
 
-PREDICTIONS_FILE = "predictions.csv"  # in the run folder
-
-_FIT_AGAIN = (
-    "Delete its result.json and run `python -m training fit` on it again: its split stays as it is."
-)
-_SUSPECTED = ("kind", "suggested", "reason")
-
-
-@dataclass(frozen=True)
-class PredictedImage:
-    """A row of `predictions.csv`: what was said of an image by a model that had not seen it."""
-
-    file: str
-    """As in the manifest."""
-    class_id: str
-    """Its label."""
-    split: Split
-    fold: int | None
-    """Of the cross-validation; None where the image had no part in one."""
-    group: int
-    """Near-duplicates share one."""
-    predicted: str
-    """Id of the likeliest class."""
-    probabilities: Floats
-    """[classes] in output order: of a test image by the delivered model, else out-of-fold."""
-    cross_validated: Floats | None
-    """[classes], by a head that saw neither it nor a near-duplicate; None without one."""
+# Judged test images from which on the figure is theirs, where not all are judged: right on all of
+# them means 89 % at least.
+_ENOUGH_VERIFIED = 30
 
 
 def verify(run_dir: Path, table: Path) -> Metrics:
@@ -115,28 +98,6 @@ def count_again(run_dir: Path) -> Metrics:
     return run.publish(judgements)
 
 
-def read_predictions(run_dir: Path, class_ids: Sequence[str]) -> list[PredictedImage]:
-    """Read `predictions.csv`: what was said of each image of a split.
-
-    `class_ids` are in output order. Raises RunError where the file is damaged, or missing as in
-    runs of version 0.1.0.
-    """
-    path = run_dir / PREDICTIONS_FILE
-    predicted = []
-    try:
-        with path.open(encoding="utf-8", newline="") as file:
-            for values in csv.DictReader(file, strict=True):
-                image = _predicted_image(values, class_ids)
-                predicted.append(image)
-    except FileNotFoundError as error:
-        reason = "This run has no predictions.csv: an earlier version of Picaisso made it."
-        raise RunError("evaluate", reason, _FIT_AGAIN, retry=False) from error
-    except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
-        reason = f"The run folder's {PREDICTIONS_FILE} cannot be read."
-        raise RunError("evaluate", reason, _FIT_AGAIN, retry=False) from error
-    return predicted
-
-
 def with_judgements(
     metrics: Metrics,
     predicted: Sequence[PredictedImage],
@@ -148,18 +109,20 @@ def with_judgements(
     Judgements of other images have no part in it. `class_ids` are in output order.
     """
     judged = []
-    for image in predicted:
+    tested = [image for image in predicted if image.split == "test"]
+    for image in tested:
         judgement = judgements.get(image.file)
-        if judgement and image.split == "test" and judgement.label in ("", *class_ids):
+        if judgement and judgement.label in ("", *class_ids):
             judged.append(_JudgedImage(image, judgement))
     changed = metrics.copy()
     changed["verified"] = _verified(judged)
     changed["label_noise"] = _label_noise(judged)
-    changed["headline"] = _verified_headline(judged) or measured_headline(metrics)
+    changed["headline"] = _verified_headline(judged, len(tested)) or measured_headline(metrics)
     usable = {one.image.file: one.judgement for one in judged}
     changed["verdict"] = _judge_again(metrics, predicted, usable, class_ids)
     changed["better_than_chance"] = changed["verdict"] == "better"
     changed.update(_shortcuts(changed, predicted, class_ids))
+    changed["zero_shot"] = _names_alone(changed, predicted, usable, class_ids)
     changed["verdict_sentence"] = verdict(changed)
     return changed
 
@@ -190,17 +153,17 @@ class _FinishedRun:
         self._folder = folder
         self._metrics = read_metrics(folder)
         self._config = read_json(folder / "model" / "config.json")
-        self._suspects = _read_suspects(folder)
+        self._suspects = read_suspects(folder)
         context = _read_context(folder)
         backbone = CATALOGUE.get(self._config.get("backbone", ""))
         predicted_files = {image.file for image in self._predicted}
         for row in self.rows:
             if row.split and row.file not in predicted_files:
                 reason = f"The run folder's {PREDICTIONS_FILE} lacks pictures of the run."
-                raise RunError("evaluate", reason, _FIT_AGAIN, retry=False)
+                raise RunError("evaluate", reason, FIT_AGAIN, retry=False)
         if context is None or backbone is None:
             reason = "The run folder lacks what its report and card are written from."
-            raise RunError("evaluate", reason, _FIT_AGAIN, retry=False)
+            raise RunError("evaluate", reason, FIT_AGAIN, retry=False)
         self._context = context
         self._backbone = backbone
 
@@ -250,13 +213,14 @@ def _label_noise(judged: Sequence[_JudgedImage]) -> LabelNoise | None:
     return LabelNoise(share=float(wrong.mean()), interval=list(interval))
 
 
-def _verified_headline(judged: Sequence[_JudgedImage]) -> Headline | None:
+def _verified_headline(judged: Sequence[_JudgedImage], tested: int) -> Headline | None:
     """Return the accuracy on the images of which it is known which class they show.
 
-    None where that is known of none.
+    None where too few of the test images are judged to say more than all of them do unchecked.
     """
     known = [one for one in judged if one.judgement.label]
-    if not known:
+    is_enough = len(judged) == tested or len(known) >= _ENOUGH_VERIFIED
+    if not known or not is_enough:
         return None
     hits = np.array([one.image.predicted == one.judgement.label for one in known])
     groups = np.array([one.image.group for one in known])
@@ -267,6 +231,36 @@ def _verified_headline(judged: Sequence[_JudgedImage]) -> Headline | None:
         n=len(known),
         hits=int(hits.sum()),
         how="verified",
+    )
+
+
+def _names_alone(
+    metrics: Metrics,
+    predicted: Sequence[PredictedImage],
+    judgements: Mapping[str, Judgement],
+    class_ids: Sequence[str],
+) -> ZeroShot | None:
+    """Return the figures of the text-image model on the images that the headline comes from."""
+    measured = metrics["zero_shot"]
+    how = metrics["headline"]["how"]
+    said = []
+    labels = []
+    groups = []
+    for image in predicted:
+        label = image.class_id
+        if how == "verified":
+            judgement = judgements.get(image.file)
+            label = judgement.label if judgement else ""
+        elif how == "test" and image.split != "test":
+            continue
+        if label and image.zero_shot:
+            said.append(class_ids.index(image.zero_shot))
+            labels.append(class_ids.index(label))
+            groups.append(image.group)
+    if measured is None or not said:
+        return measured
+    return zero_shot(
+        np.array(said), np.array(labels), np.array(groups), measured["model"], measured["license"]
     )
 
 
@@ -368,51 +362,6 @@ def _check_finished(folder: Path) -> None:
         raise RunError("evaluate", reason, remedy, retry=False)
 
 
-def _predicted_image(values: Mapping[str, str | None], class_ids: Sequence[str]) -> PredictedImage:
-    """Return a row of `predictions.csv`; raises ValueError, KeyError or TypeError."""
-    cells = {name: value or "" for name, value in values.items()}
-    split = cells["split"]
-    if split not in SPLITS:
-        raise ValueError(f"{split} is no split")
-    for class_id in (cells["class"], cells["predicted"]):
-        if class_id not in class_ids:
-            raise ValueError(f"{class_id} is no class")
-    cross_validated = None
-    if f"cv_{class_ids[0]}" in cells:
-        cross_validated = _numbers(cells, [f"cv_{class_id}" for class_id in class_ids])
-    return PredictedImage(
-        file=cells["file"],
-        class_id=cells["class"],
-        split=split,
-        fold=int(cells["fold"]) if cells["fold"] else None,
-        group=int(cells["group"]),
-        predicted=cells["predicted"],
-        probabilities=_numbers(cells, class_ids),
-        cross_validated=cross_validated,
-    )
-
-
-def _numbers(cells: Mapping[str, str], columns: Sequence[str]) -> Floats:
-    return np.array([float(cells[column]) for column in columns])
-
-
-def _read_suspects(folder: Path) -> list[dict[str, Any]]:
-    """Return the rows of `suspects.jsonl`; raises RunError where they cannot be read."""
-    path = folder / "suspects.jsonl"
-    rows = []
-    try:
-        for line in path.read_text(encoding="utf-8").splitlines():
-            row = json.loads(line)
-            row = {"file": row["file"], **row}
-            for key in _SUSPECTED:
-                row.setdefault(key, None)
-            rows.append(row)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        reason = f"The run folder's {path.name} cannot be read."
-        raise RunError("evaluate", reason, _FIT_AGAIN, retry=False) from error
-    return rows
-
-
 def _with_kept_suspects(
     context: ReportContext, metrics: Metrics, rows: Sequence[Mapping[str, Any]]
 ) -> ReportContext:
@@ -426,7 +375,7 @@ def _with_kept_suspects(
     suspects: list[KeptSuspect] = []
     for row in rows:
         if row["kind"]:
-            suspect = {key: row[key] for key in ("file", *_SUSPECTED)}
+            suspect = {key: row[key] for key in ("file", *SUSPICION_KEYS)}
             suspects.append(cast(KeptSuspect, suspect))
     kept = context.copy()
     kept["suspects"] = suspects
@@ -437,11 +386,11 @@ def _with_kept_suspects(
 def _with_suspects_counted(metrics: Metrics, context: ReportContext) -> Metrics:
     """Return the metrics with the suspects that their verdict allows to list."""
     counted = metrics.copy()
+    kinds = Counter(suspect["kind"] for suspect in context["suspects"])
     if metrics["verdict"] != "better":
         counted["label_issues"] = 0
-        counted["curation"] = muted_curation(context["curation"])
+        counted["curation"] = muted_curation(context["curation"], kinds["off_topic"])
         return counted
-    kinds = Counter(suspect["kind"] for suspect in context["suspects"])
     curation = context["curation"].copy()
     curation["suspects"] = kinds.total()
     counted["curation"] = curation
@@ -455,14 +404,18 @@ def _write_suspects(
     metrics: Metrics,
     context: ReportContext,
 ) -> None:
-    """Write `suspects.jsonl` with the kept suspects, or none where the verdict is not "better"."""
+    """Write `suspects.jsonl` with the kept suspects.
+
+    Where the verdict is not "better", with those alone that were found without the model.
+    """
     kept = {}
-    if metrics["verdict"] == "better":
-        kept = {suspect["file"]: suspect for suspect in context["suspects"]}
-    nothing = dict.fromkeys(_SUSPECTED)
+    for suspect in context["suspects"]:
+        if metrics["verdict"] == "better" or suspect["kind"] == "off_topic":
+            kept[suspect["file"]] = suspect
+    nothing = dict.fromkeys(SUSPICION_KEYS)
     lines = []
     for row in rows:
         suspected = kept.get(row["file"], nothing)
         line = json.dumps({**row, **suspected}, ensure_ascii=False)
         lines.append(f"{line}\n")
-    write_text(folder / "suspects.jsonl", "".join(lines))
+    write_text(folder / SUSPECTS_FILE, "".join(lines))

@@ -54,15 +54,16 @@ class PublishedZip:
 
 @dataclass(frozen=True)
 class DatasetImage:
-    """One delivered image: its row in the database, and its split in the frozen manifest."""
+    """One delivered image: its row in the database, and class and split in the frozen manifest."""
 
     image: ImageUrl
+    label: ImageClass
     split: str
     group: int | None  # of near-duplicates
 
     @property
     def class_id(self) -> str:
-        return self.image.image_class.class_id
+        return self.label.class_id
 
     @property
     def file_name(self) -> str:
@@ -180,7 +181,7 @@ def _csv_cell(value: object) -> object:
 def _image_row(entry: DatasetImage) -> dict[str, object]:
     row: dict[str, object] = {
         "file_name": entry.file_name,
-        "class": entry.image.image_class.name,
+        "class": entry.label.name,
         "split": entry.split,
         "group": entry.group,
     }
@@ -248,7 +249,7 @@ def _dataset_card(
         row = {
             "class_id": c.class_id,
             "name": _cell(c.name),
-            "query": _cell(c.query),
+            "query": _cell(c.search_words),
             "per_split": [counts[c.class_id, split] for split in ("train", "val", "test")],
         }
         rows.append(row)
@@ -259,6 +260,7 @@ def _dataset_card(
         "total": len(images),
         "size_category": "n<1K" if len(images) < 1000 else "1K<n<10K",
         "rows": rows,
+        "kind_note": _cell(str(version.request.kind_found.get("sentence", ""))),
         "licenses": licenses.most_common(),
         "sources": sources.most_common(),
         "rejected": sorted(rejected.items(), key=lambda item: (-item[1], item[0])),

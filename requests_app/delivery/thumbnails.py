@@ -13,18 +13,28 @@ QUALITY = 80
 
 
 def thumbnail(image: ImageUrl) -> Path | None:
-    """Return the small JPEG of a kept image; None if there is no such image on disk (any more)."""
+    """Return the small JPEG of an image; None if there is no such image on disk (any more)."""
     folder = image.image_class.request.folder
     small = folder / "thumbnails" / f"{image.pk}.jpg"
     if small.is_file():
         return small
-    # The row was written from a file of the collector's: only the last part of its path is trusted.
-    name = PurePosixPath(image.file).name
     try:
-        _shrink(folder / "collect" / "images" / name, small)
+        _shrink(_path(image), small)
     except (FileNotFoundError, IsADirectoryError, UnidentifiedImageError):
         return None
     return small
+
+
+def original(image: ImageUrl) -> Path | None:
+    """Return an image as it was collected; None if it is not on disk (any more)."""
+    path = _path(image)
+    return path if path.is_file() else None
+
+
+def _path(image: ImageUrl) -> Path:
+    # The row was written from a file of the collector's: only the last part of its path is trusted.
+    name = PurePosixPath(image.file).name
+    return image.image_class.request.folder / "collect" / "images" / name
 
 
 def _shrink(source: Path, target: Path) -> None:

@@ -189,22 +189,37 @@ def stage_seconds(classifier: ClassifierRequest) -> dict[str, float]:
 
 
 def describe(outcome: Outcome) -> Iterator[str]:
-    """Yield the lines that the demo ends with."""
+    """Yield the lines that the demo ends with.
+
+    The site stops after them, so that they name files, which stay, and no page.
+    """
     yield f"verdict     {outcome.verdict_sentence}"
     for notice in outcome.notices:
         yield f"notice      {notice}"
-    for item in (outcome.dataset, outcome.model):
-        megabytes = item.bytes / 1e6
-        yield f"{item.kind:11} {item.path} ({megabytes:.1f} MB, sha256 checked)"
-        yield f"            {item.url}"
-    yield f"mail        {outcome.mail}"
-    yield f"page        {outcome.page}"
-    times = [f"{stage} {seconds:.1f} s" for stage, seconds in outcome.seconds.items()]
-    all_times = ", ".join(times)
-    yield f"time        {all_times}"
     shares = [f"{name} {share:.3f}" for name, share in outcome.probabilities.items()]
     all_shares = ", ".join(shares)
     picture = Path(outcome.picture).name
     yield f"prediction  {all_shares} for {picture} of the test split"
     verdict = "right" if outcome.prediction == outcome.truth else "wrong"
     yield f"            which is: {outcome.truth} (so the model is {verdict})"
+    times = [f"{stage} {seconds:.1f} s" for stage, seconds in outcome.seconds.items()]
+    all_times = ", ".join(times)
+    yield f"time        {all_times}"
+    for item in (outcome.dataset, outcome.model):
+        megabytes = item.bytes / 1e6
+        yield f"{item.kind:11} {item.path} ({megabytes:.1f} MB, sha256 checked)"
+    yield f"mail        {Path(outcome.mail).as_uri()}"
+    yield f"report      {file_link(outcome, 'report.html')}"
+    yield f"try it      {file_link(outcome, 'try.html')}"
+    yield "            open it in a browser and drop a picture on it"
+
+
+def file_link(outcome: Outcome, name: str) -> str:
+    """Return the address of a file of the unzipped model, which a terminal or browser opens.
+
+    :raises DemoFailed: the model came without it
+    """
+    found = sorted(Path(outcome.model.folder).rglob(name))
+    if not found:
+        raise DemoFailed(f"The delivered model has no {name}.")
+    return found[0].as_uri()

@@ -11,6 +11,7 @@ import fcntl
 import json
 import os
 import re
+import select
 import shutil
 import signal
 import socket
@@ -100,6 +101,8 @@ def run(plan: Plan, *, as_json: bool, keep: bool) -> None:
             )
         if keep:
             keep_running(processes, outcome)
+        elif not as_json and somebody_watches():
+            keep_until_enter(processes, outcome)
     finally:
         processes.stop()
 
@@ -140,6 +143,25 @@ def keep_running(processes: "ChildProcesses", outcome: Outcome) -> None:
             time.sleep(1)
     except KeyboardInterrupt:
         print("Stopping.")
+
+
+def somebody_watches() -> bool:
+    """Return whether a person sits at a terminal: no pipe, no file, no continuous integration."""
+    if os.environ.get("CI"):
+        return False
+    return sys.stdin.isatty() and sys.stdout.isatty()
+
+
+def keep_until_enter(processes: "ChildProcesses", outcome: Outcome) -> None:
+    """Wait until the person presses Enter (or Ctrl-C), or a process ends by itself."""
+    print(f"page        {outcome.page}")
+    print("            The site runs until you press Enter.")
+    try:
+        while not select.select([sys.stdin], [], [], 1)[0]:
+            processes.check()
+    except KeyboardInterrupt:
+        pass
+    print("Stopping.")
 
 
 def say(console: Console, line: str) -> None:

@@ -2,7 +2,7 @@
 
 from django import template
 
-from requests_app import admin
+from requests_app import dashboard
 
 register = template.Library()
-register.simple_tag(admin.dashboard, name="dashboard")
+register.simple_tag(dashboard.first_page, name="dashboard")

@@ -48,6 +48,26 @@ def require_token(view: View) -> View:
     return gated
 
 
+def require_share_token(view: View) -> View:
+    """Call the view with the request whose shared result the token in the address shows.
+
+    A stranger, and whoever has a link that was revoked, gets the 404 page. Such a view reads only.
+    """
+
+    @wraps(view)
+    def gated(request: HttpRequest, token: str, **parameters: Any) -> HttpResponseBase:
+        classifier = ClassifierRequest.objects.by_share_token(token)
+        if classifier is None:
+            response: HttpResponseBase = page_not_found(request)
+        elif classifier.status == Status.EXPIRED:
+            response = gone(request)
+        else:
+            response = view(request, classifier, **parameters)
+        return make_private(response)
+
+    return gated
+
+
 def make_private(response: HttpResponseBase) -> HttpResponseBase:
     """Add the headers of a page whose address is the permission; a view's own headers win."""
     for name, value in PRIVATE_HEADERS.items():

@@ -3,6 +3,7 @@
 A download answers single byte ranges, HEAD and conditional requests with a strong ETag (RFC 9110).
 """
 
+import hashlib
 import re
 import sys
 from collections.abc import Iterator
@@ -16,14 +17,17 @@ from django.templatetags.static import static
 from django.utils.http import content_disposition_header, parse_etags
 from django.views.decorators.http import require_safe
 
+from requests_app import prediction
 from requests_app.delivery import thumbnails
-from requests_app.models import Artifact, ClassifierRequest, ImageState, ImageUrl
+from requests_app.models import Artifact, ClassifierRequest, ImageState, ImageUrl, Kind
 from requests_app.views.access import require_token
 from requests_app.views.errors import page_not_found
 
 CHUNK_BYTES = 256 * 1024
 MAX_POSITION_DIGITS = 18  # an exabyte
 SINGLE_RANGE = re.compile(r"bytes=(\d*)-(\d*)", re.ASCII)
+NUMBER = re.compile(r"[0-9]{1,6}", re.ASCII)
+PICTURE_TYPES = {".jpg": "image/jpeg", ".png": "image/png"}
 CONTENT_TYPES = {
     ".zip": "application/zip",
     ".json": "application/json",
@@ -34,28 +38,70 @@ CONTENT_TYPES = {
 @require_token
 @require_safe
 def thumbnail(request: HttpRequest, classifier: ClassifierRequest, pk: int) -> HttpResponseBase:
-    """Send a small copy of a kept image."""
-    kept = ImageUrl.objects.filter(image_class__request=classifier, state=ImageState.KEPT)
-    image = kept.filter(pk=pk).first()
-    path = thumbnails.thumbnail(image) if image else None
+    """Send a small copy of an image that lies on disk."""
+    image = _image(classifier, pk)
+    response = thumbnail_response(image) if image else None
+    return response or page_not_found(request)
+
+
+def thumbnail_response(image: ImageUrl) -> HttpResponseBase | None:
+    """Return a small copy of an image as an answer; None if it is not on disk."""
+    path = thumbnails.thumbnail(image)
+    return None if path is None else _picture_response(path, "image/jpeg")
+
+
+@require_token
+@require_safe
+def picture(request: HttpRequest, classifier: ClassifierRequest, pk: int) -> HttpResponseBase:
+    """Send an image as it was collected."""
+    image = _image(classifier, pk)
+    path = thumbnails.original(image) if image else None
     if path is None:
         return page_not_found(request)
-    # The only answer below a token that a browser may keep: the polled page shows the same images
+    content_type = PICTURE_TYPES.get(path.suffix, "application/octet-stream")
+    return _picture_response(path, content_type)
+
+
+def _image(classifier: ClassifierRequest, pk: int) -> ImageUrl | None:
+    """Return an image of a request that is kept, or that a person has removed."""
+    images = ImageUrl.objects.of_request(classifier).exclude(state=ImageState.REJECTED)
+    return images.select_related("image_class__request").filter(pk=pk).first()
+
+
+def _picture_response(path: Path, content_type: str) -> HttpResponseBase:
+    # The only answers below a token that a browser may keep: the polled page shows the same images
     # again and again.
     headers = {"Cache-Control": "private, max-age=3600"}
-    return FileResponse(path.open("rb"), content_type="image/jpeg", headers=headers)
+    return FileResponse(path.open("rb"), content_type=content_type, headers=headers)
 
 
 @require_token
 @require_safe
 def download(request: HttpRequest, classifier: ClassifierRequest, kind: str) -> HttpResponseBase:
-    """Send the latest version's file of a kind."""
+    """Send a file of the latest version, or of the one that ``?version=`` names."""
     artifacts = Artifact.objects.filter(version__request=classifier, kind=kind)
+    if "version" in request.GET:
+        number = request.GET["version"]
+        if not NUMBER.fullmatch(number):
+            return page_not_found(request)
+        artifacts = artifacts.filter(version__number=int(number))
     artifact = artifacts.order_by("-version__number").first()
+    if artifact is None and kind == Kind.REPORT:
+        return _report(request, classifier)
     if artifact is None or not artifact.file.is_file():
         return page_not_found(request)
     name = f"picaisso-{artifact.file_name}"
     return send_file(request, artifact.file, name=name, sha256=artifact.sha256)
+
+
+def _report(request: HttpRequest, classifier: ClassifierRequest) -> HttpResponseBase:
+    """Send the report as it is now: a takedown writes it again."""
+    version = prediction.delivered_version(classifier)
+    path = None if version is None else version.folder / "model" / "report.html"
+    if path is None or not path.is_file():
+        return page_not_found(request)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    return send_file(request, path, name="picaisso-report.html", sha256=digest)
 
 
 @require_safe

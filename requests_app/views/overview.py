@@ -8,53 +8,42 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import cast
+from urllib.parse import urlencode
 
 from django.conf import settings
 from django.db.models import Count
-from django.utils import timezone
+from django.urls import reverse
 
-from requests_app import phrases, pipeline
+from requests_app import phrases, pipeline, shortage, versions
 from requests_app.models import (
     ClassifierRequest,
-    DatasetVersion,
     ImageClass,
     ImageState,
     ImageUrl,
     Job,
     JobState,
-    Kind,
     Status,
-    TrainingRun,
     WorkerBeat,
 )
+from requests_app.views.first_model import FirstModel, first_model
+from requests_app.views.result import Download, Result, downloads_of, result_of
 from scraping.sources.catalogue import Outcome
-from training.earlier_metrics import completed
-from training.metrics import ClassMetrics, Confusion, Metrics
 
 THUMBNAILS_PER_CLASS = 12
-VERDICT_CLASSES = {"better": "", "not_shown": "unsure", "no_better": "weak"}
 
 HEADLINES = {
-    Status.UNCONFIRMED: "One click is missing",
+    Status.UNCONFIRMED: "Check your inbox",
     Status.QUEUED: "Waiting in the queue",
-    Status.RUNNING: "At work",
+    Status.RUNNING: "Working",
     Status.DELIVERED: "Your classifier is ready",
-    Status.NEEDS_ATTENTION: "Your help is needed",
-    Status.FAILED: "This did not work",
+    Status.NEEDS_ATTENTION: "We found too few pictures",
+    Status.FAILED: "This request failed",
     Status.CANCELLED: "Cancelled",
 }
 EXPLANATIONS = {
-    Status.UNCONFIRMED: (
-        "A mail with a link is on its way to the address you gave. Work starts when you have"
-        " confirmed it."
-    ),
-    Status.CANCELLED: (
-        "Nothing more happens here. What was collected so far is kept for a while and used if you"
-        " try again."
-    ),
     Status.DELIVERED: "Dataset and model are below; a mail with the same links was sent to you.",
 }
+OUTAGE_HEADLINE = "The picture sources could not be reached"
 STAGE_TITLES = {
     "confirm": "Confirm the address",
     "collect": "Collect pictures",
@@ -68,9 +57,10 @@ STAGE_HEADLINES = {
     "package": "Packing the files",
     "deliver": "Sending the result",
 }
+AT_WORK = (Status.QUEUED, Status.RUNNING)
+LEAVE_NOTE = "You may close this page: a mail comes when it is ready, or when we need you."
 # A source with any other outcome gave less than it could have.
 GOOD_OUTCOMES = (Outcome.OK, Outcome.NO_RESULTS, Outcome.NOT_APPLICABLE)
-DOWNLOAD_ORDER = (Kind.MODEL, Kind.DATASET, Kind.CROISSANT, Kind.REPORT)
 
 
 @dataclass(frozen=True)
@@ -89,19 +79,22 @@ class StageLine:
 class SourceLine:
     """What one source gave for one class.
 
-    ``kept`` counts while it is asked; ``outcome`` and ``message`` come when it has finished.
+    ``kept`` counts while it is asked; ``note`` says afterwards why it gave no more. ``state`` is
+    good, empty (it gave nothing, which is no fault) or off (it gave less than it could have).
     """
 
     title: str
     kept: int
-    outcome: str = ""
-    message: str = ""
-    good: bool = True
+    note: str = ""
+    state: str = "good"
 
 
 @dataclass(frozen=True)
 class ClassLine:
-    """One class with its counts, sources and newest pictures (primary keys of ImageUrl)."""
+    """One class with its counts, sources and newest pictures (primary keys of ImageUrl).
+
+    ``query`` is what is searched for, "" where that is the name.
+    """
 
     number: int
     name: str
@@ -112,6 +105,8 @@ class ClassLine:
     rejected: str
     sources: tuple[SourceLine, ...]
     thumbnails: tuple[int, ...]
+    is_short: bool
+    """Whether the person is asked because of this class."""
 
     @property
     def shown_kept(self) -> int:
@@ -120,61 +115,17 @@ class ClassLine:
 
 
 @dataclass(frozen=True)
-class Cell:
-    """One cell of the confusion matrix; ``heat`` 0 to 10 is its share of the row."""
+class Help:
+    """What a person can do about too few pictures.
 
-    count: int
-    heat: int
-    right: bool
-    title: str
+    ``counts`` has (number, name, kept) of the classes that are short; one of them can be left out
+    where ``can_leave_out``.
+    """
 
-
-@dataclass(frozen=True)
-class MatrixRow:
-    number: int
-    label: str
-    cells: tuple[Cell, ...]
-
-
-@dataclass(frozen=True)
-class ClassScore:
-    name: str
-    precision: str
-    recall: str
-    support: int
-
-
-@dataclass(frozen=True)
-class Download:
-    kind: str
-    title: str
-    file_name: str
-    bytes: int
-    sha256: str
-
-
-@dataclass(frozen=True)
-class Result:
-    """The measured model of one dataset version."""
-
-    version: int
-    title: str
-    """What the first figure is."""
-    accuracy: str
-    counts: str
-    """The counts behind it."""
-    verdict: str
-    verdict_class: str
-    """For the style sheet."""
-    judged: str
-    """Which pictures the tables are about."""
-    macro_f1: str
-    scores: tuple[ClassScore, ...]
-    matrix: tuple[MatrixRow, ...]
-    facts: tuple[tuple[str, str], ...]
-    notices: tuple[str, ...]
-    elsewhere: str
-    """How it does on images from a source that it has not seen."""
+    needed: int
+    counts: tuple[tuple[int, str, int], ...]
+    can_train: bool
+    can_leave_out: bool
 
 
 @dataclass(frozen=True)
@@ -188,20 +139,45 @@ class Overview:
     time_left: str
     stages: tuple[StageLine, ...]
     classes: tuple[ClassLine, ...]
+    network: str
+    """The one that was asked for."""
+    kind_note: str
+    """How the classes are asked for, and why."""
+    first_model: FirstModel | None
     result: Result | None
     downloads: tuple[Download, ...]
     error: tuple[str, str] | None
+    again_at: datetime | None
+    """When the sources are asked again without the person."""
+    help: Help | None
+    """What the person can decide where pictures are too few."""
+    leave_note: str
+    """That nobody has to wait here; "" where nothing goes on."""
+    polls: bool
+    """Whether the page asks for news: something will happen without the person."""
     confirmation_link: str
+    """The link of the mail, where mails are only files on this machine; else ""."""
+    may_send_again: bool
+    """Whether the confirmation mail may be sent once more."""
+    form_again: str
+    """The address of the form with the same classes; "" once the address is confirmed."""
     kept_until: datetime | None
     is_open: bool
     may_retry: bool
+
+    @property
+    def short_numbers(self) -> tuple[int, ...]:
+        """Return the numbers of the classes that are short."""
+        return tuple(line.number for line in self.classes if line.is_short)
 
 
 def overview(classifier: ClassifierRequest) -> Overview:
     """Compute the page of a request from its rows."""
     jobs = current_jobs(list(classifier.jobs.all()))
     active_job = _active_job(jobs)
-    version = classifier.versions.order_by("-number").first()
+    version = next(iter(versions.finished_versions(classifier)), None)
+    help_wanted = _help(classifier)
+    again_at = _again_at(classifier)
     percent = None
     time_left = ""
     kept_until = None
@@ -218,11 +194,20 @@ def overview(classifier: ClassifierRequest) -> Overview:
         percent=percent,
         time_left=time_left,
         stages=_stage_lines(classifier, jobs),
-        classes=_class_lines(classifier),
-        result=_result(version),
-        downloads=_downloads(version),
+        classes=_class_lines(classifier, help_wanted),
+        network=phrases.backbone_title(classifier.backbone),
+        kind_note=str(classifier.kind_found.get("sentence", "")),
+        first_model=first_model(classifier),
+        result=result_of(version),
+        downloads=downloads_of(version),
         error=(error.get("reason", ""), error.get("remedy", "")) if error else None,
+        again_at=again_at,
+        help=help_wanted,
+        leave_note=LEAVE_NOTE if classifier.status in AT_WORK else "",
+        polls=classifier.is_open or again_at is not None,
         confirmation_link=_confirmation_link(classifier),
+        may_send_again=_may_send_again(classifier),
+        form_again=_form_again(classifier),
         kept_until=kept_until,
         is_open=classifier.is_open,
         may_retry=may_retry(classifier),
@@ -236,6 +221,30 @@ def may_retry(classifier: ClassifierRequest) -> bool:
     if classifier.status not in (Status.NEEDS_ATTENTION, Status.FAILED, Status.CANCELLED):
         return False
     return classifier.jobs.exists()
+
+
+def _again_at(classifier: ClassifierRequest) -> datetime | None:
+    """Return when the sources are asked again by themselves."""
+    again_at = (classifier.error or {}).get("again_at")
+    if classifier.status != Status.NEEDS_ATTENTION or not again_at:
+        return None
+    return datetime.fromisoformat(again_at)
+
+
+def _help(classifier: ClassifierRequest) -> Help | None:
+    """Return what the person can decide, where a class of an ended request is short."""
+    stage = (classifier.error or {}).get("stage")
+    has_failed_training = classifier.status == Status.FAILED and stage == pipeline.TRAIN.name
+    if classifier.status != Status.NEEDS_ATTENTION and not has_failed_training:
+        return None
+    if versions.finished_versions(classifier):
+        return None
+    lack = shortage.shortage_of(classifier)
+    if not lack.short:
+        return None
+    counts = [(each.number, each.name, each.kept) for each in lack.short]
+    is_asked = classifier.status == Status.NEEDS_ATTENTION
+    return Help(lack.needed, tuple(counts), lack.can_train and is_asked, lack.can_leave_out)
 
 
 def current_jobs(jobs: Sequence[Job]) -> dict[str, Job]:
@@ -265,9 +274,23 @@ def _confirmation_link(classifier: ClassifierRequest) -> str:
     """Return the link of the mail where mails end up in a folder, else ""."""
     if classifier.status != Status.UNCONFIRMED:
         return ""
-    if not settings.DEBUG or not settings.EMAIL_IN_FOLDER:
+    if not pipeline.confirms_on_the_page():
         return ""
-    return pipeline.confirmation_link(classifier)
+    return pipeline.confirmation_path(classifier)
+
+
+def _form_again(classifier: ClassifierRequest) -> str:
+    if classifier.status != Status.UNCONFIRMED:
+        return ""
+    fields = [("classes", image_class.name) for image_class in classifier.classes.all()]
+    fields.append(("kind", classifier.kind))
+    return f"{reverse('home')}?{urlencode(fields)}"
+
+
+def _may_send_again(classifier: ClassifierRequest) -> bool:
+    if classifier.status != Status.UNCONFIRMED:
+        return False
+    return pipeline.confirmation_mails_left(classifier) > 0
 
 
 # --- what is going on ---
@@ -276,15 +299,32 @@ def _confirmation_link(classifier: ClassifierRequest) -> str:
 def _headline(classifier: ClassifierRequest, job: Job | None) -> str:
     if classifier.status == Status.RUNNING and job is not None and job.stage in STAGE_HEADLINES:
         return STAGE_HEADLINES[job.stage]
+    if _again_at(classifier) is not None:
+        return OUTAGE_HEADLINE
     status = Status(classifier.status)
     return HEADLINES.get(status, "")
 
 
 def _explanation(classifier: ClassifierRequest, job: Job | None) -> str:
     status = Status(classifier.status)
-    if status in (Status.QUEUED, Status.RUNNING) and job is not None:
+    if status == Status.UNCONFIRMED:
+        address = phrases.masked_address(classifier.email)
+        return f"We sent a link to {address}. Click it and we start."
+    if status in AT_WORK and job is not None:
         return _queue_note(job)
+    if status == Status.CANCELLED:
+        return _stopped_note(classifier)
     return EXPLANATIONS.get(status, "")
+
+
+def _stopped_note(classifier: ClassifierRequest) -> str:
+    if not classifier.jobs.exists():
+        return "Stopped. Nothing was collected."
+    until = classifier.moved + timedelta(days=settings.RETENTION_DAYS)
+    return (
+        f"Stopped. The pictures collected so far are kept until {until:%-d %B %Y}; you can continue"
+        " any time."
+    )
 
 
 def _queue_note(job: Job) -> str:
@@ -296,21 +336,27 @@ def _queue_note(job: Job) -> str:
             "The worker has stopped answering; another one takes over shortly, with nothing lost."
         )
     if job.state == JobState.RUNNING:
-        return str(job.progress.get("message") or "")
+        message = str(job.progress.get("message") or "")
+        # The counts stand in the cards, which may be a second ahead.
+        return "" if message.endswith(" kept") else message
     workers = WorkerBeat.objects.filter(queue=job.queue)
     if not any(worker.is_fresh for worker in workers):
         return "No worker is running at the moment. It starts by itself as soon as one is."
     ahead = job.ahead
     if ahead == 0:
-        return "It is next."
-    pieces = phrases.counted(ahead, "other piece", "other pieces")
-    return f"{pieces} of work before this one."
+        return "Yours is next."
+    if ahead == 1:
+        return "1 request is ahead of yours."
+    return f"{ahead} requests are ahead of yours."
 
 
 def _percent(job: Job | None) -> int | None:
     """Return percent done of a running job; None when it has not said how much there is to do."""
     if job is None or job.state != JobState.RUNNING:
         return None
+    percent = job.progress.get("percent")
+    if percent is not None:
+        return int(percent)
     total = job.progress.get("total")
     if not total:
         return None
@@ -349,6 +395,8 @@ def _stage_line(classifier: ClassifierRequest, name: str, job: Job | None) -> St
     error = classifier.error or {}
     if error.get("stage") == name and not classifier.is_open:
         state = "failed"
+    elif state == "running" and not classifier.is_open:
+        state = "cancelled"  # its worker is told at its next sign of life; the page waits no longer
     return StageLine(
         name=name,
         title=title,
@@ -362,33 +410,40 @@ def _stage_line(classifier: ClassifierRequest, name: str, job: Job | None) -> St
 # --- classes ---
 
 
-def _class_lines(classifier: ClassifierRequest) -> tuple[ClassLine, ...]:
+def _class_lines(classifier: ClassifierRequest, help_wanted: Help | None) -> tuple[ClassLine, ...]:
     kept = ImageUrl.objects.filter(image_class__request=classifier, state=ImageState.KEPT)
     counts = kept.order_by().values_list("image_class", "source").annotate(Count("pk"))
     kept_by_class: dict[int, dict[str, int]] = defaultdict(dict)
     for class_pk, source, count in counts:
         kept_by_class[class_pk][source] = count
+    short = {number for number, _, _ in help_wanted.counts} if help_wanted else set()
     lines = []
     for image_class in classifier.classes.all():
         kept_by_source = kept_by_class[image_class.pk]
-        lines.append(_class_line(image_class, kept_by_source, classifier.images_per_class))
+        asked = classifier.images_per_class
+        is_short = image_class.number in short
+        lines.append(_class_line(image_class, kept_by_source, asked, is_short=is_short))
     return tuple(lines)
 
 
-def _class_line(image_class: ImageClass, kept_by_source: dict[str, int], asked: int) -> ClassLine:
+def _class_line(
+    image_class: ImageClass, kept_by_source: dict[str, int], asked: int, *, is_short: bool
+) -> ClassLine:
     kept = sum(kept_by_source.values())
     images = image_class.images.filter(state=ImageState.KEPT).order_by("-pk")
     newest = images.values_list("pk", flat=True)[:THUMBNAILS_PER_CLASS]
+    words = image_class.search_words
     return ClassLine(
         number=image_class.number,
         name=image_class.name,
-        query=image_class.query if image_class.query != image_class.name else "",
+        query=words if words != image_class.name else "",
         asked=asked,
         found=image_class.found,
         kept=kept,
         rejected=phrases.rejections(image_class.rejected),
         sources=_source_lines(image_class, kept_by_source, full=kept >= asked),
         thumbnails=tuple(newest),
+        is_short=is_short,
     )
 
 
@@ -407,112 +462,17 @@ def _source_lines(
         if report is None:  # it is still being asked
             lines.append(SourceLine(title, kept))
             continue
-        line = SourceLine(
-            title=title,
-            kept=kept,
-            outcome=phrases.outcome(report["outcome"]),
-            message=report.get("message") or "",
-            good=full or report["outcome"] in GOOD_OUTCOMES,
-        )
-        lines.append(line)
+        note = ""
+        if not full:
+            note = report.get("message") or ""
+            if not note and report["outcome"] not in GOOD_OUTCOMES:
+                note = f"{title} {phrases.outcome(report['outcome'])}."
+        state = _source_state(report["outcome"], kept, full=full)
+        lines.append(SourceLine(title, kept, note, state))
     return tuple(lines)
 
 
-# --- the result ---
-
-
-def _downloads(version: DatasetVersion | None) -> tuple[Download, ...]:
-    if version is None:
-        return ()
-    artifacts = {artifact.kind: artifact for artifact in version.artifacts.all()}
-    downloads = []
-    for kind in DOWNLOAD_ORDER:
-        artifact = artifacts.get(kind)
-        if artifact is None:
-            continue
-        download = Download(
-            kind=artifact.kind,
-            title=artifact.get_kind_display(),
-            file_name=artifact.file_name,
-            bytes=artifact.bytes,
-            sha256=artifact.sha256,
-        )
-        downloads.append(download)
-    return tuple(downloads)
-
-
-def _result(version: DatasetVersion | None) -> Result | None:
-    if version is None:
-        return None
-    run = TrainingRun.objects.filter(version=version).first()
-    if run is None or not run.metrics:
-        return None
-    metrics = cast(Metrics, completed(run.metrics))
-    cross_validated = metrics["cross_validated"]
-    figures = cross_validated or metrics
-    tested = phrases.counted(metrics["split"]["test"], "test picture")
-    judged = f"The {tested}."
-    if cross_validated:
-        pictures = phrases.counted(cross_validated["n"], "picture")
-        on_test = phrases.figure_on_test(metrics)
-        judged = f"All {pictures}, by cross-validation. On the test pictures alone: {on_test}."
-    return Result(
-        version=version.number,
-        title=phrases.headline_title(metrics),
-        accuracy=phrases.percent(metrics["headline"]["value"]),
-        counts=phrases.headline_counts(metrics),
-        verdict=phrases.verdict(metrics),
-        verdict_class=VERDICT_CLASSES[metrics["verdict"]],
-        judged=judged,
-        macro_f1=f"{figures['macro_f1']:.3f}",
-        scores=_scores(figures["per_class"]),
-        matrix=_matrix(figures["confusion"]),
-        facts=_facts(run, metrics),
-        notices=tuple(run.notices),
-        elsewhere=metrics.get("unseen_sentence", ""),  # not in runs of version 0.1.0
-    )
-
-
-def _scores(per_class: dict[str, ClassMetrics]) -> tuple[ClassScore, ...]:
-    scores = []
-    for name, figures in per_class.items():
-        precision = phrases.percent(figures["precision"])
-        recall = phrases.percent(figures["recall"])
-        scores.append(ClassScore(name, precision, recall, figures["support"]))
-    return tuple(scores)
-
-
-def _matrix(confusion: Confusion) -> tuple[MatrixRow, ...]:
-    """Return the rows of the confusion matrix: true classes down, predicted ones across."""
-    labels = confusion["labels"]
-    rows = []
-    for truth, counts in enumerate(confusion["matrix"]):
-        tested = sum(counts)
-        cells = []
-        for predicted, count in enumerate(counts):
-            heat = round(10 * count / tested) if tested else 0
-            pictures = phrases.counted(count, "picture")
-            title = f"{pictures} of {labels[truth]} called {labels[predicted]}"
-            cells.append(Cell(count, heat, truth == predicted, title))
-        rows.append(MatrixRow(truth + 1, labels[truth], tuple(cells)))
-    return tuple(rows)
-
-
-def _facts(run: TrainingRun, metrics: Metrics) -> tuple[tuple[str, str], ...]:
-    """Return (name, value) of what else is known about the training."""
-    split = metrics["split"]
-    seconds = sum(run.seconds.values())
-    facts = {
-        "Pictures": (
-            f"{split['train']} to train, {split['val']} to check, {split['test']} to test"
-        ),
-        "Network": f"{phrases.backbone_title(run.backbone)}, pretrained on ImageNet",
-        "Trained on": phrases.device_title(metrics["device"]),
-        "Training took": phrases.duration(seconds) if seconds else "",
-        "Seed": str(metrics["seed"]),
-        "Finished": "",
-    }
-    if run.finished:
-        finished = timezone.localtime(run.finished)
-        facts["Finished"] = f"{finished:%d %B %Y, %H:%M} UTC"
-    return tuple((name, value) for name, value in facts.items() if value)
+def _source_state(outcome: str, kept: int, *, full: bool) -> str:
+    if outcome not in GOOD_OUTCOMES and not full:
+        return "off"
+    return "good" if kept else "empty"

@@ -1,6 +1,7 @@
 """The page of a request, its live part, and what its buttons do."""
 
 import hashlib
+from dataclasses import replace
 
 from django.contrib import messages
 from django.http import HttpRequest, HttpResponse
@@ -8,9 +9,9 @@ from django.shortcuts import render
 from django.utils.http import parse_etags
 from django.views.decorators.http import require_http_methods, require_safe
 
-from requests_app import lifecycle
+from requests_app import lifecycle, phrases, pipeline
 from requests_app.forms import RetryForm
-from requests_app.models import ClassifierRequest
+from requests_app.models import ClassifierRequest, Status
 from requests_app.views.access import SeeOther, require_token
 from requests_app.views.overview import Overview, may_retry, overview
 
@@ -50,17 +51,36 @@ def progress(request: HttpRequest, classifier: ClassifierRequest) -> HttpRespons
     304 while nothing is new, 286 when nothing more will happen; never a redirect.
     """
     shown = overview(classifier)
-    # Made from the values, not from the text: the text has a fresh CSRF token each time.
-    digest = hashlib.sha256(repr(shown).encode()).hexdigest()
+    # Made from the values, not from the text: the text has a fresh CSRF token each time. The
+    # confirmation link carries the time at which it was made, and is no news.
+    timeless = replace(shown, confirmation_link="")
+    digest = hashlib.sha256(repr(timeless).encode()).hexdigest()
     etag = f'"{digest[:32]}"'
     known_etags = parse_etags(request.headers.get("If-None-Match", ""))
-    if shown.is_open and etag in known_etags:
+    if shown.polls and etag in known_etags:
         return HttpResponse(status=304, headers={"ETag": etag})
     context = _page_context(classifier, shown, RetryForm(classifier))
-    status = 200 if shown.is_open else STOP_POLLING
+    status = 200 if shown.polls else STOP_POLLING
     response = render(request, "_progress.html", context, status=status)
     response.headers["ETag"] = etag
     return response
+
+
+@require_token
+@require_http_methods(["GET", "HEAD", "POST"])
+def send_again(request: HttpRequest, classifier: ClassifierRequest) -> HttpResponse:
+    """Send the confirmation mail once more. A GET only leads to the request's page."""
+    if request.method == "POST":
+        if pipeline.send_confirmation_again(classifier):
+            address = phrases.masked_address(classifier.email)
+            messages.success(request, f"Another mail is on its way to {address}.")
+        elif classifier.status == Status.UNCONFIRMED:
+            messages.warning(
+                request,
+                "The mail has been sent several times already. Look in spam, or fill in the form"
+                " again with another address.",
+            )
+    return SeeOther(classifier.get_absolute_url())
 
 
 @require_token
@@ -86,7 +106,31 @@ def retry(request: HttpRequest, classifier: ClassifierRequest) -> HttpResponse:
     if startable and not form.is_valid():
         return _request_page(request, classifier, form, status=400)
     if not startable or not lifecycle.retry(classifier, **form.changes()):
-        messages.warning(request, "This cannot be started again now.")
+        messages.warning(request, _why_not_started(classifier))
+    return SeeOther(classifier.get_absolute_url())
+
+
+def _why_not_started(classifier: ClassifierRequest) -> str:
+    """Say why nothing was started, most often by a page that is older than the last press."""
+    classifier.refresh_from_db(fields=["status"])
+    if classifier.status in (Status.QUEUED, Status.RUNNING):
+        return "It has already been started."
+    if classifier.status == Status.DELIVERED:
+        return "It is finished already."
+    return "This cannot be started: its address was never confirmed. Fill in the form again."
+
+
+@require_token
+@require_http_methods(["GET", "HEAD", "POST"])
+def leave_out(request: HttpRequest, classifier: ClassifierRequest) -> HttpResponse:
+    """Go on without one class. A GET only leads to the request's page."""
+    if request.method == "POST":
+        number = request.POST.get("number", "")
+        is_number = number.isdecimal() and len(number) < 4
+        if not is_number or not lifecycle.leave_out(classifier, int(number)):
+            messages.warning(
+                request, "This class could not be left out: it is gone already, or work goes on."
+            )
     return SeeOther(classifier.get_absolute_url())
 
 

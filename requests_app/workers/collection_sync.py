@@ -8,6 +8,7 @@ import json
 import logging
 import os
 from collections.abc import Iterable, Iterator, Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import Any, cast
 
@@ -16,7 +17,15 @@ from django.db import connection
 from django.db.models import Field
 from django.utils.dateparse import parse_datetime
 
-from requests_app.models import BrowserTurn, ClassifierRequest, ImageUrl, SourceHealth, sha256_hex
+from requests_app.models import (
+    BrowserTurn,
+    ClassifierRequest,
+    ImageState,
+    ImageUrl,
+    SourceHealth,
+    sha256_hex,
+)
+from requests_app.steady import COLLECTION_SHARES, SteadyProgress
 from requests_app.workers import jobs
 from requests_app.workers.jobs import Lease
 from scraping.sources.catalogue import credential_settings
@@ -50,19 +59,34 @@ def credentials() -> dict[str, str]:
 class CollectionSync:
     """Stores what a running collection has decided, a second's worth at a time."""
 
-    def __init__(self, classifier: ClassifierRequest, folder: Path) -> None:
+    def __init__(
+        self, classifier: ClassifierRequest, folder: Path, since: datetime | None = None
+    ) -> None:
+        """
+        :param since: when this collection began; progress from before is that of an earlier one
+        """
         self.folder = folder
+        self.classifier = classifier
         self.classes = {c.class_id: c for c in classifier.classes.all()}
         self.images = JsonLines(folder / "images.jsonl")
         self.steps = JsonLines(folder / "progress.jsonl")
         self.progress: dict[str, Any] = {}
+        self.steady = SteadyProgress(COLLECTION_SHARES, since)
 
     def poll(self) -> dict[str, Any]:
         """Store the new rows and return the latest progress."""
         self._store(self.images.new())
         for step in self.steps.new():
-            self.progress = step
+            self.progress = self.steady.shown(step)
+        self._store_kind()
         return self.progress
+
+    def _store_kind(self) -> None:
+        """Store what the collection takes the classes for, when it has decided that."""
+        kind = read_kind(self.folder)
+        if kind and kind != self.classifier.kind_found:
+            self.classifier.kind_found = kind
+            self.classifier.save(update_fields=["kind_found"])
 
     def store_result(self, result: Mapping[str, Any]) -> None:
         """Store the finished collection: all rows, counts per class, an outcome per source.
@@ -72,6 +96,8 @@ class CollectionSync:
         every_row = JsonLines(self.folder / "images.jsonl")
         self._store(every_row.new())
         for summary in result["classes"]:
+            if summary["id"] not in self.classes:  # a person has left this class out since
+                continue
             outcomes = []
             for source in result["sources"]:
                 if source["class"] == summary["id"]:
@@ -82,6 +108,7 @@ class CollectionSync:
             image_class.rejected = summary["rejected"]
             image_class.outcomes = outcomes
             image_class.save(update_fields=["found", "kept", "rejected", "outcomes"])
+        self._store_kind()
         record_health(result["sources"], self.folder)
 
     def _store(self, rows: Iterable[Mapping[str, Any]]) -> None:
@@ -89,6 +116,7 @@ class CollectionSync:
         for row in rows:
             if row["class"] in self.classes:
                 latest[row["class"], _url_sha256(row)] = row
+        self._leave_removed(latest)
         # MySQL finds the row by whichever unique key collides and accepts no names of columns.
         has_target = connection.features.supports_update_conflicts_with_target
         ImageUrl.objects.bulk_create(
@@ -99,6 +127,16 @@ class CollectionSync:
             unique_fields=["image_class", "url_sha256"] if has_target else None,
         )
         self._remove_thumbnails(latest.values())
+
+    def _leave_removed(self, rows: dict[tuple[str, str], Mapping[str, Any]]) -> None:
+        """Drop the rows of images that a person has removed, unless they must go altogether."""
+        removed = ImageUrl.objects.filter(
+            image_class__in=self.classes.values(), state=ImageState.REMOVED
+        )
+        for image in removed.select_related("image_class"):
+            key = (image.image_class.class_id, image.url_sha256)
+            if key in rows and rows[key]["state"] == ImageState.KEPT:
+                del rows[key]
 
     def _remove_thumbnails(self, rows: Iterable[Mapping[str, Any]]) -> None:
         """Delete the small copies of images of which no address is recorded any more."""
@@ -122,6 +160,15 @@ class CollectionSync:
         for column in IMAGE_COLUMNS:
             setattr(image, column, _column_value(column, row.get(column)))
         return image
+
+
+def read_kind(folder: Path) -> dict[str, Any]:
+    """Return what a collection takes its classes for (``kind.json``), {} when nothing is there."""
+    try:
+        kind = json.loads((folder / "kind.json").read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return {}
+    return kind if isinstance(kind, dict) else {}
 
 
 def _url_sha256(row: Mapping[str, Any]) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 
 from scraping.config import ClassConfig, CollectConfig
 from scraping.records.image_log import ImageRecord, record_key
+from scraping.search.class_kind import ClassKind
 from scraping.search.search_log import Search
 from scraping.sources.base import SearchResult
 from scraping.sources.catalogue import CATALOGUE, Outcome
@@ -53,6 +54,7 @@ class Summary:
         self._folder = folder
         self._config = config
         self._answers: dict[tuple[str, str], _SourceAnswers] = {}  # by class and source
+        self.kind = ClassKind()
 
     def begin(self, search: Search, limit: int) -> None:
         """Record that a source is being asked; if the time runs out now, that is its result."""
@@ -113,8 +115,8 @@ class Summary:
         }
 
     def _variants(self, entry: ClassConfig) -> list[str]:
-        """Return the words that were asked with, the class's own first."""
-        variants = [entry.query]
+        """Return the words that were asked with, those that were asked first at the start."""
+        variants = [self.kind.words_for(entry)]
         for (class_id, _source), answers in self._answers.items():
             if class_id == entry.id:
                 variants.extend(answers.limits)
@@ -172,7 +174,7 @@ def _message(source: str, answers: _SourceAnswers, result: SearchResult, found: 
     for each in answers.results.values():
         variants += each.outcome is not Outcome.NOT_APPLICABLE
     if result.outcome in (Outcome.OK, Outcome.PARTIAL) and variants > 1:
-        return f"{found} from {CATALOGUE[source].label}, asked in {variants} wordings."
+        return f"{found} from {CATALOGUE[source].label} ({variants} different searches)."
     return result.message
 
 

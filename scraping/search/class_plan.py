@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from scraping.config import ClassConfig
 from scraping.search.search_log import Search
 from scraping.sources.base import Candidate
+from scraping.sources.catalogue import CATALOGUE
 from scraping.urls import normalized_url
 
 MIN_OVERSHOOT = 1.3  # about a quarter of what sources name is dead, too small or a duplicate
@@ -21,7 +22,8 @@ class ClassPlan:
     `kept_counts` is how many images are kept, by class id. `planned` are the searches to come;
     `repeatable` those whose source had as many as it was asked for, so may have more; `limits` for
     how many candidates each search asked. `variants` have been tried or planned; `other_names` are
-    those that sources know, None before they were asked. `known_urls` are normalized.
+    those that sources know, None before they were asked. `known_urls` are normalized. `kind_query`
+    is the name with the kind of things that it is, empty where the class is asked for as it is.
     """
 
     config: ClassConfig
@@ -30,6 +32,7 @@ class ClassPlan:
     planned: deque[Search] = field(default_factory=deque)
     repeatable: deque[Search] = field(default_factory=deque)
     limits: dict[Search, int] = field(default_factory=dict)
+    kind_query: str = ""
     variants: list[str] = field(default_factory=list)
     other_names: list[str] | None = None
     exhausted: bool = False
@@ -56,11 +59,24 @@ class ClassPlan:
             return True
         return not self.exhausted
 
-    def add_variant(self, words: str, sources: Iterable[str]) -> None:
-        """Plan to ask the sources with these words."""
+    def add_first(self, sources: Iterable[str]) -> None:
+        """Plan the first searches: with the kind, but of sources of living things by the name."""
+        words = self.kind_query or self.config.query
         self.variants.append(words)
         for source in sources:
-            self.planned.append(Search(self.config.id, source, words))
+            is_plain = CATALOGUE[source].living_things
+            self._add(source, self.config.query if is_plain else words)
+
+    def add_variant(self, words: str, sources: Iterable[str]) -> None:
+        """Plan to ask the sources with these words, unless they were asked so before."""
+        self.variants.append(words)
+        for source in sources:
+            self._add(source, words)
+
+    def _add(self, source: str, words: str) -> None:
+        search = Search(self.config.id, source, words)
+        if search not in self.limits:
+            self.planned.append(search)
 
     def next_search(self) -> Search | None:
         """Take the next search; those that may bring more come when all others are done."""

@@ -197,24 +197,42 @@ class Searcher:
 
         None come from a source that was closed, is not asked any more, or fails.
         """
+        names = await self._hint(name, words, deadline, REGISTRY[name].other_names)
+        return names or []
+
+    async def descriptions(self, name: str, words: str, deadline: float) -> list[str] | None:
+        """Return a few words on each thing that a source knows by exactly this name.
+
+        None when it does not say: it was closed, is not asked any more, or fails.
+        """
+        return await self._hint(name, words, deadline, REGISTRY[name].descriptions)
+
+    async def _hint(
+        self,
+        name: str,
+        words: str,
+        deadline: float,
+        find: Callable[[Query, SourceTools], list[str] | None],
+    ) -> list[str] | None:
+        """Ask a source for what helps a search and is no search itself; None when it cannot be."""
         if name in self._config.closed_sources or CATALOGUE[name].uses_browser:
-            return []
+            return None
         state = self._state(name)
         query = Query(words, 1, self._options(), deadline)
 
-        def ask() -> list[str]:
+        def ask() -> list[str] | None:
             if state.final is not None:
-                return []
+                return None
             try:
-                return REGISTRY[name].other_names(query, self._tools(name, state))
+                return find(query, self._tools(name, state))
             except Stopped:
                 raise
             except Exception:  # a hint that cannot be had must not end the collection
-                logger.exception("source %s failed to name other names", name)
-                return []
+                logger.exception("source %s failed to give a hint", name)
+                return None
 
-        names: list[str] = await state.thread.run(ask, lambda: 0.0)
-        return names
+        hints: list[str] | None = await state.thread.run(ask, lambda: 0.0)
+        return hints
 
     def _state(self, name: str) -> _SourceState:
         if name not in self._states:

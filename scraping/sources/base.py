@@ -216,6 +216,14 @@ class Source(ABC):
         """
         return []
 
+    def descriptions(self, query: Query, tools: SourceTools) -> list[str] | None:
+        """A few English words on each thing that is called exactly so, from one question.
+
+        None from a source that does not know them (`describes_names` in the catalogue says which
+        ones do), cannot be asked, or fails.
+        """
+        return None
+
 
 def skipped(source: Source, reason: str) -> SearchResult:
     """Return the result of a search that was not made, with the reason as part of a sentence."""
@@ -293,7 +301,7 @@ class PageResults:
         if found >= limit:
             return self.end(Outcome.OK, f"{limit} from {label}.")
         if found:
-            return self.end(Outcome.PARTIAL, f"{label} had only {found}.")
+            return self.end(Outcome.PARTIAL, f"{label} found {found} in all.")
         message = f"{label} found nothing for “{self.query.words}”."
         return self.end(Outcome.NO_RESULTS, message)
 

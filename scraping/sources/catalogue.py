@@ -50,7 +50,8 @@ class SourceInfo:
     `default` sources are asked unless the operator names others, and so are those whose
     `required_credentials` are all set; `optional_credentials` only improve the answers. A source
     that `needs_contact` is not asked without the operator's contact. `always_last` overrules the
-    order that the operator gave.
+    order that the operator gave. A source of `living_things` knows nothing else, and is asked for
+    exact names; one that `describes_names` can say in words what things are called so.
     """
 
     label: str
@@ -60,6 +61,8 @@ class SourceInfo:
     required_credentials: tuple[str, ...] = ()
     optional_credentials: tuple[str, ...] = ()
     always_last: bool = False
+    living_things: bool = False
+    describes_names: bool = False
 
 
 # By name, in the order in which they are asked unless the operator names another.
@@ -69,9 +72,11 @@ CATALOGUE: dict[str, SourceInfo] = {
         default=True,
         optional_credentials=("openverse_client_id", "openverse_client_secret"),
     ),
-    "wikimedia": SourceInfo("Wikimedia Commons", default=True, needs_contact=True),
-    "inaturalist": SourceInfo("iNaturalist", default=True),
-    "gbif": SourceInfo("GBIF", default=True),
+    "wikimedia": SourceInfo(
+        "Wikimedia Commons", default=True, needs_contact=True, describes_names=True
+    ),
+    "inaturalist": SourceInfo("iNaturalist", default=True, living_things=True),
+    "gbif": SourceInfo("GBIF", default=True, living_things=True),
     "bing": SourceInfo("Bing", default=True, uses_browser=True),
     "nasa": SourceInfo("NASA"),
     "met": SourceInfo("The Met"),

@@ -21,6 +21,7 @@ from scraping.sources.json_api import (
     whole_number,
 )
 from scraping.sources.paging import Paging, read_pages
+from scraping.sources.wikidata import exact_descriptions, search_parameters, wikidata_url
 
 INTERFACE_AS_OF = "2026-06"
 API_PATH = "/w/api.php"
@@ -145,6 +146,17 @@ class WikimediaSource(Source):
             return not isinstance(reply.data.get("continue"), dict)
 
         return read_pages(self, query, Paging(request, pages_by_rank, parse_page, is_last))
+
+    def descriptions(self, query: Query, tools: SourceTools) -> list[str] | None:
+        """Ask Wikidata once for what is called so; a failure is not worth a second question."""
+        if not query.options.contact:
+            return None
+        tools.pace(self.min_interval_s)
+        url = wikidata_url(tools.base_url, self.default_url) + API_PATH
+        reply = tools.get_json(url, search_parameters(query.words))
+        if isinstance(reply, FetchFailure):
+            return None
+        return exact_descriptions(reply.data, query.words)
 
     def _ask_patiently(
         self, parameters: Mapping[str, str], query: Query, tools: SourceTools

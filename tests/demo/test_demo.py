@@ -7,16 +7,19 @@ that.
 import fcntl
 import io
 import os
+import pty
+import select
 import signal
 import subprocess
 import sys
 import threading
 import time
+from contextlib import contextmanager
 from datetime import timedelta
 from email.message import EmailMessage
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 import pytest
 from django.utils import timezone
@@ -302,6 +305,151 @@ def test_on_a_terminal_the_bar_of_a_stage_reaches_its_end(delivered_request):
         display.update([collect])
         assert display.bars.tasks[0].finished
     assert "done in 7.0 s" in output.getvalue()
+
+
+def outcome_in(folder) -> outcome.Outcome:
+    """What a demo in this folder shows, with the files that it names."""
+    folder.mkdir()
+    files = {}
+    for kind in ("dataset", "model"):
+        path = folder / f"{kind}.zip"
+        path.touch()
+        files[kind] = outcome.Delivered(
+            kind=kind,
+            path=str(path),
+            url=f"http://127.0.0.1:9/r/token/download/{kind}/",
+            bytes=1_000_000,
+            sha256="a" * 64,
+            folder=str(folder / kind),
+        )
+    model = folder / "model" / "picaisso-model"
+    model.mkdir(parents=True)
+    for file in (model / "try.html", model / "report.html", folder / "delivered.eml"):
+        file.touch()
+    return outcome.Outcome(
+        verdict="better",
+        verdict_sentence="This model tells the classes apart.",
+        accuracy=1.0,
+        interval=(0.9, 1.0),
+        majority_baseline=0.5,
+        split={"train": 50, "val": 10, "test": 12},
+        kept={"mammal": 36, "plant": 36},
+        backbone="efficientnet_lite0",
+        notices=[],
+        seconds={"total": 20.0},
+        dataset=files["dataset"],
+        model=files["model"],
+        mail=str(folder / "delivered.eml"),
+        page="http://127.0.0.1:9/r/token/",
+        folder=str(folder),
+        request_folder=str(folder / "requests" / "1"),
+        picture=str(folder / "one.jpg"),
+        truth="plant",
+        prediction="plant",
+        probabilities={"plant": 0.99, "mammal": 0.01},
+    )
+
+
+def test_it_ends_with_links_to_files_that_are_there_and_with_none_to_the_stopped_site(tmp_path):
+    lines = list(outcome.describe(outcome_in(tmp_path / "a folder")))
+    text = "\n".join(lines)
+    assert "http://" not in text
+    links = [word for word in text.split() if word.startswith("file://")]
+    names = [Path(unquote(urlsplit(link).path)).name for link in links]
+    assert names == ["delivered.eml", "report.html", "try.html"]
+    assert all(Path(unquote(urlsplit(link).path)).is_file() for link in links)
+    assert lines[-1].strip() == "open it in a browser and drop a picture on it"
+
+
+def test_a_model_without_its_try_page_ends_the_demo_with_a_sentence(tmp_path):
+    shown = outcome_in(tmp_path / "demo")
+    (tmp_path / "demo" / "model" / "picaisso-model" / "try.html").unlink()
+    with pytest.raises(DemoFailed, match=r"has no try\.html"):
+        list(outcome.describe(shown))
+
+
+# Waits as the demo does at its end; the site is a process that runs for so many seconds.
+WAITING = """
+import sys, types
+from pathlib import Path
+import django
+django.setup()
+from requests_app.demo import scenario
+processes = scenario.ChildProcesses(Path(sys.argv[1]), limit_seconds=60)
+processes.start("site", ["-c", f"import time; time.sleep({sys.argv[2]})"], {})
+if scenario.somebody_watches():
+    outcome = types.SimpleNamespace(page="http://127.0.0.1:9/r/token/")
+    scenario.keep_until_enter(processes, outcome)
+processes.stop()
+print("the end")
+"""
+
+
+@contextmanager
+def waiting(folder, *, site_seconds, **extra):
+    """A process that waits at a terminal, and what a person types into and reads from."""
+    keyboard, screen = pty.openpty()
+    variables = {**os.environ, "DJANGO_SETTINGS_MODULE": "tests.settings", **extra}
+    if "CI" not in extra:
+        variables.pop("CI", None)
+    process = subprocess.Popen(
+        [sys.executable, "-c", WAITING, str(folder), str(site_seconds)],
+        env=variables,
+        cwd=ROOT,
+        stdin=screen,
+        stdout=screen,
+        stderr=screen,
+    )
+    try:
+        yield process, keyboard
+    finally:
+        process.kill()
+        process.wait()
+        os.close(keyboard)
+        os.close(screen)
+
+
+def read_until(terminal, words, seconds=60):
+    shown = ""
+    end = time.monotonic() + seconds
+    while words not in shown and time.monotonic() < end:
+        if select.select([terminal], [], [], 0.2)[0]:
+            shown += os.read(terminal, 4096).decode()
+    assert words in shown
+    return shown
+
+
+def test_on_a_terminal_the_site_runs_until_enter_is_pressed(tmp_path):
+    with waiting(tmp_path, site_seconds=600) as (process, terminal):
+        shown = read_until(terminal, "until you press Enter")
+        assert "http://127.0.0.1:9/r/token/" in shown
+        time.sleep(0.5)
+        assert process.poll() is None
+        os.write(terminal, b"\n")
+        read_until(terminal, "the end")
+        assert process.wait(30) == 0
+
+
+def test_a_site_that_ends_by_itself_is_not_waited_for(tmp_path):
+    with waiting(tmp_path, site_seconds=0) as (_, terminal):
+        read_until(terminal, "The site ended by itself with exit code 0.")
+
+
+def test_in_continuous_integration_nothing_waits_even_at_a_terminal(tmp_path):
+    with waiting(tmp_path, site_seconds=600, CI="true") as (process, terminal):
+        shown = read_until(terminal, "the end")
+        assert "Enter" not in shown
+        assert process.wait(30) == 0
+
+
+def test_in_a_pipe_nothing_waits(tmp_path):
+    variables = {**os.environ, "DJANGO_SETTINGS_MODULE": "tests.settings"}
+    variables.pop("CI", None)
+    command = [sys.executable, "-c", WAITING, str(tmp_path), "600"]
+    done = subprocess.run(
+        command, env=variables, cwd=ROOT, input="", capture_output=True, text=True, timeout=60
+    )
+    assert done.stdout == "the end\n"
 
 
 def test_the_probabilities_that_predict_py_prints_are_read_back():

@@ -139,6 +139,7 @@ METRICS = Metrics(
     cross_validated=None,
     verified={"n": 0, "right": 0, "wrong": 0, "off_topic": 0},
     label_noise=None,
+    zero_shot=None,
     unseen_source=[],
     unseen_sources=None,
     unseen_sentence="",
@@ -148,6 +149,7 @@ METRICS = Metrics(
     split={"train": 42, "val": 12, "test": 10},
     near_duplicate_leaks=0,
     label_issues=0,
+    off_topic=0,
     curation={"suspects": 0, "treatment": "none", "pictures": 0, "sentence": "No label is odd."},
     regularisation=1.0,
     delivered="head",
@@ -156,9 +158,12 @@ METRICS = Metrics(
     network=None,
     by_source={"bing": {"accuracy": 0.9, "interval": [0.6, 0.98], "support": 10}},
     unknown={"refused": 0, "tested": 10, "share": 0.0, "interval": [0.0, 0.28]},
+    strangers={"refused": 17, "n": 58, "how": "Shown 58 pictures that come with Picaisso."},
+    left_out_class=None,
     learning_curve=None,
     shortcuts={"width": 0.5},
     shortcut_warning=None,
+    view={"chosen": "crop", "sentence": "The middle of each picture.", "losses": {}},
     seed=0,
     seconds={"features": 1.0, "train": 2.0},
     device="cpu",
@@ -170,10 +175,12 @@ METRICS = Metrics(
 assert set(METRICS) == Metrics.__required_keys__, "as the trainer writes it"
 
 
-def write_run(version: DatasetVersion, rows: list[ImageRow]) -> Path:
+def write_run(version: DatasetVersion, rows: list[ImageRow], keep_splits: bool = False) -> Path:
     """Write a run folder that training has finished with.
 
     It has a frozen manifest, metrics, a model folder and a result.
+
+    :param keep_splits: that rows have already, as those of a second version do
     """
     folder = version.folder
     folder.mkdir(parents=True, exist_ok=True)
@@ -181,6 +188,8 @@ def write_run(version: DatasetVersion, rows: list[ImageRow]) -> Path:
     frozen = []
     for group, row in enumerate(rows):
         split = splits[group % len(splits)]
+        if keep_splits and row.split:
+            split = row.split
         frozen.append(replace(row, split=split, group=group))
     labels = tuple(ClassLabel(c.class_id, c.name) for c in version.request.classes.all())
     config = RunConfig(classes=labels)
@@ -193,3 +202,22 @@ def write_run(version: DatasetVersion, rows: list[ImageRow]) -> Path:
     result = {"ok": True, "seconds": {"train": 2.0, "export": 5.0}, "notices": ["A notice."]}
     run_folder.write_json(folder / "result.json", result)
     return folder
+
+
+def write_answers(version: DatasetVersion, random: np.random.Generator, wrong: int) -> None:
+    """Write the ``predictions.csv`` of a run with two classes whose model errs on a few images.
+
+    :param wrong: how many test images it has wrong
+    """
+    rows = run_folder.read_manifest(version.folder)
+    tested = [row.file for row in rows if row.split == "test"]
+    mistaken = set(random.choice(tested, wrong, replace=False))
+    lines = ["file,class,split,fold,group,predicted,c001,c002"]
+    for row in rows:
+        predicted = row.class_id
+        if row.file in mistaken:
+            predicted = "c002" if row.class_id == "c001" else "c001"
+        first = 0.9 if predicted == "c001" else 0.1
+        cells = [row.file, row.class_id, row.split, "", row.group, predicted, first, 1 - first]
+        lines.append(",".join(map(str, cells)))
+    run_folder.write_text(version.folder / "predictions.csv", "\n".join(lines) + "\n")

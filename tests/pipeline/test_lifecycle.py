@@ -7,7 +7,7 @@ import pytest
 from django.utils import timezone
 from django_q.models import OrmQ
 
-from requests_app import lifecycle, pipeline
+from requests_app import lifecycle, pipeline, tasks
 from requests_app.models import (
     Artifact,
     ClassifierRequest,
@@ -28,13 +28,13 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 
 def test_a_person_may_go_on_with_fewer_pictures(confirmed):
-    write_collection(confirmed, 7)
+    write_collection(confirmed, 12)  # the trainer takes no fewer than 9
     drain("collect")
     confirmed.refresh_from_db()
     assert lifecycle.retry(confirmed, accept_fewer=True)
     drain("collect")
     assert Job.objects.filter(stage="train", state=JobState.QUEUED).count() == 1
-    assert confirmed.versions.get().images == 14
+    assert confirmed.versions.get().images == 24
 
 
 def test_another_wording_drops_what_the_old_one_found_and_asks_again(confirmed):
@@ -90,6 +90,29 @@ def test_a_person_may_change_the_licence_when_too_few_pictures_were_found(confir
 
 def test_a_request_in_work_cannot_be_retried(collected):
     assert not lifecycle.retry(collected)
+
+
+def test_a_delivered_request_searches_again_and_becomes_the_next_version(delivered):
+    assert lifecycle.collect_again(delivered, actor="admin:boss")
+    assert (delivered.folder / "collect" / pipeline.SEARCH_AGAIN).exists()
+    assert Job.objects.latest("pk").stage == "collect"
+    assert delivered.events.last().actor == "admin:boss"
+    assert Artifact.objects.exists(), "what was delivered stays"
+    assert not lifecycle.collect_again(delivered), "it is in work"
+    ask_nobody()
+    drain("collect")
+    assert [version.number for version in delivered.versions.all()] == [1, 2]
+
+
+def test_a_request_that_was_never_confirmed_or_is_deleted_does_not_search_again(
+    submitted, settings
+):
+    assert not lifecycle.collect_again(submitted)
+    assert lifecycle.cancel(submitted)
+    assert not lifecycle.collect_again(submitted)
+    assert lifecycle.delete(submitted)
+    assert not lifecycle.collect_again(submitted)
+    assert not Job.objects.exists()
 
 
 def test_deleting_removes_pictures_files_and_the_address(delivered):
@@ -171,3 +194,41 @@ def test_a_retry_may_ask_other_sources(confirmed):
         Job.objects.latest("pk").stage == "collect"
         and Job.objects.latest("pk").state == JobState.QUEUED
     )
+
+
+def age(classifier: ClassifierRequest, **past: float) -> None:
+    moved = timezone.now() - timedelta(**past)
+    ClassifierRequest.objects.filter(pk=classifier.pk).update(moved=moved)
+
+
+def test_a_result_that_is_deleted_soon_is_written_about_once(delivered, settings):
+    settings.RETENTION_DAYS = 30
+    reminders = OutgoingMail.objects.filter(key__contains=":expiring:")
+    age(delivered, days=24)
+    assert lifecycle.warn_of_expiry() == 0
+    age(delivered, days=26)
+    tasks.prune("picaisso")
+    tasks.prune("picaisso")
+    assert reminders.get().to == delivered.email
+    age(delivered, days=31)
+    tasks.prune("picaisso")
+    assert not OutgoingMail.objects.exclude(to="").exists()
+
+
+def test_a_result_that_was_made_anew_after_a_reminder_gets_another_later(delivered, settings):
+    settings.RETENTION_DAYS = 30
+    age(delivered, days=27)
+    assert lifecycle.warn_of_expiry() == 1
+    age(delivered, days=26)
+    assert lifecycle.warn_of_expiry() == 1
+
+
+def test_nobody_is_reminded_of_what_was_not_delivered_or_is_kept_for_days_only(delivered, settings):
+    settings.RETENTION_DAYS = 30
+    age(delivered, days=27)
+    ClassifierRequest.objects.update(status=Status.FAILED)
+    assert lifecycle.warn_of_expiry() == 0
+    ClassifierRequest.objects.update(status=Status.DELIVERED)
+    settings.RETENTION_DAYS = 3
+    age(delivered, days=2.9)
+    assert lifecycle.warn_of_expiry() == 0

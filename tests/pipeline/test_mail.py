@@ -1,5 +1,6 @@
 """The outbox against a real SMTP server: no mail is lost or seen twice by its receiver."""
 
+import io
 import re
 from datetime import timedelta
 from email import message_from_bytes, policy
@@ -7,9 +8,18 @@ from pathlib import Path
 
 import pytest
 from django.utils import timezone
+from PIL import Image
 
 from requests_app import mail, pipeline
-from requests_app.models import ClassifierRequest, MailState, OutgoingMail, WorkerBeat
+from requests_app.delivery import contact_strip
+from requests_app.models import (
+    ClassifierRequest,
+    ImageState,
+    ImageUrl,
+    MailState,
+    OutgoingMail,
+    WorkerBeat,
+)
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -108,6 +118,60 @@ def test_a_sender_is_busy_while_it_sends_so_that_nobody_takes_its_silence_for_de
     mail.send_waiting()
     assert seen[0] > timezone.now() + timedelta(seconds=60)
     assert WorkerBeat.objects.get().busy_until is None
+
+
+def parts_of(message) -> list[str]:
+    return [part.get_content_type() for part in message.walk()]
+
+
+def test_the_result_mail_brings_its_picture_along_inside_the_html(delivered, smtp):
+    mail.send_waiting()
+    (message,) = [message for message in smtp.messages if "ready" in message["Subject"]]
+    assert parts_of(message)[:6] == [
+        "multipart/mixed",
+        "multipart/alternative",
+        "text/plain",
+        "multipart/related",
+        "text/html",
+        "image/jpeg",
+    ]
+    (picture,) = [part for part in message.walk() if part.get_content_type() == "image/jpeg"]
+    assert picture["Content-ID"] == "<pictures>"
+    with Image.open(io.BytesIO(picture.get_payload(decode=True))) as image:
+        assert image.size == (6 * contact_strip.SIDE + 5 * contact_strip.GAP, contact_strip.SIDE)
+
+
+def test_a_mail_whose_pictures_are_gone_when_it_is_sent_shows_no_broken_one(delivered, smtp):
+    assert "cid:pictures" in OutgoingMail.objects.get().html
+    ImageUrl.objects.update(state=ImageState.REJECTED, reason="taken_down")
+    mail.send_waiting()
+    (message,) = smtp.messages
+    assert "image/jpeg" not in parts_of(message)
+    (html,) = [part for part in message.walk() if part.get_content_type() == "text/html"]
+    text = html.get_payload(decode=True).decode()
+    assert "<img" not in text
+    assert "Try it" in text
+
+
+def test_no_picture_that_is_suspected_is_shown(delivered):
+    version = delivered.versions.get()
+    first = contact_strip.chosen(version)
+    assert len(first) == 6
+    assert [image.image_class.number for image in first] == [1, 1, 1, 2, 2, 2]
+    ImageUrl.objects.filter(pk=first[0].pk).update(suspect=0.9)
+    second = contact_strip.chosen(version)
+    assert first[0] not in second
+    assert second[:2] == first[1:3]
+
+
+def test_a_picture_that_a_person_relabelled_stands_with_its_new_class(delivered):
+    version = delivered.versions.get()
+    first = contact_strip.chosen(version)[0]
+    second_class = delivered.classes.get(number=2)
+    ImageUrl.objects.filter(pk=first.pk).update(label=second_class)
+    numbers = [image.current_class.number for image in contact_strip.chosen(version)]
+    assert numbers == [1, 1, 1, 2, 2, 2]
+    assert first not in contact_strip.chosen(version)[:3]
 
 
 def test_without_a_server_mails_are_files_that_a_mail_program_opens(submitted, settings):

@@ -12,6 +12,7 @@ from django.db import connection
 from picaisso_site import checks
 from requests_app import pipeline
 from requests_app.workers import processes
+from tests.training.example_text_image import write_pair
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -119,3 +120,13 @@ def test_files_of_refusals_that_cannot_be_used_are_reported_at_the_start(setting
     first, second = checks.refusals_can_be_read(None)
     assert "Line 2" in first.msg and "PICAISSO_REFUSED_DIGESTS" in first.hint
     assert second.msg == f"There is no nudity model {tmp_path}/missing.onnx."
+
+
+def test_a_text_image_model_that_cannot_be_used_is_reported_at_the_start(settings, tmp_path):
+    assert checks.text_image_model_can_be_used(None) == []
+    settings.TEXT_IMAGE_MODEL = str(write_pair(tmp_path / "pair"))
+    assert checks.text_image_model_can_be_used(None) == []
+    (tmp_path / "pair" / "LICENSE").unlink()
+    (found,) = checks.text_image_model_can_be_used(None)
+    assert found.msg == "The folder of the text-image model has no LICENSE."
+    assert "PICAISSO_TEXT_IMAGE_MODEL" in found.hint

@@ -1,6 +1,7 @@
 """Images that are taken down are gone everywhere and stay out."""
 
 import hashlib
+import io
 import zipfile
 
 import pytest
@@ -46,7 +47,9 @@ def test_a_picture_taken_down_is_gone_everywhere_and_stays_out(packaged, by):
 
 
 def test_taking_down_what_nobody_has_still_keeps_it_out():
-    call_command("takedown", "https://pictures.example/never-seen.jpg")
+    said = io.StringIO()
+    call_command("takedown", "https://pictures.example/never-seen.jpg", stdout=said)
+    assert said.getvalue() == "Not found here; it is blocked from now on.\n"
     assert TakenDown.objects.get().what == "url"
 
 

@@ -80,3 +80,13 @@ def test_what_a_person_said_of_test_images_goes_into_the_next_version(trained):
     assert read_judgements(second.folder) == judgements
     splits = {row.file: row.split for row in run_folder.read_manifest(second.folder)}
     assert splits[tested[0].file] == "test" and tested[1].file not in splits
+
+
+def test_titles_and_the_text_image_model_reach_the_training(trained, settings):
+    settings.TEXT_IMAGE_MODEL = "/models/pair"
+    version = versions.create_version(trained)
+    versions.write_run_folder(version)
+    assert run_folder.read_config(version.folder).text_image_model == "/models/pair"
+    titles = {row.title for row in run_folder.read_manifest(version.folder)}
+    assert titles == set(ImageUrl.objects.filter(state="kept").values_list("title", flat=True))
+    assert any(titles)

@@ -44,6 +44,9 @@ class SourceClient:
     def other_names(self, words: str) -> list[str]:
         return REGISTRY[self.source].other_names(self.query(words), self.tools())
 
+    def descriptions(self, words: str, **options: object) -> list[str] | None:
+        return REGISTRY[self.source].descriptions(self.query(words, **options), self.tools())
+
     def query(self, words: str, limit: int = 30, seconds: float = 60, **options: object) -> Query:
         options = {"contact": CONTACT} | options
         return Query(words, limit, SearchOptions(**options), time.monotonic() + seconds)

@@ -59,7 +59,7 @@ def test_the_quota_is_filled_from_the_sources_in_their_order(tmp_path):
         assert (by_source.count("openverse"), by_source.count("wikimedia")) == (3, 9)
         said = [(entry["name"], entry["outcome"], entry["message"]) for entry in result["sources"]]
         assert said == [
-            ("openverse", "partial", "Openverse had only 3."),
+            ("openverse", "partial", "Openverse found 3 in all."),
             ("wikimedia", "ok", "12 from Wikimedia Commons."),
         ]
         kept = next(row for row in rows(tmp_path) if row["state"] == "kept")
@@ -414,7 +414,7 @@ def test_a_short_class_is_asked_for_in_other_words(tmp_path):
             assert [row["query"] for row in rows(tmp_path) if row["state"] == "kept"] == [
                 words for words in named for _ in range(3)
             ]
-            assert source["message"] == "9 from Openverse, asked in 3 wordings."
+            assert source["message"] == "9 from Openverse (3 different searches)."
 
 
 def test_no_other_words_are_tried_while_the_own_ones_suffice(tmp_path):

@@ -73,6 +73,24 @@ def test_names_become_a_folder_with_its_configuration_and_result(tmp_path):
         assert lines[-1]["classes"][0]["kept"] > 0
 
 
+def test_the_flag_for_the_kind_is_kept_in_the_configuration_and_told_at_the_end(tmp_path):
+    with PictureHost() as host, OpenverseReplica(host.url + "/pic/{}.jpg") as site:
+        fixed = ["--source", "openverse", "--source-url", f"openverse={site.url}", "--limit", "2"]
+        done = run(
+            *("collect", "jaguar", "--kind", " big  cat ", "--out", "found", *fixed, "--json"),
+            cwd=tmp_path,
+            PICAISSO_ALLOWED_PRIVATE_HOSTS=f"{site.host}, {host.host}",
+            PICAISSO_MIN_SIDE="64",
+        )
+        assert done.returncode == 0, done.stderr
+        config = json.loads((tmp_path / "found" / "config.json").read_text())
+        assert config["kind"] == "big cat"
+        assert site.requests[0].query["q"] == "jaguar big cat"
+        assert json.loads(done.stdout.splitlines()[-1])["kind"]["sentence"] == (
+            "Searched as “jaguar big cat”, as you asked."
+        )
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -83,6 +101,11 @@ def test_names_become_a_folder_with_its_configuration_and_result(tmp_path):
         ["collect", "x", "--out", "o", "--source", "altavista"],
         ["collect", "x", "--out", "o", "--source-url", "nonsense"],
         ["collect", "x", "--out", "o", "--limit", "many"],
+        ["collect", "x", "--out", "o", "--kind"],
+        ["collect", "x", "--out", "o", "--kind", "x" * 65],
+        ["collect", "x", "--out", "o", "--kind", "car\nanimal"],
+        ["collect", "x", "--out", "o", "--kind", "\u202ecar"],
+        ["check", "--kind", "animal"],
         ["check", "--source", "altavista"],
         ["check", "--source-url", "nonsense"],
         ["download", "list.txt"],

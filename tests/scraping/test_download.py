@@ -19,7 +19,7 @@ from scraping import ConfigError
 from scraping.download import Downloader, EngineSettings, RetrySettings
 from scraping.download_list import DownloadSettings, download_list, read_urls
 from scraping.net.http import FetchFailure, FetchSettings
-from scraping.outside import clean_address, csv_rows
+from scraping.outside import clean_address
 from scraping.reasons import Reason
 from scraping.records.image_log import ImageRecord
 from scraping.screening.screen import ScreenSettings
@@ -30,6 +30,7 @@ from tests.replicas.pictures import jpeg
 from tests.replicas.pictures_host import PictureHost
 from tests.replicas.server import Request, Response
 from tests.scraping.conftest import environment, repository, wait_until
+from training.text_files import csv_rows
 
 SOON = RetrySettings(first_seconds=0.05, longest_seconds=2.0)
 

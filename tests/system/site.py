@@ -80,6 +80,7 @@ class Site:
             "PICAISSO_BING_URL": self.gallery_url,
             "PICAISSO_ALLOWED_PRIVATE_HOSTS": urlsplit(self.gallery_url).netloc,
             "PICAISSO_MIN_SIDE": "64",
+            "PICAISSO_FIRST_MODEL": "0",
             "PICAISSO_BACKBONE": "efficientnet_lite0",
             "EMAIL_URL": f"smtp://127.0.0.1:{self.smtp_port}",
         }

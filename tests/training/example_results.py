@@ -54,6 +54,8 @@ def results_of(run: Path, names: Sequence[str] = NAMES, **metrics: Any) -> Resul
     choice = choice_of(images, logits, novelty)
     run_metrics = RunMetrics(
         weights="ImageNet",
+        view={"chosen": "crop", "sentence": "The middle of each picture.", "losses": {}},
+        strangers={"refused": 17, "n": 58, "how": "Shown 58 pictures that come with Picaisso."},
         backbone="efficientnet_lite0",
         device="cpu",
         arithmetic="float32",
@@ -99,6 +101,7 @@ def choice_of(images: SplitImages, logits: Floats, novelty: Floats) -> Choice:
         from_train=fit_with_c(images.samples("train"), C),
         pred_probs=softmax(logits[learned]),
         weighting=equal_weighting(samples, "All of them were kept."),
+        ordinary=np.ones(len(learned), np.bool_),
     )
     model = DeliveredModel(
         network=tiny_network(images.classes),
@@ -116,7 +119,6 @@ def choice_of(images: SplitImages, logits: Floats, novelty: Floats) -> Choice:
             logits[test], images.labels[test], logits[val], images.labels[val]
         ),
         network_metrics=None,
-        pretrained_novelty=novelty,
         head=head,
         epochs=[],
     )

@@ -3,11 +3,14 @@ import io
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
 import torch
+import torchvision  # type: ignore[import-untyped]
 
 from tests.training.conftest import LoopbackServer
-from training.networks.backbones import BACKBONES, load_backbone
+from training.networks.backbones import BACKBONES, load_backbone, load_body
 from training.networks.catalogue import BUNDLED, CATALOGUE, DEFAULT
+from training.networks.classifier import ClassifierNetwork
 from training.networks.weights import WeightSources
 
 
@@ -73,3 +76,29 @@ def test_the_bundled_network_has_its_real_weights_under_the_names_that_timm_know
         found = wanted.last_map(network, images)
     assert torch.allclose(found, expected, atol=1e-5)
     assert expected.std() > 0.1
+
+
+@pytest.mark.parametrize("name", ["resnet50_v1", "convnext_tiny", "efficientnet_v2_s", "swin_v2_t"])
+def test_the_mean_of_the_map_is_what_torchvisions_own_classifier_gets(name: str) -> None:
+    torch.manual_seed(0)
+    backbone = BACKBONES[name]
+    theirs = getattr(torchvision.models, backbone.architecture)(num_classes=3).eval()
+    with torch.no_grad():
+        for parameter in theirs.parameters():
+            if parameter.ndim == 1:  # normalization layers that do something
+                parameter.add_(0.1 * torch.randn_like(parameter))
+    state = theirs.state_dict()
+    body = load_body(backbone, state)
+    network = ClassifierNetwork(backbone, body, 3)
+    classifier = backbone.classifier
+    network.set_head(state[f"{classifier}.weight"], state[f"{classifier}.bias"], 1.0)
+    images = torch.randn(2, 3, 224, 224)
+    with torch.inference_mode():
+        expected = theirs(images)
+        last_map = network.feature_map(images)
+        logits = network.head(network.embed(images))
+    assert last_map.shape == (2, backbone.dimension, 7, 7)
+    assert torch.allclose(logits, expected, atol=1e-4)
+    exported = network.exported_state_dict()
+    assert exported.keys() == state.keys()
+    theirs.load_state_dict(exported, strict=True)

@@ -66,12 +66,24 @@ def test_what_the_network_does_not_see_is_dimmed_and_without_colour(
     assert shown[~coloured].max() < 80
 
 
+def test_the_map_of_a_whole_image_covers_it_and_nothing_of_its_padding() -> None:
+    picture = Image.new("RGB", (700, 300), "grey")
+    for column in (0, 6):
+        shown = overlay(picture, one_cell(3, column), None)
+        assert shown.size == (700, 300)
+        y, x = np.argwhere(lightness(shown) >= lightness(shown).max() - 1).mean(axis=0)
+        assert abs(x - (column + 0.5) * 100) < 50 and abs(y - 150) < 50
+    padded = lightness(overlay(picture, one_cell(0, 3), None, height=1.0))
+    assert padded.max() - padded.min() < 5, "the cell lies above the picture"
+
+
+@pytest.mark.parametrize("resize_side", [256, None])
 @pytest.mark.parametrize("size", [(1, 1), (3, 900), (900, 3), (2, 1)])
 @pytest.mark.parametrize("cam", [np.zeros((7, 7)), -np.ones((7, 7)), one_cell(3, 3)])
 def test_odd_images_and_maps_without_evidence_are_shown_too(
-    size: tuple[int, int], cam: np.ndarray
+    size: tuple[int, int], cam: np.ndarray, resize_side: int | None
 ) -> None:
-    assert overlay(Image.new("RGB", size, "white"), cam, 256).size == size
+    assert overlay(Image.new("RGB", size, "white"), cam, resize_side).size == size
 
 
 def test_two_maps_in_one_scale_can_be_compared() -> None:

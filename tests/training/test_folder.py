@@ -138,6 +138,8 @@ def test_what_is_no_image_or_lies_in_no_class_has_its_line(tmp_path: Path) -> No
     picture(folder / "beside.png", 5)
     (folder / "README.md").write_text("about")
     os.mkfifo(folder / "cat" / "pipe.jpg")
+    (folder / "cat" / "empty.jpg").touch()
+    (folder / "cat" / "large.jpg").write_text("version https://git-lfs.github.com/spec/v1\n")
     (folder / "cat" / "page.jpg").write_text("<html>")
     (folder / "cat" / "phone.heic").write_bytes(b"\0\0\0\x18ftypheic" + bytes(40))
     names, rows, reasons = imported(folder, tmp_path)
@@ -145,7 +147,9 @@ def test_what_is_no_image_or_lies_in_no_class_has_its_line(tmp_path: Path) -> No
     assert reasons == {
         "README.md": "beside the folders, so in no class",
         "beside.png": "beside the folders, so in no class",
-        "cat/page.jpg": "not a picture that can be read",
+        "cat/empty.jpg": "not a picture that can be read, but empty",
+        "cat/large.jpg": "not a picture that can be read, but a Git LFS pointer; run git lfs pull",
+        "cat/page.jpg": "not a picture that can be read, but a web page; save the picture itself",
         "cat/phone.heic": "HEIC, which Picaisso does not read; save it as JPEG",
         "cat/pipe.jpg": "not a regular file",
     }

@@ -87,7 +87,7 @@ def test_a_messy_folder_is_imported_with_a_reason_for_every_file_left_out(tmp_pa
     assert {item.file: item.reason for item in left_out} == {
         "b class/corrupt.jpg": "not a picture that can be read",
         "b class/dot.png": "too small: 1 x 1 pixels",
-        "b class/empty.jpg": "not a picture that can be read",
+        "b class/empty.jpg": "not a picture that can be read, but empty",
         "b class/notes.txt": "not a picture that can be read",
         "b class/again.jpeg": "also in another class, “Ä class”, so used in none",
         "b class/ready.jpg": "also in another class, “Ä class”, so used in none",

@@ -128,10 +128,10 @@ def test_an_image_has_no_vote_on_itself_nor_on_its_near_duplicates() -> None:
 def test_suspects_have_a_score_and_a_reason_and_outliers_are_named_apart() -> None:
     pred_probs = np.array([[0.97, 0.03]] * 20 + [[0.02, 0.98]] * 20 + [[0.9, 0.1]])
     labels = np.array([0] * 20 + [1] * 20 + [1])
-    novelty = np.r_[np.random.default_rng(0).normal(0.4, 0.02, 40), 0.4]
-    novelty[5] = 0.9
+    distances = np.r_[np.random.default_rng(0).normal(0, 1, 40), 0.0]
+    distances[5] = 25.0
     suspects = {
-        suspect.kind: suspect for suspect in rank_suspects(pred_probs, labels, novelty, NAMES)
+        suspect.kind: suspect for suspect in rank_suspects(pred_probs, labels, distances, NAMES)
     }
     label = suspects["label"]
     outlier = suspects["outlier"]
@@ -157,23 +157,21 @@ def test_nothing_counts_less_where_no_label_is_wrong(seen: dict[str, np.ndarray]
     learned, _ = drawn(seen, 0, 0)
     c = fitted(learned, 0).c
     pred_probs = out_of_fold_probabilities(learned, c, 0)
-    weighting = choose_weighting(learned, pred_probs, np.ones(len(learned.labels), bool), c, 0)
+    weighting = choose_weighting(learned, pred_probs, c, 0)
     assert weighting.name == "none" and weighting.lighter == 0 and weighting.weights.min() == 1
 
 
-def test_only_suspected_training_pictures_ever_count_less(seen: dict[str, np.ndarray]) -> None:
+def test_only_suspected_pictures_ever_count_less(seen: dict[str, np.ndarray]) -> None:
     names = set()
     for seed in range(6):
         learned, _ = drawn(seen, seed, 0)
         random = np.random.default_rng(seed)
         swapped = random.permutation(len(learned.labels))[:12]
         learned.labels[swapped] = 1 - learned.labels[swapped]
-        in_train = random.random(len(learned.labels)) < 0.8
         c = fitted(learned, seed).c
         pred_probs = out_of_fold_probabilities(learned, c, seed)
-        weighting = choose_weighting(learned, pred_probs, in_train, c, seed)
+        weighting = choose_weighting(learned, pred_probs, c, seed)
         lighter = weighting.weights < 1
-        assert not (lighter & ~in_train).any()
         assert not (lighter & ~find_label_issues(pred_probs, learned.labels)).any()
         assert lighter.any() == (weighting.name != "none") and weighting.sentence.endswith(".")
         names.add(weighting.name)

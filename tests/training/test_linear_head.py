@@ -161,5 +161,5 @@ def test_classes_of_a_few_groups_of_near_duplicates_are_learned_all_the_same() -
         samples = Samples(embeddings, labels, groups, 2)
         c = fit_head(samples, seed, no_progress).c
         pred_probs = out_of_fold_probabilities(samples, c, seed)
-        weighting = choose_weighting(samples, pred_probs, np.ones(12, bool), c, seed)
+        weighting = choose_weighting(samples, pred_probs, c, seed)
         assert np.isfinite(pred_probs).all() and len(weighting.weights) == 12

@@ -211,6 +211,9 @@ def test_what_servers_answer_is_a_picture_or_a_reason() -> None:
         answer(bomb): "larger than 30 MB",
         answer(packed[:40]): "not a picture that can be read",
         answer(b"<html>"): "not a picture that can be read",
+        answer(
+            b"", b"Location: ftp://127.0.0.1:1/x.jpg", status=b"302 Found"
+        ): "the server leads to",
         answer(b"", b"Content-Length: nonsense"): "not a picture that can be read",
         answer(
             b"", b"Location: file:///etc/passwd", status=b"302 Found"

@@ -169,6 +169,21 @@ def test_a_folder_that_is_no_run_folder_is_refused(tmp_path: Path) -> None:
     assert "The run folder has no readable config.json." in ended.stderr
 
 
+def test_nothing_is_written_into_a_folder_of_pictures(tmp_path: Path) -> None:
+    (tmp_path / "pictures" / "cat").mkdir(parents=True)
+    ended = run_training("fit", tmp_path / "pictures", home=tmp_path)
+    assert ended.returncode == 1
+    assert "pictures is no run folder" in ended.stderr and "fit --images" in ended.stderr
+    assert [path.name for path in (tmp_path / "pictures").iterdir()] == ["cat"]
+
+
+@pytest.mark.parametrize("flag", ["--threads", "--seed"])
+def test_a_number_below_zero_is_wrong_usage(flag: str, tmp_path: Path) -> None:
+    ended = run_training("fit", tmp_path, flag, "-1", home=tmp_path)
+    assert ended.returncode == 2
+    assert f"argument {flag}: must be a whole number, 0 or more, not -1" in ended.stderr
+
+
 def test_the_delivered_predict_proves_itself_without_picaisso(
     trained_run: Path, tmp_path: Path
 ) -> None:

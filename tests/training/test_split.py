@@ -8,13 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.training.example_rows import CLASSES, CONFIG, row, rows_of
-from training.images.split import (
-    MINIMUM_PER_SPLIT,
-    NearDuplicates,
-    contradictions,
-    split_rows,
-)
-from training.run_folder import SPLITS, ImageRow, RunError
+from training.images.split import NearDuplicates, contradictions, split_rows
+from training.run_folder import MINIMUM_PER_SPLIT, SPLITS, ImageRow, RunError
 
 
 def counts(rows: list[ImageRow]) -> Counter[tuple[str, str | None]]:

@@ -1,5 +1,6 @@
 import dataclasses
 import itertools
+import json
 import math
 import subprocess
 import sys
@@ -13,7 +14,9 @@ import torch
 from torch import Tensor
 
 from tests.training.tiny_training import CONFIG, NO_LIMIT, TINY, digits, tiny_network
+from training.finetuning import trainer
 from training.finetuning.checkpoint import read_checkpoint, write_checkpoint
+from training.finetuning.distributed import DistributedContext
 from training.finetuning.trainer import (
     EPOCHS,
     NotTrained,
@@ -32,7 +35,7 @@ from training.finetuning.trainer import (
 from training.finetuning.views import eval_view
 from training.metrics import log_loss
 from training.networks.classifier import ClassifierNetwork
-from training.networks.precision import BF16, FP32
+from training.networks.precision import BF16, FP16, FP32
 from training.progress import Stopped
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -260,6 +263,30 @@ def test_a_training_that_has_ended_is_not_done_again(tmp_path: Path, data: Train
     assert_same(first, again)
 
 
+def test_what_timing_decided_is_noted_before_the_first_step(
+    tmp_path: Path, data: TrainData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = dataclasses.replace(CONFIG, max_epochs_cpu=3)
+    first = trained(tmp_path, data, config, plan=None)
+    (tmp_path / "finetune.pt").unlink()
+    monkeypatch.setattr(trainer._StepTimer, "seconds_per_image", lambda *given: NO_LIMIT)
+    again = trained(tmp_path, data, config, plan=None)
+    assert again.plan == first.plan and again.plan.epochs == 3
+    assert_same(again, first)
+    other = finetune(tiny_network(), data, CONFIG, context(tmp_path, plan=None))
+    assert isinstance(other, NotTrained) and other.too_slow, "of another training it says nothing"
+
+
+@pytest.mark.parametrize("damage", [b"", b"[]", b'{"digest": "0"}', b'{"digest": "0", "plan": 1}'])
+def test_a_damaged_note_of_the_plan_is_made_anew(
+    tmp_path: Path, data: TrainData, damage: bytes
+) -> None:
+    note = tmp_path / "finetune-plan.json"
+    note.write_bytes(damage)
+    plan = trained(tmp_path, data, plan=None).plan
+    assert json.loads(note.read_text())["plan"] == dataclasses.asdict(plan)
+
+
 @pytest.mark.parametrize("change", ["config", "labels", "weights", "network"])
 def test_a_checkpoint_of_another_training_is_ignored(
     tmp_path: Path, data: TrainData, change: str
@@ -433,6 +460,129 @@ def test_where_memory_is_short_a_step_is_done_in_parts_with_the_same_result(
     result = finetune(network, data, CONFIG, context(tmp_path))
     assert isinstance(result, TrainResult)
     assert_same(result, expected, tolerance=1e-3)
+
+
+class StandInGpu(DistributedContext):
+    """A GPU of which only the refusals are real: it computes on the CPU.
+
+    `calls` counts the passes through the network on it.
+    """
+
+    def __init__(self, refuses: Callable[[int, Tensor], bool], message: str = "") -> None:
+        super().__init__()
+        self.kinds: list[str] = []
+        self.calls = 0
+        self.refuses = refuses
+        self.message = message or "cuDNN error: CUDNN_STATUS_ALLOC_FAILED"
+
+    __setattr__ = object.__setattr__
+
+    def device(self, kind: str) -> torch.device:
+        self.kinds.append(kind)
+        return torch.device("cpu")
+
+    def network(self) -> ClassifierNetwork:
+        """Return the tiny network, whose passes this GPU may refuse."""
+
+        def last_map(body: torch.nn.Module, images: Tensor) -> Tensor:
+            if self.kinds[-1] == "cuda":
+                self.calls += 1
+                if self.refuses(self.calls, images):
+                    raise RuntimeError(self.message)
+            return TINY.last_map(body, images)
+
+        return tiny_network(backbone=dataclasses.replace(TINY, last_map=last_map))
+
+    def finetune(self, folder: Path, data: TrainData) -> TrainResult:
+        """Fine-tune by a plan for a GPU."""
+        plan = dataclasses.replace(PLAN, device="cuda")
+        limits = context(folder, plan=plan, distributed=self, checkpoint_seconds=0.0)
+        result = finetune(self.network(), data, CONFIG, limits)
+        assert isinstance(result, TrainResult), result
+        return result
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "cuDNN error: CUDNN_STATUS_ALLOC_FAILED",
+        "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+        "GET was unable to find an engine: CUDNN_STATUS_NOT_SUPPORTED",
+        "CUDA error: out of memory",
+    ],
+)
+def test_a_gpu_whose_libraries_find_no_room_does_its_steps_in_parts(
+    message: str, tmp_path: Path, data: TrainData, expected: TrainResult
+) -> None:
+    gpu = StandInGpu(lambda call, images: torch.is_grad_enabled() and len(images) > 5, message)
+    result = gpu.finetune(tmp_path, data)
+    assert result.plan.device == "cuda"
+    assert_same(result, expected, tolerance=1e-3)
+
+
+def test_a_gpu_without_room_for_all_of_val_evaluates_it_in_parts(
+    tmp_path: Path, data: TrainData, expected: TrainResult
+) -> None:
+    gpu = StandInGpu(lambda call, images: not torch.is_grad_enabled() and len(images) > 3)
+    result = gpu.finetune(tmp_path, data)
+    assert set(gpu.kinds) == {"cuda"}
+    assert_same(result, expected, tolerance=1e-3)
+
+
+@pytest.mark.parametrize("refused", [1, 7, 13])
+def test_a_gpu_that_another_program_fills_for_a_moment_goes_on_from_the_checkpoint(
+    refused: int, tmp_path: Path, data: TrainData, expected: TrainResult
+) -> None:
+    taken = range(refused, refused + 5)  # until a step in parts of one image fails too
+    gpu = StandInGpu(lambda call, images: call in taken)
+    result = gpu.finetune(tmp_path, data)
+    assert set(gpu.kinds) == {"cuda"}
+    assert result.plan.device == "cuda"
+    assert_same(result, expected, tolerance=1e-3)
+
+
+def test_a_gpu_without_room_for_one_image_is_left_at_last(
+    tmp_path: Path, data: TrainData, expected: TrainResult
+) -> None:
+    gpu = StandInGpu(lambda call, images: True)
+    result = gpu.finetune(tmp_path, data)
+    assert gpu.kinds[0] == "cuda"
+    assert gpu.kinds[-1] == "cpu"
+    assert result.plan == PLAN
+    assert_same(result, expected)
+
+
+def test_another_failure_of_a_gpu_is_no_lack_of_memory(tmp_path: Path, data: TrainData) -> None:
+    gpu = StandInGpu(lambda call, images: call == 3, "CUDA error: an illegal memory access")
+    with pytest.raises(RuntimeError, match="illegal"):
+        gpu.finetune(tmp_path, data)
+    assert gpu.calls == 3
+
+
+def test_steps_on_a_gpu_have_one_shape(tmp_path: Path) -> None:
+    data = digits(tmp_path, counts=(14, 14, 15))  # 31 to learn from, in steps of 7 or 8
+    shapes = set()
+
+    def refuses(call: int, images: Tensor) -> bool:
+        if torch.is_grad_enabled():
+            shapes.add(len(images))
+        return False
+
+    padded = StandInGpu(refuses).finetune(tmp_path, data)
+    assert shapes == {8}
+    assert_same(padded, trained(tmp_path / "cpu", data), tolerance=1e-3)
+
+
+def test_float16_learns_nearly_the_same_and_is_taken_up_again(
+    tmp_path: Path, data: TrainData, expected: TrainResult
+) -> None:
+    plan = dataclasses.replace(PLAN, precision=FP16.name)
+    whole = trained(tmp_path / "whole", data, plan=plan)
+    differences = np.abs(whole.val_logits - expected.val_logits)
+    assert 0 < differences.max() < 0.1
+    folder = tmp_path / "in two parts"
+    stop_in_the_middle(folder, data, plan=plan)
+    assert_same(trained(folder, data, plan=plan), whole)
 
 
 def test_bfloat16_learns_nearly_the_same(

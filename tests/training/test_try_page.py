@@ -222,6 +222,38 @@ def test_the_middle_of_a_huge_picture_is_all_that_is_needed(
 
 @in_chromium
 @pytest.mark.browser
+def test_of_a_huge_picture_all_is_taken_where_the_model_sees_all(
+    chromium: webdriver.Chrome, tmp_path: Path
+) -> None:
+    made = example_models.trained(example_models.network("efficientnet_lite0"), tmp_path / "caches")
+    made.network.view = "letterbox"
+    example_models.export_model(
+        made, tmp_path / "model", example_models.odd_pictures(3, seed=7), lambda done, total: None
+    )
+    model = open_model(tmp_path / "model", threads=1)
+    coarse = example_models.blots(np.random.default_rng(9), 30, 61)
+    path = saved(tmp_path, np.repeat(np.repeat(coarse, 100, axis=0), 99, axis=1), "huge.png")
+    for page in opened(chromium, tmp_path / "model" / "try.html", "ready"):
+        assert agree(classify(page, path), model, path, 2e-2)
+
+
+@in_chromium
+@pytest.mark.browser
+def test_the_answer_names_the_closest_class_and_how_unfamiliar_a_picture_is(
+    page: webdriver.Chrome, model: Model, tmp_path: Path
+) -> None:
+    assert page.find_element(By.TAG_NAME, "h1").text.startswith("Which is it: mammal, plant or ")
+    pictures = example_models.odd_pictures(10, seed=3)
+    unknown = next(one for one in pictures if model.run(one).novelty > model.reject)
+    found = classify(page, saved(tmp_path, unknown, "unknown.png"))
+    reason = page.find_element(By.ID, "reason").text
+    assert reason.startswith(f"Closest class: {found['label']} (")
+    facts = page.find_element(By.ID, "facts").text
+    assert facts.endswith(f"Unfamiliarity {found['novelty']:.2f} (limit 0.90).")
+
+
+@in_chromium
+@pytest.mark.browser
 def test_what_is_no_picture_is_named_and_the_next_picture_works(
     page: webdriver.Chrome, model: Model, tmp_path: Path, photograph: Path
 ) -> None:

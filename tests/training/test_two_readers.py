@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from PIL import Image, TiffImagePlugin
+from PIL import Image, PngImagePlugin, TiffImagePlugin
 
 from tests.training.example_images import encoded, gradient
 from tests.training.test_decode import EXPOSURE_BIAS, MODES, ORIENTATION, turned_exif
@@ -107,3 +107,11 @@ def test_odd_metadata_gaps_and_transparent_colours_are_read_alike(
 def test_a_telephones_large_photograph_is_read_alike(delivered_read: Read, tmp_path: Path) -> None:
     large = gradient(200, 150).resize((9300, 7000))
     assert_same(encoded(large, "JPEG", exif=turned_exif()), delivered_read, tmp_path)
+
+
+def test_a_picture_with_a_long_text_is_read_alike(delivered_read: Read, tmp_path: Path) -> None:
+    texts = PngImagePlugin.PngInfo()
+    texts.add_text("Comment", "long " * 1_000_000, zip=True)
+    stream = io.BytesIO()
+    Image.new("RGB", (40, 24), "teal").save(stream, "PNG", pnginfo=texts)
+    assert_same(stream.getvalue(), delivered_read, tmp_path)

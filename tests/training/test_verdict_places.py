@@ -14,7 +14,7 @@ from training.export.model_card import model_card
 from training.export.report_page import read_context, render_page, with_metrics
 from training.metrics import Metrics, read_metrics
 from training.networks.catalogue import CATALOGUE
-from training.phrases import baseline, headline_figure, percent
+from training.phrases import baseline, headline_figure, percent, refusal
 from training.run_folder import read_json, write_json
 
 
@@ -71,3 +71,22 @@ def test_the_command_line_says_the_verdict(
     summary = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert summary["verdict_sentence"] == sentences(case)
     assert summary["headline"] == metrics["headline"]
+
+
+def test_report_card_and_command_line_say_how_often_unrelated_pictures_are_refused(
+    trained_run: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "300")
+    metrics = read_metrics(trained_run)
+    strangers = metrics["strangers"]
+    assert strangers is not None
+    assert set(strangers) == {"refused", "n", "how"}
+    assert 0 <= strangers["refused"] <= strangers["n"]
+    assert main(["fit", str(trained_run)]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    for text in (card(trained_run, metrics), report(trained_run, metrics), said):
+        assert text.count(refusal(metrics)) == 1
+    assert main(["fit", str(trained_run), "--json"]) == 0
+    summary = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert summary["strangers"] == strangers
+    assert summary["refusal"] == refusal(metrics)

@@ -25,16 +25,11 @@ from training.images.decode import read_image
 from training.judgements import Judgement, read_judgements
 from training.metrics import Metrics, grouped_interval, read_metrics
 from training.phrases import interval, percent
+from training.predictions import PredictedImage, read_predictions
 from training.run import fit
 from training.run_folder import RunError, exclusive, read_config, read_manifest, write_text
 from training.takedown import remove_images
-from training.verification import (
-    PredictedImage,
-    count_again,
-    read_predictions,
-    verify,
-    with_judgements,
-)
+from training.verification import count_again, verify, with_judgements
 
 ROOT = Path(__file__).resolve().parents[2]
 RECORDED = ROOT / "tests" / "recorded" / "picaisso-0.1.0.tar.xz"
@@ -472,25 +467,28 @@ def test_of_three_classes_an_image_of_another_class_counts_once_its_own_is_known
     metrics = read_metrics(trained_run)
     metrics["per_class"] = dict.fromkeys(("a", "b", "c"), metrics["per_class"]["mammal"])
     wrongly = images[0]
-    unknown = with_judgements(
-        metrics,
-        images,
-        {wrongly.file: Judgement("other class"), images[1].file: Judgement("right", "c001")},
-        class_ids,
-    )
-    assert (unknown["headline"]["n"], unknown["headline"]["hits"]) == (1, 1)
-    known = with_judgements(
-        metrics,
-        images,
-        {
-            wrongly.file: Judgement("other class", wrongly.predicted),
-            images[1].file: Judgement("right", "c001"),
-        },
-        class_ids,
-    )
-    assert (known["headline"]["n"], known["headline"]["hits"]) == (2, 2)
+    judgements = {image.file: Judgement("right", image.class_id) for image in images}
+    judgements[wrongly.file] = Judgement("other class")
+    unknown = with_judgements(metrics, images, judgements, class_ids)
+    assert (unknown["headline"]["n"], unknown["headline"]["hits"]) == (29, 27)
+    judgements[wrongly.file] = Judgement("other class", wrongly.predicted)
+    known = with_judgements(metrics, images, judgements, class_ids)
+    assert (known["headline"]["n"], known["headline"]["hits"]) == (30, 28)
     assert known["verified"] == unknown["verified"]
-    assert known["verified"] == {"n": 2, "right": 1, "wrong": 1, "off_topic": 0}
+    assert known["verified"] == {"n": 30, "right": 29, "wrong": 1, "off_topic": 0}
+
+
+def test_a_few_judged_images_do_not_take_the_place_of_all(trained_run: Path) -> None:
+    images = predicted(20, wrong=2)
+    before = read_metrics(trained_run)
+    judgements = {}
+    for image in images[:29]:
+        judgements[image.file] = Judgement("right", image.class_id)
+    few = with_judgements(before, images, judgements, CLASS_IDS)
+    assert few["verified"]["n"] == 29 and few["headline"] == before["headline"]
+    judgements[images[29].file] = Judgement("right", images[29].class_id)
+    enough = with_judgements(before, images, judgements, CLASS_IDS)
+    assert (enough["headline"]["how"], enough["headline"]["n"]) == ("verified", 30)
 
 
 def test_judgements_of_images_outside_test_have_no_part(trained_run: Path) -> None:

@@ -79,6 +79,7 @@ TINY = Backbone(
     architecture="tiny",
     first_layer="first",
     classifier="head",
+    in_timm=False,
     build=TinyBody,
     last_map=lambda body, images: body(images),
     exported_name=lambda name: name,
@@ -138,7 +139,7 @@ def main() -> None:
     assert not ELSEWHERE & set(sys.modules)
     torch.set_num_threads(1)
     distributed = _distributed_context()
-    with process_group(distributed):
+    with process_group(distributed) as distributed:
         if not distributed.is_main:
             worker_loop(distributed, {"tiny": TINY})
         else:

@@ -8,8 +8,31 @@ from requests_app import lifecycle
 from requests_app.models import ClassifierRequest, ImageUrl, Status
 from tests.web.conftest import STRANGER, delivered, page_of, post, running, stopped, submitted
 
-PLACES = ["", "progress/", "delete/", "images/1.jpg", "download/model/", "download/dataset/"]
-ACTIONS = ["cancel/", "retry/", "delete/"]
+PLACES = [
+    "",
+    "progress/",
+    "delete/",
+    "images/1.jpg",
+    "download/model/",
+    "download/dataset/",
+    "images/",
+    "images/1/",
+    "images/1/picture/",
+    "review/",
+    "versions/",
+]
+ACTIONS = [
+    "leave-out/",
+    "confirmation/",
+    "cancel/",
+    "retry/",
+    "delete/",
+    "images/decide/",
+    "images/undo/",
+    "review/judge/",
+    "review/count/",
+    "versions/train/",
+]
 
 
 @pytest.mark.parametrize("place", PLACES)

@@ -10,19 +10,36 @@ from django.apps import apps
 from django.contrib import admin
 from django.contrib.admin.models import LogEntry
 from django.contrib.auth.models import Permission, User
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
 from django.urls import NoReverseMatch, reverse
 from django.utils import timezone
 
 from requests_app import lifecycle
 from requests_app.models import (
+    BrowserTurn,
     ClassifierRequest,
+    DatasetVersion,
+    Decision,
+    Event,
+    ImageUrl,
     Job,
     OutgoingMail,
     SourceHealth,
     Status,
+    TakenDown,
     WorkerBeat,
 )
-from tests.web.conftest import delivered, operations, post, running, stopped, submitted
+from tests.web.conftest import (
+    delivered,
+    keep_picture,
+    operations,
+    post,
+    running,
+    stopped,
+    submitted,
+    words,
+)
 
 MODELS = list(apps.get_app_config("requests_app").get_models())
 
@@ -35,7 +52,16 @@ def everything(db) -> None:
     delivered()
     stopped("failed")
     operations()
+    decided(delivered())
     OutgoingMail.objects.first().attachments.set(delivered().versions.get().artifacts.all())
+
+
+def decided(classifier: ClassifierRequest) -> Decision:
+    """A decision by which a person removed a picture."""
+    before = {"1": {"state": "kept", "label": None}}
+    return Decision.objects.create(
+        request=classifier, actor="person", action="remove", before=before
+    )
 
 
 @pytest.fixture
@@ -130,6 +156,51 @@ def test_lists_do_not_ask_the_database_per_row(boss, django_assert_max_num_queri
             boss.get(place(model, "changelist"))
 
 
+def queries_of(client, address: str) -> int:
+    with CaptureQueriesContext(connection) as queries:
+        assert client.get(address).status_code == 200
+    return len(queries)
+
+
+def rows_everywhere(number: int) -> None:
+    """Add as many rows of each table, all of requests but one's own."""
+    for index in range(number):
+        classifier = delivered()
+        Job.objects.create(request=classifier, stage="collect", queue="collect")
+        WorkerBeat.objects.create(cluster=f"collect-{index}", queue="collect")
+        SourceHealth.record(f"source-{index}", "blocked", "It said no.", cool_down_seconds=60)
+        BrowserTurn.objects.create(name=f"lock-{index}", job=index)
+        TakenDown.objects.create(what="url", digest=f"{index:064x}")
+        Event.objects.create(request=classifier, new="failed")
+        decided(classifier)
+
+
+def test_no_page_asks_the_database_more_for_30_rows_than_for_one(boss):
+    addresses = [place(model, "changelist") for model in MODELS] + ["/admin/"]
+    rows_everywhere(1)
+    for address in addresses:
+        boss.get(address)  # what is asked for once, such as content types
+    before = {address: queries_of(boss, address) for address in addresses}
+    TakenDown.objects.all().delete()
+    BrowserTurn.objects.all().delete()
+    WorkerBeat.objects.all().delete()
+    rows_everywhere(30)
+    after = {address: queries_of(boss, address) for address in addresses}
+    assert after == before
+
+
+def test_the_page_of_a_request_asks_no_more_for_30_rows_of_it_than_for_one(boss):
+    classifier = delivered()
+    address = place(ClassifierRequest, "change", classifier.pk)
+    boss.get(address)
+    before = queries_of(boss, address)
+    for index in range(30):
+        Job.objects.create(request=classifier, stage="collect", queue="collect")
+        Event.objects.create(request=classifier, new="failed")
+        keep_picture(classifier.classes.first(), 10 + index)
+    assert queries_of(boss, address) == before
+
+
 def test_the_texts_of_mails_are_nobodys_to_read(boss):
     classifier = submitted()
     row = OutgoingMail.objects.get()
@@ -153,6 +224,148 @@ def test_staff_cannot_make_a_schedule_even_with_its_permission(client, db):
     assert post(client, "/admin/django_q/schedule/add/", **fields).status_code == 404
     schedule = apps.get_model("django_q", "Schedule")
     assert not schedule.objects.filter(func="os.system").exists()
+
+
+def list_of(client, model, **query: str) -> str:
+    """The rows of a list, as one line of text."""
+    page = client.get(place(model, "changelist"), query).content.decode()
+    rows = re.search(r'<table id="result_list">(.*?)</table>', page, re.DOTALL).group(1)
+    return words(rows)
+
+
+def tile(page: str, title: str) -> str:
+    """The text of one tile of the first page."""
+    for text in re.findall(r'<section class="tile[^"]*">(.*?)</section>', page, re.DOTALL):
+        if words(text).startswith(title):
+            return words(text)
+    raise AssertionError(f"there is no tile “{title}”")
+
+
+def test_the_first_page_shows_queues_with_their_oldest_waiting_job_and_last_sign_of_life(boss):
+    now = timezone.now()
+    first, second = submitted(), submitted()
+    for classifier, minutes in ((first, 50), (second, 5)):
+        created = now - timedelta(minutes=minutes)
+        Job.objects.create(request=classifier, stage="train", queue="train", created=created)
+    running()
+    seen = now - timedelta(minutes=7)
+    WorkerBeat.objects.create(cluster="train-1", queue="train", at=seen)
+    queues = tile(boss.get("/admin/").content.decode(), "Queues")
+    assert "train none 0 2 50 minutes 7 minutes ago" in queues
+    assert "collect none 1 0 – –" in queues
+
+
+def test_the_first_page_shows_pictures_an_hour_disk_mail_and_failures_a_day(boss):
+    classifier = delivered()
+    kept = ImageUrl.objects.all()
+    assert kept.count() == 4
+    two_hours_ago = timezone.now() - timedelta(hours=2)
+    kept.filter(pk=kept.first().pk).update(fetched_at=two_hours_ago)
+    stopped("failed")
+    yesterday = timezone.now() - timedelta(days=1)
+    Event.objects.create(request=classifier, new="failed", at=yesterday)
+    Event.objects.create(request=classifier, new="failed", at=timezone.now() - timedelta(days=8))
+    unsent = OutgoingMail.objects.count()
+    OutgoingMail.objects.filter(pk=OutgoingMail.objects.first().pk).update(state="given_up")
+    page = boss.get("/admin/").content.decode()
+    assert "In the last hour 3" in tile(page, "Pictures kept")
+    assert f"Not sent yet {unsent - 1}" in tile(page, "Mail")
+    assert "Given up 1" in tile(page, "Mail")
+    failures = tile(page, "Failed requests")
+    assert failures.startswith(f"Failed requests Today 1 {yesterday.day} {yesterday:%b} 1")
+    assert sum(int(number) for number in re.findall(r"(?<=[a-z] )\d+", failures)) == 2
+    assert re.search(r"Free [\d.,]+ [MGT]B", page_text := words(page)), page_text
+
+
+def test_only_superusers_see_the_schedules_of_the_queue(boss, client):
+    schedule = apps.get_model("django_q", "Schedule")
+    schedule.objects.create(name="nightly", func="requests_app.tasks.prune")
+    assert "nightly" in boss.get("/admin/").content.decode()
+    staff(client, "view_job", "view_schedule")
+    page = client.get("/admin/").content.decode()
+    assert "nightly" not in page
+    assert "django-q2" not in page
+
+
+def test_the_tables_have_plain_names(boss):
+    page = words(boss.get("/admin/").content.decode())
+    for name in ("Pictures", "Browser locks", "Workers", "Blocked pictures", "Mails", "Classes"):
+        assert name in page
+    for jargon in ("Image urls", "Browser turns", "Worker beats", "Taken downs", "Outgoing mails"):
+        assert jargon not in page
+
+
+def test_a_failed_request_says_in_the_list_why(boss):
+    stopped("failed")
+    rows = list_of(boss, ClassifierRequest)
+    assert "Only 3 pictures of “dog”. Try another wording." in rows
+
+
+def test_the_network_of_a_request_is_named_without_remarks(boss):
+    classifier = submitted()
+    page = words(boss.get(place(ClassifierRequest, "change", classifier.pk)).content.decode())
+    assert "network ResNet50 " in page
+    assert "(the default)" not in page
+
+
+def test_every_filter_of_the_list_of_pictures_has_a_name(boss):
+    delivered()
+    page = boss.get(place(ImageUrl, "changelist")).content.decode()
+    filters = page.partition('id="changelist-filter"')[2]
+    names = [words(link) for link in re.findall(r'<a href="\?[^>]*>(.*?)</a>', filters, re.DOTALL)]
+    assert "none" in names
+    assert "" not in names
+
+
+def test_jobs_stand_newest_first_and_only_a_running_one_shows_progress(boss):
+    running()
+    done = running()
+    done.jobs.update(state="done", finished=timezone.now())
+    rows = list_of(boss, Job)
+    newest, oldest = done.jobs.get().pk, Job.objects.order_by("pk").first().pk
+    assert rows.index(f" {newest} Request") < rows.index(f" {oldest} Request")
+    assert rows.count("25 %") == 1
+
+
+def test_only_a_job_that_is_stalled_is_called_so(boss):
+    running()
+    lost = running()
+    assert "Stalled" not in list_of(boss, Job)
+    lost.jobs.update(lease_until=timezone.now() - timedelta(seconds=1))
+    assert list_of(boss, Job).count("Stalled") == 1
+
+
+def test_a_request_shows_its_pictures_figures_and_the_end_of_its_log(boss):
+    classifier = delivered()
+    log = classifier.folder / "collect" / "log.txt"
+    lines = [f"line {number} <b>" for number in range(2000)]
+    log.write_text("\n".join(lines))
+    page = boss.get(place(ClassifierRequest, "change", classifier.pk)).content.decode()
+    for picture in ImageUrl.objects.all():
+        assert reverse("thumbnail", args=[classifier.token, picture.pk]) in page
+    text = words(page)
+    assert "This model tells the classes apart: right on 18 of 20 test pictures" in text
+    assert "Bing answered in part: 10 found. Bing asked for a human check." in text
+    assert "9 duplicates, 5 unreachable, 1 too small" in text
+    assert "line 1999 &lt;b&gt;" in page
+    assert "line 1900" not in page
+
+
+def test_no_row_shows_raw_json(boss, everything):
+    for model in MODELS:
+        for row in model.objects.all():
+            page = words(boss.get(place(model, "change", row.pk)).content.decode())
+            for raw in ("{&quot;", "[{", "{&#x27;", "[&quot;"):
+                assert raw not in page, f"{model.__name__}: {raw}"
+
+
+def test_the_request_of_a_row_is_named_once(boss):
+    classifier = delivered()
+    for model in (Job, Event, OutgoingMail, DatasetVersion):
+        row = model.objects.filter(request=classifier).first()
+        page = boss.get(place(model, "change", row.pk)).content.decode()
+        labels = re.findall(r"<label>(\w+):</label>", page)
+        assert labels.count("Request") == 1, model
 
 
 def act(client, model, action: str, *rows):
@@ -179,6 +392,57 @@ def test_retrying_from_the_list_starts_what_failed_and_nothing_unconfirmed(boss)
     unconfirmed.refresh_from_db()
     assert (failed.status, unconfirmed.status) == (Status.QUEUED, Status.CANCELLED)
     assert Job.objects.filter(request=unconfirmed).count() == 0
+
+
+def test_searching_again_from_the_list_starts_with_the_collection(boss):
+    classifier = delivered()
+    working = running()
+    act(boss, ClassifierRequest, "collect_selected", classifier, working)
+    classifier.refresh_from_db()
+    assert classifier.status == Status.QUEUED
+    assert classifier.jobs.last().stage == "collect"
+    assert classifier.jobs.last().state == "queued"
+    page = boss.get("/admin/").content.decode()
+    assert "1 request started again." in page
+    assert "1 request could not be started again." in page
+
+
+def test_a_picture_is_taken_down_from_the_list_after_a_question(boss):
+    classifier = delivered()
+    picture = ImageUrl.objects.first()
+    file = classifier.folder / "collect" / picture.file
+    page = act(boss, ImageUrl, "take_down", picture).content.decode()
+    assert "This cannot be undone." in page
+    assert reverse("thumbnail", args=[classifier.token, picture.pk]) in page
+    assert file.exists()
+    path = place(ImageUrl, "changelist")
+    answer = {"action": "take_down", "_selected_action": [str(picture.pk)]}
+    post(boss, path, **answer, confirmed="yes", reason="its author asked")
+    picture.refresh_from_db()
+    assert (picture.state, picture.reason) == ("rejected", "taken_down")
+    assert not file.exists()
+    assert set(TakenDown.objects.values_list("reason", flat=True)) == {"its author asked"}
+    assert LogEntry.objects.get().object_id == str(picture.pk)
+    assert "1 picture taken down and kept out." in boss.get("/admin/").content.decode()
+
+
+def test_no_more_pictures_are_taken_down_at_once_than_a_page_can_wait_for(boss):
+    image_class = delivered().classes.first()
+    pictures = [keep_picture(image_class, 100 + number) for number in range(21)]
+    act(boss, ImageUrl, "take_down", *pictures)
+    assert "at most 20 pictures at once" in boss.get("/admin/").content.decode()
+    assert not TakenDown.objects.exists()
+
+
+def test_staff_who_may_only_look_cannot_take_a_picture_down(client, db):
+    staff(client, "view_imageurl")
+    delivered()
+    picture = ImageUrl.objects.first()
+    path = place(ImageUrl, "changelist")
+    answer = {"action": "take_down", "_selected_action": [str(picture.pk)], "confirmed": "yes"}
+    post(client, path, **answer)
+    picture.refresh_from_db()
+    assert picture.state == "kept"
 
 
 def test_deleting_from_the_list_removes_the_files_too(boss):

@@ -3,8 +3,10 @@
 import shutil
 import time
 from collections.abc import Iterator
+from datetime import timedelta
 
 import pytest
+from django.utils import timezone
 from selenium import webdriver
 from selenium.common.exceptions import (
     NoSuchElementException,
@@ -13,10 +15,11 @@ from selenium.common.exceptions import (
 )
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import WebDriverWait
 
-from requests_app import pipeline
-from requests_app.models import ClassifierRequest, Status
+from requests_app import lifecycle, pipeline
+from requests_app.models import ClassifierRequest, ImageClass, Status
 from tests.web.conftest import delivered, keep_picture, running, stopped
 
 CHROMIUM = shutil.which("chromium")
@@ -180,29 +183,80 @@ def test_the_page_follows_the_work_to_its_end_by_itself(browser, address):
     classifier.refresh_from_db()
     error = {"stage": "collect", "reason": "The disk is full.", "remedy": "Retry later."}
     assert classifier.move(Status.FAILED, error=error)
-    wait(browser, lambda d: heading(d) == "This did not work")
-    assert browser.title == "This did not work · Picaisso"
-    assert browser.find_element(By.ID, "spoken").get_attribute("textContent") == "This did not work"
+    wait(browser, lambda d: heading(d) == "This request failed")
+    assert browser.title == "This request failed · Picaisso"
+    assert (
+        browser.find_element(By.ID, "spoken").get_attribute("textContent") == "This request failed"
+    )
     assert not browser.find_elements(By.CSS_SELECTOR, "[hx-get]")
 
 
 def test_a_retry_that_was_not_accepted_strands_nobody(browser, address):
     classifier = stopped("needs_attention")
+    classifier.classes.update(kept=12)
     browser.get(classifier.url)
+    browser.find_element(By.CSS_SELECTOR, "details.options > summary").click()
     field = browser.find_element(By.NAME, "images_per_class")
     field.clear()
     field.send_keys("5")
-    press(browser, "Try again")
+    press(browser, "Search again")
     wait(browser, lambda d: d.find_elements(By.CSS_SELECTOR, "[role=alert]"))
     assert browser.get_log("browser")[0]["message"].count(
         "400"
     )  # the browser reports the refusal, and no more
     browser.get(browser.current_url)  # what a press of Return in the address bar does
     assert browser.current_url == classifier.url
-    assert heading(browser) == "Your help is needed"
-    browser.find_element(By.NAME, "accept_fewer").click()
-    press(browser, "Try again")
+    assert heading(browser) == "We found too few pictures"
+    press(browser, "Train with what was found")
     wait(browser, lambda d: heading(d) == "Waiting in the queue")
+
+
+def offline(browser, *, is_offline: bool) -> None:
+    browser.execute_cdp_cmd("Network.enable", {})
+    limits = {"offline": is_offline, "latency": 0, "downloadThroughput": -1, "uploadThroughput": -1}
+    browser.execute_cdp_cmd("Network.emulateNetworkConditions", limits)
+
+
+def test_a_lost_connection_is_said_until_it_is_back(browser, address):
+    browser.get(running().url)
+    line = browser.find_element(By.ID, "connection")
+    assert not line.is_displayed()
+    try:
+        offline(browser, is_offline=True)
+        wait(browser, lambda _: "The connection is lost" in line.text)
+    finally:
+        offline(browser, is_offline=False)
+    wait(browser, lambda _: not line.is_displayed())
+    for entry in browser.get_log("browser"):  # the browser reports what we cut, and no more
+        assert "ERR_INTERNET_DISCONNECTED" in entry["message"] or "htmx" in entry["message"]
+
+
+def test_words_that_are_being_typed_are_not_swept_away_by_the_next_try(browser, address):
+    again_at = timezone.now() + timedelta(minutes=5)
+    classifier = stopped("needs_attention")
+    error = {**classifier.error, "again_at": again_at.isoformat()}
+    ClassifierRequest.objects.update(error=error)
+    browser.get(classifier.url)
+    shown = browser.find_element(By.CSS_SELECTOR, "time[data-clock]").text
+    assert shown and "UTC" not in shown, "times are the reader's"
+    field = browser.find_element(By.NAME, "queries")
+    field.send_keys(" animal")
+    assert lifecycle.retry(ClassifierRequest.objects.get(), actor="timer")
+    time.sleep(3)
+    assert field.get_attribute("value") == "cat animal"
+    browser.find_element(By.TAG_NAME, "h1").click()
+    browser.execute_script("document.activeElement.blur()")
+    wait(browser, lambda d: heading(d) == "Waiting in the queue")
+
+
+def test_a_class_is_left_out_by_keyboard(browser, address):
+    classifier = stopped("needs_attention")
+    classifier.classes.update(kept=40)
+    ImageClass.objects.create(request=classifier, number=3, name="zzzzqq")
+    browser.get(classifier.url)
+    browser.find_element(By.NAME, "number").send_keys(Keys.ENTER)
+    wait(browser, lambda d: heading(d) == "Waiting in the queue")
+    assert [tag.text for tag in browser.find_elements(By.CSS_SELECTOR, ".tag")] == ["cat", "dog"]
 
 
 def test_polls_without_news_change_nothing_on_the_page(browser, address):

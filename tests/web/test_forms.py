@@ -128,59 +128,75 @@ BAD = {
     "no class": ({"classes": ["", ""]}, "id_classes_0", "Name this class"),
     "one class only": ({"classes": ["corgi", ""]}, "id_classes_1", "second class"),
     "one class, no empty row": ({"classes": ["corgi"]}, "id_classes_1", "second class"),
-    "equal": ({"classes": ["corgi", "corgi"]}, "id_classes_1", "same as class 1"),
+    "equal": (
+        {"classes": ["corgi", "corgi"]},
+        "id_classes_1",
+        "Classes 1 and 2 have the same name.",
+    ),
     "equal but for case and spaces": (
         {"classes": ["Cat", " cat "]},
         "id_classes_1",
-        "same as class 1",
+        "Classes 1 and 2 have the same name.",
     ),
-    "equal after folding": ({"classes": ["Straße", "STRASSE"]}, "id_classes_1", "same as class 1"),
-    "equal after composing": ({"classes": ["é", "e\u0301"]}, "id_classes_1", "same as class 1"),
-    "equal, not neighbours": ({"classes": ["a", "b", "A"]}, "id_classes_2", "same as class 1"),
+    "equal after folding": (
+        {"classes": ["Straße", "STRASSE"]},
+        "id_classes_1",
+        "Classes 1 and 2 have the same name.",
+    ),
+    "equal after composing": (
+        {"classes": ["é", "e\u0301"]},
+        "id_classes_1",
+        "Classes 1 and 2 have the same name.",
+    ),
+    "equal, not neighbours": (
+        {"classes": ["a", "b", "A"]},
+        "id_classes_2",
+        "Classes 1 and 3 have the same name.",
+    ),
     "equal but for a zero-width space": (
         {"classes": ["cat", "cat\u200b"]},
         "id_classes_1",
-        "same as class 1",
+        "Classes 1 and 2 have the same name.",
     ),
     "equal but for a byte order mark": (
         {"classes": ["\ufeffcat", "cat"]},
         "id_classes_1",
-        "same as class 1",
+        "Classes 1 and 2 have the same name.",
     ),
     "equal but for a soft hyphen": (
         {"classes": ["cat", "c\u00adat"]},
         "id_classes_1",
-        "same as class 1",
+        "Classes 1 and 2 have the same name.",
     ),
     "equal but for a word joiner": (
         {"classes": ["cat", "c\u2060at"]},
         "id_classes_1",
-        "same as class 1",
+        "Classes 1 and 2 have the same name.",
     ),
     "equal but for a joiner": (
         {"classes": ["cat", "ca\u200dt"]},
         "id_classes_1",
-        "same as class 1",
+        "Classes 1 and 2 have the same name.",
     ),
     "equal but for a joiner at the end": (
         {"classes": ["🐶", "🐶\u200d"]},
         "id_classes_1",
-        "same as class 1",
+        "Classes 1 and 2 have the same name.",
     ),
     "equal but for a selector": (
         {"classes": ["cat", "cat\ufe0f"]},
         "id_classes_1",
-        "same as class 1",
+        "Classes 1 and 2 have the same name.",
     ),
     "equal but for two spaces": (
         {"classes": ["shiba inu", "shiba  inu"]},
         "id_classes_1",
-        "same as class 1",
+        "Classes 1 and 2 have the same name.",
     ),
     "equal but for another space": (
         {"classes": ["shiba inu", "Shiba\u00a0inu"]},
         "id_classes_1",
-        "same as class 1",
+        "Classes 1 and 2 have the same name.",
     ),
     "65 characters": ({"classes": ["corgi", "x" * 65]}, "id_classes_1", "At most 64"),
     "NUL": ({"classes": ["corgi", "a\0b"]}, "id_classes_1", "control characters"),
@@ -211,10 +227,10 @@ BAD = {
     "long query": ({"queries": ["", "q" * 201]}, "id_queries_1", "At most 200"),
     "query with a tab": ({"queries": ["a\tb", ""]}, "id_queries_0", "control characters"),
     "no address": ({"email": ""}, "id_email", "Type the address"),
-    "not an address": ({"email": "ada"}, "id_email", "not an e-mail address"),
-    "localhost": ({"email": "a@localhost"}, "id_email", "not an e-mail address"),
-    "domain without a dot": ({"email": "a@intranet"}, "id_email", "not an e-mail address"),
-    "literal address": ({"email": "a@[127.0.0.1]"}, "id_email", "not an e-mail address"),
+    "not an address": ({"email": "ada"}, "id_email", "not a complete e-mail address"),
+    "localhost": ({"email": "a@localhost"}, "id_email", "not a complete e-mail address"),
+    "domain without a dot": ({"email": "a@intranet"}, "id_email", "not a complete e-mail address"),
+    "literal address": ({"email": "a@[127.0.0.1]"}, "id_email", "not a complete e-mail address"),
     "255 characters": (
         {"email": "a@" + "b" * 60 + ".example" * 25 + ".org"},
         "id_email",
@@ -228,23 +244,35 @@ BAD = {
     "one letter after the last dot": (
         {"email": "john@example.c"},
         "id_email",
-        "not an e-mail address",
+        "not a complete e-mail address",
     ),
-    "two addresses": ({"email": "a@example.org, b@example.org"}, "id_email", "One address only"),
+    "two addresses": ({"email": "a@example.org, b@example.org"}, "id_email", "just one address"),
     "two addresses, no comma": (
         {"email": "a@example.org b@example.org"},
         "id_email",
-        "One address only",
+        "just one address",
     ),
-    "name and address": ({"email": "Ada <ada@example.org>"}, "id_email", "not an e-mail address"),
-    "quoted name": ({"email": '"a,b"@example.org'}, "id_email", "not an e-mail address"),
+    "name and address": (
+        {"email": "Ada <ada@example.org>"},
+        "id_email",
+        "not a complete e-mail address",
+    ),
+    "quoted name": ({"email": '"a,b"@example.org'}, "id_email", "not a complete e-mail address"),
     "header injection": (
         {"email": "a@example.org\r\nBcc: b@example.org"},
         "id_email",
-        "not an e-mail address",
+        "not a complete e-mail address",
     ),
-    "line break at the end": ({"email": "a@example.org\r\n"}, "id_email", "not an e-mail address"),
-    "NUL in the address": ({"email": "a\0@example.org"}, "id_email", "not an e-mail address"),
+    "line break at the end": (
+        {"email": "a@example.org\r\n"},
+        "id_email",
+        "not a complete e-mail address",
+    ),
+    "NUL in the address": (
+        {"email": "a\0@example.org"},
+        "id_email",
+        "not a complete e-mail address",
+    ),
     "domain too long when encoded": (
         {"email": "a@" + 62 * "ä" + ".org"},
         "id_email",
@@ -268,9 +296,13 @@ BAD = {
     "letters that only newer servers take": (
         {"email": "jürgen@example.org"},
         "id_email",
-        "unaccented letters",
+        "accented letters before the @",
     ),
-    "a sign in a circle": ({"email": "a@ex🐶mple.org"}, "id_email", "not an e-mail address"),
+    "a sign in a circle": (
+        {"email": "a@ex🐶mple.org"},
+        "id_email",
+        "not a complete e-mail address",
+    ),
     "65 characters before the @": (
         {"email": "a" * 65 + "@example.org"},
         "id_email",
@@ -398,7 +430,7 @@ def test_not_more_than_ten_rows_are_offered(holder):
 def test_a_form_without_the_token_of_its_page_does_nothing(holder):
     response = holder.post("/", GOOD)
     assert response.status_code == 403
-    assert b"Please send it again" in response.content
+    assert b"Your session expired" in response.content
     assert not ClassifierRequest.objects.exists()
 
 

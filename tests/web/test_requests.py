@@ -1,10 +1,12 @@
 """The buttons of a request: cancel, retry, delete."""
 
 import re
+from datetime import timedelta
 
 import pytest
+from django.utils import timezone
 
-from requests_app.models import ImageUrl, JobState, Status
+from requests_app.models import ClassifierRequest, ImageClass, ImageUrl, JobState, Status
 from tests.web.conftest import (
     STRANGER,
     delivered,
@@ -38,7 +40,7 @@ def test_what_is_finished_cannot_be_cancelled(holder):
     assert classifier.status == Status.DELIVERED
 
 
-@pytest.mark.parametrize("action", ["cancel/", "retry/"])
+@pytest.mark.parametrize("action", ["cancel/", "retry/", "leave-out/", "confirmation/"])
 def test_a_get_does_nothing_and_leads_to_the_request(client, action):
     classifier = running()
     response = client.get(f"{classifier.get_absolute_url()}{action}")
@@ -83,7 +85,7 @@ def test_a_bad_retry_is_answered_beside_its_field(holder):
     summary = re.search(r'role="alert".*?</div>', page, re.DOTALL).group(0)
     assert re.findall(r'href="#(\w+)"', summary) == ["id_images_per_class", "id_queries_1"]
     assert re.search(r'<details class="options" open>', page)
-    assert "Try again" in words(page)
+    assert "Search again" in words(page)
     assert (
         holder.get(f"{classifier.get_absolute_url()}retry/").headers["Location"]
         == classifier.get_absolute_url()
@@ -158,7 +160,7 @@ def test_a_bad_retry_of_what_has_started_meanwhile_shows_the_work(holder):
         303,
         classifier.get_absolute_url(),
     )
-    assert "cannot be started again" in page_of(holder, classifier)
+    assert "It has already been started." in page_of(holder, classifier)
 
 
 def test_a_retry_never_goes_round_the_confirmation_of_the_address(holder):
@@ -196,3 +198,125 @@ def test_a_deletion_that_someone_else_was_faster_with_is_not_called_a_success(ho
     assert page.status_code == 410
     assert b"could not be deleted" in page.content
     assert b"has been deleted: pictures" not in page.content
+
+
+# --- too few pictures ---
+
+
+def short(*kept: int, status: str = "needs_attention", **fields) -> ClassifierRequest:
+    """A request that has so many pictures of its classes, of which 20 are needed."""
+    classifier = stopped(status, **fields)
+    for number in range(3, len(kept) + 1):
+        ImageClass.objects.create(request=classifier, number=number, name=f"class {number}")
+    for image_class, count in zip(classifier.classes.all(), kept, strict=True):
+        image_class.kept = count
+        image_class.save()
+    return classifier
+
+
+def test_training_on_few_pictures_has_a_button_of_its_own(holder):
+    classifier = short(40, 12)
+    page = page_of(holder, classifier)
+    assert "Train with what was found" in words(page)
+    path = f"{classifier.get_absolute_url()}retry/"
+    assert post(holder, path, accept_fewer="on").status_code == 303
+    classifier.refresh_from_db()
+    assert (classifier.accept_fewer, classifier.status) == (True, Status.QUEUED)
+    assert not (classifier.folder / "collect" / "ask-again").exists()
+
+
+def test_training_that_must_fail_is_not_offered(client):
+    assert "Train with what was found" not in page_of(client, short(40, 8))
+
+
+def test_the_class_that_is_short_is_marked_and_asked_about_first(client):
+    page = page_of(client, short(40, 3, 40))
+    assert page.count("too few pictures</span>") == 1
+    assert re.search(r'class="card class-card short">.*?dog', page, re.DOTALL)
+    form = page[page.index('class="card form retry"') :]
+    assert re.findall(r'name="numbers" value="(\d)"', form) == ["2", "1", "3"]
+    assert form.index('id="id_queries_1"') < form.index("<details") < form.index("id_queries_0")
+
+
+def test_words_reach_their_class_in_whatever_order_the_page_has_them(holder):
+    classifier = short(40, 3, 40)
+    classifier.classes.filter(number=3).update(query="class 3")
+    fields = {"numbers": ["2", "1", "3"], "queries": ["dog animal", "cat", "class 3"]}
+    post(holder, f"{classifier.get_absolute_url()}retry/", **fields)
+    queries = list(classifier.classes.values_list("query", flat=True))
+    assert queries == ["cat", "dog animal", "class 3"]
+
+
+def test_a_class_can_be_left_out_by_a_button(holder):
+    classifier = short(40, 40, 0)
+    page = page_of(holder, classifier)
+    assert "Leave out “class 3” 0 pictures" in words(page)
+    path = f"{classifier.get_absolute_url()}leave-out/"
+    assert post(holder, path, number="3").status_code == 303
+    classifier.refresh_from_db()
+    assert [c.name for c in classifier.classes.all()] == ["cat", "dog"]
+    assert classifier.status == Status.QUEUED
+    post(holder, path, number="3")
+    assert "could not be left out" in page_of(holder, classifier)
+
+
+@pytest.mark.parametrize("number", ["", "x", "9", "²", "9" * 5000])
+def test_leaving_out_what_is_no_class_changes_nothing(holder, number):
+    classifier = short(40, 40, 0)
+    post(holder, f"{classifier.get_absolute_url()}leave-out/", number=number)
+    assert "could not be left out" in page_of(holder, classifier)
+    assert classifier.classes.count() == 3
+
+
+def test_of_two_classes_none_is_offered_to_be_left_out(holder):
+    classifier = short(40, 0)
+    assert "Leave out" not in words(page_of(holder, classifier))
+    post(holder, f"{classifier.get_absolute_url()}leave-out/", number="2")
+    assert classifier.classes.count() == 2
+
+
+def test_an_outage_is_called_so_and_the_page_waits_for_the_next_try(client):
+    again_at = timezone.now() + timedelta(minutes=5)
+    classifier = short(40, 3)
+    error = {**classifier.error, "again_at": again_at.isoformat()}
+    ClassifierRequest.objects.update(error=error)
+    page = page_of(client, classifier)
+    assert "The picture sources could not be reached" in page
+    assert f"by ourselves at {again_at:%H:%M} UTC" in words(page)
+    assert "hx-get" in page and "progress.js" in page
+    path = f"{classifier.get_absolute_url()}progress/"
+    response = client.get(path)
+    assert response.status_code == 200
+    etag = response.headers["ETag"]
+    assert client.get(path, headers={"If-None-Match": etag}).status_code == 304
+
+
+def test_sources_that_are_not_set_up_are_marked_and_cannot_be_ticked(client, settings):
+    settings.CONTACT = ""
+    page = page_of(client, short(40, 3))
+    disabled = re.findall(r'name="sources" value="(\w+)"[^>]* disabled>', page)
+    assert set(disabled) == {"wikimedia", "pixabay", "google"}
+    assert page.count("not set up here</span>") == 3
+    settings.CONTACT = "mailto:a@example.org"
+    settings.SOURCE_CREDENTIALS = {**settings.SOURCE_CREDENTIALS, "pixabay_key": "key"}
+    settings.ROBOTS = "operator"
+    assert "not set up here</span>" not in page_of(client, ClassifierRequest.objects.get())
+
+
+def test_a_source_that_cannot_be_ticked_is_no_change_of_the_search(holder, settings):
+    settings.CONTACT = ""
+    classifier = stopped("failed")
+    usual = [name for name in settings.SOURCES if name != "wikimedia"]
+    post(holder, f"{classifier.get_absolute_url()}retry/", sources=usual, sources_offered="True")
+    classifier.refresh_from_db()
+    assert classifier.sources == []
+
+
+@pytest.mark.parametrize(
+    ("make", "sentence"),
+    [(running, "It has already been started."), (delivered, "It is finished already.")],
+)
+def test_a_page_older_than_the_last_press_says_what_has_happened_since(holder, make, sentence):
+    classifier = make()
+    post(holder, f"{classifier.get_absolute_url()}retry/")
+    assert sentence in page_of(holder, classifier)

@@ -6,7 +6,7 @@ import csv
 import dataclasses
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypedDict
 
 import numpy as np
@@ -20,6 +20,7 @@ from training.evaluation.cross_validation import (
     judged_by,
 )
 from training.evaluation.learning_curve import learning_curve
+from training.evaluation.left_out_class import leave_classes_out
 from training.evaluation.shortcuts import (
     independent_counts,
     shortcut_accuracies,
@@ -40,6 +41,9 @@ from training.fitting.linear_head import (
     LinearHead,
     fit_with_c,
 )
+from training.fitting.off_topic import find_not_shown, find_off_topic, one_suspicion_each
+from training.fitting.relevance import combined_doubt, core_distances, doubt_by_distance
+from training.fitting.titles import Clue, find_by_clues, read_clues, weighed_scores, with_clues
 from training.images.split import cut_folds, indices_in
 from training.metrics import (
     ClassificationMetrics,
@@ -47,11 +51,14 @@ from training.metrics import (
     Floats,
     Judged,
     Labels,
+    LeftOutClass,
     Metrics,
     Shortcuts,
+    Strangers,
     UnseenSourceMetrics,
     VerdictMetrics,
     Verified,
+    ViewMetrics,
     accuracy_by_source,
     classification_metrics,
     false_alarms,
@@ -59,10 +66,12 @@ from training.metrics import (
     judge,
     majority_baseline,
     softmax,
+    zero_shot,
 )
 from training.phrases import verdict as verdict_in_words
 from training.progress import Progress
 from training.run_folder import SPLITS, ImageRow
+from training.text_image import TextImageScores
 
 if TYPE_CHECKING:
     from training.fitting.selection import Choice, SplitImages  # which loads torch
@@ -83,7 +92,8 @@ class Results:
     embeddings: NDArray[np.float32]
     """[n, d] by the delivered network."""
     suspects: list[Suspect]
-    """Outside test, the highest score first; none where the verdict is not "better"."""
+    """Outside test, the highest score first; where the verdict is not "better", off-topic ones
+    alone."""
     epochs: list[dict[str, Any]]
     """Of the fine-tuning: epoch, train_loss, val_loss, val_accuracy, rate, seconds; or []."""
     statistics: NDArray[np.float32]
@@ -95,6 +105,8 @@ class Results:
     None where the test images alone are judged."""
     fold: Labels
     """[n]: the fold of cross-validation in which an image was held out; -1 for none."""
+    named: Labels | None = None
+    """[n]: the class whose name alone fits best by a text-image model; None without one."""
 
     def judged_indices(self) -> Labels:
         """Return the indices of the images that calibration, confusion and recall come from."""
@@ -137,12 +149,23 @@ class RunMetrics(TypedDict):
 
     weights: str
     """Where the pretrained weights come from."""
+    view: ViewMetrics
+    strangers: Strangers | None
     backbone: str
     device: str
     arithmetic: str
     notices: list[str]
     seconds: dict[str, float]
     """By stage, up to now."""
+
+
+@dataclasses.dataclass(frozen=True)
+class OutsideEvidence:
+    """What is known of n images without the model that is trained; None where it is not."""
+
+    page_share: Floats | None = None
+    """[n]: how likely each is a page, screen, packet or drawing, by ImageNet's classes."""
+    text_image: TextImageScores | None = None
 
 
 def collect_results(
@@ -152,8 +175,12 @@ def collect_results(
     run_metrics: RunMetrics,
     report: Progress,
     has_time: HasTime = lambda: True,
+    outside: OutsideEvidence | None = None,
 ) -> tuple[Results, Floats]:
-    """Return the results of the delivered model, and each image's label-issue score: 0..1 [n].
+    """Return the results of the delivered model, and how doubtful each image is: 0..1 [n].
+
+    An image is doubtful when its label probably is wrong or when it is far from the core of its
+    class; of test images only the first counts.
 
     Without time the cross-validation searches less. A notice says so, unless the delivered head's
     search was cut short itself.
@@ -167,7 +194,12 @@ def collect_results(
             " the delivered model."
         )
     pred_probs = _label_probabilities(images, choice)
-    suspects = _find_suspects(images, choice, pred_probs, names)
+    outside = outside or OutsideEvidence()
+    clues = _clues(images, names)
+    learned = images.indices("train", "val")
+    distances = np.zeros(len(images.rows))
+    distances[learned] = core_distances(images.samples("train", "val"))
+    suspects = _find_suspects(images, pred_probs, distances, names, outside, clues)
     metrics = _metrics(images, choice, validation, names, suspects, run_metrics, report, has_time)
     results = Results(
         rows=images.rows,
@@ -181,21 +213,26 @@ def collect_results(
         metrics=metrics,
         cross_validated=_cross_validated_probabilities(images, validation),
         fold=_folds(images, validation),
+        named=outside.text_image.predicted() if outside.text_image else None,
     )
-    if metrics["verdict"] != "better":
+    results = _with_zero_shot(results, outside.text_image)
+    if results.metrics["verdict"] != "better":
         results = without_suspects(results)
-    return results, label_issue_scores(pred_probs, images.labels)
+    scores = label_issue_scores(pred_probs, images.labels)
+    scores = weighed_scores(scores, clues)
+    return results, combined_doubt(scores, doubt_by_distance(distances))
 
 
 def without_suspects(results: Results) -> Results:
     """Return the results of a model that was not shown to tell the classes apart.
 
-    What it disagrees with says nothing of labels.
+    What it disagrees with says nothing of labels. What is off-topic was found without it.
     """
+    off_topic = [suspect for suspect in results.suspects if suspect.kind == "off_topic"]
     metrics = results.metrics.copy()
     metrics["label_issues"] = 0
-    metrics["curation"] = muted_curation(metrics["curation"])
-    return dataclasses.replace(results, suspects=[], metrics=metrics)
+    metrics["curation"] = muted_curation(metrics["curation"], len(off_topic))
+    return dataclasses.replace(results, suspects=off_topic, metrics=metrics)
 
 
 def suspects_as_lines(results: Results, scores: Floats, names: Sequence[str]) -> str:
@@ -231,7 +268,12 @@ def suspects_as_lines(results: Results, scores: Floats, names: Sequence[str]) ->
 
 
 def _find_suspects(
-    images: SplitImages, choice: Choice, pred_probs: Floats, names: Sequence[str]
+    images: SplitImages,
+    pred_probs: Floats,
+    distances: Floats,
+    names: Sequence[str],
+    outside: OutsideEvidence,
+    clues: Mapping[int, Clue],
 ) -> list[Suspect]:
     """Return the suspects outside test, the highest score first.
 
@@ -240,13 +282,45 @@ def _find_suspects(
     """
     judged = images.indices("train", "val")
     labels = images.labels[judged]
-    novelty = choice.pretrained_novelty[judged]
-    suspects = []
     groups = images.groups[judged]
-    for suspect in rank_suspects(pred_probs[judged], labels, novelty, names, groups):
+    ranked = rank_suspects(pred_probs[judged], labels, distances[judged], names, groups)
+    if outside.page_share is not None:
+        ranked += find_off_topic(outside.page_share[judged], labels, names)
+    if outside.text_image is not None:
+        ranked += find_not_shown(outside.text_image.probabilities[judged], labels, names)
+    found = []
+    for suspect in ranked:
         index = int(judged[suspect.index])
-        suspects.append(dataclasses.replace(suspect, index=index))
-    return suspects
+        found.append(dataclasses.replace(suspect, index=index))
+    suspects = with_clues(found, clues, names)
+    suspects += find_by_clues(pred_probs, images.labels, clues, names)
+    return one_suspicion_each(suspects)
+
+
+def _with_zero_shot(results: Results, text_image: TextImageScores | None) -> Results:
+    """Return the results with the figures of the names alone, on the images of the headline."""
+    if text_image is None:
+        return results
+    judged = results.judged_indices()
+    groups = np.array([results.rows[index].group for index in judged])
+    metrics = results.metrics.copy()
+    metrics["zero_shot"] = zero_shot(
+        text_image.predicted()[judged],
+        results.labels[judged],
+        groups,
+        text_image.model,
+        text_image.license,
+    )
+    metrics["verdict_sentence"] = verdict_in_words(metrics)
+    return dataclasses.replace(results, metrics=metrics)
+
+
+def _clues(images: SplitImages, names: Sequence[str]) -> dict[int, Clue]:
+    """Return by index what the texts of images outside test name."""
+    clues = read_clues(images.rows, images.labels, names)
+    for index in images.indices("test").tolist():
+        clues.pop(index, None)
+    return clues
 
 
 def predictions_as_csv(results: Results, class_ids: Sequence[str]) -> str:
@@ -254,11 +328,13 @@ def predictions_as_csv(results: Results, class_ids: Sequence[str]) -> str:
 
     The columns named like classes are by the judge of the image's split, as
     `Results.probabilities`; those that begin with `cv_` are there where all images were
-    cross-validated.
+    cross-validated, and `zero_shot` where a text-image model compared them with the names.
     """
     header = ["file", "class", "split", "fold", "group", "predicted", *class_ids]
     if results.cross_validated is not None:
         header += [f"cv_{class_id}" for class_id in class_ids]
+    if results.named is not None:
+        header.append("zero_shot")
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(header)
@@ -277,6 +353,8 @@ def predictions_as_csv(results: Results, class_ids: Sequence[str]) -> str:
         ]
         if results.cross_validated is not None:
             cells += _rounded(results.cross_validated[index])
+        if results.named is not None:
+            cells.append(class_ids[results.named[index]])
         writer.writerow(cells)
     return text.getvalue()
 
@@ -410,9 +488,11 @@ def _metrics(
         "network": choice.network_metrics,
         "by_source": accuracy_by_source(predicted, labels, sources, groups),
         "unknown": false_alarms(model.novelty[test], model.reject_threshold, groups),
+        "left_out_class": _left_out_class(images, choice, has_time),
         "learning_curve": learning_curve(samples, images.seed, fit, report),
         **_shortcuts(images, shown["balanced_accuracy"], verdict["better_than_chance"]),
         "label_issues": sum(suspect.kind == "label" for suspect in suspects),
+        "off_topic": sum(suspect.kind == "off_topic" for suspect in suspects),
         "curation": curation,
         **run_metrics,
     }
@@ -441,6 +521,7 @@ def _verdict(
         cross_validated=cross_validated,
         verified=Verified(n=0, right=0, wrong=0, off_topic=0),
         label_noise=None,
+        zero_shot=None,
     )
 
 
@@ -459,6 +540,17 @@ def _evidence(
         judged.append(Judged(predicted, samples.labels, samples.groups, samples.classes))
     evidence, everything = judged
     return evidence, everything
+
+
+def _left_out_class(images: SplitImages, choice: Choice, has_time: HasTime) -> LeftOutClass | None:
+    """Return how many images are refused by heads without their class.
+
+    None for the fine-tuned network, which has learned all classes.
+    """
+    if choice.name == "network":
+        return None
+    samples = images.samples("train", "val")
+    return leave_classes_out(samples, choice.head.fitted.c, images.seed, has_time)
 
 
 def _unseen_sources(

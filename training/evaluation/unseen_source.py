@@ -19,7 +19,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training.fitting.linear_head import HasTime, LinearHead, Samples, fit_head, fit_with_c
-from training.images.split import MINIMUM_PER_CLASS
 from training.metrics import (
     Labels,
     UnseenSource,
@@ -29,6 +28,7 @@ from training.metrics import (
 )
 from training.phrases import counted, listed, whole_percent
 from training.progress import Progress
+from training.run_folder import MINIMUM_PER_CLASS
 
 MOST_FITS = 8  # with more sources than this, the smallest are held out together
 MINIMUM_LISTED = 10  # independent images that a figure needs, of one source or of all

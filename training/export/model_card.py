@@ -19,7 +19,10 @@ from training.phrases import (
     headline_title,
     interval,
     listed,
+    names_alone,
     percent,
+    refusal,
+    refusal_measured,
     verdict,
 )
 
@@ -37,7 +40,7 @@ def model_card(config: Mapping[str, Any], metrics: Metrics, backbone: BackboneIn
     """
     names = [_plain(name) for name in config["label_names"]]
     sections = [
-        _front_matter(config, metrics),
+        _front_matter(config, metrics, backbone),
         f"# Picture classifier: {', '.join(names)}\n",
         _verdict_and_notices(metrics),
         _figures(metrics),
@@ -88,12 +91,20 @@ def unknown_in_words(metrics: Metrics) -> str:
 
 def suspects_in_words(metrics: Metrics) -> str:
     """Return how many pictures are doubtful, and what was done about them."""
-    sentence = metrics["curation"]["sentence"]
-    if metrics["verdict"] != "better":
-        return sentence
-    count = counted(metrics["label_issues"], "picture")
-    count = count[0].upper() + count[1:]
-    return f"{count} outside the test part may carry a wrong label. {sentence}"
+    sentences = []
+    if metrics["verdict"] == "better":
+        count = counted(metrics["label_issues"], "picture")
+        count = count[0].upper() + count[1:]
+        sentences.append(f"{count} outside the test part may carry a wrong label.")
+    sentences.append(metrics["curation"]["sentence"])
+    off_topic = metrics["off_topic"]
+    if off_topic:
+        look = "looks" if off_topic == 1 else "look"
+        sentences.append(
+            f"{counted(off_topic, 'picture')} outside the test part {look} like a page, screen,"
+            " packet or drawing rather than a photograph."
+        )
+    return " ".join(sentences)
 
 
 def labels_in_words(metrics: Metrics) -> str:
@@ -138,10 +149,13 @@ def phrases_of(metrics: Metrics) -> dict[str, str]:
         "more": more_in_words(metrics),
         "suspects": suspects_in_words(metrics),
         "labels": labels_in_words(metrics),
+        "names_alone": names_alone(metrics),
+        "refusal": refusal(metrics),
+        "refusal_measured": refusal_measured(metrics),
     }
 
 
-def _front_matter(config: Mapping[str, Any], metrics: Metrics) -> str:
+def _front_matter(config: Mapping[str, Any], metrics: Metrics, backbone: BackboneInfo) -> str:
     headline = metrics["headline"]
     dataset = {"type": "imagefolder", "name": "pictures collected by Picaisso", "split": "test"}
     if headline["how"] == "cross_validated":
@@ -162,7 +176,7 @@ def _front_matter(config: Mapping[str, Any], metrics: Metrics) -> str:
     return (
         "---\n"
         "pipeline_tag: image-classification\n"
-        "library_name: timm\n"
+        f"library_name: {'timm' if backbone.in_timm else 'torchvision'}\n"
         "license: other\n"
         f"tags: {json.dumps(tags)}\n"
         f"model-index: {json.dumps(index, ensure_ascii=False)}\n"
@@ -223,7 +237,11 @@ def _candidates(metrics: Metrics) -> str:
         bounds = interval(figures["interval"])
         rows.append((name, accuracy, bounds, f"{figures['val_loss']:.3f}"))
     table = _table(("candidate", "right on test", "95 % interval", "loss on validation"), rows)
-    return f"## Linear head or fine-tuned network\n\n{_prose(metrics['choice'])}\n\n{table}"
+    alone = names_alone(metrics)
+    baseline = f"\n{_prose(alone)}\n" if alone else ""
+    return (
+        f"## Linear head or fine-tuned network\n\n{_prose(metrics['choice'])}\n\n{table}{baseline}"
+    )
 
 
 def _by_source(metrics: Metrics) -> str:
@@ -253,10 +271,14 @@ def _unseen_sources(metrics: Metrics) -> str:
 
 
 def _none_of_these(metrics: Metrics) -> str:
-    return (
-        "## None of these\n\n"
-        f"{unknown_in_words(metrics)} Strangers that resemble a class still get through.\n"
-    )
+    measured = f"{refusal(metrics)} {refusal_measured(metrics)}".strip()
+    paragraphs = [
+        "## None of these\n",
+        f"{unknown_in_words(metrics)} Strangers that resemble a class still get through.\n",
+    ]
+    if measured:
+        paragraphs.insert(1, f"{measured}\n")
+    return "\n".join(paragraphs)
 
 
 def _doubts(metrics: Metrics) -> str:
@@ -285,7 +307,7 @@ def _how_made(config: Mapping[str, Any], metrics: Metrics, backbone: BackboneInf
         calibrated = "cross-validation"
     else:
         trained = f"fine-tuned {backbone.title} ({weights})"
-        calibrated = "the validation pictures"
+        calibrated = "pictures held out in its trial"
     split = metrics["split"]
     inverse_regularization = metrics["regularisation"]
     return (
@@ -298,7 +320,8 @@ def _how_made(config: Mapping[str, Any], metrics: Metrics, backbone: BackboneInf
         f" the inverse regularisation of the linear head (C = {inverse_regularization:g})"
         " from cross-validation;"
         f" seed {metrics['seed']}, device {metrics['device']},"
-        f" computed in {metrics['arithmetic']}.\n"
+        f" computed in {metrics['arithmetic']}."
+        f" What it looks at: {metrics['view']['sentence']}\n"
     )
 
 
@@ -310,6 +333,14 @@ def _how_to_use(config: Mapping[str, Any], backbone: BackboneInfo) -> str:
     else:
         library = "torchvision"
         create = f"torchvision.models.{backbone.architecture}(num_classes={classes})"
+    of_folder = ""
+    if backbone.in_timm:
+        of_folder = (
+            "```python\n"
+            "import timm\n\n"
+            'model = timm.create_model("local-dir:.", pretrained=True)  # this folder\n'
+            "```\n\n"
+        )
     packages = listed([f"{name} {oldest}" for name, oldest in REQUIREMENTS.items()])
     return (
         "## How to use it\n\n"
@@ -330,13 +361,22 @@ def _how_to_use(config: Mapping[str, Any], backbone: BackboneInfo) -> str:
         f"model = {create}\n"
         'model.load_state_dict(torch.load("model.pth", weights_only=True))\n'
         "```\n\n"
-        "```python\n"
-        "import timm\n\n"
-        'model = timm.create_model("local-dir:.", pretrained=True)  # this folder\n'
-        "```\n\n"
-        f"Outside `model.onnx`, resize the shorter side to {backbone.resize} (bilinear,"
-        f" antialiased), crop the middle {CROP}, scale to 0..1, and normalise with mean"
-        f" {list(backbone.mean)} and standard deviation {list(backbone.std)}.\n"
+        f"{of_folder}"
+        f"Outside `model.onnx`, {_resizing(config, backbone)}, scale to 0..1, and normalise with"
+        f" mean {list(backbone.mean)} and standard deviation {list(backbone.std)}.\n"
+    )
+
+
+def _resizing(config: Mapping[str, Any], backbone: BackboneInfo) -> str:
+    """Return what makes the square that the network sees of a picture."""
+    if config.get("view") == "letterbox":
+        return (
+            f"resize the longer side to {CROP} (bilinear, antialiased), pad to a square with the"
+            " mean colour of the picture's outermost pixels"
+        )
+    return (
+        f"resize the shorter side to {backbone.resize} (bilinear, antialiased), crop the middle"
+        f" {CROP}"
     )
 
 

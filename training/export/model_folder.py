@@ -34,7 +34,12 @@ CHECK_SIZES = ((1, 1), (31, 17), (640, 333), (3, 900), (257, 224), (500, 1001))
 """Width and height of the synthetic images that a delivered model is checked with."""
 
 _TOLERANCE = 1e-3  # of a probability or the novelty, between the forms of the model
-_LOCAL_SETTINGS = {"weights_dir", "weights_cache", "weights_url"}  # of the machine that trained
+_LOCAL_SETTINGS = {
+    "weights_dir",
+    "weights_cache",
+    "weights_url",
+    "text_image_model",
+}  # of the machine
 _ASSETS = Path(__file__).with_name("assets")
 
 Images = Sequence[NDArray[np.uint8]]
@@ -94,37 +99,80 @@ def synthetic_images() -> list[NDArray[np.uint8]]:
     return [synthetic(width, height) for width, height in CHECK_SIZES]
 
 
-def model_config(trained: TrainedModel) -> dict[str, Any]:
-    """Return `config.json`: what timm's `local-dir:` reads, and every value that the run used."""
-    backbone = trained.network.backbone
+def model_config(
+    network: ClassifierNetwork, config: RunConfig, weights: str, reject: float
+) -> dict[str, Any]:
+    """Return `config.json`: what timm's `local-dir:` reads, and every value that the run used.
+
+    `weights` says where the pretrained ones come from; `reject` is the novelty above which an image
+    is none of the classes.
+    """
+    backbone = network.backbone
+    is_whole = network.view == "letterbox"
     run_config = {}
-    for name, value in trained.config.as_json().items():
+    for name, value in config.as_json().items():
         if name not in _LOCAL_SETTINGS:
             run_config[name] = value
     return {
         "architecture": backbone.architecture,
-        "num_classes": len(trained.classes),
-        "label_names": [label.name for label in trained.classes],
+        "num_classes": len(config.classes),
+        "label_names": [label.name for label in config.classes],
         "pretrained_cfg": {
             "input_size": [3, CROP, CROP],
             "fixed_input_size": False,
             "interpolation": "bilinear",
-            "crop_pct": CROP / backbone.resize,
-            "crop_mode": "center",
+            "crop_pct": 1.0 if is_whole else CROP / backbone.resize,
+            "crop_mode": "border" if is_whole else "center",
             "mean": list(backbone.mean),
             "std": list(backbone.std),
-            "num_classes": len(trained.classes),
+            "num_classes": len(config.classes),
             "pool_size": [7, 7],
             "first_conv": backbone.first_layer,
             "classifier": backbone.classifier,
         },
         "backbone": backbone.name,
-        "weights": trained.metrics["weights"],
-        "temperature": float(trained.network.temperature),
-        "reject": trained.metrics["reject_threshold"],
+        "view": network.view,
+        "weights": weights,
+        "temperature": float(network.temperature),
+        "reject": reject,
         "picaisso_version": training.__version__,
         "run": run_config,
     }
+
+
+def onnx_file(
+    network: ClassifierNetwork, classes: Sequence[ClassLabel], reject: float, graphs: Path
+) -> bytes:
+    """Return `model.onnx`: for any image size, with what a reader must know in its metadata.
+
+    `graphs` is the folder of traced graphs.
+    """
+    import onnx
+
+    names = [label.name for label in classes]
+    metadata = {
+        "classes": json.dumps(names, ensure_ascii=False),
+        "backbone": network.backbone.name,
+        "view": network.view,
+        "temperature": repr(float(network.temperature)),
+        "reject": json.dumps(reject),
+        "picaisso_version": training.__version__,
+    }
+    model = onnx_model(network, graphs)
+    model.producer_name = "Picaisso"
+    model.producer_version = training.__version__
+    onnx.helper.set_model_props(model, metadata)
+    return model.SerializeToString()
+
+
+def graphs_folder(config: RunConfig) -> Path:
+    """Return where traced graphs are kept: beside the downloaded weights."""
+    return Path(config.weights_cache or "").parent / "graphs"
+
+
+def resize_side(network: ClassifierNetwork) -> int | None:
+    """Return the pixels of the shorter side before the center crop; None where there is none."""
+    return None if network.view == "letterbox" else network.backbone.resize
 
 
 def outputs_of(network: ClassifierNetwork, image: NDArray[np.uint8]) -> Outputs:
@@ -158,8 +206,7 @@ class _Draft:
         self._folder = folder
         self._images = images
         self._expected = [outputs_of(trained.network, image) for image in images]
-        # Traced graphs are kept beside the downloaded weights.
-        self._graphs = Path(trained.config.weights_cache or "").parent / "graphs"
+        self._graphs = graphs_folder(trained.config)
 
     @cached_property
     def _exported(self) -> Model:
@@ -178,27 +225,18 @@ class _Draft:
             path.chmod(0o644)  # the library makes them readable by their owner alone
 
     def write_onnx(self) -> None:
-        """Write one file for any image size, with what a reader needs to know in its metadata."""
-        import onnx
-
-        names = [label.name for label in self._trained.classes]
-        metadata = {
-            "classes": json.dumps(names, ensure_ascii=False),
-            "backbone": self._network.backbone.name,
-            "temperature": repr(float(self._network.temperature)),
-            "reject": json.dumps(self._trained.metrics["reject_threshold"]),
-            "picaisso_version": training.__version__,
-        }
-        model = onnx_model(self._network, self._graphs)
-        model.producer_name = "Picaisso"
-        model.producer_version = training.__version__
-        onnx.helper.set_model_props(model, metadata)
-        (self._folder / "model.onnx").write_bytes(model.SerializeToString())
+        """Write the file that ONNX Runtime reads."""
+        reject = self._trained.metrics["reject_threshold"]
+        content = onnx_file(self._network, self._trained.classes, reject, self._graphs)
+        (self._folder / "model.onnx").write_bytes(content)
 
     def write_texts(self) -> None:
         """Write classes, configuration, model card, and predict.py with what it requires."""
-        config = model_config(self._trained)
-        card = model_card(config, self._trained.metrics, self._network.backbone)
+        metrics = self._trained.metrics
+        config = model_config(
+            self._network, self._trained.config, metrics["weights"], metrics["reject_threshold"]
+        )
+        card = model_card(config, metrics, self._network.backbone)
         requirements = []
         for name, oldest in REQUIREMENTS.items():
             requirements.append(f"{name}>={oldest}\n")
@@ -236,7 +274,7 @@ class _Draft:
         predicted = [self._exported.run(image) for image in self._images]
         difference = largest_difference(self._expected, predicted)
         if not difference < _TOLERANCE:  # true of NaN too
-            forget_cached_graph(self._network.backbone, self._graphs)
+            forget_cached_graph(self._network, self._graphs)
             raise _refusal(
                 "model.onnx predicts otherwise than the trained network:"
                 f" it differs by {difference:.2g}."
@@ -247,7 +285,7 @@ class _Draft:
         page = TryPage(
             classes=self._exported.classes,
             reject=self._exported.reject,
-            resize=self._network.backbone.resize,
+            resize_side=resize_side(self._network),
             title=self._network.backbone.title,
             version=training.__version__,
         )

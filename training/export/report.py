@@ -81,8 +81,8 @@ class Origin:
     """Its title."""
     licence: str
     """Of the backbone, in sentences."""
-    resize_side: int
-    """Pixels of the shorter side before the center crop."""
+    resize_side: int | None
+    """Pixels of the shorter side before the center crop; None where the whole is seen."""
     seconds: Mapping[str, float]
     """Stage to the seconds that it has taken up to now."""
 
@@ -178,6 +178,7 @@ class _Tiles:
             row = self.results.rows[suspect.index]
             issue: LabelIssue = {
                 "tile": self.tile(suspect.index),
+                "kind": suspect.kind,
                 "score": suspect.score,
                 "split": _SPLIT_TITLES[row.split],
                 "suggested": suspect.suggested,
@@ -229,7 +230,9 @@ class _Tiles:
 class _Explained:
     """Adds to tiles what explains the answer: class maps and the nearest learned images."""
 
-    def __init__(self, tiles: _Tiles, run_folder: Path, predict: Predict, resize_side: int) -> None:
+    def __init__(
+        self, tiles: _Tiles, run_folder: Path, predict: Predict, resize_side: int | None
+    ) -> None:
         self._tiles = tiles
         self._results = tiles.results
         self._run_folder = run_folder
@@ -433,7 +436,9 @@ def _facts(metrics: Metrics, config: RunConfig, origin: Origin) -> list[tuple[st
         f" {split['test']} for testing; no near-duplicates in two of them"
     )
     calibrated = (
-        "by cross-validation" if metrics["delivered"] == "head" else "on the validation pictures"
+        "by cross-validation"
+        if metrics["delivered"] == "head"
+        else "on pictures held out in its trial"
     )
     network = metrics["network"]
     tuning = counted(network["epochs"], "epoch") if network else "none"
@@ -442,6 +447,7 @@ def _facts(metrics: Metrics, config: RunConfig, origin: Origin) -> list[tuple[st
         ("Delivered", _DELIVERED[metrics["delivered"]]),
         ("Backbone", origin.backbone),
         ("Pretrained weights", metrics["weights"]),
+        ("What it looks at", metrics["view"]["sentence"]),
         ("Pictures", pictures),
         (
             "Inverse regularisation",

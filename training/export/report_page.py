@@ -89,9 +89,10 @@ class Cell(TypedDict):
 
 
 class LabelIssue(TypedDict):
-    """An image whose label is probably wrong."""
+    """An image whose label is probably wrong, or that is suspected otherwise."""
 
     tile: Tile
+    kind: NotRequired[str]  # as in `suspects.jsonl`; absent in contexts of earlier versions
     score: float  # 0 (in order) to 1 (certainly wrong)
     split: str  # in words
     suggested: int | None
@@ -240,6 +241,15 @@ def scale_rows(metrics: Metrics) -> list[ScaleRow]:
             "delivered": name == metrics["delivered"],
             "accuracy": figures["accuracy"],
             "interval": figures["interval"],
+        }
+        rows.append(row)
+    zero_shot = metrics["zero_shot"]
+    if zero_shot:
+        row = {
+            "title": "Names alone, without training",
+            "delivered": False,
+            "accuracy": zero_shot["accuracy"],
+            "interval": zero_shot["interval"],
         }
         rows.append(row)
     guessing: ScaleRow = {

@@ -34,8 +34,8 @@ class TryPage:
     """Names in output order."""
     reject: float
     """Novelty above which a picture is none of the classes."""
-    resize: int
-    """Pixels the shorter side is resized to before the centre crop."""
+    resize_side: int | None
+    """Pixels of the shorter side before the center crop; None where the whole is seen."""
     title: str
     """The backbone's, for people."""
     version: str
@@ -103,7 +103,7 @@ def _settings(page: TryPage, model: bytes, inside: bool) -> str:
     settings = {
         "classes": page.classes,
         "reject": page.reject,
-        "resize": page.resize,
+        "resize": page.resize_side,
         "crop": CROP,
         "colours": colors.tobytes().hex(),
         "model": {
@@ -120,7 +120,7 @@ def _question(names: Sequence[str]) -> str:
     if len(names) > _NAMED_CLASSES:
         return f"Which of {len(names)} classes is it?"
     all_but_last = ", ".join(names[:-1])
-    return f"Is it {all_but_last} or {names[-1]}?"
+    return f"Which is it: {all_but_last} or {names[-1]}?"
 
 
 def _text(path: Path) -> str:

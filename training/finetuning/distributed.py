@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
 # For workers that wait while the main process extracts features and fits heads.
-_TIMEOUT = timedelta(hours=24)
+_WAITING_TIMEOUT = timedelta(hours=24)
+# For a step that the others wait to share: one that failed must not keep them for a day.
+_STEP_TIMEOUT = timedelta(minutes=10)
 
 
 @dataclass(frozen=True)
@@ -22,6 +26,8 @@ class DistributedContext:
     rank: int = 0
     world_size: int = 1
     local_rank: int = 0
+    messages: Any = field(default=None, compare=False)
+    """The group in which workers wait for messages; set by `process_group`."""
 
     @property
     def is_main(self) -> bool:
@@ -66,19 +72,19 @@ class DistributedContext:
     def send(self, message: bytes) -> None:
         """Send a message from the main process to the workers, who wait in `receive`."""
         length = torch.tensor([len(message)])
-        dist.broadcast(length, src=0)
+        dist.broadcast(length, src=0, group=self.messages)
         if message:
             writable = bytearray(message)
             content = torch.frombuffer(writable, dtype=torch.uint8)
-            dist.broadcast(content, src=0)
+            dist.broadcast(content, src=0, group=self.messages)
 
     def receive(self) -> bytes:
         """Wait for the main process's message, a day at most."""
         length = torch.zeros(1, dtype=torch.int64)
-        dist.broadcast(length, src=0)
+        dist.broadcast(length, src=0, group=self.messages)
         content = torch.empty(int(length.item()), dtype=torch.uint8)
         if len(content):
-            dist.broadcast(content, src=0)
+            dist.broadcast(content, src=0, group=self.messages)
         return content.numpy().tobytes()
 
 
@@ -86,14 +92,16 @@ SINGLE_PROCESS = DistributedContext()
 
 
 @contextmanager
-def process_group(distributed: DistributedContext) -> Iterator[None]:
-    """Join the other processes meanwhile; do nothing where there is one process alone.
+def process_group(distributed: DistributedContext) -> Iterator[DistributedContext]:
+    """Join the other processes meanwhile, and yield the context to reach them by.
+
+    One process alone gets its own context back.
 
     Where to meet is read by torch itself from what torchrun has set. Messages travel over gloo,
     gradients on GPUs over NCCL, so that a process that waits for hours leaves its GPU idle.
     """
     if distributed.world_size == 1:
-        yield
+        yield distributed
         return
     backend = "gloo"
     if torch.cuda.is_available():  # whatever the run computes on: all processes must agree
@@ -103,9 +111,10 @@ def process_group(distributed: DistributedContext) -> Iterator[None]:
         backend,
         rank=distributed.rank,
         world_size=distributed.world_size,
-        timeout=_TIMEOUT,
+        timeout=_STEP_TIMEOUT,
     )
     try:
-        yield
+        messages = dist.new_group(backend="gloo", timeout=_WAITING_TIMEOUT)
+        yield dataclasses.replace(distributed, messages=messages)
     finally:
         dist.destroy_process_group()

@@ -17,6 +17,7 @@ import dataclasses
 import hashlib
 import io
 import json
+import logging
 import math
 import os
 import sys
@@ -48,16 +49,17 @@ from training.finetuning.views import (
 from training.metrics import Floats, Labels, log_loss
 from training.networks.backbones import BACKBONES, Backbone
 from training.networks.classifier import ClassifierNetwork
+from training.networks.devices import free_memory, in_halves, is_out_of_memory
 from training.networks.image_cache import ImageCache, attach_cache
 from training.networks.precision import (
-    BF16,
     FP32,
     PRECISIONS,
     Precision,
-    computes_bf16,
     exact_float32,
+    half_precision,
 )
 from training.progress import Progress, Stopped, no_progress
+from training.run_folder import RunError, read_json, write_json
 
 EPOCHS = (1, 2, 3, 4, 5, 6, 8, 10, 12, 15, 20, 25, 30, 40, 50, 60, 80, 100)
 """How many epochs a training may have: few choices, so that a slower moment leads to the same."""
@@ -68,11 +70,18 @@ _BF16_GAIN = 1.5  # times faster than float32 that bfloat16 must be on a CPU
 _TIMED_STEPS = 2  # after one that warms up
 _CPU_BATCH_SIZE = 16  # small sets gain more from many steps than from large ones
 _CPU_TIMED_IMAGES = 16
+_TRIAL_SHARE = 0.03  # of the budget, after which no further batch size is tried
+_LEAST_SHARE = 1 / 3  # of the epochs, before a training that is far behind is given up
+_FAR_ABOVE = 1.25  # times the rival's loss that are far behind
+_PARTS = (1, 4, 16)  # of a step, one after the other, before a GPU without room is given up
 _EVAL_BATCH_SIZE = 64  # where nothing is kept for gradients
 _EVAL_COST = 1 / 3  # of evaluating an image, in units of learning from one
 _BUDGET_SHARE = 0.85  # planned for, of the time left; the rest is for a machine that slows down
 _REFERENCE_BATCH_SIZE = 32  # at which the learning rates hold
 _CHECKPOINT = "finetune.pt"
+_PLAN_NOTE = "finetune-plan.json"
+
+_log = logging.getLogger("training")
 
 
 # What goes in and what comes out.
@@ -92,6 +101,8 @@ class TrainConfig:
     """Fewer are not worth beginning."""
     head_epochs: int = 0
     """Epochs at the beginning that train the linear head alone."""
+    stop_after: int = 0
+    """Epoch of the plan's after which training ends; 0 for the last."""
     patience: int = 12
     """Epochs without a lower loss on val after which training ends."""
     batch_size: int = 0
@@ -144,7 +155,7 @@ class TrainData:
     train: NDArray[np.int64]
     """Indices into the cache."""
     val: NDArray[np.int64]
-    """Indices into the cache; at least one."""
+    """Indices into the cache; where there are none, the last epoch is kept."""
     classes: int
     weights: NDArray[np.float32]
     """[n]: how much each training image counts; 0 leaves it out."""
@@ -181,6 +192,10 @@ class TrainContext:
     """Between two checkpoints at least."""
     plan: Plan | None = None
     """Given rather than measured; the budget then only ends the training."""
+    rival_loss: float = math.inf
+    """On val, of the model that the network must be better than; far above it training ends."""
+    prepare: Callable[[], None] = lambda: None
+    """Called once the plan stands, before images are learned from: fills the cache."""
 
 
 @dataclass(frozen=True)
@@ -194,6 +209,8 @@ class TrainResult:
     """
     val_logits: Floats
     """[v, classes] of the val images in the order of `TrainData.val`, by that state."""
+    logits_by_epoch: list[Floats]
+    """The same by the averaged weights after each epoch."""
     best_epoch: int
     """The epoch with the lowest loss on val, from 1."""
     epochs: list[dict[str, float]]
@@ -215,6 +232,8 @@ class NotTrained:
 
     reason: str
     """A sentence."""
+    too_slow: bool = False
+    """Whether nothing was tried because so much training does not fit the time budget."""
 
 
 @dataclass(frozen=True)
@@ -238,11 +257,12 @@ def finetune(
 
     Its head must have been fitted on train alone, or the loss on val means nothing. Goes on from
     the checkpoint in `context.folder` where that is of the same data, configuration, network and
-    version of this package. Runs on the network's device; on the CPU where a GPU has no room for
-    even one image. Asked to stop it writes a checkpoint and raises Stopped.
+    version of this package. Runs on the network's device. Where a GPU has no room, it goes on from
+    the checkpoint with smaller parts of each step, and only at last on the CPU. Asked to stop it
+    writes a checkpoint and raises Stopped.
     """
     started = time.monotonic()
-    device = network.device.type
+    device = context.plan.device if context.plan else network.device.type
     setup = _Setup(
         network=network,
         data=data,
@@ -252,17 +272,28 @@ def finetune(
         started=started,
     )
     checkpoint = _matching_checkpoint(setup, device)
-    plan: Plan | NotTrained
-    try:
-        if checkpoint:
-            plan = Plan(**checkpoint["plan"])
-        else:
-            plan = make_plan(network, data, config, context, device)
-        return _train(setup, plan, checkpoint)
-    except torch.OutOfMemoryError:
-        if device == "cpu" or context.distributed.world_size > 1:
-            raise
-    plan = make_plan(network, data, config, context, "cpu")
+    plan: Plan | NotTrained | None = None
+    if checkpoint:
+        plan = Plan(**checkpoint["plan"])
+    for parts in _PARTS:
+        try:
+            if plan is None:
+                plan = _noted_plan(setup, device)
+            return _train(setup, plan, checkpoint, parts)
+        except RuntimeError as error:
+            if device == "cpu" or not is_out_of_memory(error):
+                raise
+            if context.distributed.world_size > 1:
+                raise  # the other processes are in the middle of a step and cannot follow
+            _log.info("the GPU has no room for steps in %d parts", parts, exc_info=True)
+        free_memory()
+        checkpoint = _matching_checkpoint(setup, device)
+    left = context.budget - (time.monotonic() - started)
+    on_cpu = dataclasses.replace(context, budget=left)
+    if context.plan:
+        cpu_plan = dataclasses.replace(context.plan, device="cpu")
+        on_cpu = dataclasses.replace(on_cpu, plan=cpu_plan)
+    plan = make_plan(network, data, config, on_cpu, "cpu")
     return _train(setup, plan, checkpoint=None)
 
 
@@ -306,19 +337,46 @@ def _matching_checkpoint(setup: _Setup, device: str) -> dict[str, Any] | None:
     return checkpoint
 
 
+def _noted_plan(setup: _Setup, device: str) -> Plan | NotTrained:
+    """Return the plan that an attempt noted before its first step, or make and note one.
+
+    Timing decides it, so that another attempt might decide otherwise and end with another network.
+    """
+    note = setup.context.folder / _PLAN_NOTE
+    try:
+        noted = read_json(note)
+        if noted["digest"] == setup.digest and noted["plan"]["device"] == device:
+            return Plan(**noted["plan"])
+    except (RunError, KeyError, TypeError):
+        pass  # there is none, or it is damaged
+    plan = make_plan(setup.network, setup.data, setup.config, setup.context, device)
+    if isinstance(plan, Plan) and not setup.context.plan:
+        note.parent.mkdir(parents=True, exist_ok=True)
+        described = dataclasses.asdict(plan)
+        write_json(note, {"digest": setup.digest, "plan": described})
+    return plan
+
+
 def _train(
-    setup: _Setup, plan: Plan | NotTrained, checkpoint: Mapping[str, Any] | None
+    setup: _Setup,
+    plan: Plan | NotTrained,
+    checkpoint: Mapping[str, Any] | None,
+    parts: int = 1,
 ) -> TrainResult | NotTrained:
-    """Carry the plan out, with the workers' help where there are any."""
+    """Carry the plan out, with the workers' help where there are any, each step in so many parts.
+
+    Its result is the same in any number of parts.
+    """
     if isinstance(plan, NotTrained):
         return plan
     if checkpoint and checkpoint["status"]["stop_reason"]:
         return _result(setup, plan, checkpoint)
+    setup.context.prepare()
     distributed = setup.context.distributed
     if distributed.world_size > 1:
         task = _encode_task(setup, plan, checkpoint)
         distributed.send(task)
-    return _Trainer(setup, plan, checkpoint).run()
+    return _Trainer(setup, plan, checkpoint, parts).run()
 
 
 def _result(setup: _Setup, plan: Plan, checkpoint: Mapping[str, Any]) -> TrainResult | NotTrained:
@@ -336,6 +394,7 @@ def _result(setup: _Setup, plan: Plan, checkpoint: Mapping[str, Any]) -> TrainRe
     return TrainResult(
         state=state,
         val_logits=cast(Floats, best.logits.numpy()),
+        logits_by_epoch=[logits.numpy() for logits in checkpoint["logits"]],
         best_epoch=best.epoch,
         epochs=checkpoint["history"],
         stop_reason=status.stop_reason,
@@ -393,6 +452,7 @@ def _encode_task(setup: _Setup, plan: Plan, checkpoint: Mapping[str, Any] | None
         "network": _on_cpu(_trained_tensors(setup.network)),
         "config": setup.config.as_json(),
         "plan": dataclasses.asdict(plan),
+        "rival_loss": setup.context.rival_loss,
         "checkpoint": checkpoint,
     }
     stream = io.BytesIO()
@@ -422,7 +482,7 @@ def _decode_task(
         network=network,
         data=data,
         config=TrainConfig.from_json(task["config"]),
-        context=TrainContext(Path(), math.inf, FP32, distributed),
+        context=TrainContext(Path(), math.inf, FP32, distributed, rival_loss=task["rival_loss"]),
         digest="",
         started=time.monotonic(),
     )
@@ -450,7 +510,7 @@ def make_plan(
     own_device = context.distributed.device(device)
     timer = _StepTimer(network, data, config, own_device)
     precision = timer.choose_precision(context.precision)
-    batch_size = timer.choose_batch_size(precision)
+    batch_size = timer.choose_batch_size(precision, context.budget)
 
     train_images = len(data.train)
     cost = train_images + _EVAL_COST * len(data.val)
@@ -469,7 +529,8 @@ def make_plan(
     if epochs < least:
         return NotTrained(
             f"One epoch of fine-tuning takes about {epoch_seconds:.3g} s here; {least} would not "
-            f"fit the {context.budget:.3g} s that are left of the time budget."
+            f"fit the {context.budget:.3g} s that are left of the time budget.",
+            too_slow=True,
         )
     return Plan(epochs, batch_size, precision.name, device)
 
@@ -503,24 +564,38 @@ class _StepTimer:
         self.data = data
         self.config = config
         self.device = device
+        # The cache moves in first, as in the training, so that it leaves as much room.
+        self.loader = Loader(data.cache.center_crops, device)
 
     def choose_precision(self, fastest: Precision) -> Precision:
-        """Return bfloat16 on GPUs that have it; on a CPU only where training gains clearly.
+        """Return 16 bits on a GPU that can train in them; on a CPU only where training gains.
 
         `fastest` is the fastest precision for inference.
         """
         if self.device.type == "cuda":
-            return BF16 if computes_bf16(self.device) else fastest
+            return self._gpu_precision()
         if fastest.dtype == torch.float32:
             return fastest
         seconds = self.seconds_per_image(_CPU_TIMED_IMAGES, fastest)
         fp32_seconds = self.seconds_per_image(_CPU_TIMED_IMAGES, FP32)
         return fastest if seconds * _BF16_GAIN < fp32_seconds else FP32
 
-    def choose_batch_size(self, precision: Precision) -> int:
+    def _gpu_precision(self) -> Precision:
+        half = half_precision(self.device)
+        try:
+            self.seconds_per_image(_BATCH_SIZES[0], half)
+        except RuntimeError as error:
+            if is_out_of_memory(error):
+                raise
+            _log.info("this GPU cannot train in %s", half.name, exc_info=True)
+            return FP32
+        return half
+
+    def choose_batch_size(self, precision: Precision, budget: float) -> int:
         """Return the configured one, or the largest on this GPU that still gains.
 
-        It must also leave enough steps in an epoch, and have room.
+        It must also leave enough steps in an epoch, and have room. The trials, each of which may
+        cost seconds for kernels of a new shape, take a share of the budget at most.
         """
         if self.config.batch_size:
             return self.config.batch_size
@@ -528,13 +603,19 @@ class _StepTimer:
             return _CPU_BATCH_SIZE
         best = _BATCH_SIZES[0]
         best_seconds = math.inf
+        started = time.monotonic()
         for batch_size in _BATCH_SIZES:
             images_needed = batch_size * self.config.min_steps_per_epoch
             if batch_size > best and images_needed > len(self.data.train):
                 break
+            if time.monotonic() - started > _TRIAL_SHARE * budget:
+                break
             try:
                 seconds = self.seconds_per_image(batch_size, precision)
-            except torch.OutOfMemoryError:
+            except RuntimeError as error:
+                if not is_out_of_memory(error):
+                    raise
+                free_memory()
                 break
             if seconds * _WORTHWHILE_GAIN > best_seconds:
                 break
@@ -560,13 +641,12 @@ class _StepTimer:
         data = self.data
         device = self.device
         indices = np.resize(data.train, size)
-        pixels = data.cache.center_crops[indices]
-        center_crops = torch.from_numpy(pixels)
+        (center_crops,) = self.loader.batches([indices])
         labels = torch.from_numpy(data.labels[indices])
         weights = torch.full((size,), 1 / size)
         parameters = torch.full((size, RANDOM_PARAMETERS), 0.5, device=device)
         return _Batch(
-            center_crops=center_crops.to(device),
+            center_crops=center_crops,
             labels=labels.to(device),
             weights=weights.to(device),
             variations=Variations.draw(parameters, self.config.augmentation),
@@ -614,7 +694,9 @@ class _BestEpoch:
 class _Trainer:
     """The loop over epochs and steps."""
 
-    def __init__(self, setup: _Setup, plan: Plan, checkpoint: Mapping[str, Any] | None) -> None:
+    def __init__(
+        self, setup: _Setup, plan: Plan, checkpoint: Mapping[str, Any] | None, parts: int = 1
+    ) -> None:
         context = setup.context
         data = setup.data
         self.setup = setup
@@ -629,15 +711,17 @@ class _Trainer:
             plan=plan,
             distributed=context.distributed,
         )
+        self.model.cut_steps(parts)
         self.device = self.model.device
         self.sampler = _Sampler(
             data=data,
             config=setup.config,
-            batch_size=plan.batch_size,
+            plan=plan,
             distributed=context.distributed,
         )
         self.total_steps = plan.epochs * self.sampler.steps
-        self.loader = Loader(data.cache.center_crops, self.device)
+        resident = None if parts == 1 else False  # then without the whole cache on the GPU
+        self.loader = Loader(data.cache.center_crops, self.device, resident)
         self.writer = CheckpointWriter(
             context.folder / _CHECKPOINT,
             active=context.distributed.is_main,
@@ -645,6 +729,7 @@ class _Trainer:
         )
         self.status = _Status()
         self.history: list[dict[str, float]] = []
+        self.logits: list[Tensor] = []  # on val after each epoch
         self.best: _BestEpoch | None = None
         self.epoch_loss = torch.zeros((), device=self.device)
         self.epoch_started = time.monotonic()
@@ -692,7 +777,7 @@ class _Trainer:
             self.writer.write_in_background(self._checkpoint())
         number = self.status.epoch + 1
         message = f"Fine-tuning: epoch {number} of at most {self.plan.epochs}"
-        if self.history:
+        if self.history and len(self.data.val):
             row = self.history[-1]
             message += f", {row['val_accuracy']:.1%} right on val"
         self.context.report(done, self.total_steps, message)
@@ -709,15 +794,20 @@ class _Trainer:
 
         data = self.data
         labels = data.labels[data.val]
-        logits = self._val_logits()
-        val_loss = log_loss(logits, labels)
-        hits = logits.argmax(axis=1) == labels
+        val_logits = self._val_logits()
+        logits = torch.from_numpy(val_logits)
+        self.logits.append(logits)
+        val_loss = train_loss
+        val_accuracy = 0.0
+        if len(labels):
+            val_loss = log_loss(val_logits, labels)
+            hits = val_logits.argmax(axis=1) == labels
+            val_accuracy = float(hits.mean())
         best_loss = self.best.loss if self.best else math.inf
-        if val_loss < best_loss:  # never so for nan
+        if not len(labels) or val_loss < best_loss:  # never so for nan
             parameters = self.model.ema.parameters()
             weights = [parameter.detach().clone() for parameter in parameters]
-            best_logits = torch.from_numpy(logits)
-            self.best = _BestEpoch(epoch, val_loss, best_logits, weights)
+            self.best = _BestEpoch(epoch, val_loss, logits, weights)
 
         now = time.monotonic()
         seconds = status.epoch_seconds + now - self.epoch_started
@@ -725,7 +815,7 @@ class _Trainer:
             "epoch": epoch,
             "train_loss": train_loss,
             "val_loss": val_loss,
-            "val_accuracy": float(hits.mean()),
+            "val_accuracy": val_accuracy,
             "rate": lr,
             "seconds": round(seconds, 3),
         }
@@ -763,8 +853,10 @@ class _Trainer:
         val_loss = self.history[-1]["val_loss"]
         if not math.isfinite(val_loss):
             return f"The loss left all bounds in epoch {epoch}."
-        if epoch >= self.plan.epochs:
+        if epoch >= (self.config.stop_after or self.plan.epochs):
             return f"All {epoch} epochs were done."
+        if self._is_far_behind():
+            return f"The loss on val was far above the linear head's after {epoch} epochs."
         patience = self.config.patience
         if epoch - best_epoch >= patience:
             return f"{patience} epochs in a row did not lower the loss on val."
@@ -775,6 +867,14 @@ class _Trainer:
             done = f"{epoch} of {self.plan.epochs} epochs"
             return f"The time budget ended the training after {done}."
         return ""
+
+    def _is_far_behind(self) -> bool:
+        """Return whether a third of the epochs left the network far behind its rival."""
+        least = _LEAST_SHARE * self.plan.epochs
+        if not self.best or self.status.epoch < least:
+            return False
+        bound = _FAR_ABOVE * self.context.rival_loss
+        return self.best.loss > bound
 
     def _seconds(self) -> float:
         """Return the seconds spent by all attempts."""
@@ -794,6 +894,7 @@ class _Trainer:
             "plan": dataclasses.asdict(self.plan),
             "status": status,
             "history": self.history,
+            "logits": self.logits,
             "best": vars(self.best) if self.best else None,
         }
         if not self.status.stop_reason:
@@ -806,6 +907,7 @@ class _Trainer:
         """Go on where a checkpoint was written."""
         self.status = _Status(**checkpoint["status"])
         self.history = list(checkpoint["history"])
+        self.logits = list(checkpoint["logits"])
         if checkpoint["best"]:
             best = _BestEpoch(**checkpoint["best"])
             device = self.device
@@ -854,6 +956,25 @@ class _Batch:
                 variations=self.variations[part],
             )
 
+    def padded(self, size: int) -> _Batch:
+        """Return so many images, or all: the first is repeated, and its copies count nothing.
+
+        All steps then have one shape, for which a GPU chooses its kernels once.
+        """
+        length = len(self.labels)
+        if not 0 < length < size:
+            return self
+        indices = torch.arange(size, device=self.labels.device)
+        indices[length:] = 0
+        weights = self.weights[indices]
+        weights[length:] = 0.0
+        return _Batch(
+            center_crops=self.center_crops[indices],
+            labels=self.labels[indices],
+            weights=weights,
+            variations=self.variations[indices],
+        )
+
 
 class _Sampler:
     """Decides for each epoch the order of the images and how each is varied.
@@ -865,14 +986,14 @@ class _Sampler:
         self,
         data: TrainData,
         config: TrainConfig,
-        batch_size: int,
+        plan: Plan,
         distributed: DistributedContext,
     ) -> None:
         weights = sample_weights(data, config)
         train_weights = weights[data.train]
         images = data.train[train_weights > 0]
         count = len(images)
-        steps = steps_per_epoch(count, batch_size)
+        steps = steps_per_epoch(count, plan.batch_size)
         self.seed = config.seed
         self.augmentation = config.augmentation
         self.labels = data.labels
@@ -887,6 +1008,8 @@ class _Sampler:
             shard = distributed.shard(start, end)
             self.step_starts.append(start)
             self.shards.append(slice(*shard))
+        lengths = [shard.stop - shard.start for shard in self.shards]
+        self.padded_size = max(lengths) if plan.device == "cuda" else 0
 
     def batches(self, loader: Loader, epoch: int, steps_done: int) -> Iterator[_Batch]:
         """Yield this process's share of each step of an epoch after the first `steps_done`."""
@@ -902,12 +1025,13 @@ class _Sampler:
         index_batches = [indices[shard] for shard in shards]
         center_crops = loader.batches(index_batches)
         for shard, crops in zip(shards, center_crops, strict=True):
-            yield _Batch(
+            batch = _Batch(
                 center_crops=crops,
                 labels=labels[shard],
                 weights=weights[shard],
                 variations=variations[shard],
             )
+            yield batch.padded(self.padded_size)
 
     def _draw(self, epoch: int) -> tuple[NDArray[np.int64], Tensor]:
         """Return the images of an epoch in their order, and their random parameters."""
@@ -988,8 +1112,14 @@ class _Model:
         groups = parameter_groups(self.network, config, plan.batch_size)
         on_gpu = self.device.type == "cuda"
         self.optimizer = torch.optim.AdamW(groups, fused=on_gpu)
+        on_half = self.precision.dtype == torch.float16
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=on_half)
         share = plan.batch_size / distributed.world_size
         self.micro_batch_size = math.ceil(share)
+
+    def cut_steps(self, parts: int) -> None:
+        """Do each step in at least so many parts from here on."""
+        self.micro_batch_size = math.ceil(self.micro_batch_size / parts)
 
     def train_step(self, batch: _Batch, lr_scale: float, decay: float, head_only: bool) -> Tensor:
         """Learn from a batch and return the loss of the whole step.
@@ -1004,11 +1134,13 @@ class _Model:
                 parameter.grad = torch.zeros_like(parameter)
         gradients = [cast(Tensor, parameter.grad) for parameter in parameters]
         self.distributed.add([*gradients, loss])
+        self.scaler.unscale_(self.optimizer)
         nn.utils.clip_grad_norm_(parameters, self.config.clip_grad)
 
         for group in self.optimizer.param_groups:
             group["lr"] = group["full_lr"] * lr_scale
-        self.optimizer.step()
+        self.scaler.step(self.optimizer)  # skipped where a gradient left float16's range
+        self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
         self._update_ema(decay)
         return loss
@@ -1028,21 +1160,26 @@ class _Model:
         logits = []
         with torch.inference_mode():
             for crops in center_crops:
-                view = eval_view(crops, self.ema.normalize)
-                batch_logits = self._forward(self.ema, view)
+                batch_logits = in_halves(self._eval_logits, crops)
                 logits.append(batch_logits)
             return torch.cat(logits)
+
+    def _eval_logits(self, center_crops: Tensor) -> Tensor:
+        view = eval_view(center_crops, self.ema.normalize)
+        return self._forward(self.ema, view)
 
     def state(self) -> dict[str, Any]:
         """Return all that changes, for a checkpoint."""
         return {
             "parameters": [*self._parameters, *self._ema_parameters],
             "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
         }
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         """Take over what `state` gave."""
         self.optimizer.load_state_dict(state["optimizer"])
+        self.scaler.load_state_dict(state["scaler"])
         parameters = [*self._parameters, *self._ema_parameters]
         saved = state["parameters"]
         with torch.no_grad():
@@ -1061,14 +1198,12 @@ class _Model:
                 parts = batch.split(self.micro_batch_size)
                 losses = [self._backward(part, head_only) for part in parts]
                 return torch.stack(losses).sum()
-            except torch.OutOfMemoryError:
-                if self.micro_batch_size == 1:
+            except RuntimeError as error:
+                if self.micro_batch_size == 1 or not is_out_of_memory(error):
                     raise
-            half = self.micro_batch_size / 2
-            self.micro_batch_size = math.ceil(half)
+            self.cut_steps(2)
             self.optimizer.zero_grad(set_to_none=True)
-            if self.device.type == "cuda":
-                torch.cuda.empty_cache()
+            free_memory()
 
     def _backward(self, batch: _Batch, head_only: bool) -> Tensor:
         view = train_view(batch.center_crops, batch.variations, self.network.normalize)
@@ -1082,7 +1217,7 @@ class _Model:
         )
         weighted = losses * batch.weights
         loss = weighted.sum()
-        loss.backward()
+        self.scaler.scale(loss).backward()
         return loss.detach()
 
     def _forward(self, network: ClassifierNetwork, view: Tensor, head_only: bool = False) -> Tensor:

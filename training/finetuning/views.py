@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from training.networks.catalogue import CROP
+from training.networks.devices import free_memory, is_out_of_memory
 
 Normalize = Callable[[Tensor], Tensor]
 """RGB in 0..255 [..., 3, h, w] to what the backbone expects: `ClassifierNetwork.normalize`."""
@@ -119,7 +120,7 @@ class Variations:
             erased=erased,
         )
 
-    def __getitem__(self, part: slice) -> Variations:
+    def __getitem__(self, part: slice | Tensor) -> Variations:
         """Return the variations of some of the images."""
         return Variations(
             maps=self.maps[part],
@@ -255,8 +256,7 @@ class Loader:
         self._center_crops = center_crops
         self._resident: Tensor | None = None
         if resident:
-            on_cpu = torch.from_numpy(center_crops)
-            self._resident = on_cpu.to(device)
+            self._resident = _moved(center_crops, device)
 
     def batches(self, batches: Sequence[NDArray[np.int64]]) -> Iterator[Tensor]:
         """Yield the center crops uint8 [b, side, side, 3] at each batch of indices [b] in turn."""
@@ -327,6 +327,18 @@ class _Prefetcher:
         np.take(self._center_crops, indices, axis=0, out=array, mode="clip")
         with torch.cuda.stream(self._stream):
             return buffer.to(self.device, non_blocking=True)
+
+
+def _moved(center_crops: NDArray[np.uint8], device: torch.device) -> Tensor | None:
+    """Return all center crops on the device; None where another process took its room."""
+    on_cpu = torch.from_numpy(center_crops)
+    try:
+        return on_cpu.to(device)
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+    free_memory()
+    return None
 
 
 def _fits(center_crops: NDArray[np.uint8], device: torch.device) -> bool:

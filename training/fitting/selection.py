@@ -11,14 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from training.finetuning.trainer import (
-    NotTrained,
-    TrainConfig,
-    TrainContext,
-    TrainData,
-    TrainResult,
-    finetune,
-)
+from training.finetuning.trainer import NotTrained, TrainConfig, TrainContext
 from training.fitting.label_issues import (
     SampleWeighting,
     choose_weighting,
@@ -34,19 +27,29 @@ from training.fitting.linear_head import (
     fit_head,
     fit_with_c,
 )
-from training.fitting.relevance import out_of_fold_novelty, reject_threshold
+from training.fitting.network_trial import (
+    Contest,
+    Trial,
+    reason_against,
+    train_on_all,
+    try_network,
+)
+from training.fitting.relevance import (
+    OUTLIER_DISTANCE,
+    core_distances,
+    out_of_fold_novelty,
+    reject_threshold,
+)
 from training.images.split import indices_in
 from training.metrics import CandidateMetrics, Floats, Labels, candidate_metrics, softmax
 from training.networks.classifier import ClassifierNetwork
-from training.networks.embeddings import FeatureExtractor, ImageFeatures
+from training.networks.embeddings import FeatureExtractor
+from training.networks.image_cache import open_cache
 from training.networks.novelty import choose_references
 from training.networks.precision import FP32
 from training.phrases import percent
 from training.progress import Progress, no_progress
-from training.run_folder import ImageRow, RunError
-
-# val images below which the network cannot show that it is better than the head
-CHOICE_MINIMUM = 60
+from training.run_folder import ImageRow
 
 
 @dataclass(frozen=True)
@@ -95,6 +98,8 @@ class HeadCandidate:
     pred_probs: Floats
     """Out-of-fold probabilities [n, classes] of train and val."""
     weighting: SampleWeighting
+    ordinary: NDArray[np.bool_]
+    """[n]: whose novelty says what images of the classes are like."""
 
 
 @dataclass(frozen=True)
@@ -102,8 +107,14 @@ class NetworkCandidate:
     """The fine-tuned network, with its head and temperature in place."""
 
     network: ClassifierNetwork
-    trained: TrainResult
+    trial: Trial
+    """What was tried by cross-validation."""
     temperature: float
+    wins: bool
+    """Whether it was better there, and then trained on all images where there was time for it.
+
+    In any other case it is the first fold's.
+    """
 
 
 @dataclass(frozen=True)
@@ -134,8 +145,6 @@ class Choice:
     """`head` of metrics.json."""
     network_metrics: CandidateMetrics | None
     """`network` of metrics.json."""
-    pretrained_novelty: Floats
-    """[n] by the pretrained network and the head, which have seen no image that is judged."""
     head: HeadCandidate
     epochs: list[dict[str, Any]]
     """Of the fine-tuning, delivered or not."""
@@ -144,7 +153,7 @@ class Choice:
 def train_head(images: SplitImages, report: Progress, has_time: HasTime) -> HeadCandidate:
     """Fit the head with the best C.
 
-    Suspected training images count less where cross-validation shows that it helps.
+    Suspected images may count less; see `choose_weighting`.
     """
     samples = images.samples("train", "val")
     seed = images.seed
@@ -152,7 +161,7 @@ def train_head(images: SplitImages, report: Progress, has_time: HasTime) -> Head
     pred_probs = out_of_fold_probabilities(samples, fitted.c, seed)
     in_train = np.isin(images.indices("train", "val"), images.indices("train"))
     if has_time():
-        weighting = choose_weighting(samples, pred_probs, in_train, fitted.c, seed)
+        weighting = choose_weighting(samples, pred_probs, fitted.c, seed)
     else:
         weighting = equal_weighting(
             samples, "There was no time to try whether suspected pictures had better count less."
@@ -161,7 +170,21 @@ def train_head(images: SplitImages, report: Progress, has_time: HasTime) -> Head
     if weighting.lighter:
         fitted = fit_head(samples, seed, report, has_time, weights)
     from_train = fit_with_c(samples.take(in_train), fitted.c, weights[in_train])
-    return HeadCandidate(fitted, from_train, pred_probs, weighting)
+    ordinary = _ordinary(samples, weighting)
+    return HeadCandidate(fitted, from_train, pred_probs, weighting, ordinary)
+
+
+def _ordinary(samples: Samples, weighting: SampleWeighting) -> NDArray[np.bool_]:
+    """Return which images [n] tell what is no longer one of the classes.
+
+    Where suspects count less, much does not belong, and what does not must not teach the model to
+    accept its like: neither suspects nor outliers then have a part in the reject threshold.
+    """
+    if not weighting.lighter:
+        return np.ones(len(samples.labels), np.bool_)
+    is_outlier = core_distances(samples) > OUTLIER_DISTANCE
+    ordinary: NDArray[np.bool_] = (weighting.weights == 1) & ~is_outlier
+    return ordinary
 
 
 def finetune_network(
@@ -170,38 +193,75 @@ def finetune_network(
     head: HeadCandidate,
     config: TrainConfig,
     context: TrainContext,
+    asked: bool = False,
 ) -> NetworkCandidate | str:
-    """Fine-tune from where the head stands, or return a sentence why not."""
-    train = images.indices("train")
-    val = images.indices("val")
-    cache = extractor.image_cache
-    if cache is None or len(val) < CHOICE_MINIMUM:
-        few = f"{len(val)} validation pictures are too few (fewer than {CHOICE_MINIMUM})"
-        return f"The network was not fine-tuned: {few} to show that it would be better."
+    """Fine-tune where cross-validation shows that it pays, or return a sentence why not.
+
+    `asked` for by a number of epochs it is tried where hardly anything could be won, too.
+    """
+    samples = images.samples("train", "val")
+    reason = reason_against(head.fitted.out_of_fold, samples, images.seed)
+    if reason and not asked:
+        return reason
+    if context.budget <= 0:
+        return "The network was not fine-tuned: nothing is left of the time budget."
+    contest = _contest(images, extractor, head, context)
+
+    def fill() -> None:
+        rows = _learned_rows(images)
+        contest.cache.fill(extractor.network, rows, extractor.run_dir, context.report)
+
+    filling = dataclasses.replace(context, prepare=fill)
+    trial = try_network(contest, config, filling)
+    if isinstance(trial, NotTrained):
+        return trial.reason
+    trained = trial.folds[0].trained
+    wins = _is_better(trial)
+    if wins and trial.design.refit:
+        on_all = train_on_all(trial, config, filling)
+        if isinstance(on_all, NotTrained):
+            return on_all.reason
+        trained = on_all
     network = copy.deepcopy(extractor.network)
-    _set_head(network, head.from_train, temperature=1.0)
-    # The trainer takes an entry for every line of the manifest.
-    in_manifest = images.manifest_indices
-    labels = np.zeros(len(images.manifest), np.int64)
-    labels[in_manifest] = images.labels
-    weights = np.zeros(len(images.manifest), np.float32)
-    learned = in_manifest[images.indices("train", "val")]
-    weights[learned] = head.weighting.weights
-    data = TrainData(
-        cache=cache,
-        labels=labels,
-        train=in_manifest[train],
-        val=in_manifest[val],
-        classes=images.classes,
-        weights=weights,
-    )
-    trained = finetune(network, data, config, context)
-    if isinstance(trained, NotTrained):
-        return trained.reason
     network.load_state_dict(trained.state, strict=False)
-    temperature = find_temperature(trained.val_logits, images.labels[val])
+    temperature = trial.temperature()
     network.temperature.fill_(temperature)
-    return NetworkCandidate(network, trained, temperature)
+    return NetworkCandidate(network, trial, temperature, wins)
+
+
+def _contest(
+    images: SplitImages, extractor: FeatureExtractor, head: HeadCandidate, context: TrainContext
+) -> Contest:
+    """Return what the head and the network are fitted on; the cache may still be empty."""
+    network = extractor.network
+    learned = images.indices("train", "val")
+    in_val = np.isin(learned, images.indices("val"))
+    rows = _learned_rows(images)
+    return Contest(
+        network=network,
+        samples=images.samples("train", "val"),
+        in_val=np.flatnonzero(in_val),
+        cache=open_cache(context.folder, rows, network.backbone.resize, network.view),
+        c=head.fitted.c,
+        weights=head.weighting.weights,
+        head=head.fitted.head,
+        seed=images.seed,
+    )
+
+
+def _learned_rows(images: SplitImages) -> list[ImageRow]:
+    return [images.rows[index] for index in images.indices("train", "val")]
+
+
+def _is_better(trial: Trial) -> bool:
+    """Return whether the network wins more than a standard error, and loses no accuracy."""
+    gain, error = trial.gain()
+    labels = trial.labels
+    network_logits = trial.network_logits()
+    head_logits = trial.head_logits()
+    network_hits = int((network_logits.argmax(axis=1) == labels).sum())
+    head_hits = int((head_logits.argmax(axis=1) == labels).sum())
+    return gain > error and network_hits >= head_hits
 
 
 def choose_candidate(
@@ -210,18 +270,22 @@ def choose_candidate(
     head: HeadCandidate,
     tuned: NetworkCandidate | str,
 ) -> Choice:
-    """Judge both on val and deliver the better.
+    """Judge both on images that neither has seen, and deliver the better.
 
     Test results of both are reported and decide nothing.
     """
-    val = images.indices("val")
-    val_labels = images.labels[val]
     test = images.indices("test")
     test_labels = images.labels[test]
     test_groups = images.groups[test]
     with_head = _deliver_head(images, extractor, head)
-    logits = head.from_train.logits(images.embeddings[val])
-    calibrated = logits / find_temperature(logits, val_labels)
+    if isinstance(tuned, str):
+        val = images.indices("val")
+        val_labels = images.labels[val]
+        logits = head.from_train.logits(images.embeddings[val])
+        calibrated = logits / find_temperature(logits, val_labels)
+    else:
+        val_labels = tuned.trial.labels
+        calibrated = tuned.trial.head_logits()
     head_metrics = candidate_metrics(
         with_head.test_logits, test_labels, calibrated, val_labels, test_groups
     )
@@ -232,56 +296,57 @@ def choose_candidate(
             model=with_head,
             head_metrics=head_metrics,
             network_metrics=None,
-            pretrained_novelty=with_head.novelty,
             head=head,
             epochs=[],
         )
     test_embeddings = _exact_test_embeddings(images, extractor, tuned.network)
     test_logits = _logits(tuned.network, test_embeddings)
-    epochs = tuned.trained.epochs
-    calibrated = tuned.trained.val_logits / tuned.temperature
+    epochs = tuned.trial.folds[0].trained.epochs
+    if tuned.wins:
+        epochs = epochs[: tuned.trial.best_epoch()]
     network_metrics = candidate_metrics(
-        test_logits, test_labels, calibrated, val_labels, test_groups
+        test_logits, test_labels, tuned.trial.network_logits(), val_labels, test_groups
     )
     network_metrics["epochs"] = len(epochs)
-    name, sentence = choose(head_metrics, network_metrics, len(val))
+    name, sentence = choose(head_metrics, network_metrics, len(val_labels), tuned.trial.gain())
+    if name == "network" and not tuned.trial.design.refit:
+        sentence += (
+            " The time budget left no time to train it again on the validation pictures as well."
+        )
     model = with_head
     if name == "network":
-        model = _deliver_network(images, extractor, tuned, test_embeddings, test_logits)
+        model = _deliver_network(images, extractor, head, tuned, test_embeddings, test_logits)
     return Choice(
         name=name,
         sentence=sentence,
         model=model,
         head_metrics=head_metrics,
         network_metrics=network_metrics,
-        pretrained_novelty=with_head.novelty,
         head=head,
         epochs=epochs,
     )
 
 
 def choose(
-    head: CandidateMetrics, network: CandidateMetrics, val_images: int
+    head: CandidateMetrics, network: CandidateMetrics, judged: int, gain: tuple[float, float]
 ) -> tuple[Literal["head", "network"], str]:
-    """Return which candidate is delivered, and the sentence why; test results are not used."""
-    if val_images < CHOICE_MINIMUM:
-        few = f"{val_images} validation pictures are too few (fewer than {CHOICE_MINIMUM})"
-        return (
-            "head",
-            f"The linear head is delivered: {few} to show that the fine-tuned network is better.",
-        )
+    """Return which candidate is delivered, and the sentence why; test results are not used.
+
+    `judged` is the number of images that both were judged on without having seen them, `gain` by
+    how much the network's loss is lower there, and its standard error.
+    """
     losses = f"loss {network['val_loss']:.3f} against {head['val_loss']:.3f}"
     accuracies = f"{percent(network['val_accuracy'])} against {percent(head['val_accuracy'])} right"
-    figures = f"{losses}, {accuracies} on {val_images} validation pictures"
-    lower_loss = network["val_loss"] < head["val_loss"]
-    if lower_loss and network["val_accuracy"] >= head["val_accuracy"]:
+    figures = f"{losses}, {accuracies} on {judged} pictures that it had not learned from"
+    mean, error = gain
+    if mean > error and network["val_accuracy"] >= head["val_accuracy"]:
         return (
             "network",
             f"The fine-tuned network is delivered: it is better than the linear head ({figures}).",
         )
     return (
         "head",
-        "The linear head is delivered: the fine-tuned network is not better on both counts "
+        "The linear head is delivered: the fine-tuned network is not clearly better on both counts "
         f"({figures}).",
     )
 
@@ -316,32 +381,37 @@ def _deliver_head(
         test_logits=test_logits,
         temperature=fitted.temperature,
         novelty=novelty,
-        reject_threshold=reject_threshold(novelty[learned]),
+        reject_threshold=reject_threshold(novelty[learned[head.ordinary]]),
     )
 
 
 def _deliver_network(
     images: SplitImages,
     extractor: FeatureExtractor,
+    head: HeadCandidate,
     tuned: NetworkCandidate,
     test_embeddings: NDArray[np.float32],
     test_logits: Floats,
 ) -> DeliveredModel:
     """Give the fine-tuned network its references.
 
-    Its threshold comes from val, the images that it has not learned from. Training images are
-    judged without their own fold, so that none is compared with itself.
+    Its threshold comes from images that were held out of a fold, judged by that fold's network.
     """
-    train = images.indices("train")
+    learned = images.indices("train", "val")
     network = tuned.network
-    with_network = dataclasses.replace(extractor, network=network, image_cache=None)
-    embeddings = _embeddings(with_network.extract(images.rows, no_progress))
+    with_network = dataclasses.replace(extractor, network=network)
+    embeddings = with_network.extract(images.rows, no_progress).whole("evaluate")
     embeddings[images.indices("test")] = test_embeddings
-    samples = Samples(embeddings, images.labels, images.groups, images.classes).take(train)
+    everything = Samples(embeddings, images.labels, images.groups, images.classes)
+    samples = everything.take(learned)
     references = choose_references(samples.embeddings, samples.labels, images.classes, images.seed)
     probabilities = softmax(_logits(network, embeddings) / tuned.temperature)
     novelty = references.novelty(embeddings, probabilities)
-    novelty[train] = out_of_fold_novelty(samples, probabilities[train], images.seed)
+    novelty[learned] = out_of_fold_novelty(samples, probabilities[learned], images.seed)
+    held_out = _held_out_novelty(images, extractor, tuned)
+    judged = tuned.trial.held_out
+    novelty[learned[judged]] = held_out
+    ordinary = head.ordinary[judged]
     network.set_references(references)
     return DeliveredModel(
         network=network,
@@ -349,32 +419,41 @@ def _deliver_network(
         test_logits=test_logits,
         temperature=tuned.temperature,
         novelty=novelty,
-        reject_threshold=reject_threshold(novelty[images.indices("val")]),
+        reject_threshold=reject_threshold(held_out[ordinary]),
     )
+
+
+def _held_out_novelty(
+    images: SplitImages, extractor: FeatureExtractor, tuned: NetworkCandidate
+) -> Floats:
+    """Return the novelty of the images held out of each fold, by that fold's own network."""
+    samples = images.samples("train", "val")
+    rows = _learned_rows(images)
+    novelty = []
+    for fold in tuned.trial.folds:
+        network = copy.deepcopy(extractor.network)
+        network.load_state_dict(fold.trained.state, strict=False)
+        with_network = dataclasses.replace(extractor, network=network)
+        embeddings = with_network.extract(rows, no_progress).whole("evaluate")
+        labels = samples.labels[fold.learned]
+        references = choose_references(
+            embeddings[fold.learned], labels, images.classes, images.seed
+        )
+        unseen = embeddings[fold.held_out]
+        probabilities = softmax(_logits(network, unseen) / tuned.temperature)
+        novelty.append(references.novelty(unseen, probabilities))
+    return np.concatenate(novelty)
 
 
 def _exact_test_embeddings(
     images: SplitImages, extractor: FeatureExtractor, network: ClassifierNetwork
 ) -> NDArray[np.float32]:
     """Return [t, d] of the test images in the precision of the delivered files."""
-    exact = dataclasses.replace(extractor, network=network, precision=FP32, image_cache=None)
+    exact = dataclasses.replace(extractor, network=network, precision=FP32)
     test = images.indices("test")
     rows = [images.rows[index] for index in test]
     features = exact.extract(rows, no_progress)
-    return _embeddings(features)
-
-
-def _embeddings(features: ImageFeatures) -> NDArray[np.float32]:
-    """Return all embeddings; raises RunError where an image has gone since it was first read."""
-    if features.broken:
-        file = next(iter(features.broken))
-        raise RunError(
-            "evaluate",
-            f"The picture {file} can no longer be read.",
-            "Start again: the run then goes on without it.",
-            retry=True,
-        )
-    return features.embeddings
+    return features.whole("evaluate")
 
 
 def _logits(network: ClassifierNetwork, embeddings: NDArray[np.float32]) -> Floats:

@@ -69,6 +69,14 @@ _OTHER_FORMATS = {
     b"<?xml": "SVG or XML",
     b"FUJIFILMCCD-RAW": "a camera's raw format (RAF)",
 }
+# What stands where a picture was meant to be, by its first bytes in small letters, and what to do.
+_NO_PICTURES = {
+    b"<!doctype html": "a web page; save the picture itself",
+    b"<html": "a web page; save the picture itself",
+    b"pk\3\4": "a zip archive; unpack it",
+    b"version https://git-lfs": "a Git LFS pointer; run git lfs pull",
+}
+_FIRST_BYTES = 64
 
 
 class BrokenImageError(Exception):
@@ -236,10 +244,15 @@ def _without_metadata(png: bytes) -> bytes:
 
 def _reason(data: bytes) -> str:
     """Return why a file cannot be read, and what to do where it is of another format."""
+    beginning = data[:_FIRST_BYTES].lstrip().lower()
+    for mark, what in _NO_PICTURES.items():
+        if beginning.startswith(mark):
+            return f"not a picture that can be read, but {what}"
     for mark, name in _OTHER_FORMATS.items():
         compared = mark
         if mark.startswith(b"...."):
             compared = data[:4] + mark[4:]
         if data.startswith(compared):
             return f"{name}, which Picaisso does not read; save it as JPEG"
-    return "not a picture that can be read"
+    unread = "not a picture that can be read"
+    return unread if data else f"{unread}, but empty"

@@ -158,6 +158,7 @@ def _row(file: LabelledFile, sha256: str, labels: Mapping[str, ClassLabel]) -> I
         credit=file.provenance.credit,
         page_url=file.provenance.page_url,
         format=file.provenance.format or file_format("", file.name),
+        title=file.provenance.title,
     )
 
 

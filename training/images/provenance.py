@@ -4,7 +4,6 @@ collection. People edit both, so each value is read as text, bounded, or not at 
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -30,6 +29,7 @@ class Provenance:
     page_url: str = ""
     format: str = ""
     """Of the file as it was found; see `ImageRow`."""
+    title: str = ""
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> Provenance:
@@ -38,9 +38,10 @@ class Provenance:
         if not page_url.startswith(("http://", "https://")):
             page_url = ""
         license_name = _text(values, "license")
+        title = _text(values, "title")
         credit = _text(values, "attribution")
         if not credit:
-            credit = _text(values, "title")
+            credit = title
             creator = _text(values, "creator")
             if creator:
                 credit = f"{credit or 'A picture'} by {creator}"
@@ -49,7 +50,7 @@ class Provenance:
             credit = f"{credit} Licence: {terms}"
         source = _text(values, "source") or "folder"
         found_as = file_format(_text(values, "mime"), _text(values, "image_url"))
-        return cls(source, license_name, credit, page_url, found_as)
+        return cls(source, license_name, credit, page_url, found_as, title)
 
 
 def read_image_table(path: Path) -> dict[str, Provenance]:
@@ -59,17 +60,15 @@ def read_image_table(path: Path) -> dict[str, Provenance]:
     except OSError:
         return {}
     found = {}
-    try:
-        for row in table_rows(text):
-            name = row.get("file_name")
-            if isinstance(name, str):
-                provenance = Provenance.of(row)
-                found[name] = provenance
-                # As Windows writes it.
-                plain = name.replace("\\", "/").removeprefix("./")
-                found.setdefault(plain, provenance)
-    except csv.Error:  # a cell larger than a book; the rows before it count
-        pass
+    for row in table_rows(text):
+        name = row.get("file_name")
+        if name is None:
+            continue
+        provenance = Provenance.of(row)
+        found[name] = provenance
+        # As Windows writes it.
+        plain = name.replace("\\", "/").removeprefix("./")
+        found.setdefault(plain, provenance)
     return found
 
 

@@ -14,10 +14,16 @@ from numpy.typing import NDArray
 from training.duplicates import Fingerprint, group_by_pairs, near_duplicate_pairs
 from training.metrics import Labels
 from training.phrases import listed
-from training.run_folder import SPLITS, ImageRow, RunConfig, RunError, Split
+from training.run_folder import (
+    MINIMUM_PER_CLASS,
+    MINIMUM_PER_SPLIT,
+    SPLITS,
+    ImageRow,
+    RunConfig,
+    RunError,
+    Split,
+)
 
-MINIMUM_PER_SPLIT = 3  # images of a class in each split: fewer say nothing about it
-MINIMUM_PER_CLASS = MINIMUM_PER_SPLIT * len(SPLITS)  # different images a class needs at least
 HELD_OUT_SHARE = 0.15  # of a class's images, for val and for test each
 FOLDS = 5
 

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from training.networks.catalogue import BUNDLED, CATALOGUE, BackboneInfo
+from training.networks.imagenet import CLASSES, ImageNetHead
 from training.networks.weights import WeightSources, WeightsUnavailableError, find_weights
 from training.progress import Progress, no_progress
 
@@ -34,6 +35,8 @@ class Backbone(BackboneInfo):
     """(network, float [n, 3, 224, 224]) to the last feature map [n, d, 7, 7]."""
     exported_name: Callable[[str], str]
     """Name of a tensor of `build()` to its name in the exported state_dict."""
+    imagenet_layer: str | None = None
+    """Name of the last layer in the weight file; None where that is not linear on embeddings."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,8 @@ class LoadedBackbone:
     """Where they come from."""
     notice: str | None
     """A sentence for the user when it is not what was asked for."""
+    imagenet: ImageNetHead | None = None
+    """The classifier of the weight file; None for random weights and where the file has none."""
 
 
 def load_backbone(
@@ -64,22 +69,27 @@ def load_backbone(
             notice=_RANDOM_NOTICE,
         )
     try:
-        network = _pretrained(wanted, sources, report)
-        return LoadedBackbone(wanted, network, wanted.weights, notice=None)
+        network, imagenet = _pretrained(wanted, sources, report)
+        return LoadedBackbone(wanted, network, wanted.weights, notice=None, imagenet=imagenet)
     except WeightsUnavailableError as error:
         bundled = BACKBONES[BUNDLED]
+        network, imagenet = _pretrained(bundled, sources, report)
         return LoadedBackbone(
             backbone=bundled,
-            network=_pretrained(bundled, sources, report),
+            network=network,
             weights=bundled.weights,
             notice=(
-                f"The pretrained weights of {wanted.title} could not be had: {error}. "
+                f"The pretrained weights of {wanted.title} could not be downloaded: {error}. "
                 f"{bundled.title}, whose pretrained weights come with Picaisso, was used instead."
             ),
+            imagenet=imagenet,
         )
 
 
-def _pretrained(backbone: Backbone, sources: WeightSources, report: Progress) -> nn.Module:
+def _pretrained(
+    backbone: Backbone, sources: WeightSources, report: Progress
+) -> tuple[nn.Module, ImageNetHead | None]:
+    """Return the network without its classifier, and the classifier."""
     if backbone.weights_file:
         path = find_weights(backbone.weights_file, sources, report)
     else:
@@ -90,7 +100,19 @@ def _pretrained(backbone: Backbone, sources: WeightSources, report: Progress) ->
     downloaded = torch.load(path, map_location="cpu", weights_only=True)
     without_classifier = {name: downloaded[name] for name in network.state_dict()}
     network.load_state_dict(without_classifier, strict=True)
-    return network
+    return network, _imagenet_head(backbone, downloaded)
+
+
+def _imagenet_head(backbone: Backbone, downloaded: Mapping[str, Tensor]) -> ImageNetHead | None:
+    """Return the classifier of a weight file; None where it has none of ImageNet-1k."""
+    layer = backbone.imagenet_layer
+    weight = downloaded.get(f"{layer}.weight")
+    bias = downloaded.get(f"{layer}.bias")
+    if weight is None or bias is None:
+        return None
+    if weight.shape != (CLASSES, backbone.dimension):
+        return None
+    return ImageNetHead(weight.float().numpy(), bias.float().numpy())
 
 
 def exported_state_dict(
@@ -157,6 +179,58 @@ def _same_name(name: str) -> str:
     return name
 
 
+# ConvNeXt, EfficientNetV2 and Swin, of torchvision.
+
+
+def _build_convnext_tiny() -> nn.Module:
+    from torchvision.models import convnext_tiny
+
+    network = convnext_tiny()
+    network.classifier[2] = nn.Identity()  # its normalization stays: it belongs to the body
+    return cast(nn.Module, network)
+
+
+def _convnext_map(network: Any, images: Tensor) -> Tensor:
+    """Return the last map, normalized as torchvision normalizes the mean of it.
+
+    The mean of the result is then what torchvision's classifier gets.
+    """
+    features = network.features(images).float()
+    norm = network.classifier[0]
+    pooled = features.mean((2, 3), keepdim=True)
+    center = pooled.mean(dim=1, keepdim=True)
+    variance = pooled.var(dim=1, keepdim=True, correction=0)
+    scaled = (features - center) * torch.rsqrt(variance + norm.eps)
+    weight = norm.weight[:, None, None]
+    bias = norm.bias[:, None, None]
+    return cast(Tensor, scaled * weight + bias)
+
+
+def _build_efficientnet_v2_s() -> nn.Module:
+    from torchvision.models import efficientnet_v2_s
+
+    network = efficientnet_v2_s()
+    network.classifier = nn.Identity()
+    return cast(nn.Module, network)
+
+
+def _features_map(network: Any, images: Tensor) -> Tensor:
+    return cast(Tensor, network.features(images))
+
+
+def _build_swin_v2_t() -> nn.Module:
+    from torchvision.models import swin_v2_t
+
+    network = swin_v2_t()
+    network.head = nn.Identity()
+    return cast(nn.Module, network)
+
+
+def _swin_map(network: Any, images: Tensor) -> Tensor:
+    features = network.norm(network.features(images))  # [n, 7, 7, d]
+    return cast(Tensor, network.permute(features))
+
+
 # EfficientNet-Lite, of efficientnet-lite-pytorch; exported as timm's.
 
 
@@ -210,15 +284,28 @@ def _with_code(
     build: Callable[[], nn.Module],
     last_map: Callable[[Any, Tensor], Tensor],
     exported_name: Callable[[str], str],
+    imagenet_layer: str | None,
 ) -> Backbone:
     info = vars(CATALOGUE[name])
-    return Backbone(**info, build=build, last_map=last_map, exported_name=exported_name)
+    return Backbone(
+        **info,
+        build=build,
+        last_map=last_map,
+        exported_name=exported_name,
+        imagenet_layer=imagenet_layer,
+    )
 
 
 _BACKBONES = (
-    _with_code("resnet50", _build_resnet50, _resnet_map, _same_name),
-    _with_code("resnet18", _build_resnet18, _resnet_map, _same_name),
-    _with_code("efficientnet_lite0", _build_lite, _lite_map, _lite_exported_name),
+    _with_code("resnet50", _build_resnet50, _resnet_map, _same_name, "fc"),
+    _with_code("resnet18", _build_resnet18, _resnet_map, _same_name, "fc"),
+    _with_code("resnet50_v1", _build_resnet50, _resnet_map, _same_name, "fc"),
+    _with_code("convnext_tiny", _build_convnext_tiny, _convnext_map, _same_name, "classifier.2"),
+    _with_code(
+        "efficientnet_v2_s", _build_efficientnet_v2_s, _features_map, _same_name, "classifier.1"
+    ),
+    _with_code("swin_v2_t", _build_swin_v2_t, _swin_map, _same_name, "head"),
+    _with_code("efficientnet_lite0", _build_lite, _lite_map, _lite_exported_name, "_fc"),
 )
 
 BACKBONES: Mapping[str, Backbone] = {backbone.name: backbone for backbone in _BACKBONES}

@@ -48,6 +48,8 @@ class BackboneInfo:
     """Name of the first layer in the exported state_dict."""
     classifier: str
     """Name of the last layer in the exported state_dict."""
+    in_timm: bool
+    """Whether timm has the architecture with the same names of tensors, and opens the folder."""
 
 
 _IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -76,6 +78,7 @@ _ENTRIES = (
         architecture="resnet50",
         first_layer="conv1",
         classifier="fc",
+        in_timm=True,
     ),
     BackboneInfo(
         name="resnet18",
@@ -91,6 +94,71 @@ _ENTRIES = (
         architecture="resnet18",
         first_layer="conv1",
         classifier="fc",
+        in_timm=True,
+    ),
+    BackboneInfo(
+        name="resnet50_v1",
+        title="ResNet50 of 2015",
+        remark="older weights, 98 MB",
+        dimension=2048,
+        resize=256,
+        mean=_IMAGENET_MEAN,
+        std=_IMAGENET_STD,
+        weights="torchvision ResNet50 IMAGENET1K_V1",
+        weights_file="resnet50-0676ba61.pth",
+        license=_TORCHVISION_LICENSE,
+        architecture="resnet50",
+        first_layer="conv1",
+        classifier="fc",
+        in_timm=True,
+    ),
+    BackboneInfo(
+        name="convnext_tiny",
+        title="ConvNeXt-T",
+        remark="109 MB",
+        dimension=768,
+        resize=236,
+        mean=_IMAGENET_MEAN,
+        std=_IMAGENET_STD,
+        weights="torchvision ConvNeXt_Tiny IMAGENET1K_V1",
+        weights_file="convnext_tiny-983f1562.pth",
+        license=_TORCHVISION_LICENSE,
+        architecture="convnext_tiny",
+        first_layer="features.0.0",
+        classifier="classifier.2",
+        in_timm=False,
+    ),
+    BackboneInfo(
+        name="efficientnet_v2_s",
+        title="EfficientNetV2-S",
+        remark="83 MB",
+        dimension=1280,
+        resize=232,
+        mean=_IMAGENET_MEAN,
+        std=_IMAGENET_STD,
+        weights="torchvision EfficientNet_V2_S IMAGENET1K_V1",
+        weights_file="efficientnet_v2_s-dd5fe13b.pth",
+        license=_TORCHVISION_LICENSE,
+        architecture="efficientnet_v2_s",
+        first_layer="features.0.0",
+        classifier="classifier.1",
+        in_timm=False,
+    ),
+    BackboneInfo(
+        name="swin_v2_t",
+        title="Swin-V2-T",
+        remark="109 MB",
+        dimension=768,
+        resize=232,
+        mean=_IMAGENET_MEAN,
+        std=_IMAGENET_STD,
+        weights="torchvision Swin_V2_T IMAGENET1K_V1",
+        weights_file="swin_v2_t-b137f0e2.pth",
+        license=_TORCHVISION_LICENSE,
+        architecture="swin_v2_t",
+        first_layer="features.0.0",
+        classifier="head",
+        in_timm=False,
     ),
     BackboneInfo(
         name="efficientnet_lite0",
@@ -106,6 +174,7 @@ _ENTRIES = (
         architecture="tf_efficientnet_lite0",
         first_layer="conv_stem",
         classifier="classifier",
+        in_timm=True,
     ),
 )
 

@@ -16,13 +16,14 @@ from torch import Tensor, nn
 from training.networks.backbones import BACKBONES, Backbone, exported_state_dict, load_body
 from training.networks.catalogue import CROP
 from training.networks.novelty import NEIGHBOURS, UNCERTAINTY_SHARE, References
+from training.run_folder import View
 
 PREPROCESSING = 1
 """Raised whenever `prepare` gives other numbers, so that cached embeddings are made anew."""
 
 
 class ClassifierNetwork(nn.Module):
-    """Resizing, center crop, normalization, backbone, linear head, temperature and novelty.
+    """Resizing to a square, normalization, backbone, linear head, temperature and novelty.
 
     They are one graph, so that the exported model takes images of any size.
     """
@@ -37,7 +38,9 @@ class ClassifierNetwork(nn.Module):
     bounds: tuple[int, ...]
     """Where each class's references begin, and where the last ends: classes + 1 numbers."""
 
-    def __init__(self, backbone: Backbone, body: nn.Module, classes: int) -> None:
+    def __init__(
+        self, backbone: Backbone, body: nn.Module, classes: int, view: View = "crop"
+    ) -> None:
         super().__init__()
         dimension = backbone.dimension
         mean = 255 * torch.tensor(backbone.mean)
@@ -45,6 +48,7 @@ class ClassifierNetwork(nn.Module):
         temperature = torch.ones(())
         scale = torch.ones(dimension)
         no_references = torch.zeros((0, dimension), dtype=torch.float16)
+        self.view = view
         self.backbone = backbone
         self.body = body
         self.head = nn.Linear(dimension, classes)
@@ -62,11 +66,21 @@ class ClassifierNetwork(nn.Module):
         return self.temperature.device
 
     def prepare(self, image: Tensor) -> Tensor:
-        """Return the normalized center crop of an image of any size.
+        """Return the normalized square that the network sees of an image of any size.
 
         uint8 [height, width, 3] to float32 [3, 224, 224].
         """
-        return self.normalize(self.center_crop(image, CROP))
+        return self.normalize(self.square(image, CROP))
+
+    def square(self, image: Tensor, side: int) -> Tensor:
+        """Return the square of an image by the network's view: its middle, or all of it, padded.
+
+        uint8 [height, width, 3] to float32 [3, side, side] in 0..255. A smaller square is the
+        middle of a larger one; at 224 the letterbox just holds the image.
+        """
+        if self.view == "letterbox":
+            return self.letterbox(image, side)
+        return self.center_crop(image, side)
 
     def center_crop(self, image: Tensor, side: int) -> Tensor:
         """Return the center crop of an image whose shorter side has the backbone's size.
@@ -83,12 +97,31 @@ class ClassifierNetwork(nn.Module):
         step = cast(float, shorter / self.backbone.resize)
         down = _resampling(height, step, side, device)
         across = _resampling(width, step, side, device)
+        return _resampled(image.to(torch.float32), down, across)
+
+    def letterbox(self, image: Tensor, side: int) -> Tensor:
+        """Return the whole of an image whose longer side is 224 pixels, in a square.
+
+        uint8 [height, width, 3] to float32 [3, side, side] in 0..255. The rest has the mean colour
+        of the image's border. Resized like `center_crop`.
+        """
+        height = image.shape[0]
+        width = image.shape[1]
+        device = image.device
+        longer = torch.sym_max(height, width)
+        step = cast(float, longer / CROP)
+        in_height = _inside(height, step, side, device)
+        in_width = _inside(width, step, side, device)
+        # Beside the image a filter has no weight at all, which scaled to 1 is no number.
+        down = _resampling(height, step, side, device).nan_to_num()
+        across = _resampling(width, step, side, device).nan_to_num()
+        rows_inside = in_height[:, None]
+        columns_inside = in_width[:, None]
         values = image.to(torch.float32)
-        lines = values.reshape(height, width * 3)
-        rows = down @ lines
-        channels_last = rows.reshape(side, width, 3)
-        channels_first = channels_last.permute(2, 0, 1)
-        return channels_first @ across.T
+        picture = _resampled(values, down * rows_inside, across * columns_inside)
+        is_padding = 1 - rows_inside * in_width
+        colour = _border_colour(values)
+        return picture + is_padding * colour[:, None, None]
 
     def normalize(self, crops: Tensor) -> Tensor:
         """Take RGB in 0..255 [..., 3, h, w] to what the backbone was trained on."""
@@ -202,7 +235,8 @@ def from_exported(
     """
     backbone = BACKBONES[config["backbone"]]
     body = load_body(backbone, state)
-    network = ClassifierNetwork(backbone, body, config["num_classes"])
+    view: View = "letterbox" if config.get("view") == "letterbox" else "crop"
+    network = ClassifierNetwork(backbone, body, config["num_classes"], view)
     weight = state[f"{backbone.classifier}.weight"]
     bias = state[f"{backbone.classifier}.bias"]
     network.set_head(weight, bias, config["temperature"])
@@ -222,6 +256,40 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
 
         return load(path.read_bytes())  # by path it takes no names that are not UTF-8
     return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def _resampled(values: Tensor, down: Tensor, across: Tensor) -> Tensor:
+    """Resample an image float32 [height, width, 3] by two matrices to [3, side, side]."""
+    height = values.shape[0]
+    width = values.shape[1]
+    lines = values.reshape(height, width * 3)
+    rows = down @ lines
+    channels_last = rows.reshape(down.shape[0], width, 3)
+    channels_first = channels_last.permute(2, 0, 1)
+    return channels_first @ across.T
+
+
+def _border_colour(values: Tensor) -> Tensor:
+    """Return the mean colour [3] of the outermost pixels of an image float32 [h, w, 3]."""
+    height = values.shape[0]
+    width = values.shape[1]
+    rows = values[0] + values[-1]
+    columns = values[:, 0] + values[:, -1]
+    of_rows = rows.sum(dim=0)
+    of_columns = columns.sum(dim=0)
+    count = 2 * (height + width)
+    return (of_rows + of_columns) / count
+
+
+def _inside(length: int, step: float, side: int, device: torch.device) -> Tensor:
+    """Return 1 for each pixel [side] of a square whose centre lies on the image, else 0."""
+    indices = torch.arange(side, dtype=torch.float32, device=device)
+    first_offset = 0.5 - side / 2
+    offsets = indices + first_offset
+    from_middle = offsets.abs() * step
+    half = length / 2
+    is_inside = from_middle <= half
+    return is_inside.to(torch.float32)
 
 
 def _resampling(length: int, step: float, side: int, device: torch.device) -> Tensor:

@@ -25,12 +25,11 @@ from torch import Tensor
 from training.duplicates import Fingerprint, fingerprint
 from training.images.decode import BrokenImageError, as_array, read_file, read_image
 from training.images.statistics import IMAGE_STATISTICS, image_statistics
-from training.networks.catalogue import CROP
 from training.networks.classifier import PREPROCESSING, ClassifierNetwork
-from training.networks.image_cache import ImageCache
+from training.networks.devices import in_halves
 from training.networks.precision import FP32, Precision
 from training.progress import Progress
-from training.run_folder import ImageRow, atomic_write
+from training.run_folder import ImageRow, RunError, atomic_write
 
 _BATCH_SIZE = 16  # images computed and cached together
 
@@ -56,6 +55,21 @@ class ImageFeatures:
     """[n, k], see `training.images.statistics.IMAGE_STATISTICS`."""
     broken: dict[str, str]
     """File to reason for the images that could not be used."""
+
+    def whole(self, stage: str) -> NDArray[np.float32]:
+        """Return all embeddings [n, d] of images that were read once already in this run.
+
+        Raises RunError, for this stage, where one of them has gone since.
+        """
+        if not self.broken:
+            return self.embeddings
+        file = next(iter(self.broken))
+        raise RunError(
+            stage,
+            f"The picture {file} can no longer be read.",
+            "Start again: the run then goes on without it.",
+            retry=True,
+        )
 
 
 @dataclass(frozen=True)
@@ -99,8 +113,6 @@ class FeatureExtractor:
     run_dir: Path
     cache: Path
     """A folder for what has been computed. Entries found there are not computed again."""
-    image_cache: ImageCache | None = None
-    """Takes the center crops, so that fine-tuning need not decode every image a second time."""
 
     def extract(self, rows: Sequence[ImageRow], report: Progress) -> ImageFeatures:
         """Return the features of all images of the manifest.
@@ -120,7 +132,8 @@ class FeatureExtractor:
         backbone = self.network.backbone.name
         weights = _body_digest(self.network)
         precision = self.precision.name.replace(", ", "-")
-        name = f"{backbone}-{weights}-{precision}-{PREPROCESSING}"
+        view = self.network.view
+        name = f"{backbone}-{weights}-{precision}-{view}-{PREPROCESSING}"
         return self.cache / name
 
     def _batches(self, rows: Sequence[ImageRow], folder: Path) -> Iterator[_Batch]:
@@ -142,9 +155,6 @@ class FeatureExtractor:
         batch = rows[start : start + _BATCH_SIZE]
         paths = [self.run_dir / row.file for row in batch]
         complete = all(path.is_file() for path in paths)
-        if self.image_cache is not None:
-            indices = range(start, start + len(batch))
-            complete = complete and self.image_cache.has(indices)
         if complete:
             cached = read_cached_features(folder, batch)
             if cached:
@@ -158,13 +168,8 @@ class FeatureExtractor:
     def _compute(self, batch: _Batch, folder: Path) -> list[_Result]:
         """Return the features of a batch, and keep them in the cache."""
         decoded = [future.result() for future in batch.decoding]
-        images = []
-        indices = []
-        for index, image in enumerate(decoded, batch.start):
-            if isinstance(image, Image.Image):
-                images.append(image)
-                indices.append(index)
-        embeddings = iter(self._embed(indices, images))
+        images = [image for image in decoded if isinstance(image, Image.Image)]
+        embeddings = iter(embed_images(self.network, images, self.precision))
         results: list[_Result] = []
         for row, image in zip(batch.rows, decoded, strict=True):
             if isinstance(image, str):
@@ -178,28 +183,6 @@ class FeatureExtractor:
             _store(folder, row, features)
             results.append(features)
         return results
-
-    def _embed(self, indices: Sequence[int], images: Sequence[Image.Image]) -> NDArray[np.float32]:
-        """Return embeddings [n, d] of images with these indices in the manifest.
-
-        Their center crops go to the image cache.
-        """
-        if self.image_cache is None:
-            return embed_images(self.network, images, self.precision)
-        side = self.image_cache.side
-        first = (side - CROP) // 2
-        middle = slice(first, first + CROP)
-        center_crops = []
-        crops = []
-        with torch.inference_mode():
-            for image in images:
-                pixels = _on_device(image, self.network)
-                center_crop = self.network.center_crop(pixels, side)
-                crop = center_crop[:, middle, middle]
-                center_crops.append(center_crop)
-                crops.append(self.network.normalize(crop))
-            self.image_cache.put(indices, center_crops)
-            return _embed_crops(self.network, crops, self.precision)
 
 
 def embed_images(
@@ -228,7 +211,7 @@ def _embed_crops(
         return np.empty((0, network.backbone.dimension), np.float32)
     batch = precision.to_memory_format(torch.stack(crops))
     with precision.autocast(network.device):
-        embeddings = network.embed(batch)
+        embeddings = in_halves(network.embed, batch)
     return embeddings.float().cpu().numpy()
 
 
@@ -262,7 +245,7 @@ def _collect(rows: Sequence[ImageRow], results: Sequence[_Result], dimension: in
         rows=indices,
         embeddings=embeddings.reshape(-1, dimension),
         fingerprints=[features.fingerprint for features in usable],
-        statistics=statistics.reshape(len(usable), -1),
+        statistics=statistics.reshape(len(usable), len(IMAGE_STATISTICS)),
         broken=broken,
     )
 

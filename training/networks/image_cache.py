@@ -18,7 +18,7 @@ from torch import Tensor
 from training.images.decode import BrokenImageError, as_array, read_image
 from training.networks.classifier import PREPROCESSING, ClassifierNetwork
 from training.progress import Progress
-from training.run_folder import ImageRow, RunError, atomic_write
+from training.run_folder import ImageRow, RunError, View, atomic_write
 
 _FLUSHED_TOGETHER = 32  # images
 _MAX_READERS = 4  # threads that decode
@@ -61,14 +61,14 @@ class ImageCache:
             for pixels in _decoded(paths):
                 image = torch.from_numpy(pixels).to(device)
                 with torch.inference_mode():
-                    crop = network.center_crop(image, self.side)
-                center_crops.append(crop)
+                    square = network.square(image, self.side)
+                center_crops.append(square)
             self.put(indices, center_crops)
             done += len(indices)
             report(done, len(rows))
 
     def put(self, indices: Sequence[int], center_crops: Sequence[Tensor]) -> None:
-        """Keep center crops as `ClassifierNetwork.center_crop` gives them.
+        """Keep center crops as `ClassifierNetwork.square` gives them.
 
         They are float32 [3, side, side] in 0..255.
         """
@@ -89,13 +89,15 @@ class ImageCache:
         _flags_path(self.path).unlink(missing_ok=True)
 
 
-def open_cache(folder: Path, rows: Sequence[ImageRow], side: int) -> ImageCache:
+def open_cache(
+    folder: Path, rows: Sequence[ImageRow], side: int, view: View = "crop"
+) -> ImageCache:
     """Return the cache of these images in this folder, as full as earlier attempts left it.
 
-    Its file name depends on images, order, side in pixels and preprocessing, so that these center
-    crops are never taken for those of other images.
+    Its file name depends on images, order, side in pixels, view and preprocessing, so that these
+    squares are never taken for those of other images.
     """
-    described = [f"{PREPROCESSING} {side}"]
+    described = [f"{PREPROCESSING} {view} {side}"]
     described += [row.sha256 for row in rows]
     digest = hashlib.sha256("".join(described).encode())
     name = digest.hexdigest()[:16]

@@ -36,7 +36,7 @@ class References:
     def novelty(self, embeddings: NDArray[np.float32], probabilities: Floats) -> Floats:
         """Return scores [n] of embeddings [n, d] with calibrated probabilities [n, classes]."""
         scaled = embeddings * self.scale
-        unit = _to_unit_length(scaled)
+        unit = to_unit_length(scaled)
         vectors = self.vectors.astype(np.float32)
         cosines = unit @ vectors.T
         by_class = []
@@ -63,10 +63,7 @@ def choose_references(
 
     Where there are too many, each class is sampled.
     """
-    deviations = embeddings.std(axis=0)
-    divisor = deviations + deviations.mean() + 1e-12
-    scale = (1 / divisor).astype(np.float32)
-
+    scale = balancing_scale(embeddings)
     random = np.random.default_rng(seed)
     order = random.permutation(len(labels))
     ordered_labels = labels[order]
@@ -79,12 +76,20 @@ def choose_references(
         chosen += sorted(sampled)
         bounds.append(len(chosen))
     scaled = embeddings[chosen] * scale
-    vectors = _to_unit_length(scaled).astype(np.float16)
+    vectors = to_unit_length(scaled).astype(np.float16)
     return References(scale, vectors, tuple(bounds))
 
 
-def _to_unit_length(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Scale vectors [n, d] to length 1."""
+def balancing_scale(embeddings: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return factors [d] by which each number of embeddings [n, d] counts more like the others."""
+    deviations = embeddings.std(axis=0)
+    divisor = deviations + deviations.mean() + 1e-12
+    scale: NDArray[np.float32] = (1 / divisor).astype(np.float32)
+    return scale
+
+
+def to_unit_length(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return vectors [n, d] scaled to length 1; zeros stay."""
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
     divisors = np.maximum(lengths, 1e-12)
     result: NDArray[np.float32] = vectors / divisors

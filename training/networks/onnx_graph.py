@@ -24,7 +24,7 @@ from training.networks.backbones import Backbone
 from training.networks.catalogue import CROP
 from training.networks.classifier import ClassifierNetwork
 from training.networks.novelty import NEIGHBOURS, UNCERTAINTY_SHARE
-from training.run_folder import atomic_write
+from training.run_folder import View, atomic_write
 
 if TYPE_CHECKING:
     import onnx
@@ -35,6 +35,9 @@ OUTPUTS = ("probabilities", "embedding", "cam", "novelty")
 _CLASSES = 5
 _REFERENCES = 41
 _IMAGE_SIZE = (CROP + 31, CROP + 75)
+
+# Before the tensors' names among the inputs: the exporter names results “mean” and the like too.
+_INPUT_PREFIX = "network."
 
 _OTHER_CLASS = -4.0  # added to the cosine of a reference of another class, below any true one
 _DIGEST_BYTES = 32  # of sha256, at the head of a cached graph
@@ -60,7 +63,7 @@ def onnx_model(network: ClassifierNetwork, folder: Path) -> onnx.ModelProto:
 
     The graph without weights is read from the folder of cached graphs, or traced and kept there.
     """
-    path = _cached_path(network.backbone, folder)
+    path = _cached_path(network, folder)
     graph = read_cached_graph(path)
     if graph is None:
         graph = _trace(network)
@@ -69,9 +72,9 @@ def onnx_model(network: ClassifierNetwork, folder: Path) -> onnx.ModelProto:
     return graph
 
 
-def forget_cached_graph(backbone: Backbone, folder: Path) -> None:
-    """Have the backbone's graph traced anew next time."""
-    _cached_path(backbone, folder).unlink(missing_ok=True)
+def forget_cached_graph(network: ClassifierNetwork, folder: Path) -> None:
+    """Have the graph of a network traced anew next time."""
+    _cached_path(network, folder).unlink(missing_ok=True)
 
 
 def read_cached_graph(path: Path) -> onnx.ModelProto | None:
@@ -97,7 +100,7 @@ def _cache(graph: onnx.ModelProto, path: Path) -> None:
         file.write(digest + content)
 
 
-def _cached_path(backbone: Backbone, folder: Path) -> Path:
+def _cached_path(network: ClassifierNetwork, folder: Path) -> Path:
     """Return where a graph is cached: the name changes with everything that it depends on."""
     digest = hashlib.sha256()
     for package in _PACKAGES:
@@ -105,7 +108,7 @@ def _cached_path(backbone: Backbone, folder: Path) -> Path:
     for source in _SOURCES:
         digest.update(Path(source).read_bytes())
     version_digest = digest.hexdigest()[:16]
-    return folder / f"{backbone.name}-{version_digest}.graph"
+    return folder / f"{network.backbone.name}-{network.view}-{version_digest}.graph"
 
 
 class _AnyClasses(ClassifierNetwork):
@@ -114,8 +117,8 @@ class _AnyClasses(ClassifierNetwork):
     members: Tensor
     """1 where a reference is of a class, else 0: float32 [classes, references]."""
 
-    def __init__(self, backbone: Backbone, body: nn.Module) -> None:
-        super().__init__(backbone, body, _CLASSES)
+    def __init__(self, backbone: Backbone, body: nn.Module, view: View) -> None:
+        super().__init__(backbone, body, _CLASSES, view)
         shape = (_REFERENCES, backbone.dimension)
         members = torch.ones((_CLASSES, _REFERENCES))
         self.references = torch.zeros(shape, dtype=torch.float16)
@@ -160,7 +163,7 @@ class _WithoutWeights(nn.Module):
 
 
 def _trace(network: ClassifierNetwork) -> onnx.ModelProto:
-    general = _AnyClasses(network.backbone, network.body)
+    general = _AnyClasses(network.backbone, network.body, network.view)
     tensors: dict[str, Tensor] = general.state_dict()
     image = torch.zeros((*_IMAGE_SIZE, 3), dtype=torch.uint8)
     dynamic: dict[str, dict[int, str] | None] = dict.fromkeys(tensors)
@@ -176,7 +179,7 @@ def _trace(network: ClassifierNetwork) -> onnx.ModelProto:
             _WithoutWeights(general),
             (image,),
             kwargs={"tensors": tensors},
-            input_names=["image", *tensors],
+            input_names=["image", *(_INPUT_PREFIX + name for name in tensors)],
             output_names=OUTPUTS,
             dynamic_shapes={"image": {0: "height", 1: "width"}, "tensors": dynamic},
             opset_version=_OPERATOR_SET,
@@ -229,7 +232,8 @@ def _fill(graph: onnx.ModelProto, tensors: dict[str, Tensor]) -> None:
         if value.name == "image":
             graph.graph.input.append(value)
         elif value.name in read:
-            tensor = tensors[value.name].detach()
+            name = value.name.removeprefix(_INPUT_PREFIX)
+            tensor = tensors[name].detach()
             array = tensor.contiguous().numpy()
             constant = numpy_helper.from_array(array, value.name)
             graph.graph.initializer.append(constant)

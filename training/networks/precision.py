@@ -6,6 +6,7 @@ It is measured once, and noted for the runs that follow.
 from __future__ import annotations
 
 import json
+import logging
 import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,10 +21,12 @@ from training.networks.catalogue import CROP
 from training.networks.classifier import ClassifierNetwork
 from training.run_folder import write_json
 
+_log = logging.getLogger("training")
+
 _BATCH_SIZE = 8  # images in a trial
 _ROUNDS = 3  # of all precisions in turn, so that a busy moment slows them all; the first warms up
 _BF16_CAPABILITY = (8, 0)  # of NVIDIA's GPUs, from Ampere on
-_BF16_GAIN = 1.1  # times faster than float32 that bfloat16 must be
+_HALF_GAIN = 1.1  # times faster than float32 that a precision of 16 bits must be
 
 
 @dataclass(frozen=True)
@@ -38,8 +41,10 @@ class Precision:
     @contextmanager
     def autocast(self, device: torch.device) -> Iterator[None]:
         """Compute products in this precision meanwhile."""
-        bf16 = torch.bfloat16
-        with torch.autocast(device.type, dtype=bf16, enabled=self.dtype == bf16):
+        if self.dtype == torch.float32:
+            yield
+            return
+        with torch.autocast(device.type, dtype=self.dtype):
             yield
 
     @property
@@ -56,8 +61,10 @@ FP32_CONTIGUOUS = Precision("float32", torch.float32, channels_last=False)
 FP32 = Precision("float32, channels-last", torch.float32, channels_last=True)
 """The same numbers, in the layout that convolutions read fastest."""
 BF16 = Precision("bfloat16, channels-last", torch.bfloat16, channels_last=True)
+FP16 = Precision("float16, channels-last", torch.float16, channels_last=True)
+"""For GPUs before Ampere, which have no bfloat16; its range is small, so that losses are scaled."""
 PRECISIONS: Mapping[str, Precision] = {
-    precision.name: precision for precision in (FP32_CONTIGUOUS, FP32, BF16)
+    precision.name: precision for precision in (FP32_CONTIGUOUS, FP32, BF16, FP16)
 }
 """By name, as run folders, metrics and notes have it."""
 
@@ -79,6 +86,11 @@ def computes_bf16(device: torch.device) -> bool:
     return torch.cuda.get_device_capability(device) >= _BF16_CAPABILITY
 
 
+def half_precision(device: torch.device) -> Precision:
+    """Return the precision of 16 bits that a device has itself."""
+    return BF16 if computes_bf16(device) else FP16
+
+
 def choose_precision(network: ClassifierNetwork, notes_path: Path) -> Precision:
     """Return the fastest precision for this backbone on this machine.
 
@@ -89,9 +101,7 @@ def choose_precision(network: ClassifierNetwork, notes_path: Path) -> Precision:
     noted = str(notes.get(key))
     if noted in PRECISIONS:
         return PRECISIONS[noted]
-    precisions = [FP32_CONTIGUOUS, FP32]
-    if computes_bf16(network.device):
-        precisions.append(BF16)
+    precisions = [FP32_CONTIGUOUS, FP32, half_precision(network.device)]
     seconds = time_precisions(network, precisions)
     chosen = fastest(seconds)
     notes[key] = chosen.name
@@ -101,13 +111,15 @@ def choose_precision(network: ClassifierNetwork, notes_path: Path) -> Precision:
 
 
 def fastest(seconds: Mapping[str, float]) -> Precision:
-    """Return the precision with the shortest time; bfloat16 only where it is clearly faster."""
+    """Return the precision with the shortest time; 16 bits only where they are clearly faster."""
     names = sorted(seconds, key=seconds.__getitem__)
     ranked = [PRECISIONS[name] for name in names]
     in_fp32 = [precision for precision in ranked if precision.dtype == torch.float32]
     best = ranked[0]
+    if not in_fp32:
+        return best
     best_fp32 = in_fp32[0]
-    needed = seconds[best.name] * _BF16_GAIN
+    needed = seconds[best.name] * _HALF_GAIN
     if needed < seconds[best_fp32.name]:
         return best
     return best_fp32
@@ -121,7 +133,7 @@ def time_precisions(
 ) -> dict[str, float]:
     """Return the seconds that the network's body needs for a batch in each precision.
 
-    They are the best of the rounds after the first.
+    They are the best of the rounds after the first. What fails is left out, unless all fails.
     """
     device = network.device
     shape = (batch_size, 3, CROP, CROP)
@@ -129,9 +141,18 @@ def time_precisions(
     best = {precision.name: math.inf for precision in precisions}
     for number in range(rounds):
         for precision in precisions:
-            seconds = _seconds(network, precision, images, device)
+            name = precision.name
+            if name not in best:
+                continue
+            try:
+                seconds = _seconds(network, precision, images, device)
+            except RuntimeError:
+                _log.info("%s cannot be computed here", name, exc_info=True)
+                del best[name]
+                if not best:
+                    raise
+                continue
             if number > 0:
-                name = precision.name
                 best[name] = min(best[name], seconds)
     return best
 
@@ -142,10 +163,13 @@ def _seconds(
     network.body.to(memory_format=precision.memory_format)
     started = time.perf_counter()
     with torch.inference_mode(), precision.autocast(device):
-        network.embed(precision.to_memory_format(images))
+        embeddings = network.embed(precision.to_memory_format(images))
     if device.type == "cuda":
         torch.cuda.synchronize(device)
-    return time.perf_counter() - started
+    seconds = time.perf_counter() - started
+    if not embeddings.isfinite().all():
+        raise RuntimeError("the embeddings left the range of the numbers")
+    return seconds
 
 
 def _machine_key(network: ClassifierNetwork) -> str:

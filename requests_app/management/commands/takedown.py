@@ -6,7 +6,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 
-from requests_app import takedowns
+from requests_app import phrases, takedowns
 
 
 class Command(BaseCommand):
@@ -30,6 +30,9 @@ class Command(BaseCommand):
             number = takedowns.take_down(sha256=picture.lower(), reason=reason)
         else:
             raise CommandError("Give an http(s) address or a sha256 of 64 hexadecimal digits.")
-        self.stdout.write(
-            f"Taken down: it was found {number} times here, and will not be taken again."
-        )
+        if number:
+            times = phrases.counted(number, "time")
+            message = f"Taken down: found {times} here; it is blocked from now on."
+        else:
+            message = "Not found here; it is blocked from now on."
+        self.stdout.write(message)

@@ -7,6 +7,7 @@ from django.conf import settings
 from django.core.management import call_command
 from django.core.management.base import BaseCommand, CommandError
 
+from requests_app import pipeline
 from requests_app.workers import supervisor
 from requests_app.workers.supervisor import SERVICES, WEB
 
@@ -49,6 +50,8 @@ class Command(BaseCommand):
             call_command("collectstatic", interactive=False, verbosity=0)
         if WEB in names:
             self.stdout.write(f"Picaisso is at http://{host}:{port}/ (Ctrl-C stops it).")
+            if settings.EMAIL_IN_FOLDER:
+                self.stdout.write(pipeline.where_mails_are())
         services = [supervisor.make_service(name, host, port) for name in names]
         supervisor.Supervisor(services).run()
         for file in locks:

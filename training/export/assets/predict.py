@@ -10,13 +10,14 @@ if __name__ == "__main__":  # a sentence for what stops everything, in place of 
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # ONNX Runtime reads it when it is imported
 import numpy as np
 from onnxruntime import InferenceSession
-from PIL import Image
+from PIL import Image, PngImagePlugin
 def read(source: str) -> np.ndarray:  # uint8 [height, width, 3]: upright, RGB, on white
     file: str | io.BytesIO = source
     if source.lower().startswith(("http://", "https://")):
         ask = Request(quote(os.fsencode(source), "%/?#:@&*+,;="), None, {"User-Agent": "Picaisso"})
         ask.host = ask.host.encode("idna").decode()  # of names like käse.de
         file = io.BytesIO(urlopen(ask, timeout=20).read(30_000_000))
+    PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY = 1_000_000_000
     Image.MAX_IMAGE_PIXELS = 256_000_000  # of them a JPEG is decoded at a quarter of its sides
     image = Image.open(file)
     image.draft(None, [side // 4 for side in image.size] if np.prod(image.size) > 5e7 else None)
@@ -32,7 +33,6 @@ def read(source: str) -> np.ndarray:  # uint8 [height, width, 3]: upright, RGB, 
 def synthetic(width: int, height: int) -> np.ndarray:  # from a formula, the same on every machine
     y, x, c = np.ogrid[:height, :width, :3]
     return ((x * (c + 2) + y * (5 - c) + x * y // (c + 7)) % 256).astype(np.uint8)
-
 if __name__ == "__main__":
     sys.stdout.reconfigure(errors="replace")  # consoles that are not UTF-8
     if sys.argv[1:] in ([], ["-h"], ["--help"]):

@@ -137,10 +137,11 @@
   }
 
   /* The middle of a picture too large to be taken whole. What is cut off lies outside the network's view, and an even
-     number of rows and columns keeps its middle; only what is still too large is scaled. */
+     number of rows and columns keeps its middle; only what is still too large is scaled, and what is seen whole. */
   function extent(bitmap) {
     const { width, height } = bitmap;
     if (width * height <= LARGEST_PIXELS) return { left: 0, top: 0, width, height, scale: 1 };
+    if (settings.resize === null) return { left: 0, top: 0, width, height, scale: Math.sqrt(LARGEST_PIXELS / (width * height)) };
     const side = Math.min(width, height) + 2;
     const left = Math.max(0, Math.floor((width - side) / 2)), top = Math.max(0, Math.floor((height - side) / 2));
     const middle = { left, top, width: width - 2 * left, height: height - 2 * top };
@@ -207,7 +208,7 @@
     byId("reason").textContent = reason(result);
     byId("facts").textContent =
       `${result.width} × ${result.height} pixels, ${result.elapsed_ms} ms. ` +
-      `Unlike what the model learned from: ${result.novelty.toFixed(2)}; above ${settings.reject.toFixed(2)} it is none of these.`;
+      `Unfamiliarity ${result.novelty.toFixed(2)} (limit ${settings.reject.toFixed(2)}).`;
     byId("bars").replaceChildren(bar("Picture alone"), ...ranked(result).map(([number, p], rank) => bar(settings.classes[number], number, p, rank)));
     byId("answer").hidden = byId("figure").hidden = false;
     draw(null);
@@ -222,7 +223,7 @@
   function reason(result) {
     const sure = percent(Math.max(...result.probabilities));
     if (result.known) return `The model is ${sure} sure.`;
-    return `It looks like none of the classes that the model learned. Were it one of them, it would be “${result.label}” with ${sure}.`;
+    return `Closest class: ${result.label} (${sure}).`;
   }
 
   function bar(name, number = null, probability = null, rank = null) {
@@ -277,15 +278,17 @@
   }
 
   function coloured({ data, width, height }, { rows, columns, values }, number) {
-    const side = Math.max(1, Math.min(Math.round((Math.min(width, height) * settings.crop) / settings.resize), width, height));
+    const shorter = Math.min(width, height), whole = settings.resize === null;
+    const side = whole ? Math.max(width, height) : Math.max(1, Math.min(Math.round((shorter * settings.crop) / settings.resize), shorter));
     const left = Math.floor((width - side) / 2), top = Math.floor((height - side) / 2);
-    const strengths = spread(values[number], rows, columns, side);
+    const [first, last] = [Math.max(left, 0), Math.min(left + side, width)];
+    const strengths = spread(values[number], rows, columns, side, [first - left, last - left], [Math.max(-top, 0), Math.min(side, height - top)]);
     const result = new ImageData(width, height);
     for (let y = 0, at = 0; y < height; y++) {
       for (let x = 0; x < width; x++, at += 4) {
         const grey = 0.299 * data[at] + 0.587 * data[at + 1] + 0.114 * data[at + 2];
         const seen = x >= left && x < left + side && y >= top && y < top + side;
-        const strength = seen ? strengths[(y - top) * side + x - left] : 0;
+        const strength = seen ? strengths[(y - Math.max(top, 0)) * (last - first) + x - first] : 0;
         const share = WEAKEST + (STRONGEST - WEAKEST) * strength;
         const colour = colourAt(strength);
         for (let k = 0; k < 3; k++) result.data[at + k] = seen ? grey * (1 - share) + colour[k] * share : grey * OUTSIDE;
@@ -295,13 +298,15 @@
     return result;
   }
 
-  /* A map of a few cells spread smoothly over side × side pixels, clipped to 0..1. */
-  function spread(map, rows, columns, side) {
-    const down = cubicWeights(rows, side), across = cubicWeights(columns, side);
-    const result = new Float32Array(side * side), line = new Float32Array(columns);
-    for (let y = 0; y < side; y++) {
+  /* A map of a few cells spread smoothly over side × side pixels, clipped to 0..1; of those the pixels of a picture, which
+     the ranges tell. */
+  function spread(map, rows, columns, side, rangeAcross, rangeDown) {
+    const down = cubicWeights(rows, side).slice(...rangeDown), across = cubicWeights(columns, side).slice(...rangeAcross);
+    const width = across.length, height = down.length;
+    const result = new Float32Array(width * height), line = new Float32Array(columns);
+    for (let y = 0; y < height; y++) {
       for (let column = 0; column < columns; column++) line[column] = down[y].reduce((sum, w, row) => sum + w * map[row * columns + column], 0);
-      for (let x = 0; x < side; x++) result[y * side + x] = Math.min(1, Math.max(0, across[x].reduce((sum, w, column) => sum + w * line[column], 0)));
+      for (let x = 0; x < width; x++) result[y * width + x] = Math.min(1, Math.max(0, across[x].reduce((sum, w, column) => sum + w * line[column], 0)));
     }
     return result;
   }

@@ -1,0 +1,358 @@
+"""Classify a person's pictures with the model that was delivered to them.
+
+Page and API both call this. Nothing of a picture is kept: it is decoded, classified and shown from
+memory. A picture that cannot be classified is a value, a ``Refusal`` with a sentence for the
+person, so that one bad picture of several loses nothing else.
+"""
+
+import base64
+import hashlib
+import io
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+
+from django.conf import settings
+from django.core.cache import cache
+from PIL import Image
+
+from requests_app import first_model
+from requests_app.models import (
+    Artifact,
+    ClassifierRequest,
+    DatasetVersion,
+    ImageState,
+    ImageUrl,
+    Kind,
+    sha256_hex,
+)
+from scraping.net.http import FetchFailure, FetchSettings, MalformedAddress, fetch_once
+from scraping.reasons import Reason
+from training.earlier_metrics import completed
+from training.explanations import (
+    NEIGHBOURS_FILE,
+    LearnedImage,
+    Neighbours,
+    evidence,
+    overlay,
+    read_neighbours,
+)
+from training.predict import (
+    BrokenImageError,
+    Model,
+    ModelError,
+    Outputs,
+    open_model,
+    read_image,
+    resize_side,
+)
+
+MAX_PICTURES = 20  # in one form
+MAX_BYTES = 20_000_000  # of one picture
+MAX_TOGETHER_BYTES = 60_000_000  # of the files of one form, which are held in memory
+MAX_PIXELS = 16_000_000  # larger pictures are halved until they fit: the network sees 224 x 224
+PICTURES_A_MINUTE = 120  # for one link
+SHOWN_SIDE = 640  # pixels of the longer side of pictures and maps on the page
+SHOWN_QUALITY = 82
+NEAREST = 3  # training pictures named with an answer
+
+FETCH_SECONDS = 15.0  # for all of an answer
+WAIT_SECONDS = 20.0  # for a turn, before the site is called busy
+MODELS_IN_MEMORY = 3  # up to 100 MB each
+THREADS = 2  # of the runtime, for one picture
+_opening = threading.Lock()
+_classifying = threading.BoundedSemaphore(2)  # each may take some hundred MB
+_fetching = threading.BoundedSemaphore(8)
+
+MODEL_FILE = Path("model", "model.onnx")  # in a run folder
+FIRST_MODEL = (
+    "This is the first model, made of the pictures that are there so far. It improves while"
+    " pictures come in, and the finished one takes its place."
+)
+BUSY = "This site is busy with other pictures. Wait a moment and try again."
+TOO_MANY = (
+    f"More than {PICTURES_A_MINUTE} pictures came within a minute. Wait a minute and try again."
+)
+TOO_LARGE = f"This file is larger than {MAX_BYTES // 1_000_000} MB."
+UNKNOWN_LICENSE = "not known"
+NO_ADDRESS = "This is not a web address; one looks like https://example.org/picture.jpg."
+
+
+@dataclass(frozen=True)
+class NearImage:
+    """A training picture like the one that was asked about, and whom to thank for it."""
+
+    label: str
+    similarity: float
+    """Cosine of the two embeddings, 1 at most."""
+    credit: str
+    page_url: str
+    license: str
+    """ "" where the credit names it."""
+    pk: int | None
+    """Of its ``ImageUrl``, while its thumbnail may be shown."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the model says of one picture."""
+
+    label: str
+    known: bool
+    """False when the picture looks like none of the classes."""
+    probabilities: dict[str, float]
+    """Class name to probability, in output order; they sum to 1."""
+    novelty: float
+    reject: float
+    """Novelty above which a picture is none of the classes."""
+    elapsed_ms: float
+    version: int
+    picture: str = ""
+    """A data: URL of the picture, small."""
+    map: str = ""
+    """A data: URL of the same with what spoke for the label in colour."""
+    nearest: tuple[NearImage, ...] = ()
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Why there is no answer, in a sentence that says what to do."""
+
+    sentence: str
+
+
+@dataclass(frozen=True)
+class OpenedModel:
+    """A model in memory, with what explains its answers."""
+
+    model: Model
+    resize_side: int | None
+    neighbours: Neighbours | None
+
+
+@dataclass(frozen=True)
+class UsableModel:
+    """A model that pictures can be tried on: that of a version, or the first one of a request."""
+
+    request: ClassifierRequest
+    folder: Path
+    """The run folder, which has the model in ``model/``."""
+    number: int
+    """Of the version; 0 for a first model, which has none."""
+    warning: str = ""
+    """What a person should know before trusting it."""
+
+
+def usable_model(classifier: ClassifierRequest) -> UsableModel | None:
+    """Return the newest delivered model, else the newest first model; None while there is none."""
+    version = delivered_version(classifier)
+    if version is not None:
+        return _model_of(version)
+    folder = first_model.newest_folder(classifier)
+    if folder is None:
+        return None
+    return UsableModel(classifier, folder.parent, 0, FIRST_MODEL)
+
+
+def _model_of(version: DatasetVersion) -> UsableModel:
+    metrics = completed(version.run.metrics or {})
+    warning = "" if metrics["verdict"] == "better" else metrics["verdict_sentence"]
+    return UsableModel(version.request, version.folder, version.number, warning)
+
+
+def delivered_version(classifier: ClassifierRequest) -> DatasetVersion | None:
+    """Return the newest version whose model was delivered and is still on disk."""
+    artifacts = Artifact.objects.filter(version__request=classifier, kind=Kind.MODEL)
+    newest_first = artifacts.order_by("-version__number").select_related("version__request")
+    for artifact in newest_first:
+        if (artifact.version.folder / MODEL_FILE).is_file():
+            return artifact.version
+    return None
+
+
+def model_file(usable: UsableModel) -> Path:
+    """Return the path of the network, the same file as in ``model.zip``."""
+    return usable.folder / MODEL_FILE
+
+
+def model_digest(usable: UsableModel) -> str:
+    """Return the sha256 of the network.
+
+    :raises OSError: it is not there
+    """
+    path = model_file(usable)
+    return _digest(path, path.stat().st_mtime_ns)
+
+
+@lru_cache(maxsize=64)
+def _digest(path: Path, written: int) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def opened_model(usable: UsableModel) -> OpenedModel:
+    """Return a model, from memory where it was used lately.
+
+    :raises ModelError: there is no usable model
+    """
+    neighbours = usable.folder / NEIGHBOURS_FILE
+    try:
+        written = model_file(usable).stat().st_mtime_ns
+        # A takedown removes the neighbours, and they must not be shown from memory.
+        neighbours_written = neighbours.stat().st_mtime_ns if neighbours.exists() else 0
+    except OSError as error:
+        raise ModelError("The model is not on this site any more.") from error
+    with _opening:  # two that come at once do not open it twice
+        return _open(usable.folder, written, neighbours_written)
+
+
+@lru_cache(maxsize=MODELS_IN_MEMORY)
+def _open(folder: Path, written: int, neighbours_written: int) -> OpenedModel:
+    model = open_model(folder, threads=THREADS)
+    return OpenedModel(model, resize_side(folder), read_neighbours(folder))
+
+
+def classify_url(usable: UsableModel, url: str, *, explained: bool = True) -> Answer | Refusal:
+    """Fetch a picture from the web, with the one guarded client, and classify it."""
+    address = url.strip()
+    if "://" not in address:
+        address = f"https://{address}"
+    with _turn(_fetching) as has_turn:
+        if not has_turn:
+            return Refusal(BUSY)
+        fetched = fetch_once(address, _fetch_settings())
+    if isinstance(fetched, FetchFailure):
+        return Refusal(_fetch_sentence(fetched))
+    return classify(usable, bytes(fetched.body), explained=explained)
+
+
+def _fetch_settings() -> FetchSettings:
+    return FetchSettings(
+        contact=settings.CONTACT,
+        allowed_private_hosts=frozenset(settings.ALLOWED_PRIVATE_HOSTS),
+        max_bytes=MAX_BYTES,
+        deadline_seconds=FETCH_SECONDS,
+    )
+
+
+def _fetch_sentence(failure: FetchFailure) -> str:
+    """Say why a picture could not be fetched; of a refused address no more than of a dead one."""
+    if isinstance(failure, MalformedAddress):
+        return NO_ADDRESS
+    advice = "Check it, or save the picture and upload the file."
+    if failure.reason == Reason.TOO_LARGE:
+        return f"The file at this address is larger than {MAX_BYTES // 1_000_000} MB."
+    if failure.reason == Reason.HTTP_ERROR and failure.status is not None:
+        return f"The server at this address answered {failure.status}. {advice}"
+    return f"{failure.message} {advice}"
+
+
+def classify(usable: UsableModel, data: bytes, *, explained: bool = True) -> Answer | Refusal:
+    """Classify the bytes of a picture file.
+
+    :param explained: with the picture, its map and the nearest training pictures, which take as
+        long again as the answer
+    """
+    if len(data) > MAX_BYTES:
+        return Refusal(TOO_LARGE)
+    with _turn(_classifying) as has_turn:
+        if not has_turn:
+            return Refusal(BUSY)
+        try:
+            opened = opened_model(usable)
+            image = _of_bounded_size(read_image(data))
+            prediction = opened.model.predict(image)
+        except BrokenImageError as error:
+            return Refusal(f"This file cannot be used: {error}.")
+        except ModelError as error:
+            return Refusal(str(error))
+        image.thumbnail((SHOWN_SIDE, SHOWN_SIDE))
+    answer = Answer(
+        label=prediction.label,
+        known=prediction.known,
+        probabilities=prediction.probabilities,
+        novelty=prediction.novelty,
+        reject=opened.model.reject,
+        elapsed_ms=prediction.elapsed_ms,
+        version=usable.number,
+    )
+    if not explained:
+        return answer
+    outputs = prediction.outputs
+    cam = evidence(outputs.cam, int(outputs.probabilities.argmax()))
+    coloured = overlay(image, cam, opened.resize_side)
+    return replace(
+        answer,
+        picture=_data_url(image),
+        map=_data_url(coloured),
+        nearest=_nearest(usable, opened, outputs),
+    )
+
+
+def _of_bounded_size(image: Image.Image) -> Image.Image:
+    factor = 1
+    while image.width * image.height > MAX_PIXELS * factor * factor:
+        factor *= 2
+    return image if factor == 1 else image.reduce(factor)
+
+
+def _data_url(image: Image.Image) -> str:
+    file = io.BytesIO()
+    image.save(file, "JPEG", quality=SHOWN_QUALITY)
+    encoded = base64.b64encode(file.getvalue()).decode()
+    return f"data:image/jpeg;base64,{encoded}"
+
+
+def _nearest(usable: UsableModel, opened: OpenedModel, outputs: Outputs) -> tuple[NearImage, ...]:
+    """Return the nearest training pictures, nearest first."""
+    if opened.neighbours is None:
+        return ()
+    found = opened.neighbours.nearest(outputs.embedding, NEAREST)
+    files = [learned.file for learned, _ in found]
+    rows = ImageUrl.objects.filter(image_class__request=usable.request, file__in=files)
+    image_of = {row.file: row for row in rows.exclude(state=ImageState.REJECTED)}
+    nearest = []
+    for learned, similarity in found:
+        nearest.append(_near_image(learned, similarity, image_of.get(learned.file)))
+    return tuple(nearest)
+
+
+def _near_image(learned: LearnedImage, similarity: float, row: ImageUrl | None) -> NearImage:
+    if row is None:
+        return NearImage(
+            learned.label, similarity, learned.credit, learned.page_url, license="", pk=None
+        )
+    terms = f"{row.license or UNKNOWN_LICENSE} {row.license_version}".strip()
+    is_shown = row.state == ImageState.KEPT
+    return NearImage(
+        label=learned.label,
+        similarity=similarity,
+        credit=row.creator or row.title,
+        page_url=row.page_url or learned.page_url,
+        license=terms,
+        pk=row.pk if is_shown else None,
+    )
+
+
+@contextmanager
+def _turn(turns: threading.BoundedSemaphore) -> Iterator[bool]:
+    """Hold one of few turns; False where none was free in time."""
+    has_turn = turns.acquire(timeout=WAIT_SECONDS)
+    try:
+        yield has_turn
+    finally:
+        if has_turn:
+            turns.release()
+
+
+def take_from_rate(classifier: ClassifierRequest) -> bool:
+    """Count one picture of this link; False when it has had as many as a minute allows."""
+    minute = int(time.time() // 60)
+    key = sha256_hex(f"try:{classifier.pk}:{minute}")
+    count = cache.get(key, 0) + 1
+    cache.set(key, count, timeout=120)
+    return count <= PICTURES_A_MINUTE
