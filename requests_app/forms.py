@@ -29,6 +29,11 @@ MIN_IMAGES = 20
 DEFAULT_IMAGES = 100
 MAX_IMAGES = 500
 
+# Said by the page too, while a person types; `{}` are numbers.
+SAME_NAME = "Classes {first} and {second} have the same name."
+TOO_MANY = f"At most {MAX_CLASSES} classes, please; these are {{count}}."
+SECOND_CLASS = "Name a second class: a classifier decides between at least two."
+
 # The last label of a domain: a typing error where it has one letter or begins with a digit.
 TOP_LEVEL = re.compile(r"xn--[a-z0-9-]+|[a-z][a-z0-9-]*[a-z0-9]")
 # The validator refuses ".local" and the like; inside a company mail does reach such domains.
@@ -116,13 +121,13 @@ def checked_rows(rows: Sequence[ClassRow]) -> list[ClassRow]:
     given = [row for row in checked if not row.is_empty]
     if len(given) > MAX_CLASSES:
         first_extra = given[MAX_CLASSES].index
-        error = f"At most {MAX_CLASSES} classes, please; these are {len(given)}."
+        error = TOO_MANY.format(count=len(given))
         checked[first_extra] = replace(checked[first_extra], name_error=error)
     elif len(given) < MIN_CLASSES:
         first_empty = next(row.index for row in checked if row.is_empty)
         error = "Name this class."
         if given:
-            error = "Name a second class: a classifier decides between at least two."
+            error = SECOND_CLASS
         checked[first_empty] = replace(checked[first_empty], name_error=error)
     return checked
 
@@ -142,7 +147,7 @@ def _with_duplicates_marked(rows: Sequence[ClassRow]) -> list[ClassRow]:
         key = casefold_key(row.name)
         first = first_with_key.setdefault(key, row)
         if key and first is not row and not row.name_error:
-            error = f"Classes {first.number} and {row.number} have the same name."
+            error = SAME_NAME.format(first=first.number, second=row.number)
             row = replace(row, name_error=error)
         checked.append(row)
     return checked
@@ -377,6 +382,32 @@ class SubmissionForm(forms.Form):
     def blank_row(self) -> ClassRow:
         """The row that the button "add a class" copies."""
         return ClassRow(MIN_CLASSES)
+
+    @property
+    def named_classes(self) -> int:
+        """Return how many classes have a name, at least as many as there must be."""
+        named = [row for row in self.rows if row.name.strip()]
+        return max(MIN_CLASSES, min(MAX_CLASSES, len(named)))
+
+    @property
+    def images_typed(self) -> int:
+        """Return the pictures per class that were typed, the default where that is no number."""
+        typed = str(self["images_per_class"].value() or "")
+        if not typed.isdecimal() or len(typed) > 6:
+            return DEFAULT_IMAGES
+        return max(MIN_IMAGES, min(MAX_IMAGES, int(typed)))
+
+    @property
+    def rules(self) -> dict[str, object]:
+        """Return the limits and sentences that the page's script says while a person types."""
+        return {
+            "fewest": MIN_CLASSES,
+            "most": MAX_CLASSES,
+            "longest": MAX_NAME_LENGTH,
+            "same": SAME_NAME,
+            "many": TOO_MANY,
+            "second": SECOND_CLASS,
+        }
 
     @property
     def may_add(self) -> bool:

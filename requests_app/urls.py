@@ -6,6 +6,8 @@ from requests_app.views import files, gallery, model, requests, review, share, s
 
 urlpatterns = [
     path("", submission.home, name="home"),
+    path("estimate/", submission.estimated_time, name="estimate"),
+    path("words/", submission.words, name="words"),
     path("robots.txt", files.robots, name="robots"),
     path("favicon.ico", files.favicon, name="favicon"),
     path("confirm/<str:signed>/", submission.confirm, name="confirm"),

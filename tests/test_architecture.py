@@ -55,7 +55,7 @@ FLOORS = {
         phrases text_rules steady
         models
         workers delivery
-        mail first_model
+        mail first_model estimate better_words
         versions result_mail prediction
         takedowns curation shortage sharing
         pipeline
@@ -105,6 +105,7 @@ AGREED = {
         "scraping.kinds",
         "scraping.net.http",
         "scraping.sources.catalogue",
+        "scraping.sources.wikidata",
         "picaisso_site",
     },
 }

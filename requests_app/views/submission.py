@@ -1,14 +1,25 @@
-"""The form of the first page, and the page behind the confirmation link of the mail."""
+"""The form of the first page, what it asks for while a person types, and the confirmation."""
+
+from dataclasses import asdict
 
 from django.conf import settings
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.http.response import HttpResponseBase
 from django.shortcuts import render
-from django.views.decorators.http import require_http_methods
+from django.views.decorators.http import require_http_methods, require_safe
 
-from requests_app import pipeline
-from requests_app.forms import SubmissionForm
+from requests_app import better_words, estimate, pipeline
+from requests_app.forms import (
+    DEFAULT_IMAGES,
+    MAX_CLASSES,
+    MAX_IMAGES,
+    MAX_NAME_LENGTH,
+    MIN_CLASSES,
+    MIN_IMAGES,
+    SubmissionForm,
+)
 from requests_app.models import Status
+from requests_app.text_rules import find_problem
 from requests_app.views.access import SeeOther, make_private
 from requests_app.views.errors import gone
 
@@ -38,8 +49,50 @@ def _form_page(request: HttpRequest, form: SubmissionForm, status: int = 200) ->
         "form": form,
         "retention_days": settings.RETENTION_DAYS,
         "confirms": settings.CONFIRM_EMAIL,
+        "estimate": estimate.of_size(form.named_classes, form.images_typed),
+        "offers_words": better_words.is_on(),
     }
     return render(request, "home.html", context, status=status)
+
+
+@require_safe
+def estimated_time(request: HttpRequest) -> HttpResponse:
+    """Say how long a request of ``?classes=3&images=100`` takes now; sizes outside the form's
+    limits are brought inside.
+    """
+    classes = _number(request.GET.get("classes", ""), MIN_CLASSES, MIN_CLASSES, MAX_CLASSES)
+    images = _number(request.GET.get("images", ""), DEFAULT_IMAGES, MIN_IMAGES, MAX_IMAGES)
+    answer = {"sentence": estimate.of_size(classes, images)}
+    return JsonResponse(answer, headers={"Cache-Control": "no-store"})
+
+
+def _number(text: str, default: int, least: int, most: int) -> int:
+    if not text.isdecimal() or len(text) > 6:
+        return default
+    return max(least, min(most, int(text)))
+
+
+@require_safe
+def words(request: HttpRequest) -> HttpResponse:
+    """Say what ``?name=jaguar`` can mean, with the words that find each; 429 for too many."""
+    name = request.GET.get("name", "")
+    if find_problem(name, MAX_NAME_LENGTH):
+        return JsonResponse({"meanings": []})
+    try:
+        found = better_words.meanings(name, _visitor(request))
+    except better_words.AskedTooMuch:
+        return JsonResponse({"meanings": []}, status=429, headers={"Retry-After": "2"})
+    answer = {"meanings": [asdict(meaning) for meaning in found]}
+    return JsonResponse(answer, headers={"Cache-Control": "private, max-age=3600"})
+
+
+def _visitor(request: HttpRequest) -> str:
+    """Return the address that a question comes from, by the proxy's word where there is one."""
+    address = str(request.META.get("REMOTE_ADDR", ""))
+    if settings.SECURE_PROXY_SSL_HEADER is None:
+        return address
+    forwarded = request.headers.get("X-Forwarded-For", address)
+    return forwarded.rpartition(",")[2].strip()
 
 
 @require_http_methods(["GET", "HEAD", "POST"])

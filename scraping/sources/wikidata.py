@@ -10,6 +10,7 @@ from scraping.sources.taxon import same_name
 
 LABEL = "Wikidata"
 DEFAULT_URL = "https://www.wikidata.org"
+API_PATH = "/w/api.php"  # at Commons too
 THINGS_ASKED = 20
 
 

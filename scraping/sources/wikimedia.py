@@ -21,10 +21,14 @@ from scraping.sources.json_api import (
     whole_number,
 )
 from scraping.sources.paging import Paging, read_pages
-from scraping.sources.wikidata import exact_descriptions, search_parameters, wikidata_url
+from scraping.sources.wikidata import (
+    API_PATH,
+    exact_descriptions,
+    search_parameters,
+    wikidata_url,
+)
 
 INTERFACE_AS_OF = "2026-06"
-API_PATH = "/w/api.php"
 BATCH = 50
 RENDERED_WIDTHS = (250, 330, 500, 960, 1280, 1920)  # the widths that Wikimedia renders
 PREVIEW_WIDTHS = (20, 40, 60, 120)  # larger renderings are what is wanted

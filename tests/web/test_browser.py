@@ -164,7 +164,7 @@ def test_rows_that_are_added_and_removed_keep_classes_and_queries_together(brows
         browser.find_elements(By.NAME, "queries"), ["", "", "owl bird", "bee insect"], strict=True
     ):
         field.send_keys(query)
-    browser.find_elements(By.CSS_SELECTOR, "[data-remove]")[0].click()
+    browser.find_elements(By.CSS_SELECTOR, "[data-remove]")[2].click()
     press(browser, "Make my classifier")
     wait(browser, lambda d: "/r/" in d.current_url)
     rows = [(c.name, c.query) for c in ClassifierRequest.objects.get().classes.all()]

@@ -1,0 +1,142 @@
+"""How long a request takes: told by the last ones that were finished here and by those at work.
+
+Only a bounded number of the newest jobs is read, by the index of queue and state.
+"""
+
+import statistics
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import cast
+
+from django.conf import settings
+
+from requests_app import phrases
+from requests_app.models import ClassifierRequest, ImageClass, Job, JobState, WorkerBeat
+
+RECENT_JOBS = 30  # of each stage
+MOST_WAITING = 200
+USUAL = "usually 3 to 15 minutes"
+COLLECT = "collect"
+TRAIN = "train"
+PACKAGE = "package"
+QUEUES = {COLLECT: COLLECT, TRAIN: TRAIN, PACKAGE: TRAIN}
+NO_WORKER = "No worker is running at the moment. Requests wait until one is."
+
+
+@dataclass(frozen=True)
+class Pace:
+    """Seconds per picture asked for, of collecting and of all that follows."""
+
+    collect: float
+    train: float
+
+
+class Workers:
+    """The workers of one queue, and when each is free, in seconds from now."""
+
+    def __init__(self, queue: str) -> None:
+        clusters = cast(dict[str, dict[str, int]], settings.Q_CLUSTER["ALT_CLUSTERS"])
+        self.free_at = [0.0] * clusters[queue]["workers"]
+
+    def work(self, seconds: float, ready_at: float = 0.0) -> float:
+        """Give a job to the worker that is free first; return when it is done."""
+        free_at = min(self.free_at)
+        worker = self.free_at.index(free_at)
+        end = max(free_at, ready_at) + max(0.0, seconds)
+        self.free_at[worker] = end
+        return end
+
+
+def of_size(classes: int, images_per_class: int) -> str:
+    """Return in a sentence how long a new request of this size takes."""
+    return _sentence(classes * images_per_class, _open_jobs())
+
+
+def of_request(classifier: ClassifierRequest) -> str:
+    """Return in a sentence how long a request takes that has not begun yet."""
+    ahead = []
+    for job in _open_jobs():
+        if job.request_id == classifier.pk:
+            break
+        ahead.append(job)
+    return _sentence(classifier.classes.count() * classifier.images_per_class, ahead)
+
+
+def _sentence(images: int, ahead: Sequence[Job]) -> str:
+    workers = WorkerBeat.objects.filter(queue__in=(COLLECT, TRAIN))
+    if not any(worker.is_fresh for worker in workers[:20]):
+        return NO_WORKER
+    recent = {stage: _recent_jobs(stage) for stage in QUEUES}
+    sizes = _images_by_request([*ahead, *recent[COLLECT], *recent[TRAIN], *recent[PACKAGE]])
+    pace = _pace(recent, sizes)
+    if pace is None:
+        if not ahead:
+            return f"The first request here: {USUAL}."
+        return f"No request was finished here yet: {USUAL}, after {_counted(ahead)}."
+    seconds = _seconds(images, ahead, sizes, pace)
+    time = phrases.time_left(seconds).capitalize()
+    if not ahead:
+        return f"{time}: nothing is ahead of yours."
+    verb = "is" if len(ahead) == 1 else "are"
+    return f"{time}: {_counted(ahead)} {verb} ahead of yours."
+
+
+def _counted(ahead: Sequence[Job]) -> str:
+    words = phrases.counted(len(ahead), "request")
+    return f"at least {words}" if len(ahead) == MOST_WAITING else words
+
+
+def _seconds(images: int, ahead: Sequence[Job], sizes: Counter[int], pace: Pace) -> float:
+    """Return when a request is done that comes after these, which the workers take in order."""
+    collectors = Workers(COLLECT)
+    trainers = Workers(TRAIN)
+    for job in ahead:
+        had = job.seconds or 0.0
+        size = sizes[job.request_id]
+        if job.stage == COLLECT:
+            collected_at = collectors.work(pace.collect * size - had)
+            trainers.work(pace.train * size, collected_at)
+        elif job.stage == TRAIN:
+            trainers.work(pace.train * size - had)
+    collected_at = collectors.work(pace.collect * images)
+    return trainers.work(pace.train * images, collected_at)
+
+
+def _pace(recent: dict[str, list[Job]], sizes: Counter[int]) -> Pace | None:
+    """Return the medians of the last requests; None before the first was finished."""
+    medians = {}
+    for stage, jobs in recent.items():
+        paces = []
+        for job in jobs:
+            if job.seconds is not None and sizes[job.request_id]:
+                paces.append(job.seconds / sizes[job.request_id])
+        medians[stage] = statistics.median(paces) if paces else None
+    collect = medians[COLLECT]
+    train = medians[TRAIN]
+    if collect is None or train is None:
+        return None
+    return Pace(collect, train + (medians[PACKAGE] or 0.0))
+
+
+def _recent_jobs(stage: str) -> list[Job]:
+    done = Job.objects.filter(queue=QUEUES[stage], state=JobState.DONE, stage=stage)
+    newest_first = done.exclude(finished=None).order_by("-pk")
+    return list(newest_first[:RECENT_JOBS])
+
+
+def _open_jobs() -> list[Job]:
+    """Return the jobs at work and in the queues, as they came."""
+    states = (JobState.QUEUED, JobState.RUNNING)
+    jobs = Job.objects.filter(queue__in=(COLLECT, TRAIN), state__in=states)
+    return list(jobs.order_by("pk")[:MOST_WAITING])
+
+
+def _images_by_request(jobs: Iterable[Job]) -> Counter[int]:
+    """Return how many pictures the requests of these jobs ask for."""
+    requests = {job.request_id for job in jobs}
+    classes = ImageClass.objects.filter(request__in=requests)
+    sizes: Counter[int] = Counter()
+    for request, images in classes.values_list("request", "request__images_per_class"):
+        sizes[request] += images
+    return sizes
