@@ -46,6 +46,34 @@ class ProgressRow(TypedDict):
     """None while nothing is known of the stage's pace."""
 
 
+class CurvePoint(TypedDict):
+    """One line of curves.jsonl: what an epoch of fine-tuning came to."""
+
+    training: int
+    """From 1: each fold that is held out has a training of its own, and so has the whole."""
+    trainings: int
+    """How many there may be."""
+    epoch: int
+    epochs: int
+    """How many are planned."""
+    train_loss: float | None
+    """None where it left all bounds."""
+    val_loss: float | None
+    """On the images held out; None where there are none."""
+    val_accuracy: float | None
+    head_loss: float | None
+    """Of the linear head, fitted on the same images and judged on the same ones."""
+    head_accuracy: float | None
+
+
+Record = Callable[[CurvePoint], None]
+"""Takes the point of an epoch once it is done."""
+
+
+def no_record(_: CurvePoint, /) -> None:
+    """Keep nothing: for callers that draw no curves."""
+
+
 RowListener = Callable[[ProgressRow], None]
 """Gets every row of progress.jsonl once it is written."""
 
@@ -131,6 +159,10 @@ class Run:
         write_json(self.folder / _SECONDS_FILE, self.spent(), durable=False)
         if self.listen:
             self.listen(row)
+
+    def record(self, point: CurvePoint, /) -> None:
+        """Write a row of curves.jsonl."""
+        append_json_line(self.folder / "curves.jsonl", point)
 
     def _seconds_left(self, now: float, done: int, total: int) -> float | None:
         """Return the seconds left at the pace of this attempt; None while that is unknown."""

@@ -485,6 +485,7 @@ def _finetune(
         precision=extractor.precision,
         distributed=control.distributed,
         report=run.report,
+        record=run.record,
         should_stop=lambda: control.stop.asked,
     )
     return finetune_network(images, extractor, head, config, context, asked=bool(epochs))

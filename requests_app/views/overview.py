@@ -25,6 +25,7 @@ from requests_app.models import (
     Status,
     WorkerBeat,
 )
+from requests_app.views.curves import Curves, curves_of
 from requests_app.views.first_model import FirstModel, first_model
 from requests_app.views.result import Download, Result, downloads_of, result_of
 from scraping.sources.catalogue import Outcome
@@ -144,6 +145,8 @@ class Overview:
     kind_note: str
     """How the classes are asked for, and why."""
     first_model: FirstModel | None
+    curves: Curves | None
+    """Of the newest version's fine-tuning."""
     result: Result | None
     downloads: tuple[Download, ...]
     error: tuple[str, str] | None
@@ -198,6 +201,7 @@ def overview(classifier: ClassifierRequest) -> Overview:
         network=phrases.backbone_title(classifier.backbone),
         kind_note=str(classifier.kind_found.get("sentence", "")),
         first_model=first_model(classifier),
+        curves=curves_of(classifier),
         result=result_of(version),
         downloads=downloads_of(version),
         error=(error.get("reason", ""), error.get("remedy", "")) if error else None,

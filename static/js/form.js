@@ -251,6 +251,7 @@ lists.classes.addEventListener("input", (event) => {
     spread(row, event.target.value);
     return;
   }
+  if (!event.target.value.trim()) event.target.value = ""; // the space after a comma
   complain(row, "");
   complainAbove("");
   describe();
@@ -269,7 +270,8 @@ function remember() {
 window.addEventListener("pageshow", (event) => {
   delete form.dataset.sent;
   const typed = history.state?.typed;
-  if (event.persisted || !typed) return;
+  const [visit] = performance.getEntriesByType("navigation");
+  if (event.persisted || !typed || visit?.type !== "back_forward") return;
   while (rows().length < typed.length) addRow();
   typed.forEach(([name, query], index) => {
     field(rows()[index]).value = name;

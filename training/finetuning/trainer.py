@@ -58,7 +58,7 @@ from training.networks.precision import (
     exact_float32,
     half_precision,
 )
-from training.progress import Progress, Stopped, no_progress
+from training.progress import CurvePoint, Progress, Record, Stopped, no_progress, no_record
 from training.run_folder import RunError, read_json, write_json
 
 EPOCHS = (1, 2, 3, 4, 5, 6, 8, 10, 12, 15, 20, 25, 30, 40, 50, 60, 80, 100)
@@ -194,6 +194,13 @@ class TrainContext:
     """Given rather than measured; the budget then only ends the training."""
     rival_loss: float = math.inf
     """On val, of the model that the network must be better than; far above it training ends."""
+    rival_accuracy: float | None = None
+    """Of the same, for the curves."""
+    record: Record = no_record
+    """Takes a point of the curves after each epoch."""
+    training: int = 1
+    """Which one of several this is, for the curves."""
+    trainings: int = 1
     prepare: Callable[[], None] = lambda: None
     """Called once the plan stands, before images are learned from: fills the cache."""
 
@@ -820,11 +827,30 @@ class _Trainer:
             "seconds": round(seconds, 3),
         }
         self.history.append(row)
+        self._record(row)
         status.epoch = epoch
         status.step = 0
         status.epoch_seconds = 0.0
         self.epoch_loss = torch.zeros_like(self.epoch_loss)
         self.epoch_started = now
+
+    def _record(self, row: Mapping[str, float]) -> None:
+        """Hand an epoch on to whoever draws the curves."""
+        context = self.context
+        has_val = len(self.data.val) > 0
+        rival_loss = context.rival_loss
+        point = CurvePoint(
+            training=context.training,
+            trainings=context.trainings,
+            epoch=int(row["epoch"]),
+            epochs=self.config.stop_after or self.plan.epochs,
+            train_loss=_finite(row["train_loss"]),
+            val_loss=_finite(row["val_loss"]) if has_val else None,
+            val_accuracy=row["val_accuracy"] if has_val else None,
+            head_loss=_finite(rival_loss) if has_val else None,
+            head_accuracy=context.rival_accuracy if has_val else None,
+        )
+        context.record(point)
 
     def _val_logits(self) -> Floats:
         """Return [v, classes] by the averaged weights; each process computes a share."""
@@ -1227,6 +1253,11 @@ class _Model:
             embedding = network.embed(images)
         logits: Tensor = network.head(embedding)
         return logits
+
+
+def _finite(value: float) -> float | None:
+    """Return a number that JSON has a word for, else None."""
+    return value if math.isfinite(value) else None
 
 
 def parameter_groups(

@@ -235,6 +235,8 @@ def _try(
             folder=context.folder / f"fold-{number}" if number else context.folder,
             budget=share * clock.left(),
             plan=plan,
+            training=number + 1,
+            trainings=len(costs),
         )
         fold = _train_fold(contest, config, of_fold, learned, held_out)
         if isinstance(fold, NotTrained):
@@ -260,6 +262,8 @@ def train_on_all(
         folder=context.folder / "all",
         budget=context.budget - sum(seconds),
         plan=trial.folds[0].trained.plan,
+        training=len(trial.folds) + 1,
+        trainings=len(trial.folds) + 1,
     )
     until_best = dataclasses.replace(config, stop_after=epochs)
     trained = _train(contest, until_best, on_all, contest.head, images, images[:0])
@@ -311,7 +315,9 @@ def _train_fold(
     temperature = find_temperature(head_logits, unseen.labels)
     calibrated = head_logits / temperature
     head_loss = log_loss(calibrated, unseen.labels)
-    against = dataclasses.replace(context, rival_loss=head_loss)
+    right = head_logits.argmax(axis=1) == unseen.labels
+    head_accuracy = float(right.mean())
+    against = dataclasses.replace(context, rival_loss=head_loss, rival_accuracy=head_accuracy)
     trained = _train(contest, config, against, head, learned, held_out)
     if isinstance(trained, NotTrained):
         return trained
