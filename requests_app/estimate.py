@@ -50,36 +50,47 @@ class Workers:
 
 def of_size(classes: int, images_per_class: int) -> str:
     """Return in a sentence how long a new request of this size takes."""
-    return _sentence(classes * images_per_class, _open_jobs())
+    if not _has_workers():
+        return NO_WORKER
+    ahead = _open_jobs()
+    time = _time(classes * images_per_class, ahead)
+    if time and not ahead:
+        return f"{time.capitalize()}: nothing is ahead of yours."
+    if time:
+        verb = "is" if len(ahead) == 1 else "are"
+        return f"{time.capitalize()}: {_counted(ahead)} {verb} ahead of yours."
+    if ahead:
+        return f"No request was finished here yet: {USUAL}, after {_counted(ahead)}."
+    return f"The first request here: {USUAL}."
 
 
-def of_request(classifier: ClassifierRequest) -> str:
-    """Return in a sentence how long a request takes that has not begun yet."""
+def time_of(classifier: ClassifierRequest) -> str:
+    """Return how long a request takes from now on that has not begun yet, "" where unknown."""
+    if not _has_workers():
+        return ""
     ahead = []
     for job in _open_jobs():
         if job.request_id == classifier.pk:
             break
         ahead.append(job)
-    return _sentence(classifier.classes.count() * classifier.images_per_class, ahead)
+    images = classifier.classes.count() * classifier.images_per_class
+    return _time(images, ahead)
 
 
-def _sentence(images: int, ahead: Sequence[Job]) -> str:
+def _has_workers() -> bool:
     workers = WorkerBeat.objects.filter(queue__in=(COLLECT, TRAIN))
-    if not any(worker.is_fresh for worker in workers[:20]):
-        return NO_WORKER
+    return any(worker.is_fresh for worker in workers[:20])
+
+
+def _time(images: int, ahead: Sequence[Job]) -> str:
+    """Return an estimate such as "about 6 minutes", "" before a request was finished here."""
     recent = {stage: _recent_jobs(stage) for stage in QUEUES}
     sizes = _images_by_request([*ahead, *recent[COLLECT], *recent[TRAIN], *recent[PACKAGE]])
     pace = _pace(recent, sizes)
     if pace is None:
-        if not ahead:
-            return f"The first request here: {USUAL}."
-        return f"No request was finished here yet: {USUAL}, after {_counted(ahead)}."
+        return ""
     seconds = _seconds(images, ahead, sizes, pace)
-    time = phrases.time_left(seconds).capitalize()
-    if not ahead:
-        return f"{time}: nothing is ahead of yours."
-    verb = "is" if len(ahead) == 1 else "are"
-    return f"{time}: {_counted(ahead)} {verb} ahead of yours."
+    return phrases.time_left(seconds)
 
 
 def _counted(ahead: Sequence[Job]) -> str:

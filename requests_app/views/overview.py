@@ -14,7 +14,7 @@ from django.conf import settings
 from django.db.models import Count
 from django.urls import reverse
 
-from requests_app import phrases, pipeline, shortage, versions
+from requests_app import estimate, phrases, pipeline, shortage, versions
 from requests_app.models import (
     ClassifierRequest,
     ImageClass,
@@ -313,9 +313,14 @@ def _explanation(classifier: ClassifierRequest, job: Job | None) -> str:
     status = Status(classifier.status)
     if status == Status.UNCONFIRMED:
         address = phrases.masked_address(classifier.email)
-        return f"We sent a link to {address}. Click it and we start."
+        link = f"We sent a link to {address}. Click it and we start."
+        time = estimate.time_of(classifier)
+        return f"{link} It then takes {time}." if time else link
     if status in AT_WORK and job is not None:
-        return _queue_note(job)
+        note = _queue_note(job)
+        is_first_stage = job.state == JobState.QUEUED and job.stage == pipeline.COLLECT.name
+        time = estimate.time_of(classifier) if is_first_stage else ""
+        return f"{note} It takes {time}." if time else note
     if status == Status.CANCELLED:
         return _stopped_note(classifier)
     return EXPLANATIONS.get(status, "")
