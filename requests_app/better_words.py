@@ -63,8 +63,12 @@ class Meaning:
 
 def is_on() -> bool:
     """Return whether names can be looked up: in English, by a source that this site uses."""
-    is_english = settings.LOCALE.lower().startswith("en")
-    return bool(settings.CONTACT) and SOURCE in settings.SOURCES and is_english
+    if not settings.CONTACT:
+        return False
+    if SOURCE not in settings.SOURCES:
+        return False
+    locale = settings.LOCALE.lower()
+    return locale.startswith("en")
 
 
 def meanings(name: str, visitor: str) -> list[Meaning]:

@@ -7,7 +7,7 @@ import statistics
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import Any
 
 from django.conf import settings
 
@@ -36,14 +36,17 @@ class Workers:
     """The workers of one queue, and when each is free, in seconds from now."""
 
     def __init__(self, queue: str) -> None:
-        clusters = cast(dict[str, dict[str, int]], settings.Q_CLUSTER["ALT_CLUSTERS"])
-        self.free_at = [0.0] * clusters[queue]["workers"]
+        clusters: Any = settings.Q_CLUSTER["ALT_CLUSTERS"]
+        cluster = clusters[queue]
+        count = cluster["workers"]
+        self.free_at = [0.0] * count
 
     def work(self, seconds: float, ready_at: float = 0.0) -> float:
         """Give a job to the worker that is free first; return when it is done."""
         free_at = min(self.free_at)
         worker = self.free_at.index(free_at)
-        end = max(free_at, ready_at) + max(0.0, seconds)
+        start = max(free_at, ready_at)
+        end = start + max(0.0, seconds)
         self.free_at[worker] = end
         return end
 
@@ -78,14 +81,19 @@ def time_of(classifier: ClassifierRequest) -> str:
 
 
 def _has_workers() -> bool:
-    workers = WorkerBeat.objects.filter(queue__in=(COLLECT, TRAIN))
+    queues = (COLLECT, TRAIN)
+    workers = WorkerBeat.objects.filter(queue__in=queues)
     return any(worker.is_fresh for worker in workers[:20])
 
 
 def _time(images: int, ahead: Sequence[Job]) -> str:
     """Return an estimate such as "about 6 minutes", "" before a request was finished here."""
-    recent = {stage: _recent_jobs(stage) for stage in QUEUES}
-    sizes = _images_by_request([*ahead, *recent[COLLECT], *recent[TRAIN], *recent[PACKAGE]])
+    recent = {}
+    jobs = list(ahead)
+    for stage in QUEUES:
+        recent[stage] = _recent_jobs(stage)
+        jobs += recent[stage]
+    sizes = _images_by_request(jobs)
     pace = _pace(recent, sizes)
     if pace is None:
         return ""
@@ -94,8 +102,11 @@ def _time(images: int, ahead: Sequence[Job]) -> str:
 
 
 def _counted(ahead: Sequence[Job]) -> str:
-    words = phrases.counted(len(ahead), "request")
-    return f"at least {words}" if len(ahead) == MOST_WAITING else words
+    count = len(ahead)
+    words = phrases.counted(count, "request")
+    if count == MOST_WAITING:
+        return f"at least {words}"
+    return words
 
 
 def _seconds(images: int, ahead: Sequence[Job], sizes: Counter[int], pace: Pace) -> float:
@@ -105,13 +116,17 @@ def _seconds(images: int, ahead: Sequence[Job], sizes: Counter[int], pace: Pace)
     for job in ahead:
         had = job.seconds or 0.0
         size = sizes[job.request_id]
+        to_collect = pace.collect * size
+        to_train = pace.train * size
         if job.stage == COLLECT:
-            collected_at = collectors.work(pace.collect * size - had)
-            trainers.work(pace.train * size, collected_at)
+            collected_at = collectors.work(to_collect - had)
+            trainers.work(to_train, collected_at)
         elif job.stage == TRAIN:
-            trainers.work(pace.train * size - had)
-    collected_at = collectors.work(pace.collect * images)
-    return trainers.work(pace.train * images, collected_at)
+            trainers.work(to_train - had)
+    to_collect = pace.collect * images
+    to_train = pace.train * images
+    collected_at = collectors.work(to_collect)
+    return trainers.work(to_train, collected_at)
 
 
 def _pace(recent: dict[str, list[Job]], sizes: Counter[int]) -> Pace | None:
@@ -120,27 +135,41 @@ def _pace(recent: dict[str, list[Job]], sizes: Counter[int]) -> Pace | None:
     for stage, jobs in recent.items():
         paces = []
         for job in jobs:
-            if job.seconds is not None and sizes[job.request_id]:
-                paces.append(job.seconds / sizes[job.request_id])
-        medians[stage] = statistics.median(paces) if paces else None
-    collect = medians[COLLECT]
-    train = medians[TRAIN]
-    if collect is None or train is None:
+            seconds = job.seconds
+            size = sizes[job.request_id]
+            if seconds and size:
+                paces.append(seconds / size)
+        if paces:
+            medians[stage] = statistics.median(paces)
+    if COLLECT not in medians or TRAIN not in medians:
         return None
-    return Pace(collect, train + (medians[PACKAGE] or 0.0))
+    package = medians.get(PACKAGE, 0.0)
+    train = medians[TRAIN] + package
+    return Pace(medians[COLLECT], train)
 
 
 def _recent_jobs(stage: str) -> list[Job]:
-    done = Job.objects.filter(queue=QUEUES[stage], state=JobState.DONE, stage=stage)
-    newest_first = done.exclude(finished=None).order_by("-pk")
-    return list(newest_first[:RECENT_JOBS])
+    done = Job.objects.filter(
+        queue=QUEUES[stage],
+        state=JobState.DONE,
+        stage=stage,
+    )
+    newest_first = done.order_by("-pk")
+    newest = newest_first[:RECENT_JOBS]
+    return list(newest)
 
 
 def _open_jobs() -> list[Job]:
     """Return the jobs at work and in the queues, as they came."""
+    queues = (COLLECT, TRAIN)
     states = (JobState.QUEUED, JobState.RUNNING)
-    jobs = Job.objects.filter(queue__in=(COLLECT, TRAIN), state__in=states)
-    return list(jobs.order_by("pk")[:MOST_WAITING])
+    jobs = Job.objects.filter(
+        queue__in=queues,
+        state__in=states,
+    )
+    in_order = jobs.order_by("pk")
+    first = in_order[:MOST_WAITING]
+    return list(first)
 
 
 def _images_by_request(jobs: Iterable[Job]) -> Counter[int]:
@@ -148,6 +177,7 @@ def _images_by_request(jobs: Iterable[Job]) -> Counter[int]:
     requests = {job.request_id for job in jobs}
     classes = ImageClass.objects.filter(request__in=requests)
     sizes: Counter[int] = Counter()
-    for request, images in classes.values_list("request", "request__images_per_class"):
+    columns = classes.values_list("request", "request__images_per_class")
+    for request, images in columns:
         sizes[request] += images
     return sizes

@@ -246,6 +246,16 @@ def kind_field() -> KindField:
     )
 
 
+def within(text: str, *, default: int, least: int, most: int) -> int:
+    """Return a typed number brought inside its limits, the default where it is none."""
+    if not text.isdecimal():
+        return default
+    digits = text[:6]
+    number = int(digits)
+    number = min(most, number)
+    return max(least, number)
+
+
 def images_field(**options: Any) -> forms.IntegerField:
     """Return the field for images per class, whose limits are the same in every form."""
     sentence = f"A whole number from {MIN_IMAGES} to {MAX_IMAGES}, please."
@@ -386,16 +396,23 @@ class SubmissionForm(forms.Form):
     @property
     def named_classes(self) -> int:
         """Return how many classes have a name, at least as many as there must be."""
-        named = [row for row in self.rows if row.name.strip()]
-        return max(MIN_CLASSES, min(MAX_CLASSES, len(named)))
+        count = 0
+        for row in self.rows:
+            if row.name.strip():
+                count += 1
+        count = min(MAX_CLASSES, count)
+        return max(MIN_CLASSES, count)
 
     @property
     def images_typed(self) -> int:
         """Return the pictures per class that were typed, the default where that is no number."""
-        typed = str(self["images_per_class"].value() or "")
-        if not typed.isdecimal() or len(typed) > 6:
-            return DEFAULT_IMAGES
-        return max(MIN_IMAGES, min(MAX_IMAGES, int(typed)))
+        bound = self["images_per_class"]
+        return within(
+            str(bound.value()),
+            default=DEFAULT_IMAGES,
+            least=MIN_IMAGES,
+            most=MAX_IMAGES,
+        )
 
     @property
     def rules(self) -> dict[str, object]:

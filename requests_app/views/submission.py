@@ -17,6 +17,7 @@ from requests_app.forms import (
     MIN_CLASSES,
     MIN_IMAGES,
     SubmissionForm,
+    within,
 )
 from requests_app.models import Status
 from requests_app.text_rules import find_problem
@@ -45,11 +46,12 @@ def home(request: HttpRequest) -> HttpResponse:
 
 
 def _form_page(request: HttpRequest, form: SubmissionForm, status: int = 200) -> HttpResponse:
+    time = estimate.of_size(form.named_classes, form.images_typed)
     context = {
         "form": form,
         "retention_days": settings.RETENTION_DAYS,
         "confirms": settings.CONFIRM_EMAIL,
-        "estimate": estimate.of_size(form.named_classes, form.images_typed),
+        "estimate": time,
         "offers_words": better_words.is_on(),
     }
     return render(request, "home.html", context, status=status)
@@ -60,16 +62,22 @@ def estimated_time(request: HttpRequest) -> HttpResponse:
     """Say how long a request of ``?classes=3&images=100`` takes now; sizes outside the form's
     limits are brought inside.
     """
-    classes = _number(request.GET.get("classes", ""), MIN_CLASSES, MIN_CLASSES, MAX_CLASSES)
-    images = _number(request.GET.get("images", ""), DEFAULT_IMAGES, MIN_IMAGES, MAX_IMAGES)
-    answer = {"sentence": estimate.of_size(classes, images)}
+    typed = request.GET
+    classes = within(
+        typed.get("classes", ""),
+        default=MIN_CLASSES,
+        least=MIN_CLASSES,
+        most=MAX_CLASSES,
+    )
+    images = within(
+        typed.get("images", ""),
+        default=DEFAULT_IMAGES,
+        least=MIN_IMAGES,
+        most=MAX_IMAGES,
+    )
+    sentence = estimate.of_size(classes, images)
+    answer = {"sentence": sentence}
     return JsonResponse(answer, headers={"Cache-Control": "no-store"})
-
-
-def _number(text: str, default: int, least: int, most: int) -> int:
-    if not text.isdecimal() or len(text) > 6:
-        return default
-    return max(least, min(most, int(text)))
 
 
 @require_safe
