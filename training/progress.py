@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -50,7 +50,10 @@ class CurvePoint(TypedDict):
     """One line of curves.jsonl: what an epoch of fine-tuning came to."""
 
     training: int
-    """From 1: each fold that is held out has a training of its own, and so has the whole."""
+    """From 1: each fold that is held out has a training of its own, and so has the whole.
+
+    0 is the search for the linear head's regularisation; its epochs are the values tried.
+    """
     trainings: int
     """How many there may be."""
     epoch: int
@@ -159,6 +162,22 @@ class Run:
         write_json(self.folder / _SECONDS_FILE, self.spent(), durable=False)
         if self.listen:
             self.listen(row)
+
+    def record_head(self, search: Sequence[tuple[float, float]]) -> None:
+        """Write the loss and accuracy of each linear head that was tried to curves.jsonl."""
+        for number, (loss, accuracy) in enumerate(search, start=1):
+            point = CurvePoint(
+                training=0,
+                trainings=0,
+                epoch=number,
+                epochs=len(search),
+                train_loss=None,
+                val_loss=loss,
+                val_accuracy=accuracy,
+                head_loss=None,
+                head_accuracy=None,
+            )
+            self.record(point)
 
     def record(self, point: CurvePoint, /) -> None:
         """Write a row of curves.jsonl."""

@@ -450,6 +450,7 @@ def _train_head(run: Run, images: SplitImages) -> HeadCandidate:
     budget = cast(float, run.config.time_budget_seconds)
     begun = time.monotonic()
     head = train_head(images, run.report, lambda: _has_time(run, begun))
+    run.record_head(head.fitted.search)
     tried = head.fitted.tried
     if tried < len(C_VALUES):
         run.notices.append(

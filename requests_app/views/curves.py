@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from requests_app.models import ClassifierRequest
-from training.phrases import percent
+from training.phrases import counted, percent
 
 FILE = "curves.jsonl"
 MOST_BYTES = 1_000_000  # of hundreds of epochs
+HEAD = 0  # the training that is the search for the linear head
 Point = dict[str, Any]
 
 
@@ -29,6 +30,8 @@ class Curves:
     """What is drawn and said of a fine-tuning."""
 
     sentence: str
+    of_head: bool
+    """Whether it is the search for the linear head, which comes first."""
     points: str
     """For the script that draws: JSON with a list for each line, and the epochs planned."""
     rows: tuple[CurveRow, ...]
@@ -51,6 +54,7 @@ def curves_of(classifier: ClassifierRequest) -> Curves | None:
     drawn = [point for point in judged if point["training"] == judged[-1]["training"]]
     return Curves(
         sentence=_sentence(latest),
+        of_head=drawn[-1]["training"] == HEAD,
         points=_json(drawn),
         rows=tuple(_table_row(point) for point in drawn),
         head_accuracy=_percent(drawn[-1]["head_accuracy"]),
@@ -76,16 +80,25 @@ def _rows(path: Path) -> Iterable[Point]:
 
 def _present_points(rows: Iterable[Point]) -> list[Point]:
     """Return the epochs that count: one that is done again replaces itself and all after it."""
-    points: list[Point] = []
+    points: dict[tuple[int, int], Point] = {}
     for row in rows:
-        place = (row["training"], row["epoch"])
-        while points and (points[-1]["training"], points[-1]["epoch"]) >= place:
-            points.pop()
-        points.append(row)
-    return points
+        present = (row["training"], row["epoch"])
+        for place in list(points):
+            # A run that goes on fits the head again, and its network goes on where it was.
+            is_same_kind = (place[0] == HEAD) == (present[0] == HEAD)
+            if is_same_kind and place >= present:
+                del points[place]
+        points[present] = row
+    return [points[place] for place in sorted(points)]
 
 
 def _sentence(latest: Point) -> str:
+    if latest["training"] == HEAD:
+        tried = counted(latest["epochs"], "strength")
+        return (
+            f"The linear head was fitted with {tried} of regularisation, the strongest first, each"
+            " judged by cross-validation; the one with the lowest loss is used."
+        )
     of_epochs = f"epoch {latest['epoch']} of at most {latest['epochs']}"
     if latest["val_loss"] is None:
         return f"The network learns once more, from all pictures: {of_epochs}."
@@ -121,9 +134,10 @@ def _table_row(point: Point) -> CurveRow:
 def _in_words(points: Sequence[Point]) -> str:
     first = points[0]
     newest = points[-1]
-    words = f"{_percent(first['val_accuracy'])} after epoch {first['epoch']}"
+    noun = "strength" if newest["training"] == HEAD else "epoch"
+    words = f"{_percent(first['val_accuracy'])} at {noun} {first['epoch']}"
     if newest is not first:
-        words += f", {_percent(newest['val_accuracy'])} after epoch {newest['epoch']}"
+        words += f", {_percent(newest['val_accuracy'])} at {noun} {newest['epoch']}"
     if newest["head_accuracy"] is not None:
         words += f"; the linear head reaches {_percent(newest['head_accuracy'])}"
     return words

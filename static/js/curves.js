@@ -12,7 +12,7 @@ const asPercent = (value) => `${Math.round(value * 100)} %`;
 const KINDS = {
   accuracy: {
     lines: [["--c1", false], ["--soft", true]],
-    values: () => [points.epochs, points.accuracy, flat(points.head_accuracy)],
+    values: () => [points.epochs, points.accuracy, flat(points.head_accuracy)], // flat: null without a head beside
     label: asPercent,
     range: (_, low) => [Math.max(0, Math.floor(low * 10 - 0.5) / 10), 1],
   },
@@ -83,11 +83,18 @@ function draw(element) {
   }
 }
 
+// The table stays open while the page around it is replaced.
+let isOpen = false;
+document.addEventListener("toggle", ({ target }) => {
+  if (target.matches("[data-curves] details")) isOpen = target.open;
+}, true);
+
 const sizes = new ResizeObserver((entries) => entries.forEach(({ target }) => draw(target)));
 
 async function show() {
   const part = document.querySelector("[data-curves]");
   if (!part) return;
+  part.querySelector("details").open = isOpen;
   points = JSON.parse(part.dataset.points);
   library ??= load(part.dataset.library);
   await library;

@@ -119,6 +119,14 @@ def test_the_split_is_frozen_in_the_manifest(trained_run: Path) -> None:
     assert all(row.group is not None for row in rows)
 
 
+def test_each_head_that_was_tried_is_a_point_of_the_curves(trained_run: Path) -> None:
+    lines = (trained_run / "curves.jsonl").read_text().splitlines()
+    points = [json.loads(line) for line in lines]
+    head = [point for point in points if point["training"] == 0]
+    assert [point["epoch"] for point in head] == list(range(1, 7))
+    assert all(point["val_loss"] > 0 and 0 <= point["val_accuracy"] <= 1 for point in head)
+
+
 def test_every_stage_reports_its_progress(trained_run: Path) -> None:
     rows = [json.loads(line) for line in (trained_run / "progress.jsonl").read_text().splitlines()]
     assert list(dict.fromkeys(row["stage"] for row in rows)) == list(STAGES)

@@ -103,6 +103,23 @@ def test_the_latest_part_is_drawn_and_the_table_says_the_same(client):
     assert shown.head_accuracy == "75 %"
 
 
+def test_before_the_network_the_search_for_the_head_is_drawn():
+    with TemporaryDirectory() as scratch:
+        run = Run(Path(scratch), cast(Any, None))
+        run.record_head([(0.9, 0.6), (0.5, 0.85), (0.7, 0.8)])
+        head = (Path(scratch) / "curves.jsonl").read_text().splitlines(keepends=True)
+    classifier = training(head)
+    shown = curves_of(classifier)
+    assert shown is not None and shown.of_head
+    assert shown.sentence.startswith("The linear head was fitted with 3 strengths of ")
+    assert json.loads(shown.points)["accuracy"] == [0.6, 0.85, 0.8]
+    # A run that goes on fits the head again, and its network goes on where it was.
+    write(classifier.versions.get(), [*head, *written_curves()[:2], *head, written_curves()[2]])
+    shown = curves_of(classifier)
+    assert shown is not None and not shown.of_head
+    assert json.loads(shown.points)["epochs"] == [1, 2, 3]
+
+
 def test_epochs_that_are_done_again_and_a_torn_line_do_no_harm():
     first, second, third, *_ = written_curves()
     shown = curves_of(training([first, second, third, second, third[:40]]))
@@ -131,7 +148,7 @@ def test_the_curves_stay_with_the_details_of_the_result(client):
     classifier = delivered()
     write(classifier.versions.get(), written_curves())
     page = page_of(client, classifier)
-    assert "Fine-tuning by epoch" in page and "data-curves" in page
+    assert "Its training in curves" in page and "data-curves" in page
     assert "style=" not in page
 
 

@@ -79,6 +79,8 @@ class FittedHead:
     """Logits [n, classes] of each sample by a head that saw neither it nor a near-duplicate."""
     tried: int
     """How many values of C the search came to, from the first on."""
+    search: tuple[tuple[float, float], ...] = ()
+    """Of each of them the cross-validated loss and accuracy."""
 
 
 def fit_head(
@@ -110,9 +112,13 @@ def fit_head(
 
     tried = []
     losses = []
+    search = []
     for logits in _search(samples, weights, folds, c_values, report_fits, has_time):
+        loss = log_loss(logits, labels)
+        right = logits.argmax(axis=1) == labels
         tried.append(logits)
-        losses.append(log_loss(logits, labels))
+        losses.append(loss)
+        search.append((loss, float(right.mean())))
     best = int(np.argmin(losses))
     path = _fit_path(samples, weights, c_values[: best + 1])
     *_, head = path
@@ -124,6 +130,7 @@ def fit_head(
         temperature=find_temperature(out_of_fold, labels),
         out_of_fold=out_of_fold,
         tried=len(tried),
+        search=tuple(search),
     )
 
 
