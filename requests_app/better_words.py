@@ -29,6 +29,7 @@ FAILED_SECONDS = 300  # before a name is asked again
 PACE_SECONDS = 1.0  # between two questions to the source
 A_VISITOR_A_MINUTE = 20
 LEAST_LETTERS = 3
+MOST_THINGS = 8  # called exactly so, the best known first; less known ones are no question
 MOST_MEANINGS = 5
 ABOUT_LENGTH = 60  # characters of a description that are shown
 
@@ -95,7 +96,7 @@ def meanings(name: str, visitor: str) -> list[Meaning]:
 def several_meanings(name: str, descriptions: list[str]) -> list[Meaning]:
     """Return one meaning for each kind of thing in the descriptions, [] for fewer than two."""
     found: dict[str, Meaning] = {}
-    for about in descriptions:
+    for about in descriptions[:MOST_THINGS]:
         label = "" if is_other_name(about) else _kind(about)
         if label and label not in found:
             query = with_kind(name, label)

@@ -67,6 +67,9 @@ async function look() {
     const answer = (await ask(address)) ?? (await pause(2 * BETWEEN), await ask(address));
     known.set(name, answer?.meanings ?? []);
     show();
+    if (list.querySelector(`li[data-name="${CSS.escape(name)}"]`)) {
+      say(`${name} can mean: ${answer.meanings.map(({ label }) => label).join(", ")}. Buttons below the names choose one.`);
+    }
     if (unknown()) await pause(BETWEEN);
   }
   busy = false;
@@ -132,7 +135,7 @@ function questionLine(row, name, meanings) {
     row.querySelector("input").focus();
   });
   const item = line(row, text(`${name} can mean:`), ...choices, aside);
-  item.setAttribute("aria-label", `${name} can mean several things. Which?`);
+  item.dataset.name = name;
   return item;
 }
 
