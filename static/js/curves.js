@@ -14,6 +14,7 @@ const KINDS = {
     lines: [["--c1", false], ["--soft", true]],
     values: () => [points.epochs, points.accuracy, flat(points.head_accuracy)], // flat: null without a head beside
     label: asPercent,
+    steps: [0.01, 0.02, 0.05, 0.1, 0.2, 0.5],
     range: (_, low) => [Math.max(0, Math.floor(low * 10 - 0.5) / 10), 1],
   },
   loss: {
@@ -66,7 +67,7 @@ function options(kind, element) {
     series: [{}, ...kind.lines.map(series)],
     axes: [
       axis({ size: 28, incrs: [1, 2, 5, 10, 20], values: (_, ticks) => ticks.map(String) }),
-      axis({ size: 46, space: 36, values: (_, ticks) => ticks.map(kind.label) }),
+      axis({ size: 46, space: 36, ...(kind.steps && { incrs: kind.steps }), values: (_, ticks) => ticks.map(kind.label) }),
     ],
   };
 }
