@@ -31,6 +31,16 @@ class Pace:
     collect: float
     train: float
 
+    def to_collect(self, images: int) -> float:
+        """Return the seconds of collecting, which ends at its limit."""
+        limit = 60 * settings.COLLECT_MINUTES
+        return min(limit, self.collect * images)
+
+    def to_train(self, images: int) -> float:
+        """Return the seconds of training and packing, which end at their limit."""
+        limit = 60 * settings.TRAIN_MINUTES
+        return min(limit, self.train * images)
+
 
 class Workers:
     """The workers of one queue, and when each is free, in seconds from now."""
@@ -116,15 +126,15 @@ def _seconds(images: int, ahead: Sequence[Job], sizes: Counter[int], pace: Pace)
     for job in ahead:
         had = job.seconds or 0.0
         size = sizes[job.request_id]
-        to_collect = pace.collect * size
-        to_train = pace.train * size
+        to_collect = pace.to_collect(size)
+        to_train = pace.to_train(size)
         if job.stage == COLLECT:
             collected_at = collectors.work(to_collect - had)
             trainers.work(to_train, collected_at)
         elif job.stage == TRAIN:
             trainers.work(to_train - had)
-    to_collect = pace.collect * images
-    to_train = pace.train * images
+    to_collect = pace.to_collect(images)
+    to_train = pace.to_train(images)
     collected_at = collectors.work(to_collect)
     return trainers.work(to_train, collected_at)
 

@@ -63,6 +63,13 @@ def test_the_median_of_what_was_finished_counts_by_its_size(client, workers):
     assert sentence(client, images=20) == "About 2 minutes: nothing is ahead of yours."
 
 
+def test_no_stage_is_said_to_take_longer_than_its_limit(client, workers, settings):
+    settings.COLLECT_MINUTES = 30
+    settings.TRAIN_MINUTES = 60
+    finished(120, 180)
+    assert sentence(client, 10, 500) == "About 2 hours: nothing is ahead of yours."
+
+
 def test_what_is_ahead_is_shared_between_the_workers(client, workers):
     """Two collect at once, one trains: three trainings of 3 minutes end 11 minutes from now."""
     finished(120, 180)
