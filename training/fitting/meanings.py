@@ -1,0 +1,231 @@
+"""Whether the images of a class fall into clearly separate groups: "jaguar", the animal and the car.
+
+A class is cut in two where that leaves the least spread (2-means on its first principal
+components). Every set of images can be cut, so the cut must be better than that of images that
+are spread evenly: less spread than in normal data of the same components (as SigClust does: Liu
+and others, 2008), and nearly every image must have its nearest neighbours on its own side.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from training.meanings import ClassGroups, ImageGroup
+from training.metrics import Floats, Labels
+from training.networks.novelty import to_unit_length
+from training.run_folder import ImageRow
+
+MOST_GROUPS = 4
+LEAST_OF_GROUP = 8  # different images
+LEAST_SHARE = 0.15  # of the class's images
+LEAST_SURPRISE = 1.2  # deviations that the cut is better than those of normal data
+MOST_CROSSING = 0.12  # neighbours on the other side, as a share of what chance would give
+
+_COMPONENTS = 4
+_NEIGHBOURS = 5
+_REFERENCES = 40  # sets of normal data
+_STARTS = 8
+_ROUNDS = 30  # of 2-means; it settles after about ten
+_IMAGES_OF_SHOWN_GROUP = 12  # about, where the groups are only to look through
+_MOST_WORDS = 3
+_LEAST_TITLES = 0.25  # of a group, that have a word
+
+_WORD = re.compile(r"[^\W\d_]{3,}")
+_COMMON_WORDS = frozenset(
+    "and art for from image images img jpeg jpg photo photograph photos picture png the this with"
+    " dsc file commons wikimedia".split()
+)
+
+
+@dataclass(frozen=True)
+class Cut:
+    """A cut of n images in two."""
+
+    sides: Labels
+    """[n], 0 or 1."""
+    surprise: float
+    """How much better it is than cuts of normal data, in their standard deviations."""
+    crossing: float
+    """Nearest neighbours on the other side, as a share of what chance would give: the worse side."""
+
+    @property
+    def is_clear(self) -> bool:
+        return self.surprise >= LEAST_SURPRISE and self.crossing <= MOST_CROSSING
+
+
+def class_groups(
+    rows: Sequence[ImageRow],
+    embeddings: NDArray[np.float32],
+    copies: Labels,
+    name: str,
+    seed: int,
+) -> ClassGroups:
+    """Return the images of one class in groups.
+
+    :param embeddings: [n, d], of the images in `rows`
+    :param copies: [n], near-duplicates share a number and count once
+    :param name: of the class; its words tell nothing about a group
+    """
+    _, firsts, of_copy = np.unique(copies, return_index=True, return_inverse=True)
+    directions = to_unit_length(embeddings)
+    sums = np.zeros((len(firsts), embeddings.shape[1]), np.float32)
+    np.add.at(sums, of_copy, directions)
+    different = to_unit_length(sums)
+    numbers = clear_groups(different, seed)
+    clear = numbers.max(initial=0) > 0
+    if not clear:
+        numbers = shown_groups(different, seed)
+    is_first = np.isin(np.arange(len(rows)), firsts)
+    titles = [_title_words(row, name) for row in rows]
+    of_image = numbers[of_copy]
+    found = []
+    for number in np.unique(of_image):
+        members = np.flatnonzero(of_image == number)
+        towards = directions[members].mean(axis=0)
+        closeness = directions[members] @ towards
+        order = np.lexsort((-closeness, ~is_first[members]))
+        files = tuple(rows[index].file for index in members[order])
+        words = _words_of(members, titles)
+        found.append(ImageGroup(files, words))
+    found.sort(key=lambda group: -len(group.files))
+    return ClassGroups(rows[0].class_id, bool(clear), tuple(found))
+
+
+def clear_groups(directions: NDArray[np.float32], seed: int) -> Labels:
+    """Return the number of each image's group [n]: all 0 where no cut is clear.
+
+    A group is cut again as long as that is clear too. `directions` [n, d] have unit length.
+    """
+    count = len(directions)
+    least = max(LEAST_OF_GROUP, round(LEAST_SHARE * count))
+    numbers = np.zeros(count, np.int64)
+    undecided = [0]
+    groups = 1
+    while undecided and groups < MOST_GROUPS:
+        number = undecided.pop(0)
+        members = np.flatnonzero(numbers == number)
+        if len(members) < 2 * least:
+            continue
+        cut = best_cut(directions[members], seed)
+        sizes = np.bincount(cut.sides, minlength=2)
+        if sizes.min() < least or not cut.is_clear:
+            continue
+        numbers[members[cut.sides == 1]] = groups
+        undecided += [number, groups]
+        groups += 1
+    return numbers
+
+
+def shown_groups(directions: NDArray[np.float32], seed: int) -> Labels:
+    """Return the number of each image's group [n], where they are only to look through."""
+    wanted = round(len(directions) / _IMAGES_OF_SHOWN_GROUP)
+    groups = min(MOST_GROUPS, max(1, wanted))
+    random = np.random.default_rng(seed)
+    numbers, _ = _cluster(_principal(directions), groups, random)
+    return numbers
+
+
+def best_cut(directions: NDArray[np.float32], seed: int) -> Cut:
+    """Return the cut of images [n, d] in two that leaves the least spread."""
+    random = np.random.default_rng(seed)
+    points = _principal(directions)
+    sides, spread = _cluster(points, 2, random)
+    deviations = points.std(axis=0)
+    reference = []
+    for _ in range(_REFERENCES):
+        normal = random.normal(size=points.shape) * deviations
+        _, of_normal = _cluster(normal, 2, random)
+        reference.append(of_normal)
+    expected = float(np.mean(reference))
+    deviation = max(float(np.std(reference)), 1e-9)
+    return Cut(sides, (expected - spread) / deviation, _crossing(directions, sides))
+
+
+def _principal(directions: NDArray[np.float32]) -> Floats:
+    """Return the first principal components [n, k] of images [n, d]."""
+    centered = directions - directions.mean(axis=0)
+    left, values, _ = np.linalg.svd(centered.astype(np.float64), full_matrices=False)
+    points: Floats = left[:, :_COMPONENTS] * values[:_COMPONENTS]
+    return points
+
+
+def _cluster(points: Floats, groups: int, random: np.random.Generator) -> tuple[Labels, float]:
+    """Return the group of each point [n], by k-means, and the share of spread that is left."""
+    total = float(((points - points.mean(axis=0)) ** 2).sum())
+    best = np.zeros(len(points), np.int64)
+    least = total
+    for _ in range(_STARTS):
+        chosen = random.choice(len(points), groups, replace=False)
+        centers = points[chosen]
+        for _ in range(_ROUNDS):
+            numbers = _nearest(points, centers).argmin(axis=1)
+            moved = np.copy(centers)
+            for number in range(groups):
+                members = points[numbers == number]
+                if len(members):
+                    moved[number] = members.mean(axis=0)
+            if np.array_equal(moved, centers):
+                break
+            centers = moved
+        squares = _nearest(points, centers)
+        spread = float(squares.min(axis=1).sum())
+        if spread < least:
+            least = spread
+            best = squares.argmin(axis=1)
+    return best, least / max(total, 1e-12)
+
+
+def _nearest(points: Floats, centers: Floats) -> Floats:
+    """Return the squared distances [n, k] of points from centers."""
+    differences = points[:, None] - centers[None]
+    squares: Floats = (differences**2).sum(axis=2)
+    return squares
+
+
+def _crossing(directions: NDArray[np.float32], sides: Labels) -> float:
+    """Return how many nearest neighbours lie on the other side, as a share of chance."""
+    centered = to_unit_length(directions - directions.mean(axis=0))
+    likeness = centered @ centered.T
+    np.fill_diagonal(likeness, -2)
+    nearest = np.argsort(-likeness, axis=1, kind="stable")[:, :_NEIGHBOURS]
+    crosses = sides[nearest] != sides[:, None]
+    shares = []
+    for side in (0, 1):
+        others = float((sides != side).mean())
+        if others in (0.0, 1.0):
+            return 1.0
+        of_side = float(crosses[sides == side].mean())
+        shares.append(of_side / others)
+    return max(shares)
+
+
+def _title_words(row: ImageRow, name: str) -> set[str]:
+    """Return the words of an image's title that may tell a meaning."""
+    known = set(_WORD.findall(name.casefold()))
+    words = set(_WORD.findall(row.title.casefold()))
+    return words - known - _COMMON_WORDS
+
+
+def _words_of(members: Labels, titles: Sequence[set[str]]) -> tuple[str, ...]:
+    """Return the words that most titles of these images have, more often than the others."""
+    inside: Counter[str] = Counter()
+    everywhere: Counter[str] = Counter()
+    for words in titles:
+        everywhere.update(words)
+    for index in members:
+        inside.update(titles[index])
+    others = max(1, len(titles) - len(members))
+    gains = {}
+    for word, count in inside.items():
+        share = count / len(members)
+        elsewhere = (everywhere[word] - count) / others
+        if share >= _LEAST_TITLES and share > 3 * elsewhere:
+            gains[word] = share - elsewhere
+    ordered = sorted(gains, key=lambda word: (-gains[word], word))
+    return tuple(ordered[:_MOST_WORDS])
