@@ -211,7 +211,9 @@ class _Collection:
         self._summary = Summary(folder, config)
         self._taken_down = TakenDown.of(config.taken_down)
         class_names = {entry.id: entry.name for entry in config.classes}
-        self._store = ImageStore(folder, log, fingerprints, self._taken_down, class_names)
+        self._store = ImageStore(
+            folder, log, fingerprints, self._taken_down, class_names, frozenset(config.set_aside)
+        )
         self._plans: dict[str, ClassPlan] = {}
         self._refused_urls: set[str] = set()
         for entry in config.classes:

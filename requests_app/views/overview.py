@@ -26,6 +26,7 @@ from requests_app.models import (
     WorkerBeat,
 )
 from requests_app.views.first_model import FirstModel, first_model
+from requests_app.views.meanings import Question, questions
 from requests_app.views.result import Download, Result, downloads_of, result_of
 from scraping.sources.catalogue import Outcome
 
@@ -144,6 +145,8 @@ class Overview:
     kind_note: str
     """How the classes are asked for, and why."""
     first_model: FirstModel | None
+    questions: tuple[Question, ...]
+    """The groups that each class's pictures fall into."""
     result: Result | None
     downloads: tuple[Download, ...]
     error: tuple[str, str] | None
@@ -198,6 +201,7 @@ def overview(classifier: ClassifierRequest) -> Overview:
         network=phrases.backbone_title(classifier.backbone),
         kind_note=str(classifier.kind_found.get("sentence", "")),
         first_model=first_model(classifier),
+        questions=questions(classifier),
         result=result_of(version),
         downloads=downloads_of(version),
         error=(error.get("reason", ""), error.get("remedy", "")) if error else None,

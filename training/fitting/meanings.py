@@ -1,4 +1,4 @@
-"""Whether the images of a class fall into clearly separate groups: "jaguar", the animal and the car.
+"""Whether the images of a class fall into clearly separate groups: jaguars and Jaguars.
 
 A class is cut in two where that leaves the least spread (2-means on its first principal
 components). Every set of images can be cut, so the cut must be better than that of images that
@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from training.fitting.selection import SplitImages
 from training.meanings import ClassGroups, ImageGroup
 from training.metrics import Floats, Labels
 from training.networks.novelty import to_unit_length
@@ -23,24 +24,23 @@ from training.run_folder import ImageRow
 
 MOST_GROUPS = 4
 LEAST_OF_GROUP = 8  # different images
-LEAST_SHARE = 0.15  # of the class's images
+LEAST_SHARE = 0.1  # of the class's images
 LEAST_SURPRISE = 1.2  # deviations that the cut is better than those of normal data
 MOST_CROSSING = 0.12  # neighbours on the other side, as a share of what chance would give
 
 _COMPONENTS = 4
 _NEIGHBOURS = 5
-_REFERENCES = 40  # sets of normal data
-_STARTS = 8
+_REFERENCES = 30  # sets of normal data
+_STARTS = 6
 _ROUNDS = 30  # of 2-means; it settles after about ten
 _IMAGES_OF_SHOWN_GROUP = 12  # about, where the groups are only to look through
 _MOST_WORDS = 3
 _LEAST_TITLES = 0.25  # of a group, that have a word
 
 _WORD = re.compile(r"[^\W\d_]{3,}")
-_COMMON_WORDS = frozenset(
-    "and art for from image images img jpeg jpg photo photograph photos picture png the this with"
-    " dsc file commons wikimedia".split()
-)
+_COMMON_WORDS = {"and", "art", "commons", "dsc", "file", "for", "from", "image", "images", "img"}
+_COMMON_WORDS |= {"jpeg", "jpg", "photo", "photograph", "photos", "picture", "png", "the", "this"}
+_COMMON_WORDS |= {"wikimedia", "with"}
 
 
 @dataclass(frozen=True)
@@ -52,11 +52,22 @@ class Cut:
     surprise: float
     """How much better it is than cuts of normal data, in their standard deviations."""
     crossing: float
-    """Nearest neighbours on the other side, as a share of what chance would give: the worse side."""
+    """Nearest neighbours on the other side, as a share of chance; of the worse side."""
 
     @property
     def is_clear(self) -> bool:
         return self.surprise >= LEAST_SURPRISE and self.crossing <= MOST_CROSSING
+
+
+def groups_by_class(images: SplitImages, names: Sequence[str]) -> list[ClassGroups]:
+    """Return the groups of all classes, whose names are given in output order."""
+    found = []
+    for number, name in enumerate(names):
+        members = np.flatnonzero(images.labels == number)
+        rows = [images.rows[index] for index in members]
+        embeddings = images.embeddings[members]
+        found.append(class_groups(rows, embeddings, images.groups[members], name, images.seed))
+    return found
 
 
 def class_groups(

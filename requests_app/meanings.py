@@ -1,0 +1,153 @@
+"""The groups that each class's images fall into, and what a person says of them.
+
+They are those of the newest run folder, which writes them when it has looked at every image. What
+a person decides counts in the next version.
+"""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from django.db.models import QuerySet
+
+from requests_app import curation, versions
+from requests_app.models import ClassifierRequest, DatasetVersion, Decision, ImageClass
+from scraping.kinds import with_kind
+from training.meanings import ClassGroups, read_meanings
+
+COLLECT = "collect"  # the stage
+
+
+@dataclass(frozen=True)
+class Group:
+    """Images of a class that look alike."""
+
+    number: int
+    """Within its class, from 1."""
+    keys: tuple[int, ...]
+    """Of the images that are kept, the most central first."""
+    words: tuple[str, ...]
+    """That tell this group from the others."""
+
+
+@dataclass(frozen=True)
+class Meanings:
+    """The groups of one class that have images left."""
+
+    image_class: ImageClass
+    version: int
+    groups: tuple[Group, ...]
+    is_asked: bool
+    """Whether the person is to say which of them is meant."""
+
+    @property
+    def count(self) -> int:
+        return sum(len(group.keys) for group in self.groups)
+
+
+def meanings_of(classifier: ClassifierRequest) -> list[Meanings]:
+    """Return the groups of each class; [] before a run has written them."""
+    version = classifier.versions.order_by("-number").first()
+    if version is None:
+        return []
+    groups_of = {found.class_id: found for found in read_meanings(version.folder)}
+    if not groups_of:
+        return []
+    keys: dict[tuple[int, str], int] = {}
+    for image in versions.kept_images(classifier):
+        keys[image.current_class.pk, image.file] = image.pk
+    meanings = []
+    for image_class in classifier.classes.all():
+        if image_class.class_id in groups_of:
+            found = groups_of[image_class.class_id]
+            meanings.append(_meanings(image_class, version, found, keys))
+    return meanings
+
+
+def _meanings(
+    image_class: ImageClass,
+    version: DatasetVersion,
+    found: ClassGroups,
+    keys: dict[tuple[int, str], int],
+) -> Meanings:
+    groups = []
+    for number, group in enumerate(found.groups, start=1):
+        known = [keys.get((image_class.pk, file)) for file in group.files]
+        of_group = tuple(key for key in known if key is not None)
+        if of_group:
+            groups.append(Group(number, of_group, group.words))
+    is_open = found.clear and len(groups) > 1 and not image_class.has_one_meaning
+    is_asked = is_open and not group_decisions(image_class).filter(at__gt=version.created).exists()
+    return Meanings(image_class, version.number, tuple(groups), is_asked)
+
+
+def group_decisions(image_class: ImageClass) -> QuerySet[Decision]:
+    """Return the decisions that removed groups of a class and still count."""
+    decisions = image_class.request.decisions.filter(undone=None)
+    return decisions.filter(action=Decision.Action.REMOVE, value=image_class.name)
+
+
+def keep_groups(
+    classifier: ClassifierRequest, number: int, version: int, kept: Collection[int], actor: str
+) -> Decision | None:
+    """Remove all groups of a class but these, as one decision.
+
+    :param number: of the class
+    :param version: of the dataset whose groups the person has seen
+    :returns: None where nothing would be kept or removed, or the groups are others by now
+    """
+    meanings = _seen(classifier, number, version)
+    if meanings is None:
+        return None
+    numbers = {group.number for group in meanings.groups}
+    if not numbers & set(kept):
+        return None
+    return remove_groups(classifier, number, version, numbers - set(kept), actor)
+
+
+def remove_groups(
+    classifier: ClassifierRequest, number: int, version: int, removed: Collection[int], actor: str
+) -> Decision | None:
+    """Remove groups of a class, as one decision; None where there is nothing to remove."""
+    meanings = _seen(classifier, number, version)
+    if meanings is None:
+        return None
+    keys: list[int] = []
+    for group in meanings.groups:
+        if group.number in removed:
+            keys += group.keys
+    return curation.remove(classifier, keys, actor, group_of=meanings.image_class.name)
+
+
+def accept_all(classifier: ClassifierRequest, number: int) -> bool:
+    """Never ask again which group of a class is meant; return False if there is no such class."""
+    return bool(classifier.classes.filter(number=number).update(has_one_meaning=True))
+
+
+def may_fill_up(meanings: Meanings) -> bool:
+    """Return True where groups were removed and nothing was collected in their place."""
+    image_class = meanings.image_class
+    classifier = image_class.request
+    if meanings.count >= classifier.images_per_class:
+        return False
+    collected = classifier.jobs.filter(stage=COLLECT).last()
+    decisions = group_decisions(image_class)
+    if collected is not None:
+        decisions = decisions.filter(at__gt=collected.created)
+    return decisions.exists()
+
+
+def words_for(image_class: ImageClass, groups: Collection[Group]) -> str:
+    """Return words that may find more images like these groups."""
+    words = [word for group in groups for word in group.words[:1]]
+    if len(groups) == 1 and words:
+        return f"{image_class.name} {words[0]}"
+    if image_class.query.casefold() != image_class.name.casefold():
+        return image_class.query
+    return with_kind(image_class.name, image_class.request.search_kind)
+
+
+def _seen(classifier: ClassifierRequest, number: int, version: int) -> Meanings | None:
+    for meanings in meanings_of(classifier):
+        if meanings.image_class.number == number and meanings.version == version:
+            return meanings
+    return None
