@@ -61,8 +61,12 @@ def features(folder: Path | None) -> Samples:
         if path is None:
             return samples
         path.parent.mkdir(parents=True, exist_ok=True)
-        arrays = {"labels": samples.labels, "groups": samples.groups}
-        np.savez(path, embeddings=samples.embeddings, **arrays)
+        np.savez(
+            path,
+            embeddings=samples.embeddings,
+            labels=samples.labels,
+            groups=samples.groups,
+        )
     with np.load(path) as file:
         return Samples(file["embeddings"], file["labels"], file["groups"], len(CLASSES))
 

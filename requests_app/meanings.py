@@ -71,13 +71,24 @@ def _meanings(
 ) -> Meanings:
     groups = []
     for number, group in enumerate(found.groups, start=1):
-        known = [keys.get((image_class.pk, file)) for file in group.files]
-        of_group = tuple(key for key in known if key is not None)
+        of_group = []
+        for file in group.files:
+            if (image_class.pk, file) in keys:
+                of_group.append(keys[image_class.pk, file])
         if of_group:
-            groups.append(Group(number, of_group, group.words))
-    is_open = found.clear and len(groups) > 1 and not image_class.has_one_meaning
-    is_asked = is_open and not group_decisions(image_class).filter(at__gt=version.created).exists()
-    return Meanings(image_class, version.number, tuple(groups), is_asked)
+            groups.append(Group(number, tuple(of_group), group.words))
+    is_asked = found.clear and len(groups) > 1
+    if image_class.has_one_meaning:
+        is_asked = False
+    if is_asked:
+        answers = group_decisions(image_class)
+        is_asked = not answers.filter(at__gt=version.created).exists()
+    return Meanings(
+        image_class=image_class,
+        version=version.number,
+        groups=tuple(groups),
+        is_asked=is_asked,
+    )
 
 
 def group_decisions(image_class: ImageClass) -> QuerySet[Decision]:

@@ -35,6 +35,7 @@ _STARTS = 6
 _ROUNDS = 30  # of 2-means; it settles after about ten
 _IMAGES_OF_SHOWN_GROUP = 12  # about, where the groups are only to look through
 _MOST_WORDS = 3
+_TINY = 1e-9
 _LEAST_TITLES = 0.25  # of a group, that have a word
 
 _WORD = re.compile(r"[^\W\d_]{3,}")
@@ -65,8 +66,14 @@ def groups_by_class(images: SplitImages, names: Sequence[str]) -> list[ClassGrou
     for number, name in enumerate(names):
         members = np.flatnonzero(images.labels == number)
         rows = [images.rows[index] for index in members]
-        embeddings = images.embeddings[members]
-        found.append(class_groups(rows, embeddings, images.groups[members], name, images.seed))
+        groups = class_groups(
+            rows=rows,
+            embeddings=images.embeddings[members],
+            copies=images.groups[members],
+            name=name,
+            seed=images.seed,
+        )
+        found.append(groups)
     return found
 
 
@@ -85,27 +92,37 @@ def class_groups(
     """
     _, firsts, of_copy = np.unique(copies, return_index=True, return_inverse=True)
     directions = to_unit_length(embeddings)
-    sums = np.zeros((len(firsts), embeddings.shape[1]), np.float32)
-    np.add.at(sums, of_copy, directions)
-    different = to_unit_length(sums)
+    different = directions[firsts]
     numbers = clear_groups(different, seed)
-    clear = numbers.max(initial=0) > 0
+    clear = bool(numbers.any())
     if not clear:
         numbers = shown_groups(different, seed)
-    is_first = np.isin(np.arange(len(rows)), firsts)
-    titles = [_title_words(row, name) for row in rows]
+    is_copy = np.ones(len(rows), bool)
+    is_copy[firsts] = False
+    titles = [_title_words(row, name.casefold()) for row in rows]
     of_image = numbers[of_copy]
     found = []
     for number in np.unique(of_image):
         members = np.flatnonzero(of_image == number)
-        towards = directions[members].mean(axis=0)
-        closeness = directions[members] @ towards
-        order = np.lexsort((-closeness, ~is_first[members]))
-        files = tuple(rows[index].file for index in members[order])
-        words = _words_of(members, titles)
-        found.append(ImageGroup(files, words))
+        of_group = directions[members]
+        center = of_group.mean(axis=0)
+        distances = -(of_group @ center)
+        order = np.lexsort((distances, is_copy[members]))
+        files = []
+        for index in members[order]:
+            row = rows[index]
+            files.append(row.file)
+        group = ImageGroup(
+            files=tuple(files),
+            words=_words_of(members, titles),
+        )
+        found.append(group)
     found.sort(key=lambda group: -len(group.files))
-    return ClassGroups(rows[0].class_id, bool(clear), tuple(found))
+    return ClassGroups(
+        class_id=rows[0].class_id,
+        clear=clear,
+        groups=tuple(found),
+    )
 
 
 def clear_groups(directions: NDArray[np.float32], seed: int) -> Labels:
@@ -125,10 +142,14 @@ def clear_groups(directions: NDArray[np.float32], seed: int) -> Labels:
             continue
         cut = best_cut(directions[members], seed)
         sizes = np.bincount(cut.sides, minlength=2)
-        if sizes.min() < least or not cut.is_clear:
+        if sizes.min() < least:
             continue
-        numbers[members[cut.sides == 1]] = groups
-        undecided += [number, groups]
+        if not cut.is_clear:
+            continue
+        split_off = members[cut.sides == 1]
+        numbers[split_off] = groups
+        undecided.append(number)
+        undecided.append(groups)
         groups += 1
     return numbers
 
@@ -138,7 +159,8 @@ def shown_groups(directions: NDArray[np.float32], seed: int) -> Labels:
     wanted = round(len(directions) / _IMAGES_OF_SHOWN_GROUP)
     groups = min(MOST_GROUPS, max(1, wanted))
     random = np.random.default_rng(seed)
-    numbers, _ = _cluster(_principal(directions), groups, random)
+    points = _principal(directions)
+    numbers, _ = _cluster(points, groups, random)
     return numbers
 
 
@@ -148,51 +170,69 @@ def best_cut(directions: NDArray[np.float32], seed: int) -> Cut:
     points = _principal(directions)
     sides, spread = _cluster(points, 2, random)
     deviations = points.std(axis=0)
-    reference = []
-    for _ in range(_REFERENCES):
-        normal = random.normal(size=points.shape) * deviations
+    references = np.zeros(_REFERENCES)
+    for number in range(_REFERENCES):
+        normal = random.normal(size=points.shape)
+        normal *= deviations
         _, of_normal = _cluster(normal, 2, random)
-        reference.append(of_normal)
-    expected = float(np.mean(reference))
-    deviation = max(float(np.std(reference)), 1e-9)
-    return Cut(sides, (expected - spread) / deviation, _crossing(directions, sides))
+        references[number] = of_normal
+    less = references.mean() - spread
+    deviation = max(references.std(), _TINY)
+    return Cut(
+        sides=sides,
+        surprise=float(less / deviation),
+        crossing=_crossing(directions, sides),
+    )
 
 
 def _principal(directions: NDArray[np.float32]) -> Floats:
     """Return the first principal components [n, k] of images [n, d]."""
-    centered = directions - directions.mean(axis=0)
-    left, values, _ = np.linalg.svd(centered.astype(np.float64), full_matrices=False)
-    points: Floats = left[:, :_COMPONENTS] * values[:_COMPONENTS]
+    mean = directions.mean(axis=0)
+    centered = directions - mean
+    centered = centered.astype(np.float64)
+    left, values, _ = np.linalg.svd(centered, full_matrices=False)
+    all_points = left * values
+    points: Floats = all_points[:, :_COMPONENTS]
     return points
 
 
 def _cluster(points: Floats, groups: int, random: np.random.Generator) -> tuple[Labels, float]:
     """Return the group of each point [n], by k-means, and the share of spread that is left."""
-    total = float(((points - points.mean(axis=0)) ** 2).sum())
+    mean = points.mean(axis=0, keepdims=True)
+    total = _squares(points, mean).sum()
     best = np.zeros(len(points), np.int64)
     least = total
     for _ in range(_STARTS):
         chosen = random.choice(len(points), groups, replace=False)
         centers = points[chosen]
         for _ in range(_ROUNDS):
-            numbers = _nearest(points, centers).argmin(axis=1)
-            moved = np.copy(centers)
-            for number in range(groups):
-                members = points[numbers == number]
-                if len(members):
-                    moved[number] = members.mean(axis=0)
+            squares = _squares(points, centers)
+            numbers = squares.argmin(axis=1)
+            moved = _means(points, numbers, centers)
             if np.array_equal(moved, centers):
                 break
             centers = moved
-        squares = _nearest(points, centers)
-        spread = float(squares.min(axis=1).sum())
+        squares = _squares(points, centers)
+        nearest = squares.min(axis=1)
+        spread = nearest.sum()
         if spread < least:
             least = spread
             best = squares.argmin(axis=1)
-    return best, least / max(total, 1e-12)
+    share = least / max(total, _TINY)
+    return best, float(share)
 
 
-def _nearest(points: Floats, centers: Floats) -> Floats:
+def _means(points: Floats, numbers: Labels, centers: Floats) -> Floats:
+    """Return the mean [k, d] of the points of each group; its center where it has none."""
+    means = centers.copy()
+    for number in range(len(centers)):
+        members = points[numbers == number]
+        if len(members):
+            means[number] = members.mean(axis=0)
+    return means
+
+
+def _squares(points: Floats, centers: Floats) -> Floats:
     """Return the squared distances [n, k] of points from centers."""
     differences = points[:, None] - centers[None]
     squares: Floats = (differences**2).sum(axis=2)
@@ -201,26 +241,34 @@ def _nearest(points: Floats, centers: Floats) -> Floats:
 
 def _crossing(directions: NDArray[np.float32], sides: Labels) -> float:
     """Return how many nearest neighbours lie on the other side, as a share of chance."""
-    centered = to_unit_length(directions - directions.mean(axis=0))
-    likeness = centered @ centered.T
-    np.fill_diagonal(likeness, -2)
-    nearest = np.argsort(-likeness, axis=1, kind="stable")[:, :_NEIGHBOURS]
-    crosses = sides[nearest] != sides[:, None]
-    shares = []
+    mean = directions.mean(axis=0)
+    centered = to_unit_length(directions - mean)
+    distances = -(centered @ centered.T)
+    np.fill_diagonal(distances, np.inf)
+    order = np.argsort(distances, axis=1, kind="stable")
+    nearest = order[:, :_NEIGHBOURS]
+    own_sides = sides.reshape(-1, 1)
+    crosses = sides[nearest] != own_sides
+    worst = 0.0
     for side in (0, 1):
-        others = float((sides != side).mean())
-        if others in (0.0, 1.0):
+        is_own = sides == side
+        if is_own.all():
             return 1.0
-        of_side = float(crosses[sides == side].mean())
-        shares.append(of_side / others)
-    return max(shares)
+        if not is_own.any():
+            return 1.0
+        by_chance = 1 - is_own.mean()
+        found = crosses[is_own]
+        share = found.mean() / by_chance
+        worst = max(worst, float(share))
+    return worst
 
 
 def _title_words(row: ImageRow, name: str) -> set[str]:
-    """Return the words of an image's title that may tell a meaning."""
-    known = set(_WORD.findall(name.casefold()))
-    words = set(_WORD.findall(row.title.casefold()))
-    return words - known - _COMMON_WORDS
+    """Return the words of an image's title that may tell a meaning, without those of the name."""
+    title = row.title.casefold()
+    words = set(_WORD.findall(title))
+    words -= set(_WORD.findall(name))
+    return words - _COMMON_WORDS
 
 
 def _words_of(members: Labels, titles: Sequence[set[str]]) -> tuple[str, ...]:
@@ -231,12 +279,18 @@ def _words_of(members: Labels, titles: Sequence[set[str]]) -> tuple[str, ...]:
         everywhere.update(words)
     for index in members:
         inside.update(titles[index])
-    others = max(1, len(titles) - len(members))
-    gains = {}
+    size = len(members)
+    others = max(1, len(titles) - size)
+    gains = []
     for word, count in inside.items():
-        share = count / len(members)
-        elsewhere = (everywhere[word] - count) / others
-        if share >= _LEAST_TITLES and share > 3 * elsewhere:
-            gains[word] = share - elsewhere
-    ordered = sorted(gains, key=lambda word: (-gains[word], word))
-    return tuple(ordered[:_MOST_WORDS])
+        share = count / size
+        outside = everywhere[word] - count
+        elsewhere = outside / others
+        if share < _LEAST_TITLES:
+            continue
+        if share > 3 * elsewhere:
+            gain = share - elsewhere
+            gains.append((-gain, word))
+    gains.sort()
+    best = gains[:_MOST_WORDS]
+    return tuple(word for _, word in best)
