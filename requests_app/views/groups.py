@@ -79,6 +79,11 @@ def _search(request: HttpRequest, classifier: ClassifierRequest, number: int) ->
     if problem or not words:
         messages.warning(request, problem or "Say which words to search for.")
         return _back(request, classifier)
+    image_class = classifier.classes.filter(number=number).first()
+    if image_class is not None and words == image_class.search_words:
+        again = f"“{words}” found what you removed. Choose other words for a new search."
+        messages.warning(request, again)
+        return _back(request, classifier)
     if not lifecycle.fill_up(classifier, number, words, actor_of(request)):
         messages.warning(request, "A search can begin when the work that goes on has ended.")
         return _back(request, classifier)

@@ -141,8 +141,8 @@ def test_the_quota_is_filled_again_with_better_words(holder, asked):
     assert not any(found.is_asked for found in meanings.meanings_of(asked))
 
 
-@pytest.mark.parametrize("typed", ["", "x" * 201])
-def test_words_that_are_none_start_no_search(holder, asked, typed):
+@pytest.mark.parametrize("typed", ["", "x" * 201, "jaguar"])
+def test_words_that_help_nothing_start_no_search(holder, asked, typed):
     decide(holder, asked, "keep", group=["1"])
     text = words(page_of(holder, asked))
     assert "“jaguar” has 10 of 40 pictures left" in text

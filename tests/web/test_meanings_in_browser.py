@@ -88,7 +88,7 @@ def look_at_the_pictures(classifier: ClassifierRequest) -> None:
     with subprocess.Popen(command, stdout=subprocess.PIPE) as training:
         while training.poll() is None and not (version.folder / MEANINGS_FILE).exists():
             time.sleep(0.1)
-        training.terminate()
+        training.kill()
     jaguar, plant = read_meanings(version.folder)
     assert (jaguar.clear, plant.clear) == (True, False)
 
@@ -119,7 +119,8 @@ def test_one_meaning_is_kept_while_it_trains_and_more_is_found_with_better_words
     assert removed["sign"] == found["sign"] and removed["animal"] <= 1
 
     # The training ends, here by a cancel; then the quota is filled again.
-    lifecycle.cancel(classifier)
+    classifier.refresh_from_db()
+    assert lifecycle.cancel(classifier)
     browser.get(f"{classifier.url}images/groups/")
     words = browser.find_element(By.NAME, "words")
     words.clear()
@@ -136,17 +137,37 @@ def test_one_meaning_is_kept_while_it_trains_and_more_is_found_with_better_words
     assert things(classifier, "kept").total() == 38 + removed.total()
 
 
-@pytest.mark.parametrize("width", [390, 1440])
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_the_groups_have_no_barriers(browser, address, width, scheme):
+def test_the_groups_have_no_barriers(browser, address):
+    """On a phone and a large screen, by day and by night, asked and not."""
     classifier = delivered("jaguar", "plant")
-    for number, state in enumerate(("asked", "settled")):
-        group_pictures(classifier, clear=not number)
-        browser.set_window_size(width, 900)
-        media = [{"name": "prefers-color-scheme", "value": scheme}]
-        browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": media})
-        for place in ("images/groups/", "images/", ""):
+    group_pictures(classifier)
+    views = [("light", 390, "images/groups/"), ("dark", 1440, "images/groups/"), ("dark", 390, "")]
+    views += [("light", 1440, "images/")]
+    for clear in (True, False):
+        group_pictures(classifier, clear=clear)
+        for scheme, width, place in views[: 4 if clear else 2]:
+            browser.set_window_size(width, 900)
+            media = [{"name": "prefers-color-scheme", "value": scheme}]
+            browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": media})
             browser.get(classifier.url + place)
-            assert barriers(browser) == [], (state, place)
+            assert barriers(browser) == [], (clear, scheme, width, place)
             wide = browser.execute_script("return document.documentElement.scrollWidth")
-            assert wide <= browser.execute_script("return innerWidth"), (state, place)
+            assert wide <= browser.execute_script("return innerWidth"), (clear, width, place)
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
+
+
+def test_the_words_follow_the_choice_until_somebody_writes_their_own(browser, address):
+    classifier = delivered("jaguar", "plant")
+    group_pictures(classifier)
+    browser.get(f"{classifier.url}images/groups/")
+    cats, cars = browser.find_elements(By.CSS_SELECTOR, "label.strip")
+    words = browser.find_element(By.NAME, "words")
+    seen = []
+    for strip in (cats, cars, cats):
+        strip.click()
+        seen.append(words.get_property("value"))
+    assert seen == ["jaguar cat", "jaguar", "jaguar car"]
+    words.send_keys("s")
+    cars.click()
+    cats.click()
+    assert words.get_property("value") == "jaguar cars"
