@@ -34,6 +34,7 @@ from training.meanings import MEANINGS_FILE, read_meanings
 
 __all__ = ["address", "browser", "chromium", "pytestmark"]
 
+PICTURES = 34  # of each class
 FOLDERS = {
     "animal/jaguar": ["animals/mammals"],
     "sign/jaguar": ["symbols/alphabets/asl"],
@@ -68,7 +69,7 @@ def classifier(gallery, address, settings) -> ClassifierRequest:
         pipeline.Submission(
             classes=(("jaguar", ""), ("plant", "")),
             email="ada@example.org",
-            images_per_class=38,
+            images_per_class=PICTURES,
             backbone="efficientnet_lite0",
         )
     )
@@ -93,12 +94,13 @@ def look_at_the_pictures(classifier: ClassifierRequest) -> None:
     assert (jaguar.clear, plant.clear) == (True, False)
 
 
+@pytest.mark.timeout(600)
 def test_one_meaning_is_kept_while_it_trains_and_more_is_found_with_better_words(
     browser, classifier
 ):
     drain("collect")
     found = things(classifier, "kept")
-    assert found.total() == 38 and min(found["animal"], found["sign"]) >= 8
+    assert found.total() == PICTURES and min(found["animal"], found["sign"]) >= 8
     look_at_the_pictures(classifier)
 
     browser.get(classifier.url)
@@ -128,13 +130,13 @@ def test_one_meaning_is_kept_while_it_trains_and_more_is_found_with_better_words
     press(browser, "Search and train again")
     wait(browser, lambda d: heading(d) == "Waiting in the queue")
     drain("collect")
-    assert things(classifier, "kept") == {"animal": 38}
+    assert things(classifier, "kept") == {"animal": PICTURES}
     assert things(classifier, "removed") == removed
     classifier.refresh_from_db()
     assert (classifier.status, classifier.versions.count()) == (Status.RUNNING, 2)
     assert classifier.classes.first().query == "jaguar animal"
     assert curation.undo(classifier) is not None
-    assert things(classifier, "kept").total() == 38 + removed.total()
+    assert things(classifier, "kept").total() == PICTURES + removed.total()
 
 
 def test_the_groups_have_no_barriers(browser, address):
