@@ -6,11 +6,12 @@ a person decides counts in the next version.
 
 from collections.abc import Collection
 from dataclasses import dataclass
+from datetime import datetime
 
-from django.db.models import QuerySet
+from django.db.models import Max
 
 from requests_app import curation, versions
-from requests_app.models import ClassifierRequest, DatasetVersion, Decision, ImageClass
+from requests_app.models import ClassifierRequest, Decision, ImageClass
 from scraping.kinds import with_kind
 from training.meanings import ClassGroups, read_meanings
 
@@ -38,6 +39,8 @@ class Meanings:
     groups: tuple[Group, ...]
     is_asked: bool
     """Whether the person is to say which of them is meant."""
+    may_fill_up: bool
+    """Whether groups were removed, and nothing was collected since in their place."""
 
     @property
     def count(self) -> int:
@@ -52,23 +55,54 @@ def meanings_of(classifier: ClassifierRequest) -> list[Meanings]:
     groups_of = {found.class_id: found for found in read_meanings(version.folder)}
     if not groups_of:
         return []
-    keys: dict[tuple[int, str], int] = {}
-    for image in versions.kept_images(classifier):
-        keys[image.current_class.pk, image.file] = image.pk
+    keys = _kept_keys(classifier)
+    removals = _removals(classifier)
+    collections = classifier.jobs.filter(stage=COLLECT)
+    collected = collections.aggregate(last=Max("created"))["last"]
     meanings = []
     for image_class in classifier.classes.all():
-        if image_class.class_id in groups_of:
-            found = groups_of[image_class.class_id]
-            meanings.append(_meanings(image_class, version, found, keys))
+        if image_class.class_id not in groups_of:
+            continue
+        found = groups_of[image_class.class_id]
+        groups = _groups(image_class, found, keys)
+        removed_at = removals.get(image_class.name)
+        is_asked = found.clear and len(groups) > 1 and not image_class.has_one_meaning
+        may_fill_up = False
+        if removed_at is not None:
+            is_asked = is_asked and removed_at < version.created
+            may_fill_up = collected is None or removed_at > collected
+        entry = Meanings(
+            image_class=image_class,
+            version=version.number,
+            groups=groups,
+            is_asked=is_asked,
+            may_fill_up=may_fill_up,
+        )
+        meanings.append(entry)
     return meanings
 
 
-def _meanings(
-    image_class: ImageClass,
-    version: DatasetVersion,
-    found: ClassGroups,
-    keys: dict[tuple[int, str], int],
-) -> Meanings:
+def _kept_keys(classifier: ClassifierRequest) -> dict[tuple[int, str], int]:
+    """Return the keys of all kept images by their class and file."""
+    images = versions.kept_images(classifier)
+    columns = images.values_list("pk", "file", "image_class_id", "label_id")
+    keys = {}
+    for key, file, found_for, given in columns:
+        keys[given or found_for, file] = key
+    return keys
+
+
+def _removals(classifier: ClassifierRequest) -> dict[str, datetime]:
+    """Return when groups of each class were removed last, by its name; undone ones do not count."""
+    decisions = classifier.decisions.filter(undone=None, action=Decision.Action.REMOVE)
+    times = decisions.exclude(value="").order_by("pk").values_list("value", "at")
+    return dict(times)
+
+
+def _groups(
+    image_class: ImageClass, found: ClassGroups, keys: dict[tuple[int, str], int]
+) -> tuple[Group, ...]:
+    """Return the groups of a class that have images left."""
     groups = []
     for number, group in enumerate(found.groups, start=1):
         of_group = []
@@ -77,24 +111,7 @@ def _meanings(
                 of_group.append(keys[image_class.pk, file])
         if of_group:
             groups.append(Group(number, tuple(of_group), group.words))
-    is_asked = found.clear and len(groups) > 1
-    if image_class.has_one_meaning:
-        is_asked = False
-    if is_asked:
-        answers = group_decisions(image_class)
-        is_asked = not answers.filter(at__gt=version.created).exists()
-    return Meanings(
-        image_class=image_class,
-        version=version.number,
-        groups=tuple(groups),
-        is_asked=is_asked,
-    )
-
-
-def group_decisions(image_class: ImageClass) -> QuerySet[Decision]:
-    """Return the decisions that removed groups of a class and still count."""
-    decisions = image_class.request.decisions.filter(undone=None)
-    return decisions.filter(action=Decision.Action.REMOVE, value=image_class.name)
+    return tuple(groups)
 
 
 def keep_groups(
@@ -132,19 +149,6 @@ def remove_groups(
 def accept_all(classifier: ClassifierRequest, number: int) -> bool:
     """Never ask again which group of a class is meant; return False if there is no such class."""
     return bool(classifier.classes.filter(number=number).update(has_one_meaning=True))
-
-
-def may_fill_up(meanings: Meanings) -> bool:
-    """Return True where groups were removed and nothing was collected in their place."""
-    image_class = meanings.image_class
-    classifier = image_class.request
-    if meanings.count >= classifier.images_per_class:
-        return False
-    collected = classifier.jobs.filter(stage=COLLECT).last()
-    decisions = group_decisions(image_class)
-    if collected is not None:
-        decisions = decisions.filter(at__gt=collected.created)
-    return decisions.exists()
 
 
 def words_for(image_class: ImageClass, groups: Collection[Group]) -> str:

@@ -67,7 +67,7 @@ def _question(classifier: ClassifierRequest, found: Meanings) -> Question:
         wanted=classifier.images_per_class,
         words=meanings.words_for(image_class, found.groups),
         is_asked=found.is_asked,
-        may_fill_up=meanings.may_fill_up(found),
+        may_fill_up=found.may_fill_up and found.count < classifier.images_per_class,
         may_search=may_search,
         note=note,
     )
