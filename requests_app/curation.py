@@ -25,10 +25,15 @@ COLUMNS = ("state", "label_id", "judged", "judged_number")  # what a decision ma
 
 
 @transaction.atomic
-def remove(classifier: ClassifierRequest, keys: Collection[int], actor: str) -> Decision | None:
-    """Leave kept images out of the next version; None if there is no such image."""
+def remove(
+    classifier: ClassifierRequest, keys: Collection[int], actor: str, group_of: str = ""
+) -> Decision | None:
+    """Leave kept images out of the next version; None if there is no such image.
+
+    :param group_of: the class, where they are all of one or several of its groups
+    """
     images = _images(classifier, keys).filter(state=ImageState.KEPT)
-    decision = _decide(classifier, Action.REMOVE, images, actor)
+    decision = _decide(classifier, Action.REMOVE, images, actor, group_of)
     if decision is not None:
         _images_of(decision).update(state=ImageState.REMOVED)
     return decision
@@ -137,6 +142,13 @@ def looked_at(classifier: ClassifierRequest) -> int:
     untouched = tested.filter(state=ImageState.KEPT, judged="", label=None)
     rejected = tested.filter(state=ImageState.REJECTED)
     return tested.count() - untouched.count() - rejected.count()
+
+
+def removed_digests(classifier: ClassifierRequest) -> list[str]:
+    """Return the digests of the images that are removed now, in order."""
+    images = ImageUrl.objects.of_request(classifier).filter(state=ImageState.REMOVED)
+    digests = images.exclude(sha256="").order_by("sha256").values_list("sha256", flat=True)
+    return list(digests.distinct())
 
 
 def _images(classifier: ClassifierRequest, keys: Collection[int]) -> ImageQuerySet:

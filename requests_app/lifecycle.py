@@ -151,6 +151,23 @@ def collect_again(classifier: ClassifierRequest, actor: str = "person") -> bool:
 
 
 @transaction.atomic
+def fill_up(classifier: ClassifierRequest, number: int, words: str, actor: str = "person") -> bool:
+    """Search one class with other words, for as many images as it lacks, and train again.
+
+    What is kept stays, and what was removed does not come back.
+
+    :returns: False where there is no such class, or nothing can be collected now
+    """
+    image_class = classifier.classes.filter(number=number).first()
+    if image_class is None or not collect_again(classifier, actor):
+        return False
+    image_class.query = words
+    image_class.keeps_earlier = True
+    image_class.save(update_fields=["query", "keeps_earlier"])
+    return True
+
+
+@transaction.atomic
 def leave_out(classifier: ClassifierRequest, number: int, actor: str = "person") -> bool:
     """Drop one class with its images; return False if it cannot go, or is gone already.
 
@@ -230,6 +247,7 @@ def _change_kind(classifier: ClassifierRequest, kind: str | None) -> bool:
     for image_class in classes:
         if image_class.search_words != earlier[image_class.pk]:
             image_class.images.all().delete()
+            classifier.classes.filter(pk=image_class.pk).update(keeps_earlier=False)
     return True
 
 
@@ -239,7 +257,8 @@ def _reword(classifier: ClassifierRequest, number: int, query: str) -> bool:
     if image_class is None:
         return False
     image_class.query = query
-    image_class.save(update_fields=["query"])
+    image_class.keeps_earlier = False
+    image_class.save(update_fields=["query", "keeps_earlier"])
     image_class.images.all().delete()
     return True
 

@@ -273,6 +273,12 @@ class ImageClass(models.Model):
     outcomes = models.JSONField(
         default=list, blank=True, help_text="One per source asked: name, outcome, found, message."
     )
+    has_one_meaning = models.BooleanField(
+        default=False, help_text="A person says that all of its groups of images are right."
+    )
+    keeps_earlier = models.BooleanField(
+        default=False, help_text="What its earlier words found stays when it is searched again."
+    )
 
     class Meta:
         ordering = ["request", "number"]

@@ -21,7 +21,7 @@ from django.db import transaction
 from django.urls import reverse
 from django.utils import timezone
 
-from requests_app import first_model, mail, result_mail, shortage, takedowns, versions
+from requests_app import curation, first_model, mail, result_mail, shortage, takedowns, versions
 from requests_app.delivery import dataset_zip
 from requests_app.models import (
     Artifact,
@@ -286,7 +286,8 @@ def _prepare_collection(classifier: ClassifierRequest, folder: Path, job: Job) -
     kind: str | None = classifier.kind
     if not kind and classifier.find_kind:
         kind = None
-    _discard_reworded(folder, classes, kind)
+    keeping = {c.class_id for c in classifier.classes.filter(keeps_earlier=True)}
+    _discard_reworded(folder, classes, kind, keeping)
     if (folder / SEARCH_AGAIN).exists():
         (folder / "result.json").unlink(missing_ok=True)
         (folder / SEARCH_AGAIN).unlink()
@@ -305,6 +306,7 @@ def _prepare_collection(classifier: ClassifierRequest, folder: Path, job: Job) -
         "ai_made": settings.AI_MADE,
         "closed_sources": SourceHealth.closed_for(job.pk),
         "taken_down": takedowns.taken_down_digests(),
+        "set_aside": curation.removed_digests(classifier),
         "source_urls": settings.SOURCE_URLS,
         "contact": settings.CONTACT,
         "robots": settings.ROBOTS,
@@ -319,11 +321,14 @@ def _prepare_collection(classifier: ClassifierRequest, folder: Path, job: Job) -
     _discard_failed_result(folder)
 
 
-def _discard_reworded(folder: Path, classes: list[dict[str, str]], kind: str | None) -> None:
+def _discard_reworded(
+    folder: Path, classes: list[dict[str, str]], kind: str | None, keeping: set[str]
+) -> None:
     """Drop what the earlier words of a class found, now that no child can be writing any more.
 
     :param classes: the entries of now for ``config.json``
     :param kind: of things; None for what was found out before
+    :param keeping: ids of the classes that keep what their earlier words found
     """
     try:
         earlier = json.loads((folder / "config.json").read_text())["classes"]
@@ -339,6 +344,7 @@ def _discard_reworded(folder: Path, classes: list[dict[str, str]], kind: str | N
     for c in earlier:
         if words.get(c["id"]) != search_words(c["name"], c["query"], earlier_kind):
             reworded.add(c["id"])
+    reworded -= keeping
     if not reworded:
         return
     for name in ("images.jsonl", "searches.jsonl"):

@@ -2,7 +2,17 @@
 
 from django.urls import path
 
-from requests_app.views import files, gallery, model, requests, review, share, submission, versions
+from requests_app.views import (
+    files,
+    gallery,
+    groups,
+    model,
+    requests,
+    review,
+    share,
+    submission,
+    versions,
+)
 
 urlpatterns = [
     path("", submission.home, name="home"),
@@ -21,6 +31,9 @@ urlpatterns = [
     path("r/<str:token>/images/", gallery.gallery, name="gallery"),
     path("r/<str:token>/images/decide/", gallery.decide, name="decide"),
     path("r/<str:token>/images/undo/", gallery.undo, name="undo"),
+    path("r/<str:token>/images/groups/", groups.groups, name="groups"),
+    path("r/<str:token>/images/groups/decide/", groups.decide, name="decide-groups"),
+    path("r/<str:token>/images/groups/fill-up/", groups.fill_up, name="fill-up"),
     path("r/<str:token>/images/<int:pk>/", gallery.image, name="image"),
     path("r/<str:token>/try/", model.try_page, name="try"),
     path("r/<str:token>/try/model.onnx", model.model_file, name="try_model"),

@@ -211,7 +211,9 @@ class _Collection:
         self._summary = Summary(folder, config)
         self._taken_down = TakenDown.of(config.taken_down)
         class_names = {entry.id: entry.name for entry in config.classes}
-        self._store = ImageStore(folder, log, fingerprints, self._taken_down, class_names)
+        self._store = ImageStore(
+            folder, log, fingerprints, self._taken_down, class_names, frozenset(config.set_aside)
+        )
         self._plans: dict[str, ClassPlan] = {}
         self._refused_urls: set[str] = set()
         for entry in config.classes:
@@ -329,7 +331,9 @@ class _Collection:
             self._searches.append(search, limit, result)
         self._summary.end(search, result)
         new = plan.add_candidates(result.candidates)
-        if new and result.outcome is Outcome.OK:
+        # Other words may begin with what is known: then those come behind it that are new.
+        may_have_more = new or limit <= len(plan.known_urls)
+        if may_have_more and result.outcome is Outcome.OK:
             plan.repeatable.append(search)
         self._report(f"{plan.config.name}: {result.message}")
 

@@ -42,7 +42,8 @@ class CollectConfig:
     none. With `browser_turns`, whoever started the collection grants the browser (see
     `net.browser_lock`). `ai_made` says what becomes of images whose file says that AI made them:
     `leave_out` or `keep`. `kind` says in a word what the classes are, for their search; empty for
-    nothing, None to find it out.
+    nothing, None to find it out. `set_aside` holds SHA-256 digests of kept images that a person has
+    removed: they are not counted, and nothing that looks like them is kept.
     """
 
     classes: tuple[ClassConfig, ...]
@@ -69,6 +70,7 @@ class CollectConfig:
     deadline_seconds: float = 1800
     refused_digests: str = ""
     nudity_model: str = ""
+    set_aside: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> Self:
@@ -115,8 +117,9 @@ class CollectConfig:
         if not set(self.credentials) <= set(credential_settings()):
             yield "there is a credential that no source knows"
         digests = [str(digest) for kind in self.taken_down.values() for digest in kind]
+        digests += self.set_aside
         if not set(self.taken_down) <= TAKEN_DOWN_KEYS or not all(map(SHA256.fullmatch, digests)):
-            yield "what was taken down is not a list of SHA-256 digests"
+            yield "what was taken down or set aside is not a list of SHA-256 digests"
         if self.kind is not None and (problem := find_problem(self.kind, MAX_KIND_LENGTH)):
             yield f"the kind of things cannot be used: {problem.rstrip('.')}"
         if self.minimum < 0:

@@ -23,7 +23,7 @@ FLOORS = {
     "training": """
         run_folder duplicates environment class_names text_files terminal earlier_metrics
         phrases
-        explanations judgements
+        explanations judgements meanings
         metrics progress
         predictions
         comparison
@@ -58,7 +58,7 @@ FLOORS = {
         mail first_model estimate better_words
         versions result_mail prediction
         takedowns curation shortage sharing
-        pipeline
+        pipeline meanings
         lifecycle
         forms demo dashboard
         views admin tasks management
@@ -98,6 +98,7 @@ AGREED = {
         "training.comparison",
         "training.verification",
         "training.explanations",
+        "training.meanings",
         "training.networks.catalogue",
         "training.predict",
         "scraping.urls",
@@ -150,6 +151,7 @@ MAY_LOAD = {
     "training.class_names": set(),
     "training.networks.catalogue": set(),
     "training.judgements": set(),
+    "training.meanings": set(),
     "training.duplicates": PILLOW,
     "training.explanations": PILLOW,
     "training.metrics": PILLOW,

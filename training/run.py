@@ -31,6 +31,7 @@ from training.export.report import Origin, write_report
 from training.finetuning.distributed import SINGLE_PROCESS, DistributedContext, process_group
 from training.finetuning.trainer import TrainConfig, TrainContext, shutdown_workers
 from training.fitting.linear_head import C_VALUES, HasTime
+from training.fitting.meanings import groups_by_class
 from training.fitting.selection import (
     Choice,
     DeliveredModel,
@@ -53,6 +54,7 @@ from training.images.split import (
     split_rows,
 )
 from training.judgements import read_judgements
+from training.meanings import write_meanings
 from training.metrics import Strangers, ViewMetrics, read_metrics
 from training.networks.backbones import BACKBONES, LoadedBackbone, load_backbone
 from training.networks.catalogue import DEFAULT as DEFAULT_BACKBONE
@@ -193,6 +195,7 @@ def _run_stages(run: Run, control: Control) -> None:
         features = _extract_features(run, rows, extractor)
     with run.during("split", "Grouping near-duplicates and splitting"):
         images = _split_images(run, rows, features)
+        _write_meanings(run, images)
     with run.during("train", "Training the classifier"):
         images, view = _choose_view(run, images, extractor)
         head = _train_head(run, images)
@@ -396,6 +399,17 @@ def _split_images(run: Run, rows: list[ImageRow], features: ImageFeatures) -> Sp
         classes=len(class_ids),
         seed=run.config.seed or 0,
     )
+
+
+def _write_meanings(run: Run, images: SplitImages) -> None:
+    """Write the groups that each class falls into. They are for people, so they stop no run."""
+    if run.config.weights == "random":
+        return
+    names = [label.name for label in run.config.classes]
+    try:
+        write_meanings(run.folder, groups_by_class(images, names))
+    except Exception:
+        _log.exception("the pictures were not grouped")
 
 
 def _note_contradictions(run: Run, rows: list[ImageRow], duplicates: NearDuplicates) -> None:

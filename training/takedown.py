@@ -14,6 +14,7 @@ from pathlib import Path
 
 from training.export.report_page import read_context, render_page, without_images, write_context
 from training.judgements import JUDGEMENTS_FILE
+from training.meanings import remove_from_meanings
 from training.predictions import PREDICTIONS_FILE, SUSPECTS_FILE
 from training.run_folder import (
     ImageRow,
@@ -45,6 +46,7 @@ def remove_images(run_dir: Path, files: Collection[str]) -> None:
         _remove_computed(run_dir / "checkpoints", removed)
         (run_dir / "neighbours.npz").unlink(missing_ok=True)
         _remove_suspects(run_dir / SUSPECTS_FILE, files)
+        remove_from_meanings(run_dir, files)
         _remove_from_report(run_dir, files)
         _remove_rows(run_dir / PREDICTIONS_FILE, files)
         _remove_rows(run_dir / JUDGEMENTS_FILE, files)

@@ -28,6 +28,7 @@ from requests_app.models import (
 )
 from requests_app.views.access import SeeOther, require_token
 from requests_app.views.errors import page_not_found
+from requests_app.views.meanings import questions
 from training.explanations import read_neighbours
 from training.predictions import PREDICTIONS_FILE, read_predictions
 from training.run_folder import SPLITS, RunError
@@ -176,6 +177,7 @@ def gallery(request: HttpRequest, classifier: ClassifierRequest) -> HttpResponse
         "pending": _pending(classifier),
         "history": _history(classifier),
         "may_undo": classifier.decisions.filter(undone=None).exists(),
+        "questions": questions(classifier),
         "doubtful_address": replace(Filters(), order="doubtful").address(),
         "doubtful": images.filter(state=ImageState.KEPT, suspect__isnull=False).count(),
     }
@@ -203,7 +205,7 @@ def decide(request: HttpRequest, classifier: ClassifierRequest) -> HttpResponse:
         if keys:
             sentence = "Nothing was changed: the chosen pictures are like that already."
         return _answer(request, classifier, sentence, None)
-    return _answer(request, classifier, f"{_sentence(decision)}.", decision)
+    return _answer(request, classifier, f"{sentence_of(decision)}.", decision)
 
 
 @require_token
@@ -215,7 +217,7 @@ def undo(request: HttpRequest, classifier: ClassifierRequest) -> HttpResponse:
     decision = curation.undo(classifier)
     if decision is None:
         return _answer(request, classifier, "There is nothing left to undo.", None)
-    return _answer(request, classifier, f"Undone: {_sentence(decision)}.", decision)
+    return _answer(request, classifier, f"Undone: {sentence_of(decision)}.", decision)
 
 
 @require_token
@@ -307,16 +309,17 @@ def _history(classifier: ClassifierRequest) -> list[DecisionLine]:
     lines = []
     for decision in classifier.decisions.order_by("-pk")[:HISTORY]:
         who = "You" if decision.actor == "person" else decision.actor
-        sentence = f"{who}: {_sentence(decision)}"
+        sentence = f"{who}: {sentence_of(decision)}"
         lines.append(DecisionLine(decision.at.isoformat(), sentence, bool(decision.undone)))
     return lines
 
 
-def _sentence(decision: Decision) -> str:
+def sentence_of(decision: Decision) -> str:
     """Return a decision in words, without a full stop."""
     pictures = phrases.counted(len(decision.before), "picture")
     if decision.action == Decision.Action.REMOVE:
-        return f"{pictures} removed"
+        of_class = f" of “{decision.value}”" if decision.value else ""
+        return f"{pictures}{of_class} removed"
     if decision.action == Decision.Action.RESTORE:
         return f"{pictures} taken in again"
     if decision.action == Decision.Action.RELABEL:

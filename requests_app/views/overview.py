@@ -27,6 +27,7 @@ from requests_app.models import (
 )
 from requests_app.views.curves import Curves, curves_of
 from requests_app.views.first_model import FirstModel, first_model
+from requests_app.views.meanings import Question, questions
 from requests_app.views.result import Download, Result, downloads_of, result_of
 from scraping.sources.catalogue import Outcome
 
@@ -147,6 +148,8 @@ class Overview:
     first_model: FirstModel | None
     curves: Curves | None
     """Of the newest version's fine-tuning."""
+    questions: tuple[Question, ...]
+    """The groups that each class's pictures fall into."""
     result: Result | None
     downloads: tuple[Download, ...]
     error: tuple[str, str] | None
@@ -202,6 +205,7 @@ def overview(classifier: ClassifierRequest) -> Overview:
         kind_note=str(classifier.kind_found.get("sentence", "")),
         first_model=first_model(classifier),
         curves=curves_of(classifier),
+        questions=questions(classifier),
         result=result_of(version),
         downloads=downloads_of(version),
         error=(error.get("reason", ""), error.get("remedy", "")) if error else None,

@@ -104,7 +104,8 @@ class CollectionSync:
                     outcomes.append({key: source.get(key) for key in OUTCOME_KEYS})
             image_class = self.classes[summary["id"]]
             image_class.found = summary["found"]
-            image_class.kept = summary["kept"]
+            removed = ImageUrl.objects.filter(image_class=image_class, state=ImageState.REMOVED)
+            image_class.kept = max(0, summary["kept"] - removed.count())
             image_class.rejected = summary["rejected"]
             image_class.outcomes = outcomes
             image_class.save(update_fields=["found", "kept", "rejected", "outcomes"])

@@ -5,7 +5,7 @@ Every decision is a record on disk before the next one is made.
 
 import hashlib
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from scraping.reasons import Reason
@@ -33,7 +33,10 @@ from training.duplicates import Fingerprint
 
 
 class ImageStore:
-    """Decides about screened images. `kept` counts those of each class, by its id."""
+    """Decides about screened images. `kept` counts those of each class, by its id.
+
+    Images that are set aside, by their SHA-256, stay where they are; they are not counted.
+    """
 
     def __init__(
         self,
@@ -42,6 +45,7 @@ class ImageStore:
         fingerprints: FingerprintLog,
         taken_down: TakenDown,
         class_names: Mapping[str, str],
+        set_aside: Collection[str] = (),
     ) -> None:
         self.kept: Counter[str] = Counter()
         self._folder = folder
@@ -49,6 +53,7 @@ class ImageStore:
         self._fingerprints = fingerprints
         self._taken_down = taken_down
         self._class_names = class_names
+        self._set_aside = set_aside
         self._known = KnownImages()
         self._kept_keys: dict[str, Key] = {}  # of the records of kept images, by SHA-256
 
@@ -82,6 +87,8 @@ class ImageStore:
             return self._in_two_classes(record, duplicate)
         reason = Reason.DUPLICATE if duplicate.exact else Reason.NEAR_DUPLICATE
         kept = self._log.records[self._kept_keys[duplicate.sha256]]
+        if duplicate.sha256 in self._set_aside:
+            return rejected(record, reason, "like one that was removed")
         if not is_better(record, kept):
             return rejected(record, reason, f"like {kept['image_url']}")
         store_image(self._folder, image)  # first the new one, so that a kill never leaves none
@@ -112,7 +119,8 @@ class ImageStore:
         self._log.append(rejected(record, reason, detail))
         sha256 = kept_sha256(record)
         del self._kept_keys[sha256]
-        self.kept[record["class"]] -= 1
+        if sha256 not in self._set_aside:
+            self.kept[record["class"]] -= 1
         if reason != Reason.DUPLICATE:
             self._file(record).unlink(missing_ok=True)
 
@@ -120,7 +128,8 @@ class ImageStore:
         """Count a kept image, and recognise its duplicates from now on."""
         class_id = record["class"]
         sha256 = kept_sha256(record)
-        self.kept[class_id] += 1
+        if sha256 not in self._set_aside:
+            self.kept[class_id] += 1
         self._kept_keys[sha256] = record_key(record)
         self._known.add(class_id, sha256, fingerprint)
 

@@ -7,7 +7,7 @@ import pytest
 from django.utils import timezone
 from django_q.models import OrmQ
 
-from requests_app import lifecycle, pipeline, tasks
+from requests_app import curation, lifecycle, pipeline, tasks
 from requests_app.models import (
     Artifact,
     ClassifierRequest,
@@ -53,6 +53,23 @@ def test_another_wording_drops_what_the_old_one_found_and_asks_again(confirmed):
     assert json.loads((folder / "result.json").read_text())["classes"][0]["kept"] == 0, (
         "asked once more"
     )
+
+
+def test_filling_up_keeps_what_earlier_words_found_and_counts_no_removed_image(delivered):
+    images = ImageUrl.objects.filter(image_class__number=1, state="kept")
+    removed = list(images.order_by("sha256")[:4])
+    curation.remove(delivered, [image.pk for image in removed], "person", group_of="cat")
+    assert not lifecycle.fill_up(delivered, 9, "cat animal")
+    assert lifecycle.fill_up(delivered, 1, "cat animal")
+    assert not lifecycle.fill_up(delivered, 1, "cat animal")  # work goes on
+    ask_nobody()
+    drain("collect")
+    config = json.loads((delivered.folder / "collect" / "config.json").read_text())
+    assert config["classes"][0]["query"] == "cat animal"
+    assert config["set_aside"] == [image.sha256 for image in removed]
+    assert delivered.versions.get(number=2).images == 62
+    assert (images.count(), delivered.classes.first().kept) == (29, 29)
+    assert Job.objects.filter(stage="train", state=JobState.QUEUED).count() == 1
 
 
 def test_a_cancelled_request_waits_for_nothing_and_a_second_cancel_does_nothing(confirmed):

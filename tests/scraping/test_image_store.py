@@ -248,3 +248,36 @@ def test_what_is_taken_down_while_a_collection_pauses_is_removed_when_it_goes_on
         assert by_url(tmp_path)[gone["image_url"]]["reason"] == "taken_down"
         assert not (tmp_path / gone["file"]).exists()
         assert result["classes"][0]["kept"] == 10
+
+
+def test_what_a_person_removed_is_replaced_and_does_not_come_back(tmp_path):
+    with PictureHost() as host:
+        seen = [host.add(f"/{n}.jpg", encoded(picture(n, (320, 240)))) for n in range(4)]
+        larger = host.add("/0-larger.jpg", encoded(picture(0, (640, 480)), quality=85))
+        new = [host.add(f"/{n}.jpg", encoded(picture(n, (320, 240)))) for n in (4, 5, 6)]
+        items = {
+            "thing": [listed(url) for url in seen],
+            # Better words begin with what is known.
+            "thing animal": [listed(url) for url in (seen[1], larger, *new)],
+        }
+        with Listing(items) as site:
+            first = configuration({"openverse": site}, [host], sources=["openverse"], limit=4)
+            collect(tmp_path, first)
+            removed = [by_url(tmp_path)[url]["sha256"] for url in seen[:2]]
+            (tmp_path / "result.json").unlink()
+            reworded = classes("thing")
+            reworded[0]["query"] = "thing animal"
+            again = configuration(
+                {"openverse": site},
+                [host],
+                sources=["openverse"],
+                limit=4,
+                classes=reworded,
+                set_aside=removed,
+            )
+            collect(tmp_path, again)
+    found = by_url(tmp_path)
+    kept = {url for url, row in found.items() if row["state"] == "kept"}
+    assert kept == {*seen, *new[:2]}  # those that were removed stay where they are
+    assert found[larger]["reason"] == "near_duplicate"
+    assert found[larger]["detail"] == "like one that was removed"

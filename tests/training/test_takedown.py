@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from training.explanations import read_neighbours
+from training.meanings import read_meanings
 from training.run_folder import read_manifest
 from training.takedown import remove_images
 
@@ -72,6 +73,11 @@ def test_a_picture_that_is_taken_down_is_shown_nowhere_any_more(
         for line in (run / "suspects.jsonl").read_text(encoding="utf-8").splitlines()
     ]
     assert ranked and set(ranked).isdisjoint(gone)
+    grouped = [
+        file for found in read_meanings(run) for group in found.groups for file in group.files
+    ]
+    rows = read_manifest(trained_run)
+    assert sorted([*grouped, *gone]) == sorted(row.file for row in rows if row.group is not None)
     assert read_neighbours(trained_run) and read_neighbours(run) is None
     check_sums(run / "model")
 

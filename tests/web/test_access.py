@@ -18,6 +18,7 @@ PLACES = [
     "images/",
     "images/1/",
     "images/1/picture/",
+    "images/groups/",
     "review/",
     "versions/",
 ]
@@ -29,6 +30,8 @@ ACTIONS = [
     "delete/",
     "images/decide/",
     "images/undo/",
+    "images/groups/decide/",
+    "images/groups/fill-up/",
     "review/judge/",
     "review/count/",
     "versions/train/",

@@ -13,10 +13,13 @@ from tests.web.conftest import STRANGER, delivered, page_of, post, running, word
 
 READ_PLACES = ["", "credits/", "card.png", "app.webmanifest", "worker.js", "try/"]
 OWN_PLACES = [
-    "", "progress/", "images/", "review/", "versions/", "share/", "report/", "download/model/",
-    "download/dataset/", "delete/",
+    "", "progress/", "images/", "images/groups/", "review/", "versions/", "share/", "report/",
+    "download/model/", "download/dataset/", "delete/",
 ]  # fmt: skip
-ACTIONS = ["cancel/", "delete/", "images/decide/", "review/judge/", "versions/train/", "share/"]
+ACTIONS = [
+    "cancel/", "delete/", "images/decide/", "images/groups/decide/", "images/groups/fill-up/",
+    "review/judge/", "versions/train/", "share/",
+]  # fmt: skip
 
 
 @pytest.fixture
