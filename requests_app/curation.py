@@ -131,14 +131,6 @@ def test_images(classifier: ClassifierRequest) -> ImageQuerySet:
     return images.filter(split="test", state=ImageState.KEPT)
 
 
-def looked_at(classifier: ClassifierRequest) -> int:
-    """Return how many test images a person has judged, removed or relabelled."""
-    tested = ImageUrl.objects.of_request(classifier).filter(split="test")
-    untouched = tested.filter(state=ImageState.KEPT, judged="", label=None)
-    rejected = tested.filter(state=ImageState.REJECTED)
-    return tested.count() - untouched.count() - rejected.count()
-
-
 def _images(classifier: ClassifierRequest, keys: Collection[int]) -> ImageQuerySet:
     """Return those of the images that are this request's, and lie on disk."""
     images = ImageUrl.objects.filter(image_class__request=classifier, pk__in=keys)

@@ -29,6 +29,7 @@ from django.db import models, transaction
 from django.urls import reverse
 from django.utils import timezone
 
+from requests_app import phrases
 from scraping.kinds import search_words
 from training.networks.catalogue import CHOICES as BACKBONES
 from training.networks.catalogue import DEFAULT as DEFAULT_BACKBONE
@@ -216,6 +217,12 @@ class ClassifierRequest(models.Model):
         return token_for(self.pk, self.share_version, "share")
 
     @property
+    def looked_at(self) -> str:
+        """How many test images a person has looked at, as a sentence; "" for none."""
+        tested = ImageUrl.objects.of_request(self).tested()
+        return phrases.looked_at(tested.looked_at().count(), tested.count())
+
+    @property
     def share_url(self) -> str:
         """Return the absolute address of the shared result, "" while it is not shared."""
         if self.share_sha256 is None:
@@ -323,6 +330,14 @@ class ImageQuerySet(models.QuerySet["ImageUrl"]):
         given = models.Q(label=image_class)
         found = models.Q(label=None, image_class=image_class)
         return self.filter(given | found)
+
+    def tested(self) -> "ImageQuerySet":
+        """Return the images of the test split, those that a person removed included."""
+        return self.filter(split="test").exclude(state=ImageState.REJECTED)
+
+    def looked_at(self) -> "ImageQuerySet":
+        """Return the images that a person has judged, removed or relabelled."""
+        return self.exclude(state=ImageState.KEPT, judged="", label=None)
 
 
 class ImageUrl(models.Model):

@@ -424,16 +424,15 @@ def _answers(version: DatasetVersion, image: ImageUrl) -> tuple[tuple[str, int],
 
 
 def _nearest(version: DatasetVersion, image: ImageUrl) -> tuple[Tile, ...]:
-    """Return the images the model learned from that look most like this one of them."""
+    """Return the images the model learned from that look most like this one of its version."""
     neighbours = read_neighbours(version.folder)
     if neighbours is None:
         return ()
-    names = [Path(learned.file).name for learned in neighbours.images]
     name = Path(image.file).name
-    if name not in names:
+    embedding = neighbours.embedding_of(name)
+    if embedding is None:
         return ()
-    embedding = neighbours.embeddings[names.index(name)].astype("float64")
-    near = neighbours.nearest(embedding, NEAREST + 1)
+    near = neighbours.nearest(embedding.astype("float64"), NEAREST + 1)
     files = [learned.file for learned, _ in near if Path(learned.file).name != name]
     images = ImageUrl.objects.of_request(version.request).exclude(state=ImageState.REJECTED)
     by_name = {Path(found.file).name: found for found in images.filter(file__in=files)}

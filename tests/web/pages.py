@@ -325,8 +325,10 @@ def admin(model: str) -> Callable[[States], str]:
 
 
 def judged(states: States) -> str:
-    """The review after a few answers."""
-    for image in curation.test_images(states.once)[:1]:
+    """The review after the last answer."""
+    images = ImageUrl.objects.of_request(states.once)
+    images.filter(state="kept").update(split="test")
+    for image in images.filter(split="test"):
         curation.judge(states.once, image.pk, "right", None, "person")
     return f"{states.once.get_absolute_url()}review/"
 

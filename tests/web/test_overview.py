@@ -176,7 +176,7 @@ def test_the_files_stand_there_with_size_and_checksum(client):
     for artifact in classifier.versions.get().artifacts.all():
         assert f"{classifier.get_absolute_url()}download/{artifact.kind}/" in page
         assert artifact.sha256 in page
-    assert "2.0\xa0KB" in page
+    assert "2.0 kB" in page
 
 
 def test_it_says_until_when_everything_is_kept(client, settings):
