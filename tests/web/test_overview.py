@@ -368,7 +368,7 @@ def test_a_cancelled_request_does_not_look_as_if_it_worked(client, settings):
     assert re.findall(r'<li class="stage (\w+)"', page)[1] == "cancelled"
     assert "stage running" not in page
     assert "Stopped. The pictures collected so far are kept until" in page
-    assert f"{day.day} {day:%B %Y}; you can continue any time." in page
+    assert f"{day.day} {day:%B %Y}</time>; you can continue any time." in page
 
 
 def test_what_was_cancelled_before_its_confirmation_promises_nothing(client):

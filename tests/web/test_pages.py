@@ -2,8 +2,12 @@
 dark.
 """
 
-import pytest
+from datetime import UTC, datetime
 
+import pytest
+from selenium.webdriver.common.by import By
+
+from requests_app.models import ClassifierRequest, TrainingRun
 from tests.web.accessibility import barriers, show_as, show_plainly
 from tests.web.conftest import delivered, keep_picture
 from tests.web.delivered_model import deliver_model, export_model, write_pictures  # noqa: F401
@@ -41,3 +45,24 @@ def test_no_page_has_barriers_or_is_wider_than_the_screen(chromium, address, sta
         show_plainly(chromium)
         chromium.get_log("browser")  # the browser reports the error pages
     assert not found, "\n".join(map(str, found))
+
+
+def test_times_are_shown_in_the_readers_zone(chromium, address):
+    classifier = delivered("cat", "dog")
+    moment = datetime(2026, 11, 27, 20, 30, tzinfo=UTC)
+    TrainingRun.objects.update(finished=moment)
+    ClassifierRequest.objects.update(moved=moment)
+    zone = "Emulation.setTimezoneOverride"
+    try:
+        for name, day, hour in (("Asia/Tokyo", "28", "5:30"), ("America/Lima", "27", "3:30")):
+            chromium.execute_cdp_cmd(zone, {"timezoneId": name})
+            chromium.get(classifier.url)
+            shown = [
+                time.get_attribute("textContent")
+                for time in chromium.find_elements(By.TAG_NAME, "time")
+            ]
+            assert any(f"{day}, 2026" in text and hour in text for text in shown), shown
+            assert any(f"December {day}, 2026" in text for text in shown), shown
+            assert not any("UTC" in text for text in shown)
+    finally:
+        chromium.execute_cdp_cmd(zone, {"timezoneId": ""})
