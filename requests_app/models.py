@@ -219,8 +219,13 @@ class ClassifierRequest(models.Model):
     @property
     def looked_at(self) -> str:
         """How many test images a person has looked at, as a sentence; "" for none."""
-        tested = ImageUrl.objects.of_request(self).tested()
-        return phrases.looked_at(tested.looked_at().count(), tested.count())
+        tested = ImageUrl.objects.of_request(self).filter(split="test")
+        tested = tested.exclude(state=ImageState.REJECTED)
+        untouched = models.Q(state=ImageState.KEPT, judged="", label=None)
+        counts = tested.aggregate(
+            tested=models.Count("pk"), looked_at=models.Count("pk", filter=~untouched)
+        )
+        return phrases.looked_at(counts["looked_at"], counts["tested"])
 
     @property
     def share_url(self) -> str:
@@ -330,14 +335,6 @@ class ImageQuerySet(models.QuerySet["ImageUrl"]):
         given = models.Q(label=image_class)
         found = models.Q(label=None, image_class=image_class)
         return self.filter(given | found)
-
-    def tested(self) -> "ImageQuerySet":
-        """Return the images of the test split, those that a person removed included."""
-        return self.filter(split="test").exclude(state=ImageState.REJECTED)
-
-    def looked_at(self) -> "ImageQuerySet":
-        """Return the images that a person has judged, removed or relabelled."""
-        return self.exclude(state=ImageState.KEPT, judged="", label=None)
 
 
 class ImageUrl(models.Model):
