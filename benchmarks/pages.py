@@ -72,16 +72,22 @@ def served(settings: dict[str, str]) -> Iterator[str]:
     quiet = subprocess.DEVNULL
     server = subprocess.Popen(command, cwd=ROOT, env=settings, stdout=quiet, stderr=quiet)
     try:
-        for _ in range(300):
-            try:
-                urllib.request.urlopen(address, timeout=10).close()
-                break
-            except OSError:
-                time.sleep(0.2)
+        wait_for(address)
         yield address
     finally:
         server.terminate()
         server.wait()
+
+
+def wait_for(address: str) -> None:
+    """Return once a server answers; exit where none does."""
+    for _ in range(600):
+        try:
+            urllib.request.urlopen(address, timeout=30).close()
+            return
+        except OSError:
+            time.sleep(0.5)
+    sys.exit("The web server did not start.")
 
 
 def fill(count: int) -> Filled:

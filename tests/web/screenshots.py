@@ -1,6 +1,6 @@
 """Make screenshots of every page and state, and measure each.
 
-    python -m tests.web.screenshots --out DIR [--only NAME ...] [--demo FOLDER]
+    python -m tests.web.screenshots --out DIR [--only NAME ...] [--demo FOLDER] [--readme]
 
 Runs `manage.py demo` in a scratch folder, corrects some of its labels and trains a second version,
 makes the other states beside it, serves all of it by the site's own web server, and opens each page
@@ -24,6 +24,8 @@ from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from PIL import Image
+
 if TYPE_CHECKING:  # both need Django's settings, which name the scratch folder
     from selenium import webdriver
 
@@ -36,6 +38,13 @@ MOST_SHIFT = 0.02  # Django's own admin, whose scripts build filters and tabs la
 MOST_KILOBYTES = 150
 RELABELLED = 6  # pictures of each class with a wrong label, for a version to correct
 # Sizes are those after compression, whether this server compresses or the one in front of it.
+# Of each picture: the page, and the pixels of its desk and of its phone that are left out above.
+README = {
+    "result": ("result", 0, 0),
+    "gallery": ("gallery", 0, 0),
+    "versions": ("versions-two", 0, 0),
+    "try": ("try-answer", 290, 885),
+}
 MEASURE = """
 const done = arguments[0];
 const observed = (type) => new Promise((resolve) => {
@@ -69,6 +78,7 @@ def main() -> int:
     add("--out", type=Path, required=True, help="folder for the pictures")
     add("--only", nargs="+", default=[], metavar="NAME", help="these pages alone")
     add("--demo", type=Path, help="folder of a finished `manage.py demo`, which is copied")
+    add("--readme", action="store_true", help="write the pictures of the README into docs/")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="picaisso-screenshots-") as scratch:
@@ -83,7 +93,10 @@ def main() -> int:
             port = probe.getsockname()[1]
         set_up_django(folder, port)
         states = make_states(folder)
-        return look_at_pages(states, f"http://127.0.0.1:{port}", options.out, options.only)
+        code = look_at_pages(states, f"http://127.0.0.1:{port}", options.out, options.only)
+    if options.readme:
+        write_readme_pictures(options.out, PROJECT / "docs")
+    return code
 
 
 def set_up_django(folder: Path, port: int) -> None:
@@ -212,6 +225,24 @@ def look_at(
     figures = "{seconds:5.2f} s  shift {shift:.3f}  {kilobytes:4.0f} kB".format(**found)
     print(f"{page.name:22} {figures}  {'; '.join(problems) or 'ok'}", flush=True)
     return bool(problems)
+
+
+def write_readme_pictures(shots: Path, docs: Path) -> None:
+    """Put a desk and a phone side by side, the first screen of each, for the README."""
+    height = 900
+    for name, (page, desk_top, phone_top) in README.items():
+        parts = []
+        for width, scheme, above in ((1440, "light", desk_top), (390, "dark", phone_top)):
+            image = Image.open(shots / f"{page}-{width}-{scheme}.png").convert("RGB")
+            top = Image.new("RGB", (image.width, height), image.getpixel((1, image.height - 1)))
+            top.paste(image, (0, -above))
+            parts.append(top)
+        desk, phone = parts
+        both = Image.new("RGB", (desk.width + phone.width + 24, height), "white")
+        both.paste(desk)
+        both.paste(phone, (desk.width + 24, 0))
+        small = both.resize((both.width * 3 // 4, both.height * 3 // 4), Image.Resampling.LANCZOS)
+        small.save(docs / f"{name}.webp", quality=82, method=6)
 
 
 if __name__ == "__main__":
