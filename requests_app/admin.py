@@ -13,7 +13,6 @@ from django.contrib.auth.models import AbstractBaseUser
 from django.db.models import Model, QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
-from django.template.defaultfilters import filesizeformat
 from django.urls import reverse
 from django.utils import timezone
 from django.utils.dateformat import format as date_format
@@ -542,7 +541,7 @@ class ArtifactAdmin(VersionLinkMixin, RecordAdmin):
 
     @admin.display(description="Size", ordering="bytes")
     def size(self, row: Artifact) -> str:
-        return filesizeformat(row.bytes)
+        return phrases.size(row.bytes)
 
     @admin.display(description="SHA-256", ordering="sha256")
     def sha256_short(self, row: Artifact) -> str:

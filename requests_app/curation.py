@@ -136,14 +136,6 @@ def test_images(classifier: ClassifierRequest) -> ImageQuerySet:
     return images.filter(split="test", state=ImageState.KEPT)
 
 
-def looked_at(classifier: ClassifierRequest) -> int:
-    """Return how many test images a person has judged, removed or relabelled."""
-    tested = ImageUrl.objects.of_request(classifier).filter(split="test")
-    untouched = tested.filter(state=ImageState.KEPT, judged="", label=None)
-    rejected = tested.filter(state=ImageState.REJECTED)
-    return tested.count() - untouched.count() - rejected.count()
-
-
 def removed_digests(classifier: ClassifierRequest) -> list[str]:
     """Return the digests of the images that are removed now, in order."""
     images = ImageUrl.objects.of_request(classifier).filter(state=ImageState.REMOVED)

@@ -29,6 +29,7 @@ from django.db import models, transaction
 from django.urls import reverse
 from django.utils import timezone
 
+from requests_app import phrases
 from scraping.kinds import search_words
 from training.networks.catalogue import CHOICES as BACKBONES
 from training.networks.catalogue import DEFAULT as DEFAULT_BACKBONE
@@ -214,6 +215,17 @@ class ClassifierRequest(models.Model):
     def share_token(self) -> str:
         """Return the public id of the shared result, which counts only while it is shared."""
         return token_for(self.pk, self.share_version, "share")
+
+    @property
+    def looked_at(self) -> str:
+        """How many test images a person has looked at, as a sentence; "" for none."""
+        tested = ImageUrl.objects.of_request(self).filter(split="test")
+        tested = tested.exclude(state=ImageState.REJECTED)
+        untouched = models.Q(state=ImageState.KEPT, judged="", label=None)
+        counts = tested.aggregate(
+            tested=models.Count("pk"), looked_at=models.Count("pk", filter=~untouched)
+        )
+        return phrases.looked_at(counts["looked_at"], counts["tested"])
 
     @property
     def share_url(self) -> str:

@@ -4,6 +4,7 @@ Percentages, intervals and the verdict are those of the report and the model car
 """
 
 from collections.abc import Mapping
+from typing import Any
 
 import training.phrases
 from scraping.reasons import Reason
@@ -26,6 +27,8 @@ __all__ = [
     "backbone_choices",
     "backbone_title",
     "baseline",
+    "change",
+    "comparison",
     "counted",
     "device_title",
     "duration",
@@ -33,12 +36,14 @@ __all__ = [
     "headline_counts",
     "headline_title",
     "interval",
+    "looked_at",
     "masked_address",
     "opening",
     "outcome",
     "percent",
     "refusal",
     "rejections",
+    "size",
     "source_title",
     "time_left",
     "verdict",
@@ -67,7 +72,15 @@ REASONS: Mapping[str, tuple[str, str]] = {
 }
 
 # Where the catalogue's own remark says nothing to a visitor, or is not true of every site.
-BACKBONE_REMARKS = {backbones.DEFAULT: "98 MB", backbones.BUNDLED: "smallest"}
+# The catalogue has the sizes of weights in units of 1,048,576 bytes.
+BACKBONE_REMARKS = {
+    backbones.DEFAULT: "103 MB",
+    "resnet50_v1": "older weights, 103 MB",
+    "convnext_tiny": "114 MB",
+    "efficientnet_v2_s": "87 MB",
+    "swin_v2_t": "114 MB",
+    backbones.BUNDLED: "smallest",
+}
 DEVICES = {"cpu": "CPU", "cuda": "GPU", "mps": "GPU"}
 
 
@@ -92,11 +105,62 @@ def time_left(seconds: float) -> str:
     return f"about {counted(hours, 'hour')}"
 
 
+def size(number: float) -> str:
+    """Return bytes as ``730 bytes``, ``12.3 kB``, ``53.1 MB`` or ``1.2 GB``.
+
+    A megabyte has 1,000,000 bytes everywhere: on pages, in mails and in settings.
+    """
+    if number < 1000:
+        return counted(round(number), "byte")
+    for unit in ("kB", "MB", "GB"):
+        number /= 1000
+        if number < 999.95 or unit == "GB":
+            break
+    return f"{number:,.1f} {unit}"
+
+
 def counted(count: int, one: str, several: str = "") -> str:
     """Return ``0 pictures``, ``1 picture`` or ``2 pictures``."""
     if count == 0:
         return f"0 {several or one + 's'}"
     return training.phrases.counted(count, one, several)
+
+
+def comparison(compared: Mapping[str, Any]) -> str:
+    """Return before and after in words, with how likely chance alone would do as much."""
+    images = compared["images"]
+    if not images:
+        return "The two versions have no test picture in common, so they cannot be compared."
+    before = compared["right_before"]
+    after = compared["right_after"]
+    mended = len(compared["mended"])
+    broken = len(compared["broken"])
+    pictures = counted(images, "test picture")
+    start = f"On the {pictures} that both versions have, {after} are right instead of {before}"
+    if not mended and not broken:
+        return f"{start}: both models are right and wrong on the same pictures."
+    p_value = compared["p_value"]
+    chance = f"{p_value:.2f}" if p_value >= 0.01 else "under 0.01"
+    change = f"{mended} mended, {broken} broken (p = {chance}, McNemar’s exact test)"
+    if p_value < 0.05:
+        return f"{start}; {change}. Chance alone would hardly do that."
+    return f"{start}; {change}. Chance alone may do that, so neither is shown to be better."
+
+
+def change(compared: Mapping[str, Any]) -> str:
+    """Return before and after as a subject has room for it: ``94 of 100 instead of 88``."""
+    after = compared["right_after"]
+    before = compared["right_before"]
+    return f"{after:,} of {compared['images']:,} instead of {before:,}"
+
+
+def looked_at(count: int, tested: int) -> str:
+    """Return how many test pictures a person has looked at as a sentence, "" for none."""
+    if not count:
+        return ""
+    if count == tested:
+        return f"A person has looked at all {counted(tested, 'test picture')}."
+    return f"A person has looked at {count} of the {counted(tested, 'test picture')}."
 
 
 def rejections(counts: Mapping[str, int]) -> str:

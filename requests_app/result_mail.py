@@ -42,8 +42,13 @@ def put_delivered(classifier: ClassifierRequest, version: DatasetVersion) -> Out
     attached = mail.fitting(artifacts)
     entries = [_file_entry(classifier, a, is_attached=a in attached) for a in artifacts]
     metrics = completed(version.run.metrics or {})
+    compared = version.run.comparison
     context = {
         "run": version.run,
+        "number": version.number,
+        "compared": compared,
+        "change": change(compared),
+        "looked_at": classifier.looked_at,
         "artifacts": entries,
         "figure": short_figure(metrics),
         "colour": _colour(metrics),
@@ -91,6 +96,13 @@ def short_figure(metrics: Mapping[str, Any]) -> str:
         return "no better than guessing"
     headline = metrics["headline"]
     return f"{headline['hits']:,} of {headline['n']:,} right"
+
+
+def change(compared: Mapping[str, Any] | None) -> str:
+    """Return before and after for a subject, "" where nothing was compared."""
+    if compared and compared["images"]:
+        return phrases.change(compared)
+    return ""
 
 
 def suggestion(classifier: ClassifierRequest, metrics: Mapping[str, Any]) -> Suggestion:

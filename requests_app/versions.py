@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from django.conf import settings
-from django.db.models import F
+from django.db.models import Count, Q
 from django.db.models.functions import Coalesce
 
 from requests_app.delivery import dataset_zip
@@ -89,15 +89,15 @@ def kept_images(classifier: ClassifierRequest) -> ImageQuerySet:
 def changes(classifier: ClassifierRequest) -> Changes:
     """Return what a version made now would have otherwise than the latest one with a model."""
     images = ImageUrl.objects.of_request(classifier)
-    kept = images.filter(state=ImageState.KEPT)
-    now = Coalesce("label__number", "image_class__number")
-    known = kept.exclude(version_number=None)
-    gone = images.exclude(version_number=None).filter(state=ImageState.REMOVED)
-    return Changes(
-        removed=gone.count(),
-        relabelled=known.annotate(now=now).exclude(version_number=F("now")).count(),
-        added=kept.filter(version_number=None).count(),
+    kept = Q(state=ImageState.KEPT)
+    known = Q(version_number__isnull=False)
+    same = Q(version_number=Coalesce("label__number", "image_class__number"))
+    counts = images.aggregate(  # one query: each would read all rows
+        removed=Count("pk", filter=known & Q(state=ImageState.REMOVED)),
+        relabelled=Count("pk", filter=kept & known & ~same),
+        added=Count("pk", filter=kept & ~known),
     )
+    return Changes(**counts)
 
 
 def write_run_folder(version: DatasetVersion) -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import zipfile
 import zlib
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from functools import cache
 from pathlib import Path
 
@@ -59,6 +59,18 @@ class Neighbours:
     images: tuple[LearnedImage, ...]
     embeddings: NDArray[np.float16]
     """[m, d] by the delivered network."""
+    others: Mapping[str, NDArray[np.float16]] = field(default_factory=dict)
+    """Embeddings [d] of the run's other images by file: the model learned nothing from them."""
+
+    def embedding_of(self, name: str) -> NDArray[np.float16] | None:
+        """Return the embedding [d] of an image of the run by its file's name, None of any other."""
+        for image, embedding in zip(self.images, self.embeddings, strict=True):
+            if Path(image.file).name == name:
+                return embedding
+        for file, embedding in self.others.items():
+            if Path(file).name == name:
+                return embedding
+        return None
 
     def nearest(self, embedding: Floats, count: int) -> list[tuple[LearnedImage, float]]:
         """Return the images nearest to an embedding [d], each with its cosine, nearest first.
@@ -172,19 +184,31 @@ def nearest_images(embedding: Floats, references: Floats, count: int) -> list[tu
 
 
 def write_neighbours(
-    folder: Path, images: Sequence[LearnedImage], embeddings: NDArray[np.float32]
+    folder: Path,
+    images: Sequence[LearnedImage],
+    embeddings: NDArray[np.float32],
+    others: Mapping[str, NDArray[np.float32]] | None = None,
 ) -> None:
     """Write `neighbours.npz` of a run folder: the images [m] a model learned from, and [m, d].
 
     `read_neighbours` gives them back.
+
+    :param others: embeddings [d] of the run's other images by file
     """
     rows = [asdict(image) for image in images]
     text = json.dumps(rows, ensure_ascii=False)
+    others = others or {}
+    other_files = json.dumps(list(others))
+    other_embeddings = np.zeros((len(others), embeddings.shape[1]), np.float16)
+    for index, embedding in enumerate(others.values()):
+        other_embeddings[index] = embedding
     with atomic_write(folder / NEIGHBOURS_FILE) as file:
         np.savez(
             file,
             embeddings=embeddings.astype(np.float16),
             rows=np.frombuffer(text.encode(), np.uint8),
+            other_embeddings=other_embeddings,
+            other_files=np.frombuffer(other_files.encode(), np.uint8),
         )
 
 
@@ -194,11 +218,15 @@ def read_neighbours(run_folder: Path) -> Neighbours | None:
         with np.load(run_folder / NEIGHBOURS_FILE, allow_pickle=False) as arrays:
             rows = json.loads(arrays["rows"].tobytes())
             embeddings = arrays["embeddings"]
+            others = {}
+            if "other_files" in arrays:  # not in runs of before
+                files = json.loads(arrays["other_files"].tobytes())
+                others = dict(zip(files, arrays["other_embeddings"], strict=True))
         images = tuple(LearnedImage(**row) for row in rows)
     except _UNREADABLE:
         return None
     matches = embeddings.ndim == 2 and len(embeddings) == len(images)
-    return Neighbours(images, embeddings) if matches else None
+    return Neighbours(images, embeddings, others) if matches else None
 
 
 @cache

@@ -327,8 +327,8 @@ def _load_backbone(run: Run, earlier: Mapping[str, Any]) -> LoadedBackbone:
     )
 
     def report(done: int, total: int, message: str = "", /) -> None:
-        megabytes = max(done, total) >> 20
-        run.report(done >> 20, megabytes, message or "Downloading pretrained weights (MB)")
+        megabytes = max(done, total) // 1_000_000
+        run.report(done // 1_000_000, megabytes, message or "Downloading pretrained weights (MB)")
 
     loaded = load_backbone(BACKBONES[name], cast(Any, config.weights), sources, report)
     if earlier and earlier["used"] == loaded.backbone.name:
@@ -629,7 +629,11 @@ def _export(run: Run, loaded: LoadedBackbone, network: ClassifierNetwork, result
         write_report(path, results, config, run.folder, predict, origin, no_progress)
 
     learned = results.learned_indices()
-    write_neighbours(run.folder, results.learned_images(), results.embeddings[learned])
+    others = {}
+    for index in set(range(len(results.rows))) - set(learned.tolist()):
+        others[results.rows[index].file] = results.embeddings[index]
+    embeddings = results.embeddings[learned]
+    write_neighbours(run.folder, results.learned_images(), embeddings, others)
     trained = TrainedModel(
         network, config.classes, config, results.metrics, run.spent, write_report_page
     )

@@ -230,6 +230,8 @@ def credit(image: ImageUrl) -> str:
     page = image.page_url or image.image_url
     found = f"found by {image.source} at <{page}>"
     sentence = f"{work} Licence: {terms} ({image.license_basis}), {found}"
+    if not image.license and "licence unknown" in work:
+        sentence = f"{work}; {found}"
     if image.detail:  # kept although its file says that AI made it
         sentence += f"; {image.detail}"
     return " ".join(sentence.split())

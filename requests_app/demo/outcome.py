@@ -206,8 +206,8 @@ def describe(outcome: Outcome) -> Iterator[str]:
     all_times = ", ".join(times)
     yield f"time        {all_times}"
     for item in (outcome.dataset, outcome.model):
-        megabytes = item.bytes / 1e6
-        yield f"{item.kind:11} {item.path} ({megabytes:.1f} MB, sha256 checked)"
+        size = phrases.size(item.bytes)
+        yield f"{item.kind:11} {item.path} ({size}, sha256 checked)"
     yield f"mail        {Path(outcome.mail).as_uri()}"
     yield f"report      {file_link(outcome, 'report.html')}"
     yield f"try it      {file_link(outcome, 'try.html')}"

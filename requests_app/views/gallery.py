@@ -334,28 +334,39 @@ def _filter_lists(
     images: ImageQuerySet, classes: Sequence[ImageClass], chosen: Filters
 ) -> tuple[Filter, ...]:
     """Return the filters with how many images of the shown state each choice has."""
-    states = _counts(images, "state")
-    shown = images.filter(state=chosen.state)
-    labels = shown.annotate(now=Coalesce("label", "image_class"))
-    by_class = _counts(labels, "now")
+    counts = _counts(images, chosen.state)
+    by_class = counts["now"]
     class_counts = {str(c.number): by_class[str(c.pk)] for c in classes}
     names = {str(c.number): c.name for c in classes}
-    sources = _counts(shown, "source")
-    licenses = _counts(shown.exclude(license=""), "license")
+    sources = counts["source"]
+    licenses = counts["license"]
+    del licenses[""]
     source_titles = {name: phrases.source_title(name) for name in sources}
     return (
-        _filter("state", "Show", STATE_TITLES, states, chosen.state, has_all=False),
+        _filter("state", "Show", STATE_TITLES, counts["state"], chosen.state, has_all=False),
         _filter("class", "Class", names, class_counts, str(chosen.image_class or "")),
-        _filter("split", "Part", SPLIT_TITLES, _counts(shown, "split"), chosen.split),
+        _filter("split", "Part", SPLIT_TITLES, counts["split"], chosen.split),
         _filter("source", "Source", source_titles, sources, chosen.source),
         _filter("license", "Licence", {name: name for name in licenses}, licenses, chosen.license),
         _filter("order", "Order", ORDER_TITLES, {}, chosen.order, has_all=False),
     )
 
 
-def _counts(images: QuerySet[ImageUrl], column: str) -> Counter[str]:
-    rows = images.order_by().values_list(column).annotate(Count("pk"))
-    return Counter({str(value): count for value, count in rows})
+def _counts(images: QuerySet[ImageUrl], state: str) -> dict[str, Counter[str]]:
+    """Return how many images of a state have each value of a column, and how many each state has.
+
+    One query: each would read all rows.
+    """
+    columns = ("state", "now", "source", "license", "split")
+    labelled = images.order_by().annotate(now=Coalesce("label", "image_class"))
+    counts: dict[str, Counter[str]] = {column: Counter() for column in columns}
+    for *values, count in labelled.values_list(*columns).annotate(Count("pk")):
+        counts["state"][values[0]] += count
+        if values[0] != state:
+            continue
+        for column, value in zip(columns[1:], values[1:], strict=True):
+            counts[column][str(value)] += count
+    return counts
 
 
 def _filter(
@@ -427,16 +438,15 @@ def _answers(version: DatasetVersion, image: ImageUrl) -> tuple[tuple[str, int],
 
 
 def _nearest(version: DatasetVersion, image: ImageUrl) -> tuple[Tile, ...]:
-    """Return the images the model learned from that look most like this one of them."""
+    """Return the images the model learned from that look most like this one of its version."""
     neighbours = read_neighbours(version.folder)
     if neighbours is None:
         return ()
-    names = [Path(learned.file).name for learned in neighbours.images]
     name = Path(image.file).name
-    if name not in names:
+    embedding = neighbours.embedding_of(name)
+    if embedding is None:
         return ()
-    embedding = neighbours.embeddings[names.index(name)].astype("float64")
-    near = neighbours.nearest(embedding, NEAREST + 1)
+    near = neighbours.nearest(embedding.astype("float64"), NEAREST + 1)
     files = [learned.file for learned, _ in near if Path(learned.file).name != name]
     images = ImageUrl.objects.of_request(version.request).exclude(state=ImageState.REJECTED)
     by_name = {Path(found.file).name: found for found in images.filter(file__in=files)}

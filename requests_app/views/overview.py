@@ -13,6 +13,7 @@ from urllib.parse import urlencode
 from django.conf import settings
 from django.db.models import Count
 from django.urls import reverse
+from django.utils.html import format_html
 
 from requests_app import estimate, phrases, pipeline, shortage, versions
 from requests_app.models import (
@@ -334,9 +335,11 @@ def _stopped_note(classifier: ClassifierRequest) -> str:
     if not classifier.jobs.exists():
         return "Stopped. Nothing was collected."
     until = classifier.moved + timedelta(days=settings.RETENTION_DAYS)
-    return (
-        f"Stopped. The pictures collected so far are kept until {until:%-d %B %Y}; you can continue"
-        " any time."
+    return format_html(
+        "Stopped. The pictures collected so far are kept until"
+        ' <time datetime="{}" data-day>{}</time>; you can continue any time.',
+        until.isoformat(),
+        f"{until:%-d %B %Y}",
     )
 
 

@@ -6,10 +6,9 @@ first; then figures by class, mix-ups, and what else is known.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import cast
 from urllib.parse import urlencode
-
-from django.utils import timezone
 
 from requests_app import phrases
 from requests_app.models import Artifact, DatasetVersion, Kind, TrainingRun
@@ -126,6 +125,7 @@ class Result:
     scores: tuple[ClassScore, ...]
     matrix: tuple[MatrixRow, ...]
     facts: tuple[tuple[str, str], ...]
+    finished: datetime | None
     notices: tuple[str, ...]
     elsewhere: str
     """How it does on images from a source that it has not seen."""
@@ -182,6 +182,7 @@ def result_of(version: DatasetVersion | None) -> Result | None:
         scores=_scores(figures["per_class"], numbers),
         matrix=_matrix(figures["confusion"], numbers, "" if cross_validated else "test"),
         facts=_facts(run, metrics),
+        finished=run.finished,
         notices=tuple(run.notices),
         elsewhere=metrics.get("unseen_sentence", ""),  # not in runs of version 0.1.0
         refusal=phrases.refusal(metrics),
@@ -301,9 +302,5 @@ def _facts(run: TrainingRun, metrics: Metrics) -> tuple[tuple[str, str], ...]:
         "Hardware": phrases.device_title(metrics["device"]),
         "Training took": phrases.duration(seconds) if seconds else "",
         "Seed": str(metrics["seed"]),
-        "Finished": "",
     }
-    if run.finished:
-        finished = timezone.localtime(run.finished)
-        facts["Finished"] = f"{finished:%d %B %Y, %H:%M} UTC"
     return tuple((name, value) for name, value in facts.items() if value)

@@ -3,6 +3,7 @@
 from collections import Counter
 
 from django.contrib import messages
+from django.db.models import Count
 from django.http import HttpRequest, HttpResponse, QueryDict
 from django.shortcuts import render
 from django.urls import reverse
@@ -26,7 +27,10 @@ def review(request: HttpRequest, classifier: ClassifierRequest) -> HttpResponse:
     following = None
     if image is not None:
         following = curation.next_to_judge(classifier, [*skipped, image.pk])
-    said = Counter(tested.exclude(judged="").values_list("judged", flat=True))
+    judgements = tested.order_by().values_list("judged")
+    said = Counter(dict(judgements.annotate(Count("pk"))))
+    total = said.total()
+    del said[""]
     others = []
     if image is not None:
         others = list(classifier.classes.exclude(pk=image.current_class.pk))
@@ -37,7 +41,7 @@ def review(request: HttpRequest, classifier: ClassifierRequest) -> HttpResponse:
         "image": image,
         "following": following,
         "others": others,
-        "total": tested.count(),
+        "total": total,
         "judged": said.total(),
         "right": said[Judged.RIGHT],
         "other_class": said[Judged.OTHER_CLASS],

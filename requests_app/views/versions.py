@@ -10,7 +10,7 @@ from django.shortcuts import render
 from django.urls import reverse
 from django.views.decorators.http import require_http_methods, require_safe
 
-from requests_app import curation, lifecycle, phrases
+from requests_app import lifecycle, phrases
 from requests_app.models import Artifact, ClassifierRequest, DatasetVersion, ImageState, ImageUrl
 from requests_app.versions import finished_versions
 from requests_app.views.access import SeeOther, require_token
@@ -58,8 +58,6 @@ def versions(request: HttpRequest, classifier: ClassifierRequest) -> HttpRespons
         "token": classifier.token,
         "versions": lines,
         "obstacle": lifecycle.obstacle_to_training(classifier) if lines else "",
-        "looked_at": curation.looked_at(classifier),
-        "tested": curation.test_images(classifier).count(),
     }
     return render(request, "versions/versions.html", context)
 
@@ -77,27 +75,6 @@ def train_again(request: HttpRequest, classifier: ClassifierRequest) -> HttpResp
     return SeeOther(classifier.get_absolute_url())
 
 
-def comparison_sentence(comparison: Mapping[str, Any]) -> str:
-    """Return before and after in words, with how likely chance alone would do as much."""
-    images = comparison["images"]
-    if not images:
-        return "The two versions have no test picture in common, so they cannot be compared."
-    before = comparison["right_before"]
-    after = comparison["right_after"]
-    mended = len(comparison["mended"])
-    broken = len(comparison["broken"])
-    pictures = phrases.counted(images, "test picture")
-    start = f"On the {pictures} that both versions have, {after} are right instead of {before}"
-    if not mended and not broken:
-        return f"{start}: both models are right and wrong on the same pictures."
-    p_value = comparison["p_value"]
-    chance = f"{p_value:.2f}" if p_value >= 0.01 else "under 0.01"
-    change = f"{mended} mended, {broken} broken (p = {chance}, McNemar’s exact test)"
-    if p_value < 0.05:
-        return f"{start}; {change}. Chance alone would hardly do that."
-    return f"{start}; {change}. Chance alone may do that, so neither is shown to be better."
-
-
 def version_line(version: DatasetVersion) -> VersionLine:
     """Return a version that has a model, with its figures in words."""
     metrics = cast(Metrics, completed(version.run.metrics or {}))
@@ -111,7 +88,7 @@ def version_line(version: DatasetVersion) -> VersionLine:
         counts=phrases.headline_counts(metrics),
         verdict=phrases.verdict(metrics),
         notices=tuple(version.run.notices),
-        comparison=comparison_sentence(comparison) if comparison else "",
+        comparison=phrases.comparison(comparison) if comparison else "",
         differences=_differences(version, comparison) if comparison else (),
         artifacts=tuple(version.artifacts.all()),
     )

@@ -42,7 +42,7 @@ function say(line) {
 document.body.addEventListener("htmx:afterSwap", show);
 show();
 
-/** Tell the tab and screen readers what has changed; the percentage only shows. Times in the reader's zone. */
+/** Tell the tab and screen readers what has changed; the percentage only shows. */
 function show() {
   const part = document.getElementById("progress");
   if (part === null) return;
@@ -50,8 +50,4 @@ function show() {
   const now = part.querySelector("h1")?.textContent ?? "";
   if (headline && now !== headline) spoken.textContent = now;
   headline = now;
-  for (const time of part.querySelectorAll("time[data-clock]")) {
-    const clock = new Intl.DateTimeFormat([], { hour: "2-digit", minute: "2-digit" });
-    time.textContent = clock.format(new Date(time.dateTime));
-  }
 }

@@ -69,8 +69,10 @@ def test_every_local_link_of_the_readme_leads_somewhere(link):
     assert "://" in link or (ROOT / link).is_file()
 
 
-def test_the_picture_is_small_enough_to_load_at_once():
-    assert (ROOT / "docs" / "result.png").stat().st_size < 300_000
+def test_the_pictures_are_small_enough_to_load_at_once():
+    pictures = re.findall(r"docs/\w+[.]webp", README)
+    assert len(set(pictures)) == 4
+    assert all((ROOT / picture).stat().st_size < 150_000 for picture in pictures)
 
 
 def test_every_runtime_dependency_is_in_the_licence_table():

@@ -195,7 +195,7 @@ def test_test_images_are_judged_in_an_order_that_stays(delivered):
     second = curation.next_to_judge(delivered)
     assert second.pk != first.pk
     curation.judge(delivered, second.pk, "off-topic", 1, "person")
-    assert curation.looked_at(delivered) == 2
+    assert delivered.looked_at == "A person has looked at 2 of the 12 test pictures."
     said = versions.judgements_of(version_of(delivered, 1), manifest(delivered, 1))
     assert said[first.file].label == f"c{other:03d}" and said[second.file].label == ""
     curation.undo(delivered)

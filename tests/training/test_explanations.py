@@ -113,6 +113,25 @@ def test_evidence_is_what_a_class_has_more_than_the_others() -> None:
     assert np.allclose(sum(evidence(cams, number) for number in range(3)), 0)
 
 
+def test_an_image_that_was_not_learned_from_has_its_embedding_and_is_nobodys_neighbour(
+    imported_run: Path, tmp_path: Path
+) -> None:
+    results = results_of(imported_run)
+    learned = results.learned_indices()
+    other = np.arange(results.embeddings.shape[1], dtype=np.float32)
+    embeddings = results.embeddings[learned]
+    write_neighbours(tmp_path, results.learned_images(), embeddings, {"images/other.jpg": other})
+    found = read_neighbours(tmp_path)
+    assert found is not None
+    read = found.embedding_of("other.jpg")
+    assert read is not None and read.tolist() == other.tolist()
+    assert found.embedding_of("nowhere.jpg") is None
+    nearest = found.nearest(other, len(learned) + 1)
+    assert len(nearest) == len(learned)
+    name = Path(nearest[0][0].file).name
+    assert found.embedding_of(name) is not None
+
+
 def test_the_nearest_images_are_those_of_the_highest_cosine() -> None:
     random = np.random.default_rng(0)
     references, wanted = random.normal(size=(50, 8)), random.normal(size=8)

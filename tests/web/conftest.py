@@ -91,13 +91,18 @@ def running(*names: str) -> ClassifierRequest:
     return classifier
 
 
-def keep_picture(image_class: ImageClass, number: int, source: str = "bing") -> ImageUrl:
-    """A kept picture: its row, and its file in the collection folder."""
+def keep_picture(
+    image_class: ImageClass, number: int, source: str = "bing", picture: Path | None = None
+) -> ImageUrl:
+    """A kept picture: its row, and its file in the collection folder, drawn or a copy."""
     folder = image_class.request.folder / "collect" / "images"
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / f"{image_class.number:08x}{number:08x}.jpg"
-    image = Image.new("RGB", (800, 400), (number % 256, 80, 160))
-    image.save(file, "JPEG")
+    if picture is None:
+        image = Image.new("RGB", (800, 400), (number % 256, 80, 160))
+        image.save(file, "JPEG")
+    else:
+        file.write_bytes(picture.read_bytes())
     url = f"https://pictures.example/{image_class.pk}/{number}.jpg"
     return ImageUrl.objects.create(
         image_class=image_class,
@@ -225,13 +230,15 @@ def add_artifact(version: DatasetVersion, kind: str, content: bytes) -> Artifact
     )
 
 
-def stopped(status: str, **fields) -> ClassifierRequest:
+def stopped(status: str, names=(), **fields) -> ClassifierRequest:
     """A request that ended in collecting: failed, or short of pictures."""
-    classifier = running()
+    classifier = running(*names)
     classifier.jobs.update(state=JobState.FAILED, finished=timezone.now())
+    short = classifier.classes.last()
+    assert short is not None
     error = {
         "stage": "collect",
-        "reason": "Only 3 pictures of “dog”.",
+        "reason": f"Only 3 pictures of “{short.name}”.",
         "remedy": "Try another wording.",
     }
     assert classifier.move(status, error=error)

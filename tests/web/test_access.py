@@ -4,8 +4,9 @@ import re
 
 import pytest
 
-from requests_app import lifecycle
+from requests_app import lifecycle, sharing
 from requests_app.models import ClassifierRequest, ImageUrl, Status
+from requests_app.urls import urlpatterns
 from tests.web.conftest import STRANGER, delivered, page_of, post, running, stopped, submitted
 
 PLACES = [
@@ -137,3 +138,83 @@ def test_a_foreign_page_can_do_nothing(holder, action):
     assert holder.post(f"{classifier.get_absolute_url()}{action}").status_code == 403
     classifier.refresh_from_db()
     assert classifier.status == Status.RUNNING
+
+
+# --- every path of the site, and who may use it ---
+
+OPEN = {"home", "robots", "favicon", "confirm"}  # for everybody; a confirmation link is signed
+READ = {  # below a request's own link: what a GET shows, and below the link for others (s/)
+    "request": "", "progress": "progress/", "delete": "delete/", "gallery": "images/",
+    "image": "images/{pk}/", "thumbnail": "images/{pk}.jpg", "picture": "images/{pk}/picture/",
+    "try": "try/", "try_model": "try/model.onnx", "report": "report/", "review": "review/",
+    "versions": "versions/", "download": "download/model/", "share": "share/",
+}  # fmt: skip
+SHARED = {
+    "shared": "", "shared_try": "try/", "shared_try_model": "try/model.onnx",
+    "shared_credits": "credits/", "shared_card": "card.png",
+    "shared_thumbnail": "images/{pk}.jpg", "shared_manifest": "app.webmanifest",
+    "shared_worker": "worker.js",
+}  # fmt: skip
+DO = {  # what a POST does
+    "send-again": "confirmation/", "cancel": "cancel/", "retry": "retry/",
+    "leave-out": "leave-out/", "delete": "delete/", "decide": "images/decide/",
+    "undo": "images/undo/", "judge": "review/judge/", "count": "review/count/",
+    "train-again": "versions/train/", "share": "share/", "try": "try/",
+}  # fmt: skip
+DO_SHARED = {"shared_try": "try/"}
+
+
+def shared_result() -> ClassifierRequest:
+    """A delivered request with a link for others, and the files of its model."""
+    classifier = delivered()
+    ImageUrl.objects.update(license="by-sa")
+    model = classifier.versions.get().folder / "model"
+    model.mkdir(parents=True)
+    for name in ("model.onnx", "report.html"):
+        (model / name).write_text("<p>it")
+    sharing.switch_on(classifier, "person")
+    return classifier
+
+
+def test_every_path_stands_in_the_tables_of_who_may_use_it():
+    names = {pattern.name for pattern in urlpatterns}
+    listed = OPEN | set(READ) | set(SHARED) | set(DO) | set(DO_SHARED)
+    assert names - listed == set(), "say who may use these"
+    assert listed - names == set()
+
+
+def test_only_the_holder_of_its_link_sees_a_page_and_staff_need_it_too(client, admin_client):
+    classifier = shared_result()
+    pk = ImageUrl.objects.earliest("pk").pk
+    for room, pages, opens, others in (
+        ("r", READ, classifier.token, (classifier.share_token, STRANGER)),
+        ("s", SHARED, classifier.share_token, (classifier.token, STRANGER)),
+    ):
+        for name, path in pages.items():
+            below = path.format(pk=pk)
+            for browser in (client, admin_client):
+                assert browser.get(f"/{room}/{opens}/{below}").status_code in (200, 286), name
+                for token in others:
+                    assert browser.get(f"/{room}/{token}/{below}").status_code == 404, name
+
+
+@pytest.mark.parametrize("name", DO)
+def test_only_the_holder_of_its_link_can_do_something(client, admin_client, name):
+    classifier = shared_result()
+    for browser in (client, admin_client):
+        for token in (classifier.share_token, STRANGER):
+            assert browser.post(f"/r/{token}/{DO[name]}").status_code == 404
+    classifier.refresh_from_db()
+    assert (classifier.status, classifier.decisions.count()) == (Status.DELIVERED, 0)
+    assert client.post(f"/r/{classifier.token}/{DO[name]}").status_code in (200, 303, 409)
+    if name != "delete":  # for whoever comes second it is gone
+        assert admin_client.post(f"/r/{classifier.token}/{DO[name]}").status_code in (200, 303, 409)
+
+
+def test_the_link_for_others_lets_them_try_the_model_and_nothing_else(client, admin_client):
+    classifier = shared_result()
+    for browser in (client, admin_client):
+        assert browser.post(f"/s/{classifier.share_token}/try/").status_code in (200, 409)
+        assert browser.post(f"/s/{STRANGER}/try/").status_code == 404
+        for path in set(DO.values()) - {"try/"}:
+            assert browser.post(f"/s/{classifier.share_token}/{path}").status_code == 404, path

@@ -1,7 +1,9 @@
 """The gallery: filters, decisions with and without a script, and a picture up close."""
 
 import json
+import re
 
+import numpy as np
 import pytest
 from django.contrib.auth.models import User
 from django.db import connection
@@ -9,6 +11,7 @@ from django.test.utils import CaptureQueriesContext
 
 from requests_app.models import ClassifierRequest, ImageState, ImageUrl
 from tests.web.conftest import delivered, keep_picture, post, running, trained, words
+from training.explanations import LearnedImage, write_neighbours
 
 JSON = {"HTTP_ACCEPT": "application/json"}
 
@@ -214,3 +217,20 @@ def test_before_the_first_training_there_is_nothing_to_train_again(client):
     classifier.versions.all().delete()
     page = client.get(place(classifier)).content.decode()
     assert 'id="pending" hidden' in page
+
+
+def test_the_panel_of_a_test_picture_has_its_nearest_and_the_blind_review_has_not(client):
+    classifier = delivered("cat", "dog")
+    version = classifier.versions.get()
+    images = list(ImageUrl.objects.order_by("pk"))
+    ImageUrl.objects.filter(pk=images[0].pk).update(split="test", version_number=1)
+    learned = [LearnedImage(row.file, row.image_class.name, "", "") for row in images[1:]]
+    embeddings = np.eye(len(learned), dtype=np.float32)
+    version.folder.mkdir(parents=True, exist_ok=True)
+    write_neighbours(version.folder, learned, embeddings, {images[0].file: embeddings[1]})
+    address = classifier.get_absolute_url()
+    panel = client.get(f"{address}images/{images[0].pk}/").content.decode()
+    found = re.findall(r"/images/(\d+)[.]jpg", panel.partition("Most alike in the dataset")[2])
+    assert len(found) == 3 and int(found[0]) == images[2].pk
+    review = client.get(f"{address}review/").content.decode()
+    assert f"/images/{images[0].pk}/picture/" in review and "Most alike" not in review

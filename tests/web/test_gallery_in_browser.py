@@ -1,10 +1,8 @@
 """Gallery, review and versions in a real Chromium: keys, lasso, panel, and who is kept out."""
 
 import time
-from itertools import product
 
 import pytest
-from django.utils import timezone
 from selenium import webdriver
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
@@ -12,12 +10,10 @@ from selenium.webdriver.common.keys import Keys
 
 from requests_app.models import (
     ClassifierRequest,
-    DatasetVersion,
     ImageUrl,
-    TrainingRun,
 )
 from tests.web.accessibility import barriers
-from tests.web.conftest import add_artifact, delivered, keep_picture, metrics
+from tests.web.conftest import delivered, keep_picture
 from tests.web.test_browser import (
     CHROMIUM,
     DRIVER,
@@ -176,30 +172,3 @@ def test_the_gallery_works_without_scripts(classifier):
         wait(driver, lambda d: count(d, ".tile") == 12)
     finally:
         driver.quit()
-
-
-def test_the_pages_have_no_barriers_and_fit_a_phone_in_light_and_dark(browser, classifier):
-    version = DatasetVersion.objects.create(request=classifier, number=2, images=24)
-    TrainingRun.objects.create(
-        version=version,
-        backbone="efficientnet_lite0",
-        finished=timezone.now(),
-        metrics=metrics(["cat", "dog"], [[10, 0], [1, 9]]),
-    )
-    add_artifact(version, "model", b"model")
-    key = ImageUrl.objects.filter(split="train").first().pk
-    places = ["images/", f"images/{key}/", "images/?state=removed", "review/", "versions/"]
-    try:
-        for width, scheme in product((390, 1440), ("light", "dark")):
-            size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 500}
-            browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
-            scheme_wish = {"name": "prefers-color-scheme", "value": scheme}
-            browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [scheme_wish]})
-            for place in places:
-                browser.get(classifier.url + place)
-                assert barriers(browser) == [], (place, width, scheme)
-                wide = browser.execute_script("return document.documentElement.scrollWidth")
-                assert wide <= width, place
-    finally:
-        browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
-        browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})

@@ -1,6 +1,7 @@
 """Numbers and codes in words."""
 
 import pytest
+from django.conf import settings
 
 from requests_app import phrases
 from scraping.sources.catalogue import Outcome
@@ -119,3 +120,27 @@ def test_the_verdict_on_a_run_of_the_version_before_claims_no_more_than_was_show
     failed = {**recorded, "better_than_chance": False}
     assert "no better than guessing" not in phrases.verdict(failed)
     assert phrases.verdict(failed).startswith("With so few pictures it is not shown")
+
+
+@pytest.mark.parametrize(
+    ("number", "text"),
+    [
+        (1, "1 byte"),
+        (730, "730 bytes"),
+        (12_345, "12.3 kB"),
+        (999_960, "1.0 MB"),
+        (1_000_000, "1.0 MB"),
+        (55_700_000, "55.7 MB"),
+        (1_200_000_000, "1.2 GB"),
+        (1_234_000_000_000, "1,234.0 GB"),
+    ],
+)
+def test_a_megabyte_has_a_million_bytes(number, text):
+    assert phrases.size(number) == text
+
+
+def test_no_template_has_another_megabyte():
+    folder = settings.BASE_DIR / "templates"
+    files = [file for file in folder.rglob("*") if file.suffix in (".html", ".txt", ".md")]
+    assert files
+    assert [file.name for file in files if "filesizeformat" in file.read_text()] == []

@@ -3,6 +3,7 @@
 import pytest
 from django.utils import timezone
 
+from requests_app import curation, phrases, result_mail, sharing
 from requests_app.models import (
     ClassifierRequest,
     DatasetVersion,
@@ -10,7 +11,6 @@ from requests_app.models import (
     Status,
     TrainingRun,
 )
-from requests_app.views.versions import comparison_sentence
 from tests.web.conftest import add_artifact, delivered, metrics, post, running, words
 
 
@@ -51,6 +51,33 @@ def test_all_versions_are_listed_with_before_and_after(client, twice):
     assert f"/images/{ImageUrl.objects.first().pk}/" in page
 
 
+def test_the_mail_about_a_later_version_compares_it_with_the_one_before(twice):
+    version = twice.versions.get(number=2)
+    row = result_mail.put_delivered(twice, version)
+    assert row.subject == "cat, dog: version 2 is ready (89 of 100 instead of 88)"
+    for text in (" ".join(row.text.split()), words(row.html)):
+        assert "Version 2 of your classifier is ready" in text
+        assert "Compared with version 1" in text
+        assert "89 are right instead of 88; 1 mended, 0 broken (p = 1.00" in text
+
+
+def test_page_mail_and_share_say_how_many_test_pictures_a_person_has_looked_at(client, twice):
+    images = list(ImageUrl.objects.order_by("pk"))
+    ImageUrl.objects.update(split="test")
+    assert twice.looked_at == ""
+    curation.remove(twice, [images[0].pk], "person")
+    curation.relabel(twice, [images[1].pk], 2, "person")
+    sharing.switch_on(twice, "person")
+    sentence = "A person has looked at 2 of the 4 test pictures."
+    for path in (twice.get_absolute_url(), place(twice), f"/s/{twice.share_token}/"):
+        assert sentence in words(client.get(path).content.decode()), path
+    row = result_mail.put_delivered(twice, twice.versions.get(number=2))
+    assert sentence in row.text and sentence in row.html
+    for image in images:
+        curation.judge(twice, image.pk, "right", None, "person")
+    assert twice.looked_at == "A person has looked at all 4 test pictures."
+
+
 def test_each_version_has_its_own_downloads(client, twice):
     files = {}
     for query in ("", "?version=1", "?version=2"):
@@ -85,7 +112,7 @@ def test_each_version_has_its_own_downloads(client, twice):
     ],
 )
 def test_before_and_after_in_words(values, sentence):
-    assert comparison_sentence(values) == sentence
+    assert phrases.comparison(values) == sentence
 
 
 def test_training_again_starts_only_with_changes_and_says_what_is_missing(holder, twice):
