@@ -13,6 +13,7 @@ from django.utils import timezone
 from requests_app import mail, pipeline, result_mail, shortage, versions
 from requests_app.models import (
     ALLOWED_MOVES,
+    OWN_SOURCE,
     ClassifierRequest,
     ImageUrl,
     Job,
@@ -229,7 +230,7 @@ def _change_kind(classifier: ClassifierRequest, kind: str | None) -> bool:
     classifier.save(update_fields=["kind", "find_kind", "kind_found"])
     for image_class in classes:
         if image_class.search_words != earlier[image_class.pk]:
-            image_class.images.all().delete()
+            image_class.images.exclude(source=OWN_SOURCE).delete()
     return True
 
 
@@ -240,7 +241,7 @@ def _reword(classifier: ClassifierRequest, number: int, query: str) -> bool:
         return False
     image_class.query = query
     image_class.save(update_fields=["query"])
-    image_class.images.all().delete()
+    image_class.images.exclude(source=OWN_SOURCE).delete()
     return True
 
 

@@ -35,6 +35,8 @@ from training.networks.catalogue import DEFAULT as DEFAULT_BACKBONE
 
 Row = dict[str, Any]
 
+OWN_SOURCE = "own"  # of pictures that a person added; every other source was searched
+
 
 class Status(models.TextChoices):
     UNCONFIRMED = "unconfirmed"
@@ -410,7 +412,7 @@ class ImageUrl(models.Model):
 
 
 class Decision(models.Model):
-    """One step in which a person removed, restored, relabelled or judged images.
+    """One step in which a person removed, restored, relabelled, judged or added images.
 
     It keeps what the images were before, so that it can be undone at any later time.
     """
@@ -420,6 +422,7 @@ class Decision(models.Model):
         RESTORE = "restore"
         RELABEL = "relabel"
         JUDGE = "judge"
+        ADD = "add"
 
     request = models.ForeignKey(
         ClassifierRequest, on_delete=models.CASCADE, related_name="decisions"

@@ -22,6 +22,7 @@ from PIL import Image
 
 from requests_app import first_model
 from requests_app.models import (
+    OWN_SOURCE,
     Artifact,
     ClassifierRequest,
     DatasetVersion,
@@ -30,7 +31,7 @@ from requests_app.models import (
     Kind,
     sha256_hex,
 )
-from scraping.net.http import FetchFailure, FetchSettings, MalformedAddress, fetch_once
+from scraping.net.http import Fetched, FetchFailure, FetchSettings, MalformedAddress, fetch_once
 from scraping.reasons import Reason
 from training.earlier_metrics import completed
 from training.explanations import (
@@ -95,6 +96,8 @@ class NearImage:
     """ "" where the credit names it."""
     pk: int | None
     """Of its ``ImageUrl``, while its thumbnail may be shown."""
+    is_own: bool = False
+    """Whether a person added it: nobody else is shown it."""
 
 
 @dataclass(frozen=True)
@@ -218,16 +221,27 @@ def _open(folder: Path, written: int, neighbours_written: int) -> OpenedModel:
 
 def classify_url(usable: UsableModel, url: str, *, explained: bool = True) -> Answer | Refusal:
     """Fetch a picture from the web, with the one guarded client, and classify it."""
-    address = url.strip()
-    if "://" not in address:
-        address = f"https://{address}"
+    fetched = fetch_picture(url)
+    if isinstance(fetched, Refusal):
+        return fetched
+    return classify(usable, bytes(fetched.body), explained=explained)
+
+
+def fetch_picture(url: str) -> Fetched | Refusal:
+    """Fetch what lies at an address that a person gave, with the one guarded client."""
     with _turn(_fetching) as has_turn:
         if not has_turn:
             return Refusal(BUSY)
-        fetched = fetch_once(address, _fetch_settings())
+        fetched = fetch_once(full_address(url), _fetch_settings())
     if isinstance(fetched, FetchFailure):
         return Refusal(_fetch_sentence(fetched))
-    return classify(usable, bytes(fetched.body), explained=explained)
+    return fetched
+
+
+def full_address(url: str) -> str:
+    """Return an address with its scheme, which people leave out."""
+    address = url.strip()
+    return address if "://" in address else f"https://{address}"
 
 
 def _fetch_settings() -> FetchSettings:
@@ -335,6 +349,7 @@ def _near_image(learned: LearnedImage, similarity: float, row: ImageUrl | None) 
         page_url=row.page_url or learned.page_url,
         license=terms,
         pk=row.pk if is_shown else None,
+        is_own=row.source == OWN_SOURCE,
     )
 
 

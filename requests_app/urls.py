@@ -2,7 +2,17 @@
 
 from django.urls import path
 
-from requests_app.views import files, gallery, model, requests, review, share, submission, versions
+from requests_app.views import (
+    correction,
+    files,
+    gallery,
+    model,
+    requests,
+    review,
+    share,
+    submission,
+    versions,
+)
 
 urlpatterns = [
     path("", submission.home, name="home"),
@@ -22,6 +32,7 @@ urlpatterns = [
     path("r/<str:token>/images/<int:pk>/", gallery.image, name="image"),
     path("r/<str:token>/try/", model.try_page, name="try"),
     path("r/<str:token>/try/model.onnx", model.model_file, name="try_model"),
+    path("r/<str:token>/try/correct/", correction.correct, name="correct"),
     path("r/<str:token>/report/", model.report, name="report"),
     path("r/<str:token>/images/<int:pk>.jpg", files.thumbnail, name="thumbnail"),
     path("r/<str:token>/images/<int:pk>/picture/", files.picture, name="picture"),

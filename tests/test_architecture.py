@@ -58,6 +58,7 @@ FLOORS = {
         mail first_model
         versions result_mail prediction
         takedowns curation shortage sharing
+        own_pictures
         pipeline
         lifecycle
         forms demo dashboard
@@ -100,10 +101,14 @@ AGREED = {
         "training.explanations",
         "training.networks.catalogue",
         "training.predict",
+        "training.duplicates",
         "scraping.urls",
         "scraping.reasons",
+        "scraping.refused_digests",
         "scraping.kinds",
         "scraping.net.http",
+        "scraping.net.opt_out",
+        "scraping.screening",
         "scraping.sources.catalogue",
         "picaisso_site",
     },
