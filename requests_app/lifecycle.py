@@ -10,7 +10,7 @@ from django.db.models import Count
 from django.db.models.functions import Coalesce
 from django.utils import timezone
 
-from requests_app import mail, pipeline, result_mail, shortage, versions
+from requests_app import mail, own_check, pipeline, result_mail, shortage, versions
 from requests_app.models import (
     ALLOWED_MOVES,
     OWN_SOURCE,
@@ -70,7 +70,8 @@ def retry(
     """
     if classifier.status not in RETRYABLE or not classifier.jobs.exists():
         return False
-    arrows = classifier.jobs.exclude(stage=pipeline.RECOUNT.name)
+    others = [stage.name for stage in pipeline.NO_ARROWS]
+    arrows = classifier.jobs.exclude(stage__in=others)
     stage = pipeline.stage_of(arrows.latest("pk"))
     search_again = classifier.status == Status.NEEDS_ATTENTION and not accept_fewer
     wishes = {"images_per_class": images_per_class, "license": license, "sources": sources}
@@ -271,6 +272,7 @@ def _mark_expired(classifier: ClassifierRequest, reason: str) -> bool:
 
 
 def _remove_rows(classifier: ClassifierRequest) -> None:
+    classifier.own_checks.all().delete()
     classifier.versions.all().delete()
     ImageUrl.objects.filter(image_class__request=classifier).delete()
 
@@ -299,6 +301,7 @@ def warn_of_expiry() -> int:
 
 def expire() -> None:
     """Delete what is past its time, and the files that a deletion had to leave."""
+    own_check.expire()
     now = timezone.now()
     ended_before = now - timedelta(days=settings.RETENTION_DAYS)
     for classifier in ClassifierRequest.objects.filter(status__in=ENDED, moved__lt=ended_before):

@@ -119,12 +119,17 @@ def add_clean(
     obstacle = _obstacle(classifier, clean)
     if obstacle:
         return Refusal(obstacle)
-    folder = classifier.folder / "collect" / FOLDER
+    with transaction.atomic():
+        image = keep(image_class, clean, url)
+        return curation.note_added(classifier, image_class, [image], actor)
+
+
+def keep(image_class: ImageClass, clean: CleanImage, url: str = "") -> ImageUrl:
+    """Store a screened picture and its row, whatever else there is."""
+    folder = image_class.request.folder / "collect" / FOLDER
     folder.mkdir(parents=True, exist_ok=True)
     store(clean, folder)
-    with transaction.atomic():
-        image = _row(image_class, clean, url)
-        return curation.note_added(classifier, image_class, [image], actor)
+    return _row(image_class, clean, url)
 
 
 def screen_settings() -> ScreenSettings:
@@ -165,7 +170,7 @@ def _obstacle(classifier: ClassifierRequest, clean: CleanImage) -> str:
     if refused.has(clean.sha256, clean.source_sha256):
         return SENTENCES[Reason.TAKEN_DOWN]
     images = ImageUrl.objects.of_request(classifier).exclude(state=ImageState.REJECTED)
-    if images.filter(source=OWN_SOURCE).count() >= MOST:
+    if is_full(classifier):
         return TOO_MANY_OWN
     same = images.filter(sha256=clean.sha256).first()
     if same is not None:
@@ -176,6 +181,12 @@ def _obstacle(classifier: ClassifierRequest, clean: CleanImage) -> str:
     if is_copy_of_test(classifier, clean.fingerprint):
         return COPY_OF_TEST
     return ""
+
+
+def is_full(classifier: ClassifierRequest) -> bool:
+    """Return whether a request has as many pictures of a person's own as it may have."""
+    own = ImageUrl.objects.of_request(classifier).filter(source=OWN_SOURCE)
+    return own.count() >= MOST
 
 
 def is_copy_of_test(classifier: ClassifierRequest, wanted: Fingerprint) -> bool:

@@ -29,6 +29,7 @@ from requests_app.models import (
     ImageState,
     ImageUrl,
     Kind,
+    OwnCheck,
     sha256_hex,
 )
 from scraping.net.http import Fetched, FetchFailure, FetchSettings, MalformedAddress, fetch_once
@@ -148,6 +149,10 @@ class UsableModel:
     """Of the version; 0 for a first model, which has none."""
     warning: str = ""
     """What a person should know before trusting it."""
+    sharpness: float = 1.0
+    """Power of the probabilities that suits a person's own pictures."""
+    reject: float | None = None
+    """The threshold that suits them; None for the model's own."""
 
 
 def usable_model(classifier: ClassifierRequest) -> UsableModel | None:
@@ -165,6 +170,28 @@ def _model_of(version: DatasetVersion) -> UsableModel:
     metrics = completed(version.run.metrics or {})
     warning = "" if metrics["verdict"] == "better" else metrics["verdict_sentence"]
     return UsableModel(version.request, version.folder, version.number, warning)
+
+
+def calibrated(usable: UsableModel) -> UsableModel:
+    """Return the model with what was fitted on the person's own pictures, if that is switched on.
+
+    It counts for the version that it was fitted for.
+    """
+    checks = OwnCheck.objects.filter(request=usable.request, calibrates=True)
+    check = checks.filter(version_number=usable.number).last()
+    fitted = None if check is None else (check.result or {}).get("calibration")
+    if not fitted:
+        return usable
+    return replace(usable, sharpness=fitted["sharpness"], reject=fitted["reject"])
+
+
+def sharpened(probabilities: dict[str, float], sharpness: float) -> dict[str, float]:
+    """Return probabilities raised to a power, so that they sum to 1 again."""
+    if sharpness == 1.0:
+        return probabilities
+    powers = {name: share**sharpness for name, share in probabilities.items()}
+    whole = sum(powers.values())
+    return {name: power / whole for name, power in powers.items()}
 
 
 def delivered_version(classifier: ClassifierRequest) -> DatasetVersion | None:
@@ -285,12 +312,13 @@ def classify(usable: UsableModel, data: bytes, *, explained: bool = True) -> Ans
         except ModelError as error:
             return Refusal(str(error))
         image.thumbnail((SHOWN_SIDE, SHOWN_SIDE))
+    reject = opened.model.reject if usable.reject is None else usable.reject
     answer = Answer(
         label=prediction.label,
-        known=prediction.known,
-        probabilities=prediction.probabilities,
+        known=prediction.novelty <= reject,
+        probabilities=sharpened(prediction.probabilities, usable.sharpness),
         novelty=prediction.novelty,
-        reject=opened.model.reject,
+        reject=reject,
         elapsed_ms=prediction.elapsed_ms,
         version=usable.number,
     )

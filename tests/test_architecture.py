@@ -34,7 +34,7 @@ FLOORS = {
         evaluation
         export
         verification
-        run takedown first_model
+        run takedown first_model measure
         __main__
     """,
     "scraping": """
@@ -43,7 +43,7 @@ FLOORS = {
         net
         sources
         config
-        search
+        search screen_folder
         records health
         download
         download_list
@@ -52,13 +52,14 @@ FLOORS = {
         __main__
     """,
     "requests_app": """
-        phrases text_rules steady
+        phrases text_rules steady picture_zip
         models
         workers delivery
         mail first_model
         versions result_mail prediction
         takedowns curation shortage sharing
         own_pictures
+        own_check
         pipeline
         lifecycle
         forms demo dashboard
@@ -102,6 +103,7 @@ AGREED = {
         "training.networks.catalogue",
         "training.predict",
         "training.duplicates",
+        "training.images.decode",
         "scraping.urls",
         "scraping.reasons",
         "scraping.refused_digests",

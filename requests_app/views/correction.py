@@ -42,16 +42,21 @@ def correct(request: HttpRequest, classifier: ClassifierRequest) -> HttpResponse
 def _correct(request: HttpRequest, classifier: ClassifierRequest) -> HttpResponse:
     key = request.POST.get("take_back", "")
     if key:
-        undone = None
-        if key.isascii() and key.isdigit() and len(key) <= MOST_DIGITS:
-            undone = curation.take_back(classifier, int(key))
-        sentence = NOTHING_TO_TAKE_BACK if undone is None else TAKEN_BACK
-        return _answer(request, classifier, sentence, None, is_done=undone is not None)
+        undone = curation.take_back(classifier, _number(key))
+        if undone is None:
+            return _answer(request, classifier, NOTHING_TO_TAKE_BACK, is_done=False)
+        return _answer(request, classifier, TAKEN_BACK, is_done=True)
     added = _added(request, classifier)
     if isinstance(added, Refusal):
-        return _answer(request, classifier, added.sentence, None, is_done=False)
+        return _answer(request, classifier, added.sentence, is_done=False)
     sentence = f"Added as “{added.value}”. It counts when you train again."
-    return _answer(request, classifier, sentence, added, is_done=True)
+    return _answer(request, classifier, sentence, is_done=True, added=added)
+
+
+def _number(text: str) -> int:
+    """Return a number of a form, 0 for what is none."""
+    is_number = text.isascii() and text.isdigit() and len(text) <= MOST_DIGITS
+    return int(text) if is_number else 0
 
 
 def _added(request: HttpRequest, classifier: ClassifierRequest) -> Decision | Refusal:
@@ -59,33 +64,44 @@ def _added(request: HttpRequest, classifier: ClassifierRequest) -> Decision | Re
         return Refusal(NO_MODEL)
     if not prediction.take_from_rate(classifier):
         return Refusal(prediction.TOO_MANY)
-    text = request.POST.get("number", "")
-    number = int(text) if text.isascii() and text.isdigit() and len(text) <= 4 else 0
+    number = _number(request.POST.get("number", ""))
     actor = actor_of(request)
     file = cast(HeldFile | None, request.FILES.get("picture"))
-    url = request.POST.get("url", "").strip()
-    shown = request.POST.get("shown", "")
     if file is not None and file.problem:
         return Refusal(file.problem)
     if file is not None:
         return own_pictures.add(classifier, number, file.read(), actor)
+    url = request.POST.get("url", "").strip()
     if url:
         return own_pictures.add_from_web(classifier, number, url, actor)
-    if not shown.startswith(DATA_URL):
-        return Refusal(NOTHING_GIVEN)
-    try:
-        data = base64.b64decode(shown.removeprefix(DATA_URL), validate=True)
-    except binascii.Error:
+    data = _shown_picture(request)
+    if not data:
         return Refusal(NOTHING_GIVEN)
     return own_pictures.add(classifier, number, data, actor)
+
+
+def _shown_picture(request: HttpRequest) -> bytes:
+    """Return the picture as the page shows it, which a form without scripts carries; b"" if none.
+
+    It is as large as the page shows it.
+    """
+    shown = request.POST.get("shown", "")
+    if not shown.startswith(DATA_URL):
+        return b""
+    encoded = shown.removeprefix(DATA_URL)
+    try:
+        return base64.b64decode(encoded, validate=True)
+    except binascii.Error:
+        return b""
 
 
 def _answer(
     request: HttpRequest,
     classifier: ClassifierRequest,
     sentence: str,
-    added: Decision | None,
+    *,
     is_done: bool,
+    added: Decision | None = None,
 ) -> HttpResponse:
     """Say what came of it: as JSON to the page's script, else on the try page."""
     if request.accepts("text/html"):

@@ -143,6 +143,8 @@ def shared_try_page(request: HttpRequest, classifier: ClassifierRequest) -> Http
 def _try_page(request: HttpRequest, place: Place) -> HttpResponseBase:
     classifier = place.classifier
     usable = prediction.usable_model(classifier)
+    if usable is not None and not place.is_shared:
+        usable = prediction.calibrated(usable)
     try:
         opened = None if usable is None else prediction.opened_model(usable)
     except ModelError:
@@ -213,7 +215,9 @@ def _page_context(place: Place, usable: UsableModel, opened: OpenedModel) -> dic
         "classes": list(place.classifier.classes.all()),
         "warning": usable.warning,
         "classes_json": json.dumps(names, ensure_ascii=False),
-        "reject": repr(opened.model.reject),
+        "reject": repr(opened.model.reject if usable.reject is None else usable.reject),
+        "sharpness": repr(usable.sharpness),
+        "is_calibrated": usable.reject is not None,
         "resize": "" if opened.resize_side is None else opened.resize_side,
         "crop": CROP,
         "colours": colours.tobytes().hex(),
