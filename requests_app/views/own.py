@@ -327,8 +327,8 @@ def _calibration(result: Mapping[str, Any], count: int, accuracy: float) -> tupl
     before, after = fitted["confidence"]
     refused_before, refused_after = fitted["refused"]
     sentences = [
-        f"How sure it is: {_whole(before)} % on average now, and {_whole(after)} % with the"
-        f" temperature of your pictures; right it is on {_whole(accuracy)} %.",
+        f"It is right on {_whole(accuracy)} % of them, and on average {_whole(before)} % sure now;"
+        f" with the temperature of your pictures {_whole(after)} %.",
         f"“None of these”: it refuses {refused_before} of your {count} pictures now, and"
         f" {refused_after} with their threshold.",
     ]
