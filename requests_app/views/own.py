@@ -29,6 +29,7 @@ from requests_app.views.result import Bar, Cell, MatrixRow
 from requests_app.views.uploads import HeldFile, MemoryUploadHandler
 from training.comparison import mcnemar_p_value
 from training.earlier_metrics import completed
+from training.metrics import Metrics
 
 PER_GO = 100  # files; as many as Django reads of one form
 TOO_MANY_FILES = f"Only {PER_GO} files fit into one go. Put them into a zip, or send some first."
@@ -37,6 +38,15 @@ CALIBRATED = "The try page uses what suits your pictures from now on."
 UNCALIBRATED = "The try page uses the model's own temperature and threshold again."
 MEASURING = "Your pictures are being measured. Wait for that, then give others."
 NOT_NOW = "There is nothing to measure, or no model to measure with."
+
+
+@dataclass(frozen=True)
+class WebFigure:
+    """The accuracy on the web's pictures, with its interval."""
+
+    value: float
+    low: float
+    high: float
 
 
 @dataclass(frozen=True)
@@ -249,19 +259,20 @@ def _outcome(classifier: ClassifierRequest, check: OwnCheck | None) -> Outcome |
     count = len(result["pictures"])
     right = len(_right(result))
     low, high = figures["interval"]
-    web = _web_accuracy(classifier, check.version_number)
+    web = _figure_of_web(classifier, check.version_number)
     where = f"{_whole(low)} to {_whole(high)} %"
     counts = f"{right} of {count}"
     own = _whole(figures["accuracy"])
+    of_web = _whole(web.value)
     return Outcome(
-        sentence=f"{_whole(web)} % on the web's pictures, {own} % on yours ({counts}; {where}).",
+        sentence=f"{of_web} % on the web's pictures, {own} % on yours ({counts}; {where}).",
         compared=_compared(web, low, high),
         few=_few(figures["per_class"]),
         bar=Bar(
             start=_per_cent(low),
             width=_per_cent(high - low),
             at=_per_cent(figures["accuracy"]),
-            chance=_per_cent(web),
+            chance=_per_cent(web.value),
             words=where,
         ),
         matrix=_matrix(classifier, figures["confusion"]),
@@ -289,20 +300,22 @@ def _whole(share: float) -> str:
     return phrases.whole_percent(share)
 
 
-def _web_accuracy(classifier: ClassifierRequest, number: int) -> float:
-    """Return the headline of a version's figures on the web's pictures."""
+def _figure_of_web(classifier: ClassifierRequest, number: int) -> WebFigure:
+    """Return the headline of a version, which no picture of the person's own has a part in."""
     version = classifier.versions.get(number=number)
-    metrics = completed(version.run.metrics or {})
-    value: float = metrics["headline"]["value"]
-    return value
+    metrics = cast(Metrics, completed(version.run.metrics or {}))
+    headline = metrics["headline"]
+    low, high = headline["interval"]
+    return WebFigure(headline["value"], low, high)
 
 
-def _compared(web: float, low: float, high: float) -> str:
-    if high < web:
-        return "Your pictures are harder for it than the web's: the whole range lies below."
-    if low > web:
-        return "Your pictures are easier for it than the web's: the whole range lies above."
-    return "It may be as good on yours as on the web's: the range includes that figure."
+def _compared(web: WebFigure, low: float, high: float) -> str:
+    of_web = f"On the web's pictures the range is {_whole(web.low)} to {_whole(web.high)} %"
+    if high < web.low:
+        return f"{of_web}, all of it above: yours are harder for it."
+    if low > web.high:
+        return f"{of_web}, all of it below: yours are easier for it."
+    return f"{of_web}. The two overlap, so it may be as good on yours."
 
 
 def _few(per_class: Mapping[str, Mapping[str, Any]]) -> str:
