@@ -34,6 +34,7 @@ from requests_app.models import (
     Job,
     MailState,
     OutgoingMail,
+    OwnCheck,
     SourceHealth,
     TakenDown,
     TrainingRun,
@@ -614,6 +615,17 @@ class DecisionAdmin(RequestLinkMixin, RecordAdmin):
     @admin.display(description="Pictures")
     def images(self, row: Decision) -> int:
         return len(row.before)
+
+
+@admin.register(OwnCheck)
+class OwnCheckAdmin(RequestLinkMixin, RecordAdmin):
+    list_display = ("created", "request_link", "received", "measured", "trained", "removed")
+    list_filter = ("created", "calibrates")
+    search_fields = ("=request__id", "error")
+    list_select_related = ("request",)
+    # A person's own: names of files, and what the model says of each.
+    exclude = ("request", "refused", "result", "earlier")
+    readonly_fields = ("request_link",)
 
 
 @admin.register(OutgoingMail)

@@ -1,4 +1,4 @@
-"""What a person decides about images: remove, restore, relabel, judge, and undo.
+"""What a person decides about images: remove, restore, relabel, judge, add, and undo.
 
 A decision counts in the next version and never changes one that is there. Each is a row that keeps
 what its images were before, so that the last one can be taken back at any time.
@@ -18,6 +18,7 @@ from requests_app.models import (
     ImageUrl,
     Judged,
 )
+from training import run_folder
 
 Action = Decision.Action
 
@@ -104,6 +105,8 @@ def undo(classifier: ClassifierRequest) -> Decision | None:
     decision = classifier.decisions.filter(undone=None).select_for_update().last()
     if decision is None:
         return None
+    if decision.action == Action.ADD:
+        return _take_back(decision)
     images = list(_images_of(decision))
     classes = set(classifier.classes.values_list("pk", flat=True))
     for image in images:
@@ -115,6 +118,49 @@ def undo(classifier: ClassifierRequest) -> Decision | None:
         image.judged_number = judged_number
     columns = ["state", "label", "judged", "judged_number"]
     ImageUrl.objects.bulk_update(images, columns, batch_size=200)
+    decision.undone = timezone.now()
+    decision.save(update_fields=["undone"])
+    return decision
+
+
+def note_added(
+    classifier: ClassifierRequest, image_class: ImageClass, images: Iterable[ImageUrl], actor: str
+) -> Decision:
+    """Write down that a person added images of their own; undone, they are as if removed."""
+    before = {str(image.pk): [ImageState.REMOVED, None, "", None] for image in images}
+    return Decision.objects.create(
+        request=classifier,
+        actor=actor,
+        action=Action.ADD,
+        value=image_class.name,
+        before=before,
+    )
+
+
+@transaction.atomic
+def take_back(classifier: ClassifierRequest, key: int) -> Decision | None:
+    """Undo one adding, wherever it stands in the history; None if there is none to undo."""
+    added = classifier.decisions.filter(pk=key, action=Action.ADD, undone=None)
+    decision = added.select_for_update().first()
+    return None if decision is None else _take_back(decision)
+
+
+def _take_back(decision: Decision) -> Decision:
+    """Delete what was added, rows and files; what is in a version is only removed from the next."""
+    classifier = decision.request
+    versioned = set()
+    for version in classifier.versions.all():
+        if (version.folder / "manifest.jsonl").exists():
+            versioned |= {row.file for row in run_folder.read_manifest(version.folder)}
+    for image in _images_of(decision):
+        if image.file in versioned or classifier.is_open:
+            kept = ImageUrl.objects.filter(pk=image.pk, state=ImageState.KEPT)
+            kept.update(state=ImageState.REMOVED)
+            continue
+        (classifier.folder / "thumbnails" / f"{image.pk}.jpg").unlink(missing_ok=True)
+        if image.file:
+            (classifier.folder / "collect" / image.file).unlink(missing_ok=True)
+        image.delete()
     decision.undone = timezone.now()
     decision.save(update_fields=["undone"])
     return decision

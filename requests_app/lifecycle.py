@@ -10,9 +10,10 @@ from django.db.models import Count
 from django.db.models.functions import Coalesce
 from django.utils import timezone
 
-from requests_app import mail, pipeline, result_mail, shortage, versions
+from requests_app import mail, own_check, pipeline, result_mail, shortage, versions
 from requests_app.models import (
     ALLOWED_MOVES,
+    OWN_SOURCE,
     ClassifierRequest,
     ImageUrl,
     Job,
@@ -69,7 +70,8 @@ def retry(
     """
     if classifier.status not in RETRYABLE or not classifier.jobs.exists():
         return False
-    arrows = classifier.jobs.exclude(stage=pipeline.RECOUNT.name)
+    others = [stage.name for stage in pipeline.NO_ARROWS]
+    arrows = classifier.jobs.exclude(stage__in=others)
     stage = pipeline.stage_of(arrows.latest("pk"))
     search_again = classifier.status == Status.NEEDS_ATTENTION and not accept_fewer
     wishes = {"images_per_class": images_per_class, "license": license, "sources": sources}
@@ -246,7 +248,7 @@ def _change_kind(classifier: ClassifierRequest, kind: str | None) -> bool:
     classifier.save(update_fields=["kind", "find_kind", "kind_found"])
     for image_class in classes:
         if image_class.search_words != earlier[image_class.pk]:
-            image_class.images.all().delete()
+            image_class.images.exclude(source=OWN_SOURCE).delete()
             classifier.classes.filter(pk=image_class.pk).update(keeps_earlier=False)
     return True
 
@@ -259,7 +261,7 @@ def _reword(classifier: ClassifierRequest, number: int, query: str) -> bool:
     image_class.query = query
     image_class.keeps_earlier = False
     image_class.save(update_fields=["query", "keeps_earlier"])
-    image_class.images.all().delete()
+    image_class.images.exclude(source=OWN_SOURCE).delete()
     return True
 
 
@@ -289,6 +291,7 @@ def _mark_expired(classifier: ClassifierRequest, reason: str) -> bool:
 
 
 def _remove_rows(classifier: ClassifierRequest) -> None:
+    classifier.own_checks.all().delete()
     classifier.versions.all().delete()
     ImageUrl.objects.filter(image_class__request=classifier).delete()
 
@@ -317,6 +320,7 @@ def warn_of_expiry() -> int:
 
 def expire() -> None:
     """Delete what is past its time, and the files that a deletion had to leave."""
+    own_check.expire()
     now = timezone.now()
     ended_before = now - timedelta(days=settings.RETENTION_DAYS)
     for classifier in ClassifierRequest.objects.filter(status__in=ENDED, moved__lt=ended_before):

@@ -36,6 +36,8 @@ from training.networks.catalogue import DEFAULT as DEFAULT_BACKBONE
 
 Row = dict[str, Any]
 
+OWN_SOURCE = "own"  # of pictures that a person added; every other source was searched
+
 
 class Status(models.TextChoices):
     UNCONFIRMED = "unconfirmed"
@@ -428,7 +430,7 @@ class ImageUrl(models.Model):
 
 
 class Decision(models.Model):
-    """One step in which a person removed, restored, relabelled or judged images.
+    """One step in which a person removed, restored, relabelled, judged or added images.
 
     It keeps what the images were before, so that it can be undone at any later time.
     """
@@ -438,6 +440,7 @@ class Decision(models.Model):
         RESTORE = "restore"
         RELABEL = "relabel"
         JUDGE = "judge"
+        ADD = "add"
 
     request = models.ForeignKey(
         ClassifierRequest, on_delete=models.CASCADE, related_name="decisions"
@@ -458,6 +461,46 @@ class Decision(models.Model):
 
     def __str__(self) -> str:
         return f"{self.action} of {len(self.before)} images"
+
+
+class OwnCheck(models.Model):
+    """A person's own pictures, given to measure a model on, and what came of it.
+
+    The files as given go when the figures are made; the clean copies a day later at the latest,
+    unless some of them were added to the dataset: the others then measure its next versions.
+    """
+
+    request = models.ForeignKey(
+        ClassifierRequest, on_delete=models.CASCADE, related_name="own_checks"
+    )
+    created = models.DateTimeField(default=timezone.now)
+    received = models.PositiveIntegerField(default=0, help_text="Files given and not yet refused.")
+    received_bytes = models.PositiveBigIntegerField(default=0)
+    refused = models.JSONField(default=list, help_text="[name of the file, why it was refused]")
+    asked = models.DateTimeField(null=True, help_text="When the measuring was asked for.")
+    measured = models.DateTimeField(null=True)
+    version_number = models.PositiveIntegerField(null=True, help_text="Of the version measured.")
+    result = models.JSONField(null=True, help_text="As training.measure returns it.")
+    earlier = models.JSONField(
+        null=True, help_text="version, and the held-out pictures that it had right."
+    )
+    error = models.TextField(blank=True)
+    trained = models.PositiveIntegerField(default=0, help_text="Pictures added to the dataset.")
+    calibrates = models.BooleanField(
+        default=False, help_text="Whether the try page uses its temperature and threshold."
+    )
+    removed = models.DateTimeField(null=True, help_text="When the pictures were deleted.")
+
+    class Meta:
+        ordering = ["pk"]
+
+    def __str__(self) -> str:
+        return f"{self.received} own pictures for request {self.request_id}"
+
+    @property
+    def folder(self) -> Path:
+        """Return the folder of the pictures: received/ and clean/, a sub-folder per class."""
+        return self.request.folder / "own" / str(self.pk)
 
 
 class DatasetVersion(models.Model):

@@ -185,6 +185,8 @@ def masked_address(address: str) -> str:
 
 def source_title(name: str) -> str:
     """Return the name of a source for people."""
+    if name == "own":
+        return "Your own"
     source = sources.CATALOGUE.get(name)
     if source is None:
         return name.replace("_", " ").capitalize()

@@ -21,7 +21,16 @@ from django.db import transaction
 from django.urls import reverse
 from django.utils import timezone
 
-from requests_app import curation, first_model, mail, result_mail, shortage, takedowns, versions
+from requests_app import (
+    curation,
+    first_model,
+    mail,
+    own_check,
+    result_mail,
+    shortage,
+    takedowns,
+    versions,
+)
 from requests_app.delivery import dataset_zip
 from requests_app.models import (
     Artifact,
@@ -96,11 +105,19 @@ RECOUNT = Stage(
     limit_seconds=lambda: 900,
     run=lambda lease: recount(lease),
 )
+# No arrow either: a person's own pictures are measured.
+MEASURE = Stage(
+    own_check.STAGE,
+    queue=own_check.QUEUE,
+    limit_seconds=lambda: own_check.LIMIT_SECONDS,
+    run=lambda lease: own_check.measure(lease),
+)
+NO_ARROWS = (RECOUNT, MEASURE)
 
 
 def stage_of(job: Job) -> Stage:
     """Return the stage that a job runs."""
-    return next(stage for stage in (*STAGES, RECOUNT) if stage.name == job.stage)
+    return next(stage for stage in (*STAGES, *NO_ARROWS) if stage.name == job.stage)
 
 
 def run_stage(lease: Lease) -> None:
@@ -537,6 +554,8 @@ def _discard_failed_result(folder: Path) -> None:
 
 def report_failure(job: Job, failure: StageFailed) -> None:
     """Show on the page and in one mail why a job failed and what helps."""
+    if stage_of(job) in NO_ARROWS:  # what was delivered is as good as before
+        return
     classifier = ClassifierRequest.objects.get(pk=job.request_id)
     error = {
         "stage": job.stage,

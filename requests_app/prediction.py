@@ -22,15 +22,17 @@ from PIL import Image
 
 from requests_app import first_model
 from requests_app.models import (
+    OWN_SOURCE,
     Artifact,
     ClassifierRequest,
     DatasetVersion,
     ImageState,
     ImageUrl,
     Kind,
+    OwnCheck,
     sha256_hex,
 )
-from scraping.net.http import FetchFailure, FetchSettings, MalformedAddress, fetch_once
+from scraping.net.http import Fetched, FetchFailure, FetchSettings, MalformedAddress, fetch_once
 from scraping.reasons import Reason
 from training.earlier_metrics import completed
 from training.explanations import (
@@ -95,6 +97,8 @@ class NearImage:
     """ "" where the credit names it."""
     pk: int | None
     """Of its ``ImageUrl``, while its thumbnail may be shown."""
+    is_own: bool = False
+    """Whether a person added it: nobody else is shown it."""
 
 
 @dataclass(frozen=True)
@@ -145,6 +149,10 @@ class UsableModel:
     """Of the version; 0 for a first model, which has none."""
     warning: str = ""
     """What a person should know before trusting it."""
+    sharpness: float = 1.0
+    """Power of the probabilities that suits a person's own pictures."""
+    reject: float | None = None
+    """The threshold that suits them; None for the model's own."""
 
 
 def usable_model(classifier: ClassifierRequest) -> UsableModel | None:
@@ -162,6 +170,28 @@ def _model_of(version: DatasetVersion) -> UsableModel:
     metrics = completed(version.run.metrics or {})
     warning = "" if metrics["verdict"] == "better" else metrics["verdict_sentence"]
     return UsableModel(version.request, version.folder, version.number, warning)
+
+
+def calibrated(usable: UsableModel) -> UsableModel:
+    """Return the model with what was fitted on the person's own pictures, if that is switched on.
+
+    It counts for the version that it was fitted for.
+    """
+    checks = OwnCheck.objects.filter(request=usable.request, calibrates=True)
+    check = checks.filter(version_number=usable.number).last()
+    fitted = None if check is None else (check.result or {}).get("calibration")
+    if not fitted:
+        return usable
+    return replace(usable, sharpness=fitted["sharpness"], reject=fitted["reject"])
+
+
+def sharpened(probabilities: dict[str, float], sharpness: float) -> dict[str, float]:
+    """Return probabilities raised to a power, so that they sum to 1 again."""
+    if sharpness == 1.0:
+        return probabilities
+    powers = {name: share**sharpness for name, share in probabilities.items()}
+    whole = sum(powers.values())
+    return {name: power / whole for name, power in powers.items()}
 
 
 def delivered_version(classifier: ClassifierRequest) -> DatasetVersion | None:
@@ -218,16 +248,27 @@ def _open(folder: Path, written: int, neighbours_written: int) -> OpenedModel:
 
 def classify_url(usable: UsableModel, url: str, *, explained: bool = True) -> Answer | Refusal:
     """Fetch a picture from the web, with the one guarded client, and classify it."""
-    address = url.strip()
-    if "://" not in address:
-        address = f"https://{address}"
+    fetched = fetch_picture(url)
+    if isinstance(fetched, Refusal):
+        return fetched
+    return classify(usable, bytes(fetched.body), explained=explained)
+
+
+def fetch_picture(url: str) -> Fetched | Refusal:
+    """Fetch what lies at an address that a person gave, with the one guarded client."""
     with _turn(_fetching) as has_turn:
         if not has_turn:
             return Refusal(BUSY)
-        fetched = fetch_once(address, _fetch_settings())
+        fetched = fetch_once(full_address(url), _fetch_settings())
     if isinstance(fetched, FetchFailure):
         return Refusal(_fetch_sentence(fetched))
-    return classify(usable, bytes(fetched.body), explained=explained)
+    return fetched
+
+
+def full_address(url: str) -> str:
+    """Return an address with its scheme, which people leave out."""
+    address = url.strip()
+    return address if "://" in address else f"https://{address}"
 
 
 def _fetch_settings() -> FetchSettings:
@@ -271,12 +312,13 @@ def classify(usable: UsableModel, data: bytes, *, explained: bool = True) -> Ans
         except ModelError as error:
             return Refusal(str(error))
         image.thumbnail((SHOWN_SIDE, SHOWN_SIDE))
+    reject = opened.model.reject if usable.reject is None else usable.reject
     answer = Answer(
         label=prediction.label,
-        known=prediction.known,
-        probabilities=prediction.probabilities,
+        known=prediction.novelty <= reject,
+        probabilities=sharpened(prediction.probabilities, usable.sharpness),
         novelty=prediction.novelty,
-        reject=opened.model.reject,
+        reject=reject,
         elapsed_ms=prediction.elapsed_ms,
         version=usable.number,
     )
@@ -335,6 +377,7 @@ def _near_image(learned: LearnedImage, similarity: float, row: ImageUrl | None) 
         page_url=row.page_url or learned.page_url,
         license=terms,
         pk=row.pk if is_shown else None,
+        is_own=row.source == OWN_SOURCE,
     )
 
 

@@ -11,6 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 from requests_app import phrases
 from requests_app.delivery import thumbnails
 from requests_app.models import (
+    OWN_SOURCE,
     ClassifierRequest,
     Event,
     ImageQuerySet,
@@ -62,8 +63,12 @@ def _note(classifier: ClassifierRequest, reason: str, actor: str) -> None:
 
 
 def open_images(classifier: ClassifierRequest) -> ImageQuerySet:
-    """Return the kept images whose licence is known: others may be named, and not shown on."""
+    """Return the kept images whose licence is known: others may be named, and not shown on.
+
+    What a person added themselves is not shown to others at all.
+    """
     images = ImageUrl.objects.of_request(classifier).filter(state=ImageState.KEPT)
+    images = images.exclude(source=OWN_SOURCE)
     return images.exclude(license="").exclude(license="unknown")
 
 

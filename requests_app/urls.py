@@ -3,10 +3,12 @@
 from django.urls import path
 
 from requests_app.views import (
+    correction,
     files,
     gallery,
     groups,
     model,
+    own,
     requests,
     review,
     share,
@@ -37,6 +39,8 @@ urlpatterns = [
     path("r/<str:token>/images/<int:pk>/", gallery.image, name="image"),
     path("r/<str:token>/try/", model.try_page, name="try"),
     path("r/<str:token>/try/model.onnx", model.model_file, name="try_model"),
+    path("r/<str:token>/own/", own.own, name="own"),
+    path("r/<str:token>/try/correct/", correction.correct, name="correct"),
     path("r/<str:token>/report/", model.report, name="report"),
     path("r/<str:token>/images/<int:pk>.jpg", files.thumbnail, name="thumbnail"),
     path("r/<str:token>/images/<int:pk>/picture/", files.picture, name="picture"),

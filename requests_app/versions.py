@@ -16,6 +16,7 @@ from django.db.models.functions import Coalesce
 
 from requests_app.delivery import dataset_zip
 from requests_app.models import (
+    OWN_SOURCE,
     Artifact,
     ClassifierRequest,
     DatasetVersion,
@@ -108,6 +109,7 @@ def write_run_folder(version: DatasetVersion) -> None:
     if (version.folder / "manifest.jsonl").exists():
         return
     classifier = version.request
+    _leave_copies_out(classifier)
     rows = [
         ImageRow(
             file=image.file,
@@ -132,6 +134,14 @@ def write_run_folder(version: DatasetVersion) -> None:
         if judgements:
             write_judgements(version.folder, judgements)
     run_folder.write_run(version.folder, config, rows, images_from=classifier.folder / "collect")
+
+
+def _leave_copies_out(classifier: ClassifierRequest) -> None:
+    """Reject what a person added and a source has brought too since, byte for byte."""
+    kept = kept_images(classifier)
+    found = kept.exclude(source=OWN_SOURCE).values_list("sha256", flat=True)
+    copies = kept.filter(source=OWN_SOURCE, sha256__in=set(found))
+    copies.update(state=ImageState.REJECTED, reason=Reason.DUPLICATE)
 
 
 def run_config(classifier: ClassifierRequest) -> RunConfig:
@@ -278,7 +288,8 @@ def count_as_rejected(images: list[ImageUrl]) -> None:
     """Correct the counts of the classes for images rejected after their collection had ended."""
     reasons: dict[ImageClass, Counter[str]] = defaultdict(Counter)
     for image in images:
-        reasons[image.image_class][image.reason] += 1
+        if image.source != OWN_SOURCE:  # those never counted as found
+            reasons[image.image_class][image.reason] += 1
     for image_class, counts in reasons.items():
         image_class.refresh_from_db()
         image_class.kept -= counts.total()

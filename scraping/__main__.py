@@ -1,14 +1,15 @@
-"""`python -m scraping`: collect, check, download, gallery. It alone reads settings."""
+"""`python -m scraping`: collect, check, download, screen, gallery. It alone reads settings."""
 
 import argparse
 import asyncio
 import contextlib
+import json
 import logging
 import os
 import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -94,6 +95,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return _download(given, variables)
         if given.command == "gallery":
             return _gallery(given)
+        if given.command == "screen":
+            return _screen(given, variables)
         from scraping import cli
 
         run = cli.run_collect if given.command == "collect" else cli.run_check
@@ -172,6 +175,7 @@ def build_parser(command: str) -> argparse.ArgumentParser:
     _add_gallery(
         commands.add_parser("gallery", help="serve a search site over a folder of pictures")
     )
+    _add_screen(commands.add_parser("screen", help="screen the files of a folder"))
     if command in ("collect", "check"):
         from scraping import cli
 
@@ -207,6 +211,36 @@ def _add_gallery(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("folder", type=Path, metavar="FOLDER")
     parser.add_argument("--port", type=int, default=8001, help="0 picks a free one (8001)")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen at (127.0.0.1)")
+
+
+def _add_screen(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Stores what is a usable picture clean, in sub-folders of the same names, and writes "
+        "screened.jsonl: a row per file. A screening.json in the folder says how; flags win."
+    )
+    parser.add_argument("folder", type=Path, metavar="FOLDER", help="with a sub-folder per class")
+    parser.add_argument("--out", type=Path, metavar="DIR", required=True)
+    parser.add_argument("--min-side", type=int, metavar="PX")
+    parser.add_argument("--max-side", type=int, metavar="PX")
+    add_refusals(parser)
+
+
+def _screen(given: argparse.Namespace, variables: Mapping[str, str]) -> int:
+    from scraping.screen_folder import screen_folder
+
+    config = given.folder / "screening.json"
+    written = json.loads(config.read_text(encoding="utf-8")) if config.exists() else {}
+    flags = given_flags(given, DOWNLOAD_FLAGS)
+    values = _plain_values(variables) | written | flags
+    screening = _screen_settings(values)
+    screening = replace(screening, taken_down=frozenset(values.get("taken_down", ())))
+    refused = RefusedDigests.read(values.get("refused_digests", ""))
+    if not given.folder.is_dir():
+        print(f"{given.folder} is no folder.", file=sys.stderr)
+        return FAILED
+    work = screen_folder(given.folder, given.out.resolve(), screening, refused)
+    print_line({"rejected": asyncio.run(work)})
+    return DONE
 
 
 def _download(given: argparse.Namespace, variables: Mapping[str, str]) -> int:

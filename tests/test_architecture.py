@@ -34,7 +34,7 @@ FLOORS = {
         evaluation
         export
         verification
-        run takedown first_model
+        run takedown first_model measure
         __main__
     """,
     "scraping": """
@@ -43,7 +43,7 @@ FLOORS = {
         net
         sources
         config
-        search
+        search screen_folder
         records health
         download
         download_list
@@ -52,12 +52,14 @@ FLOORS = {
         __main__
     """,
     "requests_app": """
-        phrases text_rules steady
+        phrases text_rules steady picture_zip
         models
         workers delivery
         mail first_model estimate better_words
         versions result_mail prediction
         takedowns curation shortage sharing
+        own_pictures
+        own_check
         pipeline meanings
         lifecycle
         forms demo dashboard
@@ -101,10 +103,15 @@ AGREED = {
         "training.meanings",
         "training.networks.catalogue",
         "training.predict",
+        "training.duplicates",
+        "training.images.decode",
         "scraping.urls",
         "scraping.reasons",
+        "scraping.refused_digests",
         "scraping.kinds",
         "scraping.net.http",
+        "scraping.net.opt_out",
+        "scraping.screening",
         "scraping.sources.catalogue",
         "scraping.sources.wikidata",
         "picaisso_site",

@@ -1,4 +1,4 @@
-"""`python -m training fit|first|verify|predict`: the training library from a terminal.
+"""`python -m training fit|first|verify|predict|measure`: the training library from a terminal.
 
 It needs no Django and no database.
 """
@@ -64,6 +64,7 @@ from training.run_folder import (
     STAGES,
     RunConfig,
     RunError,
+    append_json_line,
     disk_error,
     inherit_splits,
     read_config,
@@ -149,7 +150,7 @@ def _abandon_output() -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m training", description=__doc__)
-    commands = parser.add_subparsers(required=True, metavar="fit|first|verify|predict")
+    commands = parser.add_subparsers(required=True, metavar="fit|first|verify|predict|measure")
     fit = commands.add_parser(
         "fit", help="train what a run folder describes, or a folder of pictures"
     )
@@ -174,6 +175,13 @@ def _parser() -> argparse.ArgumentParser:
     predict = commands.add_parser("predict", help="classify pictures with a delivered model")
     predict.set_defaults(command=_predict, parser=predict)
     _add_predict_arguments(predict)
+    measure = commands.add_parser("measure", help="measure a model on pictures of your own")
+    measure.set_defaults(command=_measure, parser=measure)
+    measure.add_argument("run_dir", type=Path, metavar="RUN_DIR", help="a finished run folder")
+    measure.add_argument(
+        "folder", type=Path, metavar="FOLDER", help="with a sub-folder for each class"
+    )
+    measure.add_argument("--out", type=Path, metavar="FILE", help="where the outcome is written")
     return parser
 
 
@@ -661,6 +669,22 @@ def _verify(options: argparse.Namespace, environment: Mapping[str, str]) -> int:
             highlight=False,
             soft_wrap=True,
         )
+    return DONE
+
+
+def _measure(options: argparse.Namespace, environment: Mapping[str, str]) -> int:
+    from training.measure import measure
+
+    steps = None if options.out is None else options.out.with_name("progress.jsonl")
+
+    def report(done: int, total: int, message: str = "", /) -> None:
+        if steps is not None:
+            append_json_line(steps, {"done": done, "total": total, "message": message})
+
+    measured = measure(options.run_dir, options.folder, report)
+    if options.out is not None:
+        write_json(options.out, measured)
+    print_json({"figures": measured["figures"], "calibration": measured["calibration"]})
     return DONE
 
 

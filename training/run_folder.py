@@ -30,6 +30,7 @@ View = Literal["crop", "letterbox"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
 MINIMUM_PER_SPLIT = 3  # images of a class in each split: fewer say nothing about it
 MINIMUM_PER_CLASS = MINIMUM_PER_SPLIT * len(SPLITS)  # different images a class needs at least
+OWN_SOURCE = "own"  # of images that a person has added: they are learned from, never judged
 STAGES = ("features", "split", "train", "finetune", "evaluate", "export")
 
 _ENCODING = "utf-8-sig"  # UTF-8, also with the mark that editors on Windows put before it

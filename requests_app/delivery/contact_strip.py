@@ -8,7 +8,7 @@ from pathlib import Path
 from PIL import Image, ImageOps
 
 from requests_app.delivery import thumbnails
-from requests_app.models import ClassifierRequest, DatasetVersion, ImageState, ImageUrl
+from requests_app.models import OWN_SOURCE, ClassifierRequest, DatasetVersion, ImageState, ImageUrl
 
 PICTURES = 6
 SIDE = 160  # pixels of each picture, about twice what is shown: sharp on fine screens too
@@ -61,7 +61,7 @@ def shown_classes(classifier: ClassifierRequest) -> list[str]:
 def _first_of_each_class(version: DatasetVersion) -> Iterator[list[ImageUrl]]:
     classifier = version.request
     images = ImageUrl.objects.of_request(classifier)
-    unsuspected = images.filter(state=ImageState.KEPT, suspect=None)
+    unsuspected = images.filter(state=ImageState.KEPT, suspect=None).exclude(source=OWN_SOURCE)
     for image_class in classifier.classes.all()[:PICTURES]:
         own = unsuspected.of_class(image_class)
         in_order = own.select_related("image_class__request", "label").order_by("rank", "pk")

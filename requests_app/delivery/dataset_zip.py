@@ -20,7 +20,7 @@ from pathlib import Path
 from django.template.loader import render_to_string
 
 from picaisso_site import __version__
-from requests_app.models import DatasetVersion, ImageClass, ImageState, ImageUrl
+from requests_app.models import OWN_SOURCE, DatasetVersion, ImageClass, ImageState, ImageUrl
 
 ZIP_DATE = (1980, 1, 1, 0, 0, 0)
 CHUNK_BYTES = 1 << 20
@@ -217,6 +217,10 @@ def credit(image: ImageUrl) -> str:
 
     It is on one line, whatever its source wrote.
     """
+    if image.source == OWN_SOURCE:
+        if not image.image_url:
+            return "Their own picture, added by whoever made this dataset"
+        return f"Added by whoever made this dataset, from <{image.image_url}>. Licence: unknown"
     work = image.attribution
     if not work:
         work = f"“{image.title or 'untitled'}”"

@@ -324,6 +324,8 @@ def sentence_of(decision: Decision) -> str:
         return f"{pictures} taken in again"
     if decision.action == Decision.Action.RELABEL:
         return f"{pictures} moved to “{decision.value}”"
+    if decision.action == Decision.Action.ADD:
+        return f"{pictures} of your own added to “{decision.value}”"
     return f"a test picture judged “{decision.value}”"
 
 

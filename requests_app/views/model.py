@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import cast
 
 import numpy as np
@@ -84,6 +84,8 @@ class Shown:
     bars: tuple[Bar, ...] = ()
     nearest: tuple[ShownNear, ...] = ()
     novelty: float = 0.0
+    url: str = ""
+    """Where the picture was fetched from, for a picture of the web."""
 
 
 @dataclass(frozen=True)
@@ -141,6 +143,8 @@ def shared_try_page(request: HttpRequest, classifier: ClassifierRequest) -> Http
 def _try_page(request: HttpRequest, place: Place) -> HttpResponseBase:
     classifier = place.classifier
     usable = prediction.usable_model(classifier)
+    if usable is not None and not place.is_shared:
+        usable = prediction.calibrated(usable)
     try:
         opened = None if usable is None else prediction.opened_model(usable)
     except ModelError:
@@ -206,9 +210,14 @@ def _page_context(place: Place, usable: UsableModel, opened: OpenedModel) -> dic
         "names": names if len(names) <= NAMED_CLASSES else (),
         "class_count": len(names),
         "version": usable.number,
+        "may_correct": not place.is_shared and usable.number > 0,
+        "token": "" if place.is_shared else place.classifier.token,
+        "classes": list(place.classifier.classes.all()),
         "warning": usable.warning,
         "classes_json": json.dumps(names, ensure_ascii=False),
-        "reject": repr(opened.model.reject),
+        "reject": repr(opened.model.reject if usable.reject is None else usable.reject),
+        "sharpness": repr(usable.sharpness),
+        "is_calibrated": usable.reject is not None,
         "resize": "" if opened.resize_side is None else opened.resize_side,
         "crop": CROP,
         "colours": colours.tobytes().hex(),
@@ -234,7 +243,8 @@ def _answer_to_file(place: Place, usable: UsableModel, file: HeldFile, number: i
 def _answer_to_url(place: Place, usable: UsableModel, url: str) -> Shown:
     if not prediction.take_from_rate(place.classifier):
         return Shown(url, problem=prediction.TOO_MANY)
-    return _shown(place, url, prediction.classify_url(usable, url))
+    shown = _shown(place, url, prediction.classify_url(usable, url))
+    return replace(shown, url=url)
 
 
 def _shown(place: Place, name: str, answer: Answer | Refusal) -> Shown:
@@ -256,9 +266,17 @@ def _shown(place: Place, name: str, answer: Answer | Refusal) -> Shown:
         picture=answer.picture,
         map=answer.map,
         bars=tuple(Bar(label, value, _percent(value)) for label, value in ranked),
-        nearest=tuple(_shown_near(place, near) for near in answer.nearest),
+        nearest=_shown_nearest(place, answer),
         novelty=answer.novelty,
     )
+
+
+def _shown_nearest(place: Place, answer: Answer) -> tuple[ShownNear, ...]:
+    shown = []
+    for near in answer.nearest:
+        if not (near.is_own and place.is_shared):
+            shown.append(_shown_near(place, near))
+    return tuple(shown)
 
 
 def _shown_near(place: Place, near: NearImage) -> ShownNear:

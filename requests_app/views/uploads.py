@@ -25,8 +25,10 @@ class HeldFile(InMemoryUploadedFile):
 class MemoryUploadHandler(FileUploadHandler):
     """Holds what fits; of a file that is too large only the name and why it was dropped."""
 
-    def __init__(self, request: HttpRequest) -> None:
+    def __init__(self, request: HttpRequest, most_bytes: int = MAX_BYTES) -> None:
+        """:param most_bytes: of one file"""
         super().__init__(request)
+        self._most_bytes = most_bytes
         self._together = 0
         self._body = bytearray()
         self._problem = ""
@@ -41,7 +43,7 @@ class MemoryUploadHandler(FileUploadHandler):
         if self._problem:
             return
         self._body += raw_data
-        if len(self._body) > MAX_BYTES:
+        if len(self._body) > self._most_bytes:
             self._problem = TOO_LARGE
         elif self._together + len(self._body) > MAX_TOGETHER_BYTES:
             self._problem = TOO_MUCH

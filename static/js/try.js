@@ -1,6 +1,8 @@
 // Pictures in, answers out, one by one and without a reload. Without scripts the same form is sent whole, and the server
 // shows the same answers.
 
+import { bindCorrections } from "./try_correct.js";
+
 const form = document.getElementById("give");
 const answers = document.getElementById("answers");
 const spoken = document.getElementById("spoken");
@@ -14,6 +16,7 @@ const largest = Number(form.dataset.largest) * 1e6;
 const OFFLINE = "The site could not be reached. Check your connection and try again.";
 
 let session = null; // what classifies on this device, once it has been loaded
+const given = new WeakMap(); // what each answer is about
 let last = Promise.resolve(); // pictures are answered one after the other
 
 /* --- an answer on the page --------------------------------------------------------------------------------- */
@@ -34,6 +37,7 @@ function begin(name, file) {
   write(card, "name", name);
   write(card, "title", "Looking …");
   const picture = card.querySelector(".view-picture");
+  given.set(card, file ? { file } : { url: name });
   if (file) {
     picture.onload = () => (picture.hidden = false);
     picture.src = URL.createObjectURL(file);
@@ -236,6 +240,7 @@ onDevice.addEventListener("change", () => {
   });
 });
 
+bindCorrections(answers, (card) => given.get(card), (sentence) => (spoken.textContent = sentence));
 onDevice.checked = false; // a reload must not show as on what is off
 device.hidden = false;
 for (const part of document.querySelectorAll(".with-scripts")) part.hidden = false;

@@ -24,6 +24,7 @@ export async function open(settings, report) {
   const facts = {
     classes: JSON.parse(settings.classes),
     reject: Number(settings.reject),
+    sharpness: Number(settings.sharpness),
     resize: settings.resize ? Number(settings.resize) : null,
     crop: Number(settings.crop),
     colours: settings.colours.match(/../g).map((digits) => parseInt(digits, 16)),
@@ -108,9 +109,16 @@ function withoutAlpha(ort, { data, width, height }) {
   return new ort.Tensor("uint8", rgb, [height, width, 3]);
 }
 
+/** Probabilities raised to the power that suits a person's own pictures. */
+function sharpened(shares, sharpness) {
+  const powers = shares.map((share) => share ** sharpness);
+  const whole = powers.reduce((sum, power) => sum + power, 0);
+  return powers.map((power) => power / whole);
+}
+
 /** Return the answer as the server gives it. */
 function shown(facts, outputs, picture) {
-  const shares = Array.from(outputs.probabilities.data);
+  const shares = sharpened(Array.from(outputs.probabilities.data), facts.sharpness);
   const predicted = shares.indexOf(Math.max(...shares));
   const label = facts.classes[predicted];
   const sure = percent(shares[predicted]);

@@ -1,6 +1,7 @@
 """Nested cross-validation: nobody is judged by a head that saw it, and time never leaves a gap."""
 
 import csv
+import dataclasses
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,10 +15,12 @@ from training.evaluation.cross_validation import (
     cross_validated_metrics,
     judged_by,
 )
+from training.evaluation.results import without_own
 from training.fitting.linear_head import Samples
+from training.fitting.selection import SplitImages
 from training.metrics import association_p_value, read_metrics
 from training.progress import no_progress
-from training.run_folder import read_config, read_manifest
+from training.run_folder import ImageRow, read_config, read_manifest
 
 PER_CLASS = 24
 COPIES = 3
@@ -130,3 +133,31 @@ def test_a_run_writes_what_was_said_of_every_image(trained_run: Path) -> None:
     assert hits == metrics["headline"]["hits"] and metrics["headline"]["n"] == len(rows) == 76
     assert metrics["headline"]["how"] == "cross_validated"
     assert metrics["headline"]["value"] == metrics["cross_validated"]["accuracy"]
+
+
+def test_what_a_person_added_has_no_part_in_the_cross_validated_figure(
+    validated: tuple[Samples, CrossValidation],
+) -> None:
+    given, validation = validated
+    rows = []
+    for number, label in enumerate(given.labels):
+        source = "own" if number % 4 == 0 else "bing"
+        rows.append(ImageRow(f"{number}.jpg", f"c{label}", "", source, split="train", group=number))
+    images = SplitImages(
+        rows=rows,
+        embeddings=given.embeddings,
+        labels=given.labels,
+        groups=given.groups,
+        statistics=given.embeddings,
+        manifest_indices=np.arange(len(rows)),
+        manifest=rows,
+        classes=2,
+        seed=0,
+    )
+    found, judged = without_own(validation, images)
+    chosen = np.arange(len(rows)) % 4 != 0
+    assert np.array_equal(found.logits, validation.logits[chosen])
+    assert np.array_equal(judged.labels, given.labels[chosen])
+    assert cross_validated_metrics(found, judged, ["a", "b"])["n"] == len(rows) * 3 // 4
+    images.rows[:] = [dataclasses.replace(row, source="bing") for row in rows]
+    assert without_own(validation, images)[0] is validation

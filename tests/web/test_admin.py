@@ -25,6 +25,7 @@ from requests_app.models import (
     ImageUrl,
     Job,
     OutgoingMail,
+    OwnCheck,
     SourceHealth,
     Status,
     TakenDown,
@@ -53,6 +54,7 @@ def everything(db) -> None:
     stopped("failed")
     operations()
     decided(delivered())
+    OwnCheck.objects.create(request=delivered(), received=3)
     OutgoingMail.objects.first().attachments.set(delivered().versions.get().artifacts.all())
 
 

@@ -39,6 +39,7 @@ from training.fitting.linear_head import (
     C_VALUES,
     HasTime,
     LinearHead,
+    Samples,
     fit_with_c,
 )
 from training.fitting.off_topic import find_not_shown, find_off_topic, one_suspicion_each
@@ -70,7 +71,7 @@ from training.metrics import (
 )
 from training.phrases import verdict as verdict_in_words
 from training.progress import Progress
-from training.run_folder import SPLITS, ImageRow
+from training.run_folder import OWN_SOURCE, SPLITS, ImageRow
 from training.text_image import TextImageScores
 
 if TYPE_CHECKING:
@@ -510,7 +511,8 @@ def _verdict(
     """Return verdict and headline before any label is verified; the sentence is still empty."""
     cross_validated = None
     if validation is not None:
-        cross_validated = cross_validated_metrics(validation, images.samples(*SPLITS), names)
+        found, samples = without_own(validation, images)
+        cross_validated = cross_validated_metrics(found, samples, names)
     evidence, everything = _evidence(images, choice, validation)
     verdict = judge(evidence, everything, images.seed)
     return VerdictMetrics(
@@ -523,6 +525,29 @@ def _verdict(
         label_noise=None,
         zero_shot=None,
     )
+
+
+def without_own(
+    validation: CrossValidation, images: SplitImages
+) -> tuple[CrossValidation, Samples]:
+    """Return what was said of the images that a source has found, and those images.
+
+    What a person added is learned from alone: they add what a model has wrong, and a figure that
+    counts it says less of other images.
+    """
+    samples = images.samples(*SPLITS)
+    chosen = images.indices(*SPLITS)
+    sources = [images.rows[index].source for index in chosen]
+    found = np.array(sources) != OWN_SOURCE
+    if found.all() or not found.any():
+        return validation, samples
+    of_found = dataclasses.replace(
+        validation,
+        logits=validation.logits[found],
+        temperatures=validation.temperatures[found],
+        fold=validation.fold[found],
+    )
+    return of_found, samples.take(found)
 
 
 def _evidence(
