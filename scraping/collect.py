@@ -3,8 +3,9 @@
 The way of an image: a source names it (`_search`), it is downloaded and screened (`_download`), and
 kept unless it was taken down, is a duplicate or belongs to two classes (`ImageStore.decide`).
 
-All classes are worked on at once; each source answers one question at a time. Within a class,
-candidates are decided in the order of their rank, so the same answers always make the same dataset.
+All classes are worked on at once; each source answers one question at a time, and downloads take
+turns, so that classes fill side by side. Within a class, candidates are decided in the order of
+their rank, so the same answers always make the same dataset.
 Every decision is a record on disk before the next one is made, and finished searches are kept
 beside them: a run that was killed goes on where it was.
 """
@@ -45,6 +46,7 @@ from scraping.refused_digests import RefusedDigests
 from scraping.screening.screen import ScreenSettings
 from scraping.search.class_kind import GIVEN, ClassKind, derived_kind, takes_kind
 from scraping.search.class_plan import ClassPlan
+from scraping.search.download_turns import DownloadTurns
 from scraping.search.query_variants import MAX_VARIANTS, query_variants, without_known
 from scraping.search.search_log import Search, SearchLog
 from scraping.search.searcher import Searcher
@@ -216,6 +218,8 @@ class _Collection:
         self._refused_urls: set[str] = set()
         for entry in config.classes:
             self._plans[entry.id] = ClassPlan(entry, config.limit, self._store.kept)
+        kept = self._store.kept
+        self._turns = DownloadTurns(self._plans, lambda class_id: kept[class_id])
 
     def resume(self, refused: RefusedDigests) -> None:
         """Learn what an earlier run in this folder asked and decided.
@@ -358,7 +362,7 @@ class _Collection:
                 wanted = math.ceil(plan.missing * DOWNLOAD_OVERSHOOT) + SPARE_DOWNLOADS
                 while plan.queue and len(under_way) < wanted:
                     candidate = plan.queue.popleft()
-                    task = asyncio.ensure_future(self._attempt(candidate))
+                    task = asyncio.ensure_future(self._attempt(plan, candidate))
                     under_way.append((candidate, task))
                 candidate, task = under_way[0]
                 attempt = await task
@@ -369,7 +373,7 @@ class _Collection:
                 task.cancel()
                 plan.queue.appendleft(candidate)
 
-    async def _attempt(self, candidate: Candidate) -> Attempt:
+    async def _attempt(self, plan: ClassPlan, candidate: Candidate) -> Attempt:
         """Download and screen one candidate, unless what its source states rules it out."""
         url = candidate.image_url
         page_url = candidate.page_url
@@ -388,7 +392,8 @@ class _Collection:
         if width and height and min(width, height) < self._config.min_side:
             detail = f"{width}x{height} as its source states"
             return Attempt(None, Reason.TOO_SMALL, detail)
-        return await self._downloader.get(url, page_url)
+        async with self._turns.turn(plan.config.id):
+            return await self._downloader.get(url, page_url)
 
     def _decide(self, plan: ClassPlan, candidate: Candidate, attempt: Attempt) -> None:
         """Keep an image or record why not; on disk before anything else happens."""
