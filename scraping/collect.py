@@ -66,7 +66,9 @@ KIND_SECONDS = 20.0  # at most, for finding out what kind of things the classes 
 TOLERATED_FAILURES = 1  # after more, a source is not asked again for that class
 STOP_POLL_SECONDS = 0.2
 PROGRESS_SECONDS = 0.5
+FINISH_POLL_SECONDS = 0.3
 SPOOL_FOLDER = "incoming"
+FINISH_FILE = "finish"  # made while a collection goes on it ends that with what is there
 
 
 class Interrupted(Exception):
@@ -100,7 +102,8 @@ def collect(
     """Collect into a folder and return what `result.json` holds.
 
     A folder that is finished is returned as it is, unless it holds what is refused now; one that
-    was interrupted is resumed. Raises Interrupted when `stop` was set before the end, OSError when
+    was interrupted is resumed. A file `finish` that is made in the folder ends the collection with
+    what is there. Raises Interrupted when `stop` was set before the end, OSError when
     the folder cannot be written, ConfigError when the list of refused digests cannot be read.
     """
     folder = folder.resolve()  # screening runs elsewhere and must find what lies here
@@ -171,7 +174,7 @@ async def _collect(
                 downloader.finish()
         return result
     finally:
-        searcher.close()
+        searcher.close(at_once=(folder / FINISH_FILE).exists())
 
 
 async def _unless_stopped(work: Coroutine[Any, Any, None], stop: threading.Event) -> None:
@@ -242,17 +245,28 @@ class _Collection:
                 self._refused_urls.add(record_key(record)[1])
 
     async def run(self) -> None:
-        """Fill all quotas as far as sources and time allow.
+        """Fill all quotas as far as sources and time allow, or until that is to end.
 
         A class is taken up again when an image of it was withdrawn meanwhile.
         """
         self._report("Searching", always=True)
         plans = self._plans.values()
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(self._config.deadline_seconds):
-                await self._plan_first_searches()
-                while short := [plan for plan in plans if plan.can_grow]:
-                    await asyncio.gather(*map(self._fill, short))
+            async with asyncio.timeout(self._config.deadline_seconds) as limit:
+                watching = asyncio.ensure_future(self._watch_for_the_end(limit))
+                try:
+                    await self._plan_first_searches()
+                    while short := [plan for plan in plans if plan.can_grow]:
+                        await asyncio.gather(*map(self._fill, short))
+                finally:
+                    watching.cancel()
+
+    async def _watch_for_the_end(self, limit: asyncio.Timeout) -> None:
+        """Let the time be over as soon as the file is there that asks for it."""
+        while not (self._folder / FINISH_FILE).exists():
+            await asyncio.sleep(FINISH_POLL_SECONDS)
+        self._summary.end_early()
+        limit.reschedule(asyncio.get_running_loop().time())
 
     async def _plan_first_searches(self) -> None:
         """Plan the first searches of all classes, with the kind of things that they are."""

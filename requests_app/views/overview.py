@@ -25,6 +25,7 @@ from requests_app.models import (
     Status,
     WorkerBeat,
 )
+from requests_app.views.finish import Finish, finish_of
 from requests_app.views.first_model import FirstModel, first_model
 from requests_app.views.result import Download, Result, downloads_of, result_of
 from scraping.sources.catalogue import Outcome
@@ -144,6 +145,8 @@ class Overview:
     kind_note: str
     """How the classes are asked for, and why."""
     first_model: FirstModel | None
+    finish: Finish | None
+    """How the work that goes on can be ended early."""
     result: Result | None
     downloads: tuple[Download, ...]
     error: tuple[str, str] | None
@@ -177,6 +180,7 @@ def overview(classifier: ClassifierRequest) -> Overview:
     active_job = _active_job(jobs)
     version = next(iter(versions.finished_versions(classifier)), None)
     help_wanted = _help(classifier)
+    class_lines = _class_lines(classifier, help_wanted)
     again_at = _again_at(classifier)
     percent = None
     time_left = ""
@@ -194,10 +198,11 @@ def overview(classifier: ClassifierRequest) -> Overview:
         percent=percent,
         time_left=time_left,
         stages=_stage_lines(classifier, jobs),
-        classes=_class_lines(classifier, help_wanted),
+        classes=class_lines,
         network=phrases.backbone_title(classifier.backbone),
         kind_note=str(classifier.kind_found.get("sentence", "")),
-        first_model=first_model(classifier),
+        first_model=first_model(classifier, active_job),
+        finish=finish_of(classifier, active_job, {line.name: line.kept for line in class_lines}),
         result=result_of(version),
         downloads=downloads_of(version),
         error=(error.get("reason", ""), error.get("remedy", "")) if error else None,

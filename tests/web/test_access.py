@@ -25,6 +25,7 @@ ACTIONS = [
     "leave-out/",
     "confirmation/",
     "cancel/",
+    "finish/",
     "retry/",
     "delete/",
     "images/decide/",
