@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from django.conf import settings
@@ -27,9 +27,12 @@ from training.run_folder import ImageRow, RunConfig, RunError
 logger = logging.getLogger(__name__)
 
 PER_CLASS = 20  # images of each class at the first round; twice as many at each later one
+PREPARED_AT = 1  # image of each class, at which the child of the first round gets ready
+LAST_SECONDS = 10.0  # after the collection, for a round without which nothing could be tried
 LIMIT_SECONDS = 300.0  # of one round, a download of the network included
 STOP_SECONDS = 5.0
-NICENESS = 15  # the collection goes first
+NICENESS = 5  # the collection goes first
+FIRST_ROUND = str(PER_CLASS)
 RESULT_FILE = "first.json"  # as `python -m training first` writes it
 
 
@@ -56,7 +59,10 @@ class Rounds:
         self.config = config
         self.folder = _folder(classifier)
         self.is_on = bool(settings.FIRST_MODEL)
+        self.marker = replace(lease.marker, part="first")
         self.latest = 0
+        self.round = ""  # the name of the child's folder
+        self.is_waiting = False  # the child, for its images
         self.child: subprocess.Popen[bytes] | None = None
         self.started = 0.0
         if self.is_on:
@@ -67,21 +73,35 @@ class Rounds:
         if not self.is_on:
             return
         try:
-            if self.child is None:
+            if self.child is None or self.is_waiting:
                 self._start_due()
-            else:
+            if self.child is not None:
                 self._look_after(self.child)
         except Exception:  # whatever it is, the collection goes on
             logger.exception("%s goes on without a first model", self.classifier)
             self.is_on = False
 
-    def close(self) -> None:
-        """End the round that is being trained; to be called when the collection's child has ended.
+    def wait_for_the_first(self) -> None:
+        """Wait a little for the round under way where no other has a model yet.
 
-        What carries this job's marker is killed, so that child must not be running any more.
+        Training begins so much later, and has nothing to be tried for longer than that.
         """
+        self.poll()
+        until = time.monotonic() + LAST_SECONDS
+        while self._is_worth_waiting() and time.monotonic() < until:
+            time.sleep(0.2)
+            self.lease.beat_if_due()
+            self.poll()
+
+    def _is_worth_waiting(self) -> bool:
+        if self.child is None or self.is_waiting:
+            return False
+        return not rounds(self.classifier)
+
+    def close(self) -> None:
+        """End the round that is being trained."""
         if self.child is not None:
-            processes.stop_supervised(self.child, self.lease.marker, STOP_SECONDS)
+            processes.stop_supervised(self.child, self.marker, STOP_SECONDS)
             logger.info("%s: the first model of %d was cut short", self.classifier, self.latest)
             self.child = None
 
@@ -107,50 +127,76 @@ class Rounds:
         return min(counts[image_class.pk] for image_class in self.classifier.classes.all())
 
     def _start_due(self) -> None:
-        """Start the round of the highest number that every class has reached, if it is new."""
+        """Start the round of the highest number that every class has reached, if it is new.
+
+        The child of the first round waits for its images already.
+        """
         number = max(PER_CLASS, 2 * self.latest)
         fewest = self._fewest_kept()
         if fewest < number:
+            if not self.latest and fewest >= PREPARED_AT and self.child is None:
+                self._write_config(self.folder / FIRST_ROUND)
+                self._start(FIRST_ROUND)
+                self.is_waiting = True
             return
         while 2 * number <= fewest:
             number *= 2
         self.latest = number
+        self.started = time.monotonic()
+        if self.is_waiting:
+            self._write_manifest(self.folder / FIRST_ROUND)
+            self.is_waiting = False
+            return
         folder = self.folder / str(number)
-        self._write_round(folder)
+        self._write_config(folder)
+        self._write_manifest(folder)
+        self._start(folder.name)
+
+    def _start(self, name: str) -> None:
+        """Start the child of a round; it waits for the manifest."""
+        folder = self.folder / name
+        self.round = name
         command = [sys.executable, "-m", "training", "first", str(folder)]
         command += ["--features", str(self.folder / "features")]
         self.child = processes.start_supervised(
-            ["nice", "-n", str(NICENESS), *command],
-            self.lease.marker,
+            ["nice", "-n", str(NICENESS), *command, "--wait"],
+            self.marker,
             jobs.child_environment(),
             folder / "log.txt",
         )
-        self.started = time.monotonic()
 
-    def _write_round(self, folder: Path) -> None:
-        """Write the run folder of the images that are kept now, the earliest first.
+    def _write_config(self, folder: Path) -> None:
+        """Make the run folder of a round.
 
-        In this order a later round has the images of this one first, whose features are known. The
-        images stay where they were collected, so that one that is taken down is gone here as well.
+        The images stay where they were collected, so that one that is taken down is gone here as
+        well.
         """
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         (folder / "images").symlink_to(Path("..", "..", "collect", "images"))
+        run_folder.write_config(folder, self.config)
+
+    def _write_manifest(self, folder: Path) -> None:
+        """Write which images are kept now, the earliest first.
+
+        In this order a later round has the images of this one first, whose features are known.
+        """
         rows = []
         for image in _kept(self.classifier).order_by("pk"):
             rows.append(ImageRow(image.file, image.current_class.class_id, image.sha256))
-        run_folder.write_config(folder, self.config)
         run_folder.write_manifest(folder, rows)
 
     def _look_after(self, child: subprocess.Popen[bytes]) -> None:
         """Note that the round has ended, or end one that takes too long."""
         code = child.poll()
         if code is None:
-            if time.monotonic() - self.started > LIMIT_SECONDS:
+            is_late = time.monotonic() - self.started > LIMIT_SECONDS
+            if is_late and not self.is_waiting:
                 child.terminate()  # its supervisor kills the tree if that does not help
             return
         self.child = None
-        folder = self.folder / str(self.latest)
+        self.is_waiting = False
+        folder = self.folder / self.round
         found = _read_round(folder)
         if found is None:
             log = folder / "log.txt"
@@ -181,8 +227,22 @@ def newest_folder(classifier: ClassifierRequest) -> Path | None:
 
     None while there is none, and once the request has a measured model of its own.
     """
+    head = head_of_training(classifier)
+    if head is not None:
+        return head.folder / "model"
     finished = rounds(classifier)
     return finished[-1].folder / "model" if finished else None
+
+
+def head_of_training(classifier: ClassifierRequest) -> Round | None:
+    """Return the linear head of the first version, which can be used while fine-tuning goes on.
+
+    None before and after that.
+    """
+    version = classifier.versions.filter(number=1, run__finished=None).first()
+    if version is None:
+        return None
+    return _read_round(version.folder / run_folder.HEAD_FOLDER)
 
 
 def discard(classifier: ClassifierRequest) -> None:

@@ -1,6 +1,7 @@
-"""What may happen to a request at any time: cancel, retry, delete, expire."""
+"""What may happen to a request at any time: cancel, finish early, retry, delete, expire."""
 
 import shutil
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -15,6 +16,7 @@ from requests_app.models import (
     ALLOWED_MOVES,
     OWN_SOURCE,
     ClassifierRequest,
+    Event,
     ImageUrl,
     Job,
     JobState,
@@ -22,10 +24,12 @@ from requests_app.models import (
     Status,
     WorkerBeat,
 )
+from training.phrases import listed
 from training.run_folder import MINIMUM_PER_CLASS
 
 RETRYABLE = (Status.FAILED, Status.CANCELLED, Status.NEEDS_ATTENTION)
 ENDED = (Status.DELIVERED, *RETRYABLE)
+FINISHABLE = (pipeline.COLLECT.name, pipeline.TRAIN.name)  # stages that may end early
 WARN_DAYS = 5  # before a result is deleted; where results are kept for less than 20, a quarter
 
 
@@ -43,6 +47,53 @@ def cancel(classifier: ClassifierRequest, actor: str = "person") -> bool:
     waiting = jobs.filter(state=JobState.QUEUED)
     waiting.update(state=JobState.CANCELLED, finished=timezone.now())
     jobs.filter(state=JobState.RUNNING).update(cancel_requested=True)
+    return True
+
+
+def obstacle_to_finishing(classifier: ClassifierRequest) -> str:
+    """Return why the work that goes on cannot be ended early with what there is, "" if it can."""
+    job = classifier.jobs.filter(state=JobState.RUNNING).first()
+    if job is None or job.stage not in FINISHABLE or job.cancel_requested:
+        return "There is nothing that could be ended early just now."
+    if job.stage == pipeline.TRAIN.name:
+        is_late = job.progress.get("stage") in ("evaluate", "export")
+        return "Fine-tuning has ended: what it came to is being measured." if is_late else ""
+    counts = _kept_per_class(classifier)
+    kept = {}
+    for image_class in classifier.classes.all():
+        kept[image_class.name] = counts.get(image_class.pk, 0)
+    return too_few_to_finish(classifier, kept)
+
+
+def too_few_to_finish(classifier: ClassifierRequest, kept: Mapping[str, int]) -> str:
+    """Return why a collection cannot be ended with these counts by class name, "" if it can."""
+    needed = min(settings.MIN_IMAGES, classifier.images_per_class)
+    if classifier.accept_fewer:
+        needed = MINIMUM_PER_CLASS
+    short = []
+    for name, count in kept.items():
+        if count < needed:
+            short.append(f"“{name}” has {count}")
+    if not short:
+        return ""
+    return f"Training needs at least {needed} pictures of each class; {listed(short)} so far."
+
+
+@transaction.atomic
+def finish(classifier: ClassifierRequest, actor: str = "person") -> bool:
+    """End the collection with the pictures that are there, or fine-tuning with the best so far.
+
+    All that comes after it goes on as always. Asked for twice it is done once.
+
+    :returns: False where that cannot be; see ``obstacle_to_finishing``
+    """
+    if obstacle_to_finishing(classifier):
+        return False
+    running = classifier.jobs.filter(state=JobState.RUNNING, stage__in=FINISHABLE)
+    if running.filter(finish_requested=False).update(finish_requested=True):
+        status = classifier.status
+        reason = "finish early"
+        Event.objects.create(request=classifier, old=status, new=status, reason=reason, actor=actor)
     return True
 
 
@@ -97,8 +148,7 @@ def obstacle_to_training(classifier: ClassifierRequest) -> str:
         return "This can be trained again when the work that goes on has ended."
     if not versions.changes(classifier).count:
         return "Nothing has changed since the last training. Remove or relabel pictures first."
-    kept = versions.kept_images(classifier).annotate(now=Coalesce("label", "image_class"))
-    counts = dict(kept.order_by().values_list("now").annotate(Count("pk")))
+    counts = _kept_per_class(classifier)
     for image_class in classifier.classes.all():
         count = counts.get(image_class.pk, 0)
         if count < MINIMUM_PER_CLASS:
@@ -107,6 +157,12 @@ def obstacle_to_training(classifier: ClassifierRequest) -> str:
                 f" {MINIMUM_PER_CLASS}. Take some back first."
             )
     return ""
+
+
+def _kept_per_class(classifier: ClassifierRequest) -> dict[int, int]:
+    """Return how many images count as each class now, by its primary key."""
+    kept = versions.kept_images(classifier).annotate(now=Coalesce("label", "image_class"))
+    return dict(kept.order_by().values_list("now").annotate(Count("pk")))
 
 
 @transaction.atomic

@@ -618,6 +618,9 @@ class Job(models.Model):
     owner = models.CharField(max_length=64, blank=True, help_text="The cluster that runs it.")
     lease_until = models.DateTimeField(null=True)
     cancel_requested = models.BooleanField(default=False)
+    finish_requested = models.BooleanField(
+        default=False, help_text="It is to end early, with what there is."
+    )
     progress = models.JSONField(
         default=dict, blank=True, help_text="done, total, message, eta_seconds"
     )

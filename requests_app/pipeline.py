@@ -264,6 +264,7 @@ def collect(lease: Lease) -> None:
     rounds = first_model.Rounds(lease, classifier, versions.run_config(classifier))
 
     def poll() -> dict[str, Any]:
+        _pass_finish_on(lease, folder)
         is_waiting = browser_grant.poll()
         progress = sync.poll()
         rounds.poll()
@@ -272,9 +273,13 @@ def collect(lease: Lease) -> None:
             return {**progress, "message": message}
         return progress
 
+    _pass_finish_on(lease, folder)
     command = [sys.executable, "-m", "scraping", "collect", str(folder), "--json"]
     try:
         code = lease.run_child(command, folder / "log.txt", poll, collection_sync.credentials())
+        if code == 0:
+            sync.poll()
+            rounds.wait_for_the_first()
     finally:
         rounds.close()
         browser_grant.release()
@@ -423,10 +428,12 @@ def train(lease: Lease) -> None:
     steady = SteadyProgress(TRAINING_SHARES, lease.job.started)
 
     def poll() -> dict[str, Any]:
+        _pass_finish_on(lease, folder)
         for step in steps.new():
             progress.update(steady.shown(step))
         return progress
 
+    _pass_finish_on(lease, folder)
     command = [sys.executable, "-m", "training", "fit", str(folder), "--json"]
     code = lease.run_child(command, folder / "log.txt", poll)
     result = _read_child_result(folder, code)
@@ -523,6 +530,15 @@ def _begin(lease: Lease) -> ClassifierRequest:
         remedy = "Retry later; the operator has to make room."
         raise StageFailed("The server's disk is full.", remedy)
     return classifier
+
+
+def _pass_finish_on(lease: Lease, folder: Path) -> None:
+    """Tell the child by a file in its folder whether it is to end early, with what there is."""
+    file = folder / run_folder.FINISH_FILE
+    if Job.objects.filter(pk=lease.job.pk, finish_requested=True).exists():
+        file.touch()
+    else:
+        file.unlink(missing_ok=True)
 
 
 def _read_child_result(folder: Path, code: int) -> dict[str, Any]:

@@ -52,6 +52,7 @@ from training.predict import (
     read_image,
     resize_side,
 )
+from training.run_folder import HEAD_FOLDER
 
 MAX_PICTURES = 20  # in one form
 MAX_BYTES = 20_000_000  # of one picture
@@ -72,8 +73,11 @@ _fetching = threading.BoundedSemaphore(8)
 
 MODEL_FILE = Path("model", "model.onnx")  # in a run folder
 FIRST_MODEL = (
-    "This is the first model, made of the pictures that are there so far. It improves while"
+    "This is the first model, made of the pictures that are there so far. It is trained again while"
     " pictures come in, and the finished one takes its place."
+)
+BEFORE_FINE_TUNING = (
+    "This is version 1 as it is before fine-tuning. A better one may take its place soon."
 )
 BUSY = "This site is busy with other pictures. Wait a moment and try again."
 TOO_MANY = (
@@ -163,6 +167,8 @@ def usable_model(classifier: ClassifierRequest) -> UsableModel | None:
     folder = first_model.newest_folder(classifier)
     if folder is None:
         return None
+    if folder.parent.name == HEAD_FOLDER:
+        return UsableModel(classifier, folder.parent, 1, BEFORE_FINE_TUNING)
     return UsableModel(classifier, folder.parent, 0, FIRST_MODEL)
 
 

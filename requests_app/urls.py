@@ -5,6 +5,7 @@ from django.urls import path
 from requests_app.views import (
     correction,
     files,
+    finish,
     gallery,
     groups,
     model,
@@ -27,6 +28,7 @@ urlpatterns = [
     path("r/<str:token>/progress/", requests.progress, name="progress"),
     path("r/<str:token>/confirmation/", requests.send_again, name="send-again"),
     path("r/<str:token>/cancel/", requests.cancel, name="cancel"),
+    path("r/<str:token>/finish/", finish.finish, name="finish"),
     path("r/<str:token>/retry/", requests.retry, name="retry"),
     path("r/<str:token>/leave-out/", requests.leave_out, name="leave-out"),
     path("r/<str:token>/delete/", requests.delete, name="delete"),

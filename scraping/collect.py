@@ -3,8 +3,9 @@
 The way of an image: a source names it (`_search`), it is downloaded and screened (`_download`), and
 kept unless it was taken down, is a duplicate or belongs to two classes (`ImageStore.decide`).
 
-All classes are worked on at once; each source answers one question at a time. Within a class,
-candidates are decided in the order of their rank, so the same answers always make the same dataset.
+All classes are worked on at once; each source answers one question at a time, and downloads take
+turns, so that classes fill side by side. Within a class, candidates are decided in the order of
+their rank, so the same answers always make the same dataset.
 Every decision is a record on disk before the next one is made, and finished searches are kept
 beside them: a run that was killed goes on where it was.
 """
@@ -45,6 +46,7 @@ from scraping.refused_digests import RefusedDigests
 from scraping.screening.screen import ScreenSettings
 from scraping.search.class_kind import GIVEN, ClassKind, derived_kind, takes_kind
 from scraping.search.class_plan import ClassPlan
+from scraping.search.download_turns import DownloadTurns
 from scraping.search.query_variants import MAX_VARIANTS, query_variants, without_known
 from scraping.search.search_log import Search, SearchLog
 from scraping.search.searcher import Searcher
@@ -64,7 +66,9 @@ KIND_SECONDS = 20.0  # at most, for finding out what kind of things the classes 
 TOLERATED_FAILURES = 1  # after more, a source is not asked again for that class
 STOP_POLL_SECONDS = 0.2
 PROGRESS_SECONDS = 0.5
+FINISH_POLL_SECONDS = 0.3
 SPOOL_FOLDER = "incoming"
+FINISH_FILE = "finish"  # made while a collection goes on it ends that with what is there
 
 
 class Interrupted(Exception):
@@ -98,7 +102,8 @@ def collect(
     """Collect into a folder and return what `result.json` holds.
 
     A folder that is finished is returned as it is, unless it holds what is refused now; one that
-    was interrupted is resumed. Raises Interrupted when `stop` was set before the end, OSError when
+    was interrupted is resumed. A file `finish` that is made in the folder ends the collection with
+    what is there. Raises Interrupted when `stop` was set before the end, OSError when
     the folder cannot be written, ConfigError when the list of refused digests cannot be read.
     """
     folder = folder.resolve()  # screening runs elsewhere and must find what lies here
@@ -169,7 +174,7 @@ async def _collect(
                 downloader.finish()
         return result
     finally:
-        searcher.close()
+        searcher.close(at_once=(folder / FINISH_FILE).exists())
 
 
 async def _unless_stopped(work: Coroutine[Any, Any, None], stop: threading.Event) -> None:
@@ -218,6 +223,8 @@ class _Collection:
         self._refused_urls: set[str] = set()
         for entry in config.classes:
             self._plans[entry.id] = ClassPlan(entry, config.limit, self._store.kept)
+        kept = self._store.kept
+        self._turns = DownloadTurns(self._plans, lambda class_id: kept[class_id])
 
     def resume(self, refused: RefusedDigests) -> None:
         """Learn what an earlier run in this folder asked and decided.
@@ -240,17 +247,28 @@ class _Collection:
                 self._refused_urls.add(record_key(record)[1])
 
     async def run(self) -> None:
-        """Fill all quotas as far as sources and time allow.
+        """Fill all quotas as far as sources and time allow, or until that is to end.
 
         A class is taken up again when an image of it was withdrawn meanwhile.
         """
         self._report("Searching", always=True)
         plans = self._plans.values()
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(self._config.deadline_seconds):
-                await self._plan_first_searches()
-                while short := [plan for plan in plans if plan.can_grow]:
-                    await asyncio.gather(*map(self._fill, short))
+            async with asyncio.timeout(self._config.deadline_seconds) as limit:
+                watching = asyncio.ensure_future(self._watch_for_the_end(limit))
+                try:
+                    await self._plan_first_searches()
+                    while short := [plan for plan in plans if plan.can_grow]:
+                        await asyncio.gather(*map(self._fill, short))
+                finally:
+                    watching.cancel()
+
+    async def _watch_for_the_end(self, limit: asyncio.Timeout) -> None:
+        """Let the time be over as soon as the file is there that asks for it."""
+        while not (self._folder / FINISH_FILE).exists():
+            await asyncio.sleep(FINISH_POLL_SECONDS)
+        self._summary.end_early()
+        limit.reschedule(asyncio.get_running_loop().time())
 
     async def _plan_first_searches(self) -> None:
         """Plan the first searches of all classes, with the kind of things that they are."""
@@ -362,7 +380,7 @@ class _Collection:
                 wanted = math.ceil(plan.missing * DOWNLOAD_OVERSHOOT) + SPARE_DOWNLOADS
                 while plan.queue and len(under_way) < wanted:
                     candidate = plan.queue.popleft()
-                    task = asyncio.ensure_future(self._attempt(candidate))
+                    task = asyncio.ensure_future(self._attempt(plan, candidate))
                     under_way.append((candidate, task))
                 candidate, task = under_way[0]
                 attempt = await task
@@ -373,7 +391,7 @@ class _Collection:
                 task.cancel()
                 plan.queue.appendleft(candidate)
 
-    async def _attempt(self, candidate: Candidate) -> Attempt:
+    async def _attempt(self, plan: ClassPlan, candidate: Candidate) -> Attempt:
         """Download and screen one candidate, unless what its source states rules it out."""
         url = candidate.image_url
         page_url = candidate.page_url
@@ -392,7 +410,8 @@ class _Collection:
         if width and height and min(width, height) < self._config.min_side:
             detail = f"{width}x{height} as its source states"
             return Attempt(None, Reason.TOO_SMALL, detail)
-        return await self._downloader.get(url, page_url)
+        async with self._turns.turn(plan.config.id):
+            return await self._downloader.get(url, page_url)
 
     def _decide(self, plan: ClassPlan, candidate: Candidate, attempt: Attempt) -> None:
         """Keep an image or record why not; on disk before anything else happens."""

@@ -265,6 +265,11 @@ def _add_first_arguments(first: argparse.ArgumentParser) -> None:
         " default checkpoints/features in RUN_DIR",
     )
     first.add_argument(
+        "--wait",
+        action="store_true",
+        help="get ready while manifest.jsonl is not there yet, and begin when it is",
+    )
+    first.add_argument(
         "--data-dir",
         type=Path,
         metavar="FOLDER",
@@ -370,7 +375,7 @@ def _first(options: argparse.Namespace, environment: Mapping[str, str]) -> int:
     config = _configuration(read_config(folder), options, environment)
     from training.first_model import fit_first_model  # loads torch
 
-    found = fit_first_model(folder, config, options.features)
+    found = fit_first_model(folder, config, options.features, options.wait)
     print_json(found)
     return DONE
 

@@ -8,85 +8,61 @@ follows when all images are there.
 
 from __future__ import annotations
 
-import shutil
+import hashlib
 import time
-from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, TypedDict, cast
+from typing import Any, cast
 
 import numpy as np
 import torch
 
 from training.evaluation.cross_validation import cross_validate, cross_validated_metrics
-from training.export.model_folder import (
-    graphs_folder,
-    largest_difference,
-    model_config,
-    onnx_file,
-    outputs_of,
-    synthetic_images,
+from training.export.head_model import (
+    RESULT_FILE,
+    FirstModel,
+    count_per_class,
+    write_head_model,
 )
-from training.fitting.linear_head import FittedHead, Samples, fit_head
-from training.fitting.relevance import out_of_fold_novelty, reject_threshold
+from training.export.model_folder import graphs_folder
+from training.fitting.linear_head import Samples, fit_head
 from training.images.split import FOLDS, find_near_duplicates
-from training.metrics import softmax
 from training.networks.backbones import BACKBONES, LoadedBackbone, load_backbone
 from training.networks.catalogue import DEFAULT as DEFAULT_BACKBONE
 from training.networks.classifier import ClassifierNetwork
 from training.networks.embeddings import FeatureExtractor, ImageFeatures
-from training.networks.novelty import choose_references
-from training.networks.onnx_graph import forget_cached_graph
+from training.networks.onnx_graph import cached_graph
 from training.networks.precision import FP32, exact_float32
 from training.networks.weights import DOWNLOAD_URL, WeightSources
-from training.predict import open_model
 from training.progress import no_progress
 from training.run_folder import (
     ImageRow,
     RunConfig,
     RunError,
-    atomic_write,
     check_manifest,
     read_json,
     read_manifest,
     write_json,
 )
 
-RESULT_FILE = "first.json"
-
+_READ_TOGETHER = 8  # images, before the manifest is looked for again
+_WAIT_SECONDS = 0.2  # for further images
 _SEARCH_SECONDS = 20.0  # for the best regularisation in cross-validation; few images need one
-_TOLERANCE = 1e-3  # of a probability or the novelty, between torch and model.onnx
 
 
-class FirstModel(TypedDict):
-    """`first.json`: the accuracy by cross-validation, over all images."""
-
-    images: int
-    per_class: dict[str, int]
-    """By name, in output order."""
-    accuracy: float
-    interval: list[float]
-    """Low and high end of the 95 % interval."""
-    hits: int
-    """Images predicted rightly, each by a head that saw neither it nor a near-duplicate."""
-    n: int
-    """Images judged: all."""
-    backbone: str
-    seconds: float
-
-
-def fit_first_model(folder: Path, config: RunConfig, cache: Path | None = None) -> FirstModel:
+def fit_first_model(
+    folder: Path, config: RunConfig, cache: Path | None = None, wait: bool = False
+) -> FirstModel:
     """Fit a linear head on the images of a run folder, and return what `first.json` says of it.
 
     A folder that is done returns at once. `cache` is a folder for the features of single images: a
-    later run that has the same images first, in the same order, computes only the others. Raises
-    RunError or OSError.
+    later run that has the same images first, in the same order, computes only the others. With
+    `wait` it gets ready first: it does what takes long, and the features of the images that are
+    there, until there is a manifest. Raises RunError or OSError.
     """
     if (folder / RESULT_FILE).exists():
         return cast(FirstModel, read_json(folder / RESULT_FILE))
-    begun = time.monotonic()
-    rows = read_manifest(folder)
-    check_manifest(config, rows)
     if config.threads:
         torch.set_num_threads(config.threads)
     loaded = _load_backbone(config)
@@ -98,25 +74,26 @@ def fit_first_model(folder: Path, config: RunConfig, cache: Path | None = None) 
         run_dir=folder,
         cache=cache or folder / "checkpoints" / "features",
     )
+    if wait:
+        cached_graph(network, graphs_folder(config))
+        _wait_for_manifest(folder, extractor)
+    begun = time.monotonic()
+    rows = read_manifest(folder)
+    check_manifest(config, rows)
     features = extractor.extract(rows, no_progress)
     samples = _samples(config, rows, features)
     seed = config.seed or 0
     fitted = fit_head(samples, seed, no_progress)
-    reject = _put_in_place(network, fitted, samples, seed)
-    _write_model(folder / "model", network, config, loaded, reject)
+    write_head_model(folder / "model", network, fitted, samples, config, loaded.weights)
     names = [label.name for label in config.classes]
     searching = time.monotonic()
     validation = cross_validate(
         samples, fitted.c, seed, no_progress, lambda: time.monotonic() - searching < _SEARCH_SECONDS
     )
     figures = cross_validated_metrics(validation, samples, names)
-    counts = Counter(samples.labels.tolist())
-    per_class = {}
-    for number, name in enumerate(names):
-        per_class[name] = counts[number]
     found = FirstModel(
         images=len(samples.labels),
-        per_class=per_class,
+        per_class=count_per_class(samples.labels, config.classes),
         accuracy=figures["accuracy"],
         interval=figures["interval"],
         hits=int((validation.predicted() == samples.labels).sum()),
@@ -126,6 +103,24 @@ def fit_first_model(folder: Path, config: RunConfig, cache: Path | None = None) 
     )
     write_json(folder / RESULT_FILE, found)
     return found
+
+
+def _wait_for_manifest(folder: Path, extractor: FeatureExtractor) -> None:
+    """Compute the features of the images that appear, until the manifest does."""
+    known: set[str] = set()
+    while not (folder / "manifest.jsonl").exists():
+        rows: list[ImageRow] = []
+        for path in sorted((folder / "images").iterdir()):
+            is_image = path.suffix == ".jpg"  # others are being written
+            if is_image and path.name not in known and len(rows) < _READ_TOGETHER:
+                known.add(path.name)
+                with suppress(OSError):  # it was not wanted after all
+                    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+                    rows.append(ImageRow(f"images/{path.name}", "", digest))
+        if rows:
+            extractor.extract(rows, no_progress)
+        else:
+            time.sleep(_WAIT_SECONDS)
 
 
 def _load_backbone(config: RunConfig) -> LoadedBackbone:
@@ -164,55 +159,3 @@ def _samples(config: RunConfig, rows: Sequence[ImageRow], features: ImageFeature
                 retry=False,
             )
     return Samples(features.embeddings, labels, groups, len(class_ids))
-
-
-def _put_in_place(
-    network: ClassifierNetwork, fitted: FittedHead, samples: Samples, seed: int
-) -> float:
-    """Complete the network; return the novelty above which an image is none of the classes."""
-    weight = torch.from_numpy(fitted.head.weight)
-    bias = torch.from_numpy(fitted.head.bias)
-    network.set_head(weight, bias, fitted.temperature)
-    references = choose_references(samples.embeddings, samples.labels, samples.classes, seed)
-    network.set_references(references)
-    unseen = softmax(fitted.out_of_fold / fitted.temperature)
-    return reject_threshold(out_of_fold_novelty(samples, unseen, seed))
-
-
-def _write_model(
-    model_dir: Path,
-    network: ClassifierNetwork,
-    config: RunConfig,
-    loaded: LoadedBackbone,
-    reject: float,
-) -> None:
-    """Write the model folder beside its place, compare it with the network, and name it.
-
-    Raises RunError where model.onnx says something else.
-    """
-    draft = model_dir.with_name(f".{model_dir.name}.tmp")
-    for earlier in (draft, model_dir):
-        if earlier.exists():
-            shutil.rmtree(earlier)
-    draft.mkdir()
-    graphs = graphs_folder(config)
-    content = onnx_file(network, config.classes, reject, graphs)
-    with atomic_write(draft / "model.onnx") as file:
-        file.write(content)
-    write_json(draft / "classes.json", {label.id: label.name for label in config.classes})
-    write_json(draft / "config.json", model_config(network, config, loaded.weights, reject))
-    exported = open_model(draft, threads=torch.get_num_threads())
-    images = synthetic_images()[:2]
-    expected = [outputs_of(network, image) for image in images]
-    found = [exported.run(image) for image in images]
-    difference = largest_difference(expected, found)
-    if not difference < _TOLERANCE:  # true of NaN too
-        forget_cached_graph(network, graphs)
-        raise RunError(
-            "export",
-            "model.onnx predicts otherwise than the trained network:"
-            f" it differs by {difference:.2g}.",
-            "Start it again.",
-            retry=True,
-        )
-    draft.rename(model_dir)

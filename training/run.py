@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import logging
 import os
@@ -26,6 +27,12 @@ from training.evaluation.results import (
     without_suspects,
 )
 from training.explanations import write_neighbours
+from training.export.head_model import (
+    RESULT_FILE,
+    FirstModel,
+    count_per_class,
+    write_head_model,
+)
 from training.export.model_folder import TrainedModel, export_model, resize_side
 from training.export.report import Origin, write_report
 from training.finetuning.distributed import SINGLE_PROCESS, DistributedContext, process_group
@@ -55,7 +62,7 @@ from training.images.split import (
 )
 from training.judgements import read_judgements
 from training.meanings import write_meanings
-from training.metrics import Strangers, ViewMetrics, read_metrics
+from training.metrics import Strangers, ViewMetrics, classification_metrics, read_metrics
 from training.networks.backbones import BACKBONES, LoadedBackbone, load_backbone
 from training.networks.catalogue import DEFAULT as DEFAULT_BACKBONE
 from training.networks.classifier import ClassifierNetwork
@@ -69,6 +76,8 @@ from training.predict import Predict
 from training.predictions import PREDICTIONS_FILE, SUSPECTS_FILE, read_predictions
 from training.progress import RowListener, Run, Stopped, StopRequest, no_progress
 from training.run_folder import (
+    FINISH_FILE,
+    HEAD_FOLDER,
     ImageRow,
     RunConfig,
     RunError,
@@ -200,7 +209,7 @@ def _run_stages(run: Run, control: Control) -> None:
         images, view = _choose_view(run, images, extractor)
         head = _train_head(run, images)
     with run.during("finetune", "Fine-tuning the network"), control.stop.deferred():
-        tuned = _finetune(run, images, extractor, head, control)
+        tuned = _finetune(run, images, loaded, extractor, head, control)
     with run.during("evaluate", "Testing on pictures it has not seen"):
         begun = time.monotonic()
         choice = choose_candidate(images, extractor, head, tuned)
@@ -477,13 +486,20 @@ def _train_head(run: Run, images: SplitImages) -> HeadCandidate:
 def _finetune(
     run: Run,
     images: SplitImages,
+    loaded: LoadedBackbone,
     extractor: FeatureExtractor,
     head: HeadCandidate,
     control: Control,
 ) -> NetworkCandidate | str:
-    """Return the fine-tuned network, or the sentence why there is none."""
+    """Return the fine-tuned network, or the sentence why there is none.
+
+    While it is trained, the head can be used. A file in the run folder ends the training early.
+    """
     if run.config.finetune == "never":
         return "Fine-tuning was switched off."
+    finish = run.folder / FINISH_FILE
+    if finish.exists():
+        return "The network was not fine-tuned, because the training was to end early."
     config = TrainConfig(seed=images.seed)
     epochs = run.config.epochs
     val_images = len(images.indices("val"))
@@ -502,8 +518,58 @@ def _finetune(
         report=run.report,
         record=run.record,
         should_stop=lambda: control.stop.asked,
+        should_finish=finish.exists,
+        prepare=lambda: _write_head(run, images, loaded, extractor, head),
     )
     return finetune_network(images, extractor, head, config, context, asked=bool(epochs))
+
+
+def _write_head(
+    run: Run,
+    images: SplitImages,
+    loaded: LoadedBackbone,
+    extractor: FeatureExtractor,
+    head: HeadCandidate,
+) -> None:
+    """Write the head as a model that can be tried meanwhile, unless it is there.
+
+    The run goes on without it where that fails: nothing else needs it.
+    """
+    folder = run.folder / HEAD_FOLDER
+    with suppress(RunError):  # there is none yet
+        if read_json(folder / RESULT_FILE)["backbone"] == loaded.backbone.name:
+            return
+    samples = images.samples("train", "val")
+    labels = samples.labels
+    logits = head.fitted.out_of_fold
+    names = [label.name for label in run.config.classes]
+    temperatures = np.full((len(labels), 1), head.fitted.temperature)
+    figures = classification_metrics(logits, labels, names, temperatures, samples.groups)
+    network = copy.deepcopy(extractor.network).to("cpu")
+    network.to(memory_format=cast(Any, torch.contiguous_format))
+    try:
+        write_head_model(
+            folder / "model",
+            network,
+            head.fitted,
+            samples,
+            run.config,
+            loaded.weights,
+            head.ordinary,
+        )
+        found = FirstModel(
+            images=len(labels),
+            per_class=count_per_class(labels, run.config.classes),
+            accuracy=figures["accuracy"],
+            interval=figures["interval"],
+            hits=int((logits.argmax(axis=1) == labels).sum()),
+            n=len(labels),
+            backbone=loaded.backbone.name,
+            seconds=round(sum(run.spent().values()), 2),
+        )
+        write_json(folder / RESULT_FILE, found)
+    except (RunError, OSError):
+        _log.exception("the head cannot be tried while the network is fine-tuned")
 
 
 def _has_time(run: Run, begun: float) -> bool:
@@ -654,6 +720,7 @@ def _remove_leftovers(folder: Path) -> None:
 
 def _remove_checkpoints(folder: Path) -> None:
     """Remove what only an unfinished run needs, and what is large."""
+    shutil.rmtree(folder / HEAD_FOLDER, ignore_errors=True)
     with suppress(OSError):  # the run is done either way
         for pattern in ("*.squares", "*.done", "**/finetune.pt"):
             for path in (folder / "checkpoints").glob(pattern):

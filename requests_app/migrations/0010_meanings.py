@@ -5,7 +5,7 @@ from django.db import migrations, models
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("requests_app", "0008_share_link"),
+        ("requests_app", "0009_finish"),
     ]
 
     operations = [

@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from requests_app import first_model as rounds_of_request
+from requests_app import phrases, pipeline
 from requests_app.first_model import Round
-from requests_app.models import ClassifierRequest
+from requests_app.models import ClassifierRequest, Job
 from training.phrases import whole_percent
 
 WIDTH = 340
@@ -51,6 +52,7 @@ class GridLine:
 class FirstModel:
     """What the card shows."""
 
+    title: str
     sentence: str
     outlook: str
     """What comes next."""
@@ -65,22 +67,35 @@ class FirstModel:
         return " ".join(f"{point.x},{point.y}" for point in self.points)
 
 
-def first_model(classifier: ClassifierRequest) -> FirstModel | None:
-    """Return the card of a request; None before the first round and once there is a result."""
+def first_model(classifier: ClassifierRequest, job: Job | None) -> FirstModel | None:
+    """Return the card of a request; None before the first round and once there is a result.
+
+    :param job: the one that is queued or running
+    """
     if not classifier.is_open:
         return None
     rounds = rounds_of_request.rounds(classifier)
+    title = "A first model is ready"
+    name = "the first model"
+    outlook = _trend(rounds)
+    is_collecting = job is not None and job.stage == pipeline.COLLECT.name
+    head = None if is_collecting else rounds_of_request.head_of_training(classifier)
+    if head is not None:
+        rounds.append(head)
+        title = "Version 1 is ready"
+        name = "it"
+        outlook = _what_follows(job)
+    elif classifier.versions.exists():
+        outlook = "All pictures are here now: the final model is next."
     if not rounds:
         return None
     newest = rounds[-1]
-    outlook = "It improves as pictures come in."
-    if classifier.versions.exists():
-        outlook = "All pictures are here now: the final model is next."
     lowest = min(found.interval[0] for found in rounds)
     floor = min(0.9, math.floor(lowest * 10) / 10)
     return FirstModel(
+        title=title,
         sentence=(
-            f"With {newest.images} pictures the first model is right on {newest.hits} of"
+            f"With {newest.images} pictures {name} is right on {newest.hits} of"
             f" {newest.images} ({_share_in_words(newest)}) by cross-validation."
         ),
         outlook=outlook,
@@ -90,6 +105,34 @@ def first_model(classifier: ClassifierRequest) -> FirstModel | None:
             f"{found.images} pictures: {_share_in_words(found)}" for found in rounds
         ),
     )
+
+
+def _what_follows(job: Job | None) -> str:
+    """Say what comes after the linear head."""
+    if job is None or job.progress.get("stage") != "finetune":
+        return "The final model is being measured and packed."
+    if job.finish_requested:
+        return "The best so far is being measured and packed."
+    seconds = job.progress.get("eta_seconds")
+    if seconds is None:
+        return "A better one may follow in a few minutes."
+    return f"A better one may follow in {phrases.time_left(float(seconds))}."
+
+
+def _trend(rounds: Sequence[Round]) -> str:
+    """Say whether the last round was better than the one before, or worse."""
+    if len(rounds) < 2:
+        return "It is trained again as more pictures come in."
+    before = rounds[-2]
+    newest = rounds[-1]
+    earlier = f"with {before.images} pictures it was {whole_percent(before.accuracy)} %"
+    low, high = newest.interval
+    if low <= before.accuracy <= high:
+        return f"It stays about as good ({earlier}, within the interval)."
+    if newest.accuracy > before.accuracy:
+        return f"It improves as pictures come in ({earlier})."
+    why = "the later pictures are harder, or less to the point"
+    return f"It is worse than before ({earlier}): {why}."
 
 
 def _share_in_words(found: Round) -> str:

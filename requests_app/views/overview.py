@@ -27,6 +27,7 @@ from requests_app.models import (
     WorkerBeat,
 )
 from requests_app.views.curves import Curves, curves_of
+from requests_app.views.finish import Finish, finish_of
 from requests_app.views.first_model import FirstModel, first_model
 from requests_app.views.meanings import Question, questions
 from requests_app.views.result import Download, Result, downloads_of, result_of
@@ -151,6 +152,8 @@ class Overview:
     """Of the newest version's fine-tuning."""
     questions: tuple[Question, ...]
     """The groups that each class's pictures fall into."""
+    finish: Finish | None
+    """How the work that goes on can be ended early."""
     result: Result | None
     downloads: tuple[Download, ...]
     error: tuple[str, str] | None
@@ -184,6 +187,7 @@ def overview(classifier: ClassifierRequest) -> Overview:
     active_job = _active_job(jobs)
     version = next(iter(versions.finished_versions(classifier)), None)
     help_wanted = _help(classifier)
+    class_lines = _class_lines(classifier, help_wanted)
     again_at = _again_at(classifier)
     percent = None
     time_left = ""
@@ -201,12 +205,13 @@ def overview(classifier: ClassifierRequest) -> Overview:
         percent=percent,
         time_left=time_left,
         stages=_stage_lines(classifier, jobs),
-        classes=_class_lines(classifier, help_wanted),
+        classes=class_lines,
         network=phrases.backbone_title(classifier.backbone),
         kind_note=str(classifier.kind_found.get("sentence", "")),
-        first_model=first_model(classifier),
+        first_model=first_model(classifier, active_job),
         curves=curves_of(classifier),
         questions=questions(classifier),
+        finish=finish_of(classifier, active_job, {line.name: line.kept for line in class_lines}),
         result=result_of(version),
         downloads=downloads_of(version),
         error=(error.get("reason", ""), error.get("remedy", "")) if error else None,

@@ -53,12 +53,15 @@ class Marker:
     home: str
     job: int
     fence: int
+    part: str = ""
+    """Tells a further child of the job apart, so that the one can end before the other."""
 
     def environment(self) -> dict[str, str]:
         return {
             "PICAISSO_HOME": self.home,
             "PICAISSO_BOOT": boot_id(),
             "PICAISSO_JOB": f"{self.job}:{self.fence}",
+            "PICAISSO_PART": self.part,
         }
 
     @classmethod
@@ -70,7 +73,7 @@ class Marker:
         if environment.get("PICAISSO_BOOT") != boot_id():
             return None
         home = environment.get("PICAISSO_HOME", "")
-        return cls(home, int(job), int(fence))
+        return cls(home, int(job), int(fence), environment.get("PICAISSO_PART", ""))
 
 
 # --- dying with the parent -----------------------------------------------------------------------
@@ -156,11 +159,15 @@ def kill_orphans(home: str, is_current: Callable[[int, int], bool]) -> int:
     :param is_current: (job, fence) -> whether that run of the job is still the valid one
     :returns: how many processes were killed
     """
+    return _kill_marked(home, lambda marker: is_current(marker.job, marker.fence))
+
+
+def _kill_marked(home: str, is_current: Callable[[Marker], bool]) -> int:
     verdicts: dict[Marker, bool] = {}
     orphans: set[psutil.Process] = set()
     for process, marker in marked_processes(home).items():
         if marker not in verdicts:
-            verdicts[marker] = is_current(marker.job, marker.fence)
+            verdicts[marker] = is_current(marker)
         if not verdicts[marker]:
             orphans.add(process)
             # Its children may have overwritten their environment, and their marker with it.
@@ -205,7 +212,7 @@ def stop_supervised(
         except subprocess.TimeoutExpired:
             supervisor.kill()
             supervisor.wait()
-    kill_orphans(marker.home, lambda job, fence: (job, fence) != (marker.job, marker.fence))
+    _kill_marked(marker.home, lambda found: found != marker)
 
 
 class ChildSupervisor:

@@ -54,6 +54,7 @@ class Summary:
         self._folder = folder
         self._config = config
         self._answers: dict[tuple[str, str], _SourceAnswers] = {}  # by class and source
+        self._unanswered: set[Search] = set()
         self.kind = ClassKind()
 
     def begin(self, search: Search, limit: int) -> None:
@@ -65,13 +66,25 @@ class Summary:
         message = f"The time ran out while {label} was asked."
         timeout = SearchResult(Outcome.TIMEOUT, message=message)
         answers.results.setdefault(search.words, timeout)
+        self._unanswered.add(search)
 
     def end(self, search: Search, result: SearchResult) -> None:
         """Record what a source has answered."""
         answers = self._answers[search.class_id, search.source]
         answers.results[search.words] = result
+        self._unanswered.discard(search)
         for candidate in result.candidates:
             answers.urls.add(normalized_url(candidate.image_url))
+
+    def end_early(self) -> None:
+        """Record that the collection ends on request, which is no fault of who was being asked."""
+        for search in self._unanswered:
+            answers = self._answers[search.class_id, search.source]
+            if answers.results[search.words].outcome is Outcome.TIMEOUT:
+                label = CATALOGUE[search.source].label
+                message = f"The collection was ended on request while {label} was asked."
+                ended = SearchResult(Outcome.NOT_APPLICABLE, message=message)
+                answers.results[search.words] = ended
 
     def forget(self, url: str) -> None:
         """Drop an image URL; a record without it stands for the image."""

@@ -51,6 +51,7 @@ CONTROL_SECONDS = 30.0  # for asking a source that failed for its own sample wor
 MIN_CONTROL_SECONDS = 1.0
 WORKS_SECONDS = 60.0
 QUIT_SECONDS = 10.0
+HURRIED_QUIT_SECONDS = 1.0
 SNAPSHOT_FOLDER = "evidence"
 
 
@@ -294,10 +295,11 @@ class Searcher:
             logger.exception("source %s failed", name)
             return PageResults(source, query).changed(f"{type(error).__name__}: {error}")
 
-    def close(self) -> None:
-        """End all browsers and threads; at once when the collection was stopped."""
+    def close(self, at_once: bool = False) -> None:
+        """End all browsers and threads; at once when the collection was stopped, or if asked to."""
         browsers = [state.browser for state in self._states.values() if state.browser is not None]
-        if self._stop.is_set():
+        seconds = HURRIED_QUIT_SECONDS if at_once else QUIT_SECONDS
+        if at_once or self._stop.is_set():
             for browser in browsers:
                 browser.kill()
 
@@ -307,7 +309,7 @@ class Searcher:
 
         for name, thread in self._threads.items():
             last = quit_browsers if name == "browser" else lambda: None
-            thread.finish(last, QUIT_SECONDS)
+            thread.finish(last, seconds)
         if self._browser_lock is not None:
             self._browser_lock.release()
 

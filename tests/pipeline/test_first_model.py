@@ -25,6 +25,7 @@ from training.predict import open_model
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
+LOG = Path(os.devnull)
 FOLDERS = (("symbols",), ("animals", "food", "household", "plants", "town", "vehicles"))
 
 
@@ -114,13 +115,22 @@ def numbers(classifier: ClassifierRequest) -> list[str]:
 @pytest.mark.timeout(240)
 def test_rounds_are_trained_at_twenty_forty_and_eighty_images_a_class(collecting, lease, cache):
     rounds = rounds_of(collecting, lease, cache)
+    rounds.poll()
+    assert rounds.child is None
     keep(collecting, 19)
     rounds.poll()
-    assert rounds.child is None and first_model.newest_folder(collecting) is None
+    prepared = rounds.child
+    assert prepared is not None and first_model.newest_folder(collecting) is None
+    features = collecting.folder / "first" / "features"
+    until = time.monotonic() + 90
+    while len(list(features.rglob("*.npz"))) < 38:  # of what is there, before there is a manifest
+        assert time.monotonic() < until
+        time.sleep(0.1)
+        rounds.poll()
     for number in (20, 40, 80):
         keep(collecting, number + 3)
         rounds.poll()
-        assert rounds.child is not None
+        assert (rounds.child is prepared) == (number == 20)
         rounds.poll()  # a second child is never started
         wait_for_the_round(rounds)
         rounds.poll()  # the same round is not due again
@@ -164,6 +174,26 @@ def test_a_round_is_the_jobs_own_child_at_low_priority_and_ends_with_it(collecti
 
 
 @pytest.mark.timeout(180)
+def test_a_collection_that_ends_lets_the_first_round_come_to_its_end(collecting, lease, cache):
+    keep(collecting, 20)
+    rounds = rounds_of(collecting, lease, cache)
+    rounds.poll()
+    of_the_collection = processes.start_supervised(["sleep", "60"], lease.marker, os.environ, LOG)
+    processes.stop_supervised(of_the_collection, lease.marker)
+    assert rounds.child is not None and rounds.child.poll() is None
+    until = time.monotonic() + 90
+    while rounds.child is not None and time.monotonic() < until:
+        rounds.wait_for_the_first()  # a few seconds; a loaded machine needs more
+    assert numbers(collecting) == ["20"]
+    keep(collecting, 40)
+    rounds.poll()
+    begun = rounds.child
+    rounds.wait_for_the_first()
+    assert begun is not None and begun.poll() is None, "for a further round nobody waits"
+    rounds.close()
+    assert begun.poll() is not None
+
+
 def test_a_round_that_was_cut_short_is_trained_by_the_next_attempt(collecting, lease, cache):
     keep(collecting, 20)
     lost = rounds_of(collecting, lease, cache)

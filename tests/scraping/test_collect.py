@@ -9,7 +9,9 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from dataclasses import replace
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import pytest
@@ -679,3 +681,43 @@ def test_the_demo_s_gallery_gives_both_classes_their_quota(tmp_path):
         gallery.kill()
         gallery.wait()
         shutil.rmtree(tmp_path / "out", ignore_errors=True)
+
+
+def one_at_a_time(host: PictureHost) -> None:
+    """Have a host send its pictures one after the other, as slow ones do."""
+    answer = host.answer
+    sending = threading.Lock()
+
+    def slow_answer(request: Request, handler: BaseHTTPRequestHandler) -> None:
+        with sending:
+            time.sleep(0.03)
+            answer(request, handler)
+
+    host.answer = slow_answer
+
+
+def test_classes_fill_side_by_side_where_pictures_come_slowly(tmp_path):
+    with PictureHost() as host:
+        one_at_a_time(host)
+        items = {}
+        for first, words in ((100, "corgi"), (200, "poodle"), (300, "pug")):
+            items[words] = [listed(host.picture_url(first + n)) for n in range(45)]
+        shared = host.picture_url(7)  # found for two classes, so in neither
+        items["corgi"][3] = listed(shared)
+        items["pug"][9] = listed(shared)
+        with Listing(items) as site:
+            kept = []
+            for name, order in (("one", items), ("two", ("pug", "poodle", "corgi"))):
+                config = configuration(
+                    {"openverse": site}, [host], sources=["openverse"], classes=classes(*order),
+                    limit=30,
+                )  # fmt: skip
+                check_folder(tmp_path / name, collect(tmp_path / name, config))
+                found = rows(tmp_path / name)
+                kept.append({row["image_url"] for row in found if row["state"] == "kept"})
+        of_each = Counter()
+        for request in host.requests[:75]:
+            of_each[request.path[5]] += 1
+        assert min(of_each[first] for first in "123") >= 15, of_each
+        assert len(kept[0]) == 90
+        assert kept[0] == kept[1], "the order of the classes decides nothing"

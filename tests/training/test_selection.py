@@ -251,6 +251,47 @@ def test_both_are_judged_on_images_that_neither_had_learned(tmp_path: Path) -> N
     assert choice.model.test_logits.shape == (9, 3)
 
 
+@pytest.mark.parametrize("trainings", [0, 1, 2, 3, 4])
+def test_asked_to_finish_the_best_so_far_is_judged_and_delivered(
+    tmp_path: Path, trainings: int
+) -> None:
+    images, extractor = digit_run(tmp_path)
+    noise = np.random.default_rng(0).normal(size=images.embeddings.shape)
+    images = dataclasses.replace(images, embeddings=noise.astype(np.float32))
+    head = train_head(images, no_progress, lambda: True)  # so that the network wins
+    reported: list[int] = []
+    counts = {"begun": 0, "steps": 0}
+
+    def prepare() -> None:
+        counts["begun"] += 1
+        counts["steps"] = 0
+
+    def should_finish() -> bool:
+        counts["steps"] += 1
+        return counts["begun"] > trainings and counts["steps"] > 9
+
+    def report(done: int, total: int, message: str = "", /) -> None:
+        if total == 1000:
+            reported.append(done)
+
+    asked = dataclasses.replace(
+        context(tmp_path),
+        should_finish=should_finish,
+        prepare=prepare,
+        report=report,
+        plan=dataclasses.replace(PLAN, epochs=30),
+    )
+    tuned = finetune_network(images, extractor, head, CONFIG, asked, asked=True)
+    assert isinstance(tuned, NetworkCandidate), tuned
+    assert counts["begun"] == min(trainings + 1, 4)  # three folds and all images
+    assert len(tuned.trial.folds) == min(max(trainings, 1), 3)
+    choice = choose_candidate(images, extractor, head, tuned)
+    assert ("ended on request" in choice.sentence) == (trainings < 4)
+    assert np.isfinite(choice.model.reject_threshold)
+    assert reported == sorted(reported), "the progress is that of all trainings together"
+    assert (max(reported) == 1000) == (trainings >= 3)
+
+
 @pytest.mark.parametrize("strangers", [0, 14])
 def test_what_does_not_belong_has_no_part_in_the_threshold(strangers: int) -> None:
     random = np.random.default_rng(0)

@@ -255,6 +255,33 @@ def test_asked_to_stop_it_stops_after_the_step_and_goes_on_from_there(
     assert_same(result, expected)
 
 
+def test_asked_to_finish_it_ends_before_the_next_step_with_the_best_epoch_so_far(
+    tmp_path: Path, data: TrainData, expected: TrainResult
+) -> None:
+    result = trained(tmp_path, data, should_finish=stop_after(9))  # three steps an epoch
+    assert result.stop_reason == "Fine-tuning was ended on request after 2 of 4 epochs."
+    of_two = [row["val_loss"] for row in expected.epochs[:2]]
+    assert [row["val_loss"] for row in result.epochs] == of_two
+    assert result.best_epoch == 1 + int(np.argmin(of_two))
+    assert_same(result, trained(tmp_path, data))  # it stays ended
+
+
+def test_a_killed_training_that_was_asked_to_finish_ends_when_it_is_taken_up(
+    tmp_path: Path, data: TrainData
+) -> None:
+    stop_in_the_middle(tmp_path, data, steps=8)
+    result = trained(tmp_path, data, should_finish=lambda: True)
+    assert result.stop_reason == "Fine-tuning was ended on request after 2 of 4 epochs."
+
+
+def test_asked_to_finish_before_an_epoch_is_done_there_is_no_network(
+    tmp_path: Path, data: TrainData
+) -> None:
+    assert "before its first epoch" in refused(tmp_path, data, should_finish=lambda: True)
+    reason = refused(tmp_path, data, should_finish=stop_after(4))
+    assert "on request after 0 of 4 epochs" in reason and "gave no network" in reason
+
+
 def test_a_training_that_has_ended_is_not_done_again(tmp_path: Path, data: TrainData) -> None:
     first = trained(tmp_path, data)
     reports = Reports()

@@ -27,6 +27,7 @@ ACTIONS = [
     "leave-out/",
     "confirmation/",
     "cancel/",
+    "finish/",
     "retry/",
     "delete/",
     "images/decide/",

@@ -8,7 +8,16 @@ from django.utils import timezone
 
 from requests_app import first_model
 from requests_app.models import ClassifierRequest, DatasetVersion, TrainingRun
-from tests.web.conftest import STRANGER, delivered, page_of, running, words
+from requests_app.prediction import usable_model
+from tests.web.conftest import (
+    STRANGER,
+    delivered,
+    keep_picture,
+    page_of,
+    post,
+    running,
+    words,
+)
 from training import run_folder
 from training.metrics import wilson_interval
 
@@ -42,7 +51,8 @@ def classifier() -> ClassifierRequest:
 def test_the_page_says_what_the_first_model_can_and_leads_to_trying_it(client, classifier):
     page = page_of(client, classifier)
     text = words(page)
-    assert f"A first model is ready {SENTENCE} It improves as pictures come in." in text
+    outlook = "It is trained again as more pictures come in."
+    assert f"A first model is ready {SENTENCE} {outlook}" in text
     assert f'href="{reverse("try", args=[classifier.token])}"' in page
     assert page.count('class="growth-point"') == 1
 
@@ -57,6 +67,87 @@ def test_the_curve_grows_by_a_point_with_its_interval_for_each_round(client, cla
     heights = [float(y) for y in re.findall(r'growth-point" cx="[\d.]+" cy="([\d.]+)"', page)]
     assert heights == sorted(heights, reverse=True), "better stands higher"
     assert "style=" not in page
+
+
+@pytest.mark.parametrize(
+    ("hits", "said"),
+    [
+        (80, "It improves as pictures come in (with 40 pictures it was 90 %)."),
+        (73, "It stays about as good (with 40 pictures it was 90 %, within the interval)."),
+        (70, "It stays about as good (with 40 pictures it was 90 %, within the interval)."),
+        (60, "It is worse than before (with 40 pictures it was 90 %): the later pictures are"),
+    ],
+)
+def test_the_card_says_whether_the_curve_rises_stays_or_falls(client, classifier, hits, said):
+    add_round(classifier, 40, 80, hits)
+    assert said in words(page_of(client, classifier))
+
+
+def fine_tuning(progress: dict[str, object]) -> ClassifierRequest:
+    """Return a request whose head can be used while the network is fine-tuned."""
+    made = running()
+    version = DatasetVersion.objects.create(request=made, number=1, images=100)
+    TrainingRun.objects.create(version=version, backbone="efficientnet_lite0")
+    made.jobs.update(stage="train", progress={"stage": "finetune", **progress})
+    result = {"images": 100, "hits": 88, "accuracy": 0.88, "interval": [0.8, 0.93]}
+    (version.folder / "head").mkdir(parents=True)
+    run_folder.write_json(version.folder / "head" / "first.json", result)
+    return made
+
+
+def test_the_head_is_version_one_while_fine_tuning_goes_on(client):
+    classifier = fine_tuning({"eta_seconds": 230.0})
+    text = words(page_of(client, classifier))
+    assert "Version 1 is ready With 100 pictures it is right on 88 of 100" in text
+    assert "A better one may follow in about 4 minutes. Try it on your pictures" in text
+    usable = usable_model(classifier)
+    assert usable is not None and usable.number == 1
+    assert usable.folder == classifier.versions.get().folder / "head"
+    assert "before fine-tuning" in usable.warning
+    TrainingRun.objects.update(finished=timezone.now())
+    assert usable_model(classifier) is None
+    assert "Version 1 is" not in page_of(client, classifier)
+
+
+def test_fine_tuning_is_ended_by_a_button_once(holder):
+    classifier = fine_tuning({})
+    page = page_of(holder, classifier)
+    assert "A better one may follow in a few minutes." in words(page)
+    assert f'action="{reverse("finish", args=[classifier.token])}"' in page
+    assert "Stop and keep the best so far" in page
+    for _ in range(2):
+        assert post(holder, f"{classifier.get_absolute_url()}finish/").status_code == 303
+    assert classifier.jobs.get().finish_requested
+    event = classifier.events.get(reason="finish early")
+    assert (event.old, event.new, event.actor) == ("running", "running", "person")
+    page = page_of(holder, classifier)
+    assert "Fine-tuning ends now; the best so far is measured and delivered." in words(page)
+    assert "Stop and keep" not in page
+    classifier.jobs.update(progress={"stage": "evaluate"})
+    post(holder, f"{classifier.get_absolute_url()}finish/")
+    assert "what it came to is being measured" in words(page_of(holder, classifier))
+
+
+def test_collecting_is_ended_where_every_class_has_enough(holder, settings):
+    settings.MIN_IMAGES = 2
+    classifier = running()
+    keep_picture(classifier.classes.first(), 1)
+    reason = "Training needs at least 2 pictures of each class; “cat” has 1 and “dog” has 0 so far."
+    assert reason in words(page_of(holder, classifier))
+    post(holder, f"{classifier.get_absolute_url()}finish/")
+    assert not classifier.jobs.get().finish_requested
+    assert words(page_of(holder, classifier)).count(reason) == 2, "said to who asked for it"
+    for number, image_class in enumerate(classifier.classes.all(), 2):
+        keep_picture(image_class, number)
+        keep_picture(image_class, number + 10)
+    page = page_of(holder, classifier)
+    assert "Stop collecting and train with what is there" in page
+    post(holder, f"{classifier.get_absolute_url()}finish/")
+    assert classifier.jobs.get().finish_requested
+    assert "Collecting ends now; training begins" in words(page_of(holder, classifier))
+    classifier.jobs.update(state="queued", finish_requested=False)
+    post(holder, f"{classifier.get_absolute_url()}finish/")
+    assert "nothing that could be ended early" in words(page_of(holder, classifier))
 
 
 def test_the_polled_part_changes_with_a_new_round_and_not_before(client, classifier):

@@ -188,6 +188,8 @@ class TrainContext:
     report: Progress = no_progress
     should_stop: Callable[[], bool] = lambda: False
     """Called after every step."""
+    should_finish: Callable[[], bool] = lambda: False
+    """Called before every step: ends the training, whose best epoch so far is kept."""
     checkpoint_seconds: float = 20.0
     """Between two checkpoints at least."""
     plan: Plan | None = None
@@ -378,6 +380,8 @@ def _train(
         return plan
     if checkpoint and checkpoint["status"]["stop_reason"]:
         return _result(setup, plan, checkpoint)
+    if not checkpoint and setup.context.should_finish():
+        return NotTrained("Fine-tuning was ended on request before its first epoch.")
     setup.context.prepare()
     distributed = setup.context.distributed
     if distributed.world_size > 1:
@@ -747,9 +751,12 @@ class _Trainer:
         """Train to the end and return the best epoch."""
         with self.writer:
             while not self.status.stop_reason:
-                self._train_epoch()
-                self._finish_epoch()
-                self.status.stop_reason = self._reason_to_stop()
+                if self._train_epoch():
+                    self._finish_epoch()
+                    self.status.stop_reason = self._reason_to_stop()
+                else:
+                    done = f"{self.status.epoch} of {self.plan.epochs} epochs"
+                    self.status.stop_reason = f"Fine-tuning was ended on request after {done}."
             checkpoint = self._checkpoint()
             self.writer.write(lambda: checkpoint)
         epochs = self.status.epoch
@@ -757,8 +764,8 @@ class _Trainer:
         self.context.report(steps, steps, f"Fine-tuned for {epochs} epochs")
         return _result(self.setup, self.plan, checkpoint)
 
-    def _train_epoch(self) -> None:
-        """Do what is left of the present epoch."""
+    def _train_epoch(self) -> bool:
+        """Do what is left of the present epoch; return False where training is to end before."""
         status = self.status
         config = self.config
         total_steps = self.total_steps
@@ -766,6 +773,9 @@ class _Trainer:
         head_only = status.epoch < config.head_epochs
         batches = self.sampler.batches(self.loader, status.epoch, status.step)
         for batch in batches:
+            should_finish = self.context.should_finish()
+            if self.distributed.any(should_finish):
+                return False
             step = first_step + status.step
             lr_scale = lr_lambda(step, total_steps, config)
             decay = ema_decay(step, total_steps, config)
@@ -773,6 +783,7 @@ class _Trainer:
             self.epoch_loss += loss
             status.step += 1
             self._after_step(step + 1)
+        return True
 
     def _after_step(self, done: int) -> None:
         """Stop where that is wished, write a checkpoint where one is due, and report."""

@@ -37,6 +37,7 @@ from training.metrics import (
 )
 from training.networks.classifier import ClassifierNetwork
 from training.networks.image_cache import ImageCache
+from training.progress import Progress
 
 ENOUGH_HELD_OUT = 200
 """Validation images that judge a network and its threshold alone; with fewer it takes folds."""
@@ -237,16 +238,37 @@ def _try(
             plan=plan,
             training=number + 1,
             trainings=len(costs),
+            report=_report_of(context.report, costs, number),
         )
         fold = _train_fold(contest, config, of_fold, learned, held_out)
+        if number and context.should_finish():
+            break  # of a later fold too few epochs are known; the first one has a network
         if isinstance(fold, NotTrained):
             return fold
         clock.add(fold.trained.seconds)
         plan = fold.trained.plan
         trial.folds.append(fold)
-        if trial.gain()[0] <= 0:
+        if trial.gain()[0] <= 0 or context.should_finish():
             break
     return trial
+
+
+def _report_of(report: Progress, costs: list[float], number: int) -> Progress:
+    """Return the progress of one of several trainings, in thousandths of them all.
+
+    The time left is then that of the whole trial.
+    """
+    before = sum(costs[:number])
+
+    def of_all(done: int, total: int, message: str = "", /) -> None:
+        if not total:
+            report(done, total, message)
+            return
+        reached = before + costs[number] * done / total
+        thousandths = 1000 * reached / sum(costs)
+        report(int(thousandths), 1000, message)
+
+    return of_all
 
 
 def train_on_all(
@@ -264,6 +286,7 @@ def train_on_all(
         plan=trial.folds[0].trained.plan,
         training=len(trial.folds) + 1,
         trainings=len(trial.folds) + 1,
+        report=_report_of(context.report, trial.design.costs(), len(trial.design.folds)),
     )
     until_best = dataclasses.replace(config, stop_after=epochs)
     trained = _train(contest, until_best, on_all, contest.head, images, images[:0])

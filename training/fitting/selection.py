@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from training.finetuning.trainer import NotTrained, TrainConfig, TrainContext
+from training.finetuning.trainer import NotTrained, TrainConfig, TrainContext, TrainResult
 from training.fitting.label_issues import (
     SampleWeighting,
     choose_weighting,
@@ -115,6 +115,8 @@ class NetworkCandidate:
 
     In any other case it is the first fold's.
     """
+    note: str = ""
+    """What else is to be said of how it was trained, as a sentence."""
 
 
 @dataclass(frozen=True)
@@ -208,6 +210,7 @@ def finetune_network(
     contest = _contest(images, extractor, head, context)
 
     def fill() -> None:
+        context.prepare()
         rows = _learned_rows(images)
         contest.cache.fill(extractor.network, rows, extractor.run_dir, context.report)
 
@@ -217,16 +220,25 @@ def finetune_network(
         return trial.reason
     trained = trial.folds[0].trained
     wins = _is_better(trial)
-    if wins and trial.design.refit:
+    note = ""
+    ended = context.should_finish()
+    if wins and not trial.design.refit:
+        note = "The time budget left no time to train it again on the validation pictures as well."
+    elif wins and not ended:
         on_all = train_on_all(trial, config, filling)
-        if isinstance(on_all, NotTrained):
+        if isinstance(on_all, TrainResult):
+            trained = on_all
+        elif context.should_finish():
+            ended = True
+        else:
             return on_all.reason
-        trained = on_all
+    if ended:
+        note = "Fine-tuning was ended on request, with the best that it had come to."
     network = copy.deepcopy(extractor.network)
     network.load_state_dict(trained.state, strict=False)
     temperature = trial.temperature()
     network.temperature.fill_(temperature)
-    return NetworkCandidate(network, trial, temperature, wins)
+    return NetworkCandidate(network, trial, temperature, wins, note)
 
 
 def _contest(
@@ -309,10 +321,8 @@ def choose_candidate(
     )
     network_metrics["epochs"] = len(epochs)
     name, sentence = choose(head_metrics, network_metrics, len(val_labels), tuned.trial.gain())
-    if name == "network" and not tuned.trial.design.refit:
-        sentence += (
-            " The time budget left no time to train it again on the validation pictures as well."
-        )
+    if tuned.note:
+        sentence += f" {tuned.note}"
     model = with_head
     if name == "network":
         model = _deliver_network(images, extractor, head, tuned, test_embeddings, test_logits)

@@ -63,12 +63,18 @@ def onnx_model(network: ClassifierNetwork, folder: Path) -> onnx.ModelProto:
 
     The graph without weights is read from the folder of cached graphs, or traced and kept there.
     """
+    graph = cached_graph(network, folder)
+    _fill(graph, _tensors(network))
+    return graph
+
+
+def cached_graph(network: ClassifierNetwork, folder: Path) -> onnx.ModelProto:
+    """Return the graph of a network without weights, which is traced where it is not cached."""
     path = _cached_path(network, folder)
     graph = read_cached_graph(path)
     if graph is None:
         graph = _trace(network)
         _cache(graph, path)
-    _fill(graph, _tensors(network))
     return graph
 
 
