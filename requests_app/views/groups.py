@@ -27,7 +27,6 @@ def groups(request: HttpRequest, classifier: ClassifierRequest) -> HttpResponse:
         "token": classifier.token,
         "questions": questions(classifier),
         "may_undo": classifier.decisions.filter(undone=None).exists(),
-        "obstacle": lifecycle.obstacle_to_training(classifier),
     }
     return render(request, "meanings/groups.html", context)
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from requests_app import lifecycle, meanings
+from requests_app import lifecycle, meanings, versions
 from requests_app.meanings import Group, Meanings
 from requests_app.models import ClassifierRequest
 from training.phrases import listed
@@ -46,18 +46,23 @@ class Question:
 
 def questions(classifier: ClassifierRequest) -> tuple[Question, ...]:
     """Return the groups of all classes; () before a run has written them."""
-    return tuple(_question(classifier, found) for found in meanings.meanings_of(classifier))
+    finished = {version.number for version in versions.finished_versions(classifier)}
+    shown = []
+    for found in meanings.meanings_of(classifier):
+        note = "It counts when you train again."
+        if classifier.is_open and found.version in finished:
+            note = "It counts in the next version."
+        elif classifier.is_open:
+            note = (
+                f"Version {found.version} is being made with all of these pictures, and nothing"
+                " waits for your answer: it counts in the next version."
+            )
+        shown.append(_question(classifier, found, note))
+    return tuple(shown)
 
 
-def _question(classifier: ClassifierRequest, found: Meanings) -> Question:
+def _question(classifier: ClassifierRequest, found: Meanings, note: str) -> Question:
     image_class = found.image_class
-    may_search = classifier.status in lifecycle.ENDED
-    note = "It counts when you train again."
-    if classifier.is_open:
-        note = (
-            f"Version {found.version} is being made with all of these pictures, and nothing waits"
-            " for your answer: it counts in the next version."
-        )
     return Question(
         number=image_class.number,
         name=image_class.name,
@@ -68,7 +73,7 @@ def _question(classifier: ClassifierRequest, found: Meanings) -> Question:
         words=meanings.words_for(image_class, found.groups),
         is_asked=found.is_asked,
         may_fill_up=found.may_fill_up and found.count < classifier.images_per_class,
-        may_search=may_search,
+        may_search=classifier.status in lifecycle.ENDED,
         note=note,
     )
 
