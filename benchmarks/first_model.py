@@ -135,7 +135,10 @@ def run_inside(folder: Path, images: int, pictures_a_second: float) -> dict[str,
         def is_delivered() -> bool:
             classifier.refresh_from_db()
             now = time.monotonic() - begun
-            if found["due"] is None and (classifier.folder / "first" / "20" / "manifest.jsonl").exists():
+            if (
+                found["due"] is None
+                and (classifier.folder / "first" / "20" / "manifest.jsonl").exists()
+            ):
                 found["due"] = now
             if found["collected"] is None and classifier.versions.exists():
                 found["collected"] = now

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
 PHOTOGRAPHS = Path("/usr/share/tuxpaint/stamps/animals")
 CLASSES = ("birds", "mammals")
-PICTURES = 30  # of each class
+PICTURES = 15  # of each class
 WARM_UP = 8  # both processes of the web server have the model in memory then
 WANTED_MEDIAN = 1.3
 WANTED_95 = 2.0

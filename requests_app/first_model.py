@@ -27,7 +27,6 @@ from training.run_folder import ImageRow, RunConfig, RunError
 logger = logging.getLogger(__name__)
 
 PER_CLASS = 20  # images of each class at the first round; twice as many at each later one
-PREPARED_AT = 1  # image of each class, at which the child of the first round gets ready
 LAST_SECONDS = 10.0  # after the collection, for a round without which nothing could be tried
 LIMIT_SECONDS = 300.0  # of one round, a download of the network included
 STOP_SECONDS = 5.0
@@ -134,7 +133,7 @@ class Rounds:
         number = max(PER_CLASS, 2 * self.latest)
         fewest = self._fewest_kept()
         if fewest < number:
-            if not self.latest and fewest >= PREPARED_AT and self.child is None:
+            if not self.latest and self.child is None:
                 self._write_config(self.folder / FIRST_ROUND)
                 self._start(FIRST_ROUND)
                 self.is_waiting = True

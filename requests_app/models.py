@@ -221,6 +221,8 @@ class ClassifierRequest(models.Model):
     @property
     def looked_at(self) -> str:
         """How many test images a person has looked at, as a sentence; "" for none."""
+        if not self.decisions.filter(undone=None).exists():
+            return ""  # without reading all rows of images
         tested = ImageUrl.objects.of_request(self).filter(split="test")
         tested = tested.exclude(state=ImageState.REJECTED)
         untouched = models.Q(state=ImageState.KEPT, judged="", label=None)

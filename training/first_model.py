@@ -110,9 +110,8 @@ def _wait_for_manifest(folder: Path, extractor: FeatureExtractor) -> None:
     known: set[str] = set()
     while not (folder / "manifest.jsonl").exists():
         rows: list[ImageRow] = []
-        for path in sorted((folder / "images").iterdir()):
-            is_image = path.suffix == ".jpg"  # others are being written
-            if is_image and path.name not in known and len(rows) < _READ_TOGETHER:
+        for path in sorted((folder / "images").glob("*.jpg")):  # others are being written
+            if path.name not in known and len(rows) < _READ_TOGETHER:
                 known.add(path.name)
                 with suppress(OSError):  # it was not wanted after all
                     digest = hashlib.sha256(path.read_bytes()).hexdigest()

@@ -63,7 +63,7 @@ def test_a_collection_is_ended_with_the_pictures_that_are_there(confirmed, setti
     settings.MIN_IMAGES = 10
     settings.SOURCES = ("openverse",)
     with (
-        PictureHost(delay=0.5) as host,
+        PictureHost(pace=0.15) as host,
         OpenverseReplica(host.url + "/pic/{}.jpg") as source,
     ):
         settings.SOURCE_URLS = {"openverse": source.url}
@@ -102,6 +102,7 @@ def test_fine_tuning_is_ended_and_what_was_best_is_delivered_with_one_mail(
         backbone="resnet18",
         weights="random",  # the real ones would be tuned for minutes
         epochs=100,
+        time_budget_seconds=1e6,
         weights_cache=str(tmp_path / "cache" / "weights"),
     )
     versions.write_run_folder(version)

@@ -116,10 +116,11 @@ def numbers(classifier: ClassifierRequest) -> list[str]:
 def test_rounds_are_trained_at_twenty_forty_and_eighty_images_a_class(collecting, lease, cache):
     rounds = rounds_of(collecting, lease, cache)
     rounds.poll()
-    assert rounds.child is None
+    prepared = rounds.child  # it gets ready before there is anything
+    (collecting.folder / "collect" / "images").mkdir(parents=True, exist_ok=True)
     keep(collecting, 19)
     rounds.poll()
-    prepared = rounds.child
+    assert rounds.child is prepared
     assert prepared is not None and first_model.newest_folder(collecting) is None
     features = collecting.folder / "first" / "features"
     until = time.monotonic() + 90

@@ -5,6 +5,7 @@ can.
 import contextlib
 import gzip
 import ssl
+import threading
 import time
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler
@@ -19,7 +20,8 @@ STATEMENTS = ("/robots.txt", "/.well-known/tdmrep.json")
 
 
 class PictureHost(Replica):
-    """`/pic/<seed>.jpg` is always good. `delay` in seconds holds every good answer back.
+    """`/pic/<seed>.jpg` is always good. `delay` in seconds holds every good answer back, `pace`
+    sends them one after the other, so many seconds apart.
 
     `/redirect?to=URL`, `/loop`, `/hops/<n>` redirect, `/cookie` until its cookie comes back,
     `/cookie?to=URL` with one to elsewhere; `/endless`, `/drip`, `/short`, `/huge`,
@@ -35,11 +37,15 @@ class PictureHost(Replica):
     misbehaves; `statement_requests` are those for it.
     """
 
-    def __init__(self, delay: float = 0.0, tls: ssl.SSLContext | None = None) -> None:
+    def __init__(
+        self, delay: float = 0.0, tls: ssl.SSLContext | None = None, pace: float = 0.0
+    ) -> None:
         super().__init__()
         if tls is not None:
             self._server.socket = tls.wrap_socket(self._server.socket, server_side=True)
         self.delay = delay
+        self.pace = pace
+        self._sending = threading.Lock()
         self.files: dict[str, bytes] = {}
         self.times: list[float] = []
         self.statements: dict[str, Statement] = {}
@@ -114,6 +120,9 @@ class PictureHost(Replica):
 
     def _pic(self, request: Request) -> Response:
         time.sleep(self.delay)
+        if self.pace:
+            with self._sending:
+                time.sleep(self.pace)
         return Response(jpeg(int(request.path.split("/")[2].partition(".")[0])), PICTURE)
 
     def _redirect(self, request: Request) -> Response:

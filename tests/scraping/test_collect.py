@@ -11,7 +11,6 @@ import threading
 import time
 from collections import Counter
 from dataclasses import replace
-from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import pytest
@@ -683,22 +682,8 @@ def test_the_demo_s_gallery_gives_both_classes_their_quota(tmp_path):
         shutil.rmtree(tmp_path / "out", ignore_errors=True)
 
 
-def one_at_a_time(host: PictureHost) -> None:
-    """Have a host send its pictures one after the other, as slow ones do."""
-    answer = host.answer
-    sending = threading.Lock()
-
-    def slow_answer(request: Request, handler: BaseHTTPRequestHandler) -> None:
-        with sending:
-            time.sleep(0.03)
-            answer(request, handler)
-
-    host.answer = slow_answer
-
-
 def test_classes_fill_side_by_side_where_pictures_come_slowly(tmp_path):
-    with PictureHost() as host:
-        one_at_a_time(host)
+    with PictureHost(pace=0.03) as host:
         items = {}
         for first, words in ((100, "corgi"), (200, "poodle"), (300, "pug")):
             items[words] = [listed(host.picture_url(first + n)) for n in range(45)]
