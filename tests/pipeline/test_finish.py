@@ -122,7 +122,7 @@ def test_fine_tuning_is_ended_and_what_was_best_is_delivered_with_one_mail(
     assert usable.folder == version.folder / "head" and usable.number == 1
     assert classes == ("cat", "dog") and answer is True
     metrics = json.loads((version.folder / "metrics.json").read_text())
-    assert "on request" in metrics["delivered"]["reason"]
+    assert "ended on request" in metrics["choice"]
     assert not (version.folder / "head").exists()
     drain("train")
     drain("picaisso")
