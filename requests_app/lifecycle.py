@@ -1,6 +1,7 @@
 """What may happen to a request at any time: cancel, finish early, retry, delete, expire."""
 
 import shutil
+from collections import Counter
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any
@@ -25,11 +26,12 @@ from requests_app.models import (
     WorkerBeat,
 )
 from training.phrases import listed
-from training.run_folder import MINIMUM_PER_CLASS
+from training.run_folder import MINIMUM_PER_CLASS, MINIMUM_PER_SPLIT, SPLITS
 
 RETRYABLE = (Status.FAILED, Status.CANCELLED, Status.NEEDS_ATTENTION)
 ENDED = (Status.DELIVERED, *RETRYABLE)
 FINISHABLE = (pipeline.COLLECT.name, pipeline.TRAIN.name)  # stages that may end early
+SPLIT_TITLES = {"train": "training", "val": "validation", "test": "test"}
 WARN_DAYS = 5  # before a result is deleted; where results are kept for less than 20, a quarter
 
 
@@ -156,6 +158,29 @@ def obstacle_to_training(classifier: ClassifierRequest) -> str:
                 f"“{image_class.name}” has {count} pictures left; a class needs at least"
                 f" {MINIMUM_PER_CLASS}. Take some back first."
             )
+    return _lack_in_a_split(classifier)
+
+
+def _lack_in_a_split(classifier: ClassifierRequest) -> str:
+    """Return the sentence that says in which split too few images of a class are left, "" if none.
+
+    Images keep their split; only new ones, which have none yet, can fill what is missing.
+    """
+    kept = versions.kept_images(classifier).annotate(now=Coalesce("label", "image_class"))
+    counts: Counter[tuple[int, str]] = Counter()
+    for now, split, count in kept.order_by().values_list("now", "split").annotate(Count("pk")):
+        counts[now, split] = count
+    for image_class in classifier.classes.all():
+        new = counts[image_class.pk, ""]
+        for split in SPLITS:
+            count = counts[image_class.pk, split]
+            new -= max(0, MINIMUM_PER_SPLIT - count)
+            if new < 0:
+                title = SPLIT_TITLES[split]
+                return (
+                    f"“{image_class.name}” has {count} {title} pictures left; a class needs at"
+                    f" least {MINIMUM_PER_SPLIT}. Take some back, or search for more pictures."
+                )
     return ""
 
 

@@ -96,7 +96,12 @@ def test_training_again_needs_changes_and_enough_pictures(delivered):
     curation.remove(delivered, cats[:25], "person")
     assert "“cat” has 8 pictures left" in lifecycle.obstacle_to_training(delivered)
     assert not lifecycle.retrain(delivered)
-    curation.restore(delivered, cats[:1], "person")
+    curation.restore(delivered, cats, "person")
+    tested = keys(delivered, state="kept", image_class__number=1, split="test")
+    curation.remove(delivered, tested[2:], "person")
+    assert "“cat” has 2 test pictures left" in lifecycle.obstacle_to_training(delivered)
+    assert not lifecycle.retrain(delivered)
+    curation.restore(delivered, tested[2:3], "person")
     assert lifecycle.retrain(delivered)
     assert "when the work that goes on has ended" in lifecycle.obstacle_to_training(delivered)
 
