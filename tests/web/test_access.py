@@ -143,12 +143,14 @@ def test_a_foreign_page_can_do_nothing(holder, action):
 
 # --- every path of the site, and who may use it ---
 
-OPEN = {"home", "robots", "favicon", "confirm"}  # for everybody; a confirmation link is signed
+OPEN = {"home", "estimate", "words", "robots", "favicon"}  # for everybody
+OPEN |= {"confirm"}  # whose link is signed
 READ = {  # below a request's own link: what a GET shows, and below the link for others (s/)
     "request": "", "progress": "progress/", "delete": "delete/", "gallery": "images/",
     "image": "images/{pk}/", "thumbnail": "images/{pk}.jpg", "picture": "images/{pk}/picture/",
     "try": "try/", "try_model": "try/model.onnx", "report": "report/", "review": "review/",
     "versions": "versions/", "download": "download/model/", "share": "share/",
+    "groups": "images/groups/", "own": "own/",
 }  # fmt: skip
 SHARED = {
     "shared": "", "shared_try": "try/", "shared_try_model": "try/model.onnx",
@@ -160,7 +162,9 @@ DO = {  # what a POST does
     "send-again": "confirmation/", "cancel": "cancel/", "retry": "retry/",
     "leave-out": "leave-out/", "delete": "delete/", "decide": "images/decide/",
     "undo": "images/undo/", "judge": "review/judge/", "count": "review/count/",
-    "train-again": "versions/train/", "share": "share/", "try": "try/",
+    "train-again": "versions/train/", "share": "share/", "try": "try/", "finish": "finish/",
+    "decide-groups": "images/groups/decide/", "fill-up": "images/groups/fill-up/", "own": "own/",
+    "correct": "try/correct/",
 }  # fmt: skip
 DO_SHARED = {"shared_try": "try/"}
 
