@@ -51,6 +51,8 @@ class Site:
     folder: Path
     smtp_port: int
     database_url: str = ""
+    pictures: Path = PHOTOGRAPHS
+    settings: dict[str, str] = field(default_factory=dict)
     port: int = field(default_factory=free_port)
     up: subprocess.Popen[bytes] | None = None
     gallery: subprocess.Popen[str] | None = None
@@ -84,12 +86,13 @@ class Site:
             "PICAISSO_BACKBONE": "efficientnet_lite0",
             "EMAIL_URL": f"smtp://127.0.0.1:{self.smtp_port}",
         }
+        own |= self.settings
         return own | ({"DATABASE_URL": self.database_url} if self.database_url else {})
 
     # --- starting and stopping --------------------------------------------------------------------
 
     def start_gallery(self) -> None:
-        command = [sys.executable, "-m", "scraping", "gallery", str(PHOTOGRAPHS), "--port", "0"]
+        command = [sys.executable, "-m", "scraping", "gallery", str(self.pictures), "--port", "0"]
         self.gallery = subprocess.Popen(command, cwd=PROJECT, stdout=subprocess.PIPE, text=True)
         assert self.gallery.stdout is not None
         self.gallery_url = self.gallery.stdout.readline().split()[1]
