@@ -349,8 +349,9 @@ class _Collection:
             self._searches.append(search, limit, result)
         self._summary.end(search, result)
         new = plan.add_candidates(result.candidates)
-        # Other words may begin with what is known: then those come behind it that are new.
-        may_have_more = new or limit <= len(plan.known_urls)
+        # After a person has removed images, better words may begin with what is known: then those
+        # come behind it that are new.
+        may_have_more = new or (self._config.set_aside and limit <= len(plan.known_urls))
         if may_have_more and result.outcome is Outcome.OK:
             plan.repeatable.append(search)
         self._report(f"{plan.config.name}: {result.message}")

@@ -71,12 +71,15 @@ def chromium() -> Iterator[webdriver.Chrome]:
 
 
 @pytest.fixture
-def browser(chromium) -> Iterator[webdriver.Chrome]:
+def browser(chromium, address) -> Iterator[webdriver.Chrome]:
     """A page must not make the browser complain: a blocked script, a missing file, an error of
     ours.
+
+    It leaves the site before the site's rows go: a page that polls would complain of that.
     """
     chromium.get_log("browser")
     yield chromium
+    chromium.get("about:blank")
     complaints = [
         entry["message"]
         for entry in chromium.get_log("browser")
