@@ -28,6 +28,7 @@ logger = logging.getLogger(__name__)
 
 PER_CLASS = 20  # images of each class at the first round; twice as many at each later one
 LAST_SECONDS = 10.0  # after the collection, for a round without which nothing could be tried
+LAST_SHARE = 0.25  # of the time that the collection took, if that is less
 LIMIT_SECONDS = 300.0  # of one round, a download of the network included
 STOP_SECONDS = 5.0
 NICENESS = 5  # the collection goes first
@@ -64,6 +65,7 @@ class Rounds:
         self.is_waiting = False  # the child, for its images
         self.child: subprocess.Popen[bytes] | None = None
         self.started = 0.0
+        self.begun = time.monotonic()
         if self.is_on:
             self._discard_stale()
 
@@ -83,10 +85,11 @@ class Rounds:
     def wait_for_the_first(self) -> None:
         """Wait a little for the round under way where no other has a model yet.
 
-        Training begins so much later, and has nothing to be tried for longer than that.
+        Training begins so much later: where pictures came fast, its own model is soon there.
         """
         self.poll()
-        until = time.monotonic() + LAST_SECONDS
+        collected_in = time.monotonic() - self.begun
+        until = time.monotonic() + min(LAST_SECONDS, LAST_SHARE * collected_in)
         while self._is_worth_waiting() and time.monotonic() < until:
             time.sleep(0.2)
             self.lease.beat_if_due()
