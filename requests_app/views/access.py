@@ -33,19 +33,7 @@ def require_token(view: View) -> View:
     A stranger gets the 404 page, and a link whose request has expired or was deleted a 410. The
     decorator stands above those for methods, so that a stranger never sees a 405.
     """
-
-    @wraps(view)
-    def gated(request: HttpRequest, token: str, **parameters: Any) -> HttpResponseBase:
-        classifier = ClassifierRequest.objects.by_token(token)
-        if classifier is None:
-            response: HttpResponseBase = page_not_found(request)
-        elif classifier.status == Status.EXPIRED:
-            response = gone(request)
-        else:
-            response = view(request, classifier, **parameters)
-        return make_private(response)
-
-    return gated
+    return _gated(view, ClassifierRequest.objects.by_token)
 
 
 def require_share_token(view: View) -> View:
@@ -53,10 +41,13 @@ def require_share_token(view: View) -> View:
 
     A stranger, and whoever has a link that was revoked, gets the 404 page. Such a view reads only.
     """
+    return _gated(view, ClassifierRequest.objects.by_share_token)
 
+
+def _gated(view: View, opened_by: Callable[[str], ClassifierRequest | None]) -> View:
     @wraps(view)
     def gated(request: HttpRequest, token: str, **parameters: Any) -> HttpResponseBase:
-        classifier = ClassifierRequest.objects.by_share_token(token)
+        classifier = opened_by(token)
         if classifier is None:
             response: HttpResponseBase = page_not_found(request)
         elif classifier.status == Status.EXPIRED:
