@@ -504,6 +504,11 @@ class OwnCheck(models.Model):
         """Return the folder of the pictures: received/ and clean/, a sub-folder per class."""
         return self.request.folder / "own" / str(self.pk)
 
+    @property
+    def screened(self) -> Path:
+        """Return the path of the table of cleaned files, which lies beside them."""
+        return self.folder / "clean" / "screened.jsonl"
+
 
 class DatasetVersion(models.Model):
     """A frozen set of kept images with their split: the manifest of its run folder says which."""

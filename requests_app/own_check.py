@@ -221,7 +221,7 @@ def _screen(lease: Lease, check: OwnCheck) -> None:
     }
     run_folder.write_json(received / "screening.json", config)
     command = [sys.executable, "-m", "scraping", "screen", str(received), "--out", str(clean)]
-    rows = JsonLines(clean / "screened.jsonl")
+    rows = JsonLines(check.screened)
     done = 0
 
     def poll() -> dict[str, Any]:
@@ -256,7 +256,7 @@ def _note_screened(check: OwnCheck) -> dict[str, str]:
     for row in _rows(check.folder / "names.jsonl"):
         given[row["file"]] = row["name"]
     names = {}
-    for row in _rows(_screened(check)):
+    for row in _rows(check.screened):
         file = row["file"]
         name = given.get(file, file)
         names[row["kept"]] = name
@@ -268,11 +268,6 @@ def _note_screened(check: OwnCheck) -> dict[str, str]:
             sentence = own_pictures.refusal_sentence(reason)
         _note_refused(check, name, sentence)
     return names
-
-
-def _screened(check: OwnCheck) -> Path:
-    """Return the path of the table of cleaned files."""
-    return check.folder / "clean" / "screened.jsonl"
 
 
 def _before(check: OwnCheck, result: Mapping[str, Any]) -> dict[str, Any]:
@@ -351,7 +346,7 @@ def _add(check: OwnCheck, image_class: ImageClass, files: set[str], actor: str) 
     rows = ImageUrl.objects.of_request(check.request)
     digests = set(rows.values_list("sha256", flat=True))
     images = []
-    for row in _rows(_screened(check)):
+    for row in _rows(check.screened):
         file = row["kept"]
         path = check.folder / "clean" / file
         is_new = row["sha256"] not in digests

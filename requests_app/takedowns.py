@@ -12,10 +12,12 @@ from requests_app.models import (
     ImageState,
     ImageUrl,
     Kind,
+    OwnCheck,
     TakenDown,
     TrainingRun,
     sha256_hex,
 )
+from requests_app.workers.collection_sync import JsonLines
 from scraping.reasons import Reason
 from scraping.urls import normalized_url
 from training import run_folder, takedown
@@ -38,7 +40,10 @@ def take_down(*, url: str = "", sha256: str = "", reason: str = "") -> int:
 
     :param url: its address, however it is spelt
     :param sha256: the digest of its bytes, as received or as delivered
+    :raises ValueError: neither is given; many candidates have no digest, and one's own no address
     """
+    if not url and not sha256:
+        raise ValueError("an address or a digest is needed to take a picture down")
     candidates = ImageUrl.objects.select_related("image_class__request")
     found = set()
     if url:
@@ -62,6 +67,9 @@ def take_down(*, url: str = "", sha256: str = "", reason: str = "") -> int:
         images_of[classifier].append(image)
     for classifier, images in images_of.items():
         _remove_images(classifier, images)
+    if not url:
+        contents.add(sha256)
+    _remove_waiting(contents)
     return len(found)
 
 
@@ -93,6 +101,14 @@ def _remove_images(classifier: ClassifierRequest, images: list[ImageUrl]) -> Non
         new=classifier.status,
         reason="a picture was taken down",
     )
+
+
+def _remove_waiting(contents: set[str]) -> None:
+    """Delete these among the pictures that people have given to be measured."""
+    for check in OwnCheck.objects.filter(removed=None):
+        for row in JsonLines(check.screened).new():
+            if row["kept"] and contents & {row["sha256"], row["source_sha256"]}:
+                (check.screened.parent / row["kept"]).unlink(missing_ok=True)
 
 
 def _rebuild_without(version: DatasetVersion, files: set[str]) -> None:
