@@ -57,7 +57,7 @@ def remove_images(run_dir: Path, files: Collection[str]) -> None:
 def _remove_computed(checkpoints: Path, rows: Sequence[ImageRow]) -> None:
     """Remove features and decoded pixels; a run that goes on decodes the other images again."""
     for row in rows:
-        for entry in checkpoints.glob(f"features/*/{row.sha256[:32]}.npz"):
+        for entry in checkpoints.glob(f"features/**/{row.sha256[:32]}.npz"):
             entry.unlink(missing_ok=True)
     for pattern in ("*.squares", "*.done"):
         for path in checkpoints.glob(pattern):

@@ -177,9 +177,10 @@ def test_damaged_tables_keep_no_image(run: Path, damage: str) -> None:
         assert gone.encode() not in (run / name).read_bytes()
 
 
-def test_a_takedown_that_was_cut_off_is_finished_by_the_next_one(run: Path) -> None:
+@pytest.mark.parametrize("network", ["network", "view-sample/network"])
+def test_a_takedown_that_was_cut_off_is_finished_by_the_next_one(run: Path, network: str) -> None:
     removed = read_manifest(run)[0]
-    features = run / "checkpoints" / "features" / "network" / f"{removed.sha256[:32]}.npz"
+    features = run / "checkpoints" / "features" / network / f"{removed.sha256[:32]}.npz"
     features.parent.mkdir(parents=True)
     features.touch()
     sums = run / "model" / "SHA256SUMS"
