@@ -33,7 +33,6 @@ LIMIT_SECONDS = 300.0  # of one round, a download of the network included
 STOP_SECONDS = 5.0
 NICENESS = 5  # the collection goes first
 FIRST_ROUND = str(PER_CLASS)
-RESULT_FILE = "first.json"  # as `python -m training first` writes it
 
 
 @dataclass(frozen=True)
@@ -115,7 +114,7 @@ class Rounds:
                 is_same = _classes_of(folder) == self.config.classes
                 if number > fewest or not is_same:
                     shutil.rmtree(folder)
-                elif (folder / RESULT_FILE).exists():
+                elif (folder / run_folder.FIRST_MODEL_FILE).exists():
                     self.latest = number
         except OSError:
             logger.exception("%s goes on without a first model", self.classifier)
@@ -279,10 +278,10 @@ def _classes_of(folder: Path) -> object:
 
 def _read_round(folder: Path) -> Round | None:
     """Return a finished round; None while it is trained, where it failed, or if it is damaged."""
-    if not (folder / RESULT_FILE).exists():
+    if not (folder / run_folder.FIRST_MODEL_FILE).exists():
         return None
     try:
-        found = run_folder.read_json(folder / RESULT_FILE)
+        found = run_folder.read_json(folder / run_folder.FIRST_MODEL_FILE)
         low, high = found["interval"]
         return Round(folder, found["images"], found["hits"], found["accuracy"], (low, high))
     except (RunError, KeyError, TypeError, ValueError):

@@ -13,6 +13,7 @@ import math
 import os
 import signal
 import sys
+import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -78,6 +79,7 @@ from training.run_folder import (
 from training.terminal import print_json, replace_unknown_characters
 from training.verification import verify
 
+_REPORT_SECONDS = 0.5  # between two lines that say how far a measurement is
 _LEAST_NAME = 10  # columns for a picture's name, which is folded
 _SHARE_LENGTH = 6  # of 100.0%
 _CELL_FRAME = 3  # a line and two blanks
@@ -681,9 +683,14 @@ def _measure(options: argparse.Namespace, environment: Mapping[str, str]) -> int
     from training.measure import measure
 
     steps = None if options.out is None else options.out.with_name("progress.jsonl")
+    reported = 0.0
 
     def report(done: int, total: int, message: str = "", /) -> None:
-        if steps is not None:
+        nonlocal reported
+        now = time.monotonic()
+        is_due = done >= total or now - reported >= _REPORT_SECONDS
+        if steps is not None and is_due:
+            reported = now
             append_json_line(steps, {"done": done, "total": total, "message": message})
 
     measured = measure(options.run_dir, options.folder, report)

@@ -13,42 +13,33 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 import torch
 
-from training.evaluation.cross_validation import cross_validate, cross_validated_metrics
-from training.export.head_model import (
-    RESULT_FILE,
-    FirstModel,
-    count_per_class,
-    write_head_model,
-)
+from training.export.head_model import FirstModel, write_first_model, write_head_model
 from training.export.model_folder import graphs_folder
 from training.fitting.linear_head import Samples, fit_head
 from training.images.split import FOLDS, find_near_duplicates
-from training.networks.backbones import BACKBONES, LoadedBackbone, load_backbone
-from training.networks.catalogue import DEFAULT as DEFAULT_BACKBONE
 from training.networks.classifier import ClassifierNetwork
+from training.networks.configured import DEFAULTS, load_configured
 from training.networks.embeddings import FeatureExtractor, ImageFeatures
 from training.networks.onnx_graph import cached_graph
 from training.networks.precision import FP32, exact_float32
-from training.networks.weights import DOWNLOAD_URL, WeightSources
 from training.progress import no_progress
 from training.run_folder import (
+    FIRST_MODEL_FILE,
     ImageRow,
     RunConfig,
     RunError,
     check_manifest,
     read_json,
     read_manifest,
-    write_json,
 )
 
 _READ_TOGETHER = 8  # images, before the manifest is looked for again
 _WAIT_SECONDS = 0.2  # for further images
-_SEARCH_SECONDS = 20.0  # for the best regularisation in cross-validation; few images need one
 
 
 def fit_first_model(
@@ -61,11 +52,12 @@ def fit_first_model(
     `wait` it gets ready first: it does what takes long, and the features of the images that are
     there, until there is a manifest. Raises RunError or OSError.
     """
-    if (folder / RESULT_FILE).exists():
-        return cast(FirstModel, read_json(folder / RESULT_FILE))
+    if (folder / FIRST_MODEL_FILE).exists():
+        return cast(FirstModel, read_json(folder / FIRST_MODEL_FILE))
+    config = config.with_defaults(DEFAULTS)
     if config.threads:
         torch.set_num_threads(config.threads)
-    loaded = _load_backbone(config)
+    loaded = load_configured(config)
     exact_float32()
     network = ClassifierNetwork(loaded.backbone, loaded.network, len(config.classes))
     extractor = FeatureExtractor(
@@ -82,27 +74,12 @@ def fit_first_model(
     check_manifest(config, rows)
     features = extractor.extract(rows, no_progress)
     samples = _samples(config, rows, features)
-    seed = config.seed or 0
-    fitted = fit_head(samples, seed, no_progress)
+    fitted = fit_head(samples, config.seed or 0, no_progress)
     write_head_model(folder / "model", network, fitted, samples, config, loaded.weights)
-    names = [label.name for label in config.classes]
-    searching = time.monotonic()
-    validation = cross_validate(
-        samples, fitted.c, seed, no_progress, lambda: time.monotonic() - searching < _SEARCH_SECONDS
+    name = loaded.backbone.name
+    return write_first_model(
+        folder, samples, fitted, config, name, lambda: time.monotonic() - begun
     )
-    figures = cross_validated_metrics(validation, samples, names)
-    found = FirstModel(
-        images=len(samples.labels),
-        per_class=count_per_class(samples.labels, config.classes),
-        accuracy=figures["accuracy"],
-        interval=figures["interval"],
-        hits=int((validation.predicted() == samples.labels).sum()),
-        n=figures["n"],
-        backbone=loaded.backbone.name,
-        seconds=round(time.monotonic() - begun, 2),
-    )
-    write_json(folder / RESULT_FILE, found)
-    return found
 
 
 def _wait_for_manifest(folder: Path, extractor: FeatureExtractor) -> None:
@@ -120,25 +97,6 @@ def _wait_for_manifest(folder: Path, extractor: FeatureExtractor) -> None:
             extractor.extract(rows, no_progress)
         else:
             time.sleep(_WAIT_SECONDS)
-
-
-def _load_backbone(config: RunConfig) -> LoadedBackbone:
-    """Load the pretrained network. Raises RunError for a name that is no backbone's."""
-    name = config.backbone or DEFAULT_BACKBONE
-    if name not in BACKBONES:
-        raise RunError(
-            "features",
-            f"“{name}” is not a backbone that Picaisso knows.",
-            f"Choose one of {', '.join(BACKBONES)}.",
-            retry=False,
-        )
-    sources = WeightSources(
-        folder=Path(config.weights_dir) if config.weights_dir else None,
-        cache=Path(config.weights_cache or "data/cache/weights"),
-        url=config.weights_url or DOWNLOAD_URL,
-    )
-    weights = config.weights or "pretrained"
-    return load_backbone(BACKBONES[name], cast(Any, weights), sources)
 
 
 def _samples(config: RunConfig, rows: Sequence[ImageRow], features: ImageFeatures) -> Samples:

@@ -37,11 +37,12 @@ from training.metrics import (
     log_loss,
     softmax,
 )
+from training.networks.embeddings import read_cached_features
 from training.networks.strangers import FOLDER as STRANGERS_FOLDER
 from training.networks.strangers import read_strangers, unrelated
 from training.predict import Model, open_model
 from training.progress import Progress, no_progress
-from training.run_folder import ClassLabel, RunError, read_config, read_manifest
+from training.run_folder import ClassLabel, ImageRow, RunError, read_config, read_manifest
 
 FEWEST_TO_CALIBRATE = 20  # pictures; below, a threshold would be one or two pictures' chance
 SEED = 0
@@ -68,7 +69,7 @@ class JudgedPicture(TypedDict):
     novelty: float
 
 
-class Strangers(TypedDict):
+class RefusedStrangers(TypedDict):
     """How many of the bundled pictures of other things are refused."""
 
     n: int
@@ -89,7 +90,7 @@ class Calibration(TypedDict):
     """Log loss."""
     refused: list[int]
     """Pictures called "none of these"."""
-    strangers: Strangers | None
+    strangers: RefusedStrangers | None
 
 
 class Measured(TypedDict):
@@ -159,9 +160,12 @@ def measure(run_dir: Path, folder: Path, report: Progress = no_progress) -> Meas
 def _find(folder: Path, classes: Sequence[ClassLabel]) -> list[tuple[int, Path]]:
     """Return number of the class and path of every file. Raises RunError where there is none."""
     found = []
+    entries = sorted(folder.glob("*"))
     for number, label in enumerate(classes):
-        for name in sorted({label.id, label.name}):
-            for path in sorted((folder / name).glob("*")):
+        for entry in entries:
+            if entry.name not in (label.id, label.name):  # what is no name of a file is no path
+                continue
+            for path in sorted(entry.glob("*")):
                 if path.is_file() and not path.name.startswith("."):
                     found.append((number, path))
     if not found:
@@ -174,19 +178,31 @@ def _find(folder: Path, classes: Sequence[ClassLabel]) -> list[tuple[int, Path]]
 def _known(run_dir: Path, report: Progress) -> DuplicateIndex:
     """Return the fingerprints of the pictures of a run's dataset."""
     index = DuplicateIndex()
+    computed = sorted((run_dir / "checkpoints" / "features").glob("*"))
     rows = read_manifest(run_dir)
     for number, row in enumerate(rows):
         report(number, len(rows), "Looking at the pictures of the dataset")
         path = run_dir / row.file
-        if row.split is None:
+        if row.split is None or not path.is_file():  # taken down since
             continue
-        try:
-            image = read_image(path)
-        except BrokenImageError:  # taken down since
-            continue
-        mark = fingerprint(image)
+        mark = _computed(row, computed)
+        if mark is None:
+            try:
+                image = read_image(path)
+            except BrokenImageError:
+                continue
+            mark = fingerprint(image)
         index.add(row.file, mark)
     return index
+
+
+def _computed(row: ImageRow, folders: Sequence[Path]) -> Fingerprint | None:
+    """Return a picture's fingerprint from the features that a run computed, if they are there."""
+    for folder in folders:
+        features = read_cached_features(folder, [row])
+        if features:
+            return features[0].fingerprint
+    return None
 
 
 def _look(
@@ -287,7 +303,7 @@ def _confidence(logits: Floats) -> float:
     return float(likeliest.mean())
 
 
-def _strangers(model: Model, names: Sequence[str], reject: float) -> Strangers | None:
+def _strangers(model: Model, names: Sequence[str], reject: float) -> RefusedStrangers | None:
     """Show the model pictures of other things, with its own threshold and with another."""
     shown = unrelated(read_strangers(), names)
     if not shown:
@@ -299,4 +315,4 @@ def _strangers(model: Model, names: Sequence[str], reject: float) -> Strangers |
         novelty = model.predict(image).novelty
         before += novelty > model.reject
         after += novelty > reject
-    return Strangers(n=len(shown), before=before, after=after)
+    return RefusedStrangers(n=len(shown), before=before, after=after)

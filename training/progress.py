@@ -12,7 +12,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol, TypedDict
 
-from training.run_folder import STAGES, RunConfig, append_json_line, write_json
+from training.run_folder import CURVES_FILE, STAGES, RunConfig, append_json_line, write_json
+
+HEAD_SEARCH = 0  # of a point of the curves: the search for the linear head, no training
 
 _REPORT_SECONDS = 0.5  # between two rows of progress.jsonl at least, within a stage
 _SECONDS_FILE = Path("checkpoints", "seconds.json")  # {stage: seconds} of all attempts
@@ -52,7 +54,7 @@ class CurvePoint(TypedDict):
     training: int
     """From 1: each fold that is held out has a training of its own, and so has the whole.
 
-    0 is the search for the linear head's regularisation; its epochs are the values tried.
+    HEAD_SEARCH is the search for the linear head's regularisation; its epochs are the values tried.
     """
     trainings: int
     """How many there may be."""
@@ -103,6 +105,8 @@ class Run:
 
     Steps that an earlier attempt did say nothing of the pace of this one.
     """
+    pace_total: int = 0
+    """The steps in all that it is the pace of: other steps have another."""
 
     @contextmanager
     def during(self, stage: str, message: str) -> Iterator[None]:
@@ -167,7 +171,7 @@ class Run:
         """Write the loss and accuracy of each linear head that was tried to curves.jsonl."""
         for number, (loss, accuracy) in enumerate(search, start=1):
             point = CurvePoint(
-                training=0,
+                training=HEAD_SEARCH,
                 trainings=0,
                 epoch=number,
                 epochs=len(search),
@@ -181,10 +185,13 @@ class Run:
 
     def record(self, point: CurvePoint, /) -> None:
         """Write a row of curves.jsonl."""
-        append_json_line(self.folder / "curves.jsonl", point)
+        append_json_line(self.folder / CURVES_FILE, point)
 
     def _seconds_left(self, now: float, done: int, total: int) -> float | None:
         """Return the seconds left at the pace of this attempt; None while that is unknown."""
+        if total != self.pace_total:
+            self.pace_total = total
+            self.pace_since = None
         if done and self.pace_since is None:
             self.pace_since = (now, done)
         if done >= total > 0:

@@ -27,16 +27,16 @@ from training.evaluation.results import (
     without_suspects,
 )
 from training.explanations import write_neighbours
-from training.export.head_model import (
-    RESULT_FILE,
-    FirstModel,
-    count_per_class,
-    write_head_model,
-)
+from training.export.head_model import write_first_model, write_head_model
 from training.export.model_folder import TrainedModel, export_model, resize_side
 from training.export.report import Origin, write_report
 from training.finetuning.distributed import SINGLE_PROCESS, DistributedContext, process_group
-from training.finetuning.trainer import TrainConfig, TrainContext, shutdown_workers
+from training.finetuning.trainer import (
+    CHECKPOINT_FILE,
+    TrainConfig,
+    TrainContext,
+    shutdown_workers,
+)
 from training.fitting.linear_head import C_VALUES, HasTime
 from training.fitting.meanings import groups_by_class
 from training.fitting.selection import (
@@ -62,21 +62,21 @@ from training.images.split import (
 )
 from training.judgements import read_judgements
 from training.meanings import write_meanings
-from training.metrics import Strangers, ViewMetrics, classification_metrics, read_metrics
-from training.networks.backbones import BACKBONES, LoadedBackbone, load_backbone
-from training.networks.catalogue import DEFAULT as DEFAULT_BACKBONE
+from training.metrics import Strangers, ViewMetrics, read_metrics
+from training.networks.backbones import BACKBONES, LoadedBackbone
 from training.networks.classifier import ClassifierNetwork
+from training.networks.configured import DEFAULTS, load_configured
 from training.networks.devices import choose_device, try_convolution, why_unusable
 from training.networks.embeddings import FeatureExtractor, ImageFeatures
 from training.networks.precision import PRECISIONS, choose_precision, exact_float32
 from training.networks.strangers import measure_refusal
-from training.networks.weights import DOWNLOAD_URL, WeightSources
 from training.phrases import shortened
 from training.predict import Predict
 from training.predictions import PREDICTIONS_FILE, SUSPECTS_FILE, read_predictions
 from training.progress import RowListener, Run, Stopped, StopRequest, no_progress
 from training.run_folder import (
     FINISH_FILE,
+    FIRST_MODEL_FILE,
     HEAD_FOLDER,
     ImageRow,
     RunConfig,
@@ -94,21 +94,6 @@ from training.run_folder import (
 )
 from training.text_image import TextImageModel
 from training.verification import with_judgements
-
-DEFAULTS: Mapping[str, Any] = {
-    "backbone": DEFAULT_BACKBONE,
-    "seed": 0,
-    "device": "auto",
-    "time_budget_seconds": 600.0,
-    "finetune": "auto",
-    "epochs": 0,
-    "weights": "pretrained",
-    "weights_dir": "",
-    "weights_cache": "data/cache/weights",
-    "weights_url": DOWNLOAD_URL,
-    "text_image_model": "",
-    "threads": 0,
-}
 
 _CHOICES = {
     "backbone": tuple(BACKBONES),
@@ -327,19 +312,12 @@ def _noted_backbone(note: Path, wanted: list[str]) -> dict[str, str]:
 
 def _load_backbone(run: Run, earlier: Mapping[str, Any]) -> LoadedBackbone:
     """Load the wanted backbone, or the one that replaced it when the run began."""
-    config = run.config
-    name = earlier["used"] if earlier else str(config.backbone)
-    sources = WeightSources(
-        folder=Path(config.weights_dir) if config.weights_dir else None,
-        cache=Path(config.weights_cache or ""),
-        url=config.weights_url or "",
-    )
 
     def report(done: int, total: int, message: str = "", /) -> None:
         megabytes = max(done, total) // 1_000_000
         run.report(done // 1_000_000, megabytes, message or "Downloading pretrained weights (MB)")
 
-    loaded = load_backbone(BACKBONES[name], cast(Any, config.weights), sources, report)
+    loaded = load_configured(run.config, earlier.get("used"), report)
     if earlier and earlier["used"] == loaded.backbone.name:
         loaded = dataclasses.replace(loaded, notice=earlier.get("notice", ""))
     if loaded.notice:
@@ -498,7 +476,9 @@ def _finetune(
     if run.config.finetune == "never":
         return "Fine-tuning was switched off."
     finish = run.folder / FINISH_FILE
-    if finish.exists():
+    checkpoints = run.folder / "checkpoints"
+    has_begun = (checkpoints / CHECKPOINT_FILE).exists()
+    if finish.exists() and not has_begun:
         return "The network was not fine-tuned, because the training was to end early."
     config = TrainConfig(seed=images.seed)
     epochs = run.config.epochs
@@ -511,7 +491,7 @@ def _finetune(
     if epochs:
         config = dataclasses.replace(config, max_epochs=epochs, max_epochs_cpu=epochs)
     context = TrainContext(
-        folder=run.folder / "checkpoints",
+        folder=checkpoints,
         budget=_seconds_for_finetuning(run),
         precision=extractor.precision,
         distributed=control.distributed,
@@ -537,14 +517,9 @@ def _write_head(
     """
     folder = run.folder / HEAD_FOLDER
     with suppress(RunError):  # there is none yet
-        if read_json(folder / RESULT_FILE)["backbone"] == loaded.backbone.name:
+        if read_json(folder / FIRST_MODEL_FILE)["backbone"] == loaded.backbone.name:
             return
     samples = images.samples("train", "val")
-    labels = samples.labels
-    logits = head.fitted.out_of_fold
-    names = [label.name for label in run.config.classes]
-    temperatures = np.full((len(labels), 1), head.fitted.temperature)
-    figures = classification_metrics(logits, labels, names, temperatures, samples.groups)
     network = copy.deepcopy(extractor.network).to("cpu")
     network.to(memory_format=cast(Any, torch.contiguous_format))
     try:
@@ -557,18 +532,11 @@ def _write_head(
             loaded.weights,
             head.ordinary,
         )
-        found = FirstModel(
-            images=len(labels),
-            per_class=count_per_class(labels, run.config.classes),
-            accuracy=figures["accuracy"],
-            interval=figures["interval"],
-            hits=int((logits.argmax(axis=1) == labels).sum()),
-            n=len(labels),
-            backbone=loaded.backbone.name,
-            seconds=round(sum(run.spent().values()), 2),
+        name = loaded.backbone.name
+        write_first_model(
+            folder, samples, head.fitted, run.config, name, lambda: sum(run.spent().values())
         )
-        write_json(folder / RESULT_FILE, found)
-    except (RunError, OSError):
+    except Exception:  # whatever ONNX raises
         _log.exception("the head cannot be tried while the network is fine-tuned")
 
 
@@ -722,6 +690,7 @@ def _remove_checkpoints(folder: Path) -> None:
     """Remove what only an unfinished run needs, and what is large."""
     shutil.rmtree(folder / HEAD_FOLDER, ignore_errors=True)
     with suppress(OSError):  # the run is done either way
-        for pattern in ("*.squares", "*.done", "**/finetune.pt"):
+        (folder / FINISH_FILE).unlink(missing_ok=True)
+        for pattern in ("*.squares", "*.done", f"**/{CHECKPOINT_FILE}"):
             for path in (folder / "checkpoints").glob(pattern):
                 path.unlink(missing_ok=True)

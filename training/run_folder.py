@@ -2,11 +2,11 @@
 
 In: `config.json`, `manifest.jsonl`, `images/`; where they were made from a folder of pictures, also
 `left_out.csv` and `imported.json` (see `training.images.changes`). Out: `progress.jsonl`,
-`checkpoints/`, `model/`, `suspects.jsonl`, `predictions.csv`, `neighbours.npz`,
-`report_context.json`, `metrics.json` and, last of all, `result.json`. `verified.csv` holds what a
-person says of test images. While the network is fine-tuned, `head/` is a model that can be tried,
-and a file `finish` ends that with the best so far. Every file is written beside its name, flushed
-and renamed, so one that exists is complete.
+`curves.jsonl`, `checkpoints/`, `model/`, `suspects.jsonl`, `predictions.csv`, `neighbours.npz`,
+`meanings.json`, `report_context.json`, `metrics.json` and, last of all, `result.json`.
+`verified.csv` holds what a person says of test images. While the network is fine-tuned, `head/` is
+a model that can be tried, and a file `finish` ends that with the best so far. Every file is written
+beside its name, flushed and renamed, so one that exists is complete; only lines are appended.
 """
 
 from __future__ import annotations
@@ -33,6 +33,8 @@ MINIMUM_PER_SPLIT = 3  # images of a class in each split: fewer say nothing abou
 MINIMUM_PER_CLASS = MINIMUM_PER_SPLIT * len(SPLITS)  # different images a class needs at least
 OWN_SOURCE = "own"  # of images that a person has added: they are learned from, never judged
 FINISH_FILE = "finish"  # made while a run goes on it ends fine-tuning with the best so far
+FIRST_MODEL_FILE = "first.json"  # what a head is worth that can be used before training ends
+CURVES_FILE = "curves.jsonl"  # a point for each head that was tried, and for each epoch
 HEAD_FOLDER = "head"  # the linear head as a model, while the network is being fine-tuned
 STAGES = ("features", "split", "train", "finetune", "evaluate", "export")
 

@@ -8,8 +8,8 @@ from typing import Any
 
 from requests_app.models import ClassifierRequest
 from training.phrases import counted, percent
+from training.run_folder import CURVES_FILE
 
-FILE = "curves.jsonl"
 MOST_BYTES = 1_000_000  # of hundreds of epochs
 HEAD = 0  # the training that is the search for the linear head
 Point = dict[str, Any]
@@ -46,7 +46,7 @@ def curves_of(classifier: ClassifierRequest) -> Curves | None:
     version = classifier.versions.order_by("-number").first()
     if version is None:
         return None
-    points = _present_points(_rows(version.folder / FILE))
+    points = _present_points(_rows(version.folder / CURVES_FILE))
     judged = [point for point in points if point["val_loss"] is not None]
     if not judged:
         return None

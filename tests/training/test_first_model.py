@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from training.first_model import RESULT_FILE, fit_first_model
+from training.first_model import fit_first_model
 from training.predict import open_model, read_image
 from training.run_folder import (
+    FIRST_MODEL_FILE,
     ImageRow,
     RunError,
     read_config,
@@ -42,7 +43,7 @@ def run(untrained_run: Path) -> Path:
 
 
 def without_seconds(folder: Path) -> dict[str, object]:
-    found = json.loads((folder / RESULT_FILE).read_text())
+    found = json.loads((folder / FIRST_MODEL_FILE).read_text())
     del found["seconds"]
     return found
 
@@ -51,7 +52,7 @@ def test_twenty_images_a_class_make_a_model_that_predicts_and_a_figure_with_its_
     run, imported_run
 ):
     found = fit_first_model(run, read_config(run))
-    assert found == json.loads((run / RESULT_FILE).read_text())
+    assert found == json.loads((run / FIRST_MODEL_FILE).read_text())
     assert found["images"] == found["n"] == 40
     assert found["per_class"] == {"mammal": 20, "plant": 20}
     assert found["accuracy"] == found["hits"] / 40 >= 0.8
@@ -106,7 +107,7 @@ def test_killed_anywhere_and_started_again_it_ends_the_same(run, tmp_path):
     assert not (run / "model").exists()
     killed_when(run, lambda: (run / ".model.tmp" / "model.onnx").exists())
     killed_when(run, lambda: (run / "model").exists())
-    assert not (run / RESULT_FILE).exists()
+    assert not (run / FIRST_MODEL_FILE).exists()
     fit_first_model(run, read_config(run))
     assert without_seconds(run) == without_seconds(whole)
     model = (run / "model" / "model.onnx").read_bytes()
@@ -131,7 +132,7 @@ def test_a_class_of_few_images_is_refused_in_a_sentence(run):
 def test_the_command_prints_what_it_wrote(run):
     command = [sys.executable, "-m", "training", "first", str(run)]
     answer = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-    assert json.loads(answer.stdout) == json.loads((run / RESULT_FILE).read_text())
+    assert json.loads(answer.stdout) == json.loads((run / FIRST_MODEL_FILE).read_text())
 
 
 def test_a_backbone_that_is_none_is_refused(run):

@@ -79,6 +79,20 @@ def test_the_time_left_goes_by_the_pace_of_this_attempt(tmp_path: Path) -> None:
     assert third["eta_seconds"] >= 99 * 0.2, "one picture took 0.2 s, and 99 are left"
 
 
+def test_other_steps_have_a_pace_of_their_own(tmp_path: Path) -> None:
+    run = Run(tmp_path, CONFIG)
+    with run.during("finetune", "Fine-tuning"):
+        for done, total in ((1, 100), (50, 100), (500, 1000), (501, 1000)):
+            run.reported = 0.0
+            run.report(done, total)
+            time.sleep(0.05)
+    in_all = [row["total"] for row in rows(run)]
+    left = [row["eta_seconds"] for row in rows(run)]
+    assert in_all == [0, 100, 100, 1000, 1000]
+    assert left[:2] == [None, None] and left[2] is not None and left[3] is None
+    assert left[4] >= 499 * 0.05, "one step took 0.05 s, however fast those before were"
+
+
 def test_a_message_that_follows_at_once_on_another_is_not_lost(tmp_path: Path) -> None:
     run = Run(tmp_path, CONFIG)
     with run.during("features", "Beginning"):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -32,10 +33,20 @@ from training.fitting.selection import (
     train_head,
 )
 from training.metrics import candidate_metrics, log_loss
+from training.networks.backbones import LoadedBackbone
+from training.networks.configured import DEFAULTS
 from training.networks.embeddings import FeatureExtractor
 from training.networks.precision import FP32
-from training.progress import no_progress
-from training.run_folder import ImageRow, Split
+from training.progress import CurvePoint, Run, Stopped, no_progress
+from training.run import Control, _finetune
+from training.run_folder import (
+    FINISH_FILE,
+    ClassLabel,
+    ImageRow,
+    RunConfig,
+    Split,
+    write_json,
+)
 
 PLAN = Plan(epochs=4, batch_size=10, precision=FP32.name, device="cpu")
 
@@ -290,6 +301,45 @@ def test_asked_to_finish_the_best_so_far_is_judged_and_delivered(
     assert np.isfinite(choice.model.reject_threshold)
     assert reported == sorted(reported), "the progress is that of all trainings together"
     assert (max(reported) == 1000) == (trainings >= 3)
+    restarted = dataclasses.replace(asked, should_finish=lambda: True, report=no_progress)
+    again = finetune_network(images, extractor, head, CONFIG, restarted, asked=True)
+    assert isinstance(again, NetworkCandidate), again
+    assert len(again.trial.folds) == len(tuned.trial.folds) and again.note == tuned.note
+    for weight, same in zip(tuned.network.parameters(), again.network.parameters(), strict=True):
+        assert torch.equal(weight, same), "nothing that was done is thrown away"
+
+
+class StoppedAfterAnEpoch(Run):
+    """A run that is asked to stop once an epoch is done."""
+
+    control = Control()
+
+    def record(self, point: CurvePoint, /) -> None:
+        self.control.stop.asked = True
+
+
+def test_a_run_that_is_to_end_early_takes_up_the_training_that_was_killed(tmp_path: Path) -> None:
+    images, extractor = digit_run(tmp_path)
+    head = train_head(images, no_progress, lambda: True)
+    classes = tuple(ClassLabel(f"c00{digit}", f"digit {digit}") for digit in range(3))
+    config = RunConfig(classes, epochs=4).with_defaults(DEFAULTS)
+    network = extractor.network
+    loaded = LoadedBackbone(network.backbone, network.body, None, "random")
+    write_json(tmp_path / "head" / "first.json", {"backbone": network.backbone.name})
+
+    def tuned_by(run: Run, control: Control) -> NetworkCandidate | str:
+        return _finetune(run, images, loaded, extractor, head, control)
+
+    killed = StoppedAfterAnEpoch(tmp_path, config)
+    with pytest.raises(Stopped):
+        tuned_by(killed, killed.control)
+    (tmp_path / FINISH_FILE).touch()
+    resumed = Run(tmp_path, config)
+    tuned = tuned_by(resumed, Control())
+    assert isinstance(tuned, NetworkCandidate), tuned
+    assert len(tuned.trial.folds[0].trained.epochs) == 1 and "ended on request" in tuned.note
+    shutil.rmtree(tmp_path / "checkpoints")
+    assert "not fine-tuned" in str(tuned_by(resumed, Control()))
 
 
 @pytest.mark.parametrize("strangers", [0, 14])

@@ -4,8 +4,10 @@ import json
 import math
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -378,6 +380,20 @@ def test_a_budget_that_has_been_used_up_by_earlier_attempts_ends_the_training(
     result = trained(tmp_path, data, budget=1e-3)
     assert len(result.epochs) == 2
     assert result.stop_reason == "The time budget ended the training after 2 of 4 epochs."
+
+
+def test_the_seconds_of_the_preparation_are_not_taken_for_those_of_an_epoch(
+    tmp_path: Path, data: TrainData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    passed = [0.0]
+
+    def prepare() -> None:
+        passed[0] += 2 * NO_LIMIT
+
+    clock = SimpleNamespace(monotonic=lambda: time.monotonic() + passed[0])
+    monkeypatch.setattr(trainer, "time", clock)
+    result = trained(tmp_path, data, prepare=prepare)
+    assert len(result.epochs) == 4 and result.seconds < NO_LIMIT
 
 
 def test_a_machine_too_slow_for_the_budget_says_so_in_numbers(

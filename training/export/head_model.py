@@ -7,8 +7,9 @@ The first model that is fitted while images are collected has the same files.
 from __future__ import annotations
 
 import shutil
+import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypedDict
 
@@ -16,6 +17,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from training.evaluation.cross_validation import cross_validate, cross_validated_metrics
 from training.export.model_folder import (
     graphs_folder,
     largest_difference,
@@ -31,10 +33,17 @@ from training.networks.classifier import ClassifierNetwork
 from training.networks.novelty import choose_references
 from training.networks.onnx_graph import forget_cached_graph
 from training.predict import open_model
-from training.run_folder import ClassLabel, RunConfig, RunError, atomic_write, write_json
+from training.progress import no_progress
+from training.run_folder import (
+    FIRST_MODEL_FILE,
+    ClassLabel,
+    RunConfig,
+    RunError,
+    atomic_write,
+    write_json,
+)
 
-RESULT_FILE = "first.json"
-
+_SEARCH_SECONDS = 20.0  # for the best regularisation in cross-validation; few images need one
 _TOLERANCE = 1e-3  # of a probability or the novelty, between torch and model.onnx
 
 
@@ -55,7 +64,42 @@ class FirstModel(TypedDict):
     seconds: float
 
 
-def count_per_class(labels: Labels, classes: Sequence[ClassLabel]) -> dict[str, int]:
+def write_first_model(
+    folder: Path,
+    samples: Samples,
+    fitted: FittedHead,
+    config: RunConfig,
+    backbone: str,
+    seconds: Callable[[], float],
+) -> FirstModel:
+    """Judge a head by nested cross-validation, write `first.json`, and return what it says.
+
+    `seconds` returns what it took in all, once it is judged.
+    """
+    begun = time.monotonic()
+
+    def has_time() -> bool:
+        return time.monotonic() - begun < _SEARCH_SECONDS
+
+    names = [label.name for label in config.classes]
+    validation = cross_validate(samples, fitted.c, config.seed or 0, no_progress, has_time)
+    figures = cross_validated_metrics(validation, samples, names)
+    hits = validation.predicted() == samples.labels
+    found = FirstModel(
+        images=len(samples.labels),
+        per_class=_count_per_class(samples.labels, config.classes),
+        accuracy=figures["accuracy"],
+        interval=figures["interval"],
+        hits=int(hits.sum()),
+        n=figures["n"],
+        backbone=backbone,
+        seconds=round(seconds(), 2),
+    )
+    write_json(folder / FIRST_MODEL_FILE, found)
+    return found
+
+
+def _count_per_class(labels: Labels, classes: Sequence[ClassLabel]) -> dict[str, int]:
     """Return the number of images by class name, in output order."""
     counts = Counter(labels.tolist())
     per_class = {}

@@ -64,6 +64,9 @@ from training.run_folder import RunError, read_json, write_json
 EPOCHS = (1, 2, 3, 4, 5, 6, 8, 10, 12, 15, 20, 25, 30, 40, 50, 60, 80, 100)
 """How many epochs a training may have: few choices, so that a slower moment leads to the same."""
 
+CHECKPOINT_FILE = "finetune.pt"
+"""In the folder of a training that has begun."""
+
 _BATCH_SIZES = (16, 32, 64, 128, 256)  # tried on a GPU
 _WORTHWHILE_GAIN = 1.1  # times more images a second that a larger batch must bring
 _BF16_GAIN = 1.5  # times faster than float32 that bfloat16 must be on a CPU
@@ -78,8 +81,8 @@ _EVAL_BATCH_SIZE = 64  # where nothing is kept for gradients
 _EVAL_COST = 1 / 3  # of evaluating an image, in units of learning from one
 _BUDGET_SHARE = 0.85  # planned for, of the time left; the rest is for a machine that slows down
 _REFERENCE_BATCH_SIZE = 32  # at which the learning rates hold
-_CHECKPOINT = "finetune.pt"
 _PLAN_NOTE = "finetune-plan.json"
+_ON_REQUEST = "Fine-tuning was ended on request"
 
 _log = logging.getLogger("training")
 
@@ -234,6 +237,11 @@ class TrainResult:
     seconds: float
     """Of all attempts."""
 
+    @property
+    def is_complete(self) -> bool:
+        """Return whether it ended by itself, and not on request."""
+        return not self.stop_reason.startswith(_ON_REQUEST)
+
 
 @dataclass(frozen=True)
 class NotTrained:
@@ -335,7 +343,7 @@ def _trained_tensors(network: ClassifierNetwork) -> dict[str, Tensor]:
 
 def _matching_checkpoint(setup: _Setup, device: str) -> dict[str, Any] | None:
     """Return the checkpoint of this very training where there is one that can go on here."""
-    checkpoint = read_checkpoint(setup.context.folder / _CHECKPOINT)
+    checkpoint = read_checkpoint(setup.context.folder / CHECKPOINT_FILE)
     if checkpoint is None:
         return None
     if checkpoint.get("digest") != setup.digest:
@@ -381,8 +389,11 @@ def _train(
     if checkpoint and checkpoint["status"]["stop_reason"]:
         return _result(setup, plan, checkpoint)
     if not checkpoint and setup.context.should_finish():
-        return NotTrained("Fine-tuning was ended on request before its first epoch.")
+        return NotTrained(f"{_ON_REQUEST} before its first epoch.")
+    preparing = time.monotonic()
     setup.context.prepare()
+    seconds = time.monotonic() - preparing
+    setup = dataclasses.replace(setup, started=setup.started + seconds)  # no epoch takes these
     distributed = setup.context.distributed
     if distributed.world_size > 1:
         task = _encode_task(setup, plan, checkpoint)
@@ -734,7 +745,7 @@ class _Trainer:
         resident = None if parts == 1 else False  # then without the whole cache on the GPU
         self.loader = Loader(data.cache.center_crops, self.device, resident)
         self.writer = CheckpointWriter(
-            context.folder / _CHECKPOINT,
+            context.folder / CHECKPOINT_FILE,
             active=context.distributed.is_main,
             min_seconds=context.checkpoint_seconds,
         )
@@ -756,7 +767,7 @@ class _Trainer:
                     self.status.stop_reason = self._reason_to_stop()
                 else:
                     done = f"{self.status.epoch} of {self.plan.epochs} epochs"
-                    self.status.stop_reason = f"Fine-tuning was ended on request after {done}."
+                    self.status.stop_reason = f"{_ON_REQUEST} after {done}."
             checkpoint = self._checkpoint()
             self.writer.write(lambda: checkpoint)
         epochs = self.status.epoch

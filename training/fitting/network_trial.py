@@ -225,7 +225,10 @@ def designs(contest: Contest) -> list[Design]:
 def _try(
     design: Design, contest: Contest, config: TrainConfig, context: TrainContext, clock: Clock
 ) -> Trial | NotTrained:
-    """Train a network without each fold in turn; end early where the first ones win nothing."""
+    """Train a network without each fold in turn; end early where the first ones win nothing.
+
+    Asked to finish it takes in the folds that an earlier attempt has completed, and begins none.
+    """
     costs = design.costs()
     trial = Trial(contest, design)
     plan = context.plan
@@ -241,14 +244,15 @@ def _try(
             report=_report_of(context.report, costs, number),
         )
         fold = _train_fold(contest, config, of_fold, learned, held_out)
-        if number and context.should_finish():
+        is_complete = isinstance(fold, Fold) and fold.trained.is_complete
+        if number and context.should_finish() and not is_complete:
             break  # of a later fold too few epochs are known; the first one has a network
         if isinstance(fold, NotTrained):
             return fold
         clock.add(fold.trained.seconds)
         plan = fold.trained.plan
         trial.folds.append(fold)
-        if trial.gain()[0] <= 0 or context.should_finish():
+        if trial.gain()[0] <= 0:
             break
     return trial
 

@@ -212,7 +212,10 @@ def finetune_network(
     def fill() -> None:
         context.prepare()
         rows = _learned_rows(images)
-        contest.cache.fill(extractor.network, rows, extractor.run_dir, context.report)
+        contest.cache.fill(extractor.network, rows, extractor.run_dir, report_decoded)
+
+    def report_decoded(done: int, total: int, message: str = "", /) -> None:
+        context.report(0, 0, f"Decoding pictures: {done} of {total}")  # no steps of the training
 
     filling = dataclasses.replace(context, prepare=fill)
     trial = try_network(contest, config, filling)
@@ -224,10 +227,11 @@ def finetune_network(
     ended = context.should_finish()
     if wins and not trial.design.refit:
         note = "The time budget left no time to train it again on the validation pictures as well."
-    elif wins and not ended:
+    elif wins:  # asked to finish it begins nothing, but takes what an earlier attempt completed
         on_all = train_on_all(trial, config, filling)
         if isinstance(on_all, TrainResult):
             trained = on_all
+            ended = False
         elif context.should_finish():
             ended = True
         else:
