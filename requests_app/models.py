@@ -37,6 +37,7 @@ from training.networks.catalogue import DEFAULT as DEFAULT_BACKBONE
 Row = dict[str, Any]
 
 OWN_SOURCE = "own"  # of pictures that a person added; every other source was searched
+OWN_FOLDER = "own"  # of their files, in the folder of the collection
 
 
 class Status(models.TextChoices):
