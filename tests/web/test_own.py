@@ -279,6 +279,10 @@ def train_with_them(client, classifier, check) -> None:
     version.run.save()
     type(classifier).objects.update(status=Status.DELIVERED)
     assert "Measure version 2 on those" in page(client, classifier)
+    fields = {"do": "give", "pictures-1": pictures(60, 1)}
+    assert "measures your next versions" in words(
+        post(client, place(classifier), **fields).content.decode()
+    )
     post(client, place(classifier), do="again")
     tasks.drain("train")
     said = page(client, classifier)
