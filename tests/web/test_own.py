@@ -325,9 +325,12 @@ class TestInTheBrowser:
         wait(browser, lambda d: d.find_element(By.ID, "waiting"), seconds=30)
         check = OwnCheck.objects.get()
         assert own_check.counts(check)[:2] == [("mammal", 11), ("plant", 11)]
+        left_out = "No class is called “owl”; those pictures were left out."
+        assert browser.find_element(By.ID, "own-left-out").text == left_out
         assert barriers(browser) == []
         tasks.drain("train")
         wait(browser, lambda d: d.find_element(By.ID, "own-title"), seconds=30)
+        assert browser.find_element(By.ID, "own-left-out").text == left_out
         assert "of 22" in browser.find_element(By.ID, "own-title").text
         assert barriers(browser) == []
         for width in (390, 1440):
