@@ -128,9 +128,9 @@ def test_keys_do_nothing_to_the_page_behind_a_picture_that_is_not_on_it(browser,
     browser.find_element(By.CSS_SELECTOR, ".tile-open").click()
     wait(browser, lambda d: d.find_element(By.CSS_SELECTOR, "#panel[open] h2").text)
     # As under “Most alike in the dataset”, which needs a trained model.
-    near = "document.querySelector('#panel .panel-text').insertAdjacentHTML('beforeend', arguments[0])"
+    text = browser.find_element(By.CSS_SELECTOR, "#panel .panel-text")
     link = f'<p class="thumbs"><a href="{classifier.url}images/{image.pk}/">Alike</a></p>'
-    browser.execute_script(near, link)
+    browser.execute_script("arguments[0].insertAdjacentHTML('beforeend', arguments[1])", text, link)
     browser.find_element(By.LINK_TEXT, "Alike").click()
     wait(browser, lambda d: d.find_element(By.CSS_SELECTOR, "#panel h2").text.endswith("dog"))
     tell(browser, "x", "2", "j", "u")
