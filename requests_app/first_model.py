@@ -57,7 +57,7 @@ class Rounds:
         self.classifier = classifier
         self.config = config
         self.folder = _folder(classifier)
-        self.is_on = bool(settings.FIRST_MODEL)
+        self.is_on = bool(settings.FIRST_MODEL) and not _has_model(classifier)
         self.marker = replace(lease.marker, part="first")
         self.latest = 0
         self.round = ""  # the name of the child's folder
@@ -218,9 +218,14 @@ def rounds(classifier: ClassifierRequest) -> list[Round]:
         found = _read_round(folder)
         if found is not None:
             finished.append(found)
-    if finished and classifier.versions.filter(run__finished__isnull=False).exists():
+    if finished and _has_model(classifier):
         return []
     return finished
+
+
+def _has_model(classifier: ClassifierRequest) -> bool:
+    """Return whether a version has a measured model: then that is the one to try."""
+    return classifier.versions.filter(run__finished__isnull=False).exists()
 
 
 def newest_folder(classifier: ClassifierRequest) -> Path | None:
@@ -236,12 +241,12 @@ def newest_folder(classifier: ClassifierRequest) -> Path | None:
 
 
 def head_of_training(classifier: ClassifierRequest) -> Round | None:
-    """Return the linear head of the first version, which can be used while fine-tuning goes on.
+    """Return the linear head of the version in training, for as long as no version has a model.
 
-    None before and after that.
+    None before and after its fine-tuning.
     """
-    version = classifier.versions.filter(number=1, run__finished=None).first()
-    if version is None:
+    version = classifier.versions.order_by("number").last()
+    if version is None or not classifier.is_open or _has_model(classifier):
         return None
     return _read_round(version.folder / run_folder.HEAD_FOLDER)
 

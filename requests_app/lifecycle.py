@@ -18,6 +18,7 @@ from requests_app.models import (
     OWN_SOURCE,
     ClassifierRequest,
     Event,
+    ImageClass,
     ImageUrl,
     Job,
     JobState,
@@ -45,11 +46,15 @@ def cancel(classifier: ClassifierRequest, actor: str = "person") -> bool:
     new = Status.DELIVERED if versions.finished_versions(classifier) else Status.CANCELLED
     if not is_cancellable or not classifier.move(new, reason="cancelled", actor=actor):
         return False
+    _stop_jobs(classifier)
+    return True
+
+
+def _stop_jobs(classifier: ClassifierRequest) -> None:
     jobs = Job.objects.filter(request=classifier)
     waiting = jobs.filter(state=JobState.QUEUED)
     waiting.update(state=JobState.CANCELLED, finished=timezone.now())
     jobs.filter(state=JobState.RUNNING).update(cancel_requested=True)
-    return True
 
 
 def obstacle_to_finishing(classifier: ClassifierRequest) -> str:
@@ -329,8 +334,7 @@ def _change_kind(classifier: ClassifierRequest, kind: str | None) -> bool:
     classifier.save(update_fields=["kind", "find_kind", "kind_found"])
     for image_class in classes:
         if image_class.search_words != earlier[image_class.pk]:
-            image_class.images.exclude(source=OWN_SOURCE).delete()
-            classifier.classes.filter(pk=image_class.pk).update(keeps_earlier=False)
+            _drop_found(image_class)
     return True
 
 
@@ -340,10 +344,18 @@ def _reword(classifier: ClassifierRequest, number: int, query: str) -> bool:
     if image_class is None:
         return False
     image_class.query = query
-    image_class.keeps_earlier = False
-    image_class.save(update_fields=["query", "keeps_earlier"])
-    image_class.images.exclude(source=OWN_SOURCE).delete()
+    image_class.save(update_fields=["query"])
+    _drop_found(image_class)
     return True
+
+
+def _drop_found(image_class: ImageClass) -> None:
+    """Delete what earlier words found, unless there is a version, which holds some of it."""
+    has_version = bool(versions.finished_versions(image_class.request))
+    image_class.keeps_earlier = has_version
+    image_class.save(update_fields=["keeps_earlier"])
+    if not has_version:
+        image_class.images.exclude(source=OWN_SOURCE).delete()
 
 
 def delete(classifier: ClassifierRequest, reason: str = "deleted by its owner") -> bool:
@@ -365,6 +377,7 @@ def _mark_expired(classifier: ClassifierRequest, reason: str) -> bool:
     cancel(classifier)
     if not classifier.move(Status.EXPIRED, reason=reason):
         return False
+    _stop_jobs(classifier)  # what is counted or measured of a delivered one as well
     ClassifierRequest.objects.filter(pk=classifier.pk).update(email="")
     OutgoingMail.objects.filter(request=classifier).update(to="")
     _remove_rows(classifier)

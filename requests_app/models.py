@@ -37,6 +37,7 @@ from training.networks.catalogue import DEFAULT as DEFAULT_BACKBONE
 Row = dict[str, Any]
 
 OWN_SOURCE = "own"  # of pictures that a person added; every other source was searched
+OWN_FOLDER = "own"  # of their files, in the folder of the collection
 
 
 class Status(models.TextChoices):
@@ -420,7 +421,14 @@ class ImageUrl(models.Model):
         constraints = [
             models.UniqueConstraint(fields=["image_class", "url_sha256"], name="url_once_per_class")
         ]
-        indexes = [models.Index(fields=["image_class", "state"])]
+        # The gallery's page in its order, and its counts, without reading the rows.
+        indexes = [
+            models.Index(fields=["image_class", "state", "rank"], name="picture_order"),
+            models.Index(
+                fields=["image_class", "state", "split", "label", "source", "license", "suspect"],
+                name="picture_counts",
+            ),
+        ]
 
     def __str__(self) -> str:
         return f"{self.source}: {self.image_url[:80]}"

@@ -73,6 +73,11 @@ def open_check(classifier: ClassifierRequest) -> OwnCheck:
     return OwnCheck.objects.create(request=classifier)
 
 
+def holds_out(check: OwnCheck) -> bool:
+    """Return whether one half of its pictures is kept to measure the next versions."""
+    return bool(check.trained) and check.removed is None
+
+
 def is_draft(check: OwnCheck) -> bool:
     """Return whether pictures may still be given to it."""
     return check.asked is None and check.removed is None

@@ -16,6 +16,7 @@ from PIL import Image
 
 from requests_app import curation, prediction, takedowns
 from requests_app.models import (
+    OWN_FOLDER,
     OWN_SOURCE,
     ClassifierRequest,
     Decision,
@@ -40,7 +41,6 @@ from scraping.screening.screen import (
 from scraping.urls import normalized_url
 from training.duplicates import DuplicateIndex, Fingerprint, fingerprint
 
-FOLDER = "own"  # in the collection's folder
 LICENSE = "your own"
 MOST = 2000  # of one request
 HEIC_BRANDS = (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1")
@@ -126,7 +126,7 @@ def add_clean(
 
 def keep(image_class: ImageClass, clean: CleanImage, url: str = "") -> ImageUrl:
     """Store a screened picture and its row, whatever else there is."""
-    folder = image_class.request.folder / "collect" / FOLDER
+    folder = image_class.request.folder / "collect" / OWN_FOLDER
     folder.mkdir(parents=True, exist_ok=True)
     store(clean, folder)
     return _row(image_class, clean, url)
@@ -226,7 +226,7 @@ def _row(image_class: ImageClass, clean: CleanImage, url: str) -> ImageUrl:
             "state": ImageState.KEPT,
             "reason": "",
             "detail": "",
-            "file": f"{FOLDER}/{file_name(clean.sha256)}",
+            "file": f"{OWN_FOLDER}/{file_name(clean.sha256)}",
             "sha256": clean.sha256,
             "source_sha256": clean.source_sha256,
             "width": clean.width,

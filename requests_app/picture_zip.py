@@ -10,7 +10,7 @@ import struct
 import unicodedata
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
@@ -19,7 +19,7 @@ MOST_PICTURES = 500
 LARGEST_PICTURE = 20_000_000  # bytes
 MOST_UNPACKED = 300_000_000  # bytes
 MOST_GROWTH = 20  # times that an entry may grow: pictures hardly shrink
-GROWTH_FROM = 1_000_000  # bytes from which that is asked
+GROWTH_FROM = 100_000  # bytes from which that is asked
 LONGEST_NAME = 120  # characters shown
 
 ARCHIVES = (".zip", ".rar", ".7z", ".tar", ".gz", ".tgz", ".bz2", ".xz")
@@ -45,17 +45,20 @@ class ZippedPicture:
 
 @dataclass
 class PicturesOfZip:
-    """What a zip holds."""
+    """What came of a zip."""
 
-    pictures: list[ZippedPicture] = field(default_factory=list)
+    taken: int = 0
     refused: list[tuple[str, str]] = field(default_factory=list)
     """Name and why."""
 
 
-def read_zip(data: bytes, class_numbers: Mapping[str, int]) -> PicturesOfZip:
-    """Return the pictures of a zip.
+def read_zip(
+    data: bytes, class_numbers: Mapping[str, int], take: Callable[[ZippedPicture], None]
+) -> PicturesOfZip:
+    """Hand on the pictures of a zip one after the other, so that one is in memory at a time.
 
     :param class_numbers: number by name, for names as ``folder_key`` returns them
+    :param take: called with each picture; with none where the zip is refused
     :raises ZipRefusedError: it cannot be read, or holds more than pictures do
     """
     try:
@@ -68,29 +71,40 @@ def read_zip(data: bytes, class_numbers: Mapping[str, int]) -> PicturesOfZip:
             f"This zip has {len(entries)} entries; at most {MOST_ENTRIES} are read."
         )
     found = PicturesOfZip()
-    unpacked = 0
-    for entry in _files(entries):
+    of_classes = _of_classes(entries, class_numbers, found)
+    unpacked = sum(entry.file_size for entry, _number in of_classes)  # no entry yields more
+    if unpacked > MOST_UNPACKED:
+        raise ZipRefusedError(
+            f"This zip holds more than {MOST_UNPACKED // 1_000_000} MB. Give fewer pictures."
+        )
+    for entry, number in of_classes:
         name = entry.filename[-LONGEST_NAME:]
-        problem = _problem(entry)
-        number = class_numbers.get(folder_key(_folder(entry)))
-        if not problem and number is None:
-            problem = _no_class(_folder(entry))
-        if not problem and len(found.pictures) >= MOST_PICTURES:
-            problem = f"Only {MOST_PICTURES} pictures are taken."
-        if problem or number is None:
-            found.refused.append((name, problem))
-            continue
         content = _content(archive, entry)
         if content is None:
             found.refused.append((name, "This file is damaged, or larger than the zip says."))
             continue
-        unpacked += len(content)
-        if unpacked > MOST_UNPACKED:
-            raise ZipRefusedError(
-                f"This zip holds more than {MOST_UNPACKED // 1_000_000} MB. Give fewer pictures."
-            )
-        found.pictures.append(ZippedPicture(number, name, content))
+        take(ZippedPicture(number, name, content))
+        found.taken += 1
     return found
+
+
+def _of_classes(
+    entries: list[zipfile.ZipInfo], class_numbers: Mapping[str, int], found: PicturesOfZip
+) -> list[tuple[zipfile.ZipInfo, int]]:
+    """Return the entries that may be pictures of a class, with its number; note the others."""
+    chosen: list[tuple[zipfile.ZipInfo, int]] = []
+    for entry in _files(entries):
+        problem = _problem(entry)
+        number = class_numbers.get(folder_key(_folder(entry)))
+        if not problem and number is None:
+            problem = _no_class(_folder(entry))
+        if not problem and len(chosen) >= MOST_PICTURES:
+            problem = f"Only {MOST_PICTURES} pictures are taken."
+        if problem or number is None:
+            found.refused.append((entry.filename[-LONGEST_NAME:], problem))
+        else:
+            chosen.append((entry, number))
+    return chosen
 
 
 def folder_key(name: str) -> str:

@@ -113,6 +113,7 @@ MEASURE = Stage(
     run=lambda lease: own_check.measure(lease),
 )
 NO_ARROWS = (RECOUNT, MEASURE)
+STAGES_OF_A_VERSION = (COLLECT.name, TRAIN.name)  # before there is a model of it
 
 
 def stage_of(job: Job) -> Stage:
@@ -381,12 +382,19 @@ def _ask_for_help(classifier: ClassifierRequest, lack: Shortage) -> None:
     """Too few images: nothing is trained on them until the person has decided.
 
     Where sources could not be reached they are asked again without the person, a few times; only
-    then a mail is sent.
+    then a mail is sent. A request that has a version is delivered again, as it was.
     """
-    again_at = shortage.next_try(classifier, lack)
-    error = too_few_error(classifier, lack, again_at)
+    if versions.finished_versions(classifier):
+        again_at = None
+        error = too_few_error(classifier, lack)
+        error["remedy"] = shortage.REMEDY_WITH_A_VERSION
+        status = Status.DELIVERED
+    else:
+        again_at = shortage.next_try(classifier, lack)
+        error = too_few_error(classifier, lack, again_at)
+        status = Status.NEEDS_ATTENTION
     reason = "too few pictures" if again_at is None else shortage.OUTAGE
-    moved = classifier.move(Status.NEEDS_ATTENTION, reason=reason, error=error)
+    moved = classifier.move(status, reason=reason, error=error)
     if moved and again_at is None:
         key = f"request:{classifier.pk}:attention:{classifier.events.count()}"
         mail.put(classifier, "needs_attention", key, {"error": error})
@@ -579,7 +587,10 @@ def report_failure(job: Job, failure: StageFailed) -> None:
         "remedy": failure.remedy,
     }
     actor = f"job:{job.pk}"
-    if classifier.move(Status.FAILED, reason=failure.reason, actor=actor, error=error):
+    status = Status.FAILED
+    if job.stage in STAGES_OF_A_VERSION and versions.finished_versions(classifier):
+        status = Status.DELIVERED  # the version before stays; its pictures can be changed again
+    if classifier.move(status, reason=failure.reason, actor=actor, error=error):
         key = f"request:{classifier.pk}:failed:{job.pk}"
         mail.put(classifier, "failed", key, {"error": error})
 

@@ -22,7 +22,7 @@ from PIL import Image
 
 from requests_app import first_model
 from requests_app.models import (
-    OWN_SOURCE,
+    OWN_FOLDER,
     Artifact,
     ClassifierRequest,
     DatasetVersion,
@@ -370,9 +370,16 @@ def _nearest(usable: UsableModel, opened: OpenedModel, outputs: Outputs) -> tupl
 
 
 def _near_image(learned: LearnedImage, similarity: float, row: ImageUrl | None) -> NearImage:
+    is_own = learned.file.startswith(f"{OWN_FOLDER}/")
     if row is None:
         return NearImage(
-            learned.label, similarity, learned.credit, learned.page_url, license="", pk=None
+            label=learned.label,
+            similarity=similarity,
+            credit=learned.credit,
+            page_url=learned.page_url,
+            license="",
+            pk=None,
+            is_own=is_own,
         )
     terms = f"{row.license or UNKNOWN_LICENSE} {row.license_version}".strip()
     is_shown = row.state == ImageState.KEPT
@@ -383,7 +390,7 @@ def _near_image(learned: LearnedImage, similarity: float, row: ImageUrl | None) 
         page_url=row.page_url or learned.page_url,
         license=terms,
         pk=row.pk if is_shown else None,
-        is_own=row.source == OWN_SOURCE,
+        is_own=is_own,
     )
 
 

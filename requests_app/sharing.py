@@ -15,11 +15,10 @@ from requests_app.models import (
     ClassifierRequest,
     Event,
     ImageQuerySet,
-    ImageState,
     ImageUrl,
     sha256_hex,
 )
-from requests_app.versions import finished_versions
+from requests_app.versions import finished_versions, kept_images
 from training.metrics import Metrics
 
 CARD_SIZE = (1200, 630)  # pixels, as link previews show it
@@ -62,13 +61,14 @@ def _note(classifier: ClassifierRequest, reason: str, actor: str) -> None:
     Event.objects.create(request=classifier, old=status, new=status, reason=reason, actor=actor)
 
 
-def open_images(classifier: ClassifierRequest) -> ImageQuerySet:
-    """Return the kept images whose licence is known: others may be named, and not shown on.
+def credited_images(classifier: ClassifierRequest) -> ImageQuerySet:
+    """Return the kept images of the web: what a person added themselves others never see."""
+    return kept_images(classifier).exclude(source=OWN_SOURCE)
 
-    What a person added themselves is not shown to others at all.
-    """
-    images = ImageUrl.objects.of_request(classifier).filter(state=ImageState.KEPT)
-    images = images.exclude(source=OWN_SOURCE)
+
+def open_images(classifier: ClassifierRequest) -> ImageQuerySet:
+    """Return the kept images whose licence is known: others may be named, and not shown on."""
+    images = credited_images(classifier)
     return images.exclude(license="").exclude(license="unknown")
 
 

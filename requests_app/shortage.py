@@ -23,6 +23,10 @@ UNREACHABLE = (Outcome.NETWORK, Outcome.TIMEOUT, Outcome.RATE_LIMITED)
 # a source that failed is left alone.
 OUTAGE_PAUSES = (timedelta(minutes=2), timedelta(minutes=10), timedelta(minutes=30))
 OUTAGE = "sources could not be reached"  # the reason of the request's move
+REMEDY_WITH_A_VERSION = (
+    "The version that you have stays as it is."
+    " Take pictures back, or search for more in other words."
+)
 
 
 @dataclass(frozen=True)

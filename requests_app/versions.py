@@ -309,9 +309,9 @@ def dataset_images(version: DatasetVersion, rows: list[ImageRow]) -> list[datase
             image_of[image.file] = image
     found = []
     for row in rows:
-        if row.split is not None:
-            image = image_of[row.file]
+        of_file = image_of.get(row.file)
+        if row.split is not None and of_file is not None:
             label = class_of[row.class_id]
-            found.append(dataset_zip.DatasetImage(image, label, row.split, row.group))
+            found.append(dataset_zip.DatasetImage(of_file, label, row.split, row.group))
     found.sort(key=lambda entry: (entry.split, entry.class_id, entry.image.file))
     return found

@@ -6,7 +6,7 @@ from pathlib import Path, PurePosixPath
 
 from PIL import Image, UnidentifiedImageError
 
-from requests_app.models import OWN_SOURCE, ImageUrl
+from requests_app.models import OWN_FOLDER, OWN_SOURCE, ImageUrl
 
 LONGER_SIDE = 256  # pixels
 QUALITY = 80
@@ -34,7 +34,7 @@ def original(image: ImageUrl) -> Path | None:
 def _path(image: ImageUrl) -> Path:
     # The row was written from a file of the collector's: only the last part of its path is trusted.
     name = PurePosixPath(image.file).name
-    folder = "own" if image.source == OWN_SOURCE else "images"
+    folder = OWN_FOLDER if image.source == OWN_SOURCE else "images"
     return image.image_class.request.folder / "collect" / folder / name
 
 

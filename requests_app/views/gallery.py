@@ -161,6 +161,7 @@ def gallery(request: HttpRequest, classifier: ClassifierRequest) -> HttpResponse
     filters = Filters.read(request.GET)
     classes = list(classifier.classes.all())
     images = ImageUrl.objects.of_request(classifier)
+    counts = _counts(images, filters.state)
     paginator = Paginator(filters.apply(images, classes), PER_PAGE)
     page = paginator.get_page(request.GET.get("page"))
     context = {
@@ -168,7 +169,7 @@ def gallery(request: HttpRequest, classifier: ClassifierRequest) -> HttpResponse
         "token": classifier.token,
         "classes": classes,
         "filters": filters,
-        "filter_lists": _filter_lists(images, classes, filters),
+        "filter_lists": _filter_lists(counts, classes, filters),
         "page": page,
         "earlier": _page_address(page, filters, -1),
         "later": _page_address(page, filters, 1),
@@ -179,7 +180,7 @@ def gallery(request: HttpRequest, classifier: ClassifierRequest) -> HttpResponse
         "may_undo": classifier.decisions.filter(undone=None).exists(),
         "questions": questions(classifier),
         "doubtful_address": replace(Filters(), order="doubtful").address(),
-        "doubtful": images.filter(state=ImageState.KEPT, suspect__isnull=False).count(),
+        "doubtful": counts["doubtful"][ImageState.KEPT],
     }
     return render(request, "gallery/gallery.html", context)
 
@@ -333,10 +334,9 @@ def sentence_of(decision: Decision) -> str:
 
 
 def _filter_lists(
-    images: ImageQuerySet, classes: Sequence[ImageClass], chosen: Filters
+    counts: Mapping[str, Counter[str]], classes: Sequence[ImageClass], chosen: Filters
 ) -> tuple[Filter, ...]:
     """Return the filters with how many images of the shown state each choice has."""
-    counts = _counts(images, chosen.state)
     by_class = counts["now"]
     class_counts = {str(c.number): by_class[str(c.pk)] for c in classes}
     names = {str(c.number): c.name for c in classes}
@@ -355,15 +355,17 @@ def _filter_lists(
 
 
 def _counts(images: QuerySet[ImageUrl], state: str) -> dict[str, Counter[str]]:
-    """Return how many images of a state have each value of a column, and how many each state has.
+    """Return how many images of a state have each value of a column.
 
-    One query: each would read all rows.
+    `state` and `doubtful` have the images of each state. One query: each would read all rows.
     """
     columns = ("state", "now", "source", "license", "split")
     labelled = images.order_by().annotate(now=Coalesce("label", "image_class"))
-    counts: dict[str, Counter[str]] = {column: Counter() for column in columns}
-    for *values, count in labelled.values_list(*columns).annotate(Count("pk")):
+    grouped = labelled.values_list(*columns).annotate(Count("pk"), Count("suspect"))
+    counts: dict[str, Counter[str]] = {column: Counter() for column in (*columns, "doubtful")}
+    for *values, count, doubtful in grouped:
         counts["state"][values[0]] += count
+        counts["doubtful"][values[0]] += doubtful
         if values[0] != state:
             continue
         for column, value in zip(columns[1:], values[1:], strict=True):

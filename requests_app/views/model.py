@@ -203,6 +203,8 @@ def _page(
 def _page_context(place: Place, usable: UsableModel, opened: OpenedModel) -> dict[str, object]:
     names = opened.model.classes
     colours = np.rint(colour_scale()).astype(np.uint8)
+    has_version = prediction.delivered_version(place.classifier) is not None
+    may_correct = has_version and not place.is_shared
     return {
         "home": place.home,
         "report": "" if place.is_shared else place.address("report"),
@@ -210,7 +212,7 @@ def _page_context(place: Place, usable: UsableModel, opened: OpenedModel) -> dic
         "names": names if len(names) <= NAMED_CLASSES else (),
         "class_count": len(names),
         "version": usable.number,
-        "may_correct": not place.is_shared and usable.number > 0,
+        "may_correct": may_correct,
         "token": "" if place.is_shared else place.classifier.token,
         "classes": list(place.classifier.classes.all()),
         "warning": usable.warning,

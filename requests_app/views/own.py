@@ -18,6 +18,7 @@ from requests_app.models import ClassifierRequest, OwnCheck
 from requests_app.picture_zip import (
     LARGEST_PICTURE,
     MOST_PICTURES,
+    ZippedPicture,
     ZipRefusedError,
     folder_key,
     read_zip,
@@ -37,6 +38,10 @@ NOTHING_GIVEN = "Choose pictures first."
 CALIBRATED = "The try page uses what suits your pictures from now on."
 UNCALIBRATED = "The try page uses the model's own temperature and threshold again."
 MEASURING = "Your pictures are being measured. Wait for that, then give others."
+HELD_OUT = (
+    "The half of your pictures that is held out measures your next versions. To measure others,"
+    " delete it first."
+)
 NOT_NOW = "There is nothing to measure, or no model to measure with."
 
 
@@ -92,7 +97,7 @@ def _act(request: HttpRequest, classifier: ClassifierRequest) -> HttpResponse:
         _say(request, "" if own_check.ask(check) else NOT_NOW)
     elif check is not None and action == "forget":
         own_check.forget(check)
-        messages.success(request, "Your pictures and their figures are deleted.")
+        messages.success(request, _what_is_deleted(check))
     elif check is not None and action in ("calibrate", "uncalibrate"):
         is_on = action == "calibrate"
         if own_check.calibrate(check, is_on):
@@ -102,12 +107,24 @@ def _act(request: HttpRequest, classifier: ClassifierRequest) -> HttpResponse:
     return _back(classifier)
 
 
+def _what_is_deleted(check: OwnCheck) -> str:
+    if not check.trained:
+        return "Your pictures and their figures are deleted."
+    added = phrases.counted(check.trained, "picture")
+    return (
+        "The held-out pictures and the figures are deleted."
+        f" {added} of yours that were added stay in the dataset; the gallery removes them."
+    )
+
+
 def _give(request: HttpRequest, classifier: ClassifierRequest, *, starts: bool) -> HttpResponse:
     """Take the files of a form, and measure them if that was asked for."""
     newest = own_check.newest(classifier)
     has_files = any(request.FILES.values())
     if newest is not None and own_check.is_waiting(newest):
         return _page(request, classifier, {"files": MEASURING})
+    if newest is not None and own_check.holds_out(newest):
+        return _page(request, classifier, {"files": HELD_OUT})
     if not has_files and (newest is None or not own_check.is_draft(newest)):
         return _page(request, classifier, {"files": NOTHING_GIVEN})
     check = own_check.open_check(classifier)
@@ -147,15 +164,17 @@ def _receive_zip(check: OwnCheck, data: bytes) -> str:
     for image_class in check.request.classes.all():
         for name in (image_class.name, image_class.class_id, str(image_class.number)):
             numbers.setdefault(folder_key(name), image_class.number)
+
+    def take(picture: ZippedPicture) -> None:
+        own_check.receive(check, picture.class_number, picture.name, picture.content)
+
     try:
-        found = read_zip(data, numbers)
+        found = read_zip(data, numbers, take)
     except ZipRefusedError as error:
         return str(error)
     for name, sentence in found.refused:
         own_check.refuse(check, name, sentence)
-    for picture in found.pictures:
-        own_check.receive(check, picture.class_number, picture.name, picture.content)
-    if found.pictures:
+    if found.taken:
         return ""
     names = ", ".join(image_class.name for image_class in check.request.classes.all())
     return f"No picture was found in it. Make a folder for each class, called as it is: {names}."
@@ -214,6 +233,8 @@ def _page(
         "check": check,
         "is_waiting": is_waiting,
         "is_draft": is_draft,
+        "holds_out": check is not None and own_check.holds_out(check),
+        "held_out_note": HELD_OUT,
         "counts": own_check.counts(check) if check is not None and is_draft else (),
         "was_interrupted": check is not None and bool(check.asked and not check.measured),
         "outcome": _outcome(classifier, check),

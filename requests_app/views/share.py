@@ -15,7 +15,7 @@ from django.views.decorators.http import require_http_methods, require_safe
 
 from requests_app import sharing, versions
 from requests_app.delivery.dataset_zip import credit
-from requests_app.models import OWN_SOURCE, ClassifierRequest
+from requests_app.models import ClassifierRequest
 from requests_app.views.access import SeeOther, require_share_token, require_token
 from requests_app.views.errors import page_not_found
 from requests_app.views.files import thumbnail_response
@@ -60,7 +60,7 @@ def shared(request: HttpRequest, classifier: ClassifierRequest) -> HttpResponse:
         "address": classifier.share_url,
         "version": version_line(version),
         "images": images[:SHOWN],
-        "pictures": versions.kept_images(classifier).count(),
+        "pictures": sharing.credited_images(classifier).count(),
     }
     return render(request, "share/shared.html", context)
 
@@ -69,8 +69,7 @@ def shared(request: HttpRequest, classifier: ClassifierRequest) -> HttpResponse:
 @require_safe
 def credits(request: HttpRequest, classifier: ClassifierRequest) -> HttpResponse:
     """Name author, licence and place of every picture of the dataset."""
-    images = versions.kept_images(classifier).exclude(source=OWN_SOURCE)
-    images = images.order_by("image_class__number", "pk")
+    images = sharing.credited_images(classifier).order_by("image_class__number", "pk")
     page = Paginator(images, CREDITS_PER_PAGE).get_page(request.GET.get("page"))
     lines = [(image.current_class.name, credit(image)) for image in page]
     context = {"classifier": classifier, "token": classifier.share_token}

@@ -18,6 +18,7 @@ from django.db.models import Field
 from django.utils.dateparse import parse_datetime
 
 from requests_app.models import (
+    OWN_SOURCE,
     BrowserTurn,
     ClassifierRequest,
     ImageState,
@@ -105,7 +106,8 @@ class CollectionSync:
             image_class = self.classes[summary["id"]]
             image_class.found = summary["found"]
             removed = ImageUrl.objects.filter(image_class=image_class, state=ImageState.REMOVED)
-            image_class.kept = max(0, summary["kept"] - removed.count())
+            found_and_removed = removed.exclude(source=OWN_SOURCE).count()
+            image_class.kept = max(0, summary["kept"] - found_and_removed)
             image_class.rejected = summary["rejected"]
             image_class.outcomes = outcomes
             image_class.save(update_fields=["found", "kept", "rejected", "outcomes"])

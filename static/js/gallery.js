@@ -191,6 +191,7 @@ document.addEventListener("keydown", (event) => {
 });
 
 function actions(event) {
+  if (panel.open && !opened) return undefined; // up close is a picture that this page does not have: its buttons decide
   if (/^[1-9]$/.test(event.key)) return () => decide("relabel", event.key);
   if (event.key === "Enter" && event.target.matches(".tile input")) return () => open(focused());
   if (event.key === "Escape" && !panel.open) {

@@ -2,6 +2,7 @@
 
 const OFFLINE = "The site could not be reached. Check your connection and try again.";
 const PER_GO = 20;
+const LEFT_OUT = `left out of ${location.pathname}`; // outlives the reload after the sending
 const OTHER_FILES = /^(\.|__MACOSX$|Thumbs\.db$|desktop\.ini$)/i;
 
 const form = document.getElementById("own-form");
@@ -22,7 +23,7 @@ function numbers() {
   return found;
 }
 
-/** Files of folders: {file, path}; the folder that a file lies in says its class. */
+/** Files of folders: {file, path}; the folder that a file lies in says its class. Says which belong to none. */
 function ofFolders(entries) {
   const known = numbers();
   const given = [];
@@ -35,8 +36,16 @@ function ofFolders(entries) {
     if (number) given.push({ file, field: `pictures-${number}` });
     else strange.add(folder);
   }
-  if (strange.size) complain(`No class is called ${[...strange].slice(0, 5).map((name) => `“${name}”`).join(", ")}; those pictures were left out.`);
+  complain(leftOut(strange));
   return given;
+}
+
+function leftOut(folders) {
+  const sentences = [];
+  if (folders.delete("")) sentences.push("Drop a folder for each class, called as the class, or choose the pictures beside its name.");
+  const names = [...folders].slice(0, 5).map((name) => `“${name}”`);
+  if (names.length) sentences.push(`No class is called ${names.join(", ")}; those pictures were left out.`);
+  return sentences.join(" ");
 }
 
 function complain(sentence) {
@@ -89,6 +98,7 @@ async function give(given, starts) {
       body.set("do", "measure");
       await send(body);
     }
+    sessionStorage.setItem(LEFT_OUT, document.getElementById("own-problem").textContent);
     location.assign(location.pathname);
   } catch (error) {
     complain(error instanceof TypeError ? OFFLINE : error.message);
@@ -119,6 +129,11 @@ async function dropped(entry, path = "") {
     for (const one of some) found.push(...(await dropped(one, here)));
   }
 }
+
+const told = document.getElementById("own-left-out");
+told.textContent = sessionStorage.getItem(LEFT_OUT) ?? "";
+told.hidden = !told.textContent;
+if (!progress) sessionStorage.removeItem(LEFT_OUT); // the figures come with one more reload
 
 if (form) {
   form.addEventListener("submit", (event) => {

@@ -1,8 +1,6 @@
 // Pictures in, answers out, one by one and without a reload. Without scripts the same form is sent whole, and the server
 // shows the same answers.
 
-import { bindCorrections } from "./try_correct.js";
-
 const form = document.getElementById("give");
 const answers = document.getElementById("answers");
 const spoken = document.getElementById("spoken");
@@ -92,14 +90,19 @@ async function ask(fields) {
   const body = new FormData();
   body.set("csrfmiddlewaretoken", form.querySelector("[name=csrfmiddlewaretoken]").value);
   for (const [name, value] of Object.entries(fields)) body.set(name, value);
-  let response;
+  const answer = await post(location.pathname, body);
+  return answer.problem ? answer : answer.answers[0];
+}
+
+/** Send it; return what the site answers as JSON, or the problem that there is none. */
+async function post(address, body) {
   try {
-    response = await fetch(location.pathname, { method: "POST", headers: { Accept: "application/json" }, body });
+    const response = await fetch(address, { method: "POST", headers: { Accept: "application/json" }, body });
+    if (response.ok) return await response.json();
+    return { problem: `The site could not answer (${response.status}). Reload this page and try again.` };
   } catch {
     return { problem: OFFLINE };
   }
-  if (!response.ok) return { problem: `The site could not answer (${response.status}). Reload this page and try again.` };
-  return (await response.json()).answers[0];
 }
 
 /** Do something when all before it is done; one that fails stops no other. */
@@ -240,7 +243,12 @@ onDevice.addEventListener("change", () => {
   });
 });
 
-bindCorrections(answers, (card) => given.get(card), (sentence) => (spoken.textContent = sentence));
 onDevice.checked = false; // a reload must not show as on what is off
 device.hidden = false;
 for (const part of document.querySelectorAll(".with-scripts")) part.hidden = false;
+
+// Only where it is allowed, and by the address in the page: the worker of a shared result keeps what the page names.
+if (form.dataset.correct) {
+  const { bindCorrections } = await import(form.dataset.correct);
+  bindCorrections(answers, { post, givenOf: (card) => given.get(card), say: (sentence) => (spoken.textContent = sentence) });
+}

@@ -1,23 +1,21 @@
 // “Wrong? Say what it shows”: sends a picture with its right class, and only on that click.
 
-const OFFLINE = "The site could not be reached. Check your connection and try again.";
-
 /**
  * @param answers the section with the answers
- * @param givenOf returns {file} or {url} of an answer, nothing for one that the server has put there
- * @param say tells it to those who listen
+ * @param page what the page gives: post(address, body) sends; givenOf returns {file} or {url} of an answer, nothing for
+ *   one that the server has put there; say tells it to those who listen
  */
-export function bindCorrections(answers, givenOf, say) {
+export function bindCorrections(answers, page) {
   answers.addEventListener("submit", async (event) => {
     const form = event.target;
-    const given = givenOf(form.closest(".answer"));
+    const given = page.givenOf(form.closest(".answer"));
     if (!given) return; // the form carries the picture itself
     event.preventDefault();
     const body = new FormData(form);
     body.set("number", event.submitter.value);
     if (given.file) body.set("picture", given.file, given.file.name || "picture");
     else body.set("url", given.url);
-    await send(form, body, say);
+    await send(form, body, page);
   });
   answers.addEventListener("click", async (event) => {
     const button = event.target.closest(".correct-after button");
@@ -26,34 +24,24 @@ export function bindCorrections(answers, givenOf, say) {
     const body = new FormData();
     body.set("csrfmiddlewaretoken", form.querySelector("[name=csrfmiddlewaretoken]").value);
     body.set("take_back", button.value);
-    await send(form, body, say);
+    await send(form, body, page);
   });
 }
 
-async function send(form, body, say) {
+async function send(form, body, { post, say }) {
   const part = form.closest(".correct");
   const buttons = part.querySelectorAll("button");
   for (const button of buttons) button.disabled = true;
-  const answer = await ask(form.getAttribute("action"), body);
+  const answer = await post(form.getAttribute("action"), body);
   for (const button of buttons) button.disabled = false;
   const said = part.querySelector(".correct-said");
-  said.textContent = answer.sentence;
+  said.textContent = answer.problem ?? answer.sentence;
   said.classList.toggle("complaint", !answer.is_done);
   said.hidden = false;
-  say(answer.sentence);
+  say(said.textContent);
   if (!answer.is_done) return;
   const isAdded = Boolean(answer.take_back);
   form.hidden = isAdded;
   part.querySelector(".correct-after").hidden = !isAdded;
   part.querySelector(".correct-after button").value = answer.take_back ?? "";
-}
-
-async function ask(address, body) {
-  try {
-    const response = await fetch(address, { method: "POST", headers: { Accept: "application/json" }, body });
-    if (response.ok) return await response.json();
-    return { sentence: `The site could not answer (${response.status}). Reload this page and try again.`, is_done: false };
-  } catch {
-    return { sentence: OFFLINE, is_done: false };
-  }
 }

@@ -72,6 +72,33 @@ def test_filling_up_keeps_what_earlier_words_found_and_counts_no_removed_image(d
     assert Job.objects.filter(stage="train", state=JobState.QUEUED).count() == 1
 
 
+def test_filling_up_that_finds_too_little_leaves_the_version_and_says_what_helps(
+    delivered, settings
+):
+    settings.MIN_IMAGES = 35  # there are 33 of each
+    assert lifecycle.fill_up(delivered, 1, "cat animal")
+    ask_nobody()
+    drain("collect")
+    delivered.refresh_from_db()
+    assert delivered.status == Status.DELIVERED
+    assert "stays as it is" in delivered.error["remedy"]
+    assert delivered.versions.count() == 1
+    assert OutgoingMail.objects.filter(key__contains=":attention:").count() == 1
+    curation.remove(delivered, [ImageUrl.objects.filter(state="kept").first().pk], "person")
+    assert lifecycle.obstacle_to_training(delivered) == ""
+
+
+def test_deleting_a_delivered_request_ends_what_is_measured_of_it(delivered):
+    pipeline.MEASURE.enqueue(delivered)
+    measured = delivered.jobs.filter(stage=pipeline.MEASURE.name)
+    measured.update(state=JobState.RUNNING)
+    pipeline.RECOUNT.enqueue(delivered)
+    assert lifecycle.delete(delivered)
+    assert measured.get().cancel_requested
+    recounted = Job.objects.get(stage=pipeline.RECOUNT.name)
+    assert recounted.state == JobState.CANCELLED
+
+
 def test_a_cancelled_request_waits_for_nothing_and_a_second_cancel_does_nothing(confirmed):
     assert lifecycle.cancel(confirmed)
     assert not lifecycle.cancel(ClassifierRequest.objects.get())

@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import json
 import zipfile
 
 import pytest
@@ -11,6 +12,7 @@ from requests_app import takedowns
 from requests_app.models import (
     Artifact,
     ImageUrl,
+    OwnCheck,
     TakenDown,
 )
 
@@ -53,7 +55,24 @@ def test_taking_down_what_nobody_has_still_keeps_it_out():
     assert TakenDown.objects.get().what == "url"
 
 
+def test_what_waits_to_be_measured_is_taken_down_too(packaged):
+    check = OwnCheck.objects.create(request=packaged)
+    check.screened.parent.joinpath("c001").mkdir(parents=True)
+    rows = []
+    for name in ("a", "b"):
+        (check.screened.parent / f"c001/{name}.jpg").write_bytes(b"picture")
+        row = {"kept": f"c001/{name}.jpg", "sha256": name * 64, "source_sha256": "c" * 64}
+        rows.append(json.dumps(row) + "\n")
+    check.screened.write_text("".join(rows))
+    takedowns.take_down(sha256="a" * 64)
+    assert [path.name for path in check.screened.parent.glob("c001/*")] == ["b.jpg"]
+    takedowns.take_down(sha256="c" * 64)
+    assert list(check.screened.parent.glob("c001/*")) == []
+
+
 def test_taking_down_needs_an_address_or_a_digest():
+    with pytest.raises(ValueError, match="an address or a digest"):
+        takedowns.take_down()
     with pytest.raises(CommandError, match="http"):
         call_command("takedown", "cat.jpg")
     assert not TakenDown.objects.exists()

@@ -428,6 +428,20 @@ def test_a_picture_is_taken_down_from_the_list_after_a_question(boss):
     assert "1 picture taken down and kept out." in boss.get("/admin/").content.decode()
 
 
+def test_a_picture_that_a_person_added_is_taken_down_by_its_content(boss):
+    classifier = delivered()
+    own = ImageUrl.objects.latest("pk")
+    ImageUrl.objects.exclude(pk=own.pk).update(source_sha256="")
+    ImageUrl.objects.filter(pk=own.pk).update(source="own", image_url="")
+    path = place(ImageUrl, "changelist")
+    answer = {"action": "take_down", "_selected_action": [str(own.pk)]}
+    post(boss, path, **answer, confirmed="yes", reason="its author asked")
+    same = ImageUrl.objects.filter(sha256=own.sha256)
+    assert set(ImageUrl.objects.filter(state="rejected")) == set(same)
+    assert ImageUrl.objects.of_request(classifier).count() > same.count()
+    assert TakenDown.objects.get().digest == own.sha256
+
+
 def test_no_more_pictures_are_taken_down_at_once_than_a_page_can_wait_for(boss):
     image_class = delivered().classes.first()
     pictures = [keep_picture(image_class, 100 + number) for number in range(21)]

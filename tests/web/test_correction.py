@@ -215,10 +215,15 @@ def test_nothing_is_added_before_the_first_version(holder):
     assert said["sentence"] == "Pictures can be added when the first version is there."
 
 
-def test_reworded_classes_keep_what_a_person_added(holder, with_model):
+def test_reworded_classes_keep_what_a_person_added_and_what_a_version_holds(holder, with_model):
     correct(holder, with_model, number=1, picture=upload(photograph(1)))
+    of_class = ImageUrl.objects.filter(image_class__number=1)
+    before = [image.source for image in of_class]
     assert lifecycle._reword(with_model, 1, "other words")
-    assert [image.source for image in ImageUrl.objects.filter(image_class__number=1)] == ["own"]
+    assert [image.source for image in of_class.all()] == before and "own" in before
+    with_model.versions.all().delete()
+    assert lifecycle._reword(with_model, 1, "yet other words")
+    assert [image.source for image in of_class.all()] == ["own"]
 
 
 # --- in the browser ---

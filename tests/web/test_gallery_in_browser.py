@@ -121,6 +121,27 @@ def test_a_picture_opens_up_close_and_is_removed_there(browser, classifier):
     assert count(browser, "#panel[open]") == 0
 
 
+def test_keys_do_nothing_to_the_page_behind_a_picture_that_is_not_on_it(browser, classifier):
+    image = ImageUrl.objects.filter(image_class__name="dog").earliest("pk")
+    browser.get(f"{classifier.url}images/?class=1")
+    browser.find_element(By.CSS_SELECTOR, ".tile .check").click()
+    browser.find_element(By.CSS_SELECTOR, ".tile-open").click()
+    wait(browser, lambda d: d.find_element(By.CSS_SELECTOR, "#panel[open] h2").text)
+    # As under “Most alike in the dataset”, which needs a trained model.
+    text = browser.find_element(By.CSS_SELECTOR, "#panel .panel-text")
+    link = f'<p class="thumbs"><a href="{classifier.url}images/{image.pk}/">Alike</a></p>'
+    browser.execute_script("arguments[0].insertAdjacentHTML('beforeend', arguments[1])", text, link)
+    browser.find_element(By.LINK_TEXT, "Alike").click()
+    wait(browser, lambda d: d.find_element(By.CSS_SELECTOR, "#panel h2").text.endswith("dog"))
+    tell(browser, "x", "2", "j", "u")
+    assert count(browser, "#panel[open]") == 1
+    assert not classifier.decisions.exists()
+    browser.find_element(By.CSS_SELECTOR, "#panel button.danger").click()
+    wait(browser, lambda d: not d.find_elements(By.CSS_SELECTOR, "#panel[open]"))
+    assert ImageUrl.objects.get(state="removed") == image
+    assert count(browser, ".tile.chosen") == 1
+
+
 def test_filters_reload_by_themselves_and_stand_in_the_address(browser, classifier):
     browser.get(f"{classifier.url}images/")
     choice = "//select[@name='split']/option[@value='test']"

@@ -111,6 +111,10 @@ def test_nobody_else_sees_or_gives_any(holder, finished, kind):
 # --- what is taken ---
 
 
+def no_picture(picture) -> None:
+    raise AssertionError(f"{picture.name} was taken")
+
+
 def test_a_zip_is_read_with_care():
     numbers = {"cat": 1, "dog": 2}
     link = zipfile.ZipInfo("set/cat/link.jpg")
@@ -135,8 +139,10 @@ def test_a_zip_is_read_with_care():
         archive.writestr(link, "/etc/passwd")
         archive.writestr("cat/bomb.jpg", bytes(15_000_000))
         archive.writestr("cat/huge.jpg", bytes(21_000_000))
-    found = read_zip(file.getvalue(), numbers)
-    assert [(one.class_number, one.content) for one in found.pictures] == [(1, b"one"), (2, b"two")]
+    taken = []
+    found = read_zip(file.getvalue(), numbers, taken.append)
+    assert [(one.class_number, one.content) for one in taken] == [(1, b"one"), (2, b"two")]
+    assert found.taken == 2
     why = [sentence for _name, sentence in found.refused]
     assert sum("leads out of the zip" in sentence for sentence in why) == 3
     for words_of_it in (
@@ -151,7 +157,7 @@ def test_a_zip_is_read_with_care():
 )
 def test_a_zip_that_is_none_or_far_too_full_is_refused_whole(content):
     with pytest.raises(ZipRefusedError):
-        read_zip(content, {"cat": 1})
+        read_zip(content, {"cat": 1}, no_picture)
 
 
 def test_a_refused_zip_stands_beside_its_field_and_loses_no_picture(holder, finished):
@@ -273,6 +279,10 @@ def train_with_them(client, classifier, check) -> None:
     version.run.save()
     type(classifier).objects.update(status=Status.DELIVERED)
     assert "Measure version 2 on those" in page(client, classifier)
+    fields = {"do": "give", "pictures-1": pictures(60, 1)}
+    assert "measures your next versions" in words(
+        post(client, place(classifier), **fields).content.decode()
+    )
     post(client, place(classifier), do="again")
     tasks.drain("train")
     said = page(client, classifier)
@@ -325,9 +335,12 @@ class TestInTheBrowser:
         wait(browser, lambda d: d.find_element(By.ID, "waiting"), seconds=30)
         check = OwnCheck.objects.get()
         assert own_check.counts(check)[:2] == [("mammal", 11), ("plant", 11)]
+        left_out = "No class is called “owl”; those pictures were left out."
+        assert browser.find_element(By.ID, "own-left-out").text == left_out
         assert barriers(browser) == []
         tasks.drain("train")
         wait(browser, lambda d: d.find_element(By.ID, "own-title"), seconds=30)
+        assert browser.find_element(By.ID, "own-left-out").text == left_out
         assert "of 22" in browser.find_element(By.ID, "own-title").text
         assert barriers(browser) == []
         for width in (390, 1440):

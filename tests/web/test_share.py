@@ -90,6 +90,14 @@ def test_the_page_shows_result_and_credit_and_not_the_request_s_own_link(client,
     assert "by Ada" in credits and credits.count("Licence:") == 4
 
 
+def test_a_person_s_own_pictures_are_neither_counted_nor_credited(client, shared):
+    ImageUrl.objects.filter(pk=ImageUrl.objects.first().pk).update(source="own")
+    page = words(client.get(place(shared)).content.decode())
+    assert "3 pictures by many authors." in page
+    credits = words(client.get(place(shared, "credits/")).content.decode())
+    assert credits.count("Licence:") == 3
+
+
 def test_pictures_without_a_known_licence_are_named_and_not_shown(client, shared):
     known, unknown = ImageUrl.objects.order_by("image_class__number")[1:3]
     assert client.get(place(shared, f"images/{known.pk}.jpg")).status_code == 200

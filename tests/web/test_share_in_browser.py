@@ -1,6 +1,12 @@
 """The shared result in a real Chromium, also without a network."""
 
+import socket
+from contextlib import suppress
+from typing import Any
+
 import pytest
+from django.core.servers.basehttp import ThreadedWSGIServer
+from pytest_django.live_server_helper import LiveServer
 from selenium.webdriver.common.by import By
 
 from requests_app import sharing
@@ -33,21 +39,43 @@ def test_a_link_is_made_looked_at_and_revoked(browser, address):
     browser.get_log("browser")  # the browser reports the 404
 
 
-def test_the_shared_result_stays_without_a_network(browser, address):
-    classifier = delivered("cat", "dog")
-    sharing.switch_on(classifier, "person")
-    browser.get(classifier.share_url)
-    ready = "return navigator.serviceWorker.controller?.state"
-    wait(browser, lambda d: d.execute_script(ready) == "activated")
-    browser.execute_cdp_cmd("Network.enable", {})
-    lost = {"offline": True, "latency": 0, "downloadThroughput": -1, "uploadThroughput": -1}
-    browser.execute_cdp_cmd("Network.emulateNetworkConditions", lost)
+class EndingServer(ThreadedWSGIServer):
+    """Ends its connections when it stops: the browser would go on using them."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.sockets: list[socket.socket] = []
+
+    def process_request(self, request: socket.socket, client_address: Any) -> None:
+        self.sockets.append(request)
+        super().process_request(request, client_address)
+
+    def server_close(self) -> None:
+        super().server_close()
+        for one in self.sockets:
+            with suppress(OSError):  # it has ended
+                one.shutdown(socket.SHUT_RDWR)
+
+
+def test_the_shared_result_stays_without_a_network(browser, address, settings):
+    site = LiveServer("localhost", start=False)
+    site.thread.server_class = EndingServer
+    site.start()
+    settings.BASE_URL = site.url
     try:
+        classifier = delivered("cat", "dog")
+        sharing.switch_on(classifier, "person")
         browser.get(classifier.share_url)
-        assert "How good it is" in browser.page_source
-        font = "return getComputedStyle(document.querySelector('.button')).borderRadius"
-        assert browser.execute_script(font) == "10px"  # the style sheet is there too
+        ready = "return navigator.serviceWorker.controller?.state"
+        wait(browser, lambda d: d.execute_script(ready) == "activated")
     finally:
-        found = {**lost, "offline": False}
-        browser.execute_cdp_cmd("Network.emulateNetworkConditions", found)
+        site.stop()
+    lost = "return fetch('credits/').then(() => 'found', () => 'lost')"
+    assert browser.execute_script(lost) == "lost"
+    browser.get(classifier.share_url)
+    assert "How good it is" in browser.page_source
+    shape = "return getComputedStyle(document.querySelector('.button')).borderRadius"
+    assert browser.execute_script(shape) == "10px"  # the style sheet is there too
+    press(browser, "Try it on a picture")
+    wait(browser, lambda d: d.find_element(By.ID, "device").is_displayed())
     browser.get_log("browser")  # the browser reports the lost connection
