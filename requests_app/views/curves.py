@@ -8,10 +8,10 @@ from typing import Any
 
 from requests_app.models import ClassifierRequest
 from training.phrases import counted, percent
+from training.progress import HEAD_SEARCH
 from training.run_folder import CURVES_FILE
 
 MOST_BYTES = 1_000_000  # of hundreds of epochs
-HEAD = 0  # the training that is the search for the linear head
 Point = dict[str, Any]
 
 
@@ -54,7 +54,7 @@ def curves_of(classifier: ClassifierRequest) -> Curves | None:
     drawn = [point for point in judged if point["training"] == judged[-1]["training"]]
     return Curves(
         sentence=_sentence(latest),
-        of_head=drawn[-1]["training"] == HEAD,
+        of_head=drawn[-1]["training"] == HEAD_SEARCH,
         points=_json(drawn),
         rows=tuple(_table_row(point) for point in drawn),
         head_accuracy=_percent(drawn[-1]["head_accuracy"]),
@@ -85,7 +85,7 @@ def _present_points(rows: Iterable[Point]) -> list[Point]:
         present = (row["training"], row["epoch"])
         for place in list(points):
             # A run that goes on fits the head again, and its network goes on where it was.
-            is_same_kind = (place[0] == HEAD) == (present[0] == HEAD)
+            is_same_kind = (place[0] == HEAD_SEARCH) == (present[0] == HEAD_SEARCH)
             if is_same_kind and place >= present:
                 del points[place]
         points[present] = row
@@ -93,7 +93,7 @@ def _present_points(rows: Iterable[Point]) -> list[Point]:
 
 
 def _sentence(latest: Point) -> str:
-    if latest["training"] == HEAD:
+    if latest["training"] == HEAD_SEARCH:
         tried = counted(latest["epochs"], "strength")
         return (
             f"The linear head was fitted with {tried} of regularisation, the strongest first, each"
@@ -134,7 +134,7 @@ def _table_row(point: Point) -> CurveRow:
 def _in_words(points: Sequence[Point]) -> str:
     first = points[0]
     newest = points[-1]
-    noun = "strength" if newest["training"] == HEAD else "epoch"
+    noun = "strength" if newest["training"] == HEAD_SEARCH else "epoch"
     words = f"{_percent(first['val_accuracy'])} at {noun} {first['epoch']}"
     if newest is not first:
         words += f", {_percent(newest['val_accuracy'])} at {noun} {newest['epoch']}"

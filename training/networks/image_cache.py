@@ -40,11 +40,6 @@ class ImageCache:
         """Return the side of a center crop in pixels."""
         return int(self.center_crops.shape[1])
 
-    def has(self, indices: Sequence[int]) -> bool:
-        """Return whether all of these center crops are there."""
-        flags = self.done[list(indices)]
-        return bool(flags.all())
-
     def fill(
         self, network: ClassifierNetwork, rows: Sequence[ImageRow], run_dir: Path, report: Progress
     ) -> None:
@@ -82,11 +77,6 @@ class ImageCache:
         _flush(self.center_crops)
         self.done[list(indices)] = 1
         _flush(self.done)
-
-    def remove(self) -> None:
-        """Delete both files; what is mapped of them stays usable until it is released."""
-        self.path.unlink(missing_ok=True)
-        _flags_path(self.path).unlink(missing_ok=True)
 
 
 def open_cache(
