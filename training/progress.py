@@ -12,9 +12,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol, TypedDict
 
-from training.run_folder import CURVES_FILE, STAGES, RunConfig, append_json_line, write_json
-
-HEAD_SEARCH = 0  # of a point of the curves: the search for the linear head, no training
+from training.run_folder import (
+    CURVES_FILE,
+    HEAD_SEARCH,
+    STAGES,
+    RunConfig,
+    append_json_line,
+    write_json,
+)
 
 _REPORT_SECONDS = 0.5  # between two rows of progress.jsonl at least, within a stage
 _SECONDS_FILE = Path("checkpoints", "seconds.json")  # {stage: seconds} of all attempts

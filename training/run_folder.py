@@ -35,6 +35,7 @@ OWN_SOURCE = "own"  # of images that a person has added: they are learned from, 
 FINISH_FILE = "finish"  # made while a run goes on it ends fine-tuning with the best so far
 FIRST_MODEL_FILE = "first.json"  # what a head is worth that can be used before training ends
 CURVES_FILE = "curves.jsonl"  # a point for each head that was tried, and for each epoch
+HEAD_SEARCH = 0  # as the training of a point: the search for the linear head
 HEAD_FOLDER = "head"  # the linear head as a model, while the network is being fine-tuned
 STAGES = ("features", "split", "train", "finetune", "evaluate", "export")
 

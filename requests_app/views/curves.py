@@ -8,8 +8,7 @@ from typing import Any
 
 from requests_app.models import ClassifierRequest
 from training.phrases import counted, percent
-from training.progress import HEAD_SEARCH
-from training.run_folder import CURVES_FILE
+from training.run_folder import CURVES_FILE, HEAD_SEARCH
 
 MOST_BYTES = 1_000_000  # of hundreds of epochs
 Point = dict[str, Any]
