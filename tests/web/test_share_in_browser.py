@@ -11,9 +11,10 @@ from selenium.webdriver.common.by import By
 
 from requests_app import sharing
 from tests.web.conftest import delivered
+from tests.web.delivered_model import deliver_model, export_model
 from tests.web.test_browser import CHROMIUM, DRIVER, address, browser, chromium, press, wait
 
-__all__ = ["address", "browser", "chromium"]  # fixtures
+__all__ = ["address", "browser", "chromium", "deliver_model", "export_model"]  # fixtures
 pytestmark = [
     pytest.mark.browser,
     pytest.mark.skipif(
@@ -57,22 +58,21 @@ class EndingServer(ThreadedWSGIServer):
                 one.shutdown(socket.SHUT_RDWR)
 
 
-def test_the_shared_result_stays_without_a_network(browser, address, settings):
+def test_the_shared_result_stays_without_a_network(browser, with_model, settings):
     site = LiveServer("localhost", start=False)
     site.thread.server_class = EndingServer
     site.start()
     settings.BASE_URL = site.url
     try:
-        classifier = delivered("cat", "dog")
-        sharing.switch_on(classifier, "person")
-        browser.get(classifier.share_url)
+        sharing.switch_on(with_model, "person")
+        browser.get(with_model.share_url)
         ready = "return navigator.serviceWorker.controller?.state"
         wait(browser, lambda d: d.execute_script(ready) == "activated")
     finally:
         site.stop()
     lost = "return fetch('credits/').then(() => 'found', () => 'lost')"
     assert browser.execute_script(lost) == "lost"
-    browser.get(classifier.share_url)
+    browser.get(with_model.share_url)
     assert "How good it is" in browser.page_source
     shape = "return getComputedStyle(document.querySelector('.button')).borderRadius"
     assert browser.execute_script(shape) == "10px"  # the style sheet is there too
