@@ -14,6 +14,7 @@ from django.views.decorators.http import require_http_methods
 from requests_app import curation, own_pictures, prediction, versions
 from requests_app.models import ClassifierRequest, Decision
 from requests_app.prediction import Refusal
+from requests_app.text_rules import read_number
 from requests_app.views.access import SeeOther, require_token
 from requests_app.views.gallery import actor_of
 from requests_app.views.uploads import HeldFile, MemoryUploadHandler
@@ -42,7 +43,7 @@ def correct(request: HttpRequest, classifier: ClassifierRequest) -> HttpResponse
 def _correct(request: HttpRequest, classifier: ClassifierRequest) -> HttpResponse:
     key = request.POST.get("take_back", "")
     if key:
-        undone = curation.take_back(classifier, _number(key))
+        undone = curation.take_back(classifier, read_number(key, MOST_DIGITS))
         if undone is None:
             return _answer(request, classifier, NOTHING_TO_TAKE_BACK, is_done=False)
         return _answer(request, classifier, TAKEN_BACK, is_done=True)
@@ -53,18 +54,12 @@ def _correct(request: HttpRequest, classifier: ClassifierRequest) -> HttpRespons
     return _answer(request, classifier, sentence, is_done=True, added=added)
 
 
-def _number(text: str) -> int:
-    """Return a number of a form, 0 for what is none."""
-    is_number = text.isascii() and text.isdigit() and len(text) <= MOST_DIGITS
-    return int(text) if is_number else 0
-
-
 def _added(request: HttpRequest, classifier: ClassifierRequest) -> Decision | Refusal:
     if not versions.finished_versions(classifier):
         return Refusal(NO_MODEL)
     if not prediction.take_from_rate(classifier):
         return Refusal(prediction.TOO_MANY)
-    number = _number(request.POST.get("number", ""))
+    number = read_number(request.POST.get("number", ""))
     actor = actor_of(request)
     file = cast(HeldFile | None, request.FILES.get("picture"))
     if file is not None and file.problem:

@@ -26,6 +26,7 @@ from requests_app.models import (
     ImageState,
     ImageUrl,
 )
+from requests_app.text_rules import read_number
 from requests_app.views.access import SeeOther, require_token
 from requests_app.views.errors import page_not_found
 from requests_app.views.meanings import questions
@@ -35,6 +36,7 @@ from training.run_folder import SPLITS, RunError
 
 PER_PAGE = 100
 MOST_AT_ONCE = 1000  # images of one decision
+MOST_KEY_DIGITS = 18  # of a primary key: 64 bits
 HISTORY = 50  # decisions shown
 NEAREST = 6
 
@@ -67,8 +69,8 @@ class Filters:
         order = query.get("order", "")
         return cls(
             state=state if state in STATE_TITLES else ImageState.KEPT,
-            image_class=_number(query.get("class", "")),
-            predicted=_number(query.get("predicted", "")),
+            image_class=read_number(query.get("class", "")) or None,
+            predicted=read_number(query.get("predicted", "")) or None,
             source=query.get("source", "")[:32],
             license=query.get("license", "")[:64],
             split=split if split in SPLITS else "",
@@ -199,7 +201,7 @@ def decide(request: HttpRequest, classifier: ClassifierRequest) -> HttpResponse:
         decision = curation.remove(classifier, keys, actor)
     elif action == "restore":
         decision = curation.restore(classifier, keys, actor)
-    elif number := _number(request.POST.get("number", "") if action == "relabel" else action):
+    elif number := read_number(request.POST.get("number", "") if action == "relabel" else action):
         decision = curation.relabel(classifier, keys, number, actor)
     if decision is None:
         sentence = "Nothing was changed: choose pictures first."
@@ -458,17 +460,7 @@ def _nearest(version: DatasetVersion, image: ImageUrl) -> tuple[Tile, ...]:
     return tuple(_tile(found) for found in ordered[:NEAREST])
 
 
-def _number(text: str) -> int | None:
-    """Return a positive number of a few digits, else None."""
-    if text.isascii() and text.isdigit() and len(text) <= 4:
-        return int(text) or None
-    return None
-
-
 def _keys(texts: Sequence[str]) -> list[int]:
     """Return the primary keys that a form names, without what is none."""
-    keys = []
-    for text in texts[:MOST_AT_ONCE]:
-        if text.isascii() and text.isdigit() and len(text) <= 18:
-            keys.append(int(text))
-    return keys
+    keys = [read_number(text, MOST_KEY_DIGITS) for text in texts[:MOST_AT_ONCE]]
+    return [key for key in keys if key]

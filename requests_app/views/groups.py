@@ -9,7 +9,7 @@ from django.views.decorators.http import require_http_methods, require_safe
 from requests_app import curation, lifecycle, meanings
 from requests_app.forms import MAX_QUERY_LENGTH
 from requests_app.models import ClassifierRequest
-from requests_app.text_rules import find_problem, normalize
+from requests_app.text_rules import find_problem, normalize, read_number
 from requests_app.views.access import SeeOther, require_token
 from requests_app.views.gallery import actor_of, sentence_of
 from requests_app.views.meanings import questions
@@ -37,9 +37,9 @@ def decide(request: HttpRequest, classifier: ClassifierRequest) -> HttpResponse:
     """Keep or remove groups of a class, accept them all, or take the last decision back."""
     if request.method != "POST":
         return SeeOther(reverse("groups", args=[classifier.token]))
-    number = _number(request.POST.get("number", ""))
-    version = _number(request.POST.get("version", ""))
-    chosen = [_number(text) for text in request.POST.getlist("group")[:MOST_GROUPS]]
+    number = read_number(request.POST.get("number", ""))
+    version = read_number(request.POST.get("version", ""))
+    chosen = [read_number(text) for text in request.POST.getlist("group")[:MOST_GROUPS]]
     actor = actor_of(request)
     action = request.POST.get("do", "")
     decision = None
@@ -69,7 +69,7 @@ def fill_up(request: HttpRequest, classifier: ClassifierRequest) -> HttpResponse
     """Search a class with other words for as many pictures as it lacks."""
     if request.method != "POST":
         return SeeOther(reverse("groups", args=[classifier.token]))
-    return _search(request, classifier, _number(request.POST.get("number", "")))
+    return _search(request, classifier, read_number(request.POST.get("number", "")))
 
 
 def _search(request: HttpRequest, classifier: ClassifierRequest, number: int) -> HttpResponse:
@@ -94,10 +94,3 @@ def _back(request: HttpRequest, classifier: ClassifierRequest) -> HttpResponse:
     if place not in PLACES:
         place = "groups"
     return SeeOther(reverse(place, args=[classifier.token]))
-
-
-def _number(text: str) -> int:
-    """Return a positive number of a few digits, else 0."""
-    if text.isascii() and text.isdigit() and len(text) <= 4:
-        return int(text)
-    return 0
