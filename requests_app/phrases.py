@@ -137,14 +137,18 @@ def comparison(compared: Mapping[str, Any]) -> str:
     broken = len(compared["broken"])
     pictures = counted(images, "test picture")
     start = f"On the {pictures} that both versions have, {after} are right instead of {before}"
+    return f"{start}; {mended_and_broken(mended, broken, compared['p_value'])}"
+
+
+def mended_and_broken(mended: int, broken: int, p_value: float) -> str:
+    """Return what McNemar's exact test says of two models, to end a sentence about them."""
     if not mended and not broken:
-        return f"{start}: both models are right and wrong on the same pictures."
-    p_value = compared["p_value"]
+        return "both models are right and wrong on the same pictures."
     chance = f"{p_value:.2f}" if p_value >= 0.01 else "under 0.01"
     change = f"{mended} mended, {broken} broken (p = {chance}, McNemar’s exact test)"
     if p_value < 0.05:
-        return f"{start}; {change}. Chance alone would hardly do that."
-    return f"{start}; {change}. Chance alone may do that, so neither is shown to be better."
+        return f"{change}. Chance alone would hardly do that."
+    return f"{change}. Chance alone may do that, so neither is shown to be better."
 
 
 def change(compared: Mapping[str, Any]) -> str:

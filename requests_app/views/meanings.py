@@ -83,6 +83,6 @@ def _strip(found: Meanings, group: Group) -> Strip:
         number=group.number,
         count=len(group.keys),
         keys=group.keys[:SHOWN],
-        named=listed(group.words) if group.words else "",
+        named=listed([f"“{word}”" for word in group.words]) if group.words else "",
         words=meanings.words_for(found.image_class, [group]),
     )

@@ -180,6 +180,11 @@ class Overview:
         """Return the numbers of the classes that are short."""
         return tuple(line.number for line in self.classes if line.is_short)
 
+    @property
+    def has_other_classes(self) -> bool:
+        """Return whether some class has pictures enough."""
+        return len(self.short_numbers) < len(self.classes)
+
 
 def overview(classifier: ClassifierRequest) -> Overview:
     """Compute the page of a request from its rows."""

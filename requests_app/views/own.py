@@ -384,11 +384,11 @@ def _before_and_after(check: OwnCheck) -> str:
     after = _right(check.result)
     mended = len(after - before)
     broken = len(before - after)
-    p_value = mcnemar_p_value(mended, broken)
+    change = phrases.mended_and_broken(mended, broken, mcnemar_p_value(mended, broken))
     return (
         f"On the {len(judged)} pictures of yours that were held out, version"
         f" {check.version_number} has {len(after)} right; version {check.earlier['version']} had"
-        f" {len(before)}. {mended} mended, {broken} broken: p = {p_value:.2f}."
+        f" {len(before)}; {change}"
     )
 
 

@@ -20,7 +20,7 @@ const KINDS = {
   loss: {
     lines: [["--c1", false], ["--c2", false], ["--soft", true]],
     values: () => [points.epochs, points.val_loss, points.train_loss, flat(points.head_loss)],
-    label: (value) => value.toFixed(value < 10 ? 1 : 0),
+    label: (value) => String(Number(value.toFixed(3))), // as exact as the steps of the axis
     range: (_, low, high) => [0, Math.max(0.1, high * 1.1)],
   },
 };

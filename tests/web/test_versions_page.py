@@ -106,7 +106,7 @@ def test_each_version_has_its_own_downloads(client, twice):
         ),
         (
             comparison(90, 90, [], [], 1.0),
-            "On the 100 test pictures that both versions have, 90 are right instead of 90: both"
+            "On the 100 test pictures that both versions have, 90 are right instead of 90; both"
             " models are right and wrong on the same pictures.",
         ),
     ],
