@@ -14,13 +14,12 @@ from django.views.decorators.http import require_http_methods
 from requests_app import curation, own_pictures, prediction, versions
 from requests_app.models import ClassifierRequest, Decision
 from requests_app.prediction import Refusal
-from requests_app.text_rules import read_number
+from requests_app.text_rules import KEY_DIGITS, read_number
 from requests_app.views.access import SeeOther, require_token
 from requests_app.views.gallery import actor_of
 from requests_app.views.uploads import HeldFile, MemoryUploadHandler
 
 DATA_URL = "data:image/jpeg;base64,"
-MOST_DIGITS = 18
 NOTHING_GIVEN = "There is no picture to add. Try it once more, then say what it shows."
 NO_MODEL = "Pictures can be added when the first version is there."
 TAKEN_BACK = "Taken back: the picture is not in the dataset any more."
@@ -43,7 +42,7 @@ def correct(request: HttpRequest, classifier: ClassifierRequest) -> HttpResponse
 def _correct(request: HttpRequest, classifier: ClassifierRequest) -> HttpResponse:
     key = request.POST.get("take_back", "")
     if key:
-        undone = curation.take_back(classifier, read_number(key, MOST_DIGITS))
+        undone = curation.take_back(classifier, read_number(key, KEY_DIGITS))
         if undone is None:
             return _answer(request, classifier, NOTHING_TO_TAKE_BACK, is_done=False)
         return _answer(request, classifier, TAKEN_BACK, is_done=True)

@@ -26,7 +26,7 @@ from requests_app.models import (
     ImageState,
     ImageUrl,
 )
-from requests_app.text_rules import read_number
+from requests_app.text_rules import read_keys, read_number
 from requests_app.views.access import SeeOther, require_token
 from requests_app.views.errors import page_not_found
 from requests_app.views.meanings import questions
@@ -36,7 +36,6 @@ from training.run_folder import SPLITS, RunError
 
 PER_PAGE = 100
 MOST_AT_ONCE = 1000  # images of one decision
-MOST_KEY_DIGITS = 18  # of a primary key: 64 bits
 HISTORY = 50  # decisions shown
 NEAREST = 6
 
@@ -193,7 +192,7 @@ def decide(request: HttpRequest, classifier: ClassifierRequest) -> HttpResponse:
     """Remove, restore or relabel the chosen images; a GET only leads to the gallery."""
     if request.method != "POST":
         return SeeOther(reverse("gallery", args=[classifier.token]))
-    keys = _keys(request.POST.getlist("image"))
+    keys = read_keys(request.POST.getlist("image")[:MOST_AT_ONCE])
     actor = actor_of(request)
     action = request.POST.get("action", "")
     decision = None
@@ -458,9 +457,3 @@ def _nearest(version: DatasetVersion, image: ImageUrl) -> tuple[Tile, ...]:
     by_name = {Path(found.file).name: found for found in images.filter(file__in=files)}
     ordered = [by_name[Path(file).name] for file in files if Path(file).name in by_name]
     return tuple(_tile(found) for found in ordered[:NEAREST])
-
-
-def _keys(texts: Sequence[str]) -> list[int]:
-    """Return the primary keys that a form names, without what is none."""
-    keys = [read_number(text, MOST_KEY_DIGITS) for text in texts[:MOST_AT_ONCE]]
-    return [key for key in keys if key]

@@ -11,6 +11,7 @@ from django.views.decorators.http import require_http_methods, require_safe
 
 from requests_app import curation, lifecycle, pipeline
 from requests_app.models import ClassifierRequest, JobState, Judged
+from requests_app.text_rules import read_keys, read_number
 from requests_app.views.access import SeeOther, require_token
 from requests_app.views.gallery import actor_of
 
@@ -72,12 +73,12 @@ def judge(request: HttpRequest, classifier: ClassifierRequest) -> HttpResponse:
             curation.undo(classifier)
         return SeeOther(address)
     judged, _, number = answer.partition(":")
-    key = request.POST.get("image", "")
-    if judged not in Judged.values or not key.isdigit() or len(key) > 18:
+    keys = read_keys([request.POST.get("image", "")])
+    if judged not in Judged.values or not keys:
         messages.warning(request, "Nothing was stored: choose one of the answers.")
         return SeeOther(address)
-    shown = int(number) if number.isdigit() and len(number) < 3 else None
-    if curation.judge(classifier, int(key), judged, shown, actor_of(request)) is None:
+    shown = read_number(number, 2) or None
+    if curation.judge(classifier, keys[0], judged, shown, actor_of(request)) is None:
         messages.warning(request, "This picture is no test picture any more; here is the next.")
     elif curation.next_to_judge(classifier) is None:
         lifecycle.count_judgements(classifier)
@@ -105,8 +106,4 @@ def _last_is_judgement(classifier: ClassifierRequest) -> bool:
 
 def _skipped(query: QueryDict) -> list[int]:
     """Return the pictures that the person was not sure of, from the address or the form."""
-    keys = []
-    for text in query.get("skip", "").split(",")[:MOST_SKIPPED]:
-        if text.isascii() and text.isdigit() and len(text) <= 18:
-            keys.append(int(text))
-    return keys
+    return read_keys(query.get("skip", "").split(",")[:MOST_SKIPPED])

@@ -84,6 +84,7 @@ def test_the_last_answer_has_them_counted(holder, tested):
         {"answer": "right"},
         {"answer": "nonsense", "image": "1"},
         {"answer": "right", "image": "x"},
+        {"answer": "right", "image": "²"},
         {"answer": "other class:99999999", "image": "0"},
     ],
 )
