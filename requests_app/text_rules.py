@@ -1,4 +1,4 @@
-"""What people type: names and search words, whose rules folders of pictures obey too, and numbers."""
+"""The rules for what people type as names, search words and numbers; folders obey those too."""
 
 from collections.abc import Iterable
 
