@@ -68,8 +68,8 @@ const compressed = async (address) => {
   const shift = shifts.reduce((sum, entry) => sum + (entry.hadRecentInput ? 0 : entry.value), 0);
   const moved = shifts.flatMap((entry) => entry.sources).map(({ node }) => node)
     .map((node) => node?.id || node?.className || node?.nodeName);
-  const names = [...new Set(moved)].join(', ');
-  done({ seconds: largest ? largest.startTime / 1000 : 0, shift, kilobytes: bytes / 1000, moved: names });
+  const seconds = largest ? largest.startTime / 1000 : 0;
+  done({ seconds, shift, kilobytes: bytes / 1000, moved: [...new Set(moved)].join(', ') });
 })();
 """
 
