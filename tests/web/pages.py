@@ -371,7 +371,7 @@ def retried_badly(driver: webdriver.Chrome, states: States) -> None:
 
 
 def keys_shown(driver: webdriver.Chrome, states: States) -> None:
-    driver.find_element(By.ID, "help").click()
+    driver.find_element(By.TAG_NAME, "body").send_keys("?")
     wait(driver, lambda d: d.find_element(By.ID, "keys").is_displayed())
 
 
