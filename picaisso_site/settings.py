@@ -143,6 +143,7 @@ INSTALLED_APPS = [
     "django_htmx",
     "django_q",
     "csp",
+    "ninja",
 ]
 MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
@@ -155,6 +156,7 @@ MIDDLEWARE = [
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "csp.middleware.CSPMiddleware",
     "django_htmx.middleware.HtmxMiddleware",
+    "requests_app.api.middleware.api_answers",
     "requests_app.views.errors.not_allowed_page",
 ]
 ROOT_URLCONF = "picaisso_site.urls"

@@ -2,7 +2,7 @@
 
 import shutil
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -256,13 +256,15 @@ def fill_up(classifier: ClassifierRequest, number: int, words: str, actor: str =
 
 
 @transaction.atomic
-def leave_out(classifier: ClassifierRequest, number: int, actor: str = "person") -> bool:
-    """Drop one class with its images; return False if it cannot go, or is gone already.
+def leave_out(
+    classifier: ClassifierRequest, numbers: Collection[int], actor: str = "person"
+) -> bool:
+    """Drop classes with their images; return False if they cannot go, or are gone already.
 
     Two classes must remain. Nothing is searched again: where the others have enough images, work
     goes on; else the page asks about those that are left.
 
-    :param number: of the class, within the request
+    :param numbers: of the classes, within the request
     """
     if classifier.status not in RETRYABLE or not classifier.jobs.exists():
         return False
@@ -270,11 +272,13 @@ def leave_out(classifier: ClassifierRequest, number: int, actor: str = "person")
         return False
     # Two people who press at the same time must not leave one class.
     ClassifierRequest.objects.select_for_update().get(pk=classifier.pk)
-    image_class = classifier.classes.filter(number=number).first()
-    if image_class is None or not shortage.shortage_of(classifier).can_leave_out:
+    leaving = list(classifier.classes.filter(number__in=numbers))
+    left = classifier.classes.count() - len(leaving)
+    if not leaving or left < shortage.FEWEST_CLASSES:
         return False
-    note = f"left out “{image_class.name}”"
-    image_class.delete()
+    note = f"left out {listed([f'“{each.name}”' for each in leaving])}"
+    for image_class in leaving:
+        image_class.delete()
     lack = shortage.shortage_of(classifier)
     if lack.short and classifier.status == Status.NEEDS_ATTENTION:
         error = pipeline.too_few_error(classifier, lack)

@@ -277,6 +277,18 @@ class ClassifierRequest(models.Model):
         return True
 
 
+class IdempotencyKey(models.Model):
+    """A call of the API that was done, so that the same call, sent again, is not done twice."""
+
+    key_sha256 = models.CharField(max_length=64, unique=True)
+    wish_sha256 = models.CharField(max_length=64)
+    request = models.ForeignKey(ClassifierRequest, on_delete=models.CASCADE, null=True)
+    created = models.DateTimeField(default=timezone.now, db_index=True)
+
+    def __str__(self) -> str:
+        return f"Key {self.pk} for request {self.request_id}"
+
+
 class ImageClass(models.Model):
     """One label of a request, with the query used to search for it and what the search gave."""
 

@@ -172,6 +172,15 @@ def usable_model(classifier: ClassifierRequest) -> UsableModel | None:
     return UsableModel(classifier, folder.parent, 0, FIRST_MODEL)
 
 
+def model_of_version(classifier: ClassifierRequest, number: int) -> UsableModel | None:
+    """Return the delivered model of one version; None where there is none, or it is gone."""
+    artifacts = Artifact.objects.filter(version__request=classifier, kind=Kind.MODEL)
+    artifact = artifacts.filter(version__number=number).select_related("version__request").first()
+    if artifact is None or not (artifact.version.folder / MODEL_FILE).is_file():
+        return None
+    return _model_of(artifact.version)
+
+
 def _model_of(version: DatasetVersion) -> UsableModel:
     metrics = completed(version.run.metrics or {})
     warning = "" if metrics["verdict"] == "better" else metrics["verdict_sentence"]

@@ -189,7 +189,7 @@ class Overview:
 def overview(classifier: ClassifierRequest) -> Overview:
     """Compute the page of a request from its rows."""
     jobs = current_jobs(list(classifier.jobs.all()))
-    active_job = _active_job(jobs)
+    job = unfinished_job(jobs)
     version = next(iter(versions.finished_versions(classifier)), None)
     help_wanted = _help(classifier)
     class_lines = _class_lines(classifier, help_wanted)
@@ -198,25 +198,25 @@ def overview(classifier: ClassifierRequest) -> Overview:
     time_left = ""
     kept_until = None
     if classifier.is_open:
-        percent = _percent(active_job)
-        time_left = _time_left(active_job)
+        percent = _percent(job)
+        time_left = _time_left(job)
     else:
         kept_until = classifier.moved + timedelta(days=settings.RETENTION_DAYS)
     error = classifier.error
     return Overview(
         status=classifier.status,
-        headline=_headline(classifier, active_job),
-        explanation=_explanation(classifier, active_job),
+        headline=_headline(classifier, job),
+        explanation=_explanation(classifier, job),
         percent=percent,
         time_left=time_left,
         stages=_stage_lines(classifier, jobs),
         classes=class_lines,
         network=phrases.backbone_title(classifier.backbone),
         kind_note=str(classifier.kind_found.get("sentence", "")),
-        first_model=first_model(classifier, active_job),
+        first_model=first_model(classifier, job),
         curves=curves_of(classifier),
         questions=questions(classifier),
-        finish=finish_of(classifier, active_job, {line.name: line.kept for line in class_lines}),
+        finish=finish_of(classifier, job, {line.name: line.kept for line in class_lines}),
         result=result_of(version),
         downloads=downloads_of(version),
         error=(error.get("reason", ""), error.get("remedy", "")) if error else None,
@@ -282,7 +282,7 @@ def current_jobs(jobs: Sequence[Job]) -> dict[str, Job]:
     return current
 
 
-def _active_job(jobs: dict[str, Job]) -> Job | None:
+def unfinished_job(jobs: dict[str, Job]) -> Job | None:
     for job in jobs.values():
         if job.state in (JobState.QUEUED, JobState.RUNNING):
             return job

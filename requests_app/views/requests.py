@@ -127,7 +127,7 @@ def leave_out(request: HttpRequest, classifier: ClassifierRequest) -> HttpRespon
     if request.method == "POST":
         number = request.POST.get("number", "")
         is_number = number.isdecimal() and len(number) < 4
-        if not is_number or not lifecycle.leave_out(classifier, int(number)):
+        if not is_number or not lifecycle.leave_out(classifier, [int(number)]):
             messages.warning(
                 request, "This class could not be left out: it is gone already, or work goes on."
             )

@@ -23,6 +23,7 @@ from requests_app.models import Status
 from requests_app.text_rules import find_problem
 from requests_app.views.access import SeeOther, make_private
 from requests_app.views.errors import gone
+from requests_app.visitors import address_of
 
 
 @require_http_methods(["GET", "HEAD", "POST"])
@@ -87,20 +88,11 @@ def words(request: HttpRequest) -> HttpResponse:
     if find_problem(name, MAX_NAME_LENGTH):
         return JsonResponse({"meanings": []})
     try:
-        found = better_words.meanings(name, _visitor(request))
+        found = better_words.meanings(name, address_of(request))
     except better_words.AskedTooMuch:
         return JsonResponse({"meanings": []}, status=429, headers={"Retry-After": "2"})
     answer = {"meanings": [asdict(meaning) for meaning in found]}
     return JsonResponse(answer, headers={"Cache-Control": "private, max-age=3600"})
-
-
-def _visitor(request: HttpRequest) -> str:
-    """Return the address that a question comes from, by the proxy's word where there is one."""
-    address = str(request.META.get("REMOTE_ADDR", ""))
-    if settings.SECURE_PROXY_SSL_HEADER is None:
-        return address
-    forwarded = request.headers.get("X-Forwarded-For", address)
-    return forwarded.rpartition(",")[2].strip()
 
 
 @require_http_methods(["GET", "HEAD", "POST"])

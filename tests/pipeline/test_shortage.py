@@ -83,7 +83,7 @@ def test_going_on_with_fewer_is_recommended_only_where_training_can_work(three):
 def test_of_two_classes_none_can_be_left_out(confirmed):
     collect(confirmed, {"cat": 40, "dog": 0})
     assert "leave out" not in confirmed.error["remedy"]
-    assert not lifecycle.leave_out(confirmed, 2)
+    assert not lifecycle.leave_out(confirmed, [2])
     assert confirmed.classes.count() == 2
 
 
@@ -101,20 +101,20 @@ def test_a_class_without_pictures_is_left_out_and_the_others_are_trained(three):
     assert three.status == Status.NEEDS_ATTENTION
     assert "“zzzzqq” 0" in three.error["reason"]
     kept = ImageUrl.objects.filter(image_class__name__in=["cat", "dog"]).count()
-    assert lifecycle.leave_out(three, 3)
+    assert lifecycle.leave_out(three, [3])
     drain("collect")
     three.refresh_from_db()
     assert [c.name for c in three.classes.all()] == ["cat", "dog"]
     assert Job.objects.filter(stage="train", state=JobState.QUEUED).count() == 1
     assert three.versions.get().images == 80
     assert ImageUrl.objects.count() == kept, "nothing else is lost"
-    assert not lifecycle.leave_out(three, 3), "it is gone already"
+    assert not lifecycle.leave_out(three, [3]), "it is gone already"
 
 
 def test_leaving_out_asks_on_where_another_class_is_short_too(three):
     collect(three, {"cat": 40, "dog": 2, "zzzzqq": 0})
     mails = attention_mails()
-    assert lifecycle.leave_out(three, 3)
+    assert lifecycle.leave_out(three, [3])
     three.refresh_from_db()
     assert three.status == Status.NEEDS_ATTENTION
     assert "“dog” 2" in three.error["reason"] and "zzzzqq" not in three.error["reason"]
@@ -123,7 +123,7 @@ def test_leaving_out_asks_on_where_another_class_is_short_too(three):
 
 def test_a_search_after_leaving_out_knows_nothing_of_that_class(three):
     collect(three, {"cat": 40, "dog": 2, "zzzzqq": 1})
-    assert lifecycle.leave_out(three, 3)
+    assert lifecycle.leave_out(three, [3])
     assert lifecycle.retry(three, class_queries={2: "dog animal"})
     ask_nobody()
     drain("collect")
@@ -137,16 +137,16 @@ def test_a_class_in_the_middle_can_be_left_out_of_a_training_that_failed(three):
     drain("train")
     three.refresh_from_db()
     assert three.status == Status.FAILED and "dog" in three.error["reason"]
-    assert lifecycle.leave_out(three, 2)
+    assert lifecycle.leave_out(three, [2])
     drain("collect")
     version = three.versions.latest("number")
     assert (version.number, version.images) == (2, 80)
 
 
 def test_what_is_delivered_or_at_work_keeps_its_classes(three):
-    assert not lifecycle.leave_out(three, 3)
+    assert not lifecycle.leave_out(three, [3])
     ClassifierRequest.objects.update(status=Status.DELIVERED)
-    assert not lifecycle.leave_out(ClassifierRequest.objects.get(), 3)
+    assert not lifecycle.leave_out(ClassifierRequest.objects.get(), [3])
     assert ImageClass.objects.count() == 3
 
 

@@ -1,0 +1,1 @@
+"""The API: the same rules and steps as the pages, for programs."""
