@@ -24,7 +24,8 @@ from training.predict import open_model
 
 NAMES = example_models.NAMES
 REPORT = (
-    "<!doctype html><html lang=en><title>Report</title><style>p{color:rgb(1,2,3)}</style>"
+    "<!doctype html><html lang=en><meta name=viewport content=width=device-width>"
+    "<title>Report</title><style>p{color:rgb(1,2,3)}</style>"
     "<p id=text>Right on 12 of 12<script>document.title='ran'</script>"
     "<a id=out href='https://pictures.example/' target=_blank>Where it was found</a>"
 )
