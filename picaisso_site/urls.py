@@ -3,13 +3,7 @@
 from django.contrib import admin
 from django.urls import include, path
 
-from requests_app.api.endpoints import api
-
-urlpatterns = [
-    path("admin/", admin.site.urls),
-    path("api/v1/", api.urls),
-    path("", include("requests_app.urls")),
-]
+urlpatterns = [path("admin/", admin.site.urls), path("", include("requests_app.urls"))]
 
 handler400 = "requests_app.views.errors.bad_request"
 handler403 = "requests_app.views.errors.permission_denied"

@@ -28,6 +28,7 @@ from requests_app.models import (
     DatasetVersion,
     Decision,
     Event,
+    IdempotencyKey,
     ImageClass,
     ImageState,
     ImageUrl,
@@ -697,6 +698,13 @@ class TakenDownAdmin(RecordAdmin):
     @admin.display(description="Digest", ordering="digest")
     def digest_short(self, row: TakenDown) -> str:
         return Truncator(row.digest).chars(DIGITS_SHOWN)
+
+
+@admin.register(IdempotencyKey)
+class IdempotencyKeyAdmin(RequestLinkMixin, RecordAdmin):
+    list_display = ("pk", "request_link", "created")
+    list_select_related = ("request",)
+    search_fields = ("request__pk",)
 
 
 @admin.register(WorkerBeat)

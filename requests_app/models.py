@@ -285,6 +285,10 @@ class IdempotencyKey(models.Model):
     request = models.ForeignKey(ClassifierRequest, on_delete=models.CASCADE, null=True)
     created = models.DateTimeField(default=timezone.now, db_index=True)
 
+    class Meta:
+        ordering = ["pk"]
+        verbose_name = "repeatable call"
+
     def __str__(self) -> str:
         return f"Key {self.pk} for request {self.request_id}"
 

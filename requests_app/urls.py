@@ -2,6 +2,7 @@
 
 from django.urls import path
 
+from requests_app.api.endpoints import api
 from requests_app.views import (
     correction,
     files,
@@ -24,6 +25,7 @@ urlpatterns = [
     path("robots.txt", files.robots, name="robots"),
     path("favicon.ico", files.favicon, name="favicon"),
     path("confirm/<str:signed>/", submission.confirm, name="confirm"),
+    path("api/v1/", api.urls),
     path("r/<str:token>/", requests.request_page, name="request"),
     path("r/<str:token>/progress/", requests.progress, name="progress"),
     path("r/<str:token>/confirmation/", requests.send_again, name="send-again"),

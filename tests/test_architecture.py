@@ -52,7 +52,7 @@ FLOORS = {
         __main__
     """,
     "requests_app": """
-        phrases text_rules steady picture_zip
+        phrases text_rules steady picture_zip visitors
         models
         workers delivery
         mail first_model estimate better_words
@@ -63,7 +63,8 @@ FLOORS = {
         pipeline meanings
         lifecycle
         forms demo dashboard
-        views admin tasks management
+        views
+        api admin tasks management
         urls templatetags apps
     """,
     "picaisso_site": """

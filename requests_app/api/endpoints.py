@@ -101,6 +101,7 @@ def answer(classifier: ClassifierRequest) -> Json:
 @api.post(
     "/requests",
     operation_id="create",
+    tags=["Requests"],
     response={201: RequestState, **ERRORS},
     throttle=CHANGES,
     by_alias=True,
@@ -121,6 +122,7 @@ def create(request: HttpRequest, response: HttpResponse, payload: NewRequest) ->
 @api.get(
     "/requests/{token}",
     operation_id="show",
+    tags=["Requests"],
     response={200: RequestState, **ERRORS},
     by_alias=True,
     url_name="show",
@@ -170,6 +172,7 @@ def _changed(classifier: ClassifierRequest, document: Json, seconds: int) -> Jso
 @api.delete(
     "/requests/{token}",
     operation_id="delete",
+    tags=["Requests"],
     response={204: None, **ERRORS},
     throttle=CHANGES,
     summary="Delete everything of a request",
@@ -198,6 +201,7 @@ def _act(
 @api.post(
     "/requests/{token}/cancel",
     operation_id="cancel",
+    tags=["Requests"],
     response={202: RequestState, **ERRORS},
     throttle=CHANGES,
     by_alias=True,
@@ -211,6 +215,7 @@ def cancel(request: HttpRequest, token: str) -> Status[Json]:
 @api.post(
     "/requests/{token}/finish",
     operation_id="finish",
+    tags=["Requests"],
     response={202: RequestState, **ERRORS},
     throttle=CHANGES,
     by_alias=True,
@@ -225,6 +230,7 @@ def finish(request: HttpRequest, token: str) -> Status[Json]:
 @api.post(
     "/requests/{token}/retrain",
     operation_id="retrain",
+    tags=["Requests"],
     response={202: RequestState, **ERRORS},
     throttle=CHANGES,
     by_alias=True,
@@ -239,6 +245,7 @@ def retrain(request: HttpRequest, token: str) -> Status[Json]:
 @api.post(
     "/requests/{token}/retry",
     operation_id="retry",
+    tags=["Requests"],
     response={202: RequestState, **ERRORS},
     throttle=CHANGES,
     by_alias=True,
@@ -265,6 +272,7 @@ def retry(request: HttpRequest, token: str, payload: RetryWishes | None = None) 
 @api.get(
     "/requests/{token}/images",
     operation_id="images",
+    tags=["Pictures"],
     response={200: ImagePage, **ERRORS},
     by_alias=True,
     summary="Look through the pictures",
@@ -297,6 +305,7 @@ def images(
 @api.patch(
     "/requests/{token}/images/{image_id}",
     operation_id="change_image",
+    tags=["Pictures"],
     response={200: ImageItem, **ERRORS},
     throttle=CHANGES,
     by_alias=True,
@@ -354,6 +363,7 @@ PICTURE_BODY = {
 @api.post(
     "/requests/{token}/predict",
     operation_id="predict",
+    tags=["Model"],
     response={200: Prediction, **ERRORS},
     openapi_extra=PICTURE_BODY,
     summary="Classify a picture",
@@ -380,6 +390,7 @@ def predict(
 @api.get(
     "/requests/{token}/versions",
     operation_id="versions",
+    tags=["Model"],
     response={200: VersionList, **ERRORS},
     by_alias=True,
     summary="Compare the versions",
@@ -392,6 +403,7 @@ def versions(request: HttpRequest, token: str) -> Json:
 @api.get(
     "/requests/{token}/versions/{number}",
     operation_id="version",
+    tags=["Model"],
     response={200: VersionState, **ERRORS},
     by_alias=True,
     summary="See one version",
@@ -405,6 +417,7 @@ def version(request: HttpRequest, token: str, number: int) -> Json:
 @api.get(
     "/requests/{token}/versions/{number}/report",
     operation_id="report",
+    tags=["Model"],
     response={200: None, **ERRORS},
     url_name="report",
     summary="Read the report of a version",
@@ -432,6 +445,7 @@ def _version(classifier: ClassifierRequest, number: int) -> DatasetVersion:
 @api.get(
     "/requests/{token}/share",
     operation_id="share",
+    tags=["Link for others"],
     response={200: ShareLink, **ERRORS},
     summary="Read the link for others",
 )
@@ -443,6 +457,7 @@ def share(request: HttpRequest, token: str) -> Json:
 @api.post(
     "/requests/{token}/share",
     operation_id="share_on",
+    tags=["Link for others"],
     response={201: ShareLink, **ERRORS},
     throttle=CHANGES,
     summary="Make the link for others",
@@ -460,6 +475,7 @@ def share_on(request: HttpRequest, token: str) -> Status[Json]:
 @api.delete(
     "/requests/{token}/share",
     operation_id="share_off",
+    tags=["Link for others"],
     response={204: None, **ERRORS},
     throttle=CHANGES,
     summary="Revoke the link for others",

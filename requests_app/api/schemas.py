@@ -5,8 +5,23 @@ from typing import Any, Literal
 
 from ninja import Schema
 from pydantic import ConfigDict, Field
+from pydantic.config import JsonDict
+
+from requests_app.forms import (
+    MAX_CLASSES,
+    MAX_IMAGES,
+    MAX_NAME_LENGTH,
+    MAX_QUERY_LENGTH,
+    MIN_CLASSES,
+    MIN_IMAGES,
+)
 
 TAKEN = ConfigDict(extra="forbid", strict=True)
+NAME: JsonDict = {"minLength": 1, "maxLength": MAX_NAME_LENGTH}
+QUERY: JsonDict = {"maxLength": MAX_QUERY_LENGTH}
+NAMES: JsonDict = {"minItems": MIN_CLASSES, "maxItems": MAX_CLASSES, "uniqueItems": True}
+IMAGES: JsonDict = {"minimum": MIN_IMAGES, "maximum": MAX_IMAGES}
+# These tell the limits; it is the form's rules that refuse, with their sentences.
 StateOfImage = Literal["kept", "removed", "rejected"]
 
 
@@ -14,8 +29,8 @@ class ClassWish(Schema):
     """A class whose search words are not its name."""
 
     model_config = TAKEN
-    name: str = Field(examples=["jaguar"])
-    query: str = Field("", examples=["jaguar cat animal"])
+    name: str = Field(examples=["jaguar"], json_schema_extra=NAME)
+    query: str = Field("", examples=["jaguar cat animal"], json_schema_extra=QUERY)
 
 
 class NewRequest(Schema):
@@ -34,9 +49,16 @@ class NewRequest(Schema):
             ]
         },
     )
-    classes: list[str | ClassWish] = Field(description="2 to 10 names of what is to be told apart.")
-    email: str = Field(description="The result is sent there, after the address was confirmed.")
-    images_per_class: int | None = Field(None, description="20 to 500; 100 if not given.")
+    classes: list[str | ClassWish] = Field(
+        description="2 to 10 names of what is to be told apart.", json_schema_extra=NAMES
+    )
+    email: str = Field(
+        description="The result is sent there, after the address was confirmed.",
+        json_schema_extra={"format": "email"},
+    )
+    images_per_class: int | None = Field(
+        None, description="20 to 500; 100 if not given.", json_schema_extra=IMAGES
+    )
     license: str | None = Field(None, description="`any` or `open` (CC0, CC BY, CC BY-SA).")
     backbone: str | None = Field(None, description="The network to start from.")
     sources: list[str] | None = Field(None, description="Of this site's, in the order asked.")

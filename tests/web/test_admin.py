@@ -22,6 +22,7 @@ from requests_app.models import (
     DatasetVersion,
     Decision,
     Event,
+    IdempotencyKey,
     ImageUrl,
     Job,
     OutgoingMail,
@@ -53,7 +54,9 @@ def everything(db) -> None:
     delivered()
     stopped("failed")
     operations()
-    decided(delivered())
+    request = delivered()
+    decided(request)
+    IdempotencyKey.objects.create(key_sha256="a" * 64, request=request)
     OwnCheck.objects.create(request=delivered(), received=3)
     OutgoingMail.objects.first().attachments.set(delivered().versions.get().artifacts.all())
 

@@ -34,8 +34,8 @@ def of(classifier: ClassifierRequest, path: str = "") -> str:
 
 def send(client, path: str, body=None, method: str = "post", **headers):
     content = b"" if body is None else json.dumps(body)
-    sent = getattr(client, method)
-    return sent(path, content, content_type="application/json", headers=headers)
+    kind = "application/json"
+    return client.generic(method.upper(), path, content, content_type=kind, headers=headers)
 
 
 def error_of(response, status: int) -> dict:
@@ -134,6 +134,25 @@ def test_a_call_that_failed_can_be_tried_again_with_its_key(client):
     assert cancelled.status_code == 202 and cancelled.json()["status"] == "cancelled"
     assert send(client, of(classifier, "/cancel"), **key).status_code == 202
     assert error_of(send(client, of(classifier, "/cancel")), 409)["code"] == "wrong_state"
+
+
+def test_every_call_is_for_the_holder_of_the_link_alone(client, admin_client):
+    classifier = delivered("cat", "dog")
+    assert sharing.switch_on(classifier, "person")
+    document = client.get("/api/v1/openapi.json").json()
+    tried = 0
+    for path, calls in document["paths"].items():
+        if "{token}" not in path:
+            continue
+        for method in calls:
+            for token in (STRANGER, classifier.share_token):
+                place = path.format(token=token, image_id=1, number=1)
+                for caller in (client, admin_client):
+                    body = {"state": "kept"} if method == "patch" else None
+                    error_of(send(caller, place, body, method), 404)
+                    tried += 1
+    assert tried == 4 * 15
+    assert admin_client.get(of(classifier)).json()["status"] == "delivered"
 
 
 def test_a_running_request_says_how_far_it_is(client):
