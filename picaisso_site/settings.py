@@ -139,7 +139,7 @@ INSTALLED_APPS = [
     "django.contrib.sessions",
     "django.contrib.messages",
     "whitenoise.runserver_nostatic",
-    "django.contrib.staticfiles",
+    "picaisso_site.apps.StaticFiles",
     "django_htmx",
     "django_q",
     "csp",

@@ -68,7 +68,7 @@ FLOORS = {
         urls templatetags apps
     """,
     "picaisso_site": """
-        settings checks static_files
+        settings checks static_files apps
         urls wsgi
     """,
 }
