@@ -94,13 +94,14 @@ def with_subcommands(parser: argparse.ArgumentParser) -> Iterator[argparse.Argum
 
 def site_commands() -> list[str]:
     from django.core.management import find_commands, load_command_class
+    from django.core.management.base import DjangoHelpFormatter
 
     sections = []
     for name in sorted(find_commands(str(ROOT / "requests_app" / "management"))):
         parser = load_command_class("requests_app", name).create_parser("manage.py", name)
         for action in parser._actions:
             # Django's own, the same for each command.
-            if set(action.option_strings) & parser.formatter_class.show_last:
+            if set(action.option_strings) & DjangoHelpFormatter.show_last:
                 action.help = argparse.SUPPRESS
         sections.append(help_of(parser))
     return sections
