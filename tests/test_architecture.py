@@ -62,7 +62,7 @@ FLOORS = {
         own_check
         pipeline meanings
         lifecycle
-        forms demo dashboard
+        forms demo dashboard agent_tools
         views
         api admin tasks management
         urls templatetags apps
