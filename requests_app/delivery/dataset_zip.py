@@ -1,8 +1,8 @@
 """The files that are delivered: ``dataset.zip`` and ``model.zip``.
 
 Both are built deterministically (fixed order and dates), so that building one again gives the same
-bytes, and published by renaming: a file that exists is complete. Names inside are ids, never
-anything that a person or a web page wrote.
+bytes, and published by renaming: a file that exists is complete. All lies in one top folder, named
+after the classes; names below it are ids, never anything that a person or a web page wrote.
 """
 
 import csv
@@ -20,7 +20,8 @@ from pathlib import Path
 from django.template.loader import render_to_string
 
 from picaisso_site import __version__
-from requests_app.models import OWN_SOURCE, DatasetVersion, ImageClass, ImageState, ImageUrl
+from requests_app.delivery.names import top_folder
+from requests_app.models import OWN_SOURCE, DatasetVersion, ImageClass, ImageState, ImageUrl, Kind
 
 ZIP_DATE = (1980, 1, 1, 0, 0, 0)
 CHUNK_BYTES = 1 << 20
@@ -35,7 +36,7 @@ IMAGE_COLUMNS = (
 # fmt: on
 REJECTED_COLUMNS = ("class", "source", "image_url", "page_url", "reason", "detail")
 
-Entry = tuple[str, bytes | Path]  # name inside the zip, and its content or the file that holds it
+Entry = tuple[str, bytes | Path]  # name in the top folder, and its content or the file of it
 Beat = Callable[[], None]  # called for every entry, so that long work shows that it is alive
 
 
@@ -91,7 +92,7 @@ def build_dataset(
     folder = version.request.folder / "collect"
     for entry in images:
         entries.append((entry.file_name, folder / entry.image.file))
-    return publish(entries, target, beat)
+    return publish(entries, target, top_folder(version.request, Kind.DATASET), beat)
 
 
 def build_model(version: DatasetVersion, target: Path, beat: Beat = no_beat) -> PublishedZip:
@@ -105,14 +106,15 @@ def build_model(version: DatasetVersion, target: Path, beat: Beat = no_beat) -> 
         if path.is_file():
             name = str(path.relative_to(folder))
             entries.append((name, path))
-    return publish(entries, target, beat)
+    return publish(entries, target, top_folder(version.request, Kind.MODEL), beat)
 
 
-def publish(entries: Sequence[Entry], target: Path, beat: Beat = no_beat) -> PublishedZip:
+def publish(entries: Sequence[Entry], target: Path, top: str, beat: Beat = no_beat) -> PublishedZip:
     """Write a zip beside ``target``, check it, and rename it.
 
     ``SHA256SUMS`` is added unless the entries bring one.
 
+    :param top: the folder that all entries lie in
     :raises OSError: it could not be written
     """
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -122,10 +124,11 @@ def publish(entries: Sequence[Entry], target: Path, beat: Beat = no_beat) -> Pub
             sums = []
             for name, content in entries:
                 beat()
-                digest = _add(archive, name, content)
+                digest = _add(archive, f"{top}/{name}", content)
                 sums.append(f"{digest}  {name}\n")
-            if "SHA256SUMS" not in archive.namelist():
-                _add(archive, "SHA256SUMS", "".join(sums).encode())
+            sums_name = f"{top}/SHA256SUMS"
+            if sums_name not in archive.namelist():
+                _add(archive, sums_name, "".join(sums).encode())
         with zipfile.ZipFile(unfinished) as archive:
             broken = archive.testzip()
             if broken is not None:
