@@ -167,13 +167,13 @@ class Picaisso:
     def download(
         self, artifact: Json, folder: Path, listener: Callable[[int], None] | None = None
     ) -> Path:
-        """Download one of a request's `artifacts`; return its file.
+        """Download one of a request's `artifacts`; return its file, named after the classes.
 
         What an interrupted download has left is gone on from. The file gets its name when its
         sha256 is right.
         """
         folder.mkdir(parents=True, exist_ok=True)
-        name = _file_name(artifact)
+        name = self._file_name(artifact)
         target = folder / name
         part = folder / f"{name}.part"
         if target.exists() and _sha256(target) == artifact["sha256"]:
@@ -187,6 +187,12 @@ class Picaisso:
             raise PicaissoError(f"{name} is damaged. Download it again.", "damaged")
         part.replace(target)
         return target
+
+    def _file_name(self, artifact: Json) -> str:
+        """Return what the site calls the file, without any folder."""
+        with closing(self._open("HEAD", artifact["url"], None, {})) as answer:
+            name = answer.headers.get_filename() or ""
+        return Path(name.replace("\\", "/")).name or f"{artifact['kind']}-{artifact['version']}"
 
     def _fetch(self, artifact: Json, part: Path, listener: Callable[[int], None] | None) -> None:
         done = part.stat().st_size if part.exists() else 0
@@ -283,11 +289,6 @@ def _form_with(file: Path) -> tuple[str, bytes]:
     )
     body = b"".join((head.encode(), content, f"\r\n--{boundary}--\r\n".encode()))
     return f"multipart/form-data; boundary={boundary}", body
-
-
-def _file_name(artifact: Json) -> str:
-    endings = {"croissant": "json", "report": "html"}
-    return f"{artifact['kind']}-{artifact['version']}.{endings.get(artifact['kind'], 'zip')}"
 
 
 def _sha256(file: Path) -> str:

@@ -1,8 +1,8 @@
 """The files that are delivered: ``dataset.zip`` and ``model.zip``.
 
 Both are built deterministically (fixed order and dates), so that building one again gives the same
-bytes, and published by renaming: a file that exists is complete. Names inside are ids, never
-anything that a person or a web page wrote.
+bytes, and published by renaming: a file that exists is complete. All lies in one top folder, named
+after the classes; names below it are ids, never anything that a person or a web page wrote.
 """
 
 import hashlib
@@ -17,13 +17,14 @@ from pathlib import Path
 from requests_app.delivery.attribution import attribution
 from requests_app.delivery.contents import DatasetImage
 from requests_app.delivery.dataset_card import dataset_card
+from requests_app.delivery.names import top_folder
 from requests_app.delivery.tables import images_table, rejected_table
-from requests_app.models import DatasetVersion
+from requests_app.models import DatasetVersion, Kind
 
 ZIP_DATE = (1980, 1, 1, 0, 0, 0)
 CHUNK_BYTES = 1 << 20
 
-Entry = tuple[str, bytes | Path]  # name inside the zip, and its content or the file that holds it
+Entry = tuple[str, bytes | Path]  # name in the top folder, and its content or the file of it
 Beat = Callable[[], None]  # called for every entry, so that long work shows that it is alive
 
 
@@ -60,7 +61,7 @@ def build_dataset(
     folder = version.request.folder / "collect"
     for entry in images:
         entries.append((entry.file_name, folder / entry.image.file))
-    return publish(entries, target, beat)
+    return publish(entries, target, top_folder(version.request, Kind.DATASET), beat)
 
 
 def build_model(version: DatasetVersion, target: Path, beat: Beat = no_beat) -> PublishedZip:
@@ -74,14 +75,15 @@ def build_model(version: DatasetVersion, target: Path, beat: Beat = no_beat) -> 
         if path.is_file():
             name = str(path.relative_to(folder))
             entries.append((name, path))
-    return publish(entries, target, beat)
+    return publish(entries, target, top_folder(version.request, Kind.MODEL), beat)
 
 
-def publish(entries: Sequence[Entry], target: Path, beat: Beat = no_beat) -> PublishedZip:
+def publish(entries: Sequence[Entry], target: Path, top: str, beat: Beat = no_beat) -> PublishedZip:
     """Write a zip beside ``target``, check it, and rename it.
 
     ``SHA256SUMS`` is added unless the entries bring one.
 
+    :param top: the folder that all entries lie in
     :raises OSError: it could not be written
     """
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -91,10 +93,11 @@ def publish(entries: Sequence[Entry], target: Path, beat: Beat = no_beat) -> Pub
             sums = []
             for name, content in entries:
                 beat()
-                digest = _add(archive, name, content)
+                digest = _add(archive, f"{top}/{name}", content)
                 sums.append(f"{digest}  {name}\n")
-            if "SHA256SUMS" not in archive.namelist():
-                _add(archive, "SHA256SUMS", "".join(sums).encode())
+            sums_name = f"{top}/SHA256SUMS"
+            if sums_name not in archive.namelist():
+                _add(archive, sums_name, "".join(sums).encode())
         with zipfile.ZipFile(unfinished) as archive:
             broken = archive.testzip()
             if broken is not None:

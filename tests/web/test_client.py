@@ -49,7 +49,7 @@ def test_it_needs_nothing_but_python():
 def test_an_interrupted_download_goes_on_and_what_is_damaged_is_thrown_away(picaisso, tmp_path):
     shown = picaisso.show(delivered("cat", "dog").token)
     model = next(artifact for artifact in shown["artifacts"] if artifact["kind"] == "model")
-    part = tmp_path / "model-1.zip.part"
+    part = tmp_path / "picaisso-cat-dog-model.zip.part"
     part.write_bytes(MODEL_ZIP[:700])
     steps: list[int] = []
     file = picaisso.download(model, tmp_path, steps.append)
@@ -58,7 +58,7 @@ def test_an_interrupted_download_goes_on_and_what_is_damaged_is_thrown_away(pica
     assert picaisso.download(model, tmp_path).stat().st_mtime_ns == written, "it is there already"
     file.unlink()
     part.write_bytes(b"x" * 700)
-    with pytest.raises(PicaissoError, match=r"model-1\.zip is damaged"):
+    with pytest.raises(PicaissoError, match=r"picaisso-cat-dog-model\.zip is damaged"):
         picaisso.download(model, tmp_path)
     assert not part.exists() and not file.exists()
     assert (
@@ -92,7 +92,8 @@ def test_the_command_orders_waits_downloads_and_classifies(picaisso, with_model,
     assert main(["wait", with_model.token, "--out", str(out), *site]) == 0
     told = capsys.readouterr()
     assert "delivered" in told.out and "% right" in told.out and "100" not in told.err
-    assert {file.name for file in out.iterdir()} == {"model-1.zip", "dataset-1.zip"}
+    files = {file.name for file in out.iterdir()}
+    assert files == {"picaisso-cat-dog-model.zip", "picaisso-cat-dog-dataset.zip"}
     pictures = list(map(str, write_pictures(tmp_path / "pictures")[:2]))
     assert main(["predict", with_model.token, *pictures, "--json", *site]) == 0
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
