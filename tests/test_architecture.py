@@ -80,6 +80,7 @@ AGREED = {
         "training.environment",
         "training.class_names",
         "training.text_files",
+        "training.terminal",
     },
     "picaisso_site": {
         "training.environment",
