@@ -15,7 +15,7 @@ from django.views.decorators.http import require_http_methods
 
 from requests_app import lifecycle, own_check, phrases
 from requests_app.models import ClassifierRequest, OwnCheck
-from requests_app.picture_zip import (
+from scraping.picture_zip import (
     LARGEST_PICTURE,
     MOST_PICTURES,
     ZippedPicture,
