@@ -161,7 +161,7 @@ def folder_names(archive: zipfile.ZipFile) -> list[str]:
             folders.append(parts)
     while len(set(folders)) > 1 and _have_one_around(folders):
         folders = [parts[1:] for parts in folders]
-    return list(dict.fromkeys(parts[0] for parts in folders))
+    return sorted({parts[0] for parts in folders})
 
 
 def _have_one_around(folders: Sequence[tuple[str, ...]]) -> bool:

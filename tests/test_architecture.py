@@ -43,6 +43,7 @@ FLOORS = {
         net
         sources
         config
+        supplied
         search screen_folder
         records health
         download
