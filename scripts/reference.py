@@ -78,7 +78,7 @@ def commands() -> str:
     from scraping.__main__ import build_parser
     from training.__main__ import _parser as training_parser
 
-    parsers = [build_parser("--help"), training_parser(), picaisso_client._parser()]
+    parsers = [build_parser(), training_parser(), picaisso_client._parser()]
     sections = []
     for parser in parsers:
         sections += [help_of(each) for each in with_subcommands(parser)]
