@@ -152,6 +152,13 @@ class Picaisso:
         body = {name: value for name, value in wishes.items() if value is not None}
         return self._call("PATCH", f"{_path(request_id)}/images/{image_id}", body)
 
+    def thumbnail(self, image: Json) -> bytes:
+        """Return one of a request's pictures, small, as JPEG."""
+        if not image["thumbnail"]:
+            raise PicaissoError("This picture was left out, and is not kept.", "not_found")
+        with closing(self._open("GET", image["thumbnail"], None, {})) as answer:
+            return answer.read()
+
     def predict(self, request_id: str, picture: str | Path, version: int | None = None) -> Json:
         """Classify a picture, by its web address or a file."""
         query = "" if version is None else f"?version={version}"

@@ -6,7 +6,9 @@ import io
 import json
 
 import pytest
+from huggingface_hub import DatasetCard
 
+from requests_app.delivery.attribution import credit
 from requests_app.models import (
     Artifact,
     ImageUrl,
@@ -74,6 +76,68 @@ def test_the_credit_of_a_picture_that_ai_made_says_so(packaged):
         lines = archive.read_below("ATTRIBUTION.md").decode().splitlines()
     marked = [line for line in lines if line.endswith("; its file says trainedAlgorithmicMedia")]
     assert len(marked) == 1 and image.sha256[:16] in marked[0]
+
+
+CREDITS = [
+    (
+        {},
+        "“A title” by Ada. Licence: CC BY-SA 4.0 <https://creativecommons.org/licenses/by-sa/4.0/>",
+    ),
+    (
+        {
+            "attribution": "“A” by Ada, CC BY-SA 4.0 (https://creativecommons.org/licenses/by-sa/4.0/)"
+            ", via pictures.example"
+        },
+        "“A” by Ada, CC BY-SA 4.0 (https://creativecommons.org/licenses/by-sa/4.0/)",
+    ),
+    (
+        {"attribution": "(c) Ada, some rights reserved (CC BY-SA), via Bing", "license_url": ""},
+        "(c) Ada, some rights reserved (CC BY-SA)",
+    ),
+    (
+        {"attribution": "“A” by Ada, licence unknown, via pictures.example", "license": ""}
+        | {"license_url": "", "license_basis": "unknown"},
+        "“A” by Ada, licence unknown",
+    ),
+    (
+        {"attribution": "", "title": "A", "license_url": "", "license_basis": "filter"},
+        "“A” by Ada. Licence: CC BY-SA 4.0 (as the search was filtered)",
+    ),
+]
+
+
+@pytest.mark.parametrize(("facts", "sentence"), CREDITS)
+def test_the_credit_of_a_picture_says_each_thing_once(collected, facts, sentence):
+    image = ImageUrl.objects.filter(state="kept").first()
+    for name, value in facts.items():
+        setattr(image, name, value)
+    assert credit(image) == f"{sentence}. Found by Bing at <{image.page_url}>"
+
+
+def test_the_card_is_read_by_the_hub_s_own_package_and_speaks_in_words(packaged):
+    with open_dataset() as archive:
+        text = archive.read_below("README.md").decode()
+    card = DatasetCard(text)
+    card_data = card.data.to_dict()
+    assert card_data["pretty_name"] == "Pictures of cat and dog"
+    assert card_data["license"] == ["cc-by-sa-4.0"] and card_data["size_categories"] == ["n<1K"]
+    assert card_data["task_categories"] == ["image-classification"]
+    splits = [entry["split"] for entry in card_data["configs"][0]["data_files"]]
+    assert splits == ["train", "validation", "test"]
+    assert "- 2 too small\n" in text and "too_small" not in text
+    assert "- pictures.example: 66\n" in text and "- CC BY-SA 4.0: 66\n" in text
+    assert "Sources: Bing (66)." in text
+
+
+def test_a_licence_that_the_hub_does_not_list_is_other(packaged):
+    kept = ImageUrl.objects.filter(state="kept")
+    kept.filter(pk=kept.first().pk).update(license="", license_basis="unknown")
+    Job.objects.filter(stage="package").update(state=JobState.QUEUED)
+    drain("train")
+    with open_dataset() as archive:
+        card = DatasetCard(archive.read_below("README.md").decode())
+    assert card.data.license == "other"
+    assert "- unknown: 1\n" in card.text
 
 
 def test_no_cell_of_a_table_is_a_formula_or_breaks_its_line(packaged):
