@@ -31,7 +31,7 @@ from requests_app import (
     takedowns,
     versions,
 )
-from requests_app.delivery import dataset_zip
+from requests_app.delivery import dataset_zip, model_zip
 from requests_app.models import (
     Artifact,
     ClassifierRequest,
@@ -477,8 +477,11 @@ def package(lease: Lease) -> None:
     beat = lease.beat_if_due
     files = {
         Kind.DATASET: dataset_zip.build_dataset(version, images, folder / "dataset.zip", beat),
-        Kind.MODEL: dataset_zip.build_model(version, folder / "model.zip", beat),
+        Kind.MODEL: model_zip.build_model(version, folder / model_zip.MODEL_SPLICE, beat),
     }
+    pth = model_zip.published_pth(version)
+    if pth is not None:
+        files[Kind.PTH] = pth
     with lease.finishing():
         for kind, file in files.items():
             Artifact.objects.update_or_create(
