@@ -15,7 +15,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import BinaryIO
 
 from training.run_folder import atomic_write
 
@@ -75,13 +75,12 @@ def spliced(path: Path, folder: Path) -> Spliced:
         return Spliced(whole.tell(), digest)
 
 
-def open_splice(path: Path, folder: Path) -> BinaryIO:
+def open_splice(path: Path, folder: Path) -> io.BufferedReader:
     """Open what a splice stands for, to read and to seek in; all of its files are open then.
 
     Raises OSError, or SpliceError where its files are not those that it was made of.
     """
-    reader = _SplicedReader(path, folder)
-    return cast(BinaryIO, io.BufferedReader(reader, _BUFFER_BYTES))
+    return io.BufferedReader(_SplicedReader(path, folder), _BUFFER_BYTES)
 
 
 class _SplicedReader(io.RawIOBase):

@@ -32,7 +32,7 @@ MAX_POSITION_DIGITS = 18  # an exabyte
 SINGLE_RANGE = re.compile(r"bytes=(\d*)-(\d*)", re.ASCII)
 NUMBER = re.compile(r"[0-9]{1,6}", re.ASCII)
 PICTURE_TYPES = {".jpg": "image/jpeg", ".png": "image/png"}
-OF_MODEL_FOLDER = {Kind.REPORT: "report.html", Kind.PTH: "model.pth"}
+OF_MODEL_FOLDER: dict[str, str] = {Kind.REPORT: "report.html", Kind.PTH: "model.pth"}
 CONTENT_TYPES = {
     ".zip": "application/zip",
     ".json": "application/json",
