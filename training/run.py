@@ -105,7 +105,7 @@ _MOST_SECONDS = 10**9  # 31 years
 _SHOWN_COLUMNS = 60  # of a value that somebody else wrote
 _MOST = {"seed": 2**32 - 1, "epochs": 100_000, "threads": 4096}
 # test images that the exported files are compared on, besides the synthetic ones
-_COMPARED_IMAGES = 3
+_COMPARED_IMAGES = 24
 _LEAST_VAL_ON_CPU = 60  # a trial takes minutes there, where a run of so few takes one
 _LEAST_SHARE = 0.1  # of the time budget, for the head's search and for the evaluation each
 _EXPORT_SECONDS = 10.0  # for writing and checking a model
@@ -654,7 +654,8 @@ def _export(run: Run, loaded: LoadedBackbone, network: ClassifierNetwork, result
     network.to(memory_format=cast(Any, torch.contiguous_format))
     compared = []
     tested = [row for row in results.rows if row.split == "test"]
-    for row in tested[:_COMPARED_IMAGES]:
+    step = max(1, len(tested) // _COMPARED_IMAGES)  # so that all classes are among them
+    for row in tested[::step][:_COMPARED_IMAGES]:
         with suppress(BrokenImageError):  # it has gone since its features were extracted
             compared.append(as_array(read_image(run.folder / row.file)))
 

@@ -1,6 +1,7 @@
 """try.html as its reader opens it: by double click, in the real Chromium, without a network."""
 
 import base64
+import dataclasses
 import gzip
 import hashlib
 import io
@@ -11,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from PIL import Image
 from selenium import webdriver
@@ -23,6 +25,7 @@ from tests.training import example_models
 from tests.training.conftest import LoopbackServer
 from tests.training.example_models import one_thread  # noqa: F401
 from training.explanations import evidence, overlay
+from training.export.half_precision import TOLERANCE, half_copy, half_precision
 from training.export.try_page import TryPage, write_try_page
 from training.images.decode import as_array, read_image
 from training.predict import Model, open_model
@@ -49,8 +52,15 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def model(folder: Path) -> Model:
-    return open_model(folder, threads=1)
+def model(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Model:
+    """The copy in half precision that the page has inside."""
+    return half_model(folder, tmp_path_factory.mktemp("half"))
+
+
+def half_model(folder: Path, copy: Path) -> Model:
+    content = half_precision(onnx.load(folder / "model.onnx"))
+    (copy / "model.onnx").write_bytes(content)
+    return open_model(copy, threads=1)
 
 
 @pytest.fixture(scope="module")
@@ -222,6 +232,43 @@ def test_the_middle_of_a_huge_picture_is_all_that_is_needed(
 
 @in_chromium
 @pytest.mark.browser
+def test_a_large_model_is_inside_too_and_the_page_says_how_near_it_is_to_the_full_one(
+    chromium: webdriver.Chrome,
+    tmp_path_factory: pytest.TempPathFactory,
+    tmp_path: Path,
+    photograph: Path,
+) -> None:
+    folder = tmp_path / "resnet50"
+    example_models.export(folder, "resnet50", tmp_path_factory.getbasetemp() / "caches")
+    config = json.loads((folder / "config.json").read_text())["try_page"]
+    assert config["weights"] == "float16" and config["largest_difference"] < TOLERANCE
+    assert 60e6 < (folder / "try.html").stat().st_size < 75e6 < 94e6
+    half = half_model(folder, tmp_path)
+    full = open_model(folder, threads=1)
+    for page in opened(chromium, folder / "try.html", "ready"):
+        assert agree(classify(page, photograph), half, photograph)
+        assert agree(result(page), full, photograph, TOLERANCE)
+        told = page.find_element(By.CSS_SELECTOR, "footer p").text
+    assert "half precision: on 3 pictures it differed by at most 0.0" in told
+
+
+def test_a_copy_that_answers_otherwise_stays_outside(folder: Path, model: Model) -> None:
+    pictures = example_models.odd_pictures(3)
+    near = half_copy(folder / "model.onnx", open_model(folder, threads=1).run, pictures)
+    assert near.is_close and near.as_json()["weights"] == "float16"
+    shifted = dataclasses.replace(near, difference=0.011)
+    assert shifted.as_json() == {
+        "weights": "float32",
+        "largest_difference": 0.011,
+        "pictures": 3,
+    }
+    broken = dataclasses.replace(near, difference=float("nan"))
+    assert not broken.is_close and broken.as_json()["largest_difference"] is None
+    assert "whole model.onnx" in broken.in_words()
+
+
+@in_chromium
+@pytest.mark.browser
 def test_of_a_huge_picture_all_is_taken_where_the_model_sees_all(
     chromium: webdriver.Chrome, tmp_path: Path
 ) -> None:
@@ -332,8 +379,9 @@ def test_the_map_of_each_class_is_laid_over_the_picture_by_keyboard(
 @in_chromium
 @pytest.mark.browser
 def test_a_model_that_is_not_inside_is_dropped_first(
-    chromium: webdriver.Chrome, folder: Path, model: Model, tmp_path: Path, photograph: Path
+    chromium: webdriver.Chrome, folder: Path, tmp_path: Path, photograph: Path
 ) -> None:
+    model = open_model(folder, threads=1)
     write_try_page(tmp_path / "try.html", PAGE, folder / "model.onnx", limit=1_000_000)
     assert (tmp_path / "try.html").stat().st_size < 6e6
     for page in opened(chromium, tmp_path / "try.html", "needs-model"):

@@ -32,6 +32,22 @@ REQUIREMENTS = {"onnxruntime": "1.19.0", "pillow": "11.3.0"}
 """What predict.py needs, and the oldest release of each that it was tried with: onnxruntime 1.19 is
 the first that works with every numpy, Pillow 11.3 the first that reads AVIF."""
 
+_ONNX_LINES = (
+    "import numpy, onnxruntime, PIL.Image",
+    'picture = numpy.asarray(PIL.Image.open("picture.jpg").convert("RGB"))',
+    'print(onnxruntime.InferenceSession("model.onnx").run(None, {"image": picture})[0])',
+)
+_TIMM_LINES = (
+    "import timm",
+    'model = timm.create_model("local-dir:.", pretrained=True).eval()',
+    "prepare = timm.data.create_transform(**timm.data.resolve_model_data_config(model))",
+)
+_TRANSFORMERS_LINES = (
+    "from transformers import pipeline",
+    'classify = pipeline("image-classification", model=".")',
+    'print(classify("picture.jpg"))',
+)
+
 
 def model_card(config: Mapping[str, Any], metrics: Metrics, backbone: BackboneInfo) -> str:
     """Return the card as Markdown with the YAML block that model hubs read.
@@ -326,21 +342,6 @@ def _how_made(config: Mapping[str, Any], metrics: Metrics, backbone: BackboneInf
 
 
 def _how_to_use(config: Mapping[str, Any], backbone: BackboneInfo) -> str:
-    classes = config["num_classes"]
-    if backbone.weights_file is None:
-        library = "timm"
-        create = f'timm.create_model("{backbone.architecture}", num_classes={classes})'
-    else:
-        library = "torchvision"
-        create = f"torchvision.models.{backbone.architecture}(num_classes={classes})"
-    of_folder = ""
-    if backbone.in_timm:
-        of_folder = (
-            "```python\n"
-            "import timm\n\n"
-            'model = timm.create_model("local-dir:.", pretrained=True)  # this folder\n'
-            "```\n\n"
-        )
     packages = listed([f"{name} {oldest}" for name, oldest in REQUIREMENTS.items()])
     return (
         "## How to use it\n\n"
@@ -355,16 +356,36 @@ def _how_to_use(config: Mapping[str, Any], backbone: BackboneInfo) -> str:
         " `probabilities`, `embedding`, `cam` (where in the picture each class was seen) and"
         " `novelty`; resizing and normalising are inside."
         " A picture is known when its novelty is at most `reject` of config.json."
-        " `model.safetensors` holds the plain network, without temperature and novelty:\n\n"
-        "```python\n"
-        f"import safetensors.torch, {library}\n"
-        f"model = {create}\n"
-        'model.load_state_dict(safetensors.torch.load_file("model.safetensors"))\n'
-        "```\n\n"
-        f"{of_folder}"
+        " In this folder, with ONNX Runtime:\n\n"
+        f"{_snippet(_ONNX_LINES)}"
+        "`model.safetensors` holds the plain network, without temperature and novelty."
+        f" {_loaders(config, backbone)}"
         f"Outside `model.onnx`, {_resizing(config, backbone)}, scale to 0..1, and normalise with"
         f" mean {list(backbone.mean)} and standard deviation {list(backbone.std)}.\n"
     )
+
+
+def _loaders(config: Mapping[str, Any], backbone: BackboneInfo) -> str:
+    """Return how each library that has the architecture loads the weights of the folder."""
+    text = ""
+    if backbone.weights_file is not None:
+        create = f"torchvision.models.{backbone.architecture}(num_classes={config['num_classes']})"
+        lines = (
+            "import safetensors.torch, torchvision",
+            f"model = {create}",
+            'model.load_state_dict(safetensors.torch.load_file("model.safetensors"))',
+        )
+        text += f"With torchvision:\n\n{_snippet(lines)}"
+    if backbone.in_timm:
+        text += f"With timm:\n\n{_snippet(_TIMM_LINES)}"
+        text += f"With transformers, which needs timm for it:\n\n{_snippet(_TRANSFORMERS_LINES)}"
+    return text
+
+
+def _snippet(lines: Sequence[str]) -> str:
+    """Return lines of Python as a block of their own."""
+    code = "\n".join(lines)
+    return f"```python\n{code}\n```\n\n"
 
 
 def _resizing(config: Mapping[str, Any], backbone: BackboneInfo) -> str:

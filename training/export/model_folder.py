@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 import training
+from training.export.half_precision import HalfCopy, half_copy
 from training.export.model_card import REQUIREMENTS, model_card
 from training.export.pth import write_pth_splice
 from training.export.try_page import TryPage, write_try_page
@@ -35,6 +36,7 @@ from training.spliced import PTH_SPLICE, open_splice
 CHECK_SIZES = ((1, 1), (31, 17), (640, 333), (3, 900), (257, 224), (500, 1001))
 """Width and height of the synthetic images that a delivered model is checked with."""
 
+_COMPARED_WITH_TORCH = 3  # images, beside the synthetic ones
 _TOLERANCE = 1e-3  # of a probability or the novelty, between the forms of the model
 _LOCAL_SETTINGS = {
     "weights_dir",
@@ -76,7 +78,7 @@ def export_model(
     for stale in model_dir.parent.glob(f".{model_dir.name}.*.tmp"):
         shutil.rmtree(stale)
     draft_dir.mkdir(parents=True)
-    draft = _Draft(trained, draft_dir, [*synthetic_images(), *images])
+    draft = _Draft(trained, draft_dir, images)
     steps = (
         draft.write_weights,
         draft.write_onnx,
@@ -203,12 +205,14 @@ class _Draft:
     """A model folder that is being written and has not got its name yet."""
 
     def __init__(self, trained: TrainedModel, folder: Path, images: Images) -> None:
-        """`images` are those that the written forms are compared on."""
+        """`images` are those that the written forms are compared on, beside synthetic ones."""
         self._trained = trained
         self._network = trained.network
         self._folder = folder
-        self._images = images
-        self._expected = [outputs_of(trained.network, image) for image in images]
+        synthetic = synthetic_images()
+        self._images = [*synthetic, *images[:_COMPARED_WITH_TORCH]]
+        self._expected = [outputs_of(trained.network, image) for image in self._images]
+        self._tested = images or synthetic
         self._graphs = graphs_folder(trained.config)
         self._pth_splice = folder / PTH_SPLICE
 
@@ -216,6 +220,11 @@ class _Draft:
     def _exported(self) -> Model:
         """The written model.onnx, opened once."""
         return open_model(self._folder, threads=torch.get_num_threads())
+
+    @cached_property
+    def _half(self) -> HalfCopy:
+        """The copy of model.onnx that the try page has inside, where it is close enough."""
+        return half_copy(self._folder / "model.onnx", self._exported.run, self._tested)
 
     def write_weights(self) -> None:
         """Write the files that torch and timm read."""
@@ -240,6 +249,7 @@ class _Draft:
         config = model_config(
             self._network, self._trained.config, metrics["weights"], metrics["reject_threshold"]
         )
+        config["try_page"] = self._half.as_json()
         card = model_card(config, metrics, self._network.backbone)
         requirements = []
         for name, oldest in REQUIREMENTS.items():
@@ -294,8 +304,10 @@ class _Draft:
             resize_side=resize_side(self._network),
             title=self._network.backbone.title,
             version=training.__version__,
+            precision=self._half.in_words(),
         )
-        write_try_page(self._folder / "try.html", page, self._folder / "model.onnx")
+        half = self._half.content if self._half.is_close else None
+        write_try_page(self._folder / "try.html", page, self._folder / "model.onnx", half)
         self._trained.write_report(self._folder / "report.html", self._exported.run)
 
     def write_metrics_and_checksums(self) -> None:

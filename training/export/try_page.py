@@ -18,7 +18,7 @@ import numpy as np
 from training.explanations import colour_scale
 from training.networks.catalogue import CROP
 
-INSIDE_LIMIT = 30_000_000  # bytes of model.onnx; a larger one is dropped on the page by its reader
+INSIDE_LIMIT = 130_000_000  # bytes of a model; a larger one is dropped on the page by its reader
 
 _ASSETS = Path(__file__).with_name("assets")
 _RUNTIME = _ASSETS / "onnxruntime-web"
@@ -40,12 +40,26 @@ class TryPage:
     """The backbone's, for people."""
     version: str
     """Of Picaisso."""
+    precision: str = ""
+    """What the page says of the model inside."""
 
 
-def write_try_page(path: Path, page: TryPage, model: Path, limit: int = INSIDE_LIMIT) -> None:
-    """Write the page for a `model.onnx`, which is put inside up to the limit in bytes."""
-    model_bytes = model.read_bytes()
+def write_try_page(
+    path: Path,
+    page: TryPage,
+    model: Path,
+    half: bytes | None = None,
+    limit: int = INSIDE_LIMIT,
+) -> None:
+    """Write the page for a `model.onnx`, with the model or its smaller copy inside.
+
+    One that is larger than the limit in bytes stays outside.
+    """
+    full = model.read_bytes()
+    model_bytes = full if half is None else half
     inside = len(model_bytes) <= limit
+    if not inside:
+        model_bytes = full
     runtime = json.loads(_text(_RUNTIME / "MANIFEST.json"))
     runtime_script = _text(_RUNTIME / "ort.wasm.min.js")
     page_script = _text(_PAGE / "page.js")
@@ -54,6 +68,8 @@ def write_try_page(path: Path, page: TryPage, model: Path, limit: int = INSIDE_L
     title = f"{_question(page.classes)} · Picaisso"
     classes = f"{len(page.classes)} classes"
     facts = f"{page.title}, trained by Picaisso {page.version} for {classes}."
+    if inside and page.precision:
+        facts += f" {page.precision}"
     runtime_title = f"ONNX Runtime Web {runtime['version']} ({runtime['licence']})"
     runtime_licence = _text(_RUNTIME / "LICENSE")
     values = {
