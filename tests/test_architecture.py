@@ -39,7 +39,7 @@ FLOORS = {
     """,
     "scraping": """
         urls files reasons outside gallery terminal refused_digests kinds
-        screening
+        screening recipe
         net
         sources
         config
@@ -47,7 +47,7 @@ FLOORS = {
         records health
         download
         download_list
-        collect
+        collect replay
         cli
         __main__
     """,
@@ -110,6 +110,7 @@ AGREED = {
         "scraping.urls",
         "scraping.reasons",
         "scraping.refused_digests",
+        "scraping.recipe",
         "scraping.kinds",
         "scraping.net.http",
         "scraping.net.opt_out",
@@ -180,6 +181,7 @@ MAY_LOAD = {
     "scraping.reasons": set(),
     "scraping.kinds": set(),
     "scraping.refused_digests": set(),
+    "scraping.recipe": {"yarl"},
     "scraping.sources.catalogue": set(),
     "scraping.screening": PILLOW | {"defusedxml", "cbor2"},
     "scraping": PILLOW

@@ -128,8 +128,8 @@ RUN_DIR/manifest.jsonl names the test pictures ("split": "test"). Look at them, 
 
 into labels.csv, and run the above. A picture is named with or without its folder. The judgement is
 "right", "other class", "off-topic", or the class that the picture shows, by name or id; an empty
-one takes an earlier judgement back. The columns may also be called file_name or image, and label or state; they may be
-separated by commas, semicolons or tabs."""
+one takes an earlier judgement back. The columns may also be called file_name or image, and label or
+state; they may be separated by commas, semicolons or tabs."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
