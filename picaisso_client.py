@@ -36,6 +36,7 @@ import hashlib
 import json
 import mimetypes
 import os
+import re
 import signal
 import sys
 import time
@@ -56,6 +57,7 @@ ATTEMPTS = 5  # of a call that got no answer, or was told to come again
 LONGEST_PAUSE = 60
 CHUNK_BYTES = 256 * 1024
 CLOSED = ("delivered", "needs_attention", "failed", "cancelled", "expired")
+ID_LIKE_A_FLAG = re.compile(r"-[\w-]{31}", re.ASCII)  # one of 64 begins with a hyphen
 HELPED = ("needs_attention", "failed")  # ended, and something is to be done
 
 Json = dict[str, Any]
@@ -150,6 +152,13 @@ class Picaisso:
         body = {name: value for name, value in wishes.items() if value is not None}
         return self._call("PATCH", f"{_path(request_id)}/images/{image_id}", body)
 
+    def thumbnail(self, image: Json) -> bytes:
+        """Return one of a request's pictures, small, as JPEG."""
+        if not image["thumbnail"]:
+            raise PicaissoError("This picture was left out, and is not kept.", "not_found")
+        with closing(self._open("GET", image["thumbnail"], None, {})) as answer:
+            return answer.read()
+
     def predict(self, request_id: str, picture: str | Path, version: int | None = None) -> Json:
         """Classify a picture, by its web address or a file."""
         query = "" if version is None else f"?version={version}"
@@ -167,13 +176,13 @@ class Picaisso:
     def download(
         self, artifact: Json, folder: Path, listener: Callable[[int], None] | None = None
     ) -> Path:
-        """Download one of a request's `artifacts`; return its file.
+        """Download one of a request's `artifacts`; return its file, named after the classes.
 
         What an interrupted download has left is gone on from. The file gets its name when its
         sha256 is right.
         """
         folder.mkdir(parents=True, exist_ok=True)
-        name = _file_name(artifact)
+        name = self._file_name(artifact)
         target = folder / name
         part = folder / f"{name}.part"
         if target.exists() and _sha256(target) == artifact["sha256"]:
@@ -187,6 +196,12 @@ class Picaisso:
             raise PicaissoError(f"{name} is damaged. Download it again.", "damaged")
         part.replace(target)
         return target
+
+    def _file_name(self, artifact: Json) -> str:
+        """Return what the site calls the file, without any folder."""
+        with closing(self._open("HEAD", artifact["url"], None, {})) as answer:
+            name = answer.headers.get_filename() or ""
+        return Path(name.replace("\\", "/")).name or f"{artifact['kind']}-{artifact['version']}"
 
     def _fetch(self, artifact: Json, part: Path, listener: Callable[[int], None] | None) -> None:
         done = part.stat().st_size if part.exists() else 0
@@ -285,11 +300,6 @@ def _form_with(file: Path) -> tuple[str, bytes]:
     return f"multipart/form-data; boundary={boundary}", body
 
 
-def _file_name(artifact: Json) -> str:
-    endings = {"croissant": "json", "report": "html"}
-    return f"{artifact['kind']}-{artifact['version']}.{endings.get(artifact['kind'], 'zip')}"
-
-
 def _sha256(file: Path) -> str:
     with file.open("rb") as opened:
         return hashlib.file_digest(opened, "sha256").hexdigest()
@@ -358,7 +368,10 @@ def _bar(share: float, width: int = 20) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code."""
-    options = _parser().parse_args(arguments)
+    given = sys.argv[1:] if arguments is None else arguments
+    # Behind a slash an id is no flag, and understood as the end of a link.
+    words = [f"/{word}" if ID_LIKE_A_FLAG.fullmatch(word) else word for word in given]
+    options = _parser().parse_args(words)
     terminal = Terminal(as_json=options.json, quiet=options.quiet, errors=sys.stderr)
     picaisso = Picaisso(options.site)
     try:

@@ -622,10 +622,6 @@ class Artifact(models.Model):
     def file(self) -> Path:
         return Path(settings.DATA_DIR) / self.path
 
-    @property
-    def file_name(self) -> str:
-        return Path(self.path).name
-
 
 class JobState(models.TextChoices):
     QUEUED = "queued"

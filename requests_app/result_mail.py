@@ -8,7 +8,7 @@ from django.conf import settings
 from django.urls import NoReverseMatch, reverse
 
 from requests_app import mail, phrases
-from requests_app.delivery import contact_strip
+from requests_app.delivery import contact_strip, names
 from requests_app.models import Artifact, ClassifierRequest, DatasetVersion, Kind, OutgoingMail
 from training.earlier_metrics import completed
 
@@ -140,7 +140,7 @@ def _file_entry(
     return {
         "kind": artifact.kind,
         "label": artifact.get_kind_display(),
-        "file_name": artifact.file_name,
+        "file_name": names.file_name(artifact),
         "bytes": artifact.bytes,
         "sha256": artifact.sha256,
         "url": part_link(classifier, "download", artifact.kind),

@@ -15,6 +15,8 @@ from django.db.models import Count, Q
 from django.db.models.functions import Coalesce
 
 from requests_app.delivery import dataset_zip
+from requests_app.delivery.attribution import credit
+from requests_app.delivery.contents import DatasetImage
 from requests_app.models import (
     OWN_SOURCE,
     Artifact,
@@ -117,7 +119,7 @@ def write_run_folder(version: DatasetVersion) -> None:
             sha256=image.sha256,
             source=image.source,
             license=image.license,
-            credit=dataset_zip.credit(image),
+            credit=credit(image),
             page_url=image.page_url,
             format=file_format(image.mime, image.image_url),
             title=image.title,
@@ -297,7 +299,7 @@ def count_as_rejected(images: list[ImageUrl]) -> None:
         image_class.save(update_fields=["kept", "rejected"])
 
 
-def dataset_images(version: DatasetVersion, rows: list[ImageRow]) -> list[dataset_zip.DatasetImage]:
+def dataset_images(version: DatasetVersion, rows: list[ImageRow]) -> list[DatasetImage]:
     """Return the manifest's images in a fixed order, without those that the split left out.
 
     An image that was removed or relabelled since is in it as it was: a version never changes.
@@ -312,6 +314,6 @@ def dataset_images(version: DatasetVersion, rows: list[ImageRow]) -> list[datase
         of_file = image_of.get(row.file)
         if row.split is not None and of_file is not None:
             label = class_of[row.class_id]
-            found.append(dataset_zip.DatasetImage(of_file, label, row.split, row.group))
+            found.append(DatasetImage(of_file, label, row.split, row.group))
     found.sort(key=lambda entry: (entry.split, entry.class_id, entry.image.file))
     return found

@@ -20,6 +20,7 @@ from scraping.files import write_json
 from scraping.kinds import MAX_KIND_LENGTH
 from scraping.refused_digests import RefusedDigests
 from scraping.sources.catalogue import CATALOGUE, DEFAULT_ORDER, Outcome
+from scraping.supplied import named_classes
 from scraping.terminal import (
     StopSignal,
     Values,
@@ -54,6 +55,8 @@ python -m scraping collect corgi "shiba inu" --limit 100 --out pictures
 python -m training fit --images pictures --out run"""
 _CHECK_EXAMPLE = "python -m scraping check --source openverse"
 
+SHOWN_UNUSED = 10  # of what was supplied and cannot be used
+
 
 def add_collect(parser: argparse.ArgumentParser) -> None:
     """Add the flags of `collect`."""
@@ -63,7 +66,11 @@ def add_collect(parser: argparse.ArgumentParser) -> None:
         "the same command goes on where it was stopped."
     )
     parser.add_argument(
-        "names", nargs="+", metavar="NAME|DIR", help="class names, or a folder with a config.json"
+        "names",
+        nargs="*",
+        metavar="NAME|DIR",
+        help="class names, or a folder with a config.json; left out, the folders of --own and the "
+        "labels of --urls name the classes",
     )
     parser.add_argument(
         "--out", type=Path, metavar="DIR", help="where to collect, when names are given"
@@ -100,10 +107,44 @@ def add_collect(parser: argparse.ArgumentParser) -> None:
         metavar="SECONDS",
         help="stop searching after so long (1800; PICAISSO_COLLECT_MINUTES)",
     )
+    _add_supplied(parser)
     add_refusals(parser)
     _add_sources(parser)
     add_output_flags(parser, "print result.json; progress as JSON lines on standard error")
     add_example(parser, _COLLECT_EXAMPLE)
+
+
+def _add_supplied(parser: argparse.ArgumentParser) -> None:
+    """Add the flags for what one brings along; they have no variables."""
+    parser.add_argument(
+        "--own",
+        type=_absolute,
+        metavar="FOLDER|ZIP",
+        help="your own pictures, a folder per class, besides what is searched; with --source "
+        "upload instead of it",
+    )
+    parser.add_argument(
+        "--urls",
+        dest="own_urls",
+        type=_absolute,
+        metavar="FILE.csv",
+        help="addresses of pictures, with the columns url and label; with --source url_list "
+        "instead of a search",
+    )
+    parser.add_argument(
+        "--own-as-test",
+        action="store_true",
+        default=None,
+        help="test on what --own and --urls bring, and on nothing else",
+    )
+
+
+def _absolute(text: str) -> str:
+    """Read a path that must be there, for a configuration that may be read elsewhere."""
+    path = Path(text)
+    if not path.exists():
+        raise argparse.ArgumentTypeError(f"there is no {text}")
+    return str(path.resolve())
 
 
 def _kind(text: str) -> str:
@@ -177,6 +218,9 @@ SOURCE_FLAGS = (
 COLLECT_FLAGS = (
     *SOURCE_FLAGS,
     "kind",
+    "own",
+    "own_urls",
+    "own_as_test",
     "limit",
     "minimum",
     "license",
@@ -198,9 +242,9 @@ def run_collect(given: argparse.Namespace, environment: Callable[[], Values]) ->
     flags = _source_flags(given, COLLECT_FLAGS)
     if given.out is not None:
         folder = given.out
-        stored = _classes(given.names)
+        stored = _classes(_names(parser, given))
     else:
-        if len(given.names) > 1:
+        if len(given.names) != 1:
             parser.error("class names need --out DIR")
         folder = Path(given.names[0])
         if not folder.is_dir():
@@ -225,6 +269,14 @@ def run_collect(given: argparse.Namespace, environment: Callable[[], Values]) ->
         return WRONG_USAGE
     config.write(folder)
     return _collect(folder, config, given)
+
+
+def _names(parser: argparse.ArgumentParser, given: argparse.Namespace) -> list[str]:
+    """Return the names of the classes: those given, else those of what was brought along."""
+    names = given.names or named_classes(given.own or "", given.own_urls or "")
+    if not names:
+        parser.error("name a class, or bring pictures along with --own or --urls")
+    return names
 
 
 def _source_flags(given: argparse.Namespace, names: Sequence[str]) -> Values:
@@ -335,6 +387,11 @@ def _print_collected(result: Mapping[str, Any]) -> None:
     sentence = result.get("kind", {}).get("sentence", "")  # not in folders of version 0.1.0
     if sentence:
         console.print(sentence, markup=False, highlight=False)
+    unused = result.get("unused", [])
+    for entry in unused[:SHOWN_UNUSED]:
+        console.print(f"{entry['what']}: {entry['why']}", markup=False, highlight=False)
+    if len(unused) > SHOWN_UNUSED:
+        console.print(f"{len(unused) - SHOWN_UNUSED} more are in result.json.")
 
 
 def run_check(given: argparse.Namespace, environment: Callable[[], Values]) -> int:

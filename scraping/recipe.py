@@ -37,7 +37,6 @@ CREDIT_COLUMNS = (
 CLASS_ID = re.compile(r"[A-Za-z0-9_-]{1,32}")
 SHA256 = re.compile(r"[0-9a-f]{64}")
 DIFFERENCE_HASH = re.compile(r"[0-9a-f]{16}")
-NO_ADDRESS = "supplied by whoever made the dataset"
 
 
 class RecipeImage(TypedDict):
@@ -127,6 +126,28 @@ def recipe_document(
         "max_side": sides[1],
         "classes": labels,
         "images": list(images),
+    }
+
+
+def collected_image(record: Mapping[str, Any]) -> RecipeImage:
+    """Return the row of a picture that a collection kept, from its record in images.jsonl."""
+    address = record["image_url"]
+    if not address.startswith(("http://", "https://")):  # the name of a file that was supplied
+        address = ""
+    return {
+        "class_id": record["class"],
+        "split": record.get("split"),
+        "group": None,
+        "source": record["source"],
+        "query": record["query"],
+        "image_url": address,
+        "page_url": record["page_url"],
+        "sha256": record["sha256"],
+        "source_sha256": record["source_sha256"],
+        "dhash": record.get("dhash", ""),
+        "width": record["width"],
+        "height": record["height"],
+        "credit": {name: record[name] for name in CREDIT_COLUMNS},
     }
 
 

@@ -3,6 +3,8 @@
 from django import template
 
 from requests_app import phrases
+from requests_app.delivery import names
+from requests_app.models import ClassifierRequest
 from training.earlier_metrics import completed
 
 register = template.Library()
@@ -17,3 +19,9 @@ register.filter("completed", completed)
 register.filter("rejections", phrases.rejections)
 register.filter("size", phrases.size)
 register.filter("comparison", phrases.comparison)
+
+
+@register.filter
+def class_names(classifier: ClassifierRequest) -> str:
+    """Return the classes of a request for the title of a page."""
+    return names.short_names(names.names_of(classifier))

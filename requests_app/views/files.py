@@ -10,15 +10,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from django.conf import settings
 from django.http import FileResponse, HttpRequest, HttpResponse, StreamingHttpResponse
 from django.http.response import HttpResponseBase
-from django.shortcuts import redirect
+from django.shortcuts import redirect, render
 from django.templatetags.static import static
 from django.utils.http import content_disposition_header, parse_etags
 from django.views.decorators.http import require_safe
 
 from requests_app import prediction
-from requests_app.delivery import thumbnails
+from requests_app.delivery import names, thumbnails
 from requests_app.models import Artifact, ClassifierRequest, ImageState, ImageUrl, Kind
 from requests_app.views.access import require_token
 from requests_app.views.errors import page_not_found
@@ -90,24 +91,34 @@ def download(request: HttpRequest, classifier: ClassifierRequest, kind: str) -> 
         return _report(request, classifier)
     if artifact is None or not artifact.file.is_file():
         return page_not_found(request)
-    name = f"picaisso-{artifact.file_name}"
+    name = names.file_name(artifact)
     return send_file(request, artifact.file, name=name, sha256=artifact.sha256)
 
 
 def _report(request: HttpRequest, classifier: ClassifierRequest) -> HttpResponseBase:
     """Send the report as it is now: a takedown writes it again."""
     version = prediction.delivered_version(classifier)
-    path = None if version is None else version.folder / "model" / "report.html"
-    if path is None or not path.is_file():
+    if version is None:
+        return page_not_found(request)
+    path = version.folder / "model" / "report.html"
+    if not path.is_file():
         return page_not_found(request)
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    return send_file(request, path, name="picaisso-report.html", sha256=digest)
+    name = names.download_name(classifier, Kind.REPORT, version.number, path.suffix)
+    return send_file(request, path, name=name, sha256=digest)
 
 
 @require_safe
 def robots(request: HttpRequest) -> HttpResponse:
     lines = ["User-agent: *", "Disallow: /r/", "Disallow: /confirm/", "Disallow: /admin/", ""]
     return HttpResponse("\n".join(lines), content_type="text/plain; charset=utf-8")
+
+
+@require_safe
+def llms(request: HttpRequest) -> HttpResponse:
+    """Say to a language model what the site is and how programs use it (llmstxt.org)."""
+    context = {"site": settings.BASE_URL, "confirms": settings.CONFIRM_EMAIL}
+    return render(request, "llms.txt", context, content_type="text/plain; charset=utf-8")
 
 
 @require_safe

@@ -206,6 +206,7 @@ def _page_context(place: Place, usable: UsableModel, opened: OpenedModel) -> dic
     has_version = prediction.delivered_version(place.classifier) is not None
     may_correct = has_version and not place.is_shared
     return {
+        "classifier": place.classifier,
         "home": place.home,
         "report": "" if place.is_shared else place.address("report"),
         "model_address": place.address("try_model"),
@@ -347,5 +348,10 @@ def _no_model_page(
     request: HttpRequest, place: Place, what: str, status: int = 200
 ) -> HttpResponse:
     """Say that there is no model, or nothing else that comes with it, yet."""
-    context = {"home": place.home, "is_open": place.classifier.is_open, "what": what}
+    context = {
+        "classifier": place.classifier,
+        "home": place.home,
+        "is_open": place.classifier.is_open,
+        "what": what,
+    }
     return render(request, "try/no_model.html", context, status=status)

@@ -11,6 +11,7 @@ from typing import cast
 from urllib.parse import urlencode
 
 from requests_app import phrases
+from requests_app.delivery import names
 from requests_app.models import Artifact, DatasetVersion, Kind, TrainingRun
 from training.earlier_metrics import completed
 from training.metrics import ClassMetrics, Confusion, Metrics
@@ -148,7 +149,7 @@ def _download(artifact: Artifact) -> Download:
     return Download(
         kind=artifact.kind,
         title=artifact.get_kind_display(),
-        file_name=artifact.file_name,
+        file_name=names.file_name(artifact),
         bytes=artifact.bytes,
         sha256=artifact.sha256,
         first=first,

@@ -14,7 +14,7 @@ from django.urls import reverse
 from django.views.decorators.http import require_http_methods, require_safe
 
 from requests_app import sharing, versions
-from requests_app.delivery.dataset_zip import credit
+from requests_app.delivery.attribution import credit
 from requests_app.models import ClassifierRequest
 from requests_app.views.access import SeeOther, require_share_token, require_token
 from requests_app.views.errors import page_not_found

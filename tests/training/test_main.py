@@ -244,7 +244,7 @@ def test_predict_reads_run_folders_model_folders_and_zips_and_files_folders_and_
 ) -> None:
     with zipfile.ZipFile(tmp_path / "model.zip", "w") as archive:
         for path in (trained_run / "model").iterdir():
-            archive.write(path, path.name)
+            archive.write(path, f"picaisso-mammal-plant-model/{path.name}")
     picture = trained_run / next(r.file for r in read_manifest(trained_run) if r.class_id == "c001")
     server.files["/a%20picture"] = picture.read_bytes()
     folder = tmp_path / "pictures"
