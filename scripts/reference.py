@@ -135,13 +135,13 @@ def sentence_of(call: dict[str, Any]) -> str:
 
 
 def image_columns() -> str:
-    from requests_app.delivery.dataset_zip import IMAGE_COLUMNS
+    from requests_app.delivery.tables import IMAGE_COLUMNS
 
     return ", ".join(f"`{column}`" for column in IMAGE_COLUMNS)
 
 
 def rejected_columns() -> str:
-    from requests_app.delivery.dataset_zip import REJECTED_COLUMNS
+    from requests_app.delivery.tables import REJECTED_COLUMNS
 
     return ", ".join(f"`{column}`" for column in REJECTED_COLUMNS)
 
