@@ -39,7 +39,7 @@ FLOORS = {
     """,
     "scraping": """
         urls files reasons outside gallery terminal refused_digests kinds picture_zip
-        screening
+        screening recipe
         net
         sources
         config
@@ -48,7 +48,7 @@ FLOORS = {
         records health
         download
         download_list
-        collect
+        collect replay
         cli
         __main__
     """,
@@ -112,6 +112,7 @@ AGREED = {
         "scraping.urls",
         "scraping.reasons",
         "scraping.refused_digests",
+        "scraping.recipe",
         "scraping.kinds",
         "scraping.picture_zip",
         "scraping.net.http",
@@ -185,6 +186,7 @@ MAY_LOAD = {
     "scraping.kinds": set(),
     "scraping.picture_zip": set(),
     "scraping.refused_digests": set(),
+    "scraping.recipe": {"yarl"},
     "scraping.sources.catalogue": set(),
     "scraping.screening": PILLOW | {"defusedxml", "cbor2"},
     "scraping": PILLOW

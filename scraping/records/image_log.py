@@ -49,7 +49,9 @@ ImageRecord = TypedDict(
         "http_status": int | None,
         "fetched_at": str | None,  # ISO 8601 in UTC
         "ai_made": NotRequired[bool],  # its file says so, and it is kept all the same
-        "split": NotRequired[str],  # test, where whoever asks has supplied it for that
+        # test, where whoever asks has supplied it for that; of a recipe, the dataset's
+        "split": NotRequired[str | None],
+        "verdict": NotRequired[str],  # of `scraping.replay.Verdict`, of a recipe
         "dhash": NotRequired[str],  # 64-bit difference hash in hexadecimal, for a list of URLs
         "url_sha256": NotRequired[str],  # of the address, where that itself is not recorded
     },
