@@ -55,7 +55,7 @@ def dataset_card(
         "licenses": licenses.most_common(),
         "sources": sources.most_common(),
         "domains": _top_domains(images),
-        "left_out": _left_out(classes),
+        "left_out": left_out(classes),
     }
     return render_to_string("delivery/dataset_card.md", context).encode(errors="replace")
 
@@ -101,7 +101,7 @@ def _top_domains(images: Sequence[DatasetImage]) -> list[tuple[str, int]]:
     return domains.most_common(TOP_DOMAINS)
 
 
-def _left_out(classes: Sequence[ImageClass]) -> list[str]:
+def left_out(classes: Sequence[ImageClass]) -> list[str]:
     """Return what was found and left out, in words: “14 too small”."""
     rejected: Counter[str] = Counter()
     for c in classes:

@@ -33,7 +33,7 @@ def no_beat() -> None:
 
 
 @dataclass(frozen=True)
-class PublishedZip:
+class PublishedFile:
     """A published file with its size and checksum."""
 
     path: Path
@@ -43,7 +43,7 @@ class PublishedZip:
 
 def build_dataset(
     version: DatasetVersion, images: Sequence[DatasetImage], target: Path, beat: Beat = no_beat
-) -> PublishedZip:
+) -> PublishedFile:
     """Write ``dataset.zip`` of these images to ``target``.
 
     :raises OSError: it could not be written
@@ -64,7 +64,7 @@ def build_dataset(
     return publish(entries, target, top_folder(version.request, Kind.DATASET), beat)
 
 
-def build_model(version: DatasetVersion, target: Path, beat: Beat = no_beat) -> PublishedZip:
+def build_model(version: DatasetVersion, target: Path, beat: Beat = no_beat) -> PublishedFile:
     """Write ``model.zip`` to ``target``: the run's model folder as it is, with its own checksums.
 
     :raises OSError: it could not be written
@@ -78,7 +78,9 @@ def build_model(version: DatasetVersion, target: Path, beat: Beat = no_beat) -> 
     return publish(entries, target, top_folder(version.request, Kind.MODEL), beat)
 
 
-def publish(entries: Sequence[Entry], target: Path, top: str, beat: Beat = no_beat) -> PublishedZip:
+def publish(
+    entries: Sequence[Entry], target: Path, top: str, beat: Beat = no_beat
+) -> PublishedFile:
     """Write a zip beside ``target``, check it, and rename it.
 
     ``SHA256SUMS`` is added unless the entries bring one.
@@ -108,7 +110,7 @@ def publish(entries: Sequence[Entry], target: Path, top: str, beat: Beat = no_be
         unfinished.replace(target)
     finally:
         unfinished.unlink(missing_ok=True)
-    return PublishedZip(target, target.stat().st_size, sha256)
+    return PublishedFile(target, target.stat().st_size, sha256)
 
 
 def _add(archive: zipfile.ZipFile, name: str, content: bytes | Path) -> str:

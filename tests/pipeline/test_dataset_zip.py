@@ -64,7 +64,7 @@ def test_building_a_zip_again_gives_the_same_bytes(packaged):
     drain("train")
     artifact.refresh_from_db()
     assert artifact.sha256 == before == hashlib.sha256(artifact.file.read_bytes()).hexdigest()
-    assert Artifact.objects.count() == 2
+    assert Artifact.objects.count() == 3
 
 
 def test_the_credit_of_a_picture_that_ai_made_says_so(packaged):
