@@ -116,6 +116,7 @@ AGREED = {
         "scraping.screening",
         "scraping.sources.catalogue",
         "scraping.sources.licenses",
+        "scraping.sources.terms",
         "scraping.sources.wikidata",
         "picaisso_site",
     },
@@ -182,6 +183,7 @@ MAY_LOAD = {
     "scraping.kinds": set(),
     "scraping.refused_digests": set(),
     "scraping.sources.catalogue": set(),
+    "scraping.sources.terms": set(),
     "scraping.screening": PILLOW | {"defusedxml", "cbor2"},
     "scraping": PILLOW
     | {"selenium", "urllib3", "aiohttp", "yarl", "multidict", "protego", "psutil", "rich"},

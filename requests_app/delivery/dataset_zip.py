@@ -15,6 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from requests_app.delivery.attribution import attribution
+from requests_app.delivery.citation import (
+    citation,
+    dataset_keys,
+    derived_dataset,
+    keys_of_pictures,
+)
 from requests_app.delivery.contents import DatasetImage
 from requests_app.delivery.dataset_card import dataset_card
 from requests_app.delivery.names import top_folder
@@ -56,8 +62,12 @@ def build_dataset(
         ("images.csv", images_table(images)),
         ("rejected.csv", rejected_table(classes)),
         ("ATTRIBUTION.md", attribution(images)),
+        ("CITATION.cff", citation(version, images)),
         ("README.md", dataset_card(version, classes, images)),
     ]
+    if dataset_keys(images):
+        entries.append(("derived_dataset.csv", derived_dataset(images)))
+        entries.append(("gbif.csv", keys_of_pictures(images)))
     folder = version.request.folder / "collect"
     for entry in images:
         entries.append((entry.file_name, folder / entry.image.file))

@@ -50,6 +50,7 @@ ImageRecord = TypedDict(
         "fetched_at": str | None,  # ISO 8601 in UTC
         "ai_made": NotRequired[bool],  # its file says so, and it is kept all the same
         "dhash": NotRequired[str],  # 64-bit difference hash in hexadecimal, for a list of URLs
+        "dataset_key": NotRequired[str],  # of GBIF
         "url_sha256": NotRequired[str],  # of the address, where that itself is not recorded
     },
 )
@@ -71,7 +72,7 @@ def store_image(folder: Path, image: CleanImage) -> None:
 def new_record(candidate: Candidate, class_id: str) -> ImageRecord:
     """Return a record that says where an image was found and nothing yet of its fate."""
     known = license_of(candidate)
-    return {
+    record: ImageRecord = {
         "class": class_id,
         "source": candidate.source,
         "query": candidate.query,
@@ -102,6 +103,9 @@ def new_record(candidate: Candidate, class_id: str) -> ImageRecord:
         "http_status": None,
         "fetched_at": None,
     }
+    if candidate.dataset_key:
+        record["dataset_key"] = candidate.dataset_key
+    return record
 
 
 def rejected(record: ImageRecord, reason: Reason, detail: str = "") -> ImageRecord:
