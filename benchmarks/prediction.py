@@ -3,8 +3,8 @@
 A ResNet50 (random weights: the time is the same) is trained and delivered; the site's own web
 server answers the API's call and the try page's action for a 640 x 480 JPEG on a picture host on
 loopback. Beside it, in this process, Pillow decodes the same bytes and ONNX Runtime runs the same
-file; they alternate. The page's answer also has a map and the nearest training pictures; without them is what the site
-does for a program: fetch, check, decode, predict (in this process). Wanted: 1.3 times at the
+file; they alternate. The page's answer also has a map and the nearest training pictures; "fetched,
+checked, classified" is what the site does for a program, in this process. Wanted: 1.3 times at the
 median, under twice at the 95th percentile.
 
     python -m benchmarks.prediction [--answers 30] [--rounds 3]

@@ -597,7 +597,9 @@ class Kind(models.TextChoices):
     DATASET = "dataset", "Dataset"
     CROISSANT = "croissant", "Croissant metadata"
     MODEL = "model", "Model"
+    PTH = "pth", "PyTorch weights"
     REPORT = "report", "Report"
+    RECIPE = "recipe", "Recipe"
 
 
 class Artifact(models.Model):
