@@ -383,6 +383,9 @@ class ImageUrl(models.Model):
         max_length=16, blank=True, help_text="per-item, filter, file or unknown"
     )
     attribution = models.TextField(blank=True)
+    dataset_key = models.CharField(
+        max_length=36, blank=True, default="", help_text="Of GBIF, as its terms ask."
+    )
     state = models.CharField(max_length=10, choices=ImageState.choices)
     reason = models.CharField(max_length=24, blank=True)
     detail = models.TextField(blank=True)

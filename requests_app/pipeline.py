@@ -32,6 +32,7 @@ from requests_app import (
     versions,
 )
 from requests_app.delivery import dataset_zip
+from requests_app.delivery.croissant import build_croissant
 from requests_app.models import (
     Artifact,
     ClassifierRequest,
@@ -475,8 +476,10 @@ def package(lease: Lease) -> None:
     images = versions.dataset_images(version, run_folder.read_manifest(version.folder))
     folder = classifier.folder / "artifacts" / str(version.number)
     beat = lease.beat_if_due
+    dataset = dataset_zip.build_dataset(version, images, folder / "dataset.zip", beat)
     files = {
-        Kind.DATASET: dataset_zip.build_dataset(version, images, folder / "dataset.zip", beat),
+        Kind.DATASET: dataset,
+        Kind.CROISSANT: build_croissant(version, images, dataset),
         Kind.MODEL: dataset_zip.build_model(version, folder / "model.zip", beat),
     }
     with lease.finishing():

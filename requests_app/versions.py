@@ -178,7 +178,7 @@ def build_model_again(artifact: Artifact) -> None:
     store_build(artifact, made)
 
 
-def store_build(artifact: Artifact, made: dataset_zip.PublishedZip) -> None:
+def store_build(artifact: Artifact, made: dataset_zip.PublishedFile) -> None:
     same = Artifact.objects.filter(pk=artifact.pk)
     same.update(bytes=made.bytes, sha256=made.sha256)
 

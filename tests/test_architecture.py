@@ -120,6 +120,7 @@ AGREED = {
         "scraping.screening",
         "scraping.sources.catalogue",
         "scraping.sources.licenses",
+        "scraping.sources.terms",
         "scraping.sources.wikidata",
         "picaisso_site",
     },
@@ -188,6 +189,7 @@ MAY_LOAD = {
     "scraping.refused_digests": set(),
     "scraping.recipe": {"yarl"},
     "scraping.sources.catalogue": set(),
+    "scraping.sources.terms": set(),
     "scraping.screening": PILLOW | {"defusedxml", "cbor2"},
     "scraping": PILLOW
     | {"selenium", "urllib3", "aiohttp", "yarl", "multidict", "protego", "psutil", "rich"},

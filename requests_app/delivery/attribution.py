@@ -43,6 +43,8 @@ def credit(image: ImageUrl) -> str:
     if terms:
         parts.append(terms)
     found = f"Found by {source} at <{page}>"
+    if image.dataset_key:
+        found += f"; GBIF dataset {image.dataset_key}"
     if image.detail:  # kept although its file says that AI made it
         found += f"; {image.detail}"
     parts.append(found)

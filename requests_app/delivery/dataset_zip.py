@@ -15,6 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from requests_app.delivery.attribution import attribution
+from requests_app.delivery.citation import (
+    citation,
+    dataset_keys,
+    derived_dataset,
+    keys_of_pictures,
+)
 from requests_app.delivery.contents import DatasetImage
 from requests_app.delivery.dataset_card import dataset_card
 from requests_app.delivery.names import top_folder
@@ -33,7 +39,7 @@ def no_beat() -> None:
 
 
 @dataclass(frozen=True)
-class PublishedZip:
+class PublishedFile:
     """A published file with its size and checksum."""
 
     path: Path
@@ -43,7 +49,7 @@ class PublishedZip:
 
 def build_dataset(
     version: DatasetVersion, images: Sequence[DatasetImage], target: Path, beat: Beat = no_beat
-) -> PublishedZip:
+) -> PublishedFile:
     """Write ``dataset.zip`` of these images to ``target``.
 
     :raises OSError: it could not be written
@@ -56,15 +62,19 @@ def build_dataset(
         ("images.csv", images_table(images)),
         ("rejected.csv", rejected_table(classes)),
         ("ATTRIBUTION.md", attribution(images)),
+        ("CITATION.cff", citation(version, images)),
         ("README.md", dataset_card(version, classes, images)),
     ]
+    if dataset_keys(images):
+        entries.append(("derived_dataset.csv", derived_dataset(images)))
+        entries.append(("gbif.csv", keys_of_pictures(images)))
     folder = version.request.folder / "collect"
     for entry in images:
         entries.append((entry.file_name, folder / entry.image.file))
     return publish(entries, target, top_folder(version.request, Kind.DATASET), beat)
 
 
-def build_model(version: DatasetVersion, target: Path, beat: Beat = no_beat) -> PublishedZip:
+def build_model(version: DatasetVersion, target: Path, beat: Beat = no_beat) -> PublishedFile:
     """Write ``model.zip`` to ``target``: the run's model folder as it is, with its own checksums.
 
     :raises OSError: it could not be written
@@ -78,7 +88,9 @@ def build_model(version: DatasetVersion, target: Path, beat: Beat = no_beat) -> 
     return publish(entries, target, top_folder(version.request, Kind.MODEL), beat)
 
 
-def publish(entries: Sequence[Entry], target: Path, top: str, beat: Beat = no_beat) -> PublishedZip:
+def publish(
+    entries: Sequence[Entry], target: Path, top: str, beat: Beat = no_beat
+) -> PublishedFile:
     """Write a zip beside ``target``, check it, and rename it.
 
     ``SHA256SUMS`` is added unless the entries bring one.
@@ -108,7 +120,7 @@ def publish(entries: Sequence[Entry], target: Path, top: str, beat: Beat = no_be
         unfinished.replace(target)
     finally:
         unfinished.unlink(missing_ok=True)
-    return PublishedZip(target, target.stat().st_size, sha256)
+    return PublishedFile(target, target.stat().st_size, sha256)
 
 
 def _add(archive: zipfile.ZipFile, name: str, content: bytes | Path) -> str:

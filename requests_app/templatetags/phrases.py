@@ -1,10 +1,12 @@
 """The phrases of pages and mails as template filters."""
 
+from collections.abc import Iterable
+from typing import Protocol
+
 from django import template
 
 from requests_app import phrases
 from requests_app.delivery import names
-from requests_app.models import ClassifierRequest
 from training.earlier_metrics import completed
 
 register = template.Library()
@@ -21,7 +23,14 @@ register.filter("size", phrases.size)
 register.filter("comparison", phrases.comparison)
 
 
+class Named(Protocol):
+    """A class of a request: its row, or what a page shows of it."""
+
+    @property
+    def name(self) -> str: ...
+
+
 @register.filter
-def class_names(classifier: ClassifierRequest) -> str:
-    """Return the classes of a request for the title of a page."""
-    return names.short_names(names.names_of(classifier))
+def class_names(classes: Iterable[Named]) -> str:
+    """Return the names of classes for the title of a page."""
+    return names.short_names(one.name for one in classes)
