@@ -22,8 +22,8 @@ from scraping.refused_digests import RefusedDigests
 from scraping.screening.nudity import check_model
 from scraping.screening.screen import AI_MADE_CHOICES, ScreenSettings
 from scraping.sources.catalogue import (
-    CATALOGUE,
     DEFAULT_ORDER,
+    SEARCHED,
     credential_settings,
     url_setting,
     usual_sources,
@@ -123,7 +123,7 @@ def environment_values(variables: Mapping[str, str]) -> Values:
     """
     values = _plain_values(variables)
     urls = {}
-    for source in CATALOGUE:
+    for source in SEARCHED:
         url = variables.get(url_setting(source), "").strip()
         if url:
             urls[source] = url

@@ -221,6 +221,10 @@ def credit(image: ImageUrl) -> str:
         if not image.image_url:
             return "Their own picture, added by whoever made this dataset"
         return f"Added by whoever made this dataset, from <{image.image_url}>. Licence: unknown"
+    if image.license_basis == "requester":
+        if image.source == "upload":
+            return "Supplied by the requester"
+        return f"Supplied by the requester, from <{image.image_url}>. Licence: unknown"
     work = image.attribution
     if not work:
         work = f"“{image.title or 'untitled'}”"
