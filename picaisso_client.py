@@ -92,6 +92,28 @@ class Picaisso:
         body = {"classes": list(classes), "email": email, **wishes}
         return self._call("POST", "/requests", body)
 
+    def submit_own(
+        self,
+        email: str,
+        pictures: Path | None = None,
+        addresses: Path | None = None,
+        classes: Sequence[str | Json] = (),
+        **wishes: Any,
+    ) -> Json:
+        """Ask with pictures of your own: a zip with a folder per class, a CSV with url and label.
+
+        :param classes: left out, folders and labels name them
+        :param wishes: as `submit` takes them, own_as_test (they are the test set), own_alone
+            (nothing is searched)
+        """
+        body = {"classes": list(classes), "email": email, **wishes}
+        parts: dict[str, bytes | Path] = {"request": json.dumps(body).encode()}
+        for name, file in (("pictures", pictures), ("addresses", addresses)):
+            if file is not None:
+                parts[name] = file
+        content_type, form = _form_of(parts)
+        return self._call("POST", "/requests/with-pictures", form, content_type=content_type)
+
     def show(self, request_id: str, wait: int = 0) -> Json:
         """Return a request; with `wait` when something changes, at most so many seconds later."""
         query = f"?wait={wait}" if wait else ""
@@ -167,7 +189,7 @@ class Picaisso:
         text = str(picture)
         if text.startswith(("http://", "https://")):
             return self._call("POST", path, {"url": text})
-        content_type, body = _form_with(Path(picture))
+        content_type, body = _form_of({"image": Path(picture)})
         return self._call("POST", path, body, content_type=content_type)
 
     def share(self, request_id: str) -> str:
@@ -284,21 +306,24 @@ def _pause(error: urllib.error.HTTPError, attempt: int) -> float | None:
     return min(seconds, LONGEST_PAUSE)
 
 
-def _form_with(file: Path) -> tuple[str, bytes]:
-    """Return content type and body of a form that has the file as `image`."""
-    try:
-        content = file.read_bytes()
-    except OSError as error:
-        raise PicaissoError(f"{file} cannot be read: {error.strerror}.") from error
+def _form_of(parts: dict[str, bytes | Path]) -> tuple[str, bytes]:
+    """Return content type and body of a form with these parts, some of which are files."""
     boundary = uuid.uuid4().hex
-    kind = mimetypes.guess_type(file.name)[0] or "application/octet-stream"
-    name = urllib.parse.quote(file.name)
-    head = (
-        f'--{boundary}\r\nContent-Disposition: form-data; name="image"; filename="{name}"\r\n'
-        f"Content-Type: {kind}\r\n\r\n"
-    )
-    body = b"".join((head.encode(), content, f"\r\n--{boundary}--\r\n".encode()))
-    return f"multipart/form-data; boundary={boundary}", body
+    body: list[bytes] = []
+    for name, part in parts.items():
+        head = f'--{boundary}\r\nContent-Disposition: form-data; name="{name}"'
+        if isinstance(part, bytes):
+            content = part
+        else:
+            try:
+                content = part.read_bytes()
+            except OSError as error:
+                raise PicaissoError(f"{part} cannot be read: {error.strerror}.") from error
+            kind = mimetypes.guess_type(part.name)[0] or "application/octet-stream"
+            head += f'; filename="{urllib.parse.quote(part.name)}"\r\nContent-Type: {kind}'
+        body += [f"{head}\r\n\r\n".encode(), content, b"\r\n"]
+    body.append(f"--{boundary}--\r\n".encode())
+    return f"multipart/form-data; boundary={boundary}", b"".join(body)
 
 
 def _sha256(file: Path) -> str:
@@ -310,6 +335,7 @@ def _sha256(file: Path) -> str:
 
 EXAMPLES = """examples:
   python -m picaisso_client submit corgi "shiba inu" --email a@example.org --wait --out corgis
+  python -m picaisso_client submit --own pictures.zip --own-as-test --email a@example.org
   python -m picaisso_client wait ID --out corgis
   python -m picaisso_client predict ID picture.jpg https://example.org/picture.jpg
 
@@ -411,13 +437,17 @@ def _parser() -> argparse.ArgumentParser:
         return added
 
     submit = command("submit", _submit, "Ask for a dataset and a classifier.")
-    submit.add_argument("classes", nargs="+", metavar="NAME", help="2 to 10 names")
+    submit.add_argument("classes", nargs="*", metavar="NAME", help="2 to 10 names")
     submit.add_argument("--email", required=True, help="where the result is sent")
     submit.add_argument("--images-per-class", type=int, metavar="N", help="20 to 500 (100)")
     submit.add_argument("--license", choices=("any", "open"), help="of the pictures (any)")
     submit.add_argument("--backbone", help="network to start from")
     submit.add_argument("--source", action="append", dest="sources", help="may be repeated")
     submit.add_argument("--kind", help="what kind of things these are, as animal")
+    submit.add_argument("--own", type=Path, metavar="ZIP", help="your pictures, a folder per class")
+    submit.add_argument("--urls", type=Path, metavar="CSV", help="addresses: url, label")
+    submit.add_argument("--own-as-test", action="store_true", help="test on these alone")
+    submit.add_argument("--own-alone", action="store_true", help="search nothing besides")
     submit.add_argument("--wait", action="store_true", help="wait until the work has ended")
     submit.add_argument("--out", type=Path, metavar="DIR", help="with --wait: download into it")
     wait = _with_id(command("wait", _wait, "Wait until the work of a request has ended."))
@@ -453,7 +483,12 @@ def _submit(picaisso: Picaisso, terminal: Terminal, options: argparse.Namespace)
         value = getattr(options, name)
         if value is not None:
             wishes[name] = value
-    shown = picaisso.submit(options.classes, options.email, **wishes)
+    if options.own is None and options.urls is None:
+        shown = picaisso.submit(options.classes, options.email, **wishes)
+    else:
+        wishes |= {"own_as_test": options.own_as_test, "own_alone": options.own_alone}
+        files = (options.own, options.urls)
+        shown = picaisso.submit_own(options.email, *files, options.classes, **wishes)
     if not options.wait:
         terminal.result(shown, f"{shown['url']}\n{_next_step(shown)}")
         return 0

@@ -28,6 +28,7 @@ from requests_app import (
     own_check,
     result_mail,
     shortage,
+    supplied,
     takedowns,
     versions,
 )
@@ -144,6 +145,9 @@ class Submission:
     sources: tuple[str, ...] = ()
     locale: str = field(default_factory=lambda: settings.LOCALE)
     kind: str = ""  # of things that the classes are; empty to find it out
+    draft: supplied.Draft | None = None  # what the person brings along
+    as_test: bool = False  # that is the test set
+    alone: bool = False  # and nothing is searched besides
 
 
 @transaction.atomic
@@ -159,6 +163,13 @@ def submit(submission: Submission) -> ClassifierRequest:
         locale=submission.locale,
         kind=submission.kind,
     )
+    if submission.draft is not None:
+        names = [name for name, _query in submission.classes]
+        classifier.supplied = supplied.facts(
+            submission.draft, names, as_test=submission.as_test, alone=submission.alone
+        )
+        classifier.save(update_fields=["supplied"])
+        supplied.give(submission.draft, classifier)
     if not settings.CONFIRM_EMAIL:
         confirm(classifier)
         return classifier
@@ -341,6 +352,7 @@ def _prepare_collection(classifier: ClassifierRequest, folder: Path, job: Job) -
         "browser_turns": True,
         "deadline_seconds": settings.COLLECT_MINUTES * 60 * 0.9,
     }
+    config |= supplied.collection_values(classifier)
     run_folder.write_json(folder / "config.json", config)
     _discard_failed_result(folder)
 

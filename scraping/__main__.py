@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from scraping import ConfigError, SettingError, __version__, cli
 from scraping.refused_digests import RefusedDigests
 from scraping.sources.catalogue import (
-    CATALOGUE,
     DEFAULT_ORDER,
+    SEARCHED,
     credential_settings,
     url_setting,
     usual_sources,
@@ -143,7 +143,7 @@ def environment_values(variables: Mapping[str, str]) -> Values:
     """
     values = _plain_values(variables)
     urls = {}
-    for source in CATALOGUE:
+    for source in SEARCHED:
         url = variables.get(url_setting(source), "").strip()
         if url:
             urls[source] = url

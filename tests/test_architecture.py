@@ -56,7 +56,7 @@ FLOORS = {
         phrases text_rules steady visitors
         models
         workers delivery
-        mail first_model estimate better_words
+        mail first_model estimate better_words supplied
         versions result_mail prediction
         takedowns curation shortage sharing
         own_pictures
@@ -116,6 +116,7 @@ AGREED = {
         "scraping.recipe",
         "scraping.kinds",
         "scraping.picture_zip",
+        "scraping.supplied",
         "scraping.net.http",
         "scraping.net.opt_out",
         "scraping.screening",
