@@ -36,6 +36,7 @@ import hashlib
 import json
 import mimetypes
 import os
+import re
 import signal
 import sys
 import time
@@ -56,6 +57,7 @@ ATTEMPTS = 5  # of a call that got no answer, or was told to come again
 LONGEST_PAUSE = 60
 CHUNK_BYTES = 256 * 1024
 CLOSED = ("delivered", "needs_attention", "failed", "cancelled", "expired")
+ID_LIKE_A_FLAG = re.compile(r"-[\w-]{31}", re.ASCII)  # one of 64 begins with a hyphen
 HELPED = ("needs_attention", "failed")  # ended, and something is to be done
 
 Json = dict[str, Any]
@@ -149,6 +151,13 @@ class Picaisso:
         wishes = {"state": state, "class": label}
         body = {name: value for name, value in wishes.items() if value is not None}
         return self._call("PATCH", f"{_path(request_id)}/images/{image_id}", body)
+
+    def thumbnail(self, image: Json) -> bytes:
+        """Return one of a request's pictures, small, as JPEG."""
+        if not image["thumbnail"]:
+            raise PicaissoError("This picture was left out, and is not kept.", "not_found")
+        with closing(self._open("GET", image["thumbnail"], None, {})) as answer:
+            return answer.read()
 
     def predict(self, request_id: str, picture: str | Path, version: int | None = None) -> Json:
         """Classify a picture, by its web address or a file."""
@@ -359,7 +368,10 @@ def _bar(share: float, width: int = 20) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code."""
-    options = _parser().parse_args(arguments)
+    given = sys.argv[1:] if arguments is None else arguments
+    # Behind a slash an id is no flag, and understood as the end of a link.
+    words = [f"/{word}" if ID_LIKE_A_FLAG.fullmatch(word) else word for word in given]
+    options = _parser().parse_args(words)
     terminal = Terminal(as_json=options.json, quiet=options.quiet, errors=sys.stderr)
     picaisso = Picaisso(options.site)
     try:

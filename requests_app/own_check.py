@@ -19,10 +19,10 @@ from django.utils import timezone
 
 from requests_app import curation, own_pictures, prediction, takedowns, versions
 from requests_app.models import ClassifierRequest, ImageClass, ImageUrl, JobState, OwnCheck
-from requests_app.picture_zip import LARGEST_PICTURE, MOST_PICTURES, MOST_UNPACKED
 from requests_app.workers import jobs
 from requests_app.workers.collection_sync import JsonLines
 from requests_app.workers.jobs import Lease
+from scraping.picture_zip import LARGEST_PICTURE, MOST_PICTURES, MOST_UNPACKED
 from scraping.reasons import Reason
 from scraping.screening.screen import CleanImage
 from training import run_folder

@@ -23,6 +23,7 @@ urlpatterns = [
     path("estimate/", submission.estimated_time, name="estimate"),
     path("words/", submission.words, name="words"),
     path("robots.txt", files.robots, name="robots"),
+    path("llms.txt", files.llms, name="llms"),
     path("favicon.ico", files.favicon, name="favicon"),
     path("confirm/<str:signed>/", submission.confirm, name="confirm"),
     path("api/v1/", api.urls),

@@ -53,7 +53,9 @@ from scraping.search.searcher import Searcher
 from scraping.sources.base import Candidate, SearchResult, skipped
 from scraping.sources.catalogue import CATALOGUE, Outcome
 from scraping.sources.registry import REGISTRY, is_thumbnail
+from scraping.sources.supplied import URL_LIST, is_supplied
 from scraping.sources.wikidata import LABEL as WIKIDATA
+from scraping.supplied import Supplied, read_supplied
 from scraping.urls import address_digest, normalized_url
 
 logger = logging.getLogger(__name__)
@@ -158,14 +160,16 @@ async def _collect(
         ai_made=config.ai_made,
     )
     engine = EngineSettings(spool=folder / SPOOL_FOLDER, refused=refused)
-    searcher = Searcher(config, fetching, stop, folder)
+    names = [entry.name for entry in config.classes]
+    supplied = read_supplied(config.own, config.own_urls, names)
+    searcher = Searcher(config, fetching, stop, folder, supplied.candidates)
     log = ImageLog(folder / "images.jsonl")
     fingerprints = FingerprintLog(folder / "marks.jsonl")
     try:
         with log, fingerprints:
             async with Downloader(fetching, screening, engine) as downloader:
                 collection = _Collection(
-                    folder, config, log, fingerprints, searcher, downloader, on_progress
+                    folder, config, log, fingerprints, searcher, downloader, supplied, on_progress
                 )
                 collection.resume(refused)
                 await _unless_stopped(collection.run(), stop)
@@ -201,6 +205,7 @@ class _Collection:
         fingerprints: FingerprintLog,
         searcher: Searcher,
         downloader: Downloader,
+        supplied: Supplied,
         on_progress: OnProgress | None,
     ) -> None:
         self._folder = folder
@@ -208,6 +213,7 @@ class _Collection:
         self._log = log
         self._searcher = searcher
         self._downloader = downloader
+        self._supplied = supplied
         self._on_progress = on_progress
         self._started = time.monotonic()
         self._search_deadline = self._started + config.deadline_seconds * SEARCH_SHARE
@@ -257,6 +263,7 @@ class _Collection:
             async with asyncio.timeout(self._config.deadline_seconds) as limit:
                 watching = asyncio.ensure_future(self._watch_for_the_end(limit))
                 try:
+                    await asyncio.gather(*map(self._take_supplied, plans))
                     await self._plan_first_searches()
                     while short := [plan for plan in plans if plan.can_grow]:
                         await asyncio.gather(*map(self._fill, short))
@@ -269,6 +276,25 @@ class _Collection:
             await asyncio.sleep(FINISH_POLL_SECONDS)
         self._summary.end_early()
         limit.reschedule(asyncio.get_running_loop().time())
+
+    async def _take_supplied(self, plan: ClassPlan) -> None:
+        """Take all that whoever asks has supplied of a class, and leave the rest to the search.
+
+        Images to test on come on top of the quota; others fill it.
+        """
+        name = plan.config.name
+        for source in self._supplied.sources:
+            number = len(self._supplied.candidates.get((source, name), ()))
+            search = Search(plan.config.id, source, name)
+            self._summary.begin(search, number)
+            result = await self._searcher.search(source, name, number, self._search_deadline)
+            self._summary.end(search, result)
+            plan.add_candidates(result.candidates)
+        plan.quota = plan.kept + len(plan.queue)  # all of it
+        await self._download(plan)
+        taken = self._store.kept_of(plan.config.id, is_supplied)
+        quota = self._config.limit
+        plan.quota = quota + taken if self._config.own_as_test else max(quota, taken)
 
     async def _plan_first_searches(self) -> None:
         """Plan the first searches of all classes, with the kind of things that they are."""
@@ -398,6 +424,8 @@ class _Collection:
         page_url = candidate.page_url
         if self._taken_down.has_url(url, page_url):
             return Attempt(None, Reason.TAKEN_DOWN)
+        if is_supplied(candidate.source):
+            return await self._supplied_attempt(plan, candidate)
         licence = license_of(candidate).name
         basis = candidate.license_basis
         if self._config.license == "open" and not is_open(licence, basis):
@@ -414,10 +442,23 @@ class _Collection:
         async with self._turns.turn(plan.config.id):
             return await self._downloader.get(url, page_url)
 
+    async def _supplied_attempt(self, plan: ClassPlan, candidate: Candidate) -> Attempt:
+        """Download or read what whoever asks has supplied, and screen it as all else."""
+        url = candidate.image_url
+        async with self._turns.turn(plan.config.id):
+            if candidate.source == URL_LIST:
+                return await self._downloader.get(url)
+            content = self._supplied.content(url)
+            if content is None:
+                return Attempt(None, Reason.NOT_A_PICTURE, "damaged, or too large")
+            return await self._downloader.screened(content)
+
     def _decide(self, plan: ClassPlan, candidate: Candidate, attempt: Attempt) -> None:
         """Keep an image or record why not; on disk before anything else happens."""
         record = new_record(candidate, plan.config.id)
         record = attempt_record(record, attempt)
+        if self._config.own_as_test and is_supplied(candidate.source):
+            record["split"] = "test"
         plan.decided += 1
         self._store.decide(record, attempt.image)
         self._downloader.settled(attempt)
@@ -478,7 +519,7 @@ class _Collection:
         class_id = plan.config.id
         usable = []
         for source in self._config.sources:
-            if source in self._config.closed_sources:
+            if source in self._config.closed_sources or is_supplied(source):
                 continue
             if self._summary.failures(class_id, source) > TOLERATED_FAILURES:
                 continue
@@ -516,6 +557,7 @@ class _Collection:
             "classes": self._summary.classes(records),
             "sources": self._summary.sources(records),
             "kind": asdict(self._summary.kind),
+            "unused": [asdict(unused) for unused in self._supplied.unused],
             "seconds": round(time.monotonic() - self._started, 1),
         }
         self._report("Collected", always=True)

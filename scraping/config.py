@@ -13,6 +13,7 @@ from scraping.kinds import MAX_KIND_LENGTH
 from scraping.screening.screen import AI_MADE_CHOICES
 from scraping.sources.catalogue import CATALOGUE, DEFAULT_ORDER, credential_settings, in_order
 from scraping.sources.registry import REGISTRY
+from scraping.sources.supplied import UPLOAD, URL_LIST
 from training.class_names import find_problem, normalize
 
 FILE_NAME = "config.json"
@@ -43,7 +44,9 @@ class CollectConfig:
     `net.browser_lock`). `ai_made` says what becomes of images whose file says that AI made them:
     `leave_out` or `keep`. `kind` says in a word what the classes are, for their search; empty for
     nothing, None to find it out. `set_aside` holds SHA-256 digests of kept images that a person has
-    removed: they are not counted, and nothing that looks like them is kept.
+    removed: they are not counted, and nothing that looks like them is kept. `own` is a folder or
+    zip of pictures and `own_urls` a table of addresses that whoever asks supplies; with
+    `own_as_test` these are the test set.
     """
 
     classes: tuple[ClassConfig, ...]
@@ -71,6 +74,9 @@ class CollectConfig:
     refused_digests: str = ""
     nudity_model: str = ""
     set_aside: tuple[str, ...] = ()
+    own: str = ""
+    own_urls: str = ""
+    own_as_test: bool = False
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> Self:
@@ -88,7 +94,7 @@ class CollectConfig:
             for name, value in values.items():
                 arguments[name] = tuple(value) if isinstance(value, list) else value
             arguments["classes"] = tuple(ClassConfig(**entry) for entry in values["classes"])
-            arguments["sources"] = in_order(values.get("sources", cls.sources))
+            arguments["sources"] = _sources(values, cls.sources)
             if isinstance(values.get("kind"), str):
                 arguments["kind"] = normalize(values["kind"])
             config = cls(**arguments)
@@ -122,14 +128,23 @@ class CollectConfig:
             yield "what was taken down or set aside is not a list of SHA-256 digests"
         if self.kind is not None and (problem := find_problem(self.kind, MAX_KIND_LENGTH)):
             yield f"the kind of things cannot be used: {problem.rstrip('.')}"
+        yield from self._number_problems()
+
+    def _number_problems(self) -> Iterator[str]:
         if self.minimum < 0:
-            yield "the minimum is negative"
-        if self.limit < 1 or self.min_side < 1 or self.max_side < self.min_side:
-            yield "a number is out of range"
-        if self.deadline_seconds <= 0:
-            yield "the deadline is not in the future"
+            yield f"minimum is {self.minimum}, below 0"
+        if self.limit < 1:
+            yield f"limit is {self.limit}, below 1"
+        if self.min_side < 1:
+            yield f"min_side is {self.min_side}, below 1"
+        if self.max_side < self.min_side:
+            yield f"max_side is {self.max_side}, below min_side, which is {self.min_side}"
+        if not self.deadline_seconds > 0:
+            yield f"deadline_seconds is {self.deadline_seconds:g}, not above 0"
 
     def _class_problems(self) -> Iterator[str]:
+        if self.own_as_test and not (self.own or self.own_urls):
+            yield "there are no own pictures to test on"
         ids = [entry.id for entry in self.classes]
         if len(set(ids)) < len(ids):
             yield "two classes have the same id"
@@ -150,6 +165,15 @@ class CollectConfig:
         for name in LOCAL_KEYS:
             del values[name]
         write_json(folder / FILE_NAME, values)
+
+
+def _sources(values: Mapping[str, Any], usual: Sequence[str]) -> tuple[str, ...]:
+    """Return the sources in their order: first what is supplied, then those that are searched."""
+    supplied = []
+    for key, source in (("own", UPLOAD), ("own_urls", URL_LIST)):
+        if values.get(key):
+            supplied.append(source)
+    return in_order((*supplied, *values.get("sources", usual)))
 
 
 def read_values(folder: Path) -> dict[str, Any]:

@@ -186,6 +186,16 @@ class Downloader:
             data = self._spool.add(url, answer.body)
         return await self._screen(data, len(answer.body), answer.status)
 
+    async def screened(self, body: bytes) -> Attempt:
+        """Screen bytes that nobody had to be asked for.
+
+        Raises OSError when the screening fails, which is no fault of the bytes.
+        """
+        if refusal := self._refusal(lambda: body):
+            return refusal
+        attempt = await self._screen(body, len(body), RESUMED_STATUS)
+        return replace(attempt, http_status=None)
+
     def settled(self, attempt: Attempt) -> None:
         """Release the body of an attempt that is on record."""
         if self._spool is not None and attempt.extent is not None:

@@ -38,11 +38,12 @@ FLOORS = {
         __main__
     """,
     "scraping": """
-        urls files reasons outside gallery terminal refused_digests kinds
+        urls files reasons outside gallery terminal refused_digests kinds picture_zip
         screening
         net
         sources
         config
+        supplied
         search screen_folder
         records health
         download
@@ -52,7 +53,7 @@ FLOORS = {
         __main__
     """,
     "requests_app": """
-        phrases text_rules steady picture_zip visitors
+        phrases text_rules steady visitors
         models
         workers delivery
         mail first_model estimate better_words
@@ -62,7 +63,7 @@ FLOORS = {
         own_check
         pipeline meanings
         lifecycle
-        forms demo dashboard
+        forms demo dashboard agent_tools
         views
         api admin tasks management
         urls templatetags apps
@@ -80,6 +81,7 @@ AGREED = {
         "training.environment",
         "training.class_names",
         "training.text_files",
+        "training.terminal",
     },
     "picaisso_site": {
         "training.environment",
@@ -111,6 +113,7 @@ AGREED = {
         "scraping.reasons",
         "scraping.refused_digests",
         "scraping.kinds",
+        "scraping.picture_zip",
         "scraping.net.http",
         "scraping.net.opt_out",
         "scraping.screening",
@@ -181,6 +184,7 @@ MAY_LOAD = {
     "scraping.files": set(),
     "scraping.reasons": set(),
     "scraping.kinds": set(),
+    "scraping.picture_zip": set(),
     "scraping.refused_digests": set(),
     "scraping.sources.catalogue": set(),
     "scraping.sources.terms": set(),

@@ -16,6 +16,7 @@ _LEAST_USE = 0.2  # of the way from guessing to certainty, as in `training.metri
 _LATEST: dict[str, Any] = {
     "off_topic": 0,
     "zero_shot": None,
+    "own_test": False,
     "strangers": None,
     "left_out_class": None,
     "view": {"chosen": "crop", "sentence": "The middle of each picture.", "losses": {}},

@@ -270,6 +270,8 @@ class Metrics(ClassificationMetrics, VerdictMetrics, UnseenSourceMetrics, Shortc
     """Novelty above which an image counts as none of the classes."""
     split: dict[Split, int]
     """Images in each split."""
+    own_test: bool
+    """Whether the test images are those that whoever asked has marked for it."""
     near_duplicate_leaks: int
     label_issues: int
     """Images outside test whose label is suspected; 0 unless the verdict is "better"."""

@@ -191,7 +191,11 @@ def baseline(metrics: Mapping[str, Any]) -> float:
 
 def headline_title(metrics: Mapping[str, Any]) -> str:
     """Return what the first figure is, as a title: `Right by cross-validation`."""
-    return _TITLES[completed(metrics)["headline"]["how"]]
+    metrics = completed(metrics)
+    how = metrics["headline"]["how"]
+    if how == "test" and metrics["own_test"]:
+        return _TITLE_OF_OWN
+    return _TITLES[how]
 
 
 def headline_counts(metrics: Mapping[str, Any]) -> str:
@@ -230,6 +234,7 @@ _TITLES = {
     "cross_validated": "Right by cross-validation",
     "verified": "Right on test pictures with checked labels",
 }
+_TITLE_OF_OWN = "Right on the requester's own test pictures"
 _MANY_IMAGES = 1000  # from so many on it is not for want of images
 _NOT_SHOWN_BY_MANY = "It is not shown that this model is better than guessing"
 _UNEQUAL = 0.1  # by how much the largest class exceeds its fair share, for classes to be unequal
@@ -257,6 +262,8 @@ def _headline_clause(metrics: Mapping[str, Any]) -> str:
             " each judged by a model that never saw it or a copy of it"
         )
     tested = counted(judged, "test picture")
+    if metrics["own_test"]:
+        return f"right on {hits} of the requester's own {tested}, which it never saw {figure}"
     return f"right on {hits} of {tested} that it never saw {figure}"
 
 

@@ -385,6 +385,7 @@ def _split_images(run: Run, rows: list[ImageRow], features: ImageFeatures) -> Sp
         manifest=manifest,
         classes=len(class_ids),
         seed=run.config.seed or 0,
+        own_test=bool(run.config.own_test),
     )
 
 

@@ -134,6 +134,8 @@ class RunConfig:
     """Where weight files are downloaded from."""
     text_image_model: str | None = None
     """Folder of an optional text-image model, see `training.text_image`; empty for none."""
+    own_test: bool | None = None
+    """Whether the test images are those that whoever asked has marked for it, and no others."""
     threads: int | None = None
     """Processor threads to compute with; 0 means one per processor that this process may use."""
 

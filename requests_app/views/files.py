@@ -10,9 +10,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from django.conf import settings
 from django.http import FileResponse, HttpRequest, HttpResponse, StreamingHttpResponse
 from django.http.response import HttpResponseBase
-from django.shortcuts import redirect
+from django.shortcuts import redirect, render
 from django.templatetags.static import static
 from django.utils.http import content_disposition_header, parse_etags
 from django.views.decorators.http import require_safe
@@ -111,6 +112,13 @@ def _report(request: HttpRequest, classifier: ClassifierRequest) -> HttpResponse
 def robots(request: HttpRequest) -> HttpResponse:
     lines = ["User-agent: *", "Disallow: /r/", "Disallow: /confirm/", "Disallow: /admin/", ""]
     return HttpResponse("\n".join(lines), content_type="text/plain; charset=utf-8")
+
+
+@require_safe
+def llms(request: HttpRequest) -> HttpResponse:
+    """Say to a language model what the site is and how programs use it (llmstxt.org)."""
+    context = {"site": settings.BASE_URL, "confirms": settings.CONFIRM_EMAIL}
+    return render(request, "llms.txt", context, content_type="text/plain; charset=utf-8")
 
 
 @require_safe

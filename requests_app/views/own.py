@@ -15,7 +15,12 @@ from django.views.decorators.http import require_http_methods
 
 from requests_app import lifecycle, own_check, phrases
 from requests_app.models import ClassifierRequest, OwnCheck
-from requests_app.picture_zip import (
+from requests_app.prediction import MAX_TOGETHER_BYTES
+from requests_app.views.access import SeeOther, require_token
+from requests_app.views.gallery import actor_of
+from requests_app.views.result import Bar, Cell, MatrixRow
+from requests_app.views.uploads import HeldFile, MemoryUploadHandler
+from scraping.picture_zip import (
     LARGEST_PICTURE,
     MOST_PICTURES,
     ZippedPicture,
@@ -23,11 +28,6 @@ from requests_app.picture_zip import (
     folder_key,
     read_zip,
 )
-from requests_app.prediction import MAX_TOGETHER_BYTES
-from requests_app.views.access import SeeOther, require_token
-from requests_app.views.gallery import actor_of
-from requests_app.views.result import Bar, Cell, MatrixRow
-from requests_app.views.uploads import HeldFile, MemoryUploadHandler
 from training.comparison import mcnemar_p_value
 from training.earlier_metrics import completed
 from training.metrics import Metrics

@@ -49,6 +49,7 @@ ImageRecord = TypedDict(
         "http_status": int | None,
         "fetched_at": str | None,  # ISO 8601 in UTC
         "ai_made": NotRequired[bool],  # its file says so, and it is kept all the same
+        "split": NotRequired[str],  # test, where whoever asks has supplied it for that
         "dhash": NotRequired[str],  # 64-bit difference hash in hexadecimal, for a list of URLs
         "dataset_key": NotRequired[str],  # of GBIF
         "url_sha256": NotRequired[str],  # of the address, where that itself is not recorded

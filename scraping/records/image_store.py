@@ -5,7 +5,7 @@ Every decision is a record on disk before the next one is made.
 
 import hashlib
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
 from scraping.reasons import Reason
@@ -28,6 +28,7 @@ from scraping.records.known_images import (
 )
 from scraping.records.takedowns import TakenDown
 from scraping.screening.screen import CleanImage
+from scraping.sources.supplied import is_supplied
 from scraping.urls import normalized_url
 from training.duplicates import Fingerprint
 
@@ -97,10 +98,16 @@ class ImageStore:
         return record
 
     def _in_two_classes(self, record: ImageRecord, duplicate: Duplicate) -> ImageRecord:
-        """Reject both images; each record says where the other was found."""
+        """Reject both images, or the found one where the other was supplied by whoever asks.
+
+        Each record says where the other was found.
+        """
         class_id = record["class"]
         kept_key = self._kept_keys.get(duplicate.sha256)
-        if not duplicate.withdrawn and kept_key is not None:
+        is_own = False
+        if kept_key is not None and not is_supplied(record["source"]):
+            is_own = is_supplied(self._log.records[kept_key]["source"])  # that one stays
+        if not duplicate.withdrawn and kept_key is not None and not is_own:
             self._known.withdraw(duplicate.class_id, duplicate.sha256)
             kept = self._log.records[kept_key]
             detail = f"found for “{self._class_names[class_id]}” too"
@@ -132,6 +139,15 @@ class ImageStore:
             self.kept[class_id] += 1
         self._kept_keys[sha256] = record_key(record)
         self._known.add(class_id, sha256, fingerprint)
+
+    def kept_of(self, class_id: str, is_of: Callable[[str], bool]) -> int:
+        """Return how many kept images of a class, not set aside, are of such a source."""
+        count = 0
+        for record in self._log.records.values():
+            if record["class"] != class_id or record["state"] != "kept":
+                continue
+            count += is_of(record["source"]) and record["sha256"] not in self._set_aside
+        return count
 
     def take_out(self, key: Key) -> None:
         """Leave of a recorded image its digests alone, and delete its file.

@@ -18,6 +18,7 @@ from scraping.files import read_json_lines
 from scraping.records.image_log import ImageRecord
 from scraping.records.provenance import license_rank
 from scraping.screening.screen import CleanImage
+from scraping.sources.supplied import is_supplied
 from training.duplicates import DuplicateIndex, Fingerprint, fingerprint
 
 MIN_GAIN = 1.25  # times the pixels; a frame adds some, and is no reason to change
@@ -88,9 +89,11 @@ class KnownImages:
 def is_better(new: ImageRecord, old: ImageRecord) -> bool:
     """Return whether a new duplicate is to be kept instead of the old one.
 
-    The one with the more open licence is, and at equal licences the new one only where it has
-    `MIN_GAIN` times the pixels.
+    What whoever asks has supplied stays. Of others the one with the more open licence is kept, and
+    at equal licences the new one only where it has `MIN_GAIN` times the pixels.
     """
+    if is_supplied(old["source"]):
+        return False
     new_rank = license_rank(new["license"], new["license_basis"])
     old_rank = license_rank(old["license"], old["license_basis"])
     if new_rank != old_rank:

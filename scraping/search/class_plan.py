@@ -9,6 +9,7 @@ from scraping.config import ClassConfig
 from scraping.search.search_log import Search
 from scraping.sources.base import Candidate
 from scraping.sources.catalogue import CATALOGUE
+from scraping.sources.supplied import is_supplied
 from scraping.urls import normalized_url
 
 MIN_OVERSHOOT = 1.3  # about a quarter of what sources name is dead, too small or a duplicate
@@ -64,6 +65,8 @@ class ClassPlan:
         words = self.kind_query or self.config.query
         self.variants.append(words)
         for source in sources:
+            if is_supplied(source):
+                continue  # taken before
             is_plain = CATALOGUE[source].living_things
             self._add(source, self.config.query if is_plain else words)
 

@@ -10,7 +10,7 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -32,6 +32,7 @@ from scraping.net.http import (
     request,
 )
 from scraping.sources.base import (
+    Candidate,
     PageResults,
     Query,
     SearchOptions,
@@ -153,11 +154,14 @@ class Searcher:
         fetching: FetchSettings,
         stop: threading.Event,
         folder: Path | None = None,
+        supplied: Mapping[tuple[str, str], Sequence[Candidate]] | None = None,
     ) -> None:
+        """`supplied` is what the person supplies who asks, by source and name of the class."""
         self._config = config
         self._fetching = replace(fetching, max_bytes=JSON_MAX_BYTES)
         self._stop = stop
         self._folder = folder
+        self._supplied = supplied or {}
         self._threads: dict[str, SourceThread] = {}
         self._states: dict[str, _SourceState] = {}
         self._browser_lock: BrowserLock | None = None
@@ -326,6 +330,7 @@ class Searcher:
             max_side=config.max_side,
             credentials=config.credentials,
             snapshot_dir=snapshot_dir,
+            supplied=self._supplied,
         )
 
     def _tools(self, name: str, state: _SourceState) -> SourceTools:

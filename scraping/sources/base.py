@@ -7,7 +7,7 @@ output around them are thin.
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, ClassVar
 
@@ -54,10 +54,10 @@ class Candidate:
 
     `source`, `query` and `rank`, counted from 1, are set by whoever collects the candidates of a
     search. `width` and `height` are in pixels. `license_basis` says how the licence is known:
-    `per-item`, stated for this image; `filter`, only asked for in the search; `unknown`. Only
-    `per-item` satisfies a person who wants open licences. `dataset_key` names the dataset of GBIF,
-    whose terms ask for it. An image's address that cannot be fetched
-    stays, so that it gets a row and a reason; other addresses become empty then.
+    `per-item`, stated for this image; `filter`, only asked for in the search; `requester`, whoever
+    asks has supplied it; `unknown`. Only `per-item` satisfies a person who wants open licences.
+    `dataset_key` names the dataset of GBIF, whose terms ask for it. An image's address that cannot
+    be fetched stays, so that it gets a row and a reason; other addresses become empty then.
     """
 
     image_url: str
@@ -142,6 +142,7 @@ class SearchOptions:
     `license` is `any` or `open`; `robots` is `respect` or `operator`; `max_side` is in pixels.
     `credentials` holds what sources with an account need, by the names in the catalogue.
     `snapshot_dir` is the folder for answers that were not understood; without it none is saved.
+    `supplied` is what the person supplies who asks, by source and name of the class.
     """
 
     locale: str = "en-US"
@@ -151,6 +152,9 @@ class SearchOptions:
     max_side: int = 1024
     credentials: Mapping[str, str] = field(default_factory=dict, repr=False)
     snapshot_dir: str = ""
+    supplied: Mapping[tuple[str, str], Sequence[Candidate]] = field(
+        default_factory=dict, repr=False
+    )
 
 
 @dataclass(frozen=True)

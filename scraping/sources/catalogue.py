@@ -51,7 +51,8 @@ class SourceInfo:
     `required_credentials` are all set; `optional_credentials` only improve the answers. A source
     that `needs_contact` is not asked without the operator's contact. `always_last` overrules the
     order that the operator gave. A source of `living_things` knows nothing else, and is asked for
-    exact names; one that `describes_names` can say in words what things are called so.
+    exact names; one that `describes_names` can say in words what things are called so. Images of a
+    `supplied` one are brought by the person who asks.
     """
 
     label: str
@@ -63,10 +64,13 @@ class SourceInfo:
     always_last: bool = False
     living_things: bool = False
     describes_names: bool = False
+    supplied: bool = False
 
 
 # By name, in the order in which they are asked unless the operator names another.
 CATALOGUE: dict[str, SourceInfo] = {
+    "upload": SourceInfo("Your own pictures", supplied=True),
+    "url_list": SourceInfo("Your own addresses", supplied=True),
     "openverse": SourceInfo(
         "Openverse",
         default=True,

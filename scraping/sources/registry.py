@@ -14,12 +14,15 @@ from scraping.sources.met import MetSource
 from scraping.sources.nasa import NasaSource
 from scraping.sources.openverse import OpenverseSource
 from scraping.sources.pixabay import PixabaySource
+from scraping.sources.supplied import UploadSource, UrlListSource
 from scraping.sources.wikimedia import WikimediaSource
 
 # An instance of each source by its name, in the order of the catalogue.
 REGISTRY: dict[str, Source] = {
     source.name: source
     for source in (
+        UploadSource(),
+        UrlListSource(),
         OpenverseSource(),
         WikimediaSource(),
         InaturalistSource(),

@@ -160,6 +160,7 @@ METRICS = Metrics(
     unknown={"refused": 0, "tested": 10, "share": 0.0, "interval": [0.0, 0.28]},
     strangers={"refused": 17, "n": 58, "how": "Shown 58 pictures that come with Picaisso."},
     left_out_class=None,
+    own_test=False,
     learning_curve=None,
     shortcuts={"width": 0.5},
     shortcut_warning=None,

@@ -160,6 +160,7 @@ def metrics(names: tuple[str, ...], reject: float) -> Metrics:
         view={"chosen": "crop", "sentence": "The middle of each picture.", "losses": {}},
         strangers=None,
         left_out_class=None,
+        own_test=False,
         seed=0,
         seconds={},
         device="cpu",

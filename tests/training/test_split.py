@@ -165,3 +165,30 @@ def test_near_duplicates_of_different_classes_are_found() -> None:
     rows = [row("c001", 1), row("c001", 2), row("c002", 3)]
     duplicates = NearDuplicates([(0, 1), (1, 2)], {0: 0, 1: 0, 2: 0})
     assert contradictions(rows, duplicates) == [(1, 2)]
+
+
+def own_rows(tested: int, others: int) -> list[ImageRow]:
+    """Rows of both classes, of which so many are marked for the test."""
+    rows = rows_of(tested + others, tested + others)
+    marked = []
+    for number, item in enumerate(rows):
+        is_tested = number % (tested + others) < tested
+        marked.append(dataclasses.replace(item, split="test" if is_tested else None))
+    return marked
+
+
+def test_with_own_test_images_no_other_image_is_tested_and_no_copy_of_one_learned_from() -> None:
+    config = dataclasses.replace(CONFIG, own_test=True)
+    rows = own_rows(4, 20)
+    rows[10] = dataclasses.replace(rows[10], group=rows[0].group)
+    split = split_rows(config, rows)
+    assert [item.split == "test" for item in split] == [item.split == "test" for item in rows]
+    assert split[10].split is None
+    assert counts(split)["c002", "val"] >= MINIMUM_PER_SPLIT
+
+
+def test_too_few_own_test_images_are_said_with_what_to_do() -> None:
+    config = dataclasses.replace(CONFIG, own_test=True)
+    with pytest.raises(RunError, match="has 2 usable pictures of your own to test on") as refused:
+        split_rows(config, own_rows(2, 30))
+    assert "do not mark them" in refused.value.remedy

@@ -13,6 +13,7 @@ from django.core.cache import cache
 
 import picaisso_client
 from picaisso_client import Picaisso, PicaissoError, main
+from requests_app.delivery import names
 from requests_app.models import ClassifierRequest, Status
 from tests.web.conftest import MODEL_ZIP, delivered, stopped, submitted
 from tests.web.delivered_model import deliver_model, export_model, write_pictures
@@ -93,7 +94,8 @@ def test_the_command_orders_waits_downloads_and_classifies(picaisso, with_model,
     told = capsys.readouterr()
     assert "delivered" in told.out and "% right" in told.out and "100" not in told.err
     files = {file.name for file in out.iterdir()}
-    assert files == {"picaisso-cat-dog-model.zip", "picaisso-cat-dog-dataset.zip"}
+    called = f"picaisso-{names.stem(names.names_of(with_model))}"
+    assert files == {f"{called}-model.zip", f"{called}-dataset.zip"}
     pictures = list(map(str, write_pictures(tmp_path / "pictures")[:2]))
     assert main(["predict", with_model.token, *pictures, "--json", *site]) == 0
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
@@ -115,6 +117,8 @@ def test_what_fails_ends_with_one_sentence_and_its_exit_code(picaisso, capsys):
     assert main(["wait", stopped(Status.FAILED).token, "--quiet", *site]) == 1
     told = capsys.readouterr()
     assert "Try another wording." in told.out and not told.err
+    assert main(["status", f"-{'x' * 31}", *site]) == 1
+    assert "usage" not in capsys.readouterr().err, "an id may begin with a hyphen"
     with pytest.raises(SystemExit) as ended:
         main(["submit", "corgi", "shiba inu", *site])
     assert ended.value.code == 2 and "--email" in capsys.readouterr().err

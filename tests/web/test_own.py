@@ -13,7 +13,7 @@ from selenium.webdriver.common.by import By
 
 from requests_app import curation, lifecycle, own_check, prediction, sharing, tasks, versions
 from requests_app.models import Decision, ImageUrl, OwnCheck, Status
-from requests_app.picture_zip import ZipRefusedError, read_zip
+from scraping.picture_zip import ZipRefusedError, read_zip
 from tests.web.accessibility import barriers
 from tests.web.conftest import STRANGER, post, words
 from tests.web.delivered_model import (

@@ -369,8 +369,11 @@ def _cross_validate(
 ) -> CrossValidation | None:
     """Return every image judged by heads, where that says more of the model than its test images.
 
-    None with many of those, and for the fine-tuned network, which heads say nothing of.
+    None with many of those, where somebody has chosen them, and for the fine-tuned network, which
+    heads say nothing of.
     """
+    if images.own_test:
+        return None
     if choice.name == "network" or len(images.indices("test")) >= TEST_IMAGES_ENOUGH:
         return None
     samples = images.samples(*SPLITS)
@@ -483,6 +486,7 @@ def _metrics(
         "near_duplicate_leaks": 0,  # a split with leaks is refused
         "regularisation": fitted.c,
         "seed": images.seed,
+        "own_test": images.own_test,
         "delivered": choice.name,
         "choice": choice.sentence,
         "head": choice.head_metrics,

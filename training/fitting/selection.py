@@ -71,6 +71,8 @@ class SplitImages:
     """All rows of the manifest."""
     classes: int
     seed: int
+    own_test: bool = False
+    """The test images are those that whoever asked has marked for it."""
 
     def indices(self, *splits: str) -> Labels:
         """Return the indices [m] of the images in the given splits."""

@@ -91,6 +91,11 @@ def read_layout(images: Path, run_dir: Path) -> Layout:
     return Layout(classes, reader.files, reader.passed_over)
 
 
+def tests_on_own(images: Path) -> bool:
+    """Return whether a folder is a collection whose test images somebody has marked as theirs."""
+    return _is_collection(images) and read_json(images / "config.json").get("own_as_test") is True
+
+
 class _Reader:
     """Gathers files while a folder is read."""
 
@@ -192,7 +197,8 @@ class _Reader:
             self._names.setdefault(label, label)
             name = relative_name(path, self._images)
             provenance = Provenance.of(record)
-            self.files.append(LabelledFile(path, name, label, None, provenance))
+            split: Split | None = "test" if record.get("split") == "test" else None
+            self.files.append(LabelledFile(path, name, label, split, provenance))
         for file in files_below(folder / "images", self._images):
             if file.path not in used:
                 reason = file.reason or "not kept by the collection"

@@ -109,15 +109,15 @@ def split_rows(config: RunConfig, rows: Sequence[ImageRow]) -> list[ImageRow]:
 
     Rows that have a split keep it, and then new images go to train and val only. A near-duplicate
     of a test image is left out (None), and so is the less protected side of a group found in two
-    splits. Rows without a group (unreadable images) are left out. Raises RunError where a class has
-    too few images.
+    splits. Rows without a group (unreadable images) are left out. With `config.own_test` no image
+    joins those that have the split test already. Raises RunError where a class has too few images.
     """
     groups: dict[int, list[int]] = defaultdict(list)
     for index, row in enumerate(rows):
         if row.group is not None:
             groups[row.group].append(index)
 
-    assignment = _Assignment(rows)
+    assignment = _Assignment(rows, fills_test=not config.own_test)
     new_groups = []
     for members in groups.values():
         if any(rows[index].split for index in members):
@@ -164,7 +164,8 @@ def cut_folds(
 class _Assignment:
     """The split of each image, and how many images of each class the splits have and want."""
 
-    def __init__(self, rows: Sequence[ImageRow]) -> None:
+    def __init__(self, rows: Sequence[ImageRow], fills_test: bool = True) -> None:
+        self._fills_test = fills_test
         self.splits: list[Split | None] = [None] * len(rows)
         self._rows = rows
         self._counts: Counter[_SplitOfClass] = Counter()
@@ -208,7 +209,7 @@ class _Assignment:
             share = HELD_OUT_SHARE * count
             wanted = max(MINIMUM_PER_SPLIT, int(share + 0.5))
             self._wanted["val", class_id] = wanted
-            if self._counts["test", class_id] < MINIMUM_PER_SPLIT:
+            if self._fills_test and self._counts["test", class_id] < MINIMUM_PER_SPLIT:
                 self._wanted["test", class_id] = wanted
 
     def _first_with_room(self, members: list[int]) -> Split:
@@ -261,6 +262,17 @@ def _order_key(seed: int, rows: Sequence[ImageRow], members: list[int]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+def _too_few_own(name: str, count: int) -> RunError:
+    pictures = "1 usable picture" if count == 1 else f"{count} usable pictures"
+    return RunError(
+        "split",
+        f"The class “{name}” has {pictures} of your own to test on; each needs at least"
+        f" {MINIMUM_PER_SPLIT}.",
+        "Add pictures of it to your own, or do not mark them as the test set.",
+        retry=False,
+    )
+
+
 def check_enough(config: RunConfig, rows: Sequence[ImageRow]) -> None:
     """Raise RunError where a split has too few images of a class."""
     counts: Counter[tuple[str, Split | None]] = Counter()
@@ -270,6 +282,8 @@ def check_enough(config: RunConfig, rows: Sequence[ImageRow]) -> None:
         fewest = min(counts[label.id, split] for split in SPLITS)
         if fewest >= MINIMUM_PER_SPLIT:
             continue
+        if config.own_test and counts[label.id, "test"] < MINIMUM_PER_SPLIT:
+            raise _too_few_own(label.name, counts[label.id, "test"])
         groups = []
         for row in rows:
             usable = row.group is not None

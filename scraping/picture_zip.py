@@ -1,0 +1,262 @@
+"""Read a zip of pictures, one folder per class, as people send them; nothing goes to the disk.
+
+Names inside are only compared with those of the classes; no path is ever made of them. What is
+refused has a sentence; what systems put in by themselves is passed over.
+"""
+
+import io
+import stat
+import struct
+import unicodedata
+import zipfile
+import zlib
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+
+MOST_ENTRIES = 5000
+MOST_PICTURES = 500
+LARGEST_PICTURE = 20_000_000  # bytes
+MOST_UNPACKED = 300_000_000  # bytes
+MOST_GROWTH = 20  # times that an entry may grow: pictures hardly shrink
+GROWTH_FROM = 100_000  # bytes from which that is asked
+LONGEST_NAME = 120  # characters shown
+
+ARCHIVES = (".zip", ".rar", ".7z", ".tar", ".gz", ".tgz", ".bz2", ".xz")
+# How names are written where a zip does not say so; the first that gives names of classes counts.
+ENCODINGS = (
+    "utf-8", "cp437", "cp850", "cp852", "cp1252", "cp1250", "cp866", "cp1251", "cp932", "gb18030",
+    "big5", "cp949",
+)  # fmt: skip
+UTF8_FLAG = 0x800
+OF_SYSTEMS = {"__macosx", "thumbs.db", "desktop.ini"}
+DAMAGED = "This file is damaged, or larger than the zip says."
+UNREADABLE = (
+    OSError, EOFError, ValueError, RuntimeError, NotImplementedError, struct.error,
+    zipfile.BadZipFile, zlib.error,
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What is read of a zip at most; what is unpacked is in bytes."""
+
+    entries: int = MOST_ENTRIES
+    pictures: int = MOST_PICTURES
+    unpacked: int = MOST_UNPACKED
+
+
+class ZipRefusedError(Exception):
+    """The whole zip is refused; the message is a sentence for the person."""
+
+
+@dataclass(frozen=True)
+class ZippedPicture:
+    """One picture of a zip; its content has not been looked at."""
+
+    class_number: int
+    name: str
+    content: bytes
+
+
+@dataclass
+class PicturesOfZip:
+    """What came of a zip."""
+
+    taken: int = 0
+    refused: list[tuple[str, str]] = field(default_factory=list)
+    """Name and why."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A file in a zip that may be a picture of a class; nothing of it was unpacked."""
+
+    info: zipfile.ZipInfo
+    path: str
+    class_number: int
+
+
+@dataclass
+class Listing:
+    """The entries of a zip that may be pictures, and why the others are none."""
+
+    entries: list[Entry] = field(default_factory=list)
+    refused: list[tuple[str, str]] = field(default_factory=list)
+    """Name and why."""
+
+
+def read_zip(
+    data: bytes, class_numbers: Mapping[str, int], take: Callable[[ZippedPicture], None]
+) -> PicturesOfZip:
+    """Hand on the pictures of a zip one after the other, so that one is in memory at a time.
+
+    :param class_numbers: number by name, for names as ``folder_key`` returns them
+    :param take: called with each picture; with none where the zip is refused
+    :raises ZipRefusedError: it cannot be read, or holds more than pictures do
+    """
+    archive = open_zip(io.BytesIO(data))
+    listing = list_pictures(archive, class_numbers)
+    found = PicturesOfZip(refused=listing.refused)
+    for entry in listing.entries:
+        name = entry.path[-LONGEST_NAME:]
+        content = content_of(archive, entry.info)
+        if content is None:
+            found.refused.append((name, DAMAGED))
+            continue
+        take(ZippedPicture(entry.class_number, name, content))
+        found.taken += 1
+    return found
+
+
+def open_zip(file: Path | io.BytesIO, limits: Limits | None = None) -> zipfile.ZipFile:
+    """Open a zip. Raises ZipRefusedError where it cannot be read or has far too many entries."""
+    most = (limits or Limits()).entries
+    try:
+        archive = zipfile.ZipFile(file)
+    except UNREADABLE as error:
+        raise ZipRefusedError("This file is not a zip that can be read.") from error
+    count = len(archive.infolist())
+    if count > most:
+        raise ZipRefusedError(f"This zip has {count} entries; at most {most} are read.")
+    return archive
+
+
+def list_pictures(
+    archive: zipfile.ZipFile, class_numbers: Mapping[str, int], limits: Limits | None = None
+) -> Listing:
+    """Return the entries that lie in a folder called as a class, the nearest such folder counts.
+
+    Raises ZipRefusedError where they hold more than pictures do.
+    """
+    limits = limits or Limits()
+    listing = Listing()
+    for info, path in _files(archive.infolist(), class_numbers):
+        problem = _problem(info, path)
+        number = _number_of(path, class_numbers)
+        if not problem and number is None:
+            problem = _no_class(_folder(path))
+        if not problem and len(listing.entries) >= limits.pictures:
+            problem = f"Only {limits.pictures} pictures are taken."
+        if problem or number is None:
+            listing.refused.append((path[-LONGEST_NAME:], problem))
+        else:
+            listing.entries.append(Entry(info, path, number))
+    unpacked = sum(entry.info.file_size for entry in listing.entries)  # no entry yields more
+    if unpacked > limits.unpacked:
+        megabytes = limits.unpacked // 1_000_000
+        raise ZipRefusedError(f"This zip holds more than {megabytes} MB. Give fewer pictures.")
+    return listing
+
+
+def folder_names(archive: zipfile.ZipFile) -> list[str]:
+    """Return the names of the folders that hold pictures, for classes that nobody has named.
+
+    Folders around all of them are passed over.
+    """
+    folders = []
+    for info, path in _files(archive.infolist(), ()):
+        parts = PurePosixPath(path).parent.parts
+        if parts and not _problem(info, path):
+            folders.append(parts)
+    while len(set(folders)) > 1 and _have_one_around(folders):
+        folders = [parts[1:] for parts in folders]
+    return sorted({parts[0] for parts in folders})
+
+
+def _have_one_around(folders: Sequence[tuple[str, ...]]) -> bool:
+    return all(len(parts) > 1 and parts[0] == folders[0][0] for parts in folders)
+
+
+def folder_key(name: str) -> str:
+    """Return the name of a folder or class so that different spellings of it are equal."""
+    return unicodedata.normalize("NFC", name).strip().casefold()
+
+
+def _files(
+    entries: Sequence[zipfile.ZipInfo], class_keys: Collection[str]
+) -> Iterator[tuple[zipfile.ZipInfo, str]]:
+    """Yield the entries that a person put in, each with its path as it was meant."""
+    encoding = _encoding_of(entries, class_keys)
+    for entry in entries:
+        text = _path_of(entry, encoding)
+        path = PurePosixPath(text)
+        name = path.name
+        if not name or entry.is_dir():
+            continue
+        is_hidden = name.startswith(".") and name != ".."
+        lower = {part.lower() for part in path.parts}
+        if not is_hidden and not lower & OF_SYSTEMS:
+            yield entry, text
+
+
+def _encoding_of(entries: Sequence[zipfile.ZipInfo], class_keys: Collection[str]) -> str:
+    """Return how the names are written that do not say so: with most folders called as classes."""
+    unsaid = [entry for entry in entries if not entry.flag_bits & UTF8_FLAG]
+    best = ""
+    most = -1
+    for encoding in ENCODINGS:
+        try:
+            paths = [_path_of(entry, encoding) for entry in unsaid]
+        except UnicodeError:
+            continue
+        hits = sum(folder_key(_folder(path)) in class_keys for path in paths)
+        if hits > most:
+            best = encoding
+            most = hits
+    return best or "cp437"
+
+
+def _path_of(entry: zipfile.ZipInfo, encoding: str) -> str:
+    """Return the path of an entry. Raises UnicodeError where it is not written so."""
+    name = entry.filename
+    if not entry.flag_bits & UTF8_FLAG and not name.isascii():
+        name = name.encode("cp437").decode(encoding)
+    return name.replace("\\", "/")
+
+
+def _folder(path: str) -> str:
+    return PurePosixPath(path).parent.name
+
+
+def _number_of(path: str, class_numbers: Mapping[str, int]) -> int | None:
+    for folder in reversed(PurePosixPath(path).parent.parts):
+        number = class_numbers.get(folder_key(folder))
+        if number is not None:
+            return number
+    return None
+
+
+def _problem(entry: zipfile.ZipInfo, text: str) -> str:
+    """Return why an entry is not even unpacked, "" if it may be."""
+    path = PurePosixPath(text)
+    if path.is_absolute() or ".." in path.parts:
+        return "Its path leads out of the zip."
+    if stat.S_ISLNK(entry.external_attr >> 16):
+        return "It is a link, not a picture."
+    if entry.flag_bits & 1:
+        return "It is locked with a password."
+    if path.suffix.lower() in ARCHIVES:
+        return "It is an archive inside the zip. Put its pictures into the folders themselves."
+    if entry.file_size > LARGEST_PICTURE:
+        return f"It is larger than {LARGEST_PICTURE // 1_000_000} MB."
+    grows = entry.file_size > MOST_GROWTH * max(1, entry.compress_size)
+    if grows and entry.file_size > GROWTH_FROM:
+        return "It grows far more than a picture does when it is unpacked."
+    return ""
+
+
+def _no_class(folder: str) -> str:
+    if not folder:
+        return "It lies in no folder; the folder says which class it shows."
+    return f"No class is called “{folder[:LONGEST_NAME]}”."
+
+
+def content_of(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> bytes | None:
+    """Return the bytes of an entry; None if it is damaged or lies about its size."""
+    try:
+        with archive.open(entry) as file:
+            content = file.read(LARGEST_PICTURE + 1)
+    except UNREADABLE:
+        return None
+    return content if len(content) <= LARGEST_PICTURE else None

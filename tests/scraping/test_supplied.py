@@ -1,0 +1,187 @@
+"""What the person supplies who asks: pictures in folders and zips, addresses in tables."""
+
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from scraping import ConfigError
+from scraping.__main__ import main
+from scraping.collect import collect
+from scraping.supplied import named_classes, read_supplied, read_table
+from tests.replicas.openverse import OpenverseReplica
+from tests.replicas.pictures import encoded, jpeg, picture
+from tests.replicas.pictures_host import PictureHost
+from tests.scraping.collect_folder import Listing, classes, configuration, listed, rows
+
+ROWS = [("https://a.example/1.jpg", "corgi"), ("https://a.example/2.jpg", "łoś")]
+
+
+def zipped(path: Path, files: dict[str, bytes]) -> Path:
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in files.items():
+            archive.writestr(name, content)
+    return path
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        "url,label\nhttps://a.example/1.jpg,corgi\nhttps://a.example/2.jpg,łoś\n".encode(),
+        "\ufeffClass;Image_URL\r\ncorgi;https://a.example/1.jpg\r\nłoś;https://a.example/2.jpg"
+        .encode(),
+        'sep=;\n"image_url";"class"\n"https://a.example/1.jpg";"corgi"\n"https://a.example/2.jpg";'
+        '"łoś"\n'.encode(),
+        "image_url\tn\tlabel\nhttps://a.example/1.jpg\t1\tcorgi\nhttps://a.example/2.jpg\t2\tłoś"
+        .encode("utf-16"),
+        "url,label\nhttps://a.example/1.jpg,corgi\nhttps://a.example/2.jpg,łoś".encode("utf-16-le"),
+    ],
+)  # fmt: skip
+def test_a_table_is_read_however_a_program_wrote_it(data):
+    table = read_table(data)
+    assert [(row.url, row.label) for row in table.rows] == ROWS and not table.unused
+
+
+def test_latin_1_is_read_and_each_bad_row_has_its_reason():
+    text = (
+        "label,url\ncafé,https://a.example/1.jpg\n,https://a.example/2.jpg\ncafé,\ncafé\n"
+        "café,file:///etc/passwd\ncafé,https://a.example/3.jpg\n"
+    )
+    table = read_table(text.encode("latin-1"))
+    assert [(row.line, row.label) for row in table.rows] == [(2, "café"), (7, "café")]
+    assert [(unused.what, unused.why) for unused in table.unused] == [
+        ("row 3", "It has no label."),
+        ("row 4", "It has no address."),
+        ("row 5", "It has fewer cells than the first line."),
+        ("row 6", "Its address cannot be asked for: not a web address."),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("data", "sentence"),
+    [
+        (b"", "names two columns"),
+        (b"https://a.example/1.jpg,corgi\n", "names two columns"),
+        (b"url\nhttps://a.example/1.jpg\n", "names two columns"),
+        (b"PK\x03\x04 a spreadsheet", "no table"),
+        (jpeg(1), "no table|names two columns"),
+    ],
+)
+def test_what_is_no_table_is_refused_in_a_sentence(data, sentence):
+    with pytest.raises(ConfigError, match=sentence):
+        read_table(data)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "cp852", "cp1250", "gb18030", "cp932"])
+def test_a_zip_that_does_not_say_how_its_names_are_written_is_read(tmp_path, encoding):
+    name = "łoś" if encoding not in ("gb18030", "cp932") else "犬"
+    path = tmp_path / "names.zip"
+    zipped(path, {"top/xx/1.jpg": jpeg(1), "top/cat/1.jpg": jpeg(2)})
+    raw = name.encode(encoding)
+    place = b"xx" + b"_" * (len(raw) - 2)
+    zipped(path, {f"top/{place.decode()}/1.jpg": jpeg(1), "top/cat/1.jpg": jpeg(2)})
+    path.write_bytes(path.read_bytes().replace(place, raw))  # as old programs write it
+    supplied = read_supplied(str(path), "", [name, "cat"])
+    assert not supplied.unused and len(supplied.candidates["upload", name]) == 1
+    (candidate,) = supplied.candidates["upload", name]
+    assert supplied.content(candidate.image_url) == jpeg(1)
+
+
+def test_folders_and_labels_name_the_classes_where_nobody_does(tmp_path):
+    path = zipped(tmp_path / "a.zip", {f"set/{n}/deep/{n}.jpg": jpeg(1) for n in ("b", "a", "c")})
+    table = tmp_path / "urls.csv"
+    table.write_text("url,label\nhttps://a.example/1.jpg,A\nhttps://a.example/2.jpg,d\n")
+    assert named_classes(str(path), str(table)) == ["a", "b", "c", "d"]
+    supplied = read_supplied(str(path), "", ["a", "b", "c"])
+    assert len(supplied.candidates["upload", "b"]) == 1
+
+
+def test_links_and_what_leads_out_are_never_followed(tmp_path):
+    secret = tmp_path / "secret.jpg"
+    secret.write_bytes(jpeg(1))
+    folder = tmp_path / "own" / "cat"
+    folder.mkdir(parents=True)
+    (folder / "link.jpg").symlink_to(secret)
+    (folder / "a#1?.jpg").write_bytes(jpeg(2))
+    (folder / "a%231%3F.jpg").write_bytes(jpeg(3))
+    (tmp_path / "own" / "linked").symlink_to(folder)
+    supplied = read_supplied(str(tmp_path / "own"), "", ["cat", "linked"])
+    found = supplied.candidates["upload", "cat"]
+    assert [supplied.content(one.image_url) for one in found] == [jpeg(2), jpeg(3)]
+    assert ("upload", "linked") not in supplied.candidates
+    assert supplied.content("upload:../../secret.jpg") is None
+    leading = zipped(tmp_path / "a.zip", {"../cat/1.jpg": jpeg(1), "cat/2.jpg": jpeg(2)})
+    supplied = read_supplied(str(leading), "", ["cat"])
+    assert supplied.unused[0].why == "Its path leads out of the zip."
+
+
+def test_own_pictures_are_screened_as_all_others_and_the_search_fills_the_rest(tmp_path):
+    small = encoded(picture(9, (40, 40)))
+    files = {"thing/1.jpg": jpeg(5001), "thing/2.jpg": small, "thing/3.txt": b"notes"}
+    own = zipped(tmp_path / "own.zip", {**files, "other/1.jpg": jpeg(5002)})
+    table = tmp_path / "urls.csv"
+    with PictureHost() as host, OpenverseReplica(host.url + "/pic/{}.jpg") as site:
+        lines = [f"{host.url}/pic/7001.jpg,thing", "http://10.0.0.1/a.jpg,thing"]
+        table.write_text("\n".join(["url,label", *lines]))
+        values = {"own": str(own), "own_urls": str(table), "sources": ["openverse"], "limit": 6}
+        config = configuration({"openverse": site}, [host], license="open", **values)
+        result = collect(tmp_path / "out", config)
+        found = rows(tmp_path / "out")
+        assert config.sources == ("upload", "url_list", "openverse")
+        assert result["classes"][0]["kept"] == 6
+        own_rows = [row for row in found if row["source"] in ("upload", "url_list")]
+        fate = {row["image_url"].rpartition("/")[2]: row["reason"] for row in own_rows}
+        assert fate == {
+            "1.jpg": None, "2.jpg": "too_small", "3.txt": "not_a_picture", "7001.jpg": None,
+            "a.jpg": "refused_address",
+        }  # fmt: skip
+        assert {row["license_basis"] for row in own_rows} == {"requester"}
+        assert own_rows[0]["attribution"] == "Supplied by the requester."
+        assert all("split" not in row for row in found)
+        assert result["unused"] == [{"what": "other/1.jpg", "why": "No class is called “other”."}]
+        assert collect(tmp_path / "out", config) == result
+
+
+def test_own_test_pictures_come_on_top_and_no_found_copy_takes_their_place(tmp_path):
+    own = {"thing/1.jpg": jpeg(1), "thing/2.jpg": jpeg(2), "other/3.jpg": jpeg(3)}
+    with PictureHost() as host:
+        host.add("/larger.jpg", jpeg(1, (1280, 960)))
+        host.add("/in-other.jpg", jpeg(3, (640, 480)))
+        paths = ["/larger.jpg", "/in-other.jpg", "/pic/21.jpg", "/pic/22.jpg", "/pic/23.jpg"]
+        with Listing({"thing": [listed(host.url + path) for path in paths]}) as site:
+            config = configuration(
+                {"openverse": site},
+                [host],
+                classes=classes("thing", "other"),
+                sources=["openverse"],
+                limit=3,
+                kind="",
+                own=str(zipped(tmp_path / "own.zip", own)),
+                own_as_test=True,
+            )
+            result = collect(tmp_path / "out", config)
+    found = rows(tmp_path / "out")
+    assert [entry["kept"] for entry in result["classes"]] == [5, 1]
+    tested = [row["image_url"] for row in found if row.get("split") == "test"]
+    assert sorted(tested) == ["upload:other/3.jpg", "upload:thing/1.jpg", "upload:thing/2.jpg"]
+    reasons = {row["image_url"].rpartition("/")[2]: row["reason"] for row in found}
+    assert reasons["larger.jpg"] in ("near_duplicate", "duplicate")
+    assert reasons["in-other.jpg"] == "in_two_classes" and reasons["3.jpg"] is None
+
+
+def test_the_command_needs_no_names_and_says_what_it_cannot_use(tmp_path, capsys):
+    own = zipped(tmp_path / "own.zip", {f"{n}/{n}.jpg": jpeg(ord(n)) for n in "ab"})
+    out = ["--source", "upload", "--out", str(tmp_path / "out"), "--min-side", "64"]
+    assert main(["collect", "--own", str(own), *out, "--json"]) == 0
+    assert [row["state"] for row in rows(tmp_path / "out")] == ["kept", "kept"]
+    for arguments, sentence in (
+        (["--own", str(tmp_path / "gone.zip")], "argument --own: there is no"),
+        ([], "name a class, or bring pictures along"),
+    ):
+        with pytest.raises(SystemExit) as ended:
+            main(["collect", *arguments, *out])
+        assert ended.value.code == 2 and sentence in capsys.readouterr().err
+    torn = tmp_path / "torn.zip"
+    torn.write_bytes(b"PK torn")
+    assert main(["collect", "--own", str(torn), *out]) == 1
+    assert capsys.readouterr().err == "torn.zip: This file is not a zip that can be read.\n"
