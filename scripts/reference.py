@@ -146,6 +146,16 @@ def rejected_columns() -> str:
     return ", ".join(f"`{column}`" for column in REJECTED_COLUMNS)
 
 
+def terms() -> str:
+    from scraping.sources.catalogue import CATALOGUE
+    from scraping.sources.terms import TERMS
+
+    rows = ["| source | its terms in a sentence | read on |", "|---|---|---|"]
+    for name, each in TERMS.items():
+        rows.append(f"| [{CATALOGUE[name].label}]({each.url}) | {each.sentence} | {each.read} |")
+    return "\n".join(rows)
+
+
 def reasons() -> str:
     rows = ["| reason | why |", "|---|---|"]
     for target, _, text in documented_fields("scraping/reasons.py", "Reason"):
@@ -185,6 +195,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "images.csv": image_columns,
     "rejected.csv": rejected_columns,
     "reasons": reasons,
+    "terms": terms,
     "metrics.json": metrics,
 }
 

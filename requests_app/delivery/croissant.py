@@ -83,7 +83,8 @@ FIELDS: Mapping[str, tuple[str, str]] = {
     "license_basis": (
         "sc:Text",
         "How the licence is known: per-item (the source states it for this picture), file (the"
-        " file does), filter (only the search was filtered), person (their own), unknown.",
+        " file does), filter (only the search was filtered), person (their own), requester"
+        " (whoever asked has supplied it), unknown.",
     ),
     "attribution": ("sc:Text", "The line of credit."),
     "width": ("sc:Integer", "Pixels."),

@@ -38,13 +38,13 @@ TERMS: dict[str, Terms] = {
         "https://www.gbif.org/terms/data-user",
     ),
     "bing": Terms(
-        "Bing finds pictures of other sites and grants no rights in them, and its terms restrict"
-        " use by programs.",
-        "https://www.microsoft.com/servicesagreement",
+        "Bing finds pictures of other sites and grants no rights in them, and Microsoft generally"
+        " disallows programs that read its pages.",
+        "https://about.ads.microsoft.com/en-us/resources/policies/web-crawling",
     ),
     "nasa": Terms(
-        "Most pictures by NASA are free of copyright, with credit; works of others, logos and"
-        " people who can be recognised are not.",
+        "Pictures by NASA generally have no copyright in the United States, and NASA is to be"
+        " credited; its logos, works of others and people who can be recognised are excepted.",
         "https://www.nasa.gov/nasa-brand-center/images-and-media/",
     ),
     "met": Terms(

@@ -1,10 +1,12 @@
-"""A dataset.zip as those load it who get it: with the packages that they have, as its card says."""
+"""A dataset.zip as those use it who get it: with the packages that they have, as its card says."""
 
+import base64
 import csv
 import io
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -13,6 +15,7 @@ from pathlib import Path
 
 import pytest
 from django.test import override_settings
+from huggingface_hub import DatasetCard
 from PIL import Image
 
 from requests_app.delivery.contents import DatasetImage
@@ -21,8 +24,10 @@ from requests_app.delivery.dataset_zip import build_dataset
 from requests_app.delivery.names import download_name
 from requests_app.models import ClassifierRequest, DatasetVersion, ImageUrl
 from tests.pipeline.folders import image_bytes
+from tests.replicas.hub import HubReplica
 from training.images.layout import read_layout
 
+ROOT = Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.django_db
 NAMES = ("łoś", "狗", "c++", "a b")
 SPLITS = ("train", "train", "train", "val", "test")
@@ -195,3 +200,82 @@ print(json.dumps([list(table["class"].unique()), list(table["title"].unique()), 
     names, titles, rows = json.loads(run(code, downloaded.folder))
     assert set(names) == set(NAMES) and rows == downloaded.images
     assert titles == ["'=A title; it's “quoted”"]
+
+
+def pushed(downloaded, hub, *arguments, token="hf_test"):
+    """Run the client's command in the folder of the downloads; return code, output and errors."""
+    home = downloaded.folder.parent / "home"
+    settings = {"HF_ENDPOINT": hub.url, "HF_TOKEN": token, "HF_HOME": str(home)}
+    # Its own storage protocol needs the hub's own storage; without, it speaks plain LFS.
+    environment = {**os.environ, **settings, "HF_HUB_DISABLE_XET": "1", "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "picaisso_client", "push", "--to", "hub", *arguments]
+    ended = subprocess.run(
+        command,
+        cwd=downloaded.zip.parent,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    return ended.returncode, ended.stdout, ended.stderr
+
+
+def test_an_open_dataset_is_pushed_private_and_whole_to_the_hub(downloaded):
+    with HubReplica() as hub:
+        hub.files["train/c001/of-an-earlier-version.jpg"] = "0"
+        code, out, errors = pushed(downloaded, hub, "ada/pets", "--json")
+        assert code == 0, errors
+        told = json.loads(out)
+        assert told == {"url": f"{hub.url}/datasets/ada/pets", "pictures": downloaded.images}
+        assert hub.repositories["ada/pets"]["visibility"] == "private"
+        assert hub.repositories["ada/pets"]["type"] == "dataset"
+        expected = {
+            path.relative_to(downloaded.folder).as_posix()
+            for path in downloaded.folder.rglob("*")
+            if path.is_file()
+        }
+        assert set(hub.files) == expected
+        card = base64.b64decode(hub.files["README.md"]).decode()
+        assert DatasetCard(card).data.license == ["cc-by-sa-4.0"] and "łoś" in card
+        names = json.loads(base64.b64decode(hub.files["classes.json"]))
+        assert tuple(names.values()) == NAMES
+
+
+def test_a_push_that_broke_goes_on_with_what_is_missing(downloaded):
+    with HubReplica(breaks_after=7) as hub:
+        code, _, errors = pushed(downloaded, hub, "ada/pets", "--dataset", str(downloaded.folder))
+        assert code == 1 and errors.strip().endswith(
+            "Run the same command again: it goes on from there."
+        )
+        assert len(hub.blobs) == 7 and not hub.files
+        hub.breaks_after = None
+        hub.requests.clear()
+        code, out, errors = pushed(downloaded, hub, "ada/pets", "--dataset", str(downloaded.zip))
+        assert code == 0 and out.strip() == f"{hub.url}/datasets/ada/pets", errors
+        sent = [request for request in hub.requests if request.path.startswith("/storage/")]
+        assert len(sent) == downloaded.images - 7 and len(hub.files) > downloaded.images
+
+
+def test_what_may_not_be_published_is_refused_and_counted(downloaded, tmp_path):
+    folder = shutil.copytree(downloaded.folder, tmp_path / "dataset")
+    table = folder / "images.csv"
+    lines = table.read_text(encoding="utf-8").splitlines()
+    lines[1] = lines[1].replace(",cc-by-sa,", ",cc-by-nc,")
+    lines[2] = lines[2].replace(",cc-by-sa,", ",,")
+    lines[3] = lines[3].replace(",per-item,", ",filter,")
+    table.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    with HubReplica() as hub:
+        code, out, errors = pushed(downloaded, hub, "ada/pets", "--dataset", str(folder))
+        assert (code, out) == (1, "") and not hub.requests
+    assert "3 of 20 pictures have no open licence that their source states" in errors
+    assert "(1 cc-by-nc, 1 cc-by-sa, 1 unknown)" in errors and "--license open" in errors
+
+
+def test_a_push_without_a_token_or_a_dataset_is_one_sentence(downloaded, tmp_path):
+    with HubReplica() as hub:
+        code, _, errors = pushed(downloaded, hub, "ada/pets", token="hf_wrong")
+        assert code == 1 and "The hub answered 401. Log in with" in errors.splitlines()[-1]
+        code, _, errors = pushed(downloaded, hub, "ada/pets", "--dataset", str(tmp_path))
+        assert code == 1 and errors.strip().endswith("it has no images.csv.")
+        code, _, errors = pushed(downloaded, hub, "ada/pets", "--dataset", "gone.zip")
+        assert code == 1 and "gone.zip is not there" in errors
