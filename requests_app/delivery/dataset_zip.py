@@ -273,6 +273,7 @@ def _dataset_card(
         "kind_note": _cell(str(version.request.kind_found.get("sentence", ""))),
         "licenses": licenses.most_common(),
         "sources": sources.most_common(),
+        "supplied": sources["upload"] + sources["url_list"],
         "rejected": sorted(rejected.items(), key=lambda item: (-item[1], item[0])),
     }
     return render_to_string("delivery/dataset_card.md", context).encode()
