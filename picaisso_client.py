@@ -32,17 +32,21 @@ The site is `--site`, else `PICAISSO_SITE`, else http://127.0.0.1:8000.
 from __future__ import annotations
 
 import argparse
+import csv
 import hashlib
 import json
 import mimetypes
 import os
+import re
 import signal
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.parse
 import urllib.request
 import uuid
+import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from http.client import HTTPException, HTTPResponse
@@ -56,6 +60,8 @@ ATTEMPTS = 5  # of a call that got no answer, or was told to come again
 LONGEST_PAUSE = 60
 CHUNK_BYTES = 256 * 1024
 CLOSED = ("delivered", "needs_attention", "failed", "cancelled", "expired")
+ID_LIKE_A_FLAG = re.compile(r"-[\w-]{31}", re.ASCII)  # one of 64 begins with a hyphen
+BOTH_ZIPS = ("dataset", "model")
 HELPED = ("needs_attention", "failed")  # ended, and something is to be done
 
 Json = dict[str, Any]
@@ -196,13 +202,13 @@ class Picaisso:
     def download(
         self, artifact: Json, folder: Path, listener: Callable[[int], None] | None = None
     ) -> Path:
-        """Download one of a request's `artifacts`; return its file.
+        """Download one of a request's `artifacts`; return its file, named after the classes.
 
         What an interrupted download has left is gone on from. The file gets its name when its
         sha256 is right.
         """
         folder.mkdir(parents=True, exist_ok=True)
-        name = _file_name(artifact)
+        name = self._file_name(artifact)
         target = folder / name
         part = folder / f"{name}.part"
         if target.exists() and _sha256(target) == artifact["sha256"]:
@@ -216,6 +222,12 @@ class Picaisso:
             raise PicaissoError(f"{name} is damaged. Download it again.", "damaged")
         part.replace(target)
         return target
+
+    def _file_name(self, artifact: Json) -> str:
+        """Return what the site calls the file, without any folder."""
+        with closing(self._open("HEAD", artifact["url"], None, {})) as answer:
+            name = answer.headers.get_filename() or ""
+        return Path(name.replace("\\", "/")).name or f"{artifact['kind']}-{artifact['version']}"
 
     def _fetch(self, artifact: Json, part: Path, listener: Callable[[int], None] | None) -> None:
         done = part.stat().st_size if part.exists() else 0
@@ -317,11 +329,6 @@ def _form_of(parts: dict[str, bytes | Path]) -> tuple[str, bytes]:
     return f"multipart/form-data; boundary={boundary}", b"".join(body)
 
 
-def _file_name(artifact: Json) -> str:
-    endings = {"croissant": "json", "report": "html"}
-    return f"{artifact['kind']}-{artifact['version']}.{endings.get(artifact['kind'], 'zip')}"
-
-
 def _sha256(file: Path) -> str:
     with file.open("rb") as opened:
         return hashlib.file_digest(opened, "sha256").hexdigest()
@@ -334,6 +341,7 @@ EXAMPLES = """examples:
   python -m picaisso_client submit --own pictures.zip --own-as-test --email a@example.org
   python -m picaisso_client wait ID --out corgis
   python -m picaisso_client predict ID picture.jpg https://example.org/picture.jpg
+  python -m picaisso_client push --to hub ORG/NAME --dataset picaisso-corgi-shiba-inu-dataset.zip
 
 exit codes: 0 done, 1 refused or failed with one sentence, 2 wrong usage
 """
@@ -391,7 +399,10 @@ def _bar(share: float, width: int = 20) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code."""
-    options = _parser().parse_args(arguments)
+    given = sys.argv[1:] if arguments is None else arguments
+    # Behind a slash an id is no flag, and understood as the end of a link.
+    words = [f"/{word}" if ID_LIKE_A_FLAG.fullmatch(word) else word for word in given]
+    options = _parser().parse_args(words)
     terminal = Terminal(as_json=options.json, quiet=options.quiet, errors=sys.stderr)
     picaisso = Picaisso(options.site)
     try:
@@ -448,9 +459,21 @@ def _parser() -> argparse.ArgumentParser:
     _with_id(command("status", _status, "Say how far a request is."))
     download = _with_id(command("download", _download, "Download dataset and model."))
     download.add_argument("--out", type=Path, metavar="DIR", default=Path(), help="(here)")
+    download.add_argument(
+        "--kind", action="append", dest="kinds", metavar="KIND", help="as pth; may be repeated"
+    )
     predict = _with_id(command("predict", _predict, "Classify pictures."))
     predict.add_argument("pictures", nargs="+", metavar="PICTURE", help="files or web addresses")
     predict.add_argument("--version", type=int, metavar="N", help="of the model (the newest)")
+    push = command("push", _push, "Publish a dataset of openly licensed pictures.")
+    push.add_argument("name", metavar="ORG/NAME", help="what the dataset is to be called there")
+    push.add_argument("--to", required=True, choices=("hub",), help="Hugging Face's hub")
+    push.add_argument(
+        "--dataset",
+        metavar="WHAT",
+        help="a dataset.zip, its folder, or the id of a request (the only such zip that is here)",
+    )
+    push.add_argument("--public", action="store_true", help="for everybody (a new one is private)")
     for name, text in (
         ("cancel", "Stop all work."),
         ("finish", "Stop and keep the best so far."),
@@ -524,17 +547,24 @@ def _download(picaisso: Picaisso, terminal: Terminal, options: argparse.Namespac
     shown = picaisso.show(options.id)
     if not shown["artifacts"]:
         raise PicaissoError(f"There is nothing to download yet; the request is {shown['status']}.")
-    files = _download_all(picaisso, terminal, shown, options.out)
+    kinds = options.kinds or BOTH_ZIPS
+    files = _download_all(picaisso, terminal, shown, options.out, kinds)
     terminal.result([str(file) for file in files], "\n".join(map(str, files)))
     return 0
 
 
-def _download_all(picaisso: Picaisso, terminal: Terminal, shown: Json, folder: Path) -> list[Path]:
-    """Download the files of the newest version."""
+def _download_all(
+    picaisso: Picaisso,
+    terminal: Terminal,
+    shown: Json,
+    folder: Path,
+    kinds: Sequence[str] = BOTH_ZIPS,
+) -> list[Path]:
+    """Download the files of these kinds of the newest version."""
     newest = max(artifact["version"] for artifact in shown["artifacts"])
     files = []
     for artifact in shown["artifacts"]:
-        if artifact["version"] != newest:
+        if artifact["version"] != newest or artifact["kind"] not in kinds:
             continue
         whole = artifact["bytes"]
 
@@ -561,6 +591,130 @@ def _predict(picaisso: Picaisso, terminal: Terminal, options: argparse.Namespace
         label = said["label"] if said["known"] else f"none of these (closest: {said['label']})"
         terminal.result({"picture": picture, **said}, f"{picture}: {label}, {share:.1f} %")
     return 1 if failed else 0
+
+
+# --- publishing ---
+
+OPEN_LICENSES = ("cc0", "pdm", "cc-by", "cc-by-sa")  # as images.csv has them
+SPLIT_FOLDERS = ["train/*", "val/*", "test/*"]
+
+
+def _push(picaisso: Picaisso, terminal: Terminal, options: argparse.Namespace) -> int:
+    """Upload a dataset to the hub, if every picture of it may be published."""
+    with tempfile.TemporaryDirectory(prefix="picaisso-push-") as scratch:
+        found = _dataset(picaisso, terminal, options.dataset)
+        folder = _unpacked(found, Path(scratch)) if found.is_file() else found
+        count = _check_licenses(folder)
+        terminal.progress(f"{count} pictures, all with an open licence")
+        url = _upload(folder, options.name, options.public, terminal)
+    terminal.result({"url": url, "pictures": count}, url)
+    return 0
+
+
+def _dataset(picaisso: Picaisso, terminal: Terminal, what: str | None) -> Path:
+    """Return the zip or folder that is meant; download that of a request."""
+    if what is None:
+        here = sorted(Path().glob("*dataset*.zip"))
+        if len(here) != 1:
+            sentence = f"There are {len(here)} dataset zips here. Name one with --dataset."
+            raise PicaissoError(sentence)
+        return here[0]
+    if Path(what).exists():
+        return Path(what)
+    if what.endswith(".zip"):
+        raise PicaissoError(f"{what} is not there. Check the path.")
+    shown = picaisso.show(what)
+    datasets = [artifact for artifact in shown["artifacts"] if artifact["kind"] == "dataset"]
+    if not datasets:
+        raise PicaissoError(f"There is no dataset yet; the request is {shown['status']}.")
+    newest = max(datasets, key=lambda artifact: artifact["version"])
+    whole = newest["bytes"]
+
+    def tell(done: int) -> None:
+        terminal.progress(f"dataset  {_bar(done / whole)} {done:,} of {whole:,} bytes")
+
+    return picaisso.download(newest, Path(), tell)
+
+
+def _unpacked(file: Path, scratch: Path) -> Path:
+    """Return the folder that a dataset.zip unpacks to."""
+    try:
+        with zipfile.ZipFile(file) as archive:
+            archive.extractall(scratch)
+    except zipfile.BadZipFile as error:
+        raise PicaissoError(f"{file} is no zip, or damaged. Download it again.") from error
+    tables = sorted(scratch.glob("images.csv")) + sorted(scratch.glob("*/images.csv"))
+    return tables[0].parent if tables else scratch
+
+
+def _check_licenses(folder: Path) -> int:
+    """Return how many pictures a dataset has; refuse one with pictures that are not open."""
+    table = folder / "images.csv"
+    if not table.is_file():
+        raise PicaissoError(f"{folder.name} is no dataset of Picaisso: it has no images.csv.")
+    with table.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    others: dict[str, int] = {}
+    for row in rows:
+        is_open = row["license"] in OPEN_LICENSES and row["license_basis"] == "per-item"
+        if not is_open:
+            name = row["license"] or "unknown"
+            others[name] = others.get(name, 0) + 1
+    if others:
+        named = ", ".join(f"{count} {name}" for name, count in sorted(others.items()))
+        raise PicaissoError(
+            f"{sum(others.values())} of {len(rows)} pictures have no open licence that their"
+            f" source states ({named}), so nothing is published. Ask for a dataset with"
+            " --license open, or remove them and train again."
+        )
+    listed = {row["file_name"] for row in rows}
+    there = {file.relative_to(folder).as_posix() for file in folder.glob("*/*/*.jpg")}
+    if listed != there:
+        raise PicaissoError("The pictures are not those of images.csv. Download the zip again.")
+    return len(rows)
+
+
+def _upload(folder: Path, name: str, public: bool, terminal: Terminal) -> str:
+    """Upload a folder as it is; what an interrupted upload has stored is not sent again."""
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    try:
+        import huggingface_hub
+        from huggingface_hub.utils import disable_progress_bars
+    except ImportError as error:
+        sentence = "This needs the package huggingface_hub: python -m pip install huggingface_hub"
+        raise PicaissoError(sentence) from error
+    terminal.close()
+    if terminal.quiet or not terminal.errors.isatty():
+        disable_progress_bars()
+    hub = huggingface_hub.HfApi()
+    try:
+        made = hub.create_repo(name, repo_type="dataset", private=not public, exist_ok=True)
+        hub.upload_folder(
+            repo_id=name,
+            repo_type="dataset",
+            folder_path=folder,
+            commit_message="Add the dataset",
+            delete_patterns=SPLIT_FOLDERS,  # pictures of an earlier version
+        )
+    except Exception as error:  # of the package and of what it stands on
+        raise PicaissoError(_hub_s_refusal(error)) from error
+    return str(made)
+
+
+def _hub_s_refusal(error: BaseException) -> str:
+    cause: BaseException | None = error
+    while cause is not None:
+        status = getattr(getattr(cause, "response", None), "status_code", None)
+        if status in (401, 403):
+            return (
+                f"The hub answered {status}. Log in with “hf auth login” or set HF_TOKEN, to a"
+                " token that may write there."
+            )
+        if status is not None:
+            break
+        cause = cause.__cause__
+    said = str(error).strip().splitlines() or [type(error).__name__]
+    return f"The upload failed: {said[0]} Run the same command again: it goes on from there."
 
 
 def _act(picaisso: Picaisso, terminal: Terminal, options: argparse.Namespace) -> int:

@@ -18,6 +18,7 @@ from requests_app.models import BACKBONES, ClassifierRequest, License
 from requests_app.pipeline import Submission
 from requests_app.text_rules import casefold_key, find_problem, normalize
 from scraping.sources.catalogue import CATALOGUE
+from scraping.sources.terms import TERMS, Terms
 
 MIN_CLASSES = 2
 MAX_CLASSES = 10
@@ -577,6 +578,7 @@ class SourceBox(NamedTuple):
     field_id: str
     is_checked: bool
     is_set_up: bool
+    terms: Terms | None
 
 
 class RetryForm(forms.Form):
@@ -653,6 +655,7 @@ class RetryForm(forms.Form):
                 field_id=f"id_sources_{index}",
                 is_checked=name in checked,
                 is_set_up=is_set_up(name),
+                terms=TERMS.get(name),
             )
             boxes.append(box)
         return boxes

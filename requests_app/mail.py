@@ -21,17 +21,14 @@ from django.core.mail.backends.base import BaseEmailBackend
 from django.template.loader import render_to_string
 from django.utils import timezone
 
-from requests_app.delivery import contact_strip
+from requests_app.delivery import contact_strip, model_zip, names
 from requests_app.models import Artifact, ClassifierRequest, MailState, OutgoingMail
 from requests_app.workers import jobs
-from training.phrases import shortened
 
 logger = logging.getLogger(__name__)
 
 GIVE_UP_AFTER = timedelta(hours=24)
 SUBJECT_CHARACTERS = 200  # of the column; mail programs show about 70
-NAMES_COLUMNS = 60  # of the classes in a subject
-NAME_COLUMNS = 30  # of one class there
 PICTURE_ID = "pictures"
 PICTURE_MARKS = ("<!--pictures-->", "<!--/pictures-->")
 
@@ -82,26 +79,6 @@ def _put_beside_html(whole: Message, picture: bytes) -> None:
         return
 
 
-def subject_names(names: Iterable[str]) -> str:
-    """Return class names for a subject: as many as there is room for, and how many more.
-
-    Each is one line and cut where it is long.
-    """
-    listed = ""
-    left_out = 0
-    for name in names:
-        line = " ".join(name.split())
-        short = shortened(line, NAME_COLUMNS)
-        longer = f"{listed}, {short}" if listed else short
-        if left_out or len(longer) > NAMES_COLUMNS:
-            left_out += 1
-        else:
-            listed = longer
-    if left_out:
-        return f"{listed} and {left_out} more"
-    return listed
-
-
 def put(
     classifier: ClassifierRequest,
     template: str,
@@ -118,7 +95,7 @@ def put(
     classes = list(classifier.classes.all())
     variables = {
         "classes": classes,
-        "names": subject_names(image_class.name for image_class in classes),
+        "names": names.short_names(image_class.name for image_class in classes),
         "link": classifier.url,
         "kept_until": classifier.moved + timedelta(days=settings.RETENTION_DAYS),
         "kind_note": str(classifier.kind_found.get("sentence", "")),
@@ -232,7 +209,9 @@ def _message(row: OutgoingMail) -> MailWithPicture:
             html = _without_picture(html)
     message.attach_alternative(html, "text/html")
     for artifact in row.attachments.all():
-        message.attach(artifact.file_name, artifact.file.read_bytes(), "application/zip")
+        with model_zip.open_artifact(artifact) as file:
+            content = file.read()
+        message.attach(names.file_name(artifact), content, "application/zip")
     return message
 
 

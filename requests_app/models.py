@@ -393,6 +393,9 @@ class ImageUrl(models.Model):
         max_length=16, blank=True, help_text="per-item, filter, file or unknown"
     )
     attribution = models.TextField(blank=True)
+    dataset_key = models.CharField(
+        max_length=36, blank=True, default="", help_text="Of GBIF, as its terms ask."
+    )
     state = models.CharField(max_length=10, choices=ImageState.choices)
     reason = models.CharField(max_length=24, blank=True)
     detail = models.TextField(blank=True)
@@ -604,7 +607,9 @@ class Kind(models.TextChoices):
     DATASET = "dataset", "Dataset"
     CROISSANT = "croissant", "Croissant metadata"
     MODEL = "model", "Model"
+    PTH = "pth", "PyTorch weights"
     REPORT = "report", "Report"
+    RECIPE = "recipe", "Recipe"
 
 
 class Artifact(models.Model):
@@ -631,10 +636,6 @@ class Artifact(models.Model):
     @property
     def file(self) -> Path:
         return Path(settings.DATA_DIR) / self.path
-
-    @property
-    def file_name(self) -> str:
-        return Path(self.path).name
 
 
 class JobState(models.TextChoices):

@@ -43,6 +43,7 @@ __all__ = [
     "percent",
     "refusal",
     "rejections",
+    "rejections_listed",
     "size",
     "source_title",
     "time_left",
@@ -172,13 +173,18 @@ def rejections(counts: Mapping[str, int]) -> str:
 
     For example ``9 duplicates, 5 unreachable, 3 too small``.
     """
+    return ", ".join(rejections_listed(counts))
+
+
+def rejections_listed(counts: Mapping[str, int]) -> list[str]:
+    """Return counts by reason in words, the largest first."""
     parts = []
     for reason, count in sorted(counts.items(), key=lambda item: (-item[1], item[0])):
         unknown = reason.replace("_", " ")
         one, several = REASONS.get(reason, (unknown, unknown))
         if count:
             parts.append(f"{count} {one if count == 1 else several}")
-    return ", ".join(parts)
+    return parts
 
 
 def masked_address(address: str) -> str:

@@ -32,7 +32,8 @@ from requests_app import (
     takedowns,
     versions,
 )
-from requests_app.delivery import dataset_zip
+from requests_app.delivery import dataset_zip, model_zip
+from requests_app.delivery.croissant import build_croissant
 from requests_app.models import (
     Artifact,
     ClassifierRequest,
@@ -488,10 +489,15 @@ def package(lease: Lease) -> None:
     images = versions.dataset_images(version, run_folder.read_manifest(version.folder))
     folder = classifier.folder / "artifacts" / str(version.number)
     beat = lease.beat_if_due
+    dataset = dataset_zip.build_dataset(version, images, folder / "dataset.zip", beat)
     files = {
-        Kind.DATASET: dataset_zip.build_dataset(version, images, folder / "dataset.zip", beat),
-        Kind.MODEL: dataset_zip.build_model(version, folder / "model.zip", beat),
+        Kind.DATASET: dataset,
+        Kind.CROISSANT: build_croissant(version, images, dataset),
+        Kind.MODEL: model_zip.build_model(version, folder / model_zip.MODEL_SPLICE, beat),
     }
+    pth = model_zip.published_pth(version)
+    if pth is not None:
+        files[Kind.PTH] = pth
     with lease.finishing():
         for kind, file in files.items():
             Artifact.objects.update_or_create(

@@ -8,13 +8,13 @@ from django.conf import settings
 from django.urls import NoReverseMatch, reverse
 
 from requests_app import mail, phrases
-from requests_app.delivery import contact_strip
+from requests_app.delivery import contact_strip, names
 from requests_app.models import Artifact, ClassifierRequest, DatasetVersion, Kind, OutgoingMail
 from training.earlier_metrics import completed
 
 RARELY_RECOGNISED = 0.9  # recall of a class below which more pictures of it are suggested
 GOOD_LOW_END = 0.8  # of the interval; the figure is shown in green from here on
-# What to do with a file, since its name does not say it.
+# What to do with a file, since its name does not say it; mails name no others.
 WHAT_TO_OPEN = {
     Kind.MODEL: (
         "Unzip it and open try.html in a browser: drop a picture on the page, and it says which"
@@ -38,7 +38,7 @@ class Suggestion:
 
 def put_delivered(classifier: ClassifierRequest, version: DatasetVersion) -> OutgoingMail:
     """Write the mail that a version is ready; attach those of its files that fit into a mail."""
-    artifacts = list(version.artifacts.all())
+    artifacts = [file for file in version.artifacts.all() if file.kind in WHAT_TO_OPEN]
     attached = mail.fitting(artifacts)
     entries = [_file_entry(classifier, a, is_attached=a in attached) for a in artifacts]
     metrics = completed(version.run.metrics or {})
@@ -73,7 +73,8 @@ def put_expiring(classifier: ClassifierRequest) -> OutgoingMail | None:
     if OutgoingMail.objects.filter(key=key).exists():
         return None
     version = classifier.versions.order_by("-number").first()
-    artifacts = list(version.artifacts.all()) if version else []
+    files = version.artifacts.all() if version else ()
+    artifacts = [file for file in files if file.kind in WHAT_TO_OPEN]
     entries = [_file_entry(classifier, artifact) for artifact in artifacts]
     return mail.put(classifier, "expiring", key, {"artifacts": entries})
 
@@ -140,7 +141,7 @@ def _file_entry(
     return {
         "kind": artifact.kind,
         "label": artifact.get_kind_display(),
-        "file_name": artifact.file_name,
+        "file_name": names.file_name(artifact),
         "bytes": artifact.bytes,
         "sha256": artifact.sha256,
         "url": part_link(classifier, "download", artifact.kind),

@@ -14,7 +14,9 @@ from django.conf import settings
 from django.db.models import Count, Q
 from django.db.models.functions import Coalesce
 
-from requests_app.delivery import dataset_zip
+from requests_app.delivery import dataset_zip, model_zip
+from requests_app.delivery.attribution import credit
+from requests_app.delivery.contents import DatasetImage
 from requests_app.models import (
     OWN_SOURCE,
     Artifact,
@@ -117,7 +119,7 @@ def write_run_folder(version: DatasetVersion) -> None:
             sha256=image.sha256,
             source=image.source,
             license=image.license,
-            credit=dataset_zip.credit(image),
+            credit=credit(image),
             page_url=image.page_url,
             format=file_format(image.mime, image.image_url),
             title=image.title,
@@ -173,13 +175,17 @@ def count_judgements(version: DatasetVersion) -> Metrics:
 
 def build_model_again(artifact: Artifact) -> None:
     """Build a ``model.zip`` anew, because a file of its run's model folder has changed."""
-    made = dataset_zip.build_model(artifact.version, artifact.file)
+    made = model_zip.build_model(artifact.version, artifact.file.with_name(model_zip.MODEL_SPLICE))
     store_build(artifact, made)
 
 
-def store_build(artifact: Artifact, made: dataset_zip.PublishedZip) -> None:
+def store_build(artifact: Artifact, made: dataset_zip.PublishedFile) -> None:
+    """Store where a file that was built again lies; the one before goes if it lay elsewhere."""
+    path = str(made.path.relative_to(settings.DATA_DIR))
     same = Artifact.objects.filter(pk=artifact.pk)
-    same.update(bytes=made.bytes, sha256=made.sha256)
+    same.update(path=path, bytes=made.bytes, sha256=made.sha256)
+    if made.path != artifact.file:
+        artifact.file.unlink(missing_ok=True)
 
 
 def judgements_of(version: DatasetVersion, rows: Sequence[ImageRow]) -> dict[str, Judgement]:
@@ -298,7 +304,7 @@ def count_as_rejected(images: list[ImageUrl]) -> None:
         image_class.save(update_fields=["kept", "rejected"])
 
 
-def dataset_images(version: DatasetVersion, rows: list[ImageRow]) -> list[dataset_zip.DatasetImage]:
+def dataset_images(version: DatasetVersion, rows: list[ImageRow]) -> list[DatasetImage]:
     """Return the manifest's images in a fixed order, without those that the split left out.
 
     An image that was removed or relabelled since is in it as it was: a version never changes.
@@ -313,6 +319,6 @@ def dataset_images(version: DatasetVersion, rows: list[ImageRow]) -> list[datase
         of_file = image_of.get(row.file)
         if row.split is not None and of_file is not None:
             label = class_of[row.class_id]
-            found.append(dataset_zip.DatasetImage(of_file, label, row.split, row.group))
+            found.append(DatasetImage(of_file, label, row.split, row.group))
     found.sort(key=lambda entry: (entry.split, entry.class_id, entry.image.file))
     return found

@@ -1,8 +1,7 @@
-"""`python -m scraping`: collect, check, download, screen, gallery. It alone reads settings."""
+"""`python -m scraping`: its commands. It alone reads settings."""
 
 import argparse
 import asyncio
-import contextlib
 import json
 import logging
 import os
@@ -12,15 +11,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from scraping import ConfigError, SettingError, __version__
-from scraping.download_list import DownloadSettings, DownloadSummary, download_list, read_urls
-from scraping.net.http import FetchSettings
-from scraping.records.image_log import ImageRecord
+from scraping import ConfigError, SettingError, __version__, cli
 from scraping.refused_digests import RefusedDigests
-from scraping.screening.nudity import check_model
-from scraping.screening.screen import AI_MADE_CHOICES, ScreenSettings
 from scraping.sources.catalogue import (
     DEFAULT_ORDER,
     SEARCHED,
@@ -29,19 +23,51 @@ from scraping.sources.catalogue import (
     usual_sources,
 )
 from scraping.terminal import (
-    DONE,
-    FAILED,
-    WRONG_USAGE,
     Values,
     add_common,
     add_refusals,
+    add_sides,
     given_flags,
-    print_line,
     progress_bars,
     reasons_in_words,
-    replace_unknown_characters,
 )
 from training.environment import EnvironmentFileError, read_environment
+from training.terminal import (
+    DONE,
+    FAILED,
+    INTERRUPTED,
+    WRONG_USAGE,
+    add_example,
+    add_output_flags,
+    address_sentence,
+    print_json,
+    replace_unknown_characters,
+    system_sentence,
+    whole_number,
+)
+
+# What works is loaded when a command works: wrong usage is told before.
+if TYPE_CHECKING:
+    from scraping.download_list import DownloadSettings, DownloadSummary
+    from scraping.records.image_log import ImageRecord
+    from scraping.replay import Replayed
+    from scraping.screening.screen import ScreenSettings
+
+    OnRecord = Callable[[ImageRecord, int], None]
+
+Result = TypeVar("Result")
+
+_DOWNLOAD_EXAMPLE = "python -m scraping download urls.txt --out pictures --per-host 4"
+_REPLAY_EXAMPLE = """\
+python -m scraping replay recipe.json --out pictures
+python -m training fit --images pictures --out run"""
+_SCREEN_EXAMPLE = """\
+python -m scraping screen received --out clean
+python -m training measure run clean"""
+_GALLERY_EXAMPLE = """\
+python -m scraping gallery /usr/share/tuxpaint/stamps --port 8001
+python -m scraping collect animals food --out pictures --source bing \\
+    --source-url bing=http://127.0.0.1:8001 --allow-private-host 127.0.0.1:8001 --min-side 64"""
 
 
 def _split_list(text: str) -> list[str]:
@@ -83,30 +109,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return the exit code."""
     replace_unknown_characters()
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
-    if arguments is None:
-        arguments = sys.argv[1:]
-    command = next((word for word in arguments if not word.startswith("-")), "")
-    parser = build_parser(command)
-    given = parser.parse_args(arguments)
+    # It reports each try to reach a browser that has been ended; we say what came of it.
+    logging.getLogger("urllib3").setLevel(logging.ERROR)
+    given = build_parser().parse_args(arguments)
     try:
         variables = read_environment(os.environ, Path(".env"))
         _forget_credentials()
-        if given.command == "download":
-            return _download(given, variables)
-        if given.command == "gallery":
-            return _gallery(given)
-        if given.command == "screen":
-            return _screen(given, variables)
-        from scraping import cli
-
-        run = cli.run_collect if given.command == "collect" else cli.run_check
-        return run(parser, given, partial(environment_values, variables))
+        return int(given.run(given, variables))
     except (EnvironmentFileError, SettingError) as error:
         print(str(error), file=sys.stderr)
         return WRONG_USAGE
-    except (ConfigError, OSError) as error:
+    except ConfigError as error:
         print(str(error), file=sys.stderr)
-        return FAILED
+    except OSError as error:
+        print(system_sentence(error), file=sys.stderr)
+    except KeyboardInterrupt:
+        print("Stopped. Give the same command again to finish it.", file=sys.stderr)
+        return INTERRUPTED
+    return FAILED
 
 
 def _forget_credentials() -> None:
@@ -156,61 +176,93 @@ def _plain_values(variables: Mapping[str, str]) -> Values:
     return values
 
 
-def build_parser(command: str) -> argparse.ArgumentParser:
-    """Return the command line's parser.
-
-    The flags of `collect` and `check` are there only when `command` is one of them, because they
-    load all sources.
-    """
+def build_parser() -> argparse.ArgumentParser:
+    """Return the command line's parser."""
     parser = argparse.ArgumentParser(
         prog="python -m scraping",
-        description="Turns words into picture files. "
-        "Every flag has a PICAISSO_ variable; a flag wins.",
+        description="Turns words into picture files. A flag wins over the PICAISSO_ variable that "
+        "stands beside its default.",
     )
     parser.add_argument("--version", action="version", version=f"picaisso {__version__}")
-    commands = parser.add_subparsers(dest="command", required=True)
-    collect = commands.add_parser("collect", help="fill a quota of pictures for each class")
-    check = commands.add_parser("check", help="ask each source one small question")
-    _add_download(commands.add_parser("download", help="download and screen a list of addresses"))
-    _add_gallery(
-        commands.add_parser("gallery", help="serve a search site over a folder of pictures")
-    )
-    _add_screen(commands.add_parser("screen", help="screen the files of a folder"))
-    if command in ("collect", "check"):
-        from scraping import cli
+    add_example(parser, 'python -m scraping collect corgi "shiba inu" --limit 100 --out pictures')
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
-        cli.add_collect(collect)
-        cli.add_check(check)
+    def command(name: str, run: Callable[..., int], text: str) -> argparse.ArgumentParser:
+        added = commands.add_parser(name, help=text)
+        added.set_defaults(parser=added, run=run)
+        return added
+
+    cli.add_collect(command("collect", _collect, "fill a quota of pictures for each class"))
+    cli.add_check(command("check", _check, "ask each source one small question"))
+    _add_download(command("download", _download, "download and screen a list of addresses"))
+    _add_replay(command("replay", _replay, "download the pictures of a recipe again"))
+    _add_gallery(command("gallery", _gallery, "serve a search site over a folder of pictures"))
+    _add_screen(command("screen", _screen, "screen the files of a folder"))
     return parser
 
 
 def _add_download(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Downloads and screens a list of addresses. The folder gets images/ and images.jsonl, a "
+        "row per address; the same command goes on where it was stopped."
+    )
     parser.add_argument(
         "list",
         type=Path,
         metavar="URLS.txt",
         help="an address per line, or a CSV with a column of them",
     )
+    _add_downloading(parser)
+    add_output_flags(parser, "print a line of JSON for each address, then the counts")
+    add_example(parser, _DOWNLOAD_EXAMPLE)
+
+
+def _add_replay(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Downloads the pictures that a recipe.json names (it lies in every dataset), says which "
+        "are still the same, and leaves a folder that trains with the same split. What has "
+        "changed is kept apart. The same command goes on where it was stopped."
+    )
+    parser.add_argument("recipe", type=Path, metavar="RECIPE.json")
+    _add_downloading(parser)
+    add_output_flags(parser, "print what became of the pictures as a line of JSON")
+    add_example(parser, _REPLAY_EXAMPLE)
+
+
+def _add_downloading(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of what downloads a list."""
     parser.add_argument("--out", type=Path, metavar="DIR", required=True)
-    parser.add_argument("--per-host", type=int, default=4, help="connections to one host (4)")
-    parser.add_argument("--concurrency", type=int, default=64, help="connections in all (64)")
     parser.add_argument(
-        "--min-side",
-        type=int,
-        metavar="PX",
-        help="refuse pictures whose shorter side is below (200)",
+        "--per-host",
+        type=whole_number(1),
+        default=4,
+        metavar="N",
+        help="connections to one host (4)",
     )
     parser.add_argument(
-        "--max-side", type=int, metavar="PX", help="scale pictures to this longer side (1024)"
+        "--concurrency",
+        type=whole_number(1),
+        default=64,
+        metavar="N",
+        help="connections in all (64)",
     )
+    add_sides(parser)
     add_refusals(parser)
     add_common(parser)
 
 
 def _add_gallery(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Serves a search site over a folder of pictures until Ctrl-C: its sub-folders are what can "
+        "be searched for. `collect --source bing --source-url bing=URL` takes it for Bing."
+    )
     parser.add_argument("folder", type=Path, metavar="FOLDER")
-    parser.add_argument("--port", type=int, default=8001, help="0 picks a free one (8001)")
+    parser.add_argument(
+        "--port", type=whole_number(0, 65535), default=8001, help="0 picks a free one (8001)"
+    )
     parser.add_argument("--host", default="127.0.0.1", help="address to listen at (127.0.0.1)")
+    add_output_flags(parser, 'print {"url": ...} instead of "gallery: URL"')
+    add_example(parser, _GALLERY_EXAMPLE)
 
 
 def _add_screen(parser: argparse.ArgumentParser) -> None:
@@ -220,32 +272,119 @@ def _add_screen(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("folder", type=Path, metavar="FOLDER", help="with a sub-folder per class")
     parser.add_argument("--out", type=Path, metavar="DIR", required=True)
-    parser.add_argument("--min-side", type=int, metavar="PX")
-    parser.add_argument("--max-side", type=int, metavar="PX")
+    add_sides(parser)
     add_refusals(parser)
+    add_output_flags(parser, "print the numbers of files, by reason, as a line of JSON")
+    add_example(parser, _SCREEN_EXAMPLE)
+
+
+def _collect(given: argparse.Namespace, variables: Mapping[str, str]) -> int:
+    return cli.run_collect(given, partial(environment_values, variables))
+
+
+def _check(given: argparse.Namespace, variables: Mapping[str, str]) -> int:
+    return cli.run_check(given, partial(environment_values, variables))
 
 
 def _screen(given: argparse.Namespace, variables: Mapping[str, str]) -> int:
+    if not given.folder.is_dir():
+        raise ConfigError(f"{given.folder} is no folder.")
     from scraping.screen_folder import screen_folder
 
-    config = given.folder / "screening.json"
-    written = json.loads(config.read_text(encoding="utf-8")) if config.exists() else {}
-    flags = given_flags(given, DOWNLOAD_FLAGS)
-    values = _plain_values(variables) | written | flags
+    values = _plain_values(variables) | _written_screening(given.folder)
+    values |= given_flags(given, DOWNLOAD_FLAGS)
     screening = _screen_settings(values)
     screening = replace(screening, taken_down=frozenset(values.get("taken_down", ())))
     refused = RefusedDigests.read(values.get("refused_digests", ""))
-    if not given.folder.is_dir():
-        print(f"{given.folder} is no folder.", file=sys.stderr)
-        return FAILED
-    work = screen_folder(given.folder, given.out.resolve(), screening, refused)
-    print_line({"rejected": asyncio.run(work)})
+    with progress_bars(given.quiet or given.json) as bars:
+        task = bars.add_task("Screening", total=None)
+
+        def show(done: int, total: int) -> None:
+            bars.update(task, completed=done, total=total)
+
+        work = screen_folder(given.folder, given.out.resolve(), screening, refused, show)
+        counts = asyncio.run(work)
+    if given.json:
+        print_json({"kept": counts.kept, "rejected": counts.rejected})
+    else:
+        _print_counts(counts.kept, counts.kept + counts.rejected.total(), counts.rejected)
     return DONE
 
 
+def _written_screening(folder: Path) -> Values:
+    """Return the settings that a `screening.json` in the folder holds. Raises ConfigError."""
+    path = folder / "screening.json"
+    if not path.exists():
+        return {}
+    try:
+        written = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ConfigError(f"{path} is not JSON.") from error
+    if not isinstance(written, dict):
+        raise ConfigError(f"{path} holds no object.")
+    return written
+
+
+def _print_counts(kept: int, total: int, rejected: Mapping[str, int]) -> None:
+    reasons = reasons_in_words(rejected)
+    ending = f": {reasons}" if reasons else ""
+    print(f"{kept} of {total} kept{ending}")
+
+
 def _download(given: argparse.Namespace, variables: Mapping[str, str]) -> int:
-    flags = given_flags(given, DOWNLOAD_FLAGS)
-    values = _plain_values(variables) | flags
+    from scraping.download_list import download_list, read_urls
+
+    values = _plain_values(variables) | given_flags(given, DOWNLOAD_FLAGS)
+    settings = _download_settings(given, values)
+    urls = read_urls(given.list)
+    folder = given.out.resolve()
+
+    def work(show: "OnRecord") -> "DownloadSummary":
+        return asyncio.run(download_list(urls, folder, settings, show))
+
+    summary, code = _run_download(work, given, len(urls), rows_are_results=True)
+    if summary is None:
+        return code
+    if given.json:
+        print_json(asdict(summary))
+    else:
+        _print_counts(summary.kept, summary.total, summary.rejected)
+    return DONE
+
+
+def _replay(given: argparse.Namespace, variables: Mapping[str, str]) -> int:
+    from scraping.replay import prepare, replay
+
+    recipe = prepare(given.recipe, given.out)
+    values = _plain_values(variables)
+    for name in ("min_side", "max_side"):  # as the pictures of the recipe were stored
+        side = getattr(recipe, name)
+        if side is not None:
+            values[name] = side
+    values |= given_flags(given, DOWNLOAD_FLAGS)
+    settings = _download_settings(given, values)
+    folder = given.out.resolve()
+
+    def work(show: "OnRecord") -> "Replayed":
+        return replay(recipe, folder, settings, show)
+
+    replayed, code = _run_download(work, given, len(recipe.images), rows_are_results=False)
+    if replayed is None:
+        return code
+    if given.json:
+        print_json(replayed.as_json())
+        return DONE
+    print(replayed.sentence)
+    for number, reason in list(replayed.unusable.items())[:10]:
+        print(f"Picture {number} of the recipe: {reason}.", file=sys.stderr)
+    return DONE
+
+
+def _download_settings(given: argparse.Namespace, values: Values) -> "DownloadSettings":
+    """Return how a list is downloaded. Raises ConfigError for what cannot be done."""
+    from scraping.download_list import DownloadSettings
+    from scraping.net.http import FetchSettings
+
     fetching = FetchSettings(
         contact=values.get("contact", ""),
         allowed_private_hosts=frozenset(values.get("allowed_private_hosts", ())),
@@ -254,24 +393,49 @@ def _download(given: argparse.Namespace, variables: Mapping[str, str]) -> int:
     )
     screening = _screen_settings(values)
     refused = RefusedDigests.read(values.get("refused_digests", ""))
-    settings = DownloadSettings(fetching, screening, refused=refused)
-    urls = read_urls(given.list)
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
-    as_json = given.json or not sys.stdout.isatty()
-    try:
-        summary = _run_download(urls, given.out.resolve(), settings, as_json)
-    except KeyboardInterrupt:
-        print("Stopped before the end; the same command goes on from here.", file=sys.stderr)
-        return FAILED
-    if not as_json:
-        reasons = reasons_in_words(summary.rejected)
-        ending = f": {reasons}" if reasons else ""
-        print(f"{summary.kept} of {summary.total} kept{ending}")
-    return DONE
+    return DownloadSettings(fetching, screening, refused=refused)
 
 
-def _screen_settings(values: Values) -> ScreenSettings:
+def _run_download(
+    work: "Callable[[OnRecord], Result]",
+    given: argparse.Namespace,
+    total: int,
+    *,
+    rows_are_results: bool,
+) -> "tuple[Result | None, int]":
+    """Do the work with its progress shown; return its result, or None and the exit code of a stop.
+
+    With `--json` the rows go to standard output where they are results, else nowhere.
+    """
+    stopped_by = signal.SIGINT
+
+    def stop_as_ctrl_c_does(number: int, _frame: object) -> None:
+        nonlocal stopped_by
+        stopped_by = signal.Signals(number)
+        signal.raise_signal(signal.SIGINT)
+
+    signal.signal(signal.SIGTERM, stop_as_ctrl_c_does)
+    with progress_bars(given.quiet or given.json) as bars:
+        task = bars.add_task("Downloading", total=total)
+
+        def show(record: "ImageRecord", decided: int) -> None:
+            bars.update(task, completed=decided)
+            if given.json and rows_are_results:
+                print_json(record)
+
+        try:
+            return work(show), DONE
+        except KeyboardInterrupt:
+            pass
+    print("Stopped before the end; the same command goes on from here.", file=sys.stderr)
+    return None, INTERRUPTED if stopped_by == signal.SIGINT else FAILED
+
+
+def _screen_settings(values: Values) -> "ScreenSettings":
     """Return how a list is screened. Raises ConfigError for what cannot be done."""
+    from scraping.screening.nudity import check_model
+    from scraping.screening.screen import AI_MADE_CHOICES, ScreenSettings
+
     keys = ("min_side", "max_side", "nudity_model", "ai_made")
     settings = ScreenSettings(**{key: values[key] for key in keys if key in values})
     check_model(settings.nudity_model)
@@ -280,32 +444,26 @@ def _screen_settings(values: Values) -> ScreenSettings:
     return settings
 
 
-def _run_download(
-    urls: list[str], folder: Path, settings: DownloadSettings, as_json: bool
-) -> DownloadSummary:
-    if as_json:
-        summary = asyncio.run(
-            download_list(urls, folder, settings, lambda record, _decided: print_line(record))
-        )
-        print_line(asdict(summary))
-        return summary
-    with progress_bars() as bars:
-        task = bars.add_task("Downloading", total=len(urls))
-
-        def show(_record: ImageRecord, decided: int) -> None:
-            bars.update(task, completed=decided)
-
-        return asyncio.run(download_list(urls, folder, settings, show))
-
-
-def _gallery(given: argparse.Namespace) -> int:
+def _gallery(given: argparse.Namespace, variables: Mapping[str, str]) -> int:
     if not given.folder.is_dir():
-        print(f"{given.folder} is no folder.", file=sys.stderr)
-        return FAILED
-    from scraping.gallery import serve
+        raise ConfigError(f"{given.folder} is no folder.")
+    from scraping.gallery import GalleryServer
 
-    with contextlib.suppress(KeyboardInterrupt):
-        serve(given.folder, given.host, given.port)
+    try:
+        server = GalleryServer(given.folder, given.host, given.port)
+    except OSError as error:
+        raise ConfigError(address_sentence(given.host, given.port, error)) from error
+    with server:
+        # The first line says where, for programs that asked for any free port.
+        if given.json:
+            print_json({"url": server.url})
+        else:
+            print(f"gallery: {server.url}", flush=True)
+        try:
+            server.serve_forever()
+        except KeyboardInterrupt:
+            if not given.quiet:
+                print("The gallery has stopped.", file=sys.stderr)
     return DONE
 
 

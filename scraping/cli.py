@@ -1,45 +1,59 @@
-"""The commands `collect` and `check`; apart from `__main__`, because they load all sources."""
+"""The commands `collect` and `check`: their flags, and their work.
+
+The sources are loaded when a command works; wrong usage is told before.
+"""
 
 import argparse
 import logging
-import signal
 import sys
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
 
 from scraping import ConfigError, SettingError
-from scraping.collect import Interrupted, Progress, collect, read_result
-from scraping.config import CollectConfig, read_values
 from scraping.files import write_json
-from scraping.health import Health, check_sources
 from scraping.kinds import MAX_KIND_LENGTH
 from scraping.refused_digests import RefusedDigests
-from scraping.screening.nudity import check_model
-from scraping.screening.pool import ScreeningUnavailable
-from scraping.search.searcher import Stopped
 from scraping.sources.catalogue import CATALOGUE, DEFAULT_ORDER, Outcome
 from scraping.supplied import named_classes
 from scraping.terminal import (
-    DONE,
-    FAILED,
-    WRONG_USAGE,
+    StopSignal,
     Values,
     add_common,
     add_refusals,
+    add_sides,
     given_flags,
-    print_line,
     progress_bars,
     reasons_in_words,
 )
 from training.class_names import find_problem, normalize
 from training.environment import EnvironmentFileError
+from training.terminal import (
+    DONE,
+    FAILED,
+    WRONG_USAGE,
+    add_example,
+    add_output_flags,
+    print_json,
+    print_progress,
+    seconds,
+    whole_number,
+)
+
+if TYPE_CHECKING:
+    from scraping.collect import Progress
+    from scraping.config import CollectConfig
+    from scraping.health import Health
+
+_COLLECT_EXAMPLE = """\
+python -m scraping collect corgi "shiba inu" --limit 100 --out pictures
+python -m training fit --images pictures --out run"""
+_CHECK_EXAMPLE = "python -m scraping check --source openverse"
 
 SHOWN_UNUSED = 10  # of what was supplied and cannot be used
 
@@ -69,35 +83,35 @@ def add_collect(parser: argparse.ArgumentParser) -> None:
         'search; "" for the plain names (found out where it is sure)',
     )
     parser.add_argument(
-        "--limit", type=int, metavar="N", help="usable, unique pictures wanted per class (100)"
+        "--limit",
+        type=whole_number(1),
+        metavar="N",
+        help="usable, unique pictures wanted per class (100)",
     )
     parser.add_argument(
-        "--minimum", type=int, metavar="N", help="fewer per class are pointed out (20)"
+        "--minimum",
+        type=whole_number(0),
+        metavar="N",
+        help="warn where a class has fewer (20; PICAISSO_MIN_IMAGES)",
     )
     parser.add_argument(
         "--license",
         choices=("any", "open"),
         help="open: only CC0, public domain, BY and BY-SA (any)",
     )
-    parser.add_argument(
-        "--max-side", type=int, metavar="PX", help="scale pictures to this longer side (1024)"
-    )
-    parser.add_argument(
-        "--min-side",
-        type=int,
-        metavar="PX",
-        help="refuse pictures whose shorter side is below (200)",
-    )
+    add_sides(parser)
     parser.add_argument(
         "--deadline",
         dest="deadline_seconds",
-        type=float,
+        type=seconds,
         metavar="SECONDS",
-        help="end after so long (1800)",
+        help="stop searching after so long (1800; PICAISSO_COLLECT_MINUTES)",
     )
     _add_supplied(parser)
     add_refusals(parser)
     _add_sources(parser)
+    add_output_flags(parser, "print result.json; progress as JSON lines on standard error")
+    add_example(parser, _COLLECT_EXAMPLE)
 
 
 def _add_supplied(parser: argparse.ArgumentParser) -> None:
@@ -147,6 +161,8 @@ def add_check(parser: argparse.ArgumentParser) -> None:
         "Asks each source one small real question and shows how it answers. 1 when none answers."
     )
     _add_sources(parser)
+    add_output_flags(parser, "print a line of JSON for each source")
+    add_example(parser, _CHECK_EXAMPLE)
 
 
 def _add_sources(parser: argparse.ArgumentParser) -> None:
@@ -156,20 +172,36 @@ def _add_sources(parser: argparse.ArgumentParser) -> None:
         dest="sources",
         action="append",
         choices=sorted(CATALOGUE),
-        help=f"repeatable; in order ({', '.join(DEFAULT_ORDER)})",
+        help=f"repeatable; they are asked in order ({', '.join(DEFAULT_ORDER)}; PICAISSO_SOURCES)",
     )
     parser.add_argument(
-        "--source-url", dest="urls", action="append", metavar="NAME=URL", help="base of a source"
+        "--source-url",
+        dest="urls",
+        action="append",
+        metavar="NAME=URL",
+        help="base of a source (its own; PICAISSO_OPENVERSE_URL and so on)",
     )
-    parser.add_argument("--locale", help="language and region of the search (en-US)")
+    parser.add_argument(
+        "--locale", help="language and region of the search (en-US; PICAISSO_LOCALE)"
+    )
     parser.add_argument(
         "--robots",
         choices=("respect", "operator"),
-        help="robots rules of scraped sources (respect)",
+        help="robots rules of scraped sources (respect; PICAISSO_ROBOTS)",
     )
-    parser.add_argument("--chrome", metavar="FILE", help="path of the browser (looked for)")
-    parser.add_argument("--chromedriver", metavar="FILE", help="path of its driver (looked for)")
-    parser.add_argument("--selenium-remote-url", metavar="URL", help="a Selenium Grid instead")
+    parser.add_argument(
+        "--chrome", metavar="FILE", help="path of Chromium (looked for; PICAISSO_CHROME)"
+    )
+    parser.add_argument(
+        "--chromedriver",
+        metavar="FILE",
+        help="path of its driver (looked for; PICAISSO_CHROMEDRIVER)",
+    )
+    parser.add_argument(
+        "--selenium-remote-url",
+        metavar="URL",
+        help="a Selenium Grid instead (none; PICAISSO_SELENIUM_REMOTE_URL)",
+    )
     add_common(parser)
 
 
@@ -201,14 +233,13 @@ COLLECT_FLAGS = (
 )
 
 
-def run_collect(
-    parser: argparse.ArgumentParser, given: argparse.Namespace, environment: Callable[[], Values]
-) -> int:
+def run_collect(given: argparse.Namespace, environment: Callable[[], Values]) -> int:
     """Run `collect` and return the exit code.
 
     `environment` reads the settings; what is wrong with them is left in the folder, too.
     """
-    flags = _source_flags(parser, given, COLLECT_FLAGS)
+    parser: argparse.ArgumentParser = given.parser
+    flags = _source_flags(given, COLLECT_FLAGS)
     if given.out is not None:
         folder = given.out
         stored = _classes(_names(parser, given))
@@ -219,6 +250,9 @@ def run_collect(
         if not folder.is_dir():
             parser.error(f"{folder} is no folder; class names need --out DIR")
         stored = None
+    from scraping.config import CollectConfig, read_values
+    from scraping.screening.nudity import check_model
+
     try:
         if stored is None:
             stored = read_values(folder)
@@ -234,7 +268,7 @@ def run_collect(
         _fail(folder, str(error), "Correct the settings.", retry=False)
         return WRONG_USAGE
     config.write(folder)
-    return _collect(folder, config, given.json or not sys.stdout.isatty())
+    return _collect(folder, config, given)
 
 
 def _names(parser: argparse.ArgumentParser, given: argparse.Namespace) -> list[str]:
@@ -245,15 +279,13 @@ def _names(parser: argparse.ArgumentParser, given: argparse.Namespace) -> list[s
     return names
 
 
-def _source_flags(
-    parser: argparse.ArgumentParser, given: argparse.Namespace, names: Sequence[str]
-) -> Values:
+def _source_flags(given: argparse.Namespace, names: Sequence[str]) -> Values:
     flags = given_flags(given, names)
     urls = {}
     for text in given.urls or ():
         name, equals, url = text.partition("=")
         if not equals or name not in CATALOGUE:
-            parser.error("--source-url wants NAME=URL with the name of a source")
+            given.parser.error("--source-url wants NAME=URL with the name of a source")
         urls[name] = url
     if urls:
         flags["source_urls"] = urls
@@ -267,19 +299,22 @@ def _classes(names: Sequence[str]) -> Values:
     return {"classes": classes}
 
 
-def _collect(folder: Path, config: CollectConfig, as_json: bool) -> int:
-    stop = _stop_on_signals()
+def _collect(folder: Path, config: "CollectConfig", given: argparse.Namespace) -> int:
+    from scraping.collect import Interrupted, collect
+    from scraping.screening.pool import ScreeningUnavailable
+
+    stop = StopSignal()
+    stop.listen()
     try:
-        if as_json:
-            result = collect(folder, config, lambda progress: print_line(asdict(progress)), stop)
-            print_line(result)
+        with _progress(given) as show:
+            result = collect(folder, config, show, stop)
+        if given.json:
+            print_json(result)
         else:
-            with _progress_bar() as show:
-                result = collect(folder, config, show, stop)
             _print_collected(result)
     except Interrupted:
         print("Stopped before the end; the same command goes on from here.", file=sys.stderr)
-        return FAILED
+        return stop.exit_code
     except ScreeningUnavailable as error:
         return _fail(folder, str(error), "Try again; the log says more.", retry=True)
     except OSError as error:
@@ -292,16 +327,10 @@ def _collect(folder: Path, config: CollectConfig, as_json: bool) -> int:
     return DONE
 
 
-def _stop_on_signals() -> threading.Event:
-    """Return an event that SIGTERM and SIGINT set."""
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
-    return stop
-
-
 def _fail(folder: Path, reason: str, remedy: str, *, retry: bool) -> int:
     """Leave the failure in the folder, where whoever started this looks for it, and print it."""
+    from scraping.collect import read_result
+
     earlier = read_result(folder) or {}
     if folder.is_dir() and not earlier.get("ok"):
         error = {"stage": "collect", "reason": reason, "remedy": remedy, "retry": retry}
@@ -311,11 +340,15 @@ def _fail(folder: Path, reason: str, remedy: str, *, retry: bool) -> int:
 
 
 @contextmanager
-def _progress_bar() -> Iterator[Callable[[Progress], None]]:
-    with progress_bars() as bars:
+def _progress(given: argparse.Namespace) -> "Iterator[Callable[[Progress], None] | None]":
+    """Yield what shows progress: bars, JSON lines, or nothing."""
+    if given.json:
+        yield None if given.quiet else lambda progress: print_progress(asdict(progress))
+        return
+    with progress_bars(given.quiet) as bars:
         task = bars.add_task("Searching", total=None)
 
-        def show(progress: Progress) -> None:
+        def show(progress: "Progress") -> None:
             bars.update(
                 task,
                 completed=progress.done,
@@ -361,23 +394,31 @@ def _print_collected(result: Mapping[str, Any]) -> None:
         console.print(f"{len(unused) - SHOWN_UNUSED} more are in result.json.")
 
 
-def run_check(
-    parser: argparse.ArgumentParser, given: argparse.Namespace, environment: Callable[[], Values]
-) -> int:
+def run_check(given: argparse.Namespace, environment: Callable[[], Values]) -> int:
     """Run `check` and return the exit code."""
-    values = environment() | _source_flags(parser, given, SOURCE_FLAGS)
+    from scraping.config import CollectConfig
+    from scraping.health import check_sources
+    from scraping.search.searcher import Stopped
+
+    values = environment() | _source_flags(given, SOURCE_FLAGS)
     config = CollectConfig.of(values | _classes(["check"]))
-    stop = _stop_on_signals()
-    as_json = given.json or not sys.stdout.isatty()
-
-    def print_health(health: Health) -> None:
-        print_line(asdict(health))
-
+    stop = StopSignal()
+    stop.listen()
+    as_json = given.json
+    shows_bars = not as_json and not given.quiet
     try:
-        answers = check_sources(config, stop, print_health if as_json else None)
+        with progress_bars(quiet=not shows_bars) as bars:
+            task = bars.add_task("Asking the sources", total=len(config.sources))
+
+            def hear(health: "Health") -> None:
+                bars.advance(task)
+                if as_json:
+                    print_json(asdict(health))
+
+            answers = check_sources(config, stop, hear)
     except Stopped:
         print("Stopped before all sources had answered.", file=sys.stderr)
-        return FAILED
+        return stop.exit_code
     if not as_json:
         _print_answers(answers)
     if any(answer.outcome in (Outcome.OK, Outcome.PARTIAL) for answer in answers):
@@ -386,7 +427,7 @@ def run_check(
     return FAILED
 
 
-def _print_answers(answers: Sequence[Health]) -> None:
+def _print_answers(answers: "Sequence[Health]") -> None:
     table = Table("source", "outcome", "found", "seconds", "what it said", title="Sources")
     for answer in answers:
         table.add_row(

@@ -128,12 +128,19 @@ class CollectConfig:
             yield "what was taken down or set aside is not a list of SHA-256 digests"
         if self.kind is not None and (problem := find_problem(self.kind, MAX_KIND_LENGTH)):
             yield f"the kind of things cannot be used: {problem.rstrip('.')}"
+        yield from self._number_problems()
+
+    def _number_problems(self) -> Iterator[str]:
         if self.minimum < 0:
-            yield "the minimum is negative"
-        if self.limit < 1 or self.min_side < 1 or self.max_side < self.min_side:
-            yield "a number is out of range"
-        if self.deadline_seconds <= 0:
-            yield "the deadline is not in the future"
+            yield f"minimum is {self.minimum}, below 0"
+        if self.limit < 1:
+            yield f"limit is {self.limit}, below 1"
+        if self.min_side < 1:
+            yield f"min_side is {self.min_side}, below 1"
+        if self.max_side < self.min_side:
+            yield f"max_side is {self.max_side}, below min_side, which is {self.min_side}"
+        if not self.deadline_seconds > 0:
+            yield f"deadline_seconds is {self.deadline_seconds:g}, not above 0"
 
     def _class_problems(self) -> Iterator[str]:
         if self.own_as_test and not (self.own or self.own_urls):

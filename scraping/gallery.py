@@ -357,13 +357,3 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: Any) -> None:
         """Print nothing: the terminal belongs to whoever started the site."""
-
-
-def serve(folder: Path, host: str, port: int) -> None:
-    """Serve until interrupted.
-
-    The first line printed says where, for programs that asked for any free port.
-    """
-    with GalleryServer(folder, host, port) as server:
-        print(f"gallery: {server.url}", flush=True)
-        server.serve_forever()

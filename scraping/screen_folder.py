@@ -6,7 +6,8 @@ its content. `screened.jsonl` gets a row per file as it is decided.
 
 import asyncio
 from collections import Counter
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from scraping.files import json_line
@@ -36,16 +37,33 @@ class ScreenedFile:
     mime: str = ""
 
 
-async def screen_folder(
-    folder: Path, out: Path, settings: ScreenSettings, refused: RefusedDigests
-) -> Counter[str]:
-    """Screen every file of a folder's sub-folders; return how many were refused, by reason.
+@dataclass
+class ScreenedFolder:
+    """How many files were kept, and how many refused by reason."""
 
-    Of files with the same content the first is kept.
+    kept: int = 0
+    rejected: Counter[str] = field(default_factory=Counter)
+
+
+def _tell_nobody(done: int, total: int, /) -> None:
+    """Report nothing: for callers that only want the result."""
+
+
+async def screen_folder(
+    folder: Path,
+    out: Path,
+    settings: ScreenSettings,
+    refused: RefusedDigests,
+    on_progress: Callable[[int, int], None] = _tell_nobody,
+) -> ScreenedFolder:
+    """Screen every file of a folder's sub-folders.
+
+    Of files with the same content the first is kept. `on_progress` hears how many files of how many
+    are decided.
     """
     out.mkdir(parents=True, exist_ok=True)
     files = _files(folder)
-    counts: Counter[str] = Counter()
+    counts = ScreenedFolder()
     seen: set[str] = set()
     async with ScreenPool(settings) as pool:
         with (out / ROWS).open("wb") as rows:
@@ -60,7 +78,10 @@ async def screen_folder(
                     rows.write(line)
                     rows.flush()
                     if row.reason:
-                        counts[row.reason] += 1
+                        counts.rejected[row.reason] += 1
+                    else:
+                        counts.kept += 1
+                on_progress(min(start + AT_ONCE, len(files)), len(files))
     return counts
 
 

@@ -1,35 +1,51 @@
-"""What all commands share on a terminal: exit codes, common flags, progress bars, JSON lines."""
+"""What the commands of this library share on a terminal: common flags, progress bars, stopping."""
 
 import argparse
-import codecs
-import io
-import json
-import sys
+import signal
+import threading
 from collections.abc import Mapping, Sequence
+from types import FrameType
 from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-DONE = 0
-FAILED = 1
-WRONG_USAGE = 2
+from training.terminal import FAILED, INTERRUPTED, whole_number
 
 Values = dict[str, Any]
 """Keys of the configuration and their values, from flags or from the environment."""
 
 
 def add_common(parser: argparse.ArgumentParser) -> None:
-    """Add the flags that all commands but `gallery` have."""
-    parser.add_argument("--contact", help="your contact, for the User-Agent")
+    """Add the flags of all commands that ask others for anything."""
+    parser.add_argument(
+        "--contact", help="your contact, for the User-Agent (none; PICAISSO_CONTACT)"
+    )
     parser.add_argument(
         "--allow-private-host",
         dest="allowed_private_hosts",
         action="append",
         metavar="HOST:PORT",
-        help="lift the address rule for a host of your own; repeatable",
+        help="lift the address rule for a host of your own; repeatable "
+        "(none; PICAISSO_ALLOWED_PRIVATE_HOSTS)",
     )
-    parser.add_argument("--json", action="store_true", help="JSON lines instead of bars and tables")
+
+
+def add_sides(parser: argparse.ArgumentParser) -> None:
+    """Add the flags for the sizes of pictures."""
+    pixels = whole_number(1, unit="pixels")
+    parser.add_argument(
+        "--max-side",
+        type=pixels,
+        metavar="PX",
+        help="scale pictures to this longer side (1024; PICAISSO_MAX_SIDE)",
+    )
+    parser.add_argument(
+        "--min-side",
+        type=pixels,
+        metavar="PX",
+        help="refuse pictures whose shorter side is below (200; PICAISSO_MIN_SIDE)",
+    )
 
 
 def add_refusals(parser: argparse.ArgumentParser) -> None:
@@ -37,15 +53,18 @@ def add_refusals(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--refused-digests",
         metavar="FILE",
-        help="SHA-256 digests of pictures to refuse, one a line, logged by digest alone",
+        help="SHA-256 digests of pictures to refuse, one a line, logged by digest alone "
+        "(none; PICAISSO_REFUSED_DIGESTS)",
     )
     parser.add_argument(
-        "--nudity-model", metavar="FILE", help="ONNX model that refuses pictures (see the README)"
+        "--nudity-model",
+        metavar="FILE",
+        help="ONNX model that refuses pictures, see the README (none; PICAISSO_NUDITY_MODEL)",
     )
     parser.add_argument(
         "--ai-made",
         choices=("leave_out", "keep"),
-        help="pictures whose file says that AI made them (leave_out)",
+        help="pictures whose file says that AI made them (leave_out; PICAISSO_AI_MADE)",
     )
 
 
@@ -59,28 +78,42 @@ def given_flags(given: argparse.Namespace, names: Sequence[str]) -> Values:
     return flags
 
 
-def progress_bars() -> Progress:
-    """Return progress bars for standard error: standard output holds the result."""
+class StopSignal(threading.Event):
+    """Is set by SIGTERM and Ctrl-C, once it listens for them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._number = 0
+
+    def listen(self) -> None:
+        """Handle both signals from now on."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._receive)
+
+    @property
+    def exit_code(self) -> int:
+        """Return the exit code of a command that was stopped so."""
+        return INTERRUPTED if self._number == signal.SIGINT else FAILED
+
+    def _receive(self, number: int, frame: FrameType | None) -> None:
+        self._number = number
+        self.set()
+
+
+def progress_bars(quiet: bool = False) -> Progress:
+    """Return progress bars for standard error, where that is a terminal.
+
+    Standard output holds the result.
+    """
+    console = Console(stderr=True)
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
         TimeRemainingColumn(),
-        console=Console(stderr=True),
+        console=console,
+        disable=quiet or not console.is_terminal,
     )
-
-
-def replace_unknown_characters() -> None:
-    """Have standard output replace what its encoding does not know, as standard error does."""
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="replace")
-
-
-def print_line(value: Any) -> None:
-    """Print a value as one line of JSON, at once: in ASCII unless standard output is UTF-8."""
-    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
-    is_utf8 = codecs.lookup(encoding).name == "utf-8"
-    print(json.dumps(value, ensure_ascii=not is_utf8), flush=True)
 
 
 def reasons_in_words(rejected: Mapping[str, int]) -> str:

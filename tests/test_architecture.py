@@ -25,7 +25,7 @@ FLOORS = {
         phrases
         explanations judgements meanings
         metrics progress
-        predictions
+        predictions spliced
         comparison
         images
         networks
@@ -39,7 +39,7 @@ FLOORS = {
     """,
     "scraping": """
         urls files reasons outside gallery terminal refused_digests kinds picture_zip
-        screening
+        screening recipe
         net
         sources
         config
@@ -48,7 +48,7 @@ FLOORS = {
         records health
         download
         download_list
-        collect
+        collect replay
         cli
         __main__
     """,
@@ -81,6 +81,7 @@ AGREED = {
         "training.environment",
         "training.class_names",
         "training.text_files",
+        "training.terminal",
     },
     "picaisso_site": {
         "training.environment",
@@ -99,6 +100,7 @@ AGREED = {
         "training.judgements",
         "training.takedown",
         "training.predictions",
+        "training.spliced",
         "training.comparison",
         "training.verification",
         "training.explanations",
@@ -107,9 +109,11 @@ AGREED = {
         "training.predict",
         "training.duplicates",
         "training.images.decode",
+        "training.text_files",
         "scraping.urls",
         "scraping.reasons",
         "scraping.refused_digests",
+        "scraping.recipe",
         "scraping.kinds",
         "scraping.picture_zip",
         "scraping.supplied",
@@ -117,6 +121,8 @@ AGREED = {
         "scraping.net.opt_out",
         "scraping.screening",
         "scraping.sources.catalogue",
+        "scraping.sources.licenses",
+        "scraping.sources.terms",
         "scraping.sources.wikidata",
         "picaisso_site",
     },
@@ -168,6 +174,7 @@ MAY_LOAD = {
     "training.metrics": PILLOW,
     "training.progress": PILLOW,
     "training.predictions": PILLOW,
+    "training.spliced": set(),
     "training.comparison": PILLOW,
     "training.images": PILLOW,
     "training.predict": PILLOW | {"onnxruntime"},
@@ -183,7 +190,9 @@ MAY_LOAD = {
     "scraping.kinds": set(),
     "scraping.picture_zip": set(),
     "scraping.refused_digests": set(),
+    "scraping.recipe": {"yarl"},
     "scraping.sources.catalogue": set(),
+    "scraping.sources.terms": set(),
     "scraping.screening": PILLOW | {"defusedxml", "cbor2"},
     "scraping": PILLOW
     | {"selenium", "urllib3", "aiohttp", "yarl", "multidict", "protego", "psutil", "rich"},

@@ -5,6 +5,8 @@ from __future__ import annotations
 import codecs
 import csv
 import io
+import re
+import unicodedata
 from collections.abc import Iterator
 
 _DELIMITERS = (",", ";", "\t")  # of the cells of tables
@@ -17,6 +19,30 @@ _BYTE_ORDER_MARKS = {  # that of UTF-32 begins with that of UTF-16
     codecs.BOM_UTF16_LE: "utf-16",
     codecs.BOM_UTF16_BE: "utf-16",
 }
+
+# Where a spreadsheet program begins a cell, after a semicolon too where that is its separator, and
+# what it takes for the beginning of a formula, a full-width sign included.
+# https://owasp.org/www-community/attacks/CSV_Injection
+_CELL_THAT_COMPUTES = re.compile(r"""(^|;)(?=[\s"]*[=+\-@＝＋－＠]|')""")
+_GUARD = re.compile("(^|;)'")
+
+
+def safe_cell(text: str) -> str:
+    """Return text as one line for a cell of a table that no spreadsheet program computes.
+
+    An apostrophe stands before what it would compute, and before an apostrophe in the same place,
+    so that `original_cell` gives back the text. Control characters and line ends become spaces.
+    """
+    characters = []
+    for character in text:
+        is_control = unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp")
+        characters.append(" " if is_control else character)
+    return _CELL_THAT_COMPUTES.sub(r"\1'", "".join(characters))
+
+
+def original_cell(cell: str) -> str:
+    """Return the text that `safe_cell` has guarded."""
+    return _GUARD.sub(r"\1", cell)
 
 
 def decoded(data: bytes) -> str:

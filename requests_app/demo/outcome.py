@@ -12,6 +12,7 @@ from pathlib import Path
 from django.conf import settings
 
 from requests_app import phrases
+from requests_app.delivery import names
 from requests_app.demo.visitor import DemoFailed, Visitor
 from requests_app.models import Artifact, ClassifierRequest, Status
 
@@ -110,21 +111,20 @@ def fetch(
     :raises DemoFailed: the checksum is another one
     """
     link = f"{classifier.get_absolute_url()}download/{artifact.kind}/"
-    target = folder / artifact.file_name
+    target = folder / names.file_name(artifact)
     if visitor.download(link, target) != artifact.sha256:
         raise DemoFailed(
             f"The downloaded {artifact.kind} does not have the sha256 that was published."
         )
-    unzipped = target.with_suffix("")
     with zipfile.ZipFile(target) as archive:
-        archive.extractall(unzipped)
+        archive.extractall(folder)
     return Delivered(
         kind=artifact.kind,
         path=str(target),
         url=visitor.base_url + link,
         bytes=artifact.bytes,
         sha256=artifact.sha256,
-        folder=str(unzipped),
+        folder=str(folder / names.top_folder(classifier, artifact.kind)),
     )
 
 

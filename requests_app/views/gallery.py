@@ -16,7 +16,7 @@ from django.urls import reverse
 from django.views.decorators.http import require_http_methods, require_safe
 
 from requests_app import curation, lifecycle, phrases, versions
-from requests_app.delivery.dataset_zip import credit
+from requests_app.delivery.attribution import credit
 from requests_app.models import (
     ClassifierRequest,
     DatasetVersion,

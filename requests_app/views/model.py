@@ -206,6 +206,7 @@ def _page_context(place: Place, usable: UsableModel, opened: OpenedModel) -> dic
     has_version = prediction.delivered_version(place.classifier) is not None
     may_correct = has_version and not place.is_shared
     return {
+        "classifier": place.classifier,
         "home": place.home,
         "report": "" if place.is_shared else place.address("report"),
         "model_address": place.address("try_model"),
@@ -324,7 +325,7 @@ def _model_response(request: HttpRequest, classifier: ClassifierRequest) -> Http
         return page_not_found(request)
     digest = prediction.model_digest(usable)
     path = prediction.model_file(usable)
-    response = send_file(request, path, name="model.onnx", sha256=digest)
+    response = send_file(request, path.open("rb"), name="model.onnx", sha256=digest)
     # Tens of megabytes: a browser may keep them, and asks each time whether they are the latest.
     response.headers["Cache-Control"] = "private, no-cache"
     return response
@@ -347,5 +348,10 @@ def _no_model_page(
     request: HttpRequest, place: Place, what: str, status: int = 200
 ) -> HttpResponse:
     """Say that there is no model, or nothing else that comes with it, yet."""
-    context = {"home": place.home, "is_open": place.classifier.is_open, "what": what}
+    context = {
+        "classifier": place.classifier,
+        "home": place.home,
+        "is_open": place.classifier.is_open,
+        "what": what,
+    }
     return render(request, "try/no_model.html", context, status=status)

@@ -11,6 +11,7 @@ from typing import cast
 from urllib.parse import urlencode
 
 from requests_app import phrases
+from requests_app.delivery import names
 from requests_app.models import Artifact, DatasetVersion, Kind, TrainingRun
 from training.earlier_metrics import completed
 from training.metrics import ClassMetrics, Confusion, Metrics
@@ -33,6 +34,10 @@ INSIDE: Mapping[str, tuple[str, str]] = {
         "Unzip it and look into train, val and test: a folder for each class.",
         "Inside: every picture with its page, author and licence in images.csv, and what was left"
         " out and why in rejected.csv.",
+    ),
+    Kind.PTH: (
+        "Load it in PyTorch: a plain state_dict, made of the model’s weights when it is fetched.",
+        "The same numbers as model.safetensors, which lies in the model’s zip.",
     ),
     Kind.CROISSANT: ("Describes the dataset to programs and to dataset search engines.", ""),
     Kind.REPORT: ("Open it in a browser: where the model fails, and what it looks at.", ""),
@@ -148,7 +153,7 @@ def _download(artifact: Artifact) -> Download:
     return Download(
         kind=artifact.kind,
         title=artifact.get_kind_display(),
-        file_name=artifact.file_name,
+        file_name=names.file_name(artifact),
         bytes=artifact.bytes,
         sha256=artifact.sha256,
         first=first,

@@ -36,8 +36,8 @@ logger = logging.getLogger(__name__)
 # fmt: off
 IMAGE_COLUMNS = (
     "source", "query", "rank", "page_url", "title", "creator", "license", "license_version",
-    "license_url", "license_basis", "attribution", "state", "reason", "detail", "file", "sha256",
-    "source_sha256", "width", "height", "bytes", "mime", "http_status",
+    "license_url", "license_basis", "attribution", "dataset_key", "state", "reason", "detail",
+    "file", "sha256", "source_sha256", "width", "height", "bytes", "mime", "http_status",
 )
 # fmt: on
 OUTCOME_KEYS = ("name", "outcome", "found", "kept", "message")

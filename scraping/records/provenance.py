@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from scraping.sources.base import Candidate
-from scraping.sources.licenses import License, read_license
+from scraping.sources.licenses import License, license_in_words, read_license
 
 OPEN_LICENSES = frozenset({"cc0", "pdm", "cc-by", "cc-by-sa"})
 NO_CREDIT_NEEDED = frozenset({"cc0", "pdm"})
@@ -86,13 +86,3 @@ def _host_of(url: str) -> str | None:
         return urlsplit(url).hostname
     except ValueError:  # an image's address may be any text
         return None
-
-
-def license_in_words(name: str, version: str) -> str:
-    """Return the licence as people write it: CC BY-SA 4.0."""
-    if not name:
-        return "licence unknown"
-    if name == "pdm":
-        return "public domain"
-    shown = "CC0" if name == "cc0" else name.upper().replace("CC-", "CC ", 1)
-    return f"{shown} {version}".strip()

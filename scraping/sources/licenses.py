@@ -54,3 +54,15 @@ def read_license(text: object, version: str = "") -> License:
 def _creative_commons(name: str, version: str) -> License:
     url = f"https://creativecommons.org/licenses/{name}/{version}/" if version else ""
     return License(f"cc-{name}", version, url)
+
+
+def license_in_words(name: str, version: str) -> str:
+    """Return the licence as people write it: CC BY-SA 4.0; what no rule knows as its source did."""
+    if not name:
+        return "licence unknown"
+    if name == "pdm":
+        return "public domain"
+    shown = "CC0" if name == "cc0" else name
+    if name.startswith("cc-"):
+        shown = name.upper().replace("CC-", "CC ", 1)
+    return f"{shown} {version}".strip()

@@ -64,7 +64,7 @@ def test_every_make_target_that_the_readme_names_exists():
     assert named <= targets
 
 
-@pytest.mark.parametrize("link", re.findall(r"\]\(([^)#]+)\)", README))
+@pytest.mark.parametrize("link", sorted(set(re.findall(r"\]\(([^)#]+)[^)]*\)", README))))
 def test_every_local_link_of_the_readme_leads_somewhere(link):
     assert "://" in link or (ROOT / link).is_file()
 

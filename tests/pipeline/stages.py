@@ -2,6 +2,8 @@
 
 import zipfile
 from datetime import timedelta
+from pathlib import Path
+from typing import BinaryIO
 
 from django.conf import settings
 from django.utils import timezone
@@ -37,10 +39,24 @@ def ask_nobody() -> None:
         SourceHealth.record(name, "blocked", "A human check.", cool_down_seconds=3600)
 
 
-def open_dataset() -> zipfile.ZipFile:
+def open_dataset() -> "TopFolder":
     """Open the only dataset.zip."""
-    artifact = Artifact.objects.get(kind="dataset")
-    return zipfile.ZipFile(artifact.file)
+    return TopFolder(Artifact.objects.get(kind="dataset").file)
+
+
+class TopFolder(zipfile.ZipFile):
+    """The one folder of a delivered zip."""
+
+    def __init__(self, file: Path | BinaryIO) -> None:
+        super().__init__(file)
+        (self.top,) = {name.partition("/")[0] for name in self.namelist()}
+
+    def names_below(self) -> list[str]:
+        """Return the names of all files below the folder."""
+        return [name.removeprefix(f"{self.top}/") for name in self.namelist()]
+
+    def read_below(self, name: str) -> bytes:
+        return self.read(f"{self.top}/{name}")
 
 
 def handlers(run, failures=None) -> jobs.Handlers:

@@ -137,7 +137,7 @@ def test_the_dataset_card_says_what_was_searched_for(unasked):
     drain("train")
     drain("train")
     with open_dataset() as archive:
-        card = archive.read("README.md").decode()
+        card = archive.read_below("README.md").decode()
     assert "| `c001` | jaguar | jaguar animal |" in card
     assert f"{SENTENCE} Where that brought too few pictures" in card
     drain("picaisso")

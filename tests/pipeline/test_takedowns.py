@@ -3,7 +3,6 @@
 import hashlib
 import io
 import json
-import zipfile
 
 import pytest
 from django.core.management import CommandError, call_command
@@ -15,6 +14,7 @@ from requests_app.models import (
     OwnCheck,
     TakenDown,
 )
+from tests.pipeline.stages import TopFolder
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -38,12 +38,14 @@ def test_a_picture_taken_down_is_gone_everywhere_and_stays_out(packaged, by):
         {"too_small": 1, "taken_down": 1},
     )
     artifact = Artifact.objects.get(kind="dataset")
+    described = json.loads(Artifact.objects.get(kind="croissant").file.read_bytes())
+    assert described["distribution"][0]["sha256"] == artifact.sha256
     assert artifact.sha256 == hashlib.sha256(artifact.file.read_bytes()).hexdigest()
-    with zipfile.ZipFile(artifact.file) as archive:
-        assert image.sha256 not in archive.read("images.csv").decode()
-        assert not any(image.sha256[:16] in name for name in archive.namelist())
-        assert "taken_down" in archive.read("rejected.csv").decode()
-        assert len([name for name in archive.namelist() if name.endswith(".jpg")]) == 65
+    with TopFolder(artifact.file) as archive:
+        assert image.sha256 not in archive.read_below("images.csv").decode()
+        assert not any(image.sha256[:16] in name for name in archive.names_below())
+        assert "taken_down" in archive.read_below("rejected.csv").decode()
+        assert len([name for name in archive.names_below() if name.endswith(".jpg")]) == 65
     assert image.sha256 in takedowns.taken_down_digests()["hashes"]
     assert bool(takedowns.taken_down_digests()["urls"]) == (by == "url")
 

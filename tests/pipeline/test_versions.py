@@ -50,7 +50,7 @@ def test_a_picture_that_the_split_left_out_is_listed_with_its_reason(collected):
     drain("train")
     drain("train")
     with open_dataset() as archive:
-        rejected = list(csv.DictReader(io.StringIO(archive.read("rejected.csv").decode())))
+        rejected = list(csv.DictReader(io.StringIO(archive.read_below("rejected.csv").decode())))
         assert Counter(row["reason"] for row in rejected) == {
             "too_small": 2,
             "near_duplicate": 1,

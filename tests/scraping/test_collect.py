@@ -612,7 +612,7 @@ def test_a_picture_that_vanished_is_fetched_again(tmp_path):
 
 
 @pytest.mark.browser
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_no_browser_is_left_however_the_collector_ends(tmp_path, number):
     with PictureHost() as host, BingReplica(total=3000, pictures=host.url + "/pic/{}.jpg") as site:
         config = configuration({"bing": site}, [host], sources=["bing"], limit=2000)
@@ -628,6 +628,11 @@ def test_no_browser_is_left_however_the_collector_ends(tmp_path, number):
         wait_until(lambda: not any(map(alive, below)), 10)
         assert time.monotonic() - started < 10
         assert not (tmp_path / "result.json").exists()
+        if number != signal.SIGKILL:
+            said = [line for line in process.stderr.read().splitlines() if b'"stage"' not in line]
+            assert said == [b"Stopped before the end; the same command goes on from here."]
+        if number == signal.SIGINT:
+            assert process.returncode == 130
 
 
 def test_an_unknown_key_is_an_error_that_the_folder_tells(tmp_path):

@@ -65,7 +65,8 @@ def test_names_become_a_folder_with_its_configuration_and_result(tmp_path):
         assert config["classes"][1]["query"] == "shiba inu few"
         assert (config["min_side"], config["max_side"], config["limit"]) == (64, 300, 3)
         lines = [json.loads(line) for line in done.stdout.splitlines()]
-        assert lines[0]["stage"] == "collect"
+        assert len(lines) == 1, "the result alone"
+        assert json.loads(done.stderr.splitlines()[0])["stage"] == "collect"
         assert lines[-1] == json.loads((tmp_path / "found" / "result.json").read_text())
         assert [
             entry["kept"] + sum(entry["rejected"].values()) for entry in lines[-1]["classes"]
@@ -101,6 +102,10 @@ def test_the_flag_for_the_kind_is_kept_in_the_configuration_and_told_at_the_end(
         ["collect", "x", "--out", "o", "--source", "altavista"],
         ["collect", "x", "--out", "o", "--source-url", "nonsense"],
         ["collect", "x", "--out", "o", "--limit", "many"],
+        ["collect", "x", "--out", "o", "--limit", "0"],
+        ["collect", "x", "--out", "o", "--deadline", "0"],
+        ["download", "list.txt", "--out", "o", "--concurrency", "0"],
+        ["gallery", ".", "--port", "65536"],
         ["collect", "x", "--out", "o", "--kind"],
         ["collect", "x", "--out", "o", "--kind", "x" * 65],
         ["collect", "x", "--out", "o", "--kind", "car\nanimal"],
@@ -125,7 +130,8 @@ def test_wrong_usage_ends_with_two(tmp_path, arguments):
         (["collect", "."], {}, "config.json"),
         (["collect", "x", "--out", "o"], {"PICAISSO_SOURCES": "altavista"}, "altavista"),
         (["collect", "x", "--out", "o"], {"PICAISSO_MIN_SIDE": "big"}, "PICAISSO_MIN_SIDE"),
-        (["collect", "x", "--out", "o", "--limit", "0"], {}, "range"),
+        (["collect", "x", "--out", "o", "--max-side", "100"], {}, "max_side is 100"),
+        (["collect", "x", "--out", "o"], {"PICAISSO_MIN_SIDE": "0"}, "min_side is 0"),
         (["download", "no-list.txt", "--out", "o"], {}, "no-list.txt"),
         (["gallery", "no-folder"], {}, "no-folder"),
     ],

@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import time
-import zipfile
 from collections.abc import Callable
 from email import message_from_bytes
 from email.message import Message as EmailMessage
@@ -20,6 +19,7 @@ from aiosmtpd.controller import Controller
 
 from requests_app.demo.visitor import Visitor
 from requests_app.workers.processes import PROJECT
+from tests.pipeline.stages import TopFolder
 from tests.system.mariadb import free_port
 from tests.system.site import PHOTOGRAPHS, Proc, Site, links, result_of, running_site, text_of
 
@@ -174,12 +174,12 @@ def check_delivered_once(site: Site, path: str, smtpd) -> None:
     metrics = result_of(site.folder)
     assert metrics["interval"][0] <= metrics["accuracy"] <= metrics["interval"][1]
     (dataset,) = site.folder.glob("data/requests/*/artifacts/1/dataset.zip")
-    with zipfile.ZipFile(dataset) as archive:
-        pictures = [name for name in archive.namelist() if name.endswith(".jpg")]
+    with TopFolder(dataset) as archive:
+        pictures = [name for name in archive.names_below() if name.endswith(".jpg")]
         assert len(pictures) == len(set(pictures)) == 2 * IMAGES
-        for line in archive.read("SHA256SUMS").decode().splitlines():
+        for line in archive.read_below("SHA256SUMS").decode().splitlines():
             digest, _, name = line.partition("  ")
-            assert hashlib.sha256(archive.read(name)).hexdigest() == digest
+            assert hashlib.sha256(archive.read_below(name)).hexdigest() == digest
 
 
 def check_nothing_left(site: Site, sig: int = signal.SIGTERM) -> None:

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from training.text_files import csv_rows, decoded, table_rows
+from training.text_files import csv_rows, decoded, original_cell, safe_cell, table_rows
 
 TITLES = "file_name,title\n"
 
@@ -44,3 +44,32 @@ def test_no_table_stops_its_reader_or_loses_what_follows_it(text):
     rows = list(csv_rows(f"{text}\n\nlast,row\n", ","))
     assert rows[-1] in (["last", "row"], rows[-1])
     assert "row" in rows[-1][-1]
+
+
+@pytest.mark.parametrize(
+    ("text", "cell"),
+    [
+        ("=HYPERLINK(1)", "'=HYPERLINK(1)"),
+        ("  +1", "'  +1"),
+        ("-1", "'-1"),
+        ("@SUM(A1)", "'@SUM(A1)"),
+        ("＝1+1", "'＝1+1"),
+        ('"=1+1"', '\'"=1+1"'),
+        ("a;=1+1", "a;'=1+1"),
+        ("'tis", "''tis"),
+        ("it's a+b = c", "it's a+b = c"),
+        ("\t=1", "' =1"),
+        ("a\rb\nc\0d\u2028e\x85f\ud800g", "a b c d e f g"),
+    ],
+)
+def test_no_spreadsheet_program_computes_a_cell_or_breaks_its_line(text, cell):
+    assert safe_cell(text) == cell
+    cell.encode()
+
+
+@given(st.text("=+-@'; \"aß狗", max_size=12))
+def test_a_guarded_cell_gives_back_its_text(text):
+    cell = safe_cell(text)
+    assert original_cell(cell) == text
+    for part in cell.split(";"):
+        assert not part.lstrip(' "').startswith(("=", "+", "-", "@"))

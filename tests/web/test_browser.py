@@ -187,7 +187,7 @@ def test_the_page_follows_the_work_to_its_end_by_itself(browser, address):
     error = {"stage": "collect", "reason": "The disk is full.", "remedy": "Retry later."}
     assert classifier.move(Status.FAILED, error=error)
     wait(browser, lambda d: heading(d) == "This request failed")
-    assert browser.title == "This request failed · Picaisso"
+    assert browser.title == "cat, dog · This request failed · Picaisso"
     assert (
         browser.find_element(By.ID, "spoken").get_attribute("textContent") == "This request failed"
     )
@@ -286,7 +286,7 @@ def test_the_file_that_the_browser_saves_is_the_file(browser, address, tmp_path)
     )
     browser.get(classifier.url)
     browser.find_element(By.CSS_SELECTOR, ".downloads a").click()
-    saved = tmp_path / "got" / "picaisso-model.zip"
+    saved = tmp_path / "got" / "picaisso-cat-dog-model.zip"
     wait(browser, lambda _: saved.exists())
     assert (
         saved.read_bytes()

@@ -13,6 +13,7 @@ from django.core.cache import cache
 
 import picaisso_client
 from picaisso_client import Picaisso, PicaissoError, main
+from requests_app.delivery import names
 from requests_app.models import ClassifierRequest, Status
 from tests.web.conftest import MODEL_ZIP, delivered, stopped, submitted
 from tests.web.delivered_model import deliver_model, export_model, write_pictures
@@ -49,7 +50,7 @@ def test_it_needs_nothing_but_python():
 def test_an_interrupted_download_goes_on_and_what_is_damaged_is_thrown_away(picaisso, tmp_path):
     shown = picaisso.show(delivered("cat", "dog").token)
     model = next(artifact for artifact in shown["artifacts"] if artifact["kind"] == "model")
-    part = tmp_path / "model-1.zip.part"
+    part = tmp_path / "picaisso-cat-dog-model.zip.part"
     part.write_bytes(MODEL_ZIP[:700])
     steps: list[int] = []
     file = picaisso.download(model, tmp_path, steps.append)
@@ -58,7 +59,7 @@ def test_an_interrupted_download_goes_on_and_what_is_damaged_is_thrown_away(pica
     assert picaisso.download(model, tmp_path).stat().st_mtime_ns == written, "it is there already"
     file.unlink()
     part.write_bytes(b"x" * 700)
-    with pytest.raises(PicaissoError, match=r"model-1\.zip is damaged"):
+    with pytest.raises(PicaissoError, match=r"picaisso-cat-dog-model\.zip is damaged"):
         picaisso.download(model, tmp_path)
     assert not part.exists() and not file.exists()
     assert (
@@ -92,7 +93,9 @@ def test_the_command_orders_waits_downloads_and_classifies(picaisso, with_model,
     assert main(["wait", with_model.token, "--out", str(out), *site]) == 0
     told = capsys.readouterr()
     assert "delivered" in told.out and "% right" in told.out and "100" not in told.err
-    assert {file.name for file in out.iterdir()} == {"model-1.zip", "dataset-1.zip"}
+    files = {file.name for file in out.iterdir()}
+    called = f"picaisso-{names.stem(names.names_of(with_model))}"
+    assert files == {f"{called}-model.zip", f"{called}-dataset.zip"}
     pictures = list(map(str, write_pictures(tmp_path / "pictures")[:2]))
     assert main(["predict", with_model.token, *pictures, "--json", *site]) == 0
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
@@ -114,6 +117,8 @@ def test_what_fails_ends_with_one_sentence_and_its_exit_code(picaisso, capsys):
     assert main(["wait", stopped(Status.FAILED).token, "--quiet", *site]) == 1
     told = capsys.readouterr()
     assert "Try another wording." in told.out and not told.err
+    assert main(["status", f"-{'x' * 31}", *site]) == 1
+    assert "usage" not in capsys.readouterr().err, "an id may begin with a hyphen"
     with pytest.raises(SystemExit) as ended:
         main(["submit", "corgi", "shiba inu", *site])
     assert ended.value.code == 2 and "--email" in capsys.readouterr().err

@@ -5,7 +5,6 @@ import csv
 import io
 import json
 import random
-import zipfile
 
 import pytest
 from django.contrib.auth.models import User
@@ -15,7 +14,9 @@ from selenium.webdriver.common.by import By
 
 from requests_app import curation, lifecycle, sharing, takedowns, versions
 from requests_app.delivery import dataset_zip
+from requests_app.delivery.contents import DatasetImage
 from requests_app.models import OWN_SOURCE, Decision, ImageUrl
+from tests.pipeline.stages import TopFolder
 from tests.web.accessibility import barriers
 from tests.web.conftest import STRANGER, post, running, words
 from tests.web.delivered_model import (
@@ -137,12 +138,12 @@ def test_an_added_picture_is_cleaned_learned_from_and_never_tested_on(holder, wi
     panel = seen(holder, f"{with_model.get_absolute_url()}images/{image.pk}/")
     assert "Their own picture, added by whoever made this dataset." in panel
     label = with_model.classes.get(number=2)
-    entry = dataset_zip.DatasetImage(image, label, "train", 0)
+    entry = DatasetImage(image, label, "train", 0)
     made = dataset_zip.build_dataset(
         versions.latest_version(with_model), [entry], stored.parent / "d"
     )
-    with zipfile.ZipFile(made.path) as archive:
-        (row,) = csv.DictReader(io.StringIO(archive.read("images.csv").decode()))
+    with TopFolder(made.path) as archive:
+        (row,) = csv.DictReader(io.StringIO(archive.read_below("images.csv").decode()))
     assert (row["source"], row["license"], row["class"]) == ("own", "your own", "plant")
 
 

@@ -26,7 +26,7 @@ def test_a_file_comes_whole_with_its_name_length_and_checksum(client, link):
     headers = response.headers
     digest = hashlib.sha256(MODEL_ZIP).hexdigest()
     assert headers["Content-Length"] == str(SIZE)
-    assert headers["Content-Disposition"] == 'attachment; filename="picaisso-model.zip"'
+    assert headers["Content-Disposition"] == 'attachment; filename="picaisso-cat-dog-model.zip"'
     assert headers["Content-Type"] == "application/zip"
     assert headers["ETag"] == f'"{digest}"'
     assert headers["Accept-Ranges"] == "bytes"

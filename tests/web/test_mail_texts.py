@@ -10,6 +10,7 @@ from django.conf import settings as site_settings
 from django.urls import reverse
 
 from requests_app import mail, pipeline, result_mail
+from requests_app.delivery import names
 from requests_app.models import ClassifierRequest, OutgoingMail
 from requests_app.workers import jobs
 from tests.web.conftest import NOTICE, delivered, running, submitted, trained, words
@@ -62,7 +63,7 @@ def test_subjects_are_one_short_line_however_long_the_names_are():
     row = result_mail.put_expiring(delivered(*long_names))
     assert len(row.subject) < 120
     assert "… and 9 more: your result is deleted on" in row.subject
-    broken = mail.subject_names(["a\r\nBcc: b@example.org", "c\u2028d"])
+    broken = names.short_names(["a\r\nBcc: b@example.org", "c\u2028d"])
     assert broken == "a Bcc: b@example.org, c d"
 
 

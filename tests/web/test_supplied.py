@@ -12,7 +12,8 @@ from django.core.files.uploadedfile import SimpleUploadedFile
 
 import picaisso_client
 from requests_app import pipeline, sharing, supplied
-from requests_app.delivery.dataset_zip import DatasetImage, build_dataset
+from requests_app.delivery.contents import DatasetImage
+from requests_app.delivery.dataset_zip import build_dataset
 from requests_app.models import ClassifierRequest, ImageUrl, Status
 from tests.replicas.pictures import jpeg
 from tests.web.conftest import delivered, metrics, post, words

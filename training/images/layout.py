@@ -197,7 +197,7 @@ class _Reader:
             self._names.setdefault(label, label)
             name = relative_name(path, self._images)
             provenance = Provenance.of(record)
-            split: Split | None = "test" if record.get("split") == "test" else None
+            split = next((each for each in SPLITS if each == record.get("split")), None)
             self.files.append(LabelledFile(path, name, label, split, provenance))
         for file in files_below(folder / "images", self._images):
             if file.path not in used:

@@ -12,10 +12,9 @@ from typing import Any
 
 from training.class_names import shown_name
 from training.run_folder import file_format
-from training.text_files import decoded, table_rows
+from training.text_files import decoded, original_cell, table_rows
 
 _MAX_CHARACTERS = 2000
-_FORMULA_SIGNS = ("'=", "'+", "'-", "'@")  # as our tables quote what a spreadsheet would compute
 
 
 @dataclass(frozen=True)
@@ -45,7 +44,7 @@ class Provenance:
             creator = _text(values, "creator")
             if creator:
                 credit = f"{credit or 'A picture'} by {creator}"
-        if credit and license_name:
+        if credit and license_name and not _says(credit, license_name):
             terms = f"{license_name} {_text(values, 'license_version')}".strip()
             credit = f"{credit} Licence: {terms}"
         source = _text(values, "source") or "folder"
@@ -60,7 +59,8 @@ def read_image_table(path: Path) -> dict[str, Provenance]:
     except OSError:
         return {}
     found = {}
-    for row in table_rows(text):
+    for cells in table_rows(text):
+        row = {title: original_cell(cell) for title, cell in cells.items()}
         name = row.get("file_name")
         if name is None:
             continue
@@ -105,13 +105,17 @@ def _text_in(path: Path) -> str:
         return data.decode("utf-8", errors="replace")
 
 
+def _says(credit: str, license_name: str) -> bool:
+    """Return whether a line of credit names the licence already, as cc-by-sa or as CC BY-SA."""
+    words = license_name.casefold().replace("-", " ")
+    return words in credit.casefold().replace("-", " ")
+
+
 def _text(values: Mapping[str, Any], key: str) -> str:
     """Return a value as one line of text, empty for anything else."""
     value = values.get(key)
     if not isinstance(value, str):
         return ""
     bounded = value[:_MAX_CHARACTERS]
-    if bounded.startswith(_FORMULA_SIGNS):
-        bounded = bounded[1:]
     words = bounded.split()
     return shown_name(" ".join(words))

@@ -4,7 +4,7 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-    dependencies = [("requests_app", "0013_api_keys")]
+    dependencies = [("requests_app", "0015_pth_and_recipe")]
 
     operations = [
         migrations.AddField(

@@ -1,0 +1,121 @@
+"""The pages of docs/: what they tell people to type is typed here, as it stands there."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+
+from tests.system.mariadb import INSTALLER, SERVER, mariadb
+from tests.system.site import PHOTOGRAPHS
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = sorted((ROOT / "docs").rglob("*.md"))
+BLOCK = re.compile(r"^ *```sh\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
+# They work on this folder itself, or do not end: the set-up has its own tests, and CI runs `make`.
+LEFT_OUT = ("make ", "scripts/setup", "git ")
+IN_A_CLONE = ["manage.py", "scraping", "training", "requests_app", "picaisso_site", "templates"]
+IN_A_CLONE += ["picaisso_client.py", "static"]
+
+
+def commands_of(page: str) -> list[str]:
+    """Return the commands of a page's `sh` blocks in their order; a backslash joins lines."""
+    commands = []
+    for block in BLOCK.findall((ROOT / "docs" / page).read_text()):
+        lines = block.replace("\\\n", "").splitlines()
+        commands += [line.strip() for line in lines if line.strip()]
+    return [command for command in commands if not command.startswith(LEFT_OUT)]
+
+
+@pytest.fixture
+def clone(tmp_path):
+    """A folder in which commands find what they would find in a clone."""
+    folder = tmp_path / "clone"
+    folder.mkdir()
+    for name in IN_A_CLONE:
+        (folder / name).symlink_to(ROOT / name)
+    (folder / ".venv").symlink_to(sys.prefix)
+    return folder
+
+
+def type_in(folder: Path, command: str, **settings: str) -> str:
+    """Run a command as a person would; return what it printed."""
+    own = {key: value for key, value in os.environ.items() if not key.startswith("PICAISSO_")}
+    own |= {"DATABASE_URL": "", "EMAIL_URL": "", "DJANGO_SETTINGS_MODULE": ""} | settings
+    for name in [name for name, value in own.items() if not value]:
+        del own[name]
+    ended = subprocess.run(
+        ["bash", "-c", command], cwd=folder, env=own, capture_output=True, text=True, timeout=240
+    )
+    assert ended.returncode == 0, f"{command}\n{ended.stdout}\n{ended.stderr}"
+    return ended.stdout
+
+
+@pytest.fixture
+def gallery(tmp_path):
+    """The site that is searched in place of the web: it knows corgis and shibas."""
+    pictures = tmp_path / "gallery"
+    pictures.mkdir()
+    shutil.copytree(PHOTOGRAPHS / "animals" / "mammals", pictures / "corgi")
+    shutil.copytree(PHOTOGRAPHS / "plants", pictures / "shiba inu")
+    command = [sys.executable, "-m", "scraping", "gallery", str(pictures), "--port", "0"]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as server:
+        yield server.stdout.readline().split()[1]
+        server.terminate()
+
+
+@pytest.mark.browser
+@pytest.mark.skipif(not PHOTOGRAPHS.is_dir(), reason="needs the demo's photographs")
+def test_the_tutorial_leads_from_names_to_an_answer(clone, gallery):
+    settings = {
+        "PICAISSO_SOURCES": "bing",
+        "PICAISSO_BING_URL": gallery,
+        "PICAISSO_ALLOWED_PRIVATE_HOSTS": urlsplit(gallery).netloc,
+        "PICAISSO_MIN_SIDE": "64",
+        "PICAISSO_BACKBONE": "efficientnet_lite0",
+    }
+    collect, fit, predict = commands_of("tutorial.md")
+    type_in(clone, collect, **settings)
+    assert len(list((clone / "pictures" / "images").iterdir())) > 60
+    type_in(clone, fit, **settings)
+    assert {"report.html", "try.html"} <= {file.name for file in (clone / "run/model").iterdir()}
+    assert "corgi" in type_in(clone, predict, **settings)
+
+
+@pytest.mark.mariadb
+@pytest.mark.skipif(not (SERVER and INSTALLER), reason="needs mariadb-server")
+def test_everything_moves_to_mysql(clone, tmp_path):
+    dump, *load = commands_of("how-to/move-to-mysql.md")
+    data = {"PICAISSO_DATA_DIR": str(tmp_path / "data")}
+    python = ".venv/bin/python manage.py"
+    type_in(clone, f"{python} migrate", **data)
+    type_in(clone, f"{python} shell -c '{MAKE_A_REQUEST}'", **data)
+    before = type_in(clone, f"{python} shell -v 0 -c '{DESCRIBE}'", **data)
+    assert "corgi" in before and "staff" in before
+    type_in(clone, dump, **data)
+    with mariadb(tmp_path / "mariadb") as url:
+        data["DATABASE_URL"] = url
+        for command in load:
+            type_in(clone, command, **data)
+        assert type_in(clone, f"{python} shell -v 0 -c '{DESCRIBE}'", **data) == before
+
+
+MAKE_A_REQUEST = """
+from django.contrib.auth.models import User
+from requests_app import pipeline
+User.objects.create_superuser("staff", "staff@example.org", "secret")
+classes = (("corgi", "corgi"), ("łoś", "łoś animal"))
+pipeline.submit(pipeline.Submission(classes=classes, email="ada@example.org"))
+"""
+DESCRIBE = """
+from django.contrib.auth.models import User
+from requests_app.models import ClassifierRequest, OutgoingMail
+for request in ClassifierRequest.objects.all():
+    names = [image_class.name for image_class in request.classes.all()]
+    print(request.token, request.status, request.email, names)
+print(OutgoingMail.objects.count(), [user.username for user in User.objects.all()])
+"""
