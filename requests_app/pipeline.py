@@ -162,6 +162,7 @@ def submit(submission: Submission) -> ClassifierRequest:
         sources=list(submission.sources),
         locale=submission.locale,
         kind=submission.kind,
+        accept_fewer=submission.alone,  # there is nowhere to find more
     )
     if submission.draft is not None:
         names = [name for name, _query in submission.classes]

@@ -36,7 +36,7 @@ from training.images.folder import (
     import_folder,
     write_left_out,
 )
-from training.images.layout import tests_on_own
+from training.images.layout import has_own_test_set
 from training.judgements import inherit_judgements, write_judgements
 from training.locations import ListError, find_images, load_image, stem_of
 from training.metrics import read_metrics
@@ -611,7 +611,7 @@ def _import(options: argparse.Namespace, folder: Path, console: Console, max_sid
         judgements = inherit_judgements(options.previous, rows, classes)
         if judgements:
             write_judgements(folder, judgements)
-    write_config(folder, RunConfig(classes=classes, own_test=tests_on_own(images) or None))
+    write_config(folder, RunConfig(classes=classes, own_test=has_own_test_set(images) or None))
     write_left_out(folder, left_out)
     _show_left_out(left_out, folder, options.json, console)
     check_classes_have_images(classes, rows)

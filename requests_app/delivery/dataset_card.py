@@ -17,6 +17,7 @@ from scraping.sources.terms import TERMS, Terms
 
 TOP_DOMAINS = 10
 SPLITS = ("train", "val", "test")
+SUPPLIED = ("upload", "url_list")  # the sources of what the requester brought along
 # The licences that the hub lists, by its names, which are our name and version joined.
 # https://huggingface.co/docs/hub/repositories-licenses
 # fmt: off
@@ -53,6 +54,8 @@ def dataset_card(
         "hub_licenses": hub_licenses(images),
         "rows": rows,
         "kind_note": cell(str(version.request.kind_found.get("sentence", ""))),
+        "brought": version.request.supplied,
+        "supplied": sum(entry.image.source in SUPPLIED for entry in images),
         "licenses": licenses.most_common(),
         "sources": sources.most_common(),
         "domains": _top_domains(images),

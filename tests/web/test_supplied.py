@@ -11,20 +11,22 @@ from django.core.cache import cache
 from django.core.files.uploadedfile import SimpleUploadedFile
 
 import picaisso_client
-from requests_app import pipeline, supplied
-from requests_app.models import ClassifierRequest, Status
+from requests_app import pipeline, sharing, supplied
+from requests_app.delivery.contents import DatasetImage
+from requests_app.delivery.dataset_zip import build_dataset
+from requests_app.models import ClassifierRequest, ImageUrl, Status
 from tests.replicas.pictures import jpeg
-from tests.web.conftest import post, words
+from tests.web.conftest import delivered, metrics, post, words
+from training.phrases import headline_title, verdict
 
 
-def pets(each: int = 4, names: tuple[str, ...] = ("cat", "dog"), **others: bytes):
+def pets(each: int = 4, names: tuple[str, ...] = ("cat", "dog")) -> SimpleUploadedFile:
     content = io.BytesIO()
     with zipfile.ZipFile(content, "w") as archive:
         for place, name in enumerate(names):
             for number in range(each):
-                archive.writestr(f"pets/{name}/{number}.jpg", jpeg(100 * place + number))
-        for name, data in others.items():
-            archive.writestr(name, data)
+                file = zipfile.ZipInfo(f"pets/{name}/{number}.jpg")  # without the time of now
+                archive.writestr(file, jpeg(100 * place + number))
     return SimpleUploadedFile("pets.zip", content.getvalue(), "application/zip")
 
 
@@ -233,3 +235,41 @@ def test_the_client_brings_pictures_along(live_server, tmp_path, capsys):
     gone = ["--own", str(tmp_path / "gone.zip"), "--email", "ada@example.org"]
     assert picaisso_client.main(["submit", *gone, "--site", live_server.url]) == 1
     assert "gone.zip cannot be read" in capsys.readouterr().err
+
+
+# --- what is shown of it ---
+
+
+def test_everything_that_is_shown_says_who_supplied_the_pictures(client):
+    classifier = delivered("cat", "dog")
+    classifier.supplied = {"pictures": 2, "addresses": 0, "as_test": True, "alone": False}
+    classifier.save()
+    own = ImageUrl.objects.of_request(classifier).filter(source="openverse")
+    own.update(
+        source="upload", license_basis="requester", image_url="upload:cat/secret-name.jpg",
+        license="cc0",
+    )  # fmt: skip
+    version = classifier.versions.get()
+    kept = ImageUrl.objects.of_request(classifier)
+    images = [DatasetImage(image, image.image_class, "test", None) for image in kept]
+    made = build_dataset(version, images, classifier.folder / "dataset.zip")
+    with zipfile.ZipFile(made.path) as archive:
+        texts = {Path(name).name: archive.read(name).decode() for name in archive.namelist()
+                 if name.endswith((".md", ".csv"))}  # fmt: skip
+    card = " ".join(texts["README.md"].split())
+    assert "The requester supplied 2 of these pictures" in card
+    assert "They are the test split, exactly" in card
+    assert texts["ATTRIBUTION.md"].count(": Supplied by the requester\n") == 2
+    assert texts["images.csv"].count(",requester,") == 2
+    image = kept.filter(source="upload").first()
+    assert image is not None
+    page = client.get(f"{classifier.get_absolute_url()}images/{image.pk}/").content.decode()
+    assert "Supplied by the requester." in page and "upload:" not in page
+    assert not sharing.open_images(classifier).filter(source="upload").exists()
+
+
+def test_the_page_says_that_the_figure_is_of_own_test_pictures():
+    figures = metrics(["cat", "dog"], [[9, 1], [1, 9]]) | {"own_test": True}
+    assert headline_title(figures) == "Right on the requester's own test pictures"
+    assert "right on 18 of the requester's own 20 test pictures" in verdict(figures)
+    assert "own" not in verdict(figures | {"own_test": False})

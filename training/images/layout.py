@@ -91,7 +91,7 @@ def read_layout(images: Path, run_dir: Path) -> Layout:
     return Layout(classes, reader.files, reader.passed_over)
 
 
-def tests_on_own(images: Path) -> bool:
+def has_own_test_set(images: Path) -> bool:
     """Return whether a folder is a collection whose test images somebody has marked as theirs."""
     return _is_collection(images) and read_json(images / "config.json").get("own_as_test") is True
 
