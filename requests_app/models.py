@@ -598,6 +598,7 @@ class Kind(models.TextChoices):
     CROISSANT = "croissant", "Croissant metadata"
     MODEL = "model", "Model"
     REPORT = "report", "Report"
+    RECIPE = "recipe", "Recipe"
 
 
 class Artifact(models.Model):

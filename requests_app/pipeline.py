@@ -480,6 +480,7 @@ def package(lease: Lease) -> None:
     files = {
         Kind.DATASET: dataset,
         Kind.CROISSANT: build_croissant(version, images, dataset),
+        Kind.RECIPE: dataset_zip.take_out_recipe(dataset, version),
         Kind.MODEL: dataset_zip.build_model(version, folder / "model.zip", beat),
     }
     with lease.finishing():
