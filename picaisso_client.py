@@ -58,6 +58,7 @@ LONGEST_PAUSE = 60
 CHUNK_BYTES = 256 * 1024
 CLOSED = ("delivered", "needs_attention", "failed", "cancelled", "expired")
 ID_LIKE_A_FLAG = re.compile(r"-[\w-]{31}", re.ASCII)  # one of 64 begins with a hyphen
+BOTH_ZIPS = ("dataset", "model")
 HELPED = ("needs_attention", "failed")  # ended, and something is to be done
 
 Json = dict[str, Any]
@@ -424,6 +425,9 @@ def _parser() -> argparse.ArgumentParser:
     _with_id(command("status", _status, "Say how far a request is."))
     download = _with_id(command("download", _download, "Download dataset and model."))
     download.add_argument("--out", type=Path, metavar="DIR", default=Path(), help="(here)")
+    download.add_argument(
+        "--kind", action="append", dest="kinds", metavar="KIND", help="as pth; may be repeated"
+    )
     predict = _with_id(command("predict", _predict, "Classify pictures."))
     predict.add_argument("pictures", nargs="+", metavar="PICTURE", help="files or web addresses")
     predict.add_argument("--version", type=int, metavar="N", help="of the model (the newest)")
@@ -495,17 +499,24 @@ def _download(picaisso: Picaisso, terminal: Terminal, options: argparse.Namespac
     shown = picaisso.show(options.id)
     if not shown["artifacts"]:
         raise PicaissoError(f"There is nothing to download yet; the request is {shown['status']}.")
-    files = _download_all(picaisso, terminal, shown, options.out)
+    kinds = options.kinds or BOTH_ZIPS
+    files = _download_all(picaisso, terminal, shown, options.out, kinds)
     terminal.result([str(file) for file in files], "\n".join(map(str, files)))
     return 0
 
 
-def _download_all(picaisso: Picaisso, terminal: Terminal, shown: Json, folder: Path) -> list[Path]:
-    """Download the files of the newest version."""
+def _download_all(
+    picaisso: Picaisso,
+    terminal: Terminal,
+    shown: Json,
+    folder: Path,
+    kinds: Sequence[str] = BOTH_ZIPS,
+) -> list[Path]:
+    """Download the files of these kinds of the newest version."""
     newest = max(artifact["version"] for artifact in shown["artifacts"])
     files = []
     for artifact in shown["artifacts"]:
-        if artifact["version"] != newest:
+        if artifact["version"] != newest or artifact["kind"] not in kinds:
             continue
         whole = artifact["bytes"]
 

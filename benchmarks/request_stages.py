@@ -121,7 +121,7 @@ def package_into(scratch: Path) -> float:
 
     django.setup()
     from requests_app import versions
-    from requests_app.delivery import dataset_zip
+    from requests_app.delivery import dataset_zip, model_zip
     from requests_app.models import DatasetVersion
     from training import run_folder
 
@@ -129,7 +129,7 @@ def package_into(scratch: Path) -> float:
     started = time.monotonic()
     images = versions.dataset_images(version, run_folder.read_manifest(version.folder))
     dataset_zip.build_dataset(version, images, scratch / "dataset.zip")
-    dataset_zip.build_model(version, scratch / "model.zip")
+    model_zip.build_model(version, scratch / model_zip.MODEL_SPLICE)
     return time.monotonic() - started
 
 

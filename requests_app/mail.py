@@ -21,7 +21,7 @@ from django.core.mail.backends.base import BaseEmailBackend
 from django.template.loader import render_to_string
 from django.utils import timezone
 
-from requests_app.delivery import contact_strip, names
+from requests_app.delivery import contact_strip, model_zip, names
 from requests_app.models import Artifact, ClassifierRequest, MailState, OutgoingMail
 from requests_app.workers import jobs
 
@@ -209,7 +209,8 @@ def _message(row: OutgoingMail) -> MailWithPicture:
             html = _without_picture(html)
     message.attach_alternative(html, "text/html")
     for artifact in row.attachments.all():
-        content = artifact.file.read_bytes()
+        with model_zip.open_artifact(artifact) as file:
+            content = file.read()
         message.attach(names.file_name(artifact), content, "application/zip")
     return message
 

@@ -597,6 +597,7 @@ class Kind(models.TextChoices):
     DATASET = "dataset", "Dataset"
     CROISSANT = "croissant", "Croissant metadata"
     MODEL = "model", "Model"
+    PTH = "pth", "PyTorch weights"
     REPORT = "report", "Report"
     RECIPE = "recipe", "Recipe"
 

@@ -31,7 +31,7 @@ from requests_app import (
     takedowns,
     versions,
 )
-from requests_app.delivery import dataset_zip
+from requests_app.delivery import dataset_zip, model_zip
 from requests_app.delivery.croissant import build_croissant
 from requests_app.models import (
     Artifact,
@@ -481,8 +481,11 @@ def package(lease: Lease) -> None:
         Kind.DATASET: dataset,
         Kind.CROISSANT: build_croissant(version, images, dataset),
         Kind.RECIPE: dataset_zip.take_out_recipe(dataset, version),
-        Kind.MODEL: dataset_zip.build_model(version, folder / "model.zip", beat),
+        Kind.MODEL: model_zip.build_model(version, folder / model_zip.MODEL_SPLICE, beat),
     }
+    pth = model_zip.published_pth(version)
+    if pth is not None:
+        files[Kind.PTH] = pth
     with lease.finishing():
         for kind, file in files.items():
             Artifact.objects.update_or_create(

@@ -14,7 +14,7 @@ from django.conf import settings
 from django.db.models import Count, Q
 from django.db.models.functions import Coalesce
 
-from requests_app.delivery import dataset_zip
+from requests_app.delivery import dataset_zip, model_zip
 from requests_app.delivery.attribution import credit
 from requests_app.delivery.contents import DatasetImage
 from requests_app.models import (
@@ -174,13 +174,17 @@ def count_judgements(version: DatasetVersion) -> Metrics:
 
 def build_model_again(artifact: Artifact) -> None:
     """Build a ``model.zip`` anew, because a file of its run's model folder has changed."""
-    made = dataset_zip.build_model(artifact.version, artifact.file)
+    made = model_zip.build_model(artifact.version, artifact.file.with_name(model_zip.MODEL_SPLICE))
     store_build(artifact, made)
 
 
 def store_build(artifact: Artifact, made: dataset_zip.PublishedFile) -> None:
+    """Store where a file that was built again lies; the one before goes if it lay elsewhere."""
+    path = str(made.path.relative_to(settings.DATA_DIR))
     same = Artifact.objects.filter(pk=artifact.pk)
-    same.update(bytes=made.bytes, sha256=made.sha256)
+    same.update(path=path, bytes=made.bytes, sha256=made.sha256)
+    if made.path != artifact.file:
+        artifact.file.unlink(missing_ok=True)
 
 
 def judgements_of(version: DatasetVersion, rows: Sequence[ImageRow]) -> dict[str, Judgement]:

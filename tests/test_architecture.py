@@ -25,7 +25,7 @@ FLOORS = {
         phrases
         explanations judgements meanings
         metrics progress
-        predictions
+        predictions spliced
         comparison
         images
         networks
@@ -100,6 +100,7 @@ AGREED = {
         "training.judgements",
         "training.takedown",
         "training.predictions",
+        "training.spliced",
         "training.comparison",
         "training.verification",
         "training.explanations",
@@ -172,6 +173,7 @@ MAY_LOAD = {
     "training.metrics": PILLOW,
     "training.progress": PILLOW,
     "training.predictions": PILLOW,
+    "training.spliced": set(),
     "training.comparison": PILLOW,
     "training.images": PILLOW,
     "training.predict": PILLOW | {"onnxruntime"},

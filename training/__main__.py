@@ -760,10 +760,10 @@ def _verify(options: argparse.Namespace, environment: Mapping[str, str]) -> int:
     for sentence in (metrics["verdict_sentence"], labels_in_words(metrics)):
         console.print(sentence, markup=False, highlight=False, soft_wrap=True)
     run = options.run_dir.resolve()
-    delivered = run.parent.parent / "artifacts" / run.name / "model.zip"  # of a site's request
-    if delivered.exists():
+    artifacts = run.parent.parent / "artifacts" / run.name  # of a site's request
+    if any(artifacts.glob("model.zip*")):
         console.print(
-            f"{shown_name(str(delivered))} and the site's pages still show the earlier figures: "
+            "The delivered model.zip and the site's pages still show the earlier figures: "
             f"zip {shown_name(str(run / 'model'))} anew before you pass it on.",
             markup=False,
             highlight=False,

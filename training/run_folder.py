@@ -3,7 +3,8 @@
 In: `config.json`, `manifest.jsonl`, `images/`; where they were made from a folder of pictures, also
 `left_out.csv` and `imported.json` (see `training.images.changes`). Out: `progress.jsonl`,
 `curves.jsonl`, `checkpoints/`, `model/`, `suspects.jsonl`, `predictions.csv`, `neighbours.npz`,
-`meanings.json`, `report_context.json`, `metrics.json` and, last of all, `result.json`.
+`meanings.json`, `report_context.json`, `metrics.json` and, last of all, `result.json`. Beside
+`model/` lies `model.pth.splice` (see `training.spliced`).
 `verified.csv` holds what a person says of test images. While the network is fine-tuned, `head/` is
 a model that can be tried, and a file `finish` ends that with the best so far. Every file is written
 beside its name, flushed and renamed, so one that exists is complete; only lines are appended.

@@ -1,6 +1,6 @@
-"""The files that are delivered: ``dataset.zip`` and ``model.zip``.
+"""``dataset.zip``, and how a zip is published.
 
-Both are built deterministically (fixed order and dates), so that building one again gives the same
+It is built deterministically (fixed order and dates), so that building one again gives the same
 bytes, and published by renaming: a file that exists is complete. All lies in one top folder, named
 after the classes; names below it are ids, never anything that a person or a web page wrote.
 """
@@ -88,20 +88,6 @@ def take_out_recipe(dataset: PublishedFile, version: DatasetVersion) -> Publishe
     path = dataset.path.with_name(RECIPE)
     write_text(path, content.decode())
     return PublishedFile(path, len(content), hashlib.sha256(content).hexdigest())
-
-
-def build_model(version: DatasetVersion, target: Path, beat: Beat = no_beat) -> PublishedFile:
-    """Write ``model.zip`` to ``target``: the run's model folder as it is, with its own checksums.
-
-    :raises OSError: it could not be written
-    """
-    folder = version.folder / "model"
-    entries: list[Entry] = []
-    for path in sorted(folder.rglob("*")):
-        if path.is_file():
-            name = str(path.relative_to(folder))
-            entries.append((name, path))
-    return publish(entries, target, top_folder(version.request, Kind.MODEL), beat)
 
 
 def publish(

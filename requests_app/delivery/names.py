@@ -9,8 +9,9 @@ import unicodedata
 from collections.abc import Iterable
 from pathlib import Path
 
-from requests_app.models import Artifact, ClassifierRequest
+from requests_app.models import Artifact, ClassifierRequest, Kind
 from training.phrases import shortened
+from training.spliced import SPLICE_SUFFIX
 
 NAMES_COLUMNS = 60  # of the classes in a subject or title
 NAME_COLUMNS = 30  # of one class there
@@ -68,12 +69,14 @@ def top_folder(classifier: ClassifierRequest, kind: str) -> str:
 def file_name(artifact: Artifact) -> str:
     """Return what a delivered file is called where a person gets it."""
     version = artifact.version
-    suffix = Path(artifact.path).suffix
+    suffix = Path(artifact.path.removesuffix(SPLICE_SUFFIX)).suffix
     return download_name(version.request, artifact.kind, version.number, suffix)
 
 
 def download_name(classifier: ClassifierRequest, kind: str, number: int, suffix: str) -> str:
     """Return the name of a file of a version; those of later versions say their number."""
+    if kind == Kind.PTH:
+        kind = Kind.MODEL
     of_version = "" if number == 1 else f"-version-{number}"
     return f"{top_folder(classifier, kind)}{of_version}{suffix}"
 

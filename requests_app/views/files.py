@@ -4,11 +4,13 @@ A download answers single byte ranges, HEAD and conditional requests with a stro
 """
 
 import hashlib
+import os
 import re
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from django.conf import settings
 from django.http import FileResponse, HttpRequest, HttpResponse, StreamingHttpResponse
@@ -20,6 +22,7 @@ from django.views.decorators.http import require_safe
 
 from requests_app import prediction
 from requests_app.delivery import names, thumbnails
+from requests_app.delivery.model_zip import open_artifact
 from requests_app.models import Artifact, ClassifierRequest, ImageState, ImageUrl, Kind
 from requests_app.views.access import require_token
 from requests_app.views.errors import page_not_found
@@ -29,6 +32,7 @@ MAX_POSITION_DIGITS = 18  # an exabyte
 SINGLE_RANGE = re.compile(r"bytes=(\d*)-(\d*)", re.ASCII)
 NUMBER = re.compile(r"[0-9]{1,6}", re.ASCII)
 PICTURE_TYPES = {".jpg": "image/jpeg", ".png": "image/png"}
+OF_MODEL_FOLDER: dict[str, str] = {Kind.REPORT: "report.html", Kind.PTH: "model.pth"}
 CONTENT_TYPES = {
     ".zip": "application/zip",
     ".json": "application/json",
@@ -87,25 +91,34 @@ def download(request: HttpRequest, classifier: ClassifierRequest, kind: str) -> 
             return page_not_found(request)
         artifacts = artifacts.filter(version__number=int(number))
     artifact = artifacts.order_by("-version__number").first()
-    if artifact is None and kind == Kind.REPORT:
-        return _report(request, classifier)
-    if artifact is None or not artifact.file.is_file():
+    if artifact is None and kind in OF_MODEL_FOLDER:
+        return _file_of_model(request, classifier, kind)
+    if artifact is None:
         return page_not_found(request)
-    name = names.file_name(artifact)
-    return send_file(request, artifact.file, name=name, sha256=artifact.sha256)
+    try:
+        file = open_artifact(artifact)
+    except OSError:
+        return page_not_found(request)
+    return send_file(request, file, name=names.file_name(artifact), sha256=artifact.sha256)
 
 
-def _report(request: HttpRequest, classifier: ClassifierRequest) -> HttpResponseBase:
-    """Send the report as it is now: a takedown writes it again."""
+def _file_of_model(
+    request: HttpRequest, classifier: ClassifierRequest, kind: str
+) -> HttpResponseBase:
+    """Send a file of the model folder as it is now: a takedown writes the report again.
+
+    Versions before 0.2 have `model.pth` there.
+    """
     version = prediction.delivered_version(classifier)
     if version is None:
         return page_not_found(request)
-    path = version.folder / "model" / "report.html"
+    path = version.folder / "model" / OF_MODEL_FOLDER[kind]
     if not path.is_file():
         return page_not_found(request)
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    name = names.download_name(classifier, Kind.REPORT, version.number, path.suffix)
-    return send_file(request, path, name=name, sha256=digest)
+    file = path.open("rb")
+    digest = hashlib.file_digest(file, "sha256").hexdigest()
+    name = names.download_name(classifier, kind, version.number, path.suffix)
+    return send_file(request, file, name=name, sha256=digest)
 
 
 @require_safe
@@ -142,67 +155,83 @@ class Span:
         return max(0, self.last - self.first + 1)
 
 
-def send_file(request: HttpRequest, path: Path, *, name: str, sha256: str) -> HttpResponseBase:
+def send_file(request: HttpRequest, file: BinaryIO, *, name: str, sha256: str) -> HttpResponseBase:
     """Send the file as an attachment (200), the requested part of it (206), 304 or 416.
+
+    The file is closed when it has been sent.
 
     :param name: the file name that the browser suggests
     :param sha256: of the whole file; becomes the strong ETag, which proves that a resumed part
         belongs to the same file
     """
     etag = f'"{sha256}"'
-    response = _conditional_response(request, path, name, etag)
+    response = _conditional_response(request, file, name, etag)
+    if not response.streaming:
+        file.close()
     response.headers["ETag"] = etag
     response.headers["Accept-Ranges"] = "bytes"
     return response
 
 
 def _conditional_response(
-    request: HttpRequest, path: Path, name: str, etag: str
+    request: HttpRequest, file: BinaryIO, name: str, etag: str
 ) -> HttpResponseBase:
     headers = request.headers
     known_etags = parse_etags(headers.get("If-None-Match", ""))
     if etag in known_etags or "*" in known_etags:
         return HttpResponse(status=304)
-    size = path.stat().st_size
+    size = file.seek(0, os.SEEK_END)
     span = None
     # A range counts for GET alone, and not when the file has changed since the first part.
     if request.method == "GET" and headers.get("If-Range", etag) == etag:
         span = parse_range(headers.get("Range", ""), size)
     if span is None:
         whole = Span(0, size - 1)
-        response = _body_response(request, path, whole, status=200)
+        response = _body_response(request, file, whole, status=200)
     elif span.length == 0:
         return HttpResponse(status=416, headers={"Content-Range": f"bytes */{size}"})
     else:
-        response = _body_response(request, path, span, status=206)
+        response = _body_response(request, file, span, status=206)
         response.headers["Content-Range"] = f"bytes {span.first}-{span.last}/{size}"
-    content_type = CONTENT_TYPES.get(path.suffix, "application/octet-stream")
+    content_type = CONTENT_TYPES.get(Path(name).suffix, "application/octet-stream")
     response.headers["Content-Type"] = content_type
     disposition = content_disposition_header(as_attachment=True, filename=name)
     response.headers["Content-Disposition"] = str(disposition)
     return response
 
 
-def _body_response(request: HttpRequest, path: Path, span: Span, status: int) -> HttpResponseBase:
+def _body_response(
+    request: HttpRequest, file: BinaryIO, span: Span, status: int
+) -> HttpResponseBase:
     response: HttpResponseBase
     if request.method == "HEAD":
         response = HttpResponse(status=status)
     else:
-        response = StreamingHttpResponse(_chunks(path, span), status=status)
+        response = StreamingHttpResponse(_Chunks(file, span), status=status)
     response.headers["Content-Length"] = str(span.length)
     return response
 
 
-def _chunks(path: Path, span: Span) -> Iterator[bytes]:
-    with path.open("rb") as file:
+class _Chunks:
+    """The bytes of a span of an open file, which is closed with this."""
+
+    def __init__(self, file: BinaryIO, span: Span) -> None:
         file.seek(span.first)
-        left = span.length
-        while left > 0:
-            chunk = file.read(min(CHUNK_BYTES, left))
-            if not chunk:
-                return
-            left -= len(chunk)
-            yield chunk
+        self._file = file
+        self._left = span.length
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self
+
+    def __next__(self) -> bytes:
+        chunk = self._file.read(min(CHUNK_BYTES, self._left))
+        if not chunk:
+            raise StopIteration
+        self._left -= len(chunk)
+        return chunk
+
+    def close(self) -> None:
+        self._file.close()
 
 
 def parse_range(header: str, size: int) -> Span | None:

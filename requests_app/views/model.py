@@ -325,7 +325,7 @@ def _model_response(request: HttpRequest, classifier: ClassifierRequest) -> Http
         return page_not_found(request)
     digest = prediction.model_digest(usable)
     path = prediction.model_file(usable)
-    response = send_file(request, path, name="model.onnx", sha256=digest)
+    response = send_file(request, path.open("rb"), name="model.onnx", sha256=digest)
     # Tens of megabytes: a browser may keep them, and asks each time whether they are the latest.
     response.headers["Cache-Control"] = "private, no-cache"
     return response

@@ -35,6 +35,10 @@ INSIDE: Mapping[str, tuple[str, str]] = {
         "Inside: every picture with its page, author and licence in images.csv, and what was left"
         " out and why in rejected.csv.",
     ),
+    Kind.PTH: (
+        "Load it in PyTorch: a plain state_dict, made of the model’s weights when it is fetched.",
+        "The same numbers as model.safetensors, which lies in the model’s zip.",
+    ),
     Kind.CROISSANT: ("Describes the dataset to programs and to dataset search engines.", ""),
     Kind.RECIPE: (
         "For whoever may not have the pictures: where each is, and how to know it again.",

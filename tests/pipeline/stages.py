@@ -3,6 +3,7 @@
 import zipfile
 from datetime import timedelta
 from pathlib import Path
+from typing import BinaryIO
 
 from django.conf import settings
 from django.utils import timezone
@@ -46,7 +47,7 @@ def open_dataset() -> "TopFolder":
 class TopFolder(zipfile.ZipFile):
     """The one folder of a delivered zip."""
 
-    def __init__(self, file: Path) -> None:
+    def __init__(self, file: Path | BinaryIO) -> None:
         super().__init__(file)
         (self.top,) = {name.partition("/")[0] for name in self.namelist()}
 

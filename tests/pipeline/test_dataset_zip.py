@@ -10,6 +10,7 @@ import yaml
 from huggingface_hub import DatasetCard
 
 from requests_app.delivery.attribution import credit
+from requests_app.delivery.model_zip import open_artifact
 from requests_app.models import (
     Artifact,
     ImageUrl,
@@ -188,7 +189,7 @@ def test_no_cell_of_a_table_is_a_formula_or_breaks_its_line(packaged):
 
 
 def test_the_model_zip_is_the_model_folder(packaged):
-    with TopFolder(Artifact.objects.get(kind="model").file) as archive:
+    with TopFolder(open_artifact(Artifact.objects.get(kind="model"))) as archive:
         assert sorted(archive.names_below()) == ["SHA256SUMS", "model.onnx"]
 
 

@@ -7,6 +7,7 @@ import zipfile
 import pytest
 
 from requests_app.delivery import names
+from requests_app.delivery.model_zip import open_artifact
 from requests_app.models import Artifact
 
 
@@ -39,7 +40,7 @@ def test_both_zips_unpack_side_by_side_and_every_sum_holds(packaged, tmp_path):
     for artifact in Artifact.objects.exclude(kind__in=("croissant", "recipe")):
         top = f"picaisso-cat-dog-{artifact.kind}"
         assert names.file_name(artifact) == f"{top}.zip"
-        with zipfile.ZipFile(artifact.file) as archive:
+        with open_artifact(artifact) as file, zipfile.ZipFile(file) as archive:
             assert {name.split("/")[0] for name in archive.namelist()} == {top}
             archive.extractall(tmp_path / "got")
         for line in (tmp_path / "got" / top / "SHA256SUMS").read_text().splitlines():

@@ -42,7 +42,8 @@ def test_a_source_and_its_credentials_have_settings_of_their_own():
 
 
 def test_the_terms_of_each_source_are_one_sentence_with_the_date_they_were_read():
-    assert list(TERMS) and set(TERMS) == set(CATALOGUE)
+    searched = {name for name, source in CATALOGUE.items() if not source.supplied}
+    assert set(TERMS) == searched
     for terms in TERMS.values():
         assert terms.sentence.endswith(".") and ". " not in terms.sentence
         assert terms.url.startswith("https://") and date.fromisoformat(terms.read)

@@ -31,10 +31,10 @@ from training.networks.classifier import from_exported, read_state_dict
 from training.networks.onnx_graph import OUTPUTS, onnx_model, read_cached_graph
 from training.predict import open_model
 from training.run_folder import RunError
+from training.spliced import PTH_SPLICE, open_splice
 
 WHOLE = {
     "model.safetensors",
-    "model.pth",
     "model.onnx",
     "novelty.safetensors",
     "classes.json",
@@ -127,7 +127,8 @@ def test_the_pth_loads_strictly_and_without_code_into_the_architecture_it_names(
         torchvision.models.get_model if backbone.weights_file else timm.create_model
     )
     model = build(backbone.architecture, num_classes=3).eval()
-    model.load_state_dict(torch.load(folder / "model.pth", weights_only=True), strict=True)
+    with open_splice(folder.with_name(PTH_SPLICE), folder) as file:
+        model.load_state_dict(torch.load(file, weights_only=True), strict=True)
     crops = torch.stack(
         [made.network.prepare(torch.from_numpy(p)) for p in example_models.odd_pictures(3)]
     )

@@ -32,6 +32,7 @@ from training.run_folder import (
     read_manifest,
     write_manifest,
 )
+from training.spliced import PTH_SPLICE, open_splice
 
 CONTRACT = {
     "accuracy",
@@ -156,7 +157,6 @@ def test_the_model_folder_is_whole_and_its_checksums_hold(trained_run: Path) -> 
     names = {path.name for path in folder.iterdir()}
     assert names == {
         "model.safetensors",
-        "model.pth",
         "model.onnx",
         "classes.json",
         "config.json",
@@ -208,7 +208,8 @@ def test_the_weights_load_into_the_model_that_timm_has(trained_run: Path) -> Non
 
     folder = trained_run / "model"
     model = timm.create_model("tf_efficientnet_lite0", num_classes=2).eval()
-    state = torch.load(folder / "model.pth", weights_only=True)
+    with open_splice(trained_run / PTH_SPLICE, folder) as file:
+        state = torch.load(file, weights_only=True)
     assert len(state) == 296 and list(state) == list(model.state_dict())
     model.load_state_dict(state, strict=True)
     again = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
@@ -218,11 +219,8 @@ def test_the_weights_load_into_the_model_that_timm_has(trained_run: Path) -> Non
         assert torch.allclose(model(pictures), again(pictures), atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["model.safetensors", "model.pth"])
-def test_the_onnx_file_predicts_what_torch_predicts_at_any_size(
-    trained_run: Path, name: str
-) -> None:
-    network = network_of(trained_run, name)
+def test_the_onnx_file_predicts_what_torch_predicts_at_any_size(trained_run: Path) -> None:
+    network = network_of(trained_run)
     onnx = open_model(trained_run)
     random = np.random.default_rng(0)
     sizes = [

@@ -299,12 +299,12 @@ def test_in_a_site_the_command_says_that_the_packed_model_keeps_its_figures(
     trained_run: Path, tmp_path: Path
 ) -> None:
     run = Path(shutil.copytree(trained_run, tmp_path / "request" / "runs" / "1"))
-    packed = tmp_path / "request" / "artifacts" / "1" / "model.zip"
+    packed = tmp_path / "request" / "artifacts" / "1" / "model.zip.splice"
     write_text(packed, "packed before")
     labels = table(tmp_path, {images_of(run)[0].file: "right"})
     last = command(run, labels).stdout.splitlines()[-1]
     assert last == (
-        f"{packed} and the site's pages still show the earlier figures: "
+        "The delivered model.zip and the site's pages still show the earlier figures: "
         f"zip {run / 'model'} anew before you pass it on."
     )
 

@@ -103,7 +103,7 @@ class Film:
     ) -> None:
         """Take a frame now and then until something holds; keep `most` of them, evenly spread."""
         first = len(self.frames)
-        end = time.monotonic() + 300
+        end = time.monotonic() + 900
         while not holds():
             if time.monotonic() > end:
                 raise SystemExit(f"“{caption}” did not come to its end.")

@@ -355,11 +355,11 @@ def _how_to_use(config: Mapping[str, Any], backbone: BackboneInfo) -> str:
         " `probabilities`, `embedding`, `cam` (where in the picture each class was seen) and"
         " `novelty`; resizing and normalising are inside."
         " A picture is known when its novelty is at most `reject` of config.json."
-        " The next two files hold the plain network, without temperature and novelty:\n\n"
+        " `model.safetensors` holds the plain network, without temperature and novelty:\n\n"
         "```python\n"
-        f"import torch, {library}\n\n"
+        f"import safetensors.torch, {library}\n"
         f"model = {create}\n"
-        'model.load_state_dict(torch.load("model.pth", weights_only=True))\n'
+        'model.load_state_dict(safetensors.torch.load_file("model.safetensors"))\n'
         "```\n\n"
         f"{of_folder}"
         f"Outside `model.onnx`, {_resizing(config, backbone)}, scale to 0..1, and normalise with"

@@ -21,6 +21,7 @@ from torch import Tensor
 
 import training
 from training.export.model_card import REQUIREMENTS, model_card
+from training.export.pth import write_pth_splice
 from training.export.try_page import TryPage, write_try_page
 from training.metrics import Metrics
 from training.networks.catalogue import CROP
@@ -29,6 +30,7 @@ from training.networks.onnx_graph import forget_cached_graph, onnx_model
 from training.predict import Model, Outputs, Predict, open_model
 from training.progress import Progress
 from training.run_folder import ClassLabel, RunConfig, RunError, write_json, write_text
+from training.spliced import PTH_SPLICE, open_splice
 
 CHECK_SIZES = ((1, 1), (31, 17), (640, 333), (3, 900), (257, 224), (500, 1001))
 """Width and height of the synthetic images that a delivered model is checked with."""
@@ -65,7 +67,7 @@ class TrainedModel:
 def export_model(
     trained: TrainedModel, model_dir: Path, images: Images, progress: Progress
 ) -> None:
-    """Write the model folder, and replace an earlier one.
+    """Write the model folder, and replace an earlier one; beside it what makes `model.pth` of it.
 
     The written files are compared with the trained network on synthetic images and on `images`.
     Raises RunError where one of them says something else.
@@ -89,6 +91,7 @@ def export_model(
         progress(number, len(steps))
     if model_dir.exists():
         shutil.rmtree(model_dir)
+    (draft_dir / PTH_SPLICE).replace(model_dir.with_name(PTH_SPLICE))
     draft_dir.rename(model_dir)
 
 
@@ -207,6 +210,7 @@ class _Draft:
         self._images = images
         self._expected = [outputs_of(trained.network, image) for image in images]
         self._graphs = graphs_folder(trained.config)
+        self._pth_splice = folder / PTH_SPLICE
 
     @cached_property
     def _exported(self) -> Model:
@@ -219,10 +223,10 @@ class _Draft:
 
         state = self._network.exported_state_dict()
         save_file(state, self._folder / "model.safetensors", metadata={"format": "pt"})
-        torch.save(state, self._folder / "model.pth")
         save_file(self._network.novelty_state(), self._folder / "novelty.safetensors")
         for path in self._folder.glob("*.safetensors"):
             path.chmod(0o644)  # the library makes them readable by their owner alone
+        write_pth_splice(self._pth_splice, state, self._folder)
 
     def write_onnx(self) -> None:
         """Write the file that ONNX Runtime reads."""
@@ -264,12 +268,14 @@ class _Draft:
         state = self._network.exported_state_dict()
         written = {
             "model.safetensors": state,
-            "model.pth": state,
             "novelty.safetensors": self._network.novelty_state(),
         }
+        found = {name: read_state_dict(self._folder / name) for name in written}
+        written["model.pth"] = state
+        with open_splice(self._pth_splice, self._folder) as file:
+            found["model.pth"] = torch.load(file, weights_only=True)
         for name, tensors in written.items():
-            found = read_state_dict(self._folder / name)
-            if not _same_tensors(tensors, found):
+            if not _same_tensors(tensors, found[name]):
                 raise _refusal(f"{name} holds other numbers than the trained network.")
         predicted = [self._exported.run(image) for image in self._images]
         difference = largest_difference(self._expected, predicted)
@@ -297,7 +303,10 @@ class _Draft:
 
         Metrics come last, so that the seconds in them hold nearly all of the export.
         """
-        digests = {path.name: _flushed_digest(path) for path in self._folder.iterdir()}
+        digests = {}
+        for path in self._folder.iterdir():
+            if path != self._pth_splice:
+                digests[path.name] = _flushed_digest(path)
         metrics_file = self._folder / "metrics.json"
         seconds = dict(self._trained.seconds())
         write_json(metrics_file, {**self._trained.metrics, "seconds": seconds})
