@@ -25,8 +25,11 @@ from requests_app.delivery.citation import (
 from requests_app.delivery.contents import DatasetImage
 from requests_app.delivery.dataset_card import dataset_card
 from requests_app.delivery.names import top_folder
+from requests_app.delivery.recipe import recipe
 from requests_app.delivery.tables import images_table, rejected_table
 from requests_app.models import DatasetVersion, Kind
+from scraping.recipe import FILE_NAME as RECIPE
+from training.run_folder import write_text
 
 ZIP_DATE = (1980, 1, 1, 0, 0, 0)
 CHUNK_BYTES = 1 << 20
@@ -69,10 +72,23 @@ def build_dataset(
     if dataset_keys(images):
         entries.append(("derived_dataset.csv", derived_dataset(images)))
         entries.append(("gbif.csv", keys_of_pictures(images)))
+    entries.append((RECIPE, recipe(version, images, beat)))
     folder = version.request.folder / "collect"
     for entry in images:
         entries.append((entry.file_name, folder / entry.image.file))
     return publish(entries, target, top_folder(version.request, Kind.DATASET), beat)
+
+
+def take_out_recipe(dataset: PublishedFile, version: DatasetVersion) -> PublishedFile:
+    """Write the recipe that lies in a published ``dataset.zip`` beside it.
+
+    :raises OSError: it could not be written
+    """
+    with zipfile.ZipFile(dataset.path) as archive:
+        content = archive.read(f"{top_folder(version.request, Kind.DATASET)}/{RECIPE}")
+    path = dataset.path.with_name(RECIPE)
+    write_text(path, content.decode())
+    return PublishedFile(path, len(content), hashlib.sha256(content).hexdigest())
 
 
 def publish(
