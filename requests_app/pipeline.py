@@ -493,6 +493,7 @@ def package(lease: Lease) -> None:
     files = {
         Kind.DATASET: dataset,
         Kind.CROISSANT: build_croissant(version, images, dataset),
+        Kind.RECIPE: dataset_zip.take_out_recipe(dataset, version),
         Kind.MODEL: model_zip.build_model(version, folder / model_zip.MODEL_SPLICE, beat),
     }
     pth = model_zip.published_pth(version)

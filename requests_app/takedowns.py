@@ -130,6 +130,8 @@ def _rebuild_without(version: DatasetVersion, files: set[str]) -> None:
             versions.store_build(artifact, made)
             for description in version.artifacts.filter(kind=Kind.CROISSANT):
                 versions.store_build(description, build_croissant(version, images, made))
+            for described in version.artifacts.filter(kind=Kind.RECIPE):
+                versions.store_build(described, dataset_zip.take_out_recipe(made, version))
         elif artifact.kind == Kind.MODEL:
             versions.build_model_again(artifact)
 

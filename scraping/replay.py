@@ -196,10 +196,9 @@ def _verdict(image: WantedImage, record: ImageRecord) -> Verdict:
 
 def _record(image: WantedImage, record: ImageRecord, verdict: Verdict) -> ImageRecord:
     """Return what was downloaded with what the recipe says of it."""
-    about: Mapping[str, str] = {}
+    described: Any = dict(record)
     if record["image_url"]:
-        about = image.credit
-    described: Any = record | about
+        described |= image.credit
     return described | {
         "class": image.class_id,
         "split": image.split,

@@ -17,6 +17,7 @@ from requests_app.models import (
     Job,
     JobState,
 )
+from scraping.recipe import read_recipe
 from scraping.sources.terms import TERMS
 from tests.pipeline.stages import (
     TopFolder,
@@ -60,6 +61,37 @@ def test_the_dataset_zip_is_complete_and_its_checksums_hold(packaged):
         assert attribution.count("“A title” by Ada") == len(rows)
 
 
+def test_the_recipe_names_every_picture_as_the_table_does(packaged, client, tmp_path):
+    with open_dataset() as archive:
+        content = archive.read_below("recipe.json")
+        rows = list(csv.DictReader(io.StringIO(archive.read_below("images.csv").decode())))
+    artifact = Artifact.objects.get(kind="recipe")
+    assert artifact.sha256 == hashlib.sha256(content).hexdigest()
+    answer = client.get(f"{packaged.get_absolute_url()}download/recipe/")
+    assert b"".join(answer.streaming_content) == content
+    assert "picaisso-cat-dog-recipe.json" in answer.headers["Content-Disposition"]
+    (tmp_path / "recipe.json").write_bytes(content)
+    recipe = read_recipe(tmp_path / "recipe.json")
+    assert [(label.id, label.name) for label in recipe.classes] == [
+        ("c001", "cat"),
+        ("c002", "dog"),
+    ]
+    assert recipe.unusable == {} and len(recipe.images) == len(rows)
+    for image, row in zip(recipe.images, rows, strict=True):
+        assert (image.image_url, image.split) == (row["image_url"], row["split"])
+        assert (image.sha256, image.source_sha256) == (row["sha256"], row["source_sha256"])
+        assert image.difference_hash is not None and image.credit["creator"] == "Ada"
+
+
+def test_a_picture_without_an_address_is_counted_in_the_recipe(packaged, tmp_path):
+    supplied = ImageUrl.objects.filter(state="kept").first()
+    ImageUrl.objects.filter(pk=supplied.pk).update(source="upload", image_url="cats/mine.jpg")
+    Job.objects.filter(stage="package").update(state=JobState.QUEUED)
+    drain("train")
+    recipe = read_recipe(Artifact.objects.get(kind="recipe").file)
+    assert (recipe.without_address, len(recipe.images)) == (1, recipe.rows - 1)
+
+
 def test_building_a_zip_again_gives_the_same_bytes(packaged):
     artifact = Artifact.objects.get(kind="dataset")
     before = artifact.sha256
@@ -67,7 +99,7 @@ def test_building_a_zip_again_gives_the_same_bytes(packaged):
     drain("train")
     artifact.refresh_from_db()
     assert artifact.sha256 == before == hashlib.sha256(artifact.file.read_bytes()).hexdigest()
-    assert Artifact.objects.count() == 3
+    assert Artifact.objects.count() == 4
 
 
 def test_the_credit_of_a_picture_that_ai_made_says_so(packaged):
