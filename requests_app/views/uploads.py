@@ -83,6 +83,7 @@ class DiskUploadHandler(TemporaryFileUploadHandler):
         super().__init__(request)
         self._fields = fields
         self._received = 0
+        self._together = 0
         self.problems: dict[str, str] = {}
         """Why a file was not taken, by its field."""
 
@@ -95,11 +96,17 @@ class DiskUploadHandler(TemporaryFileUploadHandler):
 
     def receive_data_chunk(self, raw_data: bytes, start: int) -> None:
         self._received += len(raw_data)
-        if self._received <= supplied.MOST_BYTES:
+        self._together += len(raw_data)
+        if not self._is_too_large():
             super().receive_data_chunk(raw_data, start)
 
+    def _is_too_large(self) -> bool:
+        """Return whether this file is, or all together are, more than is taken."""
+        most_together = len(self._fields) * supplied.MOST_BYTES
+        return self._received > supplied.MOST_BYTES or self._together > most_together
+
     def file_complete(self, file_size: int) -> Any:
-        if self._received > supplied.MOST_BYTES:
+        if self._is_too_large():
             self.problems[str(self.field_name)] = supplied.TOO_LARGE
             self.file.close()
             return None

@@ -144,6 +144,19 @@ def test_far_too_large_files_and_far_too_many_are_refused(holder, monkeypatch):
     assert send(holder, own_pictures=pets()).status_code == 303
 
 
+def test_many_files_in_one_form_are_no_way_around_the_limit(holder, monkeypatch):
+    size = len(pets().read())
+    monkeypatch.setattr(supplied, "MOST_BYTES", size + 1)
+    page = send(holder, own_pictures=[pets(), pets(), pets()]).content.decode()
+    assert "larger than" in complaint(page, "own_pictures")
+
+
+def test_a_foreign_page_can_bring_nothing(holder, site):
+    fields = {"classes": ["cat", "dog"], "email": "ada@example.org", "own_pictures": pets()}
+    assert holder.post("/", fields).status_code == 403
+    assert not (site / "uploads").exists() and not ClassifierRequest.objects.exists()
+
+
 def test_a_key_of_somebody_elses_making_opens_no_folder(holder, site):
     (site / "secret").mkdir()
     for key in ("../secret", "", "0" * 32, "..%2fsecret"):
