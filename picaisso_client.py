@@ -345,6 +345,12 @@ EXAMPLES = """examples:
 
 exit codes: 0 done, 1 refused or failed with one sentence, 2 wrong usage
 """
+EXAMPLE_OF = {
+    "submit": 'corgi "shiba inu" --email a@example.org --wait --out corgis',
+    "wait": "ID --out corgis",
+    "download": "ID --out corgis",
+    "predict": "ID picture.jpg https://example.org/picture.jpg",
+}
 
 
 class Terminal:
@@ -436,7 +442,14 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     def command(name: str, act: Callable[..., int], text: str) -> argparse.ArgumentParser:
-        added = commands.add_parser(name, parents=[common], help=text, description=text)
+        added = commands.add_parser(
+            name,
+            parents=[common],
+            help=text,
+            description=text,
+            epilog=f"example:\n  python -m picaisso_client {name} {EXAMPLE_OF.get(name, 'ID')}",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
         added.set_defaults(command=act)
         return added
 

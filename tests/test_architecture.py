@@ -92,6 +92,7 @@ AGREED = {
     },
     "requests_app": {
         "training.run_folder",
+        "training.terminal",
         "training.earlier_metrics",
         "training.phrases",
         "training.environment",

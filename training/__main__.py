@@ -434,6 +434,7 @@ def _fit(options: argparse.Namespace, environment: Mapping[str, str]) -> int:
 def _first(options: argparse.Namespace, environment: Mapping[str, str]) -> int:
     """Fit a first model, and print what `first.json` says of it."""
     folder: Path = options.run_dir
+    _check_has_config(folder)
     config = _configuration(read_config(folder), options, environment)
     from training.first_model import fit_first_model  # loads torch
 
@@ -588,6 +589,18 @@ def _check_is_run_folder(folder: Path) -> None:
         "features",
         f"{name} is no run folder: it has neither config.json nor manifest.jsonl.",
         f"To train a folder of pictures: fit --images {name} --out RUN_FOLDER",
+        retry=False,
+    )
+
+
+def _check_has_config(folder: Path) -> None:
+    """Raise RunError for what is no run folder."""
+    if (folder / "config.json").is_file():
+        return
+    raise RunError(
+        "features",
+        f"{shown_name(str(folder))} is no run folder: it has no config.json.",
+        "Give a folder that fit has made.",
         retry=False,
     )
 
@@ -773,6 +786,8 @@ def _verify(options: argparse.Namespace, environment: Mapping[str, str]) -> int:
 
 
 def _measure(options: argparse.Namespace, environment: Mapping[str, str]) -> int:
+    _check_has_config(options.run_dir)
+    _check_is_folder(options.folder)
     from training.measure import measure
 
     steps = None if options.out is None else options.out.with_name("progress.jsonl")
