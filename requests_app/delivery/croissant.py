@@ -17,6 +17,7 @@ from requests_app.delivery.dataset_card import left_out, title
 from requests_app.delivery.dataset_zip import PublishedFile
 from requests_app.delivery.names import download_name, top_folder
 from requests_app.models import DatasetVersion, ImageClass, Kind
+from scraping.sources.terms import TERMS
 from training.run_folder import write_text
 
 # As the specification gives it, with the RAI extension.
@@ -282,12 +283,20 @@ def _responsible_use(
     classes: Sequence[ImageClass], images: Sequence[DatasetImage]
 ) -> dict[str, Any]:
     """Return the fields of the RAI extension."""
-    sources = sorted({phrases.source_title(entry.image.source) for entry in images})
+    searched = {entry.image.source for entry in images} & set(TERMS)
+    sources = ", ".join(sorted(phrases.source_title(name) for name in searched))
+    brought = sum(entry.image.source not in TERMS for entry in images)
+    collected = []
+    if sources:
+        collected.append(f"Searched for by name with {sources}.")
+    if brought:
+        pictures = phrases.counted(brought, "picture is", "pictures are")
+        collected.append(f"{pictures} from whoever asked for this dataset.")
+    collected.append("Hosts and files that opt out of such use were left out.")
     words = ", ".join(left_out(classes)) or "nothing"
     fetched = [entry.image.fetched_at for entry in images if entry.image.fetched_at]
     return {
-        "rai:dataCollection": f"Searched for by name with {', '.join(sources)}. Hosts and files"
-        " that opt out of such use were left out.",
+        "rai:dataCollection": " ".join(collected),
         "rai:dataCollectionType": ["Web Scraping", "Web API"],
         "rai:dataCollectionMissingData": f"Left out: {words}.",
         "rai:dataCollectionRawData": "image_url and page_url name what was downloaded;"
