@@ -32,6 +32,7 @@ The site is `--site`, else `PICAISSO_SITE`, else http://127.0.0.1:8000.
 from __future__ import annotations
 
 import argparse
+import csv
 import hashlib
 import json
 import mimetypes
@@ -39,11 +40,13 @@ import os
 import re
 import signal
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.parse
 import urllib.request
 import uuid
+import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from http.client import HTTPException, HTTPResponse
@@ -91,6 +94,28 @@ class Picaisso:
         """
         body = {"classes": list(classes), "email": email, **wishes}
         return self._call("POST", "/requests", body)
+
+    def submit_own(
+        self,
+        email: str,
+        pictures: Path | None = None,
+        addresses: Path | None = None,
+        classes: Sequence[str | Json] = (),
+        **wishes: Any,
+    ) -> Json:
+        """Ask with pictures of your own: a zip with a folder per class, a CSV with url and label.
+
+        :param classes: left out, folders and labels name them
+        :param wishes: as `submit` takes them, own_as_test (they are the test set), own_alone
+            (nothing is searched)
+        """
+        body = {"classes": list(classes), "email": email, **wishes}
+        parts: dict[str, bytes | Path] = {"request": json.dumps(body).encode()}
+        for name, file in (("pictures", pictures), ("addresses", addresses)):
+            if file is not None:
+                parts[name] = file
+        content_type, form = _form_of(parts)
+        return self._call("POST", "/requests/with-pictures", form, content_type=content_type)
 
     def show(self, request_id: str, wait: int = 0) -> Json:
         """Return a request; with `wait` when something changes, at most so many seconds later."""
@@ -167,7 +192,7 @@ class Picaisso:
         text = str(picture)
         if text.startswith(("http://", "https://")):
             return self._call("POST", path, {"url": text})
-        content_type, body = _form_with(Path(picture))
+        content_type, body = _form_of({"image": Path(picture)})
         return self._call("POST", path, body, content_type=content_type)
 
     def share(self, request_id: str) -> str:
@@ -284,21 +309,24 @@ def _pause(error: urllib.error.HTTPError, attempt: int) -> float | None:
     return min(seconds, LONGEST_PAUSE)
 
 
-def _form_with(file: Path) -> tuple[str, bytes]:
-    """Return content type and body of a form that has the file as `image`."""
-    try:
-        content = file.read_bytes()
-    except OSError as error:
-        raise PicaissoError(f"{file} cannot be read: {error.strerror}.") from error
+def _form_of(parts: dict[str, bytes | Path]) -> tuple[str, bytes]:
+    """Return content type and body of a form with these parts, some of which are files."""
     boundary = uuid.uuid4().hex
-    kind = mimetypes.guess_type(file.name)[0] or "application/octet-stream"
-    name = urllib.parse.quote(file.name)
-    head = (
-        f'--{boundary}\r\nContent-Disposition: form-data; name="image"; filename="{name}"\r\n'
-        f"Content-Type: {kind}\r\n\r\n"
-    )
-    body = b"".join((head.encode(), content, f"\r\n--{boundary}--\r\n".encode()))
-    return f"multipart/form-data; boundary={boundary}", body
+    body: list[bytes] = []
+    for name, part in parts.items():
+        head = f'--{boundary}\r\nContent-Disposition: form-data; name="{name}"'
+        if isinstance(part, bytes):
+            content = part
+        else:
+            try:
+                content = part.read_bytes()
+            except OSError as error:
+                raise PicaissoError(f"{part} cannot be read: {error.strerror}.") from error
+            kind = mimetypes.guess_type(part.name)[0] or "application/octet-stream"
+            head += f'; filename="{urllib.parse.quote(part.name)}"\r\nContent-Type: {kind}'
+        body += [f"{head}\r\n\r\n".encode(), content, b"\r\n"]
+    body.append(f"--{boundary}--\r\n".encode())
+    return f"multipart/form-data; boundary={boundary}", b"".join(body)
 
 
 def _sha256(file: Path) -> str:
@@ -310,11 +338,19 @@ def _sha256(file: Path) -> str:
 
 EXAMPLES = """examples:
   python -m picaisso_client submit corgi "shiba inu" --email a@example.org --wait --out corgis
+  python -m picaisso_client submit --own pictures.zip --own-as-test --email a@example.org
   python -m picaisso_client wait ID --out corgis
   python -m picaisso_client predict ID picture.jpg https://example.org/picture.jpg
+  python -m picaisso_client push --to hub ORG/NAME --dataset picaisso-corgi-shiba-inu-dataset.zip
 
 exit codes: 0 done, 1 refused or failed with one sentence, 2 wrong usage
 """
+EXAMPLE_OF = {
+    "submit": 'corgi "shiba inu" --email a@example.org --wait --out corgis',
+    "wait": "ID --out corgis",
+    "download": "ID --out corgis",
+    "predict": "ID picture.jpg https://example.org/picture.jpg",
+}
 
 
 class Terminal:
@@ -406,18 +442,29 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     def command(name: str, act: Callable[..., int], text: str) -> argparse.ArgumentParser:
-        added = commands.add_parser(name, parents=[common], help=text, description=text)
+        added = commands.add_parser(
+            name,
+            parents=[common],
+            help=text,
+            description=text,
+            epilog=f"example:\n  python -m picaisso_client {name} {EXAMPLE_OF.get(name, 'ID')}",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
         added.set_defaults(command=act)
         return added
 
     submit = command("submit", _submit, "Ask for a dataset and a classifier.")
-    submit.add_argument("classes", nargs="+", metavar="NAME", help="2 to 10 names")
+    submit.add_argument("classes", nargs="*", metavar="NAME", help="2 to 10 names")
     submit.add_argument("--email", required=True, help="where the result is sent")
     submit.add_argument("--images-per-class", type=int, metavar="N", help="20 to 500 (100)")
     submit.add_argument("--license", choices=("any", "open"), help="of the pictures (any)")
     submit.add_argument("--backbone", help="network to start from")
     submit.add_argument("--source", action="append", dest="sources", help="may be repeated")
     submit.add_argument("--kind", help="what kind of things these are, as animal")
+    submit.add_argument("--own", type=Path, metavar="ZIP", help="your pictures, a folder per class")
+    submit.add_argument("--urls", type=Path, metavar="CSV", help="addresses: url, label")
+    submit.add_argument("--own-as-test", action="store_true", help="test on these alone")
+    submit.add_argument("--own-alone", action="store_true", help="search nothing besides")
     submit.add_argument("--wait", action="store_true", help="wait until the work has ended")
     submit.add_argument("--out", type=Path, metavar="DIR", help="with --wait: download into it")
     wait = _with_id(command("wait", _wait, "Wait until the work of a request has ended."))
@@ -431,6 +478,15 @@ def _parser() -> argparse.ArgumentParser:
     predict = _with_id(command("predict", _predict, "Classify pictures."))
     predict.add_argument("pictures", nargs="+", metavar="PICTURE", help="files or web addresses")
     predict.add_argument("--version", type=int, metavar="N", help="of the model (the newest)")
+    push = command("push", _push, "Publish a dataset of openly licensed pictures.")
+    push.add_argument("name", metavar="ORG/NAME", help="what the dataset is to be called there")
+    push.add_argument("--to", required=True, choices=("hub",), help="Hugging Face's hub")
+    push.add_argument(
+        "--dataset",
+        metavar="WHAT",
+        help="a dataset.zip, its folder, or the id of a request (the only such zip that is here)",
+    )
+    push.add_argument("--public", action="store_true", help="for everybody (a new one is private)")
     for name, text in (
         ("cancel", "Stop all work."),
         ("finish", "Stop and keep the best so far."),
@@ -453,7 +509,12 @@ def _submit(picaisso: Picaisso, terminal: Terminal, options: argparse.Namespace)
         value = getattr(options, name)
         if value is not None:
             wishes[name] = value
-    shown = picaisso.submit(options.classes, options.email, **wishes)
+    if options.own is None and options.urls is None:
+        shown = picaisso.submit(options.classes, options.email, **wishes)
+    else:
+        wishes |= {"own_as_test": options.own_as_test, "own_alone": options.own_alone}
+        files = (options.own, options.urls)
+        shown = picaisso.submit_own(options.email, *files, options.classes, **wishes)
     if not options.wait:
         terminal.result(shown, f"{shown['url']}\n{_next_step(shown)}")
         return 0
@@ -543,6 +604,130 @@ def _predict(picaisso: Picaisso, terminal: Terminal, options: argparse.Namespace
         label = said["label"] if said["known"] else f"none of these (closest: {said['label']})"
         terminal.result({"picture": picture, **said}, f"{picture}: {label}, {share:.1f} %")
     return 1 if failed else 0
+
+
+# --- publishing ---
+
+OPEN_LICENSES = ("cc0", "pdm", "cc-by", "cc-by-sa")  # as images.csv has them
+SPLIT_FOLDERS = ["train/*", "val/*", "test/*"]
+
+
+def _push(picaisso: Picaisso, terminal: Terminal, options: argparse.Namespace) -> int:
+    """Upload a dataset to the hub, if every picture of it may be published."""
+    with tempfile.TemporaryDirectory(prefix="picaisso-push-") as scratch:
+        found = _dataset(picaisso, terminal, options.dataset)
+        folder = _unpacked(found, Path(scratch)) if found.is_file() else found
+        count = _check_licenses(folder)
+        terminal.progress(f"{count} pictures, all with an open licence")
+        url = _upload(folder, options.name, options.public, terminal)
+    terminal.result({"url": url, "pictures": count}, url)
+    return 0
+
+
+def _dataset(picaisso: Picaisso, terminal: Terminal, what: str | None) -> Path:
+    """Return the zip or folder that is meant; download that of a request."""
+    if what is None:
+        here = sorted(Path().glob("*dataset*.zip"))
+        if len(here) != 1:
+            sentence = f"There are {len(here)} dataset zips here. Name one with --dataset."
+            raise PicaissoError(sentence)
+        return here[0]
+    if Path(what).exists():
+        return Path(what)
+    if what.endswith(".zip"):
+        raise PicaissoError(f"{what} is not there. Check the path.")
+    shown = picaisso.show(what)
+    datasets = [artifact for artifact in shown["artifacts"] if artifact["kind"] == "dataset"]
+    if not datasets:
+        raise PicaissoError(f"There is no dataset yet; the request is {shown['status']}.")
+    newest = max(datasets, key=lambda artifact: artifact["version"])
+    whole = newest["bytes"]
+
+    def tell(done: int) -> None:
+        terminal.progress(f"dataset  {_bar(done / whole)} {done:,} of {whole:,} bytes")
+
+    return picaisso.download(newest, Path(), tell)
+
+
+def _unpacked(file: Path, scratch: Path) -> Path:
+    """Return the folder that a dataset.zip unpacks to."""
+    try:
+        with zipfile.ZipFile(file) as archive:
+            archive.extractall(scratch)
+    except zipfile.BadZipFile as error:
+        raise PicaissoError(f"{file} is no zip, or damaged. Download it again.") from error
+    tables = sorted(scratch.glob("images.csv")) + sorted(scratch.glob("*/images.csv"))
+    return tables[0].parent if tables else scratch
+
+
+def _check_licenses(folder: Path) -> int:
+    """Return how many pictures a dataset has; refuse one with pictures that are not open."""
+    table = folder / "images.csv"
+    if not table.is_file():
+        raise PicaissoError(f"{folder.name} is no dataset of Picaisso: it has no images.csv.")
+    with table.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    others: dict[str, int] = {}
+    for row in rows:
+        is_open = row["license"] in OPEN_LICENSES and row["license_basis"] == "per-item"
+        if not is_open:
+            name = row["license"] or "unknown"
+            others[name] = others.get(name, 0) + 1
+    if others:
+        named = ", ".join(f"{count} {name}" for name, count in sorted(others.items()))
+        raise PicaissoError(
+            f"{sum(others.values())} of {len(rows)} pictures have no open licence that their"
+            f" source states ({named}), so nothing is published. Ask for a dataset with"
+            " --license open, or remove them and train again."
+        )
+    listed = {row["file_name"] for row in rows}
+    there = {file.relative_to(folder).as_posix() for file in folder.glob("*/*/*.jpg")}
+    if listed != there:
+        raise PicaissoError("The pictures are not those of images.csv. Download the zip again.")
+    return len(rows)
+
+
+def _upload(folder: Path, name: str, public: bool, terminal: Terminal) -> str:
+    """Upload a folder as it is; what an interrupted upload has stored is not sent again."""
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    try:
+        import huggingface_hub
+        from huggingface_hub.utils import disable_progress_bars
+    except ImportError as error:
+        sentence = "This needs the package huggingface_hub: python -m pip install huggingface_hub"
+        raise PicaissoError(sentence) from error
+    terminal.close()
+    if terminal.quiet or not terminal.errors.isatty():
+        disable_progress_bars()
+    hub = huggingface_hub.HfApi()
+    try:
+        made = hub.create_repo(name, repo_type="dataset", private=not public, exist_ok=True)
+        hub.upload_folder(
+            repo_id=name,
+            repo_type="dataset",
+            folder_path=folder,
+            commit_message="Add the dataset",
+            delete_patterns=SPLIT_FOLDERS,  # pictures of an earlier version
+        )
+    except Exception as error:  # of the package and of what it stands on
+        raise PicaissoError(_hub_s_refusal(error)) from error
+    return str(made)
+
+
+def _hub_s_refusal(error: BaseException) -> str:
+    cause: BaseException | None = error
+    while cause is not None:
+        status = getattr(getattr(cause, "response", None), "status_code", None)
+        if status in (401, 403):
+            return (
+                f"The hub answered {status}. Log in with “hf auth login” or set HF_TOKEN, to a"
+                " token that may write there."
+            )
+        if status is not None:
+            break
+        cause = cause.__cause__
+    said = str(error).strip().splitlines() or [type(error).__name__]
+    return f"The upload failed: {said[0]} Run the same command again: it goes on from there."
 
 
 def _act(picaisso: Picaisso, terminal: Terminal, options: argparse.Namespace) -> int:

@@ -15,7 +15,7 @@ import environ
 from django.core.exceptions import ImproperlyConfigured
 
 from scraping.sources.catalogue import (
-    CATALOGUE,
+    SEARCHED,
     credential_settings,
     url_setting,
     usual_sources,
@@ -245,7 +245,7 @@ MAIL_ATTACH_MB = env.float("PICAISSO_MAIL_ATTACH_MB", 15.0)
 CONFIRM_EMAIL = env.bool("PICAISSO_CONFIRM_EMAIL", True)
 
 # --- collecting ---
-KNOWN_SOURCES = tuple(CATALOGUE)
+KNOWN_SOURCES = SEARCHED
 SOURCE_URLS = {}  # a source's name -> its base URL, for tests and mirrors
 for _name in KNOWN_SOURCES:
     if _url := env.str(url_setting(_name), ""):

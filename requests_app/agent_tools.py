@@ -16,7 +16,7 @@ from mcp.server.mcpserver import Image, MCPServer
 from mcp.server.mcpserver.exceptions import ToolError
 from pydantic import Field
 
-from picaisso_client import CLOSED, Json, Picaisso, PicaissoError
+from picaisso_client import BOTH_ZIPS, CLOSED, Json, Picaisso, PicaissoError
 
 LONGEST_WAIT = 50  # seconds; many agents give up on a tool after a minute
 INSTRUCTIONS = (
@@ -211,7 +211,7 @@ class AgentTools:
         newest = max(artifact["version"] for artifact in artifacts)
         files = []
         for artifact in artifacts:
-            if artifact["version"] == newest:
+            if artifact["version"] == newest and artifact["kind"] in BOTH_ZIPS:
                 files.append(str(self.picaisso.download(artifact, Path(folder).expanduser())))
         return files
 

@@ -2,7 +2,7 @@
 
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, cast
 
@@ -13,11 +13,12 @@ from django.utils.datastructures import MultiValueDict
 from django.utils.encoding import punycode
 from email_validator import SPECIAL_USE_DOMAIN_NAMES, EmailNotValidError, validate_email
 
-from requests_app import phrases
+from requests_app import phrases, supplied
 from requests_app.models import BACKBONES, ClassifierRequest, License
 from requests_app.pipeline import Submission
 from requests_app.text_rules import casefold_key, find_problem, normalize
 from scraping.sources.catalogue import CATALOGUE
+from scraping.sources.terms import TERMS, Terms
 
 MIN_CLASSES = 2
 MAX_CLASSES = 10
@@ -38,6 +39,8 @@ SECOND_CLASS = "Name a second class: a classifier decides between at least two."
 TOP_LEVEL = re.compile(r"xn--[a-z0-9-]+|[a-z][a-z0-9-]*[a-z0-9]")
 # The validator refuses ".local" and the like; inside a company mail does reach such domains.
 SPECIAL_USE_DOMAIN_NAMES.clear()
+
+FILE_FIELDS = ("own_pictures", "own_addresses")  # of what a person brings along
 
 FormData = MultiValueDict[str, str]
 
@@ -321,8 +324,39 @@ class SubmissionForm(forms.Form):
         error_messages={"invalid_choice": "Choose one of the networks offered."},
     )
 
-    def __init__(self, data: FormData | None = None) -> None:
+    own_pictures = forms.FileField(
+        label="Your own pictures",
+        required=False,
+        widget=forms.FileInput(attrs={"class": "input", "accept": ".zip,application/zip"}),
+    )
+    own_addresses = forms.FileField(
+        label="Your own addresses of pictures",
+        required=False,
+        widget=forms.FileInput(attrs={"class": "input", "accept": ".csv,.tsv,.txt,text/csv"}),
+    )
+    own_as_test = forms.BooleanField(
+        label="Test on these, and on nothing else",
+        required=False,
+        widget=forms.CheckboxInput(attrs={"class": "check"}),
+    )
+    own_alone = forms.BooleanField(
+        label="Use these alone, without a search",
+        required=False,
+        widget=forms.CheckboxInput(attrs={"class": "check"}),
+    )
+
+    def __init__(
+        self,
+        data: FormData | None = None,
+        draft: supplied.Draft | None = None,
+        problems: Mapping[str, str] | None = None,
+    ) -> None:
+        """:param draft: what the person brings along
+        :param problems: why files were not taken, by their field
+        """
         super().__init__(data, initial={"backbone": settings.BACKBONE})
+        self.draft = draft
+        self._upload_problems = dict(problems or {})
         backbone = cast(forms.ChoiceField, self.fields["backbone"])
         backbone.choices = phrases.backbone_choices(settings.BACKBONE)
         if data is None:
@@ -353,7 +387,30 @@ class SubmissionForm(forms.Form):
         for row in self.rows:
             for problem in row.problems:
                 self.add_error(None, problem.sentence)
+        for field, sentence in self._problems_of_files().items():
+            self.add_error(field, sentence)
         return self.cleaned_data
+
+    def _problems_of_files(self) -> dict[str, str]:
+        """Return what is wrong with what the person brings along, by field."""
+        if self._upload_problems or any(row.problems for row in self.rows):
+            return self._upload_problems
+        wishes = self._wishes_of_files()
+        if self.draft is None or not self.draft.names:
+            self.draft = None
+            return {"own_pictures": supplied.NOTHING} if any(wishes.values()) else {}
+        names = [name for name, _query in self._class_queries()]
+        problems = supplied.check(self.draft, names, **wishes)
+        return {f"own_{kind}": sentence for kind, sentence in problems.items()}
+
+    def _wishes_of_files(self) -> dict[str, bool]:
+        values = self.cleaned_data
+        return {"as_test": bool(values["own_as_test"]), "alone": bool(values["own_alone"])}
+
+    @property
+    def held_files(self) -> dict[str, str]:
+        """The files that are held, as they are called at home, by kind."""
+        return self.draft.names if self.draft is not None else {}
 
     @property
     def problems(self) -> list[Problem]:
@@ -368,7 +425,8 @@ class SubmissionForm(forms.Form):
             if row.query_error:
                 of_queries.append(row.problems[-1])
         of_fields = _field_problems(
-            self, ("kind", "email", "images_per_class", "license", "backbone")
+            self,
+            ("kind", "email", "images_per_class", "license", "backbone", *FILE_FIELDS),
         )
         return of_names + of_fields + of_queries
 
@@ -382,6 +440,8 @@ class SubmissionForm(forms.Form):
             "license": License.ANY,
             "backbone": settings.BACKBONE,
         }
+        if self.held_files or any(self[name].errors for name in FILE_FIELDS):
+            return True
         for name, default in defaults.items():
             value = self[name].value() or default
             if str(value) != str(default):
@@ -448,7 +508,7 @@ class SubmissionForm(forms.Form):
 
     def _with_rows(self, rows: Sequence[ClassRow]) -> "SubmissionForm":
         """Return an unchecked form with the same values and these classes."""
-        changed = SubmissionForm()
+        changed = SubmissionForm(draft=self.draft)
         for name in self.fields:
             if name in self.data:
                 changed.initial[name] = self[name].value()
@@ -459,19 +519,26 @@ class SubmissionForm(forms.Form):
 
     def submission(self) -> Submission:
         """Return what the pipeline takes; only after ``is_valid``."""
-        classes = []
-        for row in self.rows:
-            if not row.is_empty:
-                classes.append((normalize(row.name), normalize(row.query)))
         values = self.cleaned_data
         return Submission(
-            classes=tuple(classes),
+            classes=tuple(self._class_queries()),
             email=values["email"],
             images_per_class=values["images_per_class"] or DEFAULT_IMAGES,
             license=values["license"] or License.ANY,
             backbone=values["backbone"] or settings.BACKBONE,
             kind=values["kind"],
+            draft=self.draft,
+            as_test=bool(values["own_as_test"]),
+            alone=bool(values["own_alone"]),
         )
+
+    def _class_queries(self) -> list[tuple[str, str]]:
+        """Return name and search words of each class that is not empty."""
+        classes = []
+        for row in self.rows:
+            if not row.is_empty:
+                classes.append((normalize(row.name), normalize(row.query)))
+        return classes
 
 
 def is_set_up(source: str) -> bool:
@@ -511,6 +578,7 @@ class SourceBox(NamedTuple):
     field_id: str
     is_checked: bool
     is_set_up: bool
+    terms: Terms | None
 
 
 class RetryForm(forms.Form):
@@ -587,6 +655,7 @@ class RetryForm(forms.Form):
                 field_id=f"id_sources_{index}",
                 is_checked=name in checked,
                 is_set_up=is_set_up(name),
+                terms=TERMS.get(name),
             )
             boxes.append(box)
         return boxes

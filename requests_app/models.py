@@ -163,6 +163,11 @@ class ClassifierRequest(models.Model):
         blank=True,
         help_text="How the collection asks: word, how (given, derived, none), sentence.",
     )
+    supplied = models.JSONField(
+        default=dict,
+        blank=True,
+        help_text="What the person brought along: pictures, addresses, as_test, alone, unused.",
+    )
     accept_fewer = models.BooleanField(
         default=False, help_text="Train even with fewer pictures than the minimum."
     )
@@ -231,6 +236,11 @@ class ClassifierRequest(models.Model):
             tested=models.Count("pk"), looked_at=models.Count("pk", filter=~untouched)
         )
         return phrases.looked_at(counts["looked_at"], counts["tested"])
+
+    @property
+    def brought_along(self) -> str:
+        """What the person brought along, in a sentence; "" for nothing."""
+        return phrases.brought_along(self.supplied)
 
     @property
     def share_url(self) -> str:
@@ -383,6 +393,9 @@ class ImageUrl(models.Model):
         max_length=16, blank=True, help_text="per-item, filter, file or unknown"
     )
     attribution = models.TextField(blank=True)
+    dataset_key = models.CharField(
+        max_length=36, blank=True, default="", help_text="Of GBIF, as its terms ask."
+    )
     state = models.CharField(max_length=10, choices=ImageState.choices)
     reason = models.CharField(max_length=24, blank=True)
     detail = models.TextField(blank=True)

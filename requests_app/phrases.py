@@ -234,3 +234,22 @@ def outcome(code: str) -> str:
         return sources.Outcome(code).in_words
     except ValueError:  # recorded by another version
         return code.replace("_", " ")
+
+
+def brought_along(supplied: Mapping[str, Any]) -> str:
+    """Return what a person brought along with a request, in sentences; "" for nothing."""
+    if not supplied:
+        return ""
+    parts = []
+    if supplied.get("pictures"):
+        parts.append(counted(supplied["pictures"], "picture"))
+    if supplied.get("addresses"):
+        parts.append(counted(supplied["addresses"], "address", "addresses"))
+    sentence = f"{training.phrases.listed(parts or ['nothing'])} of your own"
+    if supplied.get("as_test"):
+        sentence += ", to test on and on nothing else"
+    elif supplied.get("alone"):
+        sentence += ", without a search"
+    else:
+        sentence += ", besides what is found"
+    return f"{sentence[0].upper()}{sentence[1:]}."

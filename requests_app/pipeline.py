@@ -28,10 +28,12 @@ from requests_app import (
     own_check,
     result_mail,
     shortage,
+    supplied,
     takedowns,
     versions,
 )
 from requests_app.delivery import dataset_zip, model_zip
+from requests_app.delivery.croissant import build_croissant
 from requests_app.models import (
     Artifact,
     ClassifierRequest,
@@ -143,6 +145,9 @@ class Submission:
     sources: tuple[str, ...] = ()
     locale: str = field(default_factory=lambda: settings.LOCALE)
     kind: str = ""  # of things that the classes are; empty to find it out
+    draft: supplied.Draft | None = None  # what the person brings along
+    as_test: bool = False  # that is the test set
+    alone: bool = False  # and nothing is searched besides
 
 
 @transaction.atomic
@@ -157,7 +162,15 @@ def submit(submission: Submission) -> ClassifierRequest:
         sources=list(submission.sources),
         locale=submission.locale,
         kind=submission.kind,
+        accept_fewer=submission.alone,  # there is nowhere to find more
     )
+    if submission.draft is not None:
+        names = [name for name, _query in submission.classes]
+        classifier.supplied = supplied.facts(
+            submission.draft, names, as_test=submission.as_test, alone=submission.alone
+        )
+        classifier.save(update_fields=["supplied"])
+        supplied.give(submission.draft, classifier)
     if not settings.CONFIRM_EMAIL:
         confirm(classifier)
         return classifier
@@ -340,6 +353,7 @@ def _prepare_collection(classifier: ClassifierRequest, folder: Path, job: Job) -
         "browser_turns": True,
         "deadline_seconds": settings.COLLECT_MINUTES * 60 * 0.9,
     }
+    config |= supplied.collection_values(classifier)
     run_folder.write_json(folder / "config.json", config)
     _discard_failed_result(folder)
 
@@ -475,8 +489,11 @@ def package(lease: Lease) -> None:
     images = versions.dataset_images(version, run_folder.read_manifest(version.folder))
     folder = classifier.folder / "artifacts" / str(version.number)
     beat = lease.beat_if_due
+    dataset = dataset_zip.build_dataset(version, images, folder / "dataset.zip", beat)
     files = {
-        Kind.DATASET: dataset_zip.build_dataset(version, images, folder / "dataset.zip", beat),
+        Kind.DATASET: dataset,
+        Kind.CROISSANT: build_croissant(version, images, dataset),
+        Kind.RECIPE: dataset_zip.take_out_recipe(dataset, version),
         Kind.MODEL: model_zip.build_model(version, folder / model_zip.MODEL_SPLICE, beat),
     }
     pth = model_zip.published_pth(version)

@@ -63,7 +63,7 @@ def _note(classifier: ClassifierRequest, reason: str, actor: str) -> None:
 
 def credited_images(classifier: ClassifierRequest) -> ImageQuerySet:
     """Return the kept images of the web: what a person added themselves others never see."""
-    return kept_images(classifier).exclude(source=OWN_SOURCE)
+    return kept_images(classifier).exclude(source__in=(OWN_SOURCE, "upload"))
 
 
 def open_images(classifier: ClassifierRequest) -> ImageQuerySet:

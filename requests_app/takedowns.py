@@ -5,6 +5,7 @@ from collections import defaultdict
 
 from requests_app import versions
 from requests_app.delivery import dataset_zip
+from requests_app.delivery.croissant import build_croissant
 from requests_app.models import (
     ClassifierRequest,
     DatasetVersion,
@@ -127,6 +128,10 @@ def _rebuild_without(version: DatasetVersion, files: set[str]) -> None:
             images = versions.dataset_images(version, rows)
             made = dataset_zip.build_dataset(version, images, artifact.file)
             versions.store_build(artifact, made)
+            for description in version.artifacts.filter(kind=Kind.CROISSANT):
+                versions.store_build(description, build_croissant(version, images, made))
+            for described in version.artifacts.filter(kind=Kind.RECIPE):
+                versions.store_build(described, dataset_zip.take_out_recipe(made, version))
         elif artifact.kind == Kind.MODEL:
             versions.build_model_again(artifact)
 

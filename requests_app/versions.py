@@ -152,6 +152,7 @@ def run_config(classifier: ClassifierRequest) -> RunConfig:
         classes=tuple(ClassLabel(c.class_id, c.name) for c in classifier.classes.all()),
         backbone=classifier.backbone,
         seed=SEED,
+        own_test=bool(classifier.supplied.get("as_test")) or None,
         device=settings.DEVICE,
         weights_dir=settings.WEIGHTS_DIR or None,
         weights_cache=str(settings.DATA_DIR / "cache" / "weights"),

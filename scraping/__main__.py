@@ -1,4 +1,4 @@
-"""`python -m scraping`: collect, check, download, screen, gallery. It alone reads settings."""
+"""`python -m scraping`: its commands. It alone reads settings."""
 
 import argparse
 import asyncio
@@ -11,13 +11,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from scraping import ConfigError, SettingError, __version__, cli
 from scraping.refused_digests import RefusedDigests
 from scraping.sources.catalogue import (
-    CATALOGUE,
     DEFAULT_ORDER,
+    SEARCHED,
     credential_settings,
     url_setting,
     usual_sources,
@@ -50,9 +50,17 @@ from training.terminal import (
 if TYPE_CHECKING:
     from scraping.download_list import DownloadSettings, DownloadSummary
     from scraping.records.image_log import ImageRecord
+    from scraping.replay import Replayed
     from scraping.screening.screen import ScreenSettings
 
+    OnRecord = Callable[[ImageRecord, int], None]
+
+Result = TypeVar("Result")
+
 _DOWNLOAD_EXAMPLE = "python -m scraping download urls.txt --out pictures --per-host 4"
+_REPLAY_EXAMPLE = """\
+python -m scraping replay recipe.json --out pictures
+python -m training fit --images pictures --out run"""
 _SCREEN_EXAMPLE = """\
 python -m scraping screen received --out clean
 python -m training measure run clean"""
@@ -135,7 +143,7 @@ def environment_values(variables: Mapping[str, str]) -> Values:
     """
     values = _plain_values(variables)
     urls = {}
-    for source in CATALOGUE:
+    for source in SEARCHED:
         url = variables.get(url_setting(source), "").strip()
         if url:
             urls[source] = url
@@ -187,6 +195,7 @@ def build_parser() -> argparse.ArgumentParser:
     cli.add_collect(command("collect", _collect, "fill a quota of pictures for each class"))
     cli.add_check(command("check", _check, "ask each source one small question"))
     _add_download(command("download", _download, "download and screen a list of addresses"))
+    _add_replay(command("replay", _replay, "download the pictures of a recipe again"))
     _add_gallery(command("gallery", _gallery, "serve a search site over a folder of pictures"))
     _add_screen(command("screen", _screen, "screen the files of a folder"))
     return parser
@@ -203,18 +212,43 @@ def _add_download(parser: argparse.ArgumentParser) -> None:
         metavar="URLS.txt",
         help="an address per line, or a CSV with a column of them",
     )
+    _add_downloading(parser)
+    add_output_flags(parser, "print a line of JSON for each address, then the counts")
+    add_example(parser, _DOWNLOAD_EXAMPLE)
+
+
+def _add_replay(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Downloads the pictures that a recipe.json names (it lies in every dataset), says which "
+        "are still the same, and leaves a folder that trains with the same split. What has "
+        "changed is kept apart. The same command goes on where it was stopped."
+    )
+    parser.add_argument("recipe", type=Path, metavar="RECIPE.json")
+    _add_downloading(parser)
+    add_output_flags(parser, "print what became of the pictures as a line of JSON")
+    add_example(parser, _REPLAY_EXAMPLE)
+
+
+def _add_downloading(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of what downloads a list."""
     parser.add_argument("--out", type=Path, metavar="DIR", required=True)
     parser.add_argument(
-        "--per-host", type=whole_number(1), default=4, help="connections to one host (4)"
+        "--per-host",
+        type=whole_number(1),
+        default=4,
+        metavar="N",
+        help="connections to one host (4)",
     )
     parser.add_argument(
-        "--concurrency", type=whole_number(1), default=64, help="connections in all (64)"
+        "--concurrency",
+        type=whole_number(1),
+        default=64,
+        metavar="N",
+        help="connections in all (64)",
     )
     add_sides(parser)
     add_refusals(parser)
     add_common(parser)
-    add_output_flags(parser, "print a line of JSON for each address, then the counts")
-    add_example(parser, _DOWNLOAD_EXAMPLE)
 
 
 def _add_gallery(parser: argparse.ArgumentParser) -> None:
@@ -298,10 +332,59 @@ def _print_counts(kept: int, total: int, rejected: Mapping[str, int]) -> None:
 
 
 def _download(given: argparse.Namespace, variables: Mapping[str, str]) -> int:
-    from scraping.download_list import DownloadSettings, read_urls
-    from scraping.net.http import FetchSettings
+    from scraping.download_list import download_list, read_urls
 
     values = _plain_values(variables) | given_flags(given, DOWNLOAD_FLAGS)
+    settings = _download_settings(given, values)
+    urls = read_urls(given.list)
+    folder = given.out.resolve()
+
+    def work(show: "OnRecord") -> "DownloadSummary":
+        return asyncio.run(download_list(urls, folder, settings, show))
+
+    summary, code = _run_download(work, given, len(urls), rows_are_results=True)
+    if summary is None:
+        return code
+    if given.json:
+        print_json(asdict(summary))
+    else:
+        _print_counts(summary.kept, summary.total, summary.rejected)
+    return DONE
+
+
+def _replay(given: argparse.Namespace, variables: Mapping[str, str]) -> int:
+    from scraping.replay import prepare, replay
+
+    recipe = prepare(given.recipe, given.out)
+    values = _plain_values(variables)
+    for name in ("min_side", "max_side"):  # as the pictures of the recipe were stored
+        side = getattr(recipe, name)
+        if side is not None:
+            values[name] = side
+    values |= given_flags(given, DOWNLOAD_FLAGS)
+    settings = _download_settings(given, values)
+    folder = given.out.resolve()
+
+    def work(show: "OnRecord") -> "Replayed":
+        return replay(recipe, folder, settings, show)
+
+    replayed, code = _run_download(work, given, len(recipe.images), rows_are_results=False)
+    if replayed is None:
+        return code
+    if given.json:
+        print_json(replayed.as_json())
+        return DONE
+    print(replayed.sentence)
+    for number, reason in list(replayed.unusable.items())[:10]:
+        print(f"Picture {number} of the recipe: {reason}.", file=sys.stderr)
+    return DONE
+
+
+def _download_settings(given: argparse.Namespace, values: Values) -> "DownloadSettings":
+    """Return how a list is downloaded. Raises ConfigError for what cannot be done."""
+    from scraping.download_list import DownloadSettings
+    from scraping.net.http import FetchSettings
+
     fetching = FetchSettings(
         contact=values.get("contact", ""),
         allowed_private_hosts=frozenset(values.get("allowed_private_hosts", ())),
@@ -310,8 +393,20 @@ def _download(given: argparse.Namespace, variables: Mapping[str, str]) -> int:
     )
     screening = _screen_settings(values)
     refused = RefusedDigests.read(values.get("refused_digests", ""))
-    settings = DownloadSettings(fetching, screening, refused=refused)
-    urls = read_urls(given.list)
+    return DownloadSettings(fetching, screening, refused=refused)
+
+
+def _run_download(
+    work: "Callable[[OnRecord], Result]",
+    given: argparse.Namespace,
+    total: int,
+    *,
+    rows_are_results: bool,
+) -> "tuple[Result | None, int]":
+    """Do the work with its progress shown; return its result, or None and the exit code of a stop.
+
+    With `--json` the rows go to standard output where they are results, else nowhere.
+    """
     stopped_by = signal.SIGINT
 
     def stop_as_ctrl_c_does(number: int, _frame: object) -> None:
@@ -320,14 +415,20 @@ def _download(given: argparse.Namespace, variables: Mapping[str, str]) -> int:
         signal.raise_signal(signal.SIGINT)
 
     signal.signal(signal.SIGTERM, stop_as_ctrl_c_does)
-    try:
-        summary = _run_download(urls, given.out.resolve(), settings, given)
-    except KeyboardInterrupt:
-        print("Stopped before the end; the same command goes on from here.", file=sys.stderr)
-        return INTERRUPTED if stopped_by == signal.SIGINT else FAILED
-    if not given.json:
-        _print_counts(summary.kept, summary.total, summary.rejected)
-    return DONE
+    with progress_bars(given.quiet or given.json) as bars:
+        task = bars.add_task("Downloading", total=total)
+
+        def show(record: "ImageRecord", decided: int) -> None:
+            bars.update(task, completed=decided)
+            if given.json and rows_are_results:
+                print_json(record)
+
+        try:
+            return work(show), DONE
+        except KeyboardInterrupt:
+            pass
+    print("Stopped before the end; the same command goes on from here.", file=sys.stderr)
+    return None, INTERRUPTED if stopped_by == signal.SIGINT else FAILED
 
 
 def _screen_settings(values: Values) -> "ScreenSettings":
@@ -341,26 +442,6 @@ def _screen_settings(values: Values) -> "ScreenSettings":
     if settings.ai_made not in AI_MADE_CHOICES:
         raise ConfigError(f"PICAISSO_AI_MADE is neither {' nor '.join(AI_MADE_CHOICES)}.")
     return settings
-
-
-def _run_download(
-    urls: list[str], folder: Path, settings: "DownloadSettings", given: argparse.Namespace
-) -> "DownloadSummary":
-    from scraping.download_list import download_list
-
-    if given.json:
-        summary = asyncio.run(
-            download_list(urls, folder, settings, lambda record, _decided: print_json(record))
-        )
-        print_json(asdict(summary))
-        return summary
-    with progress_bars(given.quiet) as bars:
-        task = bars.add_task("Downloading", total=len(urls))
-
-        def show(_record: "ImageRecord", decided: int) -> None:
-            bars.update(task, completed=decided)
-
-        return asyncio.run(download_list(urls, folder, settings, show))
 
 
 def _gallery(given: argparse.Namespace, variables: Mapping[str, str]) -> int:

@@ -20,7 +20,6 @@ from scraping.files import write_json
 from scraping.kinds import MAX_KIND_LENGTH
 from scraping.refused_digests import RefusedDigests
 from scraping.sources.catalogue import CATALOGUE, DEFAULT_ORDER, Outcome
-from scraping.supplied import named_classes
 from scraping.terminal import (
     StopSignal,
     Values,
@@ -273,6 +272,8 @@ def run_collect(given: argparse.Namespace, environment: Callable[[], Values]) ->
 
 def _names(parser: argparse.ArgumentParser, given: argparse.Namespace) -> list[str]:
     """Return the names of the classes: those given, else those of what was brought along."""
+    from scraping.supplied import named_classes
+
     names = given.names or named_classes(given.own or "", given.own_urls or "")
     if not names:
         parser.error("name a class, or bring pictures along with --own or --urls")

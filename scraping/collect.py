@@ -18,7 +18,7 @@ import math
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,8 @@ from scraping.files import json_line, now, write_json
 from scraping.kinds import is_living
 from scraping.net.http import FetchSettings
 from scraping.reasons import Reason
+from scraping.recipe import FILE_NAME as RECIPE
+from scraping.recipe import RecipeClass, collected_image, recipe_document
 from scraping.records.image_log import (
     ImageLog,
     ImageRecord,
@@ -457,6 +459,8 @@ class _Collection:
         """Keep an image or record why not; on disk before anything else happens."""
         record = new_record(candidate, plan.config.id)
         record = attempt_record(record, attempt)
+        if attempt.image is not None:
+            record["dhash"] = f"{attempt.image.difference_hash:016x}"
         if self._config.own_as_test and is_supplied(candidate.source):
             record["split"] = "test"
         plan.decided += 1
@@ -561,8 +565,15 @@ class _Collection:
             "seconds": round(time.monotonic() - self._started, 1),
         }
         self._report("Collected", always=True)
+        write_json(self._folder / RECIPE, self._recipe(records))
         write_json(self._folder / "result.json", result)
         return result
+
+    def _recipe(self, records: Sequence[ImageRecord]) -> dict[str, Any]:
+        """Return how the kept images are found again."""
+        classes = [RecipeClass(c.id, c.name, c.query) for c in self._config.classes]
+        kept = [collected_image(record) for record in records if record["state"] == "kept"]
+        return recipe_document(classes, kept, (self._config.min_side, self._config.max_side))
 
     def _report(self, message: str, always: bool = False) -> None:
         """Append to progress.jsonl and tell the caller, at most about twice a second."""

@@ -5,7 +5,7 @@ import codecs
 import itertools
 import re
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, Self
@@ -168,13 +168,16 @@ async def download_list(
     folder: Path,
     settings: DownloadSettings,
     on_record: Callable[[ImageRecord, int], None] | None = None,
+    pages: Mapping[str, str] | None = None,
 ) -> DownloadSummary:
     """Download a list into a folder; what the folder already decided is not asked again.
 
     Hosts that could not be reached or failed at the last time are asked again.
 
-    `on_record` gets each new record and the number of URLs decided so far.
+    `on_record` gets each new record and the number of URLs decided so far. `pages` has the page
+    that shows an image by its URL, for hosts that send it to readers of that page alone.
     """
+    pages = pages or {}
     urls = [clean_address(url) for url in urls]
     images = folder / "images"
     images.mkdir(parents=True, exist_ok=True)
@@ -192,7 +195,10 @@ async def download_list(
                 ranked.append((rank, url))
         already = len(urls) - len(ranked)
         decided = already
-        candidates = (Candidate(url, "", "", rank) for rank, url in _alternate_hosts(ranked))
+        candidates = (
+            Candidate(url, rank=rank, page_url=pages.get(url, ""))
+            for rank, url in _alternate_hosts(ranked)
+        )
         async with Downloader(settings.fetching, screening, engine) as downloader:
             attempts = _attempts(downloader, candidates, settings.fetching.connections)
             async for candidate, attempt in attempts:

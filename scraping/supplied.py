@@ -42,6 +42,14 @@ NO_TITLES = (
 )
 
 
+class SuppliedError(ConfigError):
+    """What was supplied cannot be read as a whole; `sentence` does not name the file."""
+
+    def __init__(self, sentence: str, file: str = "") -> None:
+        super().__init__(f"{file}: {sentence}" if file else sentence)
+        self.sentence = sentence
+
+
 @dataclass(frozen=True)
 class Unused:
     """What was supplied and cannot be used, and why."""
@@ -101,7 +109,7 @@ class Supplied:
 def read_supplied(own: str, own_urls: str, names: Sequence[str]) -> Supplied:
     """Read a folder or zip of pictures and a table of addresses; "" for none.
 
-    `names` are those of the classes. Raises ConfigError for what cannot be read as a whole.
+    `names` are those of the classes. Raises SuppliedError for what cannot be read as a whole.
     """
     supplied = Supplied()
     if own:
@@ -120,7 +128,7 @@ def read_supplied(own: str, own_urls: str, names: Sequence[str]) -> Supplied:
 def named_classes(own: str, own_urls: str) -> list[str]:
     """Return the names of the classes that folders and labels give, in their order.
 
-    Raises ConfigError for what cannot be read as a whole.
+    Raises SuppliedError for what cannot be read as a whole.
     """
     names: list[str] = []
     if own and Path(own).is_dir():
@@ -130,7 +138,7 @@ def named_classes(own: str, own_urls: str) -> list[str]:
             with open_zip(Path(own), LIMITS) as archive:
                 names += folder_names(archive)
         except ZipRefusedError as error:
-            raise ConfigError(f"{Path(own).name}: {error}") from error
+            raise SuppliedError(str(error), Path(own).name) from error
     if own_urls:
         names += [row.label for row in read_table(_bytes_of(Path(own_urls))).rows]
     by_key: dict[str, str] = {}
@@ -168,7 +176,7 @@ def _add_zip(supplied: Supplied, path: Path, names: Sequence[str]) -> None:
         archive = open_zip(path, LIMITS)
         listing = list_pictures(archive, numbers, LIMITS)
     except ZipRefusedError as error:
-        raise ConfigError(f"{path.name}: {error}") from error
+        raise SuppliedError(str(error), path.name) from error
     supplied._archive = archive
     supplied.unused += [Unused(name, why) for name, why in listing.refused]
     found: dict[str, dict[str, Path | zipfile.ZipInfo]] = {}
@@ -219,30 +227,30 @@ def _bytes_of(file: Path) -> bytes:
         with file.open("rb") as opened:
             data = opened.read(LARGEST_TABLE + 1)
     except OSError as error:
-        raise ConfigError(f"{file} cannot be read: {error.strerror}.") from error
+        raise SuppliedError(f"{file} cannot be read: {error.strerror}.") from error
     return data
 
 
 def read_table(data: bytes) -> AddressTable:
     """Read a table of addresses and labels, however a program wrote it.
 
-    The first line names the columns. Raises ConfigError for what is no such table.
+    The first line names the columns. Raises SuppliedError for what is no such table.
     """
     if len(data) > LARGEST_TABLE:
-        raise ConfigError(f"The table is larger than {LARGEST_TABLE // 1_000_000} MB.")
+        raise SuppliedError(f"The table is larger than {LARGEST_TABLE // 1_000_000} MB.")
     try:
         text = decoded(data)
     except ValueError as error:
-        raise ConfigError(NO_TEXT) from error
+        raise SuppliedError(NO_TEXT) from error
     if data.startswith(b"PK\x03\x04"):
-        raise ConfigError(NO_TEXT)
+        raise SuppliedError(NO_TEXT)
     lines, delimiter = delimited(text.lstrip())
     rows = list(csv_rows(lines, delimiter))
     titles = [folder_key(cell) for cell in rows[0]] if rows else []
     url_column = _column(titles, ADDRESS_TITLES)
     label_column = _column(titles, LABEL_TITLES)
     if url_column is None or label_column is None:
-        raise ConfigError(NO_TITLES)
+        raise SuppliedError(NO_TITLES)
     table = AddressTable()
     for line, cells in enumerate(rows[1:], start=2):
         row = _labelled(line, cells, url_column, label_column)

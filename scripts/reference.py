@@ -135,15 +135,25 @@ def sentence_of(call: dict[str, Any]) -> str:
 
 
 def image_columns() -> str:
-    from requests_app.delivery.dataset_zip import IMAGE_COLUMNS
+    from requests_app.delivery.tables import IMAGE_COLUMNS
 
     return ", ".join(f"`{column}`" for column in IMAGE_COLUMNS)
 
 
 def rejected_columns() -> str:
-    from requests_app.delivery.dataset_zip import REJECTED_COLUMNS
+    from requests_app.delivery.tables import REJECTED_COLUMNS
 
     return ", ".join(f"`{column}`" for column in REJECTED_COLUMNS)
+
+
+def terms() -> str:
+    from scraping.sources.catalogue import CATALOGUE
+    from scraping.sources.terms import TERMS
+
+    rows = ["| source | its terms in a sentence | read on |", "|---|---|---|"]
+    for name, each in TERMS.items():
+        rows.append(f"| [{CATALOGUE[name].label}]({each.url}) | {each.sentence} | {each.read} |")
+    return "\n".join(rows)
 
 
 def reasons() -> str:
@@ -185,6 +195,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "images.csv": image_columns,
     "rejected.csv": rejected_columns,
     "reasons": reasons,
+    "terms": terms,
     "metrics.json": metrics,
 }
 

@@ -39,7 +39,7 @@ FLOORS = {
     """,
     "scraping": """
         urls files reasons outside gallery terminal refused_digests kinds picture_zip
-        screening
+        screening recipe
         net
         sources
         config
@@ -48,7 +48,7 @@ FLOORS = {
         records health
         download
         download_list
-        collect
+        collect replay
         cli
         __main__
     """,
@@ -56,7 +56,7 @@ FLOORS = {
         phrases text_rules steady visitors
         models
         workers delivery
-        mail first_model estimate better_words
+        mail first_model estimate better_words supplied
         versions result_mail prediction
         takedowns curation shortage sharing
         own_pictures
@@ -92,6 +92,7 @@ AGREED = {
     },
     "requests_app": {
         "training.run_folder",
+        "training.terminal",
         "training.earlier_metrics",
         "training.phrases",
         "training.environment",
@@ -113,13 +114,16 @@ AGREED = {
         "scraping.urls",
         "scraping.reasons",
         "scraping.refused_digests",
+        "scraping.recipe",
         "scraping.kinds",
         "scraping.picture_zip",
+        "scraping.supplied",
         "scraping.net.http",
         "scraping.net.opt_out",
         "scraping.screening",
         "scraping.sources.catalogue",
         "scraping.sources.licenses",
+        "scraping.sources.terms",
         "scraping.sources.wikidata",
         "picaisso_site",
     },
@@ -187,7 +191,9 @@ MAY_LOAD = {
     "scraping.kinds": set(),
     "scraping.picture_zip": set(),
     "scraping.refused_digests": set(),
+    "scraping.recipe": {"yarl"},
     "scraping.sources.catalogue": set(),
+    "scraping.sources.terms": set(),
     "scraping.screening": PILLOW | {"defusedxml", "cbor2"},
     "scraping": PILLOW
     | {"selenium", "urllib3", "aiohttp", "yarl", "multidict", "protego", "psutil", "rich"},

@@ -1,4 +1,4 @@
-"""`python -m training fit|first|verify|predict|measure`: the training library from a terminal.
+"""The training library from a terminal: pictures in, a measured classifier out.
 
 It needs no Django and no database.
 """
@@ -9,13 +9,12 @@ import argparse
 import contextlib
 import dataclasses
 import logging
-import math
 import os
 import signal
 import sys
 import time
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -37,7 +36,7 @@ from training.images.folder import (
     import_folder,
     write_left_out,
 )
-from training.images.layout import tests_on_own
+from training.images.layout import has_own_test_set
 from training.judgements import inherit_judgements, write_judgements
 from training.locations import ListError, find_images, load_image, stem_of
 from training.metrics import read_metrics
@@ -77,7 +76,20 @@ from training.run_folder import (
     write_json,
     write_manifest,
 )
-from training.terminal import print_json, replace_unknown_characters
+from training.terminal import (
+    DONE,
+    FAILED,
+    INTERRUPTED,
+    WRONG_USAGE,
+    HelpFormatter,
+    add_example,
+    add_output_flags,
+    print_json,
+    print_progress,
+    replace_unknown_characters,
+    seconds,
+    whole_number,
+)
 from training.verification import verify
 
 _REPORT_SECONDS = 0.5  # between two lines that say how far a measurement is
@@ -85,10 +97,17 @@ _LEAST_NAME = 10  # columns for a picture's name, which is folded
 _SHARE_LENGTH = 6  # of 100.0%
 _CELL_FRAME = 3  # a line and two blanks
 
-DONE = 0
-FAILED = 1
-WRONG_USAGE = 2
-
+_FIT_EXAMPLE = """\
+python -m scraping collect corgi "shiba inu" --out pictures
+python -m training fit --images pictures --out run
+python -m training fit run --time-budget 1200"""
+_FIRST_EXAMPLE = "python -m training first run"
+_PREDICT_EXAMPLE = """\
+python -m training predict run picture.jpg https://example.org/picture.jpg
+python -m training predict model.zip holiday-pictures --json"""
+_MEASURE_EXAMPLE = """\
+python -m scraping screen my-pictures --out clean
+python -m training measure run clean"""
 _FIRST_DESCRIPTION = """\
 Fit a linear head on the pictures of a run folder and judge it by cross-validation: a model within
 seconds, to try while more pictures are being collected. It writes model/ and first.json into the
@@ -98,7 +117,9 @@ Take over what a person says of the labels of test pictures, and write the figur
 the model card again. Nothing is trained. Judgements of earlier tables stay, unless the new one
 says otherwise."""
 _VERIFY_EXAMPLE = """\
-Example: RUN_DIR/manifest.jsonl names the test pictures ("split": "test"). Look at them, write
+python -m training verify RUN_DIR labels.csv
+
+RUN_DIR/manifest.jsonl names the test pictures ("split": "test"). Look at them, write
 
     file,verified
     images/0f3a5c7d9b1e2468.jpg,right
@@ -106,14 +127,10 @@ Example: RUN_DIR/manifest.jsonl names the test pictures ("split": "test"). Look 
     images/2468ace013579bdf.jpg,shiba inu
     images/369cf258be147ad0.jpg,off-topic
 
-into labels.csv, and run
-
-    python -m training verify RUN_DIR labels.csv
-
-A picture is named with or without its folder. The judgement is "right", "other class",
-"off-topic", or the class that the picture shows, by name or id; an empty one takes an earlier
-judgement back. The columns may also be called file_name or image, and label or state; they may be
-separated by commas, semicolons or tabs."""
+into labels.csv, and run the above. A picture is named with or without its folder. The judgement is
+"right", "other class", "off-topic", or the class that the picture shows, by name or id; an empty
+one takes an earlier judgement back. The columns may also be called file_name or image, and label or
+state; they may be separated by commas, semicolons or tabs."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -138,11 +155,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _abandon_output()
     except OSError as error:
         print(disk_error("", error).reason, file=sys.stderr)
-    except Stopped:
+    except Stopped as stopped:
         print("The training was stopped; started again, it goes on where it was.", file=sys.stderr)
+        return _code_of(stopped.args[0] if stopped.args else 0)
     except KeyboardInterrupt:
         print("Stopped. Give the same command again to finish it.", file=sys.stderr)
+        return INTERRUPTED
     return FAILED
+
+
+def _code_of(number: int) -> int:
+    """Return the exit code of a command that a signal stopped."""
+    return INTERRUPTED if number == signal.SIGINT else FAILED
 
 
 def _abandon_output() -> None:
@@ -152,43 +176,38 @@ def _abandon_output() -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m training", description=__doc__)
-    commands = parser.add_subparsers(required=True, metavar="fit|first|verify|predict|measure")
-    fit = commands.add_parser(
-        "fit", help="train what a run folder describes, or a folder of pictures"
+    parser = argparse.ArgumentParser(
+        prog="python -m training",
+        description=f"{__doc__} A flag wins over the PICAISSO_ variable beside its default.",
     )
-    fit.set_defaults(command=_fit, parser=fit)
+    add_example(parser, "python -m training fit --images pictures --out run")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def command(name: str, run: Callable[..., int], text: str) -> argparse.ArgumentParser:
+        added = commands.add_parser(name, help=text, formatter_class=HelpFormatter)
+        added.set_defaults(command=run, parser=added)
+        return added
+
+    fit = command("fit", _fit, "train what a run folder describes, or a folder of pictures")
     _add_fit_arguments(fit)
-    first = commands.add_parser(
-        "first",
-        help="fit a first model on the few pictures that are there so far",
-        description=_FIRST_DESCRIPTION,
-    )
-    first.set_defaults(command=_first, parser=first)
+    first = command("first", _first, "fit a first model on the few pictures there are so far")
     _add_first_arguments(first)
-    verify = commands.add_parser(
-        "verify",
-        help="take over what a person says of the labels of the test pictures",
-        description=_VERIFY_DESCRIPTION,
-        epilog=_VERIFY_EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+    verify = command(
+        "verify", _verify, "take over what a person says of the labels of the test pictures"
     )
-    verify.set_defaults(command=_verify, parser=verify)
     _add_verify_arguments(verify)
-    predict = commands.add_parser("predict", help="classify pictures with a delivered model")
-    predict.set_defaults(command=_predict, parser=predict)
+    predict = command("predict", _predict, "classify pictures with a delivered model")
     _add_predict_arguments(predict)
-    measure = commands.add_parser("measure", help="measure a model on pictures of your own")
-    measure.set_defaults(command=_measure, parser=measure)
-    measure.add_argument("run_dir", type=Path, metavar="RUN_DIR", help="a finished run folder")
-    measure.add_argument(
-        "folder", type=Path, metavar="FOLDER", help="with a sub-folder for each class"
-    )
-    measure.add_argument("--out", type=Path, metavar="FILE", help="where the outcome is written")
+    measure = command("measure", _measure, "measure a model on pictures of your own")
+    _add_measure_arguments(measure)
     return parser
 
 
 def _add_fit_arguments(fit: argparse.ArgumentParser) -> None:
+    fit.description = (
+        "Trains what a run folder describes. With --images it makes the run folder from a folder of"
+        " pictures first. Stopped or killed, the same command goes on where it was."
+    )
     fit.add_argument("run_dir", nargs="?", type=Path, metavar="RUN_DIR", help="a run folder")
     fit.add_argument(
         "--images",
@@ -200,12 +219,13 @@ def _add_fit_arguments(fit: argparse.ArgumentParser) -> None:
     fit.add_argument(
         "--out", type=Path, metavar="RUN_DIR", help="the run folder to make from --images"
     )
-    fit.add_argument("--backbone", help=f"{listed(list(CATALOGUE))}; default {DEFAULT}")
-    fit.add_argument("--device", choices=("auto", "cpu", "cuda"))
-    fit.add_argument("--seed", type=_count, help="of split and folds, default 0")
+    _add_network_arguments(fit)
+    fit.add_argument(
+        "--seed", type=whole_number(0), metavar="N", help="for split and folds, default 0"
+    )
     fit.add_argument(
         "--time-budget",
-        type=_seconds,
+        type=seconds,
         metavar="SECONDS",
         dest="time_budget_seconds",
         help="of the whole run, default 600; what the features leave of it is for finding the best "
@@ -216,9 +236,9 @@ def _add_fit_arguments(fit: argparse.ArgumentParser) -> None:
     )
     fit.add_argument(
         "--epochs",
-        type=_count,
+        type=whole_number(0),
         metavar="N",
-        help="of fine-tuning at most; default by device and budget",
+        help="at most so many of fine-tuning; default by device and budget",
     )
     fit.add_argument(
         "--previous",
@@ -231,29 +251,64 @@ def _add_fit_arguments(fit: argparse.ArgumentParser) -> None:
         "--max-side",
         type=_pixels,
         metavar="PX",
-        help="scale --images to this longer side, default 1024",
+        help="scale --images to this longer side, default 1024 or PICAISSO_MAX_SIDE",
     )
-    fit.add_argument(
-        "--data-dir",
-        type=Path,
-        metavar="FOLDER",
-        help="downloaded weights are kept here, default data",
-    )
-    fit.add_argument(
-        "--weights-dir", metavar="FOLDER", help="where weight files are looked for first"
-    )
-    fit.add_argument("--weights-url", metavar="URL", help="where weight files are downloaded from")
     fit.add_argument(
         "--text-image-model",
         metavar="FOLDER",
-        help="folder of an optional text-image model: a second opinion on labels, and a baseline",
+        help="folder of an optional text-image model: a second opinion on labels, and a baseline; "
+        "default none or PICAISSO_TEXT_IMAGE_MODEL",
     )
-    fit.add_argument("--threads", type=_count, help="processor threads, 0 for all that may be used")
+    fit.add_argument(
+        "--threads",
+        type=whole_number(0),
+        metavar="N",
+        help="processor threads, 0 for all that may be used",
+    )
     fit.add_argument("--weights", choices=("pretrained", "random"), help=argparse.SUPPRESS)
-    fit.add_argument("--json", action="store_true", help="JSON lines instead of progress bars")
+    add_output_flags(fit, "print the result as JSON; progress as JSON lines on standard error")
+    add_example(fit, _FIT_EXAMPLE)
+
+
+def _add_network_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the flags that choose the network and say where its weights are."""
+    names = tuple(CATALOGUE)
+    parser.add_argument(
+        "--backbone",
+        choices=names,
+        metavar="NAME",
+        help=f"{listed(names)}; default {DEFAULT} or PICAISSO_BACKBONE",
+    )
+    _add_device(parser, "auto")
+    parser.add_argument(
+        "--data-dir",
+        type=Path,
+        metavar="FOLDER",
+        help="downloaded weights are kept here, default data or PICAISSO_DATA_DIR",
+    )
+    parser.add_argument(
+        "--weights-dir",
+        metavar="FOLDER",
+        help="where weight files are looked for first; default none or PICAISSO_WEIGHTS_DIR",
+    )
+    parser.add_argument(
+        "--weights-url",
+        metavar="URL",
+        help="where weight files are downloaded from; default PyTorch's server or "
+        "PICAISSO_WEIGHTS_URL",
+    )
+
+
+def _add_device(parser: argparse.ArgumentParser, default: str) -> None:
+    parser.add_argument(
+        "--device",
+        choices=("auto", "cpu", "cuda"),
+        help=f"default {default} or PICAISSO_DEVICE",
+    )
 
 
 def _add_first_arguments(first: argparse.ArgumentParser) -> None:
+    first.description = _FIRST_DESCRIPTION
     first.add_argument(
         "run_dir",
         type=Path,
@@ -272,23 +327,26 @@ def _add_first_arguments(first: argparse.ArgumentParser) -> None:
         action="store_true",
         help="get ready while manifest.jsonl is not there yet, and begin when it is",
     )
-    first.add_argument(
-        "--data-dir",
-        type=Path,
-        metavar="FOLDER",
-        help="downloaded weights are kept here, default data",
-    )
+    _add_network_arguments(first)
+    add_output_flags(first, "print what first.json says")
+    add_example(first, _FIRST_EXAMPLE)
 
 
 def _add_verify_arguments(verify: argparse.ArgumentParser) -> None:
+    verify.description = _VERIFY_DESCRIPTION
     verify.add_argument("run_dir", type=Path, metavar="RUN_DIR", help="a finished run folder")
     verify.add_argument(
         "labels", type=Path, metavar="LABELS.CSV", help="the table, see the example below"
     )
-    verify.add_argument("--json", action="store_true", help="the new figures as a line of JSON")
+    add_output_flags(verify, "print the new figures as a line of JSON")
+    add_example(verify, _VERIFY_EXAMPLE)
 
 
 def _add_predict_arguments(predict: argparse.ArgumentParser) -> None:
+    predict.description = (
+        "Says for each picture which class it shows, or that it shows none of them. Pictures that "
+        "cannot be read are named on standard error, and the rest goes on."
+    )
     predict.add_argument(
         "model", type=Path, metavar="MODEL", help="a run folder, a model folder or its zip"
     )
@@ -312,24 +370,25 @@ def _add_predict_arguments(predict: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="write what in each picture spoke for the answer",
     )
-    predict.add_argument("--device", choices=("auto", "cpu", "cuda"))
-    predict.add_argument("--json", action="store_true", help="a JSON line per picture")
+    _add_device(predict, "cpu")
+    add_output_flags(predict, "print a line of JSON for each picture")
+    add_example(predict, _PREDICT_EXAMPLE)
 
 
-def _seconds(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not 0 < value < math.inf:
-        raise argparse.ArgumentTypeError(f"must be a number of seconds above 0, not {text}")
-    return value
-
-
-def _count(text: str) -> int:
-    if not text.isdigit():
-        raise argparse.ArgumentTypeError(f"must be a whole number, 0 or more, not {text}")
-    return int(text)
+def _add_measure_arguments(measure: argparse.ArgumentParser) -> None:
+    measure.description = (
+        "Measures a model on pictures of your own, which it has not learned from: how many are "
+        "right, which are mixed up, and what threshold would suit them."
+    )
+    measure.add_argument("run_dir", type=Path, metavar="RUN_DIR", help="a finished run folder")
+    measure.add_argument(
+        "folder", type=Path, metavar="FOLDER", help="with a sub-folder for each class"
+    )
+    measure.add_argument(
+        "--out", type=Path, metavar="FILE", help="write all that was measured into this JSON file"
+    )
+    add_output_flags(measure, "print figures and calibration as a line of JSON")
+    add_example(measure, _MEASURE_EXAMPLE)
 
 
 def _pixels(text: str) -> int:
@@ -358,7 +417,7 @@ def _fit(options: argparse.Namespace, environment: Mapping[str, str]) -> int:
         if options.images and _must_import(options, folder):
             _import(options, folder, console, _max_side(options, environment))
         config = _configuration(read_config(folder), options, environment)
-        with _progress(console, options.json) as listen:
+        with _progress(console, options) as listen:
             # torch takes seconds to load, so only where it is needed
             from training.finetuning.distributed import DistributedContext
             from training.run import Control, fit_distributed
@@ -367,7 +426,7 @@ def _fit(options: argparse.Namespace, environment: Mapping[str, str]) -> int:
             result = fit_distributed(folder, config, listen, control)
     if not result["ok"]:
         print(f"{result['error']['reason']} {result['error']['remedy']}", file=sys.stderr)
-        return FAILED
+        return _code_of(stop.number)
     _show_result(folder, result, options.json)
     return DONE
 
@@ -375,11 +434,19 @@ def _fit(options: argparse.Namespace, environment: Mapping[str, str]) -> int:
 def _first(options: argparse.Namespace, environment: Mapping[str, str]) -> int:
     """Fit a first model, and print what `first.json` says of it."""
     folder: Path = options.run_dir
+    _check_has_config(folder)
     config = _configuration(read_config(folder), options, environment)
     from training.first_model import fit_first_model  # loads torch
 
-    found = fit_first_model(folder, config, options.features, options.wait)
-    print_json(found)
+    with _spinner("Fitting a first model", options):
+        found = fit_first_model(folder, config, options.features, options.wait)
+    if options.json:
+        print_json(found)
+        return DONE
+    low, high = found["interval"]
+    share = f"{percent(found['accuracy'])} ({percent(low)} to {percent(high)})"
+    print(f"Right on {share} of {found['images']} pictures, by cross-validation.")
+    print(f"The model is in {shown_name(str(folder / 'model'))}.")
     return DONE
 
 
@@ -506,16 +573,34 @@ def _check_is_folder(images: Path) -> None:
 
 
 def _check_is_run_folder(folder: Path) -> None:
-    """Raise RunError for a folder of other things, before anything is written into it."""
-    if not folder.is_dir() or not any(folder.iterdir()):
-        return
+    """Raise RunError for what is none, before anything is written into it."""
+    name = shown_name(str(folder))
     if (folder / "config.json").exists() or (folder / "manifest.jsonl").exists():
         return
-    name = shown_name(str(folder))
+    if not folder.is_dir() or not any(folder.iterdir()):
+        what = "is empty" if folder.is_dir() else "does not exist"
+        raise RunError(
+            "features",
+            f"The run folder {name} {what}.",
+            f"To make one of a folder of pictures: fit --images FOLDER --out {name}",
+            retry=False,
+        )
     raise RunError(
         "features",
         f"{name} is no run folder: it has neither config.json nor manifest.jsonl.",
         f"To train a folder of pictures: fit --images {name} --out RUN_FOLDER",
+        retry=False,
+    )
+
+
+def _check_has_config(folder: Path) -> None:
+    """Raise RunError for what is no run folder."""
+    if (folder / "config.json").is_file():
+        return
+    raise RunError(
+        "features",
+        f"{shown_name(str(folder))} is no run folder: it has no config.json.",
+        "Give a folder that fit has made.",
         retry=False,
     )
 
@@ -539,7 +624,7 @@ def _import(options: argparse.Namespace, folder: Path, console: Console, max_sid
         judgements = inherit_judgements(options.previous, rows, classes)
         if judgements:
             write_judgements(folder, judgements)
-    write_config(folder, RunConfig(classes=classes, own_test=tests_on_own(images) or None))
+    write_config(folder, RunConfig(classes=classes, own_test=has_own_test_set(images) or None))
     write_left_out(folder, left_out)
     _show_left_out(left_out, folder, options.json, console)
     check_classes_have_images(classes, rows)
@@ -589,10 +674,10 @@ def _weights_cache(data_dir: Path) -> Path:
 
 
 @contextlib.contextmanager
-def _progress(console: Console, as_json: bool) -> Iterator[Any]:
-    """Yield a listener for progress rows: JSON lines or bars."""
-    if as_json:
-        yield print_json
+def _progress(console: Console, options: argparse.Namespace) -> Iterator[Any]:
+    """Yield a listener for progress rows: JSON lines, bars, or none."""
+    if options.json:
+        yield None if options.quiet else print_progress
         return
     columns = (
         TextColumn("{task.description:<40}"),
@@ -600,18 +685,38 @@ def _progress(console: Console, as_json: bool) -> Iterator[Any]:
         MofNCompleteColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=console) as bars:
+    hidden = options.quiet or not console.is_terminal
+    with Progress(*columns, console=console, disable=hidden) as bars:
         tasks: dict[str, Any] = {}
+
+        def end_stages() -> None:
+            """Fill the bars of stages that are over, also where their steps were not counted."""
+            for task in bars.tasks:
+                if task.total is None:
+                    bars.update(task.id, total=1, completed=1)
 
         def listen(row: Mapping[str, Any]) -> None:
             stage = row["stage"]
             message = row["message"] or stage
             if stage not in tasks:
+                end_stages()
                 tasks[stage] = bars.add_task(message, total=None)
             total = row["total"] or None
             bars.update(tasks[stage], description=message, completed=row["done"], total=total)
 
         yield listen
+        end_stages()
+
+
+@contextlib.contextmanager
+def _spinner(message: str, options: argparse.Namespace) -> Iterator[None]:
+    """Show on a terminal that something goes on whose end is not known."""
+    console = Console(stderr=True)
+    if options.quiet or options.json or not console.is_terminal:
+        yield
+        return
+    with console.status(message):
+        yield
 
 
 def _show_result(folder: Path, result: Mapping[str, Any], as_json: bool) -> None:
@@ -640,20 +745,20 @@ def _show_result(folder: Path, result: Mapping[str, Any], as_json: bool) -> None
     table.add_row(headline_title(metrics), headline_figure(metrics))
     if metrics["headline"]["how"] != "test":
         table.add_row("Right on the test pictures", figure_on_test(metrics))
-    table.add_row("Largest class alone", percent(baseline(metrics)))
-    table.add_row("Looks at", metrics["view"]["sentence"])
-    table.add_row("Delivered", metrics["choice"])
+    table.add_row("Always guessing the largest class", percent(baseline(metrics)))
+    table.add_row("The model looks at", metrics["view"]["sentence"])
+    table.add_row("The model is", metrics["choice"])
     if metrics["zero_shot"]:
-        table.add_row("Names alone", percent(metrics["zero_shot"]["accuracy"]))
+        table.add_row("By the names alone", percent(metrics["zero_shot"]["accuracy"]))
     if metrics["strangers"]:
         table.add_row("None of these", refusal(metrics))
-    table.add_row("Suspects", suspects_in_words(metrics))
+    table.add_row("Doubtful labels", suspects_in_words(metrics))
     counts = [f"{count} {split}" for split, count in metrics["split"].items()]
     table.add_row("Pictures", ", ".join(counts))
-    seconds = [f"{stage} {value:.1f}" for stage, value in metrics["seconds"].items()]
-    table.add_row("Seconds", ", ".join(seconds))
+    times = [f"{stage} {value:.1f}" for stage, value in metrics["seconds"].items()]
+    table.add_row("Seconds", ", ".join(times))
     table.add_row("Report", str(folder / "model" / "report.html"))
-    table.add_row("Model", str(folder / "model"))
+    table.add_row("Files", str(folder / "model"))
     console.print(table)
 
 
@@ -681,6 +786,8 @@ def _verify(options: argparse.Namespace, environment: Mapping[str, str]) -> int:
 
 
 def _measure(options: argparse.Namespace, environment: Mapping[str, str]) -> int:
+    _check_has_config(options.run_dir)
+    _check_is_folder(options.folder)
     from training.measure import measure
 
     steps = None if options.out is None else options.out.with_name("progress.jsonl")
@@ -694,10 +801,24 @@ def _measure(options: argparse.Namespace, environment: Mapping[str, str]) -> int
             reported = now
             append_json_line(steps, {"done": done, "total": total, "message": message})
 
-    measured = measure(options.run_dir, options.folder, report)
+    with _spinner("Measuring", options):
+        measured = measure(options.run_dir, options.folder, report)
     if options.out is not None:
         write_json(options.out, measured)
-    print_json({"figures": measured["figures"], "calibration": measured["calibration"]})
+    figures = measured["figures"]
+    if options.json:
+        print_json({"figures": figures, "calibration": measured["calibration"]})
+    elif figures is None:
+        print("No picture is left to judge.")
+    else:
+        low, high = figures["interval"]
+        interval = f"{percent(low)} to {percent(high)}"
+        count = len(measured["pictures"])
+        print(f"Right on {percent(figures['accuracy'])} ({interval}) of {count} pictures.")
+    for refused in measured["refused"]:
+        name = shown_name(refused["file"])
+        reason = refused["reason"].replace("_", " ")
+        print(f"{name}: not judged ({reason})", file=sys.stderr)
     return DONE
 
 
@@ -713,7 +834,7 @@ def _predict(options: argparse.Namespace, environment: Mapping[str, str]) -> int
     output = _JsonLines() if options.json else _TableRows(model.classes)
     failed = 0
     try:
-        for location in _tracked(locations):
+        for location in _tracked(locations, options.quiet):
             reason = _classify(location, model, explainer, output)
             if reason:
                 failed += 1
@@ -741,10 +862,10 @@ def _classify(
     return ""
 
 
-def _tracked(locations: Sequence[str]) -> Iterator[str]:
+def _tracked(locations: Sequence[str], quiet: bool) -> Iterator[str]:
     """Yield the locations, with a progress bar where there are several and a terminal shows it."""
     console = Console(stderr=True)
-    if len(locations) < 2 or not console.is_terminal:
+    if len(locations) < 2 or quiet or not console.is_terminal:
         yield from locations
         return
     columns = (

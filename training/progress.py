@@ -26,7 +26,10 @@ _SECONDS_FILE = Path("checkpoints", "seconds.json")  # {stage: seconds} of all a
 
 
 class Stopped(BaseException):
-    """The run was asked to stop. Not an Exception: nothing on the way may swallow it."""
+    """The run was asked to stop, by a signal with this number.
+
+    Not an Exception: nothing on the way may swallow it.
+    """
 
 
 class Progress(Protocol):
@@ -215,6 +218,7 @@ class StopRequest:
 
     def __init__(self) -> None:
         self.asked = False
+        self.number = 0  # of the signal
         self._deferring = False
 
     def listen(self) -> None:
@@ -234,10 +238,13 @@ class StopRequest:
         finally:
             self._deferring = False
         if self.asked:
-            raise Stopped
+            raise Stopped(self.number)
 
     def _receive(self, number: int, frame: object) -> None:
         already_asked = self.asked
         self.asked = True
-        if not already_asked and not self._deferring:
-            raise Stopped
+        if already_asked:
+            return
+        self.number = number
+        if not self._deferring:
+            raise Stopped(number)

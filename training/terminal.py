@@ -15,6 +15,7 @@ import math
 import os
 import signal
 import sys
+import textwrap
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -38,8 +39,7 @@ class HelpFormatter(argparse.HelpFormatter):
 
 def add_example(parser: argparse.ArgumentParser, example: str) -> None:
     """End the help with an example, of one or more lines, and what the exit codes mean."""
-    lines = [f"  {line}" for line in example.splitlines()]
-    block = "\n".join(lines)
+    block = textwrap.indent(example.rstrip(), "  ")
     parser.epilog = f"{_EXAMPLE}{block}\n\n{_EXIT_CODES}"
     parser.formatter_class = HelpFormatter
 

@@ -47,6 +47,7 @@ def request_document(classifier: ClassifierRequest) -> Json:
         "images_per_class": classifier.images_per_class,
         "license": classifier.license,
         "backbone": classifier.backbone,
+        "own": classifier.supplied or None,
         "classes": [_class(classifier, image_class) for image_class in classes],
         "sources": [source for image_class in classes for source in _sources(image_class)],
         "progress": progress,

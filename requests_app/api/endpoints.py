@@ -15,8 +15,8 @@ from django.utils.http import parse_etags
 from ninja import NinjaAPI, Query, Status, Swagger
 from ninja.throttling import AnonRateThrottle
 
-from requests_app import curation, lifecycle, pipeline, prediction, sharing
-from requests_app.api import documents, wishes
+from requests_app import curation, lifecycle, pipeline, prediction, sharing, supplied
+from requests_app.api import documents, own_pictures, wishes
 from requests_app.api.errors import ApiError, handle_errors
 from requests_app.api.idempotency import once
 from requests_app.api.pictures import predict_picture
@@ -114,6 +114,34 @@ def create(request: HttpRequest, response: HttpResponse, payload: NewRequest) ->
     """
     submission = wishes.submission_of(payload)
     classifier = once(request, lambda: pipeline.submit(submission))
+    location = reverse("api-v1:show", args=[classifier.token])
+    response.headers["Location"] = documents.absolute(location)
+    return Status(201, answer(classifier))
+
+
+@api.post(
+    "/requests/with-pictures",
+    operation_id="create_with_pictures",
+    tags=["Requests"],
+    response={201: RequestState, **ERRORS},
+    throttle=CHANGES,
+    by_alias=True,
+    openapi_extra=own_pictures.BODY,
+    summary="Ask, and bring pictures of your own",
+)
+def create_with_pictures(request: HttpRequest, response: HttpResponse) -> Status[Json]:
+    """Make a request with a zip (a folder per class) or a CSV (url, label), up to 200 MB each.
+
+    `request` is JSON as the call without pictures takes it. Where it names no `classes`, folders
+    and labels do. With `own_as_test` the pictures are the test set, with `own_alone` nothing is
+    searched.
+    """
+    wishes_sent, draft, digest = own_pictures.read_form(request)
+    try:
+        submission = wishes.submission_of(wishes_sent, draft)
+        classifier = once(request, lambda: pipeline.submit(submission), digest)
+    finally:
+        supplied.forget(draft)  # unless it belongs to the request now
     location = reverse("api-v1:show", args=[classifier.token])
     response.headers["Location"] = documents.absolute(location)
     return Status(201, answer(classifier))

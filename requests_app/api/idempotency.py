@@ -18,8 +18,12 @@ REUSED = "This Idempotency-Key was used for something else. Make a new one for e
 FIELD = "Idempotency-Key"
 
 
-def once(request: HttpRequest, act: Callable[[], ClassifierRequest]) -> ClassifierRequest:
+def once(
+    request: HttpRequest, act: Callable[[], ClassifierRequest], wished: str | None = None
+) -> ClassifierRequest:
     """Act, unless this caller has had it done with the same key; return the request it is about.
+
+    :param wished: what is asked for, where that is not the body as it was sent
 
     A call that fails leaves no trace, so that it can be tried again with the same key. Raises
     ApiError 400 for a key that is none, 409 for one that came with another wish.
@@ -32,7 +36,9 @@ def once(request: HttpRequest, act: Callable[[], ClassifierRequest]) -> Classifi
         raise ApiError(400, sentence, {FIELD: sentence})
     IdempotencyKey.objects.filter(created__lt=timezone.now() - KEPT).delete()
     scope = sha256_hex("\n".join((address_of(request), request.path, key)))
-    wish = sha256_hex(request.body.decode(errors="replace"))
+    if wished is None:
+        wished = request.body.decode(errors="replace")
+    wish = sha256_hex(wished)
     try:
         with transaction.atomic():
             row = IdempotencyKey(key_sha256=scope, wish_sha256=wish)

@@ -40,13 +40,15 @@ def api_answers(get_response: GetResponse) -> GetResponse:
 
 
 def _is_readable(request: HttpRequest) -> bool:
-    """Return whether what is sent is JSON, or a form with a picture to classify."""
+    """Return whether what is sent is JSON, or a form with a picture."""
     if request.method not in WITH_BODY:
         return True
     is_empty = request.headers.get("Content-Length", "0") in ("", "0")
     if is_empty or request.content_type == JSON:
         return True
-    return request.content_type == MULTIPART and request.path.endswith("/predict")
+    return request.content_type == MULTIPART and request.path.endswith(
+        ("/predict", "/with-pictures")
+    )
 
 
 def _in_envelope(response: HttpResponseBase) -> HttpResponseBase:

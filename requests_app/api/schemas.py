@@ -66,6 +66,13 @@ class NewRequest(Schema):
     kind: str | None = Field(None, description="What kind of things these are, as `animal`.")
 
 
+class RequestWithPictures(NewRequest):
+    """What is asked for with pictures of one's own."""
+
+    own_as_test: bool = False
+    own_alone: bool = False
+
+
 class RetryWishes(Schema):
     """What is to be otherwise; all is optional."""
 
@@ -94,6 +101,17 @@ class Address(Schema):
 
     model_config = TAKEN
     url: str = Field(examples=["https://example.org/picture.jpg"])
+
+
+class BroughtAlong(Schema):
+    """Pictures and addresses that came with the request, and what cannot be used of them."""
+
+    pictures: int
+    addresses: int
+    as_test: bool
+    alone: bool
+    unused: list[list[str]] = Field(description="Name or row, and why; the first 20.")
+    unused_count: int
 
 
 class Problem(Schema):
@@ -181,6 +199,7 @@ class RequestState(Schema):
     images_per_class: int
     license: str
     backbone: str
+    own: BroughtAlong | None = Field(description="What was brought along with the request.")
     classes: list[ClassState]
     sources: list[SourceState]
     progress: Progress

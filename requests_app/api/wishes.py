@@ -10,21 +10,26 @@ from django.conf import settings
 from django.core.exceptions import NON_FIELD_ERRORS
 from django.utils.datastructures import MultiValueDict
 
+from requests_app import supplied
 from requests_app.api.errors import ApiError, message_of
 from requests_app.api.schemas import ClassWish, NewRequest, RetryWishes
-from requests_app.forms import ClassRow, RetryForm, SubmissionForm
+from requests_app.forms import FILE_FIELDS, ClassRow, RetryForm, SubmissionForm
 from requests_app.models import ClassifierRequest
 from requests_app.pipeline import Submission
 
 LOCALE = re.compile(r"[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8})?", re.ASCII)
+FLAGS = ("own_as_test", "own_alone")  # there or not, in a form
 NOT_OFFERED = "“{name}” is no source of this site. It offers: {offered}."
 NO_LOCALE = "That is no locale; one looks like en-US."
 NO_CLASS = "“{name}” is no class of this request."
 
 
-def submission_of(wishes: NewRequest) -> Submission:
-    """Return what the pipeline takes. Raises ApiError 400 with a sentence for each wrong field."""
-    form = SubmissionForm(_form_data(wishes.classes, _fields(wishes)))
+def submission_of(wishes: NewRequest, draft: supplied.Draft | None = None) -> Submission:
+    """Return what the pipeline takes. Raises ApiError 400 with a sentence for each wrong field.
+
+    :param draft: what is brought along
+    """
+    form = SubmissionForm(_form_data(wishes.classes, _fields(wishes)), draft)
     fields = _problems(form, form.rows) if not form.is_valid() else {}
     sources = tuple(wishes.sources or ())
     if problem := _problem_of_sources(sources):
@@ -92,9 +97,9 @@ def _fields(wishes: NewRequest | RetryWishes) -> dict[str, str]:
     """Return the simple fields that were given, as a form sends them."""
     fields = {}
     names = ("email", "images_per_class", "license", "backbone", "kind", "accept_fewer")
-    for name in names:
+    for name in (*names, *FLAGS):
         value = getattr(wishes, name, None)
-        if value is not None:
+        if value is not None and (name not in FLAGS or value):
             fields[name] = str(value)
     return fields
 
@@ -122,5 +127,5 @@ def _problems(form: forms.Form, rows: Sequence[ClassRow]) -> dict[str, str]:
             problems[f"{place}.query"] = row.query_error
     for name, errors in form.errors.items():
         if name != NON_FIELD_ERRORS:
-            problems[name] = str(errors[0])
+            problems[name.removeprefix("own_") if name in FILE_FIELDS else name] = str(errors[0])
     return problems

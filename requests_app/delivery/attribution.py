@@ -33,6 +33,10 @@ def credit(image: ImageUrl) -> str:
         if not image.image_url:
             return "Their own picture, added by whoever made this dataset"
         return f"Added by whoever made this dataset, from <{image.image_url}>. Licence: unknown"
+    if image.license_basis == "requester":
+        if image.source == "upload":
+            return "Supplied by the requester"
+        return f"Supplied by the requester, from <{image.image_url}>. Licence: unknown"
     page = image.page_url or image.image_url
     source = phrases.source_title(image.source)
     line = " ".join(image.attribution.split()) or _work(image)
@@ -43,6 +47,8 @@ def credit(image: ImageUrl) -> str:
     if terms:
         parts.append(terms)
     found = f"Found by {source} at <{page}>"
+    if image.dataset_key:
+        found += f"; GBIF dataset {image.dataset_key}"
     if image.detail:  # kept although its file says that AI made it
         found += f"; {image.detail}"
     parts.append(found)

@@ -5,6 +5,8 @@ from pathlib import Path
 
 from requests_app.models import ImageClass, ImageUrl
 
+GBIF = "gbif"  # the source whose terms ask to name the dataset of each record
+
 
 @dataclass(frozen=True)
 class DatasetImage:

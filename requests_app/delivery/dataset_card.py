@@ -10,12 +10,14 @@ from django.template.loader import render_to_string
 from picaisso_site import __version__
 from requests_app import phrases
 from requests_app.delivery.attribution import host_of
-from requests_app.delivery.contents import DatasetImage
+from requests_app.delivery.contents import GBIF, DatasetImage
 from requests_app.models import DatasetVersion, ImageClass, ImageState, ImageUrl
 from scraping.sources.licenses import license_in_words
+from scraping.sources.terms import TERMS, Terms
 
 TOP_DOMAINS = 10
 SPLITS = ("train", "val", "test")
+SUPPLIED = ("upload", "url_list")  # the sources of what the requester brought along
 # The licences that the hub lists, by its names, which are our name and version joined.
 # https://huggingface.co/docs/hub/repositories-licenses
 # fmt: off
@@ -49,13 +51,17 @@ def dataset_card(
         "picaisso_version": __version__,
         "total": len(images),
         "size_category": _size_category(len(images)),
-        "hub_licenses": _hub_licenses(images),
+        "hub_licenses": hub_licenses(images),
         "rows": rows,
         "kind_note": cell(str(version.request.kind_found.get("sentence", ""))),
+        "brought": version.request.supplied,
+        "supplied": sum(entry.image.source in SUPPLIED for entry in images),
         "licenses": licenses.most_common(),
         "sources": sources.most_common(),
         "domains": _top_domains(images),
-        "left_out": _left_out(classes),
+        "terms": _terms(images),
+        **_gbif(images),
+        "left_out": left_out(classes),
     }
     return render_to_string("delivery/dataset_card.md", context).encode(errors="replace")
 
@@ -77,7 +83,7 @@ def _license(image: ImageUrl) -> str:
     return cell(words if image.license else "unknown")
 
 
-def _hub_licenses(images: Sequence[DatasetImage]) -> list[str]:
+def hub_licenses(images: Sequence[DatasetImage]) -> list[str]:
     """Return the licences by the hub's names, none unless it lists those of all images."""
     names = set()
     for entry in images:
@@ -91,6 +97,25 @@ def _size_category(count: int) -> str:
     return "1K<n<10K" if count < 10_000 else "10K<n<100K"
 
 
+def _terms(images: Sequence[DatasetImage]) -> list[tuple[str, Terms]]:
+    """Return the terms of each source, by what people call it."""
+    names = Counter(entry.image.source for entry in images)
+    known = [name for name, _ in names.most_common() if name in TERMS]
+    return [(phrases.source_title(name), TERMS[name]) for name in known]
+
+
+def _gbif(images: Sequence[DatasetImage]) -> dict[str, object]:
+    """Return how many pictures are from GBIF, of how many the dataset is not known, and of any."""
+    keys = [entry.image.dataset_key for entry in images if entry.image.source == GBIF]
+    if not keys:
+        return {}
+    count = phrases.counted(len(keys), "picture is", "pictures are")
+    unknown = keys.count("")
+    words = phrases.counted(unknown, "picture") if unknown else ""
+    has_keys = unknown < len(keys)
+    return {"gbif_pictures": count, "gbif_unknown": words, "has_gbif_keys": has_keys}
+
+
 def _top_domains(images: Sequence[DatasetImage]) -> list[tuple[str, int]]:
     """Return the hosts of most of the pages that the images were found on, with their counts."""
     domains: Counter[str] = Counter()
@@ -101,7 +126,7 @@ def _top_domains(images: Sequence[DatasetImage]) -> list[tuple[str, int]]:
     return domains.most_common(TOP_DOMAINS)
 
 
-def _left_out(classes: Sequence[ImageClass]) -> list[str]:
+def left_out(classes: Sequence[ImageClass]) -> list[str]:
     """Return what was found and left out, in words: “14 too small”."""
     rejected: Counter[str] = Counter()
     for c in classes:

@@ -9,17 +9,27 @@ import hashlib
 import io
 import json
 import os
+import stat
 import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from requests_app.delivery.attribution import attribution
+from requests_app.delivery.citation import (
+    citation,
+    dataset_keys,
+    derived_dataset,
+    keys_of_pictures,
+)
 from requests_app.delivery.contents import DatasetImage
 from requests_app.delivery.dataset_card import dataset_card
 from requests_app.delivery.names import top_folder
+from requests_app.delivery.recipe import recipe
 from requests_app.delivery.tables import images_table, rejected_table
 from requests_app.models import DatasetVersion, Kind
+from scraping.recipe import FILE_NAME as RECIPE
+from training.run_folder import write_text
 
 ZIP_DATE = (1980, 1, 1, 0, 0, 0)
 CHUNK_BYTES = 1 << 20
@@ -56,22 +66,44 @@ def build_dataset(
         ("images.csv", images_table(images)),
         ("rejected.csv", rejected_table(classes)),
         ("ATTRIBUTION.md", attribution(images)),
+        ("CITATION.cff", citation(version, images)),
         ("README.md", dataset_card(version, classes, images)),
     ]
+    if dataset_keys(images):
+        entries.append(("derived_dataset.csv", derived_dataset(images)))
+        entries.append(("gbif.csv", keys_of_pictures(images)))
+    entries.append((RECIPE, recipe(version, images, beat)))
     folder = version.request.folder / "collect"
     for entry in images:
         entries.append((entry.file_name, folder / entry.image.file))
     return publish(entries, target, top_folder(version.request, Kind.DATASET), beat)
 
 
+def take_out_recipe(dataset: PublishedFile, version: DatasetVersion) -> PublishedFile:
+    """Write the recipe that lies in a published ``dataset.zip`` beside it.
+
+    :raises OSError: it could not be written
+    """
+    with zipfile.ZipFile(dataset.path) as archive:
+        content = archive.read(f"{top_folder(version.request, Kind.DATASET)}/{RECIPE}")
+    path = dataset.path.with_name(RECIPE)
+    write_text(path, content.decode())
+    return PublishedFile(path, len(content), hashlib.sha256(content).hexdigest())
+
+
 def publish(
-    entries: Sequence[Entry], target: Path, top: str, beat: Beat = no_beat
+    entries: Sequence[Entry],
+    target: Path,
+    top: str,
+    beat: Beat = no_beat,
+    stored: tuple[str, ...] = (".jpg", ".png"),
 ) -> PublishedFile:
     """Write a zip beside ``target``, check it, and rename it.
 
     ``SHA256SUMS`` is added unless the entries bring one.
 
     :param top: the folder that all entries lie in
+    :param stored: how the names end of what is stored as it is; images do not get any smaller
     :raises OSError: it could not be written
     """
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -81,7 +113,7 @@ def publish(
             sums = []
             for name, content in entries:
                 beat()
-                digest = _add(archive, f"{top}/{name}", content)
+                digest = _add(archive, f"{top}/{name}", content, name.endswith(stored))
                 sums.append(f"{digest}  {name}\n")
             sums_name = f"{top}/SHA256SUMS"
             if sums_name not in archive.namelist():
@@ -99,16 +131,13 @@ def publish(
     return PublishedFile(target, target.stat().st_size, sha256)
 
 
-def _add(archive: zipfile.ZipFile, name: str, content: bytes | Path) -> str:
-    """Add one file to a zip and return its sha256.
-
-    Images are stored as they are: they do not get any smaller.
-    """
+def _add(
+    archive: zipfile.ZipFile, name: str, content: bytes | Path, is_stored: bool = False
+) -> str:
+    """Add one file to a zip and return its sha256."""
     info = zipfile.ZipInfo(name, ZIP_DATE)
-    info.external_attr = 0o644 << 16
-    info.compress_type = zipfile.ZIP_DEFLATED
-    if name.endswith((".jpg", ".png")):
-        info.compress_type = zipfile.ZIP_STORED
+    info.external_attr = (stat.S_IFREG | 0o644) << 16
+    info.compress_type = zipfile.ZIP_STORED if is_stored else zipfile.ZIP_DEFLATED
     digest = hashlib.sha256()
     source = io.BytesIO(content) if isinstance(content, bytes) else content.open("rb")
     with source, archive.open(info, "w", force_zip64=True) as target:

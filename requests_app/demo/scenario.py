@@ -78,10 +78,11 @@ class Plan:
 # --- the whole demo ---
 
 
-def run(plan: Plan, *, as_json: bool, keep: bool) -> None:
+def run(plan: Plan, *, as_json: bool, quiet: bool, keep: bool) -> None:
     """Run the demo inside its folder and print what came of it; all it started ends with it.
 
     :param as_json: print the outcome as one line of JSON, and nothing else
+    :param quiet: show no progress
     :param keep: leave the site running until Ctrl-C
     :raises DemoFailed: it could not be finished, or the model is not convincing
     """
@@ -89,7 +90,7 @@ def run(plan: Plan, *, as_json: bool, keep: bool) -> None:
     signal.signal(signal.SIGTERM, lambda signum, frame: sys.exit(128 + signum))
     processes = ChildProcesses(plan.folder, plan.limit_seconds)
     try:
-        outcome = _run_or_explain(plan, console, processes)
+        outcome = _run_or_explain(plan, Console(quiet=True) if quiet else console, processes)
         if as_json:
             print(json.dumps(asdict(outcome)))
         for line in describe(outcome):
@@ -414,7 +415,9 @@ class StageDisplay:
         )
         with Progress(*columns, console=self.console) as self.bars:
             for stage in pipeline.STAGES:
-                task = self.bars.add_task(stage.name, total=None, start=False, message="")
+                task = self.bars.add_task(
+                    stage.name, total=None, start=False, visible=False, message=""
+                )
                 self._tasks[stage.name] = task
             yield self
 
@@ -428,6 +431,7 @@ class StageDisplay:
     def _update_bar(self, bars: Progress, task: TaskID, job: Job) -> None:
         if job.state != JobState.QUEUED:
             bars.start_task(task)
+            bars.update(task, visible=True)
         total = job.progress.get("total")
         if job.state == JobState.DONE:
             message = f"done in {job.seconds:.1f} s"

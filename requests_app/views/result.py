@@ -40,6 +40,10 @@ INSIDE: Mapping[str, tuple[str, str]] = {
         "The same numbers as model.safetensors, which lies in the model’s zip.",
     ),
     Kind.CROISSANT: ("Describes the dataset to programs and to dataset search engines.", ""),
+    Kind.RECIPE: (
+        "For whoever may not have the pictures: where each is, and how to know it again.",
+        "python -m scraping replay recipe.json --out pictures",
+    ),
     Kind.REPORT: ("Open it in a browser: where the model fails, and what it looks at.", ""),
 }
 

@@ -13,7 +13,7 @@ from django.templatetags.static import static
 from django.urls import reverse
 from django.views.decorators.http import require_http_methods, require_safe
 
-from requests_app import sharing, versions
+from requests_app import phrases, sharing, versions
 from requests_app.delivery.attribution import credit
 from requests_app.models import ClassifierRequest
 from requests_app.views.access import SeeOther, require_share_token, require_token
@@ -21,6 +21,7 @@ from requests_app.views.errors import page_not_found
 from requests_app.views.files import thumbnail_response
 from requests_app.views.gallery import actor_of
 from requests_app.views.versions import version_line
+from scraping.sources.terms import TERMS
 from training.earlier_metrics import completed
 from training.metrics import Metrics
 
@@ -72,8 +73,15 @@ def credits(request: HttpRequest, classifier: ClassifierRequest) -> HttpResponse
     images = sharing.credited_images(classifier).order_by("image_class__number", "pk")
     page = Paginator(images, CREDITS_PER_PAGE).get_page(request.GET.get("page"))
     lines = [(image.current_class.name, credit(image)) for image in page]
-    context = {"classifier": classifier, "token": classifier.share_token}
-    return render(request, "share/credits.html", {**context, "page": page, "lines": lines})
+    sources = images.order_by("source").values_list("source", flat=True).distinct()
+    context = {
+        "classifier": classifier,
+        "token": classifier.share_token,
+        "page": page,
+        "lines": lines,
+        "terms": [(phrases.source_title(name), TERMS[name]) for name in sources if name in TERMS],
+    }
+    return render(request, "share/credits.html", context)
 
 
 @require_share_token

@@ -3,14 +3,17 @@
 from dataclasses import asdict
 
 from django.conf import settings
+from django.core.files.uploadedfile import UploadedFile
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.http.response import HttpResponseBase
 from django.shortcuts import render
+from django.views.decorators.csrf import csrf_exempt, csrf_protect
 from django.views.decorators.http import require_http_methods, require_safe
 
-from requests_app import better_words, estimate, pipeline
+from requests_app import better_words, estimate, pipeline, supplied
 from requests_app.forms import (
     DEFAULT_IMAGES,
+    FILE_FIELDS,
     MAX_CLASSES,
     MAX_IMAGES,
     MAX_NAME_LENGTH,
@@ -23,9 +26,11 @@ from requests_app.models import Status
 from requests_app.text_rules import find_problem
 from requests_app.views.access import SeeOther, make_private
 from requests_app.views.errors import gone
+from requests_app.views.uploads import DiskUploadHandler, hold_files
 from requests_app.visitors import address_of
 
 
+@csrf_exempt  # or the form would be read before its handler is set; what follows is protected
 @require_http_methods(["GET", "HEAD", "POST"])
 def home(request: HttpRequest) -> HttpResponse:
     """Show the form, or take the submission.
@@ -35,7 +40,28 @@ def home(request: HttpRequest) -> HttpResponse:
     """
     if request.method != "POST":
         return _form_page(request, SubmissionForm.prefilled(request.GET))
-    form = SubmissionForm(request.POST)
+    handler = DiskUploadHandler(request, FILE_FIELDS)
+    request.upload_handlers = [handler]
+    return _submit(request, handler)
+
+
+@csrf_protect
+def _submit(request: HttpRequest, handler: DiskUploadHandler) -> HttpResponse:
+    data = request.POST.copy()
+    problems = handler.problems
+    draft = supplied.opened(data.get("draft", ""))
+    if data.get("draft") and draft is None:
+        problems.setdefault("own_pictures", supplied.GONE)
+    if draft is not None:
+        for kind in data.getlist("leave_file_out"):
+            supplied.leave_out(draft, kind)
+    draft = hold_files(_files(request), draft, problems)
+    if draft is not None and not any(name.strip() for name in data.getlist("classes")):
+        names, unreadable = supplied.class_names(draft)
+        data.setlist("classes", names)
+        for kind, sentence in unreadable.items():
+            problems.setdefault(f"own_{kind}", sentence)
+    form = SubmissionForm(data, draft, problems)
     if "add" in request.POST:
         return _form_page(request, form.with_row_added())
     if "remove" in request.POST:
@@ -44,6 +70,15 @@ def home(request: HttpRequest) -> HttpResponse:
         return _form_page(request, form, status=400)
     classifier = pipeline.submit(form.submission())
     return SeeOther(classifier.get_absolute_url())
+
+
+def _files(request: HttpRequest) -> dict[str, UploadedFile]:
+    files = {}
+    for field in FILE_FIELDS:
+        file = request.FILES.get(field)
+        if isinstance(file, UploadedFile):
+            files[field] = file
+    return files
 
 
 def _form_page(request: HttpRequest, form: SubmissionForm, status: int = 200) -> HttpResponse:

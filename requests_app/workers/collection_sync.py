@@ -29,15 +29,15 @@ from requests_app.models import (
 from requests_app.steady import COLLECTION_SHARES, SteadyProgress
 from requests_app.workers import jobs
 from requests_app.workers.jobs import Lease
-from scraping.sources.catalogue import credential_settings
+from scraping.sources.catalogue import CATALOGUE, credential_settings
 
 logger = logging.getLogger(__name__)
 
 # fmt: off
 IMAGE_COLUMNS = (
     "source", "query", "rank", "page_url", "title", "creator", "license", "license_version",
-    "license_url", "license_basis", "attribution", "state", "reason", "detail", "file", "sha256",
-    "source_sha256", "width", "height", "bytes", "mime", "http_status",
+    "license_url", "license_basis", "attribution", "dataset_key", "state", "reason", "detail",
+    "file", "sha256", "source_sha256", "width", "height", "bytes", "mime", "http_status",
 )
 # fmt: on
 OUTCOME_KEYS = ("name", "outcome", "found", "kept", "message")
@@ -159,6 +159,7 @@ class CollectionSync:
             image_url=row["image_url"],
             url_sha256=_url_sha256(row),
             fetched_at=parse_datetime(row.get("fetched_at") or ""),
+            split=row.get("split") or "",  # where the person marked it; later the training says
         )
         for column in IMAGE_COLUMNS:
             setattr(image, column, _column_value(column, row.get(column)))
@@ -197,6 +198,8 @@ def record_health(sources: Iterable[Mapping[str, Any]], folder: Path | None = No
     """
     last_rows = {row["name"]: row for row in sources if row["outcome"] != "not_applicable"}
     for name, row in last_rows.items():
+        if CATALOGUE[name].supplied:
+            continue
         snapshot = ""
         if folder and row.get("evidence"):
             snapshot = str((folder / row["evidence"]).relative_to(settings.DATA_DIR))

@@ -15,7 +15,7 @@ from django.conf import settings
 
 from requests_app.models import BrowserTurn
 from requests_app.workers import collection_sync, jobs, processes
-from scraping.sources.catalogue import CATALOGUE
+from scraping.sources.catalogue import CATALOGUE, SEARCHED
 
 logger = logging.getLogger(__name__)
 
@@ -36,9 +36,9 @@ def check_sources(names: Sequence[str]) -> list[dict[str, Any]]:
     :returns: rows with name, outcome, found, message, seconds and cool_down_seconds
     :raises CheckFailed: a name is unknown, or no source could be asked
     """
-    unknown = ", ".join(name for name in names if name not in CATALOGUE)
+    unknown = ", ".join(name for name in names if name not in SEARCHED)
     if unknown:
-        raise CheckFailed(f"No such source: {unknown}. Known: {', '.join(CATALOGUE)}.")
+        raise CheckFailed(f"No such source: {unknown}. Known: {', '.join(SEARCHED)}.")
     with_browser = [name for name in names if CATALOGUE[name].uses_browser]
     others = [name for name in names if name not in with_browser]
     rows = []

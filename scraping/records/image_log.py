@@ -49,8 +49,11 @@ ImageRecord = TypedDict(
         "http_status": int | None,
         "fetched_at": str | None,  # ISO 8601 in UTC
         "ai_made": NotRequired[bool],  # its file says so, and it is kept all the same
-        "split": NotRequired[str],  # test, where whoever asks has supplied it for that
+        # test, where whoever asks has supplied it for that; of a recipe, the dataset's
+        "split": NotRequired[str | None],
+        "verdict": NotRequired[str],  # of `scraping.replay.Verdict`, of a recipe
         "dhash": NotRequired[str],  # 64-bit difference hash in hexadecimal, for a list of URLs
+        "dataset_key": NotRequired[str],  # of GBIF
         "url_sha256": NotRequired[str],  # of the address, where that itself is not recorded
     },
 )
@@ -72,7 +75,7 @@ def store_image(folder: Path, image: CleanImage) -> None:
 def new_record(candidate: Candidate, class_id: str) -> ImageRecord:
     """Return a record that says where an image was found and nothing yet of its fate."""
     known = license_of(candidate)
-    return {
+    record: ImageRecord = {
         "class": class_id,
         "source": candidate.source,
         "query": candidate.query,
@@ -103,6 +106,9 @@ def new_record(candidate: Candidate, class_id: str) -> ImageRecord:
         "http_status": None,
         "fetched_at": None,
     }
+    if candidate.dataset_key:
+        record["dataset_key"] = candidate.dataset_key
+    return record
 
 
 def rejected(record: ImageRecord, reason: Reason, detail: str = "") -> ImageRecord:

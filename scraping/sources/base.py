@@ -33,6 +33,7 @@ TEXT_LIMITS: Mapping[str, int] = {
     "license": 64,
     "license_version": 16,
     "attribution": 4000,
+    "dataset_key": 36,
 }
 ADDRESSES = ("page_url", "creator_url", "license_url")
 
@@ -54,9 +55,9 @@ class Candidate:
     `source`, `query` and `rank`, counted from 1, are set by whoever collects the candidates of a
     search. `width` and `height` are in pixels. `license_basis` says how the licence is known:
     `per-item`, stated for this image; `filter`, only asked for in the search; `requester`, whoever
-    asks has supplied it; `unknown`. Only `per-item` satisfies a person who wants open licences. An
-    image's address that cannot be fetched stays, so that it gets a row and a reason; other
-    addresses become empty then.
+    asks has supplied it; `unknown`. Only `per-item` satisfies a person who wants open licences.
+    `dataset_key` names the dataset of GBIF, whose terms ask for it. An image's address that cannot
+    be fetched stays, so that it gets a row and a reason; other addresses become empty then.
     """
 
     image_url: str
@@ -75,6 +76,7 @@ class Candidate:
     license_url: str = ""
     license_basis: str = "unknown"
     attribution: str = ""
+    dataset_key: str = ""
 
     def __post_init__(self) -> None:
         """Clean all that comes from outside."""

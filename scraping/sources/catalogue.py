@@ -88,6 +88,7 @@ CATALOGUE: dict[str, SourceInfo] = {
     "pixabay": SourceInfo("Pixabay", required_credentials=("pixabay_key",)),
     "google": SourceInfo("Google Images", uses_browser=True, always_last=True),
 }
+SEARCHED = tuple(name for name, info in CATALOGUE.items() if not info.supplied)
 DEFAULT_ORDER = tuple(name for name, info in CATALOGUE.items() if info.default)
 
 

@@ -1,5 +1,6 @@
 """GBIF: occurrences of species from museums and observers, with the licence of each image."""
 
+import re
 from functools import partial
 from typing import Any
 
@@ -20,6 +21,7 @@ MATCH_PATH = "/v1/species/match"
 NAMES_PATH = "/v1/species/search"
 OCCURRENCES_PATH = "/v1/occurrence/search"
 NAMES_ASKED = 20
+DATASET_KEY = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
 def exact_match(data: Any) -> int | None:
@@ -53,6 +55,12 @@ def media_license(medium: dict[str, Any], entry: dict[str, Any]) -> License:
     return read_license(stated)
 
 
+def dataset_key(entry: dict[str, Any]) -> str:
+    """Return the key of the dataset that an occurrence belongs to, "" where there is none."""
+    key = plain_text(entry.get("datasetKey")).lower()
+    return key if DATASET_KEY.fullmatch(key) else ""
+
+
 def _parse_medium(medium: dict[str, Any], entry: dict[str, Any], max_side: int) -> Candidate | None:
     address = web_address(medium.get("identifier"))
     licence = media_license(medium, entry)
@@ -81,6 +89,7 @@ def _parse_medium(medium: dict[str, Any], entry: dict[str, Any], max_side: int) 
         license_url=licence.url,
         license_basis="per-item",
         attribution=credit_line(creator, title, shown_license, "via GBIF"),
+        dataset_key=dataset_key(entry),
     )
 
 

@@ -1,7 +1,9 @@
 """The pages of docs/: what they tell people to type is typed here, as it stands there."""
 
+import argparse
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -9,9 +11,13 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
+from django.core.management import get_commands
 
+import picaisso_client
+from scraping.__main__ import build_parser as scraping_parser
 from tests.system.mariadb import INSTALLER, SERVER, mariadb
 from tests.system.site import PHOTOGRAPHS
+from training.__main__ import _parser as training_parser
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted((ROOT / "docs").rglob("*.md"))
@@ -20,6 +26,32 @@ BLOCK = re.compile(r"^ *```sh\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
 LEFT_OUT = ("make ", "scripts/setup", "git ")
 IN_A_CLONE = ["manage.py", "scraping", "training", "requests_app", "picaisso_site", "templates"]
 IN_A_CLONE += ["picaisso_client.py", "static"]
+
+
+LIBRARY = re.compile(r"^ +(?:\S*python) -m (scraping|training|picaisso_client) (.+)$", re.MULTILINE)
+MANAGE = re.compile(r"python manage\.py (\w+)")
+
+
+def parser_of(program: str) -> argparse.ArgumentParser:
+    if program == "scraping":
+        return scraping_parser()
+    return training_parser() if program == "training" else picaisso_client._parser()
+
+
+@pytest.mark.parametrize("page", [ROOT / "README.md", *PAGES], ids=lambda page: page.name)
+def test_every_command_on_a_page_is_one_that_its_program_takes(page, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    text = page.read_text().replace("\\\n", "")
+    for program, rest in LIBRARY.findall(text):
+        arguments = shlex.split(rest, comments=True)
+        for name in arguments:
+            if re.fullmatch(r"[\w-]+\.\w+", name):
+                Path(name).touch()  # some flags want a file that is there
+        if set(arguments) & {"[-h]", "COMMAND"}:
+            continue  # how it is used in general
+        parser_of(program).parse_args(arguments)
+    known = get_commands()
+    assert [name for name in MANAGE.findall(text) if name not in known] == []
 
 
 def commands_of(page: str) -> list[str]:

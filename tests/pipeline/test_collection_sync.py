@@ -5,6 +5,7 @@ from datetime import timedelta
 import pytest
 from django.utils import timezone
 
+from requests_app import versions
 from requests_app.delivery import thumbnails
 from requests_app.models import (
     BrowserTurn,
@@ -45,6 +46,22 @@ def test_a_picture_that_is_refused_now_loses_all_but_its_digests(collected):
     assert (after.reason, after.sha256, after.file) == ("refused_digest", image.sha256, "")
     assert not small.exists()
     assert ImageUrl.objects.count() == 68
+
+
+def test_what_a_person_marked_as_test_set_is_tested_on_and_nothing_else(collected):
+    folder = collected.folder / "collect"
+    records = list(read_records(folder / "images.jsonl"))
+    own = next(row for row in records if row["state"] == "kept")
+    changes = {"source": "upload", "image_url": "upload:cat/1.jpg", "split": "test"}
+    with (folder / "images.jsonl").open("ab") as file:
+        file.write(json_line({**own, **changes}))
+    collection_sync.CollectionSync(collected, folder).poll()
+    assert list(ImageUrl.objects.filter(split="test").values_list("source", flat=True)) == [
+        "upload"
+    ]
+    assert versions.run_config(collected).own_test is None
+    collected.supplied = {"pictures": 1, "as_test": True}
+    assert versions.run_config(collected).own_test is True
 
 
 def test_lines_are_read_once_whole_and_again_when_the_file_is_replaced(tmp_path):

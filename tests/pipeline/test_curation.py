@@ -2,7 +2,6 @@
 
 import csv
 import io
-import zipfile
 
 import numpy as np
 import pytest
@@ -11,7 +10,7 @@ from requests_app import curation, lifecycle, versions
 from requests_app.models import Artifact, Decision, ImageState, ImageUrl, Job, Status, TrainingRun
 from requests_app.workers.collection_sync import CollectionSync
 from tests.pipeline.folders import write_answers, write_run
-from tests.pipeline.stages import drain, rows_of
+from tests.pipeline.stages import TopFolder, drain, rows_of
 from training import run_folder
 from training.run_folder import RunError
 
@@ -127,8 +126,8 @@ def test_the_second_version_keeps_the_split_and_the_first_stays_as_it_was(delive
     first_zip.refresh_from_db()
     assert first_zip.sha256 == digest and first_zip.file.is_file()
     second = Artifact.objects.get(version__number=2, kind="dataset")
-    with zipfile.ZipFile(second.file) as archive:
-        table = csv.DictReader(io.StringIO(archive.read("images.csv").decode()))
+    with TopFolder(second.file) as archive:
+        table = csv.DictReader(io.StringIO(archive.read_below("images.csv").decode()))
         delivered_rows = {row["file_name"].rpartition("/")[2]: row for row in table}
     assert delivered_rows[file.rpartition("/")[2]]["class"] == "dog"
 

@@ -6,6 +6,7 @@ import io
 import json
 
 import pytest
+import yaml
 from huggingface_hub import DatasetCard
 
 from requests_app.delivery.attribution import credit
@@ -16,6 +17,8 @@ from requests_app.models import (
     Job,
     JobState,
 )
+from scraping.recipe import read_recipe
+from scraping.sources.terms import TERMS
 from tests.pipeline.stages import (
     TopFolder,
     drain,
@@ -58,6 +61,37 @@ def test_the_dataset_zip_is_complete_and_its_checksums_hold(packaged):
         assert attribution.count("“A title” by Ada") == len(rows)
 
 
+def test_the_recipe_names_every_picture_as_the_table_does(packaged, client, tmp_path):
+    with open_dataset() as archive:
+        content = archive.read_below("recipe.json")
+        rows = list(csv.DictReader(io.StringIO(archive.read_below("images.csv").decode())))
+    artifact = Artifact.objects.get(kind="recipe")
+    assert artifact.sha256 == hashlib.sha256(content).hexdigest()
+    answer = client.get(f"{packaged.get_absolute_url()}download/recipe/")
+    assert b"".join(answer.streaming_content) == content
+    assert "picaisso-cat-dog-recipe.json" in answer.headers["Content-Disposition"]
+    (tmp_path / "recipe.json").write_bytes(content)
+    recipe = read_recipe(tmp_path / "recipe.json")
+    assert [(label.id, label.name) for label in recipe.classes] == [
+        ("c001", "cat"),
+        ("c002", "dog"),
+    ]
+    assert recipe.unusable == {} and len(recipe.images) == len(rows)
+    for image, row in zip(recipe.images, rows, strict=True):
+        assert (image.image_url, image.split) == (row["image_url"], row["split"])
+        assert (image.sha256, image.source_sha256) == (row["sha256"], row["source_sha256"])
+        assert image.difference_hash is not None and image.credit["creator"] == "Ada"
+
+
+def test_a_picture_without_an_address_is_counted_in_the_recipe(packaged, tmp_path):
+    supplied = ImageUrl.objects.filter(state="kept").first()
+    ImageUrl.objects.filter(pk=supplied.pk).update(source="upload", image_url="cats/mine.jpg")
+    Job.objects.filter(stage="package").update(state=JobState.QUEUED)
+    drain("train")
+    recipe = read_recipe(Artifact.objects.get(kind="recipe").file)
+    assert (recipe.without_address, len(recipe.images)) == (1, recipe.rows - 1)
+
+
 def test_building_a_zip_again_gives_the_same_bytes(packaged):
     artifact = Artifact.objects.get(kind="dataset")
     before = artifact.sha256
@@ -65,7 +99,7 @@ def test_building_a_zip_again_gives_the_same_bytes(packaged):
     drain("train")
     artifact.refresh_from_db()
     assert artifact.sha256 == before == hashlib.sha256(artifact.file.read_bytes()).hexdigest()
-    assert Artifact.objects.count() == 2
+    assert Artifact.objects.count() == 4
 
 
 def test_the_credit_of_a_picture_that_ai_made_says_so(packaged):
@@ -157,3 +191,50 @@ def test_no_cell_of_a_table_is_a_formula_or_breaks_its_line(packaged):
 def test_the_model_zip_is_the_model_folder(packaged):
     with TopFolder(open_artifact(Artifact.objects.get(kind="model"))) as archive:
         assert sorted(archive.names_below()) == ["SHA256SUMS", "model.onnx"]
+
+
+KEY = "50c9509d-22c7-4a22-a47d-8c48425ef4a7"
+OTHER_KEY = "8a863029-f435-446a-821e-275f4f641165"
+
+
+def test_what_was_taken_is_cited_and_gbif_gets_its_table(packaged):
+    kept = list(ImageUrl.objects.filter(state="kept").order_by("pk"))
+    for number, image in enumerate(kept[:6]):
+        image.source = "gbif"
+        image.dataset_key = ["", KEY, OTHER_KEY, KEY, KEY, OTHER_KEY][number]
+        image.save()
+    Job.objects.filter(stage="package").update(state=JobState.QUEUED)
+    drain("train")
+    with open_dataset() as archive:
+        cited = yaml.safe_load(archive.read_below("CITATION.cff"))
+        derived = archive.read_below("derived_dataset.csv").decode()
+        of_pictures = archive.read_below("gbif.csv").decode().splitlines()
+        card = archive.read_below("README.md").decode()
+        credits = archive.read_below("ATTRIBUTION.md").decode()
+    assert derived == f"{KEY},3\n{OTHER_KEY},2\n"
+    assert of_pictures[0] == "file_name,datasetKey" and len(of_pictures) == 7
+    assert credits.count(f"; GBIF dataset {KEY}") == 3
+    assert "6 pictures are from GBIF" in card and "Of 1 picture it was not recorded." in card
+    assert f"- GBIF ({TERMS['gbif'].read}): {TERMS['gbif'].sentence}" in card
+    # What the schema of the Citation File Format 1.2 requires.
+    assert cited["cff-version"] == "1.2.0" and cited["message"] and cited["type"] == "dataset"
+    assert cited["title"] == "Pictures of cat and dog" and cited["authors"][0]["name"]
+    assert cited["keywords"] == ["cat", "dog"] and cited["license"] == ["CC-BY-SA-4.0"]
+    assert [entry["title"] for entry in cited["references"]] == [
+        "Bing",
+        "GBIF",
+        f"GBIF dataset {KEY}",
+        f"GBIF dataset {OTHER_KEY}",
+    ]
+    for entry in cited["references"]:
+        assert entry["type"] and entry["authors"][0]["name"] and entry["url"].startswith("https://")
+
+
+def test_pictures_of_gbif_from_before_keys_were_recorded_are_packed_all_the_same(packaged):
+    ImageUrl.objects.filter(state="kept").update(source="gbif")
+    Job.objects.filter(stage="package").update(state=JobState.QUEUED)
+    drain("train")
+    with open_dataset() as archive:
+        assert "derived_dataset.csv" not in archive.names_below()
+        card = archive.read_below("README.md").decode()
+    assert "66 pictures are from GBIF" in card and "search again" in card

@@ -37,7 +37,7 @@ def test_ten_long_names_stay_short():
 
 @pytest.mark.django_db(transaction=True)
 def test_both_zips_unpack_side_by_side_and_every_sum_holds(packaged, tmp_path):
-    for artifact in Artifact.objects.all():
+    for artifact in Artifact.objects.exclude(kind__in=("croissant", "recipe")):
         top = f"picaisso-cat-dog-{artifact.kind}"
         assert names.file_name(artifact) == f"{top}.zip"
         with open_artifact(artifact) as file, zipfile.ZipFile(file) as archive:

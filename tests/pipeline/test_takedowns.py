@@ -38,7 +38,10 @@ def test_a_picture_taken_down_is_gone_everywhere_and_stays_out(packaged, by):
         {"too_small": 1, "taken_down": 1},
     )
     artifact = Artifact.objects.get(kind="dataset")
+    described = json.loads(Artifact.objects.get(kind="croissant").file.read_bytes())
+    assert described["distribution"][0]["sha256"] == artifact.sha256
     assert artifact.sha256 == hashlib.sha256(artifact.file.read_bytes()).hexdigest()
+    assert image.sha256 not in Artifact.objects.get(kind="recipe").file.read_text()
     with TopFolder(artifact.file) as archive:
         assert image.sha256 not in archive.read_below("images.csv").decode()
         assert not any(image.sha256[:16] in name for name in archive.names_below())

@@ -39,6 +39,11 @@ COMMON = {
         {"key": 3, "canonicalName": "Nothing"},
     ]
 }
+DATASETS = (
+    "50c9509d-22c7-4a22-a47d-8c48425ef4a7",
+    "8A863029-F435-446A-821E-275F4F641165",
+    None,
+)
 LICENSES = (
     "http://creativecommons.org/licenses/by-nc/4.0/",
     "https://creativecommons.org/publicdomain/zero/1.0/legalcode",
@@ -103,6 +108,7 @@ class GbifReplica(Replica):
     def _entry(self, number: int) -> dict:
         entry = {
             "key": 4_000_000 + number,
+            "datasetKey": DATASETS[number % len(DATASETS)],
             "species": "Panthera onca",
             "scientificName": "Panthera onca (Linnaeus, 1758)",
             "license": "http://creativecommons.org/licenses/by/4.0/legalcode",

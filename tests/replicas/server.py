@@ -76,6 +76,8 @@ class Replica:
                 replica.requests.append(request)
                 replica.answer(request, self)
 
+            do_PUT = do_POST
+
             def log_message(self, *_: object) -> None:
                 pass
 

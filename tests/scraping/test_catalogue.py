@@ -1,6 +1,9 @@
 """The catalogue of the sources: their order, their settings, and outcomes in words."""
 
+from datetime import date
+
 from scraping.sources.catalogue import (
+    CATALOGUE,
     DEFAULT_ORDER,
     Outcome,
     credential_settings,
@@ -9,6 +12,7 @@ from scraping.sources.catalogue import (
     usual_sources,
 )
 from scraping.sources.registry import REGISTRY
+from scraping.sources.terms import TERMS
 
 
 def test_the_default_order_is_the_documented_one():
@@ -35,3 +39,11 @@ def test_a_source_and_its_credentials_have_settings_of_their_own():
         "openverse_client_secret": "PICAISSO_OPENVERSE_CLIENT_SECRET",
         "pixabay_key": "PICAISSO_PIXABAY_KEY",
     }
+
+
+def test_the_terms_of_each_source_are_one_sentence_with_the_date_they_were_read():
+    searched = {name for name, info in CATALOGUE.items() if not info.supplied}
+    assert set(TERMS) == searched
+    for terms in TERMS.values():
+        assert terms.sentence.endswith(".") and ". " not in terms.sentence
+        assert terms.url.startswith("https://") and date.fromisoformat(terms.read)

@@ -4,12 +4,13 @@ from pathlib import Path
 
 import pytest
 
+from scraping.records.image_log import new_record
 from scraping.sources.catalogue import Outcome
 from scraping.sources.gbif import exact_match, media_license
 from scraping.sources.inaturalist import exact_taxon
 from scraping.sources.licenses import License
 from scraping.sources.taxon import PHOTO_PATH, is_inaturalist_photo, sized_address
-from tests.replicas.gbif import GbifReplica
+from tests.replicas.gbif import DATASETS, GbifReplica
 from tests.replicas.inaturalist import InaturalistReplica
 from tests.scraping.source_client import SourceClient
 
@@ -193,3 +194,12 @@ def test_a_picture_that_states_something_unknown_does_not_borrow_the_licence_of_
     record = {"license": "http://creativecommons.org/licenses/by/4.0/"}
     assert media_license({"license": "ask the museum"}, record) == License()
     assert media_license({}, record).name == "cc-by"
+
+
+def test_gbif_names_the_dataset_of_each_picture():
+    with GbifReplica(total=12) as site:
+        result = SourceClient("gbif", site).search("Panthera onca", limit=12)
+        keys = {candidate.dataset_key for candidate in result.candidates}
+        assert keys == {DATASETS[0], DATASETS[1].lower(), ""}
+        record = new_record(result.candidates[0], "c001")
+        assert record["dataset_key"] == result.candidates[0].dataset_key

@@ -2,6 +2,7 @@
 
 import asyncio
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -53,4 +54,7 @@ def test_an_agent_orders_a_person_confirms_and_the_agent_waits_and_predicts(tmp_
     assert shown["versions"][0]["images"] >= 30
     assert suspects["count"] == len(suspects["pictures"])
     assert said["label"] in CLASSES and said["version"] == 1
-    assert len(files["result"]) >= 2 and (tmp_path / "out" / "model-1.zip").is_file()
+    assert sorted(Path(file).name for file in files["result"]) == [
+        "picaisso-mammal-plant-dataset.zip",
+        "picaisso-mammal-plant-model.zip",
+    ]

@@ -130,7 +130,7 @@ def test_a_class_of_few_images_is_refused_in_a_sentence(run):
 
 
 def test_the_command_prints_what_it_wrote(run):
-    command = [sys.executable, "-m", "training", "first", str(run)]
+    command = [sys.executable, "-m", "training", "first", str(run), "--json"]
     answer = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     assert json.loads(answer.stdout) == json.loads((run / FIRST_MODEL_FILE).read_text())
 

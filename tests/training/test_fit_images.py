@@ -15,12 +15,12 @@ from tests.training.test_main import environment, run_training
 from training.images.folder import import_folder
 from training.run_folder import read_config, read_manifest, read_result, write_json
 
-REFUSED_AFTER_IMPORT = ("--backbone", "none")  # so that no test waits for a training
+REFUSED_AFTER_IMPORT = {"PICAISSO_BACKBONE": "none"}  # so that no test waits for a training
 
 
 def fit(home: Path, *more: str) -> "subprocess.CompletedProcess[str]":
-    command = ("fit", "--images", "in", "--out", "run", *REFUSED_AFTER_IMPORT, *more)
-    return run_training(*command, home=home)
+    command = ("fit", "--images", "in", "--out", "run", *more)
+    return run_training(*command, home=home, **REFUSED_AFTER_IMPORT)
 
 
 def test_a_refused_folder_can_be_mended_and_a_trained_one_is_not_passed_over(

@@ -15,7 +15,7 @@ from PIL import Image
 from training.class_names import normalize
 from training.images.changes import has_changed
 from training.images.folder import LeftOut, import_folder, write_left_out
-from training.images.layout import MAX_CLASSES, MAX_NAME_LENGTH, read_layout
+from training.images.layout import MAX_CLASSES, MAX_NAME_LENGTH, has_own_test_set, read_layout
 from training.run_folder import ImageRow, RunError, file_format
 
 BAD_NAME = os.fsdecode(b"b\xe4ume")
@@ -451,6 +451,29 @@ def test_a_collected_folder_is_taken_with_names_sources_and_licences(tmp_path: P
         ("bing", "CC0", "By Ann. Licence: CC0")
     }
     assert reasons["images/unknown.jpg"] == "not kept by the collection"
+
+
+def test_a_collection_says_which_pictures_its_requester_marked_for_the_test(tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    lines = []
+    for number in range(6):
+        picture(folder / "images" / f"{number}.jpg", number)
+        record = {
+            "class": f"c00{number % 2 + 1}",
+            "image_url": f"upload:{number}.jpg",
+            "state": "kept",
+            "file": f"images/{number}.jpg",
+        }
+        lines.append(json.dumps(record | ({"split": "test"} if number < 2 else {})))
+    folder.joinpath("images.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    config = {"classes": [{"id": "c001", "name": "a"}, {"id": "c002", "name": "b"}]}
+    for own_as_test in (False, True):
+        config["own_as_test"] = own_as_test
+        folder.joinpath("config.json").write_text(json.dumps(config), encoding="utf-8")
+        assert has_own_test_set(folder) is own_as_test
+    _labels, rows, _left_out = import_folder(folder, tmp_path / "run")
+    assert [row.split for row in rows].count("test") == 2
+    assert [row.split for row in rows].count(None) == 4
 
 
 def test_the_run_folder_may_lie_among_the_classes(tmp_path: Path) -> None:

@@ -96,14 +96,14 @@ def test_a_run_that_is_stopped_and_killed_goes_on_and_ends_the_same(
     trained_run: Path, untrained_run: Path, tmp_path: Path
 ) -> None:
     process = start(untrained_run, tmp_path)
-    wait_for(process.stdout, "features", 16)
+    wait_for(process.stderr, "features", 16)
     process.send_signal(signal.SIGTERM)
     _, errors = process.communicate(timeout=30)
     assert process.returncode == 1 and "stopped" in errors and "Traceback" not in errors
     assert read(untrained_run / "result.json")["error"]["retry"] is True
     for stage, done in (("features", 32), ("export", 2)):
         process = start(untrained_run, tmp_path)
-        wait_for(process.stdout, stage, done)
+        wait_for(process.stderr, stage, done)
         process.kill()
         process.communicate(timeout=30)
         assert not (untrained_run / "result.json").exists()
@@ -141,7 +141,14 @@ def test_a_folder_of_pictures_is_refused_with_one_sentence_when_a_class_is_too_s
 
 
 @pytest.mark.parametrize(
-    "arguments", [(), ("fit",), ("fit", "a", "--images", "b"), ("fit", "a", "--seed", "x")]
+    "arguments",
+    [
+        (),
+        ("fit",),
+        ("fit", "a", "--images", "b"),
+        ("fit", "a", "--seed", "x"),
+        ("fit", "a", "--backbone", "vgg"),
+    ],
 )
 def test_wrong_usage_exits_with_2(arguments: tuple[str, ...], tmp_path: Path) -> None:
     ended = run_training(*arguments, home=tmp_path)
@@ -166,7 +173,8 @@ def test_settings_come_from_the_env_file_and_the_environment_wins(
 def test_a_folder_that_is_no_run_folder_is_refused(tmp_path: Path) -> None:
     ended = run_training("fit", tmp_path / "nothing", home=tmp_path)
     assert ended.returncode == 1
-    assert "The run folder has no readable config.json." in ended.stderr
+    assert ended.stderr.startswith(f"The run folder {tmp_path / 'nothing'} does not exist.")
+    assert not (tmp_path / "nothing").exists()
 
 
 def test_nothing_is_written_into_a_folder_of_pictures(tmp_path: Path) -> None:
@@ -577,13 +585,14 @@ def test_pictures_are_scaled_as_flag_or_environment_say(tmp_path: Path) -> None:
         Image.new("RGB", (400, 300), name.replace("a", "red").replace("b", "blue")).save(
             tmp_path / "in" / name / "p.png"
         )
-    command = ("fit", "--images", "in", "--device", "cuda", "--backbone", "none", "--out")
+    command = ("fit", "--images", "in", "--device", "cuda", "--out")
     for out, flags, setting, width in (
         ("default", [], "", 400),
         ("environment", [], "200", 200),
         ("flag", ["--max-side", "100"], "200", 100),
     ):
-        ended = run_training(*command, out, *flags, home=tmp_path, PICAISSO_MAX_SIDE=setting)
+        settings = {"PICAISSO_MAX_SIDE": setting, "PICAISSO_BACKBONE": "none"}
+        ended = run_training(*command, out, *flags, home=tmp_path, **settings)
         assert ended.returncode == 1 and "“none” is not a backbone" in ended.stderr
         assert {
             Image.open(tmp_path / out / row.file).width for row in read_manifest(tmp_path / out)

@@ -26,10 +26,12 @@ RUN_METRICS = RunMetrics(
 )
 
 
-def collected(run: Path, strength: float, names: Sequence[str] = NAMES) -> tuple[Results, Floats]:
+def collected(
+    run: Path, strength: float, names: Sequence[str] = NAMES, own_test: bool = False
+) -> tuple[Results, Floats]:
     """Results of a model that knows what images show so well; every twelfth is mislabelled."""
     random = np.random.default_rng(1)
-    images = split_images(run, names)
+    images = dataclasses.replace(split_images(run, names), own_test=own_test)
     truth = np.eye(len(names))[images.labels]
     mislabelled = np.zeros(len(images.rows), bool)
     for split in ("train", "val", "test"):
@@ -74,6 +76,17 @@ def test_a_model_that_tells_nothing_apart_calls_no_label_doubtful(imported_run: 
     assert {row["reason"] for row in rows} == {row["suggested"] for row in rows} == {None}
     assert len(rows) == sum(metrics["split"].values()) and rows[0]["score"] > rows[-1]["score"]
     assert "says nothing about the labels" in suspects_in_words(metrics)
+
+
+def test_the_figure_is_that_of_the_test_images_where_somebody_has_chosen_them(
+    imported_run: Path,
+) -> None:
+    usual = collected(imported_run, strength=8.0)[0].metrics
+    own = collected(imported_run, strength=8.0, own_test=True)[0].metrics
+    assert usual["headline"]["how"] == "cross_validated" and not usual["own_test"]
+    assert own["headline"]["how"] == "test" and own["own_test"]
+    assert own["cross_validated"] is None and own["headline"]["n"] == own["split"]["test"]
+    assert "of the requester's own" in own["verdict_sentence"]
 
 
 @pytest.mark.parametrize("name", ["none", "down-weighted"])

@@ -41,8 +41,10 @@ def command(images: Path, run: Path, home: Path) -> dict:
 
 def killed_in(stage: str, process: subprocess.Popen[str]) -> None:
     """End the process without warning after the first thing that it says about the stage."""
-    assert process.stdout is not None
-    for line in process.stdout:
+    assert process.stderr is not None
+    for line in process.stderr:
+        if not line.startswith("{"):
+            continue
         row = json.loads(line)
         if row.get("stage") == stage and (row["done"] or stage not in ("features", "finetune")):
             break
@@ -77,7 +79,7 @@ def test_a_run_killed_in_every_stage_ends_once_and_with_the_same_figures(
     for stage in STAGES:
         started = command(symbols_and_things, torn, tmp_path)
         killed_in(
-            stage, subprocess.Popen(**started, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+            stage, subprocess.Popen(**started, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
         )
         assert not (torn / "result.json").exists() and not (torn / "model").exists()
     resumed = subprocess.run(

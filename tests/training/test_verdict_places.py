@@ -66,7 +66,7 @@ def test_the_command_line_says_the_verdict(
     assert sentences(case) in said
     table = " ".join(said.split())
     assert headline_figure(metrics) in table
-    assert f"Largest class alone {percent(baseline(metrics))} " in table
+    assert f"Always guessing the largest class {percent(baseline(metrics))} " in table
     assert main(["fit", str(run), "--json"]) == 0
     summary = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert summary["verdict_sentence"] == sentences(case)

@@ -365,7 +365,7 @@ def test_control_c_prints_one_line_and_changes_nothing(run: Path, tmp_path: Path
     with pipe.open("w"):  # opens when the command reads the table, and says nothing
         process.send_signal(signal.SIGINT)
         _, errors = process.communicate(timeout=30)
-    assert process.returncode == 1
+    assert process.returncode == 130
     assert errors == "Stopped. Give the same command again to finish it.\n"
     assert contents(run) == before
 

@@ -17,6 +17,7 @@ MOST_EXAMPLES = 12  # of a call
 # mail reaches, classes of another request, addresses with no picture.
 BY_RULES = (
     "POST /api/v1/requests",
+    "POST /api/v1/requests/with-pictures",
     "POST /api/v1/requests/{token}/retry",
     "GET /api/v1/requests/{token}/images",
     "PATCH /api/v1/requests/{token}/images/{image_id}",

@@ -19,6 +19,7 @@ from tests.web.test_browser import (
     press,
     wait,
 )
+from tests.web.test_supplied import pets
 
 __all__ = ["address", "browser", "chromium", "commons"]  # fixtures
 pytestmark = [
@@ -173,3 +174,29 @@ def test_the_form_has_no_barriers_and_fits_a_phone_in_light_and_dark(
         browser.save_screenshot(str(tmp_path / f"form-{width}-{scheme}.png"))
     browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
+
+
+def test_what_was_uploaded_survives_another_mistake_in_the_form(browser, address, tmp_path):
+    file = tmp_path / "pets.zip"
+    file.write_bytes(pets(3, ("corgi", "shiba inu")).read())
+    browser.get(address)
+    browser.find_element(By.CSS_SELECTOR, "form details.options > summary").click()
+    browser.find_element(By.NAME, "own_pictures").send_keys(str(file))
+    browser.find_element(By.NAME, "own_as_test").click()
+    browser.find_element(By.NAME, "email").send_keys("nobody")
+    press(browser, "Make my classifier")
+    wait(browser, lambda d: d.find_elements(By.ID, "errors"))
+    browser.get_log("browser")  # the answer is a 400, and meant to be
+    assert [value for value in values(browser) if value] == ["corgi", "shiba inu"]
+    held = browser.find_element(By.CSS_SELECTOR, ".held")
+    assert held.is_displayed() and "pets.zip is held here" in held.text
+    assert browser.find_element(By.NAME, "own_as_test").is_selected()
+    for width in (390, 1280):
+        browser.set_window_size(width, 1000)
+        assert barriers(browser) == []
+    email = browser.find_element(By.NAME, "email")
+    email.clear()
+    email.send_keys("ada@example.org", Keys.ENTER)
+    wait(browser, lambda d: "/r/" in d.current_url)
+    supplied = ClassifierRequest.objects.get().supplied
+    assert (supplied["pictures"], supplied["as_test"]) == (6, True)

@@ -7,6 +7,7 @@ import pytest
 from django.utils import timezone
 
 from requests_app.models import ClassifierRequest, ImageClass, ImageUrl, JobState, Status
+from scraping.sources.terms import TERMS
 from tests.web.conftest import (
     STRANGER,
     delivered,
@@ -297,6 +298,7 @@ def test_sources_that_are_not_set_up_are_marked_and_cannot_be_ticked(client, set
     disabled = re.findall(r'name="sources" value="(\w+)"[^>]* disabled>', page)
     assert set(disabled) == {"wikimedia", "pixabay", "google"}
     assert page.count("not set up here</span>") == 3
+    assert "The terms of these sources" in page and TERMS["openverse"].sentence in page
     settings.CONTACT = "mailto:a@example.org"
     settings.SOURCE_CREDENTIALS = {**settings.SOURCE_CREDENTIALS, "pixabay_key": "key"}
     settings.ROBOTS = "operator"

@@ -91,7 +91,7 @@ def read_layout(images: Path, run_dir: Path) -> Layout:
     return Layout(classes, reader.files, reader.passed_over)
 
 
-def tests_on_own(images: Path) -> bool:
+def has_own_test_set(images: Path) -> bool:
     """Return whether a folder is a collection whose test images somebody has marked as theirs."""
     return _is_collection(images) and read_json(images / "config.json").get("own_as_test") is True
 
@@ -197,7 +197,7 @@ class _Reader:
             self._names.setdefault(label, label)
             name = relative_name(path, self._images)
             provenance = Provenance.of(record)
-            split: Split | None = "test" if record.get("split") == "test" else None
+            split = next((each for each in SPLITS if each == record.get("split")), None)
             self.files.append(LabelledFile(path, name, label, split, provenance))
         for file in files_below(folder / "images", self._images):
             if file.path not in used:

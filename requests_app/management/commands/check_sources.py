@@ -5,28 +5,28 @@ import json
 from typing import Any
 
 from django.conf import settings
-from django.core.management.base import BaseCommand, CommandError
+from django.core.management.base import CommandError
 from rich.console import Console
 from rich.table import Table
 
+from requests_app.management.operator_command import OperatorCommand
 from requests_app.workers import source_check
 from scraping.sources.catalogue import CATALOGUE, Outcome
 
 COLORS = {Outcome.OK: "green", Outcome.PARTIAL: "green", Outcome.NOT_APPLICABLE: "yellow"}
 
 
-class Command(BaseCommand):
+class Command(OperatorCommand):
     help = (
         "Asks every source of the site one small real question, shows the answers, and remembers "
         "them."
     )
+    example = "python manage.py check_sources openverse bing"
+    as_json = "print a line of JSON for each source"
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         parser.add_argument(
             "sources", nargs="*", help="names of sources; default: those of PICAISSO_SOURCES"
-        )
-        parser.add_argument(
-            "--json", action="store_true", help="a line of JSON per source instead of the table"
         )
 
     def handle(self, *args: Any, **options: Any) -> None:

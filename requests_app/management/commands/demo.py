@@ -6,31 +6,32 @@ from pathlib import Path
 from typing import Any
 
 from django.conf import settings
-from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.management.base import CommandError, CommandParser
 
 from requests_app.demo import scenario
 from requests_app.demo.visitor import DemoFailed
+from requests_app.management.operator_command import OperatorCommand
+from training.terminal import seconds, whole_number
 
 
-class Command(BaseCommand):
+class Command(OperatorCommand):
     help = "Run one whole request end to end on this machine, in a data folder of its own."
+    example = "python manage.py demo --classes mammal plant --images 38"
+    as_json = "print the outcome as one line of JSON, nothing else"
 
     def add_arguments(self, parser: CommandParser) -> None:
         add = parser.add_argument
         photographs = scenario.PHOTOGRAPHS
         backbone = "efficientnet_lite0"
         add("--keep", action="store_true", help="leave the site running until Ctrl-C")
-        add(
-            "--json",
-            action="store_true",
-            help="print the outcome as one line of JSON, nothing else",
-        )
         add("--folder", type=Path, help="made anew; default: demo in the data folder")
         add("--photographs", type=Path, default=photographs, help=f"default {photographs}")
         add("--classes", nargs="+", default=["mammal", "plant"], help="names of folders in there")
-        add("--images", type=int, default=38, help="pictures per class, default 38")
+        add("--images", type=whole_number(1), default=38, help="pictures per class, default 38")
         add("--backbone", default=backbone, help=f"default {backbone}")
-        add("--limit", type=float, default=600, help="seconds after which to give up, default 600")
+        add(
+            "--limit", type=seconds, default=600, help="seconds after which to give up, default 600"
+        )
         add("--inside", action="store_true", help=SUPPRESS)
 
     def handle(self, *args: Any, **options: Any) -> None:
@@ -54,6 +55,8 @@ class Command(BaseCommand):
                 backbone=options["backbone"],
                 limit_seconds=options["limit"],
             )
-            scenario.run(plan, as_json=options["json"], keep=options["keep"])
+            scenario.run(
+                plan, as_json=options["json"], quiet=options["quiet"], keep=options["keep"]
+            )
         except DemoFailed as failure:
             raise CommandError(str(failure)) from failure

@@ -4,7 +4,9 @@ import argparse
 from typing import Any
 
 from django.conf import settings
-from django.core.management.base import BaseCommand, CommandError
+from django.core.management.base import CommandError
+
+from requests_app.management.operator_command import OperatorCommand
 
 EXAMPLE = """\
 An agent starts it by itself. In the settings of most of them:
@@ -20,17 +22,14 @@ MISSING = (
 )
 
 
-class Command(BaseCommand):
+class Command(OperatorCommand):
     help = (
         "Lets an agent order, watch, correct and use classifiers on a site (Model Context Protocol)"
         " with the limits of the API; a person confirms each order by mail."
     )
+    example = EXAMPLE
+    has_results = False  # standard output belongs to the protocol
     requires_system_checks = ()
-
-    def create_parser(self, *args: Any, **options: Any) -> Any:
-        return super().create_parser(
-            *args, epilog=EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter, **options
-        )
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         parser.add_argument(

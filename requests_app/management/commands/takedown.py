@@ -1,19 +1,23 @@
 """``manage.py takedown``: removes a picture everywhere and keeps it out for good."""
 
 import argparse
+import json
 import re
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError
+from django.core.management.base import CommandError
 
 from requests_app import phrases, takedowns
+from requests_app.management.operator_command import OperatorCommand
 
 
-class Command(BaseCommand):
+class Command(OperatorCommand):
     help = (
         "Removes a picture by its address or sha256 from every request and dataset, and keeps it "
         "out for good."
     )
+    example = 'python manage.py takedown https://example.org/a.jpg --reason "its author asked"'
+    as_json = 'print {"found": N}, where N says how often it was found'
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         parser.add_argument(
@@ -30,6 +34,9 @@ class Command(BaseCommand):
             number = takedowns.take_down(sha256=picture.lower(), reason=reason)
         else:
             raise CommandError("Give an http(s) address or a sha256 of 64 hexadecimal digits.")
+        if options["json"]:
+            self.stdout.write(json.dumps({"found": number}))
+            return
         if number:
             times = phrases.counted(number, "time")
             message = f"Taken down: found {times} here; it is blocked from now on."

@@ -1,22 +1,27 @@
 """``manage.py up``: the whole site in the foreground, and nothing of it left behind."""
 
 import argparse
+import socket
 from typing import Any
 
 from django.conf import settings
 from django.core.management import call_command
-from django.core.management.base import BaseCommand, CommandError
+from django.core.management.base import CommandError
 
 from requests_app import pipeline
+from requests_app.management.operator_command import OperatorCommand
 from requests_app.workers import supervisor
 from requests_app.workers.supervisor import SERVICES, WEB
+from training.terminal import address_sentence, whole_number
 
 
-class Command(BaseCommand):
+class Command(OperatorCommand):
     help = (
         "Runs the site in the foreground: the web server and the three queue clusters. "
         "Ctrl-C stops all of it."
     )
+    example = "python manage.py up --port 8000"
+    has_results = False  # it serves until it is stopped
     requires_system_checks = "__all__"
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
@@ -26,7 +31,10 @@ class Command(BaseCommand):
             "--host", default="127.0.0.1", help="address of the web server (default 127.0.0.1)"
         )
         parser.add_argument(
-            "--port", type=int, default=8000, help="port of the web server (default 8000)"
+            "--port",
+            type=whole_number(1, 65535),
+            default=8000,
+            help="port of the web server (default 8000)",
         )
         parser.add_argument(
             "--no-migrate", action="store_true", help="leave the database's tables as they are"
@@ -40,6 +48,8 @@ class Command(BaseCommand):
         if unknown:
             known = ", ".join(SERVICES)
             raise CommandError(f"--only: no such service: {unknown}. Known are {known}.")
+        if WEB in names:
+            self.check_address(host, port)
         try:
             locks = [supervisor.lock_service(name) for name in names]
         except supervisor.AlreadyRunning as error:
@@ -56,3 +66,14 @@ class Command(BaseCommand):
         supervisor.Supervisor(services).run()
         for file in locks:
             file.close()
+
+    def check_address(self, host: str, port: int) -> None:
+        """Raise CommandError where the web server could not listen."""
+        try:
+            found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+            family, kind, protocol, _name, address = found[0]
+            with socket.socket(family, kind, protocol) as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                probe.bind(address)
+        except OSError as error:
+            raise CommandError(address_sentence(host, port, error)) from error

@@ -5,7 +5,7 @@ from django.db import migrations, models
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("requests_app", "0013_api_keys"),
+        ("requests_app", "0014_dataset_key"),
     ]
 
     operations = [
