@@ -70,7 +70,7 @@ def positionals(parser: argparse.ArgumentParser) -> list[str]:
     words: list[str] = []
     for action in parser._actions:
         if action.option_strings and action.required:
-            words += [action.option_strings[0], "x"]
+            words += [action.option_strings[0], next(iter(action.choices or ["x"]))]
         elif not action.option_strings and action.nargs not in ("?", "*"):
             words.append("x")
     return words
