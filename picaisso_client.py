@@ -350,6 +350,7 @@ EXAMPLE_OF = {
     "wait": "ID --out corgis",
     "download": "ID --out corgis",
     "predict": "ID picture.jpg https://example.org/picture.jpg",
+    "push": "--to hub ORG/NAME --dataset picaisso-corgi-shiba-inu-dataset.zip",
 }
 
 

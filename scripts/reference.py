@@ -150,9 +150,9 @@ def terms() -> str:
     from scraping.sources.catalogue import CATALOGUE
     from scraping.sources.terms import TERMS
 
-    rows = ["| source | its terms in a sentence | read on |", "|---|---|---|"]
+    rows = ["| source | its terms in a sentence | how they are known |", "|---|---|---|"]
     for name, each in TERMS.items():
-        rows.append(f"| [{CATALOGUE[name].label}]({each.url}) | {each.sentence} | {each.read} |")
+        rows.append(f"| [{CATALOGUE[name].label}]({each.url}) | {each.sentence} | {each.when} |")
     return "\n".join(rows)
 
 

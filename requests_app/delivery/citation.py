@@ -74,7 +74,7 @@ def _sources(images: Sequence[DatasetImage]) -> Iterator[str]:
         if terms is None:  # a person's own pictures
             continue
         label = phrases.source_title(name)
-        notes = f"{phrases.counted(count, 'picture')}. {terms.sentence} Read on {terms.read}."
+        notes = f"{phrases.counted(count, 'picture')}. {terms.sentence} These terms: {terms.when}."
         yield "  - type: website"
         yield f"    title: {_quoted(label)}"
         yield "    authors:"

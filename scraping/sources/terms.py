@@ -8,11 +8,21 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Terms:
-    """What a source asks of those who use it; `read` is a date in ISO 8601."""
+    """What a source asks of those who use it."""
 
     sentence: str
     url: str
     read: str = "2026-11-28"
+    """The date, in ISO 8601."""
+    first_hand: bool = False
+    """Whether a stored copy of the page was read, or only what others say of it."""
+
+    @property
+    def when(self) -> str:
+        """Return when they were read, and in what, as a part of a sentence."""
+        if self.first_hand:
+            return f"read on {self.read} in a stored copy of this page"
+        return f"as others described them on {self.read}; look at this page before you rely on it"
 
 
 # By name of the source.
@@ -21,6 +31,7 @@ TERMS: dict[str, Terms] = {
         "Credit the authors, keep to the limits on requests and do not scrape the catalogue;"
         " Openverse does not verify the licences that it names.",
         "https://docs.openverse.org/terms_of_service.html",
+        first_hand=True,
     ),
     "wikimedia": Terms(
         "Each file has a licence of its own, named on its page, and most ask for credit;"
@@ -41,11 +52,13 @@ TERMS: dict[str, Terms] = {
         "Bing finds pictures of other sites and grants no rights in them, and Microsoft generally"
         " disallows programs that read its pages.",
         "https://about.ads.microsoft.com/en-us/resources/policies/web-crawling",
+        first_hand=True,
     ),
     "nasa": Terms(
         "Pictures by NASA generally have no copyright in the United States, and NASA is to be"
         " credited; its logos, works of others and people who can be recognised are excepted.",
         "https://www.nasa.gov/nasa-brand-center/images-and-media/",
+        first_hand=True,
     ),
     "met": Terms(
         "Pictures of works marked as public domain are CC0, for any purpose.",
