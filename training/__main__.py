@@ -746,8 +746,8 @@ def _show_result(folder: Path, result: Mapping[str, Any], as_json: bool) -> None
     if metrics["headline"]["how"] != "test":
         table.add_row("Right on the test pictures", figure_on_test(metrics))
     table.add_row("Always guessing the largest class", percent(baseline(metrics)))
-    table.add_row("The model looks at", metrics["view"]["sentence"])
-    table.add_row("The model is", metrics["choice"])
+    table.add_row("Looks at", metrics["view"]["sentence"])
+    table.add_row("Model", metrics["choice"])
     if metrics["zero_shot"]:
         table.add_row("By the names alone", percent(metrics["zero_shot"]["accuracy"]))
     if metrics["strangers"]:
