@@ -215,7 +215,7 @@ def test_what_was_taken_is_cited_and_gbif_gets_its_table(packaged):
     assert of_pictures[0] == "file_name,datasetKey" and len(of_pictures) == 7
     assert credits.count(f"; GBIF dataset {KEY}") == 3
     assert "6 pictures are from GBIF" in card and "Of 1 picture it was not recorded." in card
-    assert f"- GBIF ({TERMS['gbif'].read}): {TERMS['gbif'].sentence}" in card
+    assert f"- GBIF ({TERMS['gbif'].when}): {TERMS['gbif'].sentence}" in card
     # What the schema of the Citation File Format 1.2 requires.
     assert cited["cff-version"] == "1.2.0" and cited["message"] and cited["type"] == "dataset"
     assert cited["title"] == "Pictures of cat and dog" and cited["authors"][0]["name"]
