@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
+from PIL.PngImagePlugin import PngInfo
 from selenium import webdriver
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
@@ -36,6 +37,10 @@ CAPTION = 34  # pixels of the strip below
 INK = (255, 255, 255)
 PAPER = (40, 44, 82)
 QUALITY = 62
+XMP = """<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF
+ xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#"><rdf:Description rdf:about=""
+ xmlns:xmpRights="http://ns.adobe.com/xap/1.0/rights/"
+ xmpRights:WebStatement="https://creativecommons.org/publicdomain/mark/1.0/"/></rdf:RDF></x:xmpmeta>"""
 
 
 def main() -> int:
@@ -71,8 +76,20 @@ def lay_out(pictures: Path, classes: dict[str, str], target: Path) -> Path:
         (target / name).mkdir(parents=True)
         kept_back = files.pop(len(files) // 2)
         for file in files:
-            shutil.copyfile(file, target / name / file.name)
+            copy_with_licence(file, target / name / file.name)
     return kept_back
+
+
+def copy_with_licence(file: Path, target: Path) -> None:
+    """Write the drawing with its author and licence inside, as a careful publisher would."""
+    with Image.open(file) as image:
+        words = PngInfo()
+        words.add_itxt("XML:com.adobe.xmp", XMP)
+        author = image.info.get("Author", "")
+        if author:
+            words.add_itxt("Author", author)
+        image.thumbnail((1024, 1024))
+        image.save(target, pnginfo=words)
 
 
 @dataclass

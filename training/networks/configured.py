@@ -24,6 +24,7 @@ DEFAULTS: Mapping[str, Any] = {
     "weights_cache": "data/cache/weights",
     "weights_url": DOWNLOAD_URL,
     "text_image_model": "",
+    "own_test": False,
     "threads": 0,
 }
 
