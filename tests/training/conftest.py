@@ -5,6 +5,7 @@ loopback.
 from __future__ import annotations
 
 import http.server
+import mimetypes
 import shutil
 import threading
 from collections.abc import Iterator
@@ -103,6 +104,8 @@ def server() -> Iterator[LoopbackServer]:
                 return
             self.send_response(200)
             self.send_header("Content-Length", str(len(body) + state.promise_more))
+            kind, _ = mimetypes.guess_type(self.path)
+            self.send_header("Content-Type", kind or "application/octet-stream")
             self.end_headers()
             self.wfile.write(body)
 

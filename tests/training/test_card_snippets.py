@@ -1,4 +1,4 @@
-"""What the model card tells a reader to type, typed as it stands in the folder that he unzipped."""
+"""What the model card tells a reader to type, typed as it stands in the unzipped folder."""
 
 import json
 import os

@@ -440,3 +440,35 @@ def test_it_fits_a_phone_and_is_legible_in_the_dark(
     assert set(names) == {"Picture alone", *example_models.NAMES}
     page.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
     page.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
+
+
+@in_chromium
+def test_the_lines_of_the_card_classify_on_a_page_of_ones_own(
+    chromium: webdriver.Chrome, folder: Path, server: LoopbackServer
+) -> None:
+    card = (folder / "README.md").read_text(encoding="utf-8")
+    (lines,) = re.findall(r"^```js\n(.+?)\n```$", card, re.DOTALL | re.MULTILINE)
+    assert len(lines.splitlines()) == 3
+    picture = example_models.blots(np.random.default_rng(5), 120, 90)
+    height, width, _ = picture.shape
+    script = f"""
+      ort.env.wasm.numThreads = 1;
+      const [height, width] = [{height}, {width}];
+      const rgb = Uint8Array.from(atob("{base64.b64encode(picture.tobytes()).decode()}"),
+                                  (sign) => sign.charCodeAt(0));
+      console.log = (numbers) => {{ document.title = JSON.stringify([...numbers]); }};
+      {lines}"""
+    wasm = gzip.decompress((VENDORED / "ort-wasm-simd-threaded.wasm.gz").read_bytes())
+    page = f'<script src="ort.wasm.min.js"></script><script type="module">{script}</script>'
+    server.files |= {
+        "/page.html": page.encode(),
+        "/model.onnx": (folder / "model.onnx").read_bytes(),
+        "/ort-wasm-simd-threaded.wasm": wasm,
+    }
+    for name in ("ort.wasm.min.js", "ort-wasm-simd-threaded.mjs"):
+        server.files[f"/{name}"] = (VENDORED / name).read_bytes()
+    chromium.get(f"{server.url}/page.html")
+    WebDriverWait(chromium, 60).until(lambda driver: driver.title.startswith("["))
+    expected = open_model(folder).run(picture).probabilities
+    assert np.allclose(json.loads(chromium.title), expected, atol=1e-3)
+    chromium.get_log("browser")

@@ -37,6 +37,11 @@ _ONNX_LINES = (
     'picture = numpy.asarray(PIL.Image.open("picture.jpg").convert("RGB"))',
     'print(onnxruntime.InferenceSession("model.onnx").run(None, {"image": picture})[0])',
 )
+_BROWSER_LINES = (
+    'const session = await ort.InferenceSession.create("model.onnx");',
+    'const image = new ort.Tensor("uint8", rgb, [height, width, 3]);',
+    "console.log((await session.run({ image })).probabilities.data);",
+)
 _TIMM_LINES = (
     "import timm",
     'model = timm.create_model("local-dir:.", pretrained=True).eval()',
@@ -358,6 +363,9 @@ def _how_to_use(config: Mapping[str, Any], backbone: BackboneInfo) -> str:
         " A picture is known when its novelty is at most `reject` of config.json."
         " In this folder, with ONNX Runtime:\n\n"
         f"{_snippet(_ONNX_LINES)}"
+        "On a page of your own, with onnxruntime-web (`rgb` holds three bytes for each pixel, row"
+        " by row):\n\n"
+        f"{_snippet(_BROWSER_LINES, 'js')}"
         "`model.safetensors` holds the plain network, without temperature and novelty."
         f" {_loaders(config, backbone)}"
         f"Outside `model.onnx`, {_resizing(config, backbone)}, scale to 0..1, and normalise with"
@@ -382,10 +390,10 @@ def _loaders(config: Mapping[str, Any], backbone: BackboneInfo) -> str:
     return text
 
 
-def _snippet(lines: Sequence[str]) -> str:
-    """Return lines of Python as a block of their own."""
+def _snippet(lines: Sequence[str], language: str = "python") -> str:
+    """Return lines of code as a block of their own."""
     code = "\n".join(lines)
-    return f"```python\n{code}\n```\n\n"
+    return f"```{language}\n{code}\n```\n\n"
 
 
 def _resizing(config: Mapping[str, Any], backbone: BackboneInfo) -> str:
