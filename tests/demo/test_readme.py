@@ -71,8 +71,10 @@ def test_every_local_link_of_the_readme_leads_somewhere(link):
 
 def test_the_pictures_are_small_enough_to_load_at_once():
     pictures = re.findall(r"docs/\w+[.]webp", README)
-    assert len(set(pictures)) == 4
-    assert all((ROOT / picture).stat().st_size < 150_000 for picture in pictures)
+    assert len(set(pictures)) == 5
+    sizes = {picture: (ROOT / picture).stat().st_size for picture in pictures}
+    moving = sizes.pop("docs/picaisso.webp")
+    assert moving < 1_000_000 and all(size < 150_000 for size in sizes.values())
 
 
 def test_every_runtime_dependency_is_in_the_licence_table():
