@@ -165,10 +165,28 @@ def reasons() -> str:
 
 def metrics() -> str:
     rows = ["| key | type | holds |", "|---|---|---|"]
-    for key, kind, text in documented_fields("training/metrics.py", "Metrics"):
-        kind = kind.removeprefix("NotRequired[").replace("|", "\\|")
-        rows.append(f"| `{key}` | `{kind}` | {text} |")
+    for key, kind, text in nested_fields("Metrics"):
+        shown = kind.replace("|", "\\|")
+        rows.append(f"| `{key}` | `{shown}` | {text} |")
     return "\n".join(rows)
+
+
+def nested_fields(name: str, above: str = "") -> Iterator[tuple[str, str, str]]:
+    """Yield the fields of a class of `training/metrics.py`, each followed by its own fields."""
+    module = "training/metrics.py"
+    tree = ast.parse((ROOT / module).read_text())
+    known = {node.name: node for node in tree.body if isinstance(node, ast.ClassDef)}
+    for key, annotation, text in documented_fields(module, name):
+        kind = re.sub(r"^NotRequired\[(.*)\]$", r"\1", annotation)
+        inner = next((word for word in re.findall(r"\w+", kind) if word in known), None)
+        if inner is None:
+            yield above + key, kind, text
+            continue
+        summary = (ast.get_docstring(known[inner]) or "").split("\n\n")[0]
+        shown = kind.replace(inner, "object")
+        yield above + key, shown, text or " ".join(summary.split())
+        within = {"list": f"{key}[].", "dict": f"{key}.*."}.get(kind.split("[")[0], f"{key}.")
+        yield from nested_fields(inner, above + within)
 
 
 def documented_fields(module: str, name: str) -> Iterator[tuple[str, str, str]]:

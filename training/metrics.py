@@ -47,6 +47,7 @@ class AccuracyShare(TypedDict):
     """A share of images predicted rightly."""
 
     accuracy: float
+    """Share of the images predicted rightly."""
     interval: list[float]
     """Low and high end of the 95 % Wilson interval."""
 
@@ -89,12 +90,16 @@ class ClassificationMetrics(AccuracyShare):
     """The figures that predictions of images by models that have not seen them give."""
 
     balanced_accuracy: float
+    """Mean of the recalls of the classes."""
     macro_f1: float
+    """Mean of the F1 scores of the classes."""
     per_class: dict[str, ClassMetrics]
+    """By name of the class."""
     confusion: Confusion
     ece_before: float | None
     """Expected calibration error without the temperature; None below 100 images."""
     ece_after: float | None
+    """The same with the temperature."""
 
 
 class CrossValidated(ClassificationMetrics):
@@ -239,6 +244,7 @@ class VerdictMetrics(TypedDict):
     """The part of metrics.json that says how good the model is, and how that was found."""
 
     verdict: Verdict
+    """Better than guessing; not shown to be, with so few images; or no better."""
     better_than_chance: bool
     """Whether the verdict is "better"."""
     verdict_sentence: str
@@ -266,6 +272,7 @@ class Metrics(ClassificationMetrics, VerdictMetrics, UnseenSourceMetrics, Shortc
     majority_baseline: float
     """Share of the largest class in test."""
     temperature: float
+    """By which the logits are divided before the softmax, so that confidence means accuracy."""
     reject_threshold: float
     """Novelty above which an image counts as none of the classes."""
     split: dict[Split, int]
@@ -273,6 +280,7 @@ class Metrics(ClassificationMetrics, VerdictMetrics, UnseenSourceMetrics, Shortc
     own_test: bool
     """Whether the test images are those that whoever asked has marked for it."""
     near_duplicate_leaks: int
+    """Near-duplicates of test images outside test; always 0."""
     label_issues: int
     """Images outside test whose label is suspected; 0 unless the verdict is "better"."""
     off_topic: int
@@ -281,11 +289,13 @@ class Metrics(ClassificationMetrics, VerdictMetrics, UnseenSourceMetrics, Shortc
     regularisation: float
     """C of the linear head: the inverse of the regularisation's strength."""
     delivered: Literal["head", "network"]
+    """The linear head on the pretrained network, or the fine-tuned network."""
     choice: str
     """The sentence why."""
     head: CandidateMetrics
     network: CandidateMetrics | None
     by_source: dict[str, SourceMetrics]
+    """Accuracy by the source of the test images."""
     unknown: FalseAlarms
     strangers: Strangers | None
     """None where it was not measured."""
@@ -294,13 +304,19 @@ class Metrics(ClassificationMetrics, VerdictMetrics, UnseenSourceMetrics, Shortc
     learning_curve: LearningCurve | None
     view: ViewMetrics
     seed: int
+    """Of split and folds."""
     seconds: dict[str, float]
     """By stage."""
     device: str
+    """What the network ran on."""
     backbone: str
+    """Name of the pretrained network."""
     weights: str
+    """Which of its weights."""
     arithmetic: str
+    """Precision in which features were computed."""
     notices: list[str]
+    """What went otherwise than asked for, in sentences."""
 
 
 def read_metrics(run_dir: Path) -> Metrics:
