@@ -70,10 +70,13 @@ def _terms_left(line: str, image: ImageUrl) -> str:
     address = image.license_url.partition("://")[2].rstrip("/")
     if address and address not in line:
         words += f" <{image.license_url}>"
+    words = words.strip()
     basis = BASES.get(image.license_basis, "")
-    if basis:
-        words += f" ({basis})"
-    return f"Licence: {words.strip()}" if words else ""
+    if words and basis:
+        return f"Licence: {words} ({basis})"
+    if words:
+        return f"Licence: {words}"
+    return f"Licence {basis}" if basis else ""
 
 
 def host_of(url: str) -> str:
