@@ -138,6 +138,10 @@ CREDITS = [
         {"attribution": "", "title": "A", "license_url": "", "license_basis": "filter"},
         "“A” by Ada. Licence: CC BY-SA 4.0 (as the search was filtered)",
     ),
+    (
+        {"attribution": "“A” by Ada, CC BY-SA", "license_url": "", "license_basis": "file"},
+        "“A” by Ada, CC BY-SA. Licence as its file says",
+    ),
 ]
 
 
