@@ -116,7 +116,8 @@ WEIGHTS_URL = env.str("PICAISSO_WEIGHTS_URL", "")
 # --- site ---
 SECRET_KEY = _secret_key()
 DEBUG = env.bool("PICAISSO_DEBUG", False)
-# Makes the links in mails.
+# Makes the links in mails. `manage.py up` says to its parts where it serves, unless it is given.
+BASE_URL_GIVEN = bool(env.str("PICAISSO_BASE_URL", ""))
 BASE_URL = env.str("PICAISSO_BASE_URL", "http://127.0.0.1:8000").rstrip("/")
 _BASE = urlsplit(BASE_URL)
 ALLOWED_HOSTS = env.list(

@@ -30,7 +30,7 @@ from scraping.terminal import (
     progress_bars,
     reasons_in_words,
 )
-from training.class_names import find_problem, normalize
+from training.class_names import casefold_key, find_problem, normalize
 from training.environment import EnvironmentFileError
 from training.terminal import (
     DONE,
@@ -275,8 +275,16 @@ def _names(parser: argparse.ArgumentParser, given: argparse.Namespace) -> list[s
     from scraping.supplied import named_classes
 
     names = given.names or named_classes(given.own or "", given.own_urls or "")
+    if not names and given.own:
+        text = "has no folder per class: put the pictures of each class into a folder called as the"
+        parser.error(f"{given.own} {text} class, or name the classes")
     if not names:
         parser.error("name a class, or bring pictures along with --own or --urls")
+    numbers: dict[str, int] = {}
+    for number, name in enumerate(names, start=1):
+        first = numbers.setdefault(casefold_key(name), number)
+        if first != number:
+            parser.error(f"classes {first} and {number} have the same name")
     return names
 
 
@@ -313,6 +321,9 @@ def _collect(folder: Path, config: "CollectConfig", given: argparse.Namespace) -
             print_json(result)
         else:
             _print_collected(result)
+        if given.out is not None and not any(entry["kept"] for entry in result["classes"]):
+            print(_why_nothing(result), file=sys.stderr)
+            return FAILED
     except Interrupted:
         print("Stopped before the end; the same command goes on from here.", file=sys.stderr)
         return stop.exit_code
@@ -326,6 +337,17 @@ def _collect(folder: Path, config: "CollectConfig", given: argparse.Namespace) -
         reason = "The collection failed unexpectedly."
         return _fail(folder, reason, "Try again; the log says more.", retry=True)
     return DONE
+
+
+def _why_nothing(result: Mapping[str, Any]) -> str:
+    """Return the sentence for a collection without a picture."""
+    outcomes = {Outcome(entry["outcome"]) for entry in result["sources"]}
+    if outcomes & {Outcome.OK, Outcome.PARTIAL, Outcome.NO_RESULTS, Outcome.NOT_APPLICABLE}:
+        return "No usable picture was found. Try other words, or other sources with --source."
+    return (
+        "No source could be reached, so nothing was collected. Check the connection, and give the"
+        " same command again."
+    )
 
 
 def _fail(folder: Path, reason: str, remedy: str, *, retry: bool) -> int:
@@ -424,7 +446,10 @@ def run_check(given: argparse.Namespace, environment: Callable[[], Values]) -> i
         _print_answers(answers)
     if any(answer.outcome in (Outcome.OK, Outcome.PARTIAL) for answer in answers):
         return DONE
-    print("No source answers.", file=sys.stderr)
+    if any(answer.outcome == Outcome.NO_RESULTS for answer in answers):
+        print("No source found anything.", file=sys.stderr)
+    else:
+        print("No source answers.", file=sys.stderr)
     return FAILED
 
 

@@ -147,8 +147,10 @@ class Service:
 
 def make_service(name: str, host: str, port: int) -> Service:
     """Return the web server, at this address, or the cluster of the queue of that name."""
+    variables = {} if settings.BASE_URL_GIVEN else {"PICAISSO_BASE_URL": address_of(host, port)}
     if name != WEB:
-        return Service(name, [sys.executable, "manage.py", "qcluster"], {"Q_CLUSTER_NAME": name})
+        variables["Q_CLUSTER_NAME"] = name
+        return Service(name, [sys.executable, "manage.py", "qcluster"], variables)
     options = {
         "--bind": f"{host}:{port}",
         "--worker-class": "gthread",
@@ -160,7 +162,14 @@ def make_service(name: str, host: str, port: int) -> Service:
     command = [sys.executable, "-m", "gunicorn", "picaisso_site.wsgi", "--no-control-socket"]
     for option, value in options.items():
         command += [option, value]
-    return Service(WEB, command, {})
+    return Service(WEB, command, variables)
+
+
+def address_of(host: str, port: int) -> str:
+    """Return where a browser on this machine finds a web server that listens so."""
+    if host in ("", "0.0.0.0", "::"):  # noqa: S104  # everywhere, so here too
+        host = "127.0.0.1"
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 @dataclass

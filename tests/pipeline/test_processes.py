@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from requests_app.workers import jobs, processes
+from requests_app.workers import jobs, processes, supervisor
 from tests.pipeline.stages import (
     handlers,
     let_the_lease_run_out,
@@ -69,3 +69,13 @@ def test_an_unknown_mode_is_refused_with_the_usage():
     )
     assert answer.returncode == 2
     assert answer.stderr.startswith("usage:")
+
+
+def test_the_parts_of_a_site_are_told_where_it_serves_unless_its_address_is_given(settings):
+    settings.BASE_URL_GIVEN = False
+    for name in (supervisor.WEB, "picaisso"):
+        made = supervisor.make_service(name, "0.0.0.0", 8123)
+        assert made.environment["PICAISSO_BASE_URL"] == "http://127.0.0.1:8123"
+    assert supervisor.address_of("::1", 80) == "http://[::1]:80"
+    settings.BASE_URL_GIVEN = True
+    assert supervisor.make_service(supervisor.WEB, "127.0.0.1", 8123).environment == {}

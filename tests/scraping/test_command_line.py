@@ -292,3 +292,17 @@ def test_neither_django_nor_torch_is_loaded(tmp_path):
         check=True,
     )
     assert done.stdout.strip() == "[]"
+
+
+def test_a_collection_in_which_no_source_can_be_reached_is_refused_with_what_to_do(tmp_path):
+    out = tmp_path / "found"
+    fixed = ("--source", "openverse", "--source-url", "openverse=http://127.0.0.1:9")
+    allowed = ("--allow-private-host", "127.0.0.1:9")
+    ended = run("collect", "corgi", "shiba inu", "--out", str(out), *fixed, *allowed, cwd=tmp_path)
+    assert ended.returncode == 1
+    assert ended.stderr.splitlines()[-1].startswith("No source could be reached, so nothing was")
+
+
+def test_two_classes_of_one_name_are_wrong_usage(tmp_path):
+    ended = run("collect", "corgi", "Corgi", "--out", str(tmp_path / "found"), cwd=tmp_path)
+    assert ended.returncode == 2 and "classes 1 and 2 have the same name" in ended.stderr

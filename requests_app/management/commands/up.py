@@ -59,7 +59,8 @@ class Command(OperatorCommand):
         if WEB in names and not settings.DEBUG:
             call_command("collectstatic", interactive=False, verbosity=0)
         if WEB in names:
-            self.stdout.write(f"Picaisso is at http://{host}:{port}/ (Ctrl-C stops it).")
+            address = supervisor.address_of(host, port)
+            self.stdout.write(f"Picaisso is at {address}/ (Ctrl-C stops it).")
             if settings.EMAIL_IN_FOLDER:
                 self.stdout.write(pipeline.where_mails_are())
         services = [supervisor.make_service(name, host, port) for name in names]
