@@ -184,6 +184,20 @@ def give(draft: Draft, classifier: ClassifierRequest) -> None:
     draft.folder.rename(classifier.folder / FOLDER)
 
 
+def forget_ownerless() -> None:
+    """Delete what was brought along for requests that there are not: their making broke off.
+
+    A folder that holds anything else, or came about today, stays.
+    """
+    oldest = time.time() - KEPT.total_seconds()
+    for folder in (Path(settings.DATA_DIR) / "requests").glob("*"):
+        if not folder.name.isdecimal() or not folder.is_dir() or folder.stat().st_mtime > oldest:
+            continue
+        has_more = any(inside.name != FOLDER for inside in folder.iterdir())
+        if not has_more and not ClassifierRequest.objects.filter(pk=folder.name).exists():
+            shutil.rmtree(folder, ignore_errors=True)
+
+
 def collection_values(classifier: ClassifierRequest) -> dict[str, Any]:
     """Return what the configuration of a request's collection says of what was brought along."""
     folder = classifier.folder / FOLDER
