@@ -520,16 +520,20 @@ class SubmissionForm(forms.Form):
     def submission(self) -> Submission:
         """Return what the pipeline takes; only after ``is_valid``."""
         values = self.cleaned_data
+        classes = self._class_queries()
+        brought = {}
+        if self.draft is not None:
+            names = [name for name, _query in classes]
+            brought = supplied.facts(self.draft, names, **self._wishes_of_files())
         return Submission(
-            classes=tuple(self._class_queries()),
+            classes=tuple(classes),
             email=values["email"],
             images_per_class=values["images_per_class"] or DEFAULT_IMAGES,
             license=values["license"] or License.ANY,
             backbone=values["backbone"] or settings.BACKBONE,
             kind=values["kind"],
             draft=self.draft,
-            as_test=bool(values["own_as_test"]),
-            alone=bool(values["own_alone"]),
+            brought=brought,
         )
 
     def _class_queries(self) -> list[tuple[str, str]]:

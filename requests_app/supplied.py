@@ -10,7 +10,8 @@ import secrets
 import shutil
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -178,10 +179,24 @@ def facts(draft: Draft, names: Sequence[str], *, as_test: bool, alone: bool) -> 
     return brought
 
 
-def give(draft: Draft, classifier: ClassifierRequest) -> None:
-    """Move the files into the folder of a request."""
+@contextmanager
+def given(draft: Draft | None, classifier: ClassifierRequest) -> Iterator[None]:
+    """Move the files into the folder of a request that is being made, and back if that fails.
+
+    What lies there is of a request that was never made, and may be a stranger's: it goes.
+    """
+    folder = classifier.folder / FOLDER
+    shutil.rmtree(folder, ignore_errors=True)
+    if draft is None:
+        yield
+        return
     classifier.folder.mkdir(parents=True, exist_ok=True)
-    draft.folder.rename(classifier.folder / FOLDER)
+    draft.folder.rename(folder)
+    try:
+        yield
+    except BaseException:
+        folder.rename(draft.folder)
+        raise
 
 
 def forget_ownerless() -> None:
@@ -200,6 +215,8 @@ def forget_ownerless() -> None:
 
 def collection_values(classifier: ClassifierRequest) -> dict[str, Any]:
     """Return what the configuration of a request's collection says of what was brought along."""
+    if not classifier.supplied:
+        return {}
     folder = classifier.folder / FOLDER
     values: dict[str, Any] = {}
     for key, kind in (("own", PICTURES), ("own_urls", ADDRESSES)):

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from django.core.cache import cache
 from django.core.files.uploadedfile import SimpleUploadedFile
+from django.db import connection
 
 import picaisso_client
 from requests_app import pipeline, sharing, supplied
@@ -171,6 +172,62 @@ def test_what_is_deleted_takes_along_what_was_brought(holder):
     assert (folder / "supplied").is_dir()
     post(holder, f"{classifier.get_absolute_url()}delete/")
     assert not (folder / "supplied").exists()
+
+
+def leftover_of_the_next_request(site: Path) -> Path:
+    """Let a stranger's pictures lie where the next request's will: its making broke off."""
+    folder = site / "requests" / "1" / "supplied"
+    folder.mkdir(parents=True)
+    (folder / "pictures.zip").write_bytes(pets().read())
+    return folder
+
+
+@pytest.mark.django_db(reset_sequences=True)
+def test_a_request_never_gets_what_another_one_left_behind(holder, site):
+    folder = leftover_of_the_next_request(site)
+    send(holder)
+    classifier = ClassifierRequest.objects.get(pk=1)
+    assert supplied.collection_values(classifier) == {} and not folder.exists()
+    bare = ClassifierRequest(pk=1, supplied={})
+    leftover_of_the_next_request(site)
+    assert supplied.collection_values(bare) == {}
+
+
+@pytest.mark.django_db(reset_sequences=True)
+def test_what_another_request_left_behind_stops_none(holder, site):
+    folder = leftover_of_the_next_request(site)
+    (folder / "addresses.csv").write_text("a stranger's")
+    assert send(holder, own_pictures=pets(5)).status_code == 303
+    classifier = ClassifierRequest.objects.get(pk=1)
+    assert list(supplied.collection_values(classifier)) == ["own"]
+    assert classifier.supplied["pictures"] == 10
+
+
+def test_a_request_that_cannot_be_stored_keeps_what_was_uploaded(holder, site, monkeypatch):
+    key = held_key(send(holder, email="", own_pictures=pets()).content.decode())
+
+    def fails(*_arguments: object) -> None:
+        raise OSError("no space left")
+
+    with monkeypatch.context() as broken, pytest.raises(OSError, match="no space left"):
+        broken.setattr(pipeline, "_mail_confirmation", fails)
+        send(holder, draft=key)
+    assert not list(site.glob("requests/*/supplied")) and not ClassifierRequest.objects.exists()
+    assert send(holder, draft=key).status_code == 303
+
+
+def test_files_are_read_while_nobody_waits_for_the_database(holder, monkeypatch):
+    depth = len(connection.savepoint_ids)
+    depths = []
+    read = supplied.read_supplied
+
+    def watched(*arguments: object) -> supplied.Supplied:
+        depths.append(len(connection.savepoint_ids))
+        return read(*arguments)
+
+    monkeypatch.setattr(supplied, "read_supplied", watched)
+    assert send(holder, own_pictures=pets()).status_code == 303
+    assert set(depths) == {depth}
 
 
 # --- through the API ---
