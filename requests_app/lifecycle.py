@@ -47,6 +47,8 @@ def cancel(classifier: ClassifierRequest, actor: str = "person") -> bool:
     if not is_cancellable or not classifier.move(new, reason="cancelled", actor=actor):
         return False
     _stop_jobs(classifier)
+    if not classifier.jobs.exists():  # it was never confirmed, and cannot be retried
+        transaction.on_commit(lambda: supplied.forget_of(classifier))
     return True
 
 
@@ -429,6 +431,7 @@ def expire() -> None:
         _remove_folder(classifier)  # first: nothing says where it lies once the row is gone
         classifier.delete()
     supplied.forget_ownerless()
+    supplied.forget_old_drafts()
     for classifier in ClassifierRequest.objects.filter(status=Status.EXPIRED):
         if classifier.folder.exists():
             _remove_rows(classifier)

@@ -11,7 +11,7 @@ import shutil
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -84,7 +84,6 @@ def opened(key: str) -> Draft | None:
 def hold(files: Mapping[str, UploadedFile], draft: Draft | None = None) -> Draft:
     """Keep files, by kind; one of the same kind takes the place of the one before."""
     if draft is None:
-        _forget_old_drafts()
         draft = Draft(secrets.token_hex(16))
         draft.folder.mkdir(parents=True)
     names = draft.names
@@ -108,8 +107,14 @@ def forget(draft: Draft) -> None:
     shutil.rmtree(draft.folder, ignore_errors=True)
 
 
+def forget_of(classifier: ClassifierRequest) -> None:
+    """Delete what was brought along for a request that is never going to be worked on."""
+    shutil.rmtree(classifier.folder / FOLDER, ignore_errors=True)
+
+
 def has_room() -> bool:
-    """Return whether uploads that nobody has confirmed leave room for more."""
+    """Forget old drafts; return whether what nobody has confirmed leaves room for more."""
+    forget_old_drafts()
     waiting = sum(_size(folder) for folder in _drafts())
     unconfirmed = ClassifierRequest.objects.filter(status=Status.UNCONFIRMED)
     for brought in unconfirmed.exclude(supplied={}).values_list("supplied", flat=True):
@@ -257,11 +262,26 @@ def _drafts() -> list[Path]:
 
 
 def _size(folder: Path) -> int:
-    return sum(file.stat().st_size for file in folder.glob("*") if file.is_file())
+    """Return the bytes of the files in a folder, some of which may be moved away just now."""
+    size = 0
+    with suppress(FileNotFoundError):
+        for file in list(folder.iterdir()):
+            with suppress(FileNotFoundError):
+                size += file.stat().st_size
+    return size
 
 
-def _forget_old_drafts() -> None:
+def forget_old_drafts() -> None:
+    """Delete what was uploaded a day ago for a form that nobody has sent."""
     oldest = time.time() - KEPT.total_seconds()
     for folder in _drafts():
-        if folder.stat().st_mtime < oldest:
+        if _changed(folder) < oldest:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def _changed(folder: Path) -> float:
+    """Return when something came or went in a folder, in seconds; now if it was moved away."""
+    try:
+        return folder.stat().st_mtime
+    except FileNotFoundError:
+        return time.time()

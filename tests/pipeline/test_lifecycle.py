@@ -9,7 +9,7 @@ import pytest
 from django.utils import timezone
 from django_q.models import OrmQ
 
-from requests_app import curation, lifecycle, pipeline, tasks
+from requests_app import curation, lifecycle, pipeline, supplied, tasks
 from requests_app.models import (
     Artifact,
     ClassifierRequest,
@@ -247,6 +247,29 @@ def test_pictures_of_an_address_never_confirmed_go_with_it(submitted):
     ClassifierRequest.objects.update(created=timezone.now() - timedelta(days=2, seconds=1))
     lifecycle.expire()
     assert not ClassifierRequest.objects.exists() and not submitted.folder.exists()
+
+
+def test_pictures_of_a_request_cancelled_before_it_was_confirmed_go_at_once(submitted):
+    folder = bring(submitted)
+    assert lifecycle.cancel(submitted)
+    assert not folder.exists() and not lifecycle.retry(submitted)
+
+
+def test_pictures_of_a_request_cancelled_in_work_stay_for_its_retry(confirmed):
+    folder = bring(confirmed)
+    assert lifecycle.cancel(confirmed)
+    assert folder.exists() and lifecycle.retry(confirmed)
+
+
+def test_uploads_for_a_form_that_nobody_sends_go_after_a_day(data_dir, db):
+    draft = supplied.Draft("0" * 32)
+    draft.folder.mkdir(parents=True)
+    (draft.folder / "pictures.zip").write_bytes(b"pictures")
+    lifecycle.expire()
+    assert draft.folder.exists()
+    lay_back(draft.folder, days=1, seconds=1)
+    lifecycle.expire()
+    assert not draft.folder.exists()
 
 
 def test_pictures_whose_request_was_never_made_go_after_a_day(submitted, confirmed):

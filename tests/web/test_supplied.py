@@ -2,7 +2,9 @@
 
 import io
 import json
+import os
 import re
+import time
 import zipfile
 from pathlib import Path
 
@@ -143,6 +145,17 @@ def test_far_too_large_files_and_far_too_many_are_refused(holder, monkeypatch):
     assert complaint(full, "own_pictures") == supplied.FULL
     ClassifierRequest.objects.update(status=Status.RUNNING)
     assert send(holder, own_pictures=pets()).status_code == 303
+
+
+def test_uploads_that_nobody_sends_block_others_for_a_day_only(holder, site, monkeypatch):
+    monkeypatch.setattr(supplied, "MOST_WAITING", 1000)
+    draft = supplied.opened(held_key(send(holder, email="", own_pictures=pets()).content.decode()))
+    assert draft is not None
+    assert send(holder, own_pictures=pets()).status_code == 400
+    two_days_ago = time.time() - 2 * 86_400
+    os.utime(draft.folder, (two_days_ago, two_days_ago))
+    assert send(holder, own_pictures=pets()).status_code == 303
+    assert not draft.folder.exists()
 
 
 def test_many_files_in_one_form_are_no_way_around_the_limit(holder, monkeypatch):
