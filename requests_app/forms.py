@@ -397,6 +397,8 @@ class SubmissionForm(forms.Form):
             return self._upload_problems
         wishes = self._wishes_of_files()
         if self.draft is None or not self.draft.names:
+            if self.draft is not None and not self.draft.folder.is_dir():
+                return {"own_pictures": supplied.GONE}
             self.draft = None
             return {"own_pictures": supplied.NOTHING} if any(wishes.values()) else {}
         names = [name for name, _query in self._class_queries()]

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from django.conf import settings
-from django.core.files.uploadedfile import UploadedFile
+from django.core.files.uploadedfile import TemporaryUploadedFile
 
 from requests_app.models import ClassifierRequest, Status
 from scraping.supplied import Supplied, SuppliedError, named_classes, read_supplied
@@ -32,12 +32,13 @@ FOLDER = "supplied"  # in that of the request
 DRAFTS = "uploads"  # in the data folder
 KEY = re.compile(r"[0-9a-f]{32}")
 MOST_BYTES = 200_000_000  # of one file
-MOST_WAITING = 2_000_000_000  # bytes of all drafts, and of requests that nobody has confirmed
+MOST_WAITING = 2_000_000_000  # bytes of all that arrives, drafts, and unconfirmed requests
 KEPT = timedelta(days=1)  # of a draft
 SHOWN = 20  # of what cannot be used
 
 TOO_LARGE = f"This file is larger than {MOST_BYTES // 1_000_000} MB. Give fewer pictures."
 FULL = "Too many uploads wait to be confirmed on this site. Try again later."
+EMPTY = "This file is empty. Choose it again."
 NO_PICTURE = "No picture was found in it. Make a folder for each class, called as it is: {names}."
 NO_ADDRESS = "It has no address for these classes. Its labels must be called as they are: {names}."
 GONE = "The files are no longer held here. Choose them again."
@@ -48,6 +49,13 @@ NOTHING_TO_LEARN = (
     "With these alone as the test set nothing is left to train on: search the web too, or do not"
     " mark them as the test set."
 )
+
+
+class GoneError(Exception):
+    """The files of a draft are no longer there: another tab has sent the form, or dropped them."""
+
+    def __init__(self) -> None:
+        super().__init__(GONE)
 
 
 @dataclass(frozen=True)
@@ -81,19 +89,32 @@ def opened(key: str) -> Draft | None:
     return draft if KEY.fullmatch(key) and draft.folder.is_dir() else None
 
 
-def hold(files: Mapping[str, UploadedFile], draft: Draft | None = None) -> Draft:
-    """Keep files, by kind; one of the same kind takes the place of the one before."""
+def hold(files: Mapping[str, TemporaryUploadedFile], draft: Draft | None = None) -> Draft:
+    """Keep files, by kind; one of the same kind takes the place of the one before, whole.
+
+    Raises GoneError where the draft has become that of a request meanwhile.
+    """
     if draft is None:
         draft = Draft(secrets.token_hex(16))
         draft.folder.mkdir(parents=True)
     names = draft.names
     for kind, file in files.items():
-        with (draft.folder / FILES[kind]).open("wb") as target:
-            for chunk in file.chunks():
-                target.write(chunk)
         names[kind] = file.name or FILES[kind]
-    (draft.folder / "names.json").write_text(json.dumps(names), encoding="utf-8")
+    try:
+        for kind, file in files.items():
+            shutil.move(file.temporary_file_path(), draft.folder / FILES[kind])
+            file.close()
+        _write_names(draft, names)
+    except FileNotFoundError as error:
+        raise GoneError from error
     return draft
+
+
+def _write_names(draft: Draft, names: Mapping[str, str]) -> None:
+    """Write them beside and rename that, as another tab may be reading or writing them."""
+    beside = draft.folder / f"names-{secrets.token_hex(8)}.json"
+    beside.write_text(json.dumps(names), encoding="utf-8")
+    beside.replace(draft.folder / "names.json")
 
 
 def leave_out(draft: Draft, kind: str) -> None:
@@ -113,9 +134,13 @@ def forget_of(classifier: ClassifierRequest) -> None:
 
 
 def has_room() -> bool:
-    """Forget old drafts; return whether what nobody has confirmed leaves room for more."""
+    """Forget old drafts; return whether what nobody has confirmed leaves room for more.
+
+    What arrives at this moment counts.
+    """
     forget_old_drafts()
-    waiting = sum(_size(folder) for folder in _drafts())
+    folders = [*_drafts(), Path(settings.FILE_UPLOAD_TEMP_DIR)]
+    waiting = sum(_size(folder) for folder in folders)
     unconfirmed = ClassifierRequest.objects.filter(status=Status.UNCONFIRMED)
     for brought in unconfirmed.exclude(supplied={}).values_list("supplied", flat=True):
         waiting += int(brought.get("bytes", 0))
@@ -171,12 +196,16 @@ def _too_few(counts: Counter[str], names: Sequence[str], *, as_test: bool, alone
 
 
 def facts(draft: Draft, names: Sequence[str], *, as_test: bool, alone: bool) -> dict[str, Any]:
-    """Return what a request says of what was brought along."""
+    """Return what a request says of what was brought along, after ``check``.
+
+    Raises GoneError where it has become that of another request meanwhile.
+    """
     brought: dict[str, Any] = {"as_test": as_test, "alone": alone, "bytes": _size(draft.folder)}
     unused = []
     for kind in FILES:
         found = _read(draft, kind, names)
-        assert isinstance(found, Supplied), "it was checked"
+        if isinstance(found, str):  # it was checked before
+            raise GoneError
         brought[kind] = _counts(found).total()
         unused += [[one.what, one.why] for one in found.unused]
     brought["unused"] = unused[:SHOWN]
@@ -188,7 +217,8 @@ def facts(draft: Draft, names: Sequence[str], *, as_test: bool, alone: bool) -> 
 def given(draft: Draft | None, classifier: ClassifierRequest) -> Iterator[None]:
     """Move the files into the folder of a request that is being made, and back if that fails.
 
-    What lies there is of a request that was never made, and may be a stranger's: it goes.
+    What lies there is of a request that was never made, and may be a stranger's: it goes. Raises
+    GoneError where the draft has become that of another request.
     """
     folder = classifier.folder / FOLDER
     shutil.rmtree(folder, ignore_errors=True)
@@ -196,7 +226,10 @@ def given(draft: Draft | None, classifier: ClassifierRequest) -> Iterator[None]:
         yield
         return
     classifier.folder.mkdir(parents=True, exist_ok=True)
-    draft.folder.rename(folder)
+    try:
+        draft.folder.rename(folder)
+    except FileNotFoundError as error:
+        raise GoneError from error
     try:
         yield
     except BaseException:
@@ -272,16 +305,19 @@ def _size(folder: Path) -> int:
 
 
 def forget_old_drafts() -> None:
-    """Delete what was uploaded a day ago for a form that nobody has sent."""
+    """Delete what was uploaded a day ago for a form that nobody has sent, or arrived in part."""
     oldest = time.time() - KEPT.total_seconds()
     for folder in _drafts():
         if _changed(folder) < oldest:
             shutil.rmtree(folder, ignore_errors=True)
+    for file in Path(settings.FILE_UPLOAD_TEMP_DIR).glob("*"):
+        if _changed(file) < oldest:
+            file.unlink(missing_ok=True)
 
 
-def _changed(folder: Path) -> float:
-    """Return when something came or went in a folder, in seconds; now if it was moved away."""
+def _changed(path: Path) -> float:
+    """Return when a file or folder changed last, in seconds; now if it was moved away."""
     try:
-        return folder.stat().st_mtime
+        return path.stat().st_mtime
     except FileNotFoundError:
         return time.time()

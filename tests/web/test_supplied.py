@@ -18,6 +18,7 @@ from requests_app import pipeline, sharing, supplied
 from requests_app.delivery.contents import DatasetImage
 from requests_app.delivery.dataset_zip import build_dataset
 from requests_app.models import ClassifierRequest, ImageUrl, Status
+from requests_app.views import submission, uploads
 from tests.replicas.pictures import jpeg
 from tests.web.conftest import delivered, metrics, post, words
 from training.phrases import headline_title, verdict
@@ -165,6 +166,47 @@ def test_many_files_in_one_form_are_no_way_around_the_limit(holder, monkeypatch)
     assert "larger than" in complaint(page, "own_pictures")
 
 
+def test_nothing_is_received_where_there_is_no_room(holder, settings, monkeypatch):
+    arriving = Path(settings.FILE_UPLOAD_TEMP_DIR)
+    assert arriving.is_dir() and arriving.name == "arriving"
+    monkeypatch.setattr(supplied, "MOST_WAITING", 0)
+    monkeypatch.setattr(supplied, "hold", None)
+    page = send(holder, own_pictures=pets()).content.decode()
+    assert complaint(page, "own_pictures") == supplied.FULL
+    refused = call(holder, {"email": "ada@example.org"}, pictures=pets())
+    assert refused.status_code == 503 and refused.headers["Retry-After"] == "600"
+    assert not list(arriving.iterdir())
+
+
+def test_a_file_that_outgrows_the_room_is_given_up(holder, settings, monkeypatch):
+    monkeypatch.setattr(uploads, "ASK_FOR_ROOM_BYTES", 1000)
+    monkeypatch.setattr(supplied, "MOST_WAITING", 50_000)
+    large = SimpleUploadedFile("large.zip", bytes(300_000))
+    page = send(holder, own_pictures=large).content.decode()
+    assert complaint(page, "own_pictures") == supplied.FULL
+    assert not list(Path(settings.FILE_UPLOAD_TEMP_DIR).iterdir())
+
+
+def test_what_arrived_in_part_is_forgotten_after_a_day(settings):
+    rest = Path(settings.FILE_UPLOAD_TEMP_DIR) / "rest.upload.zip"
+    rest.write_bytes(b"of a process that was killed")
+    supplied.forget_old_drafts()
+    assert rest.exists()
+    two_days_ago = time.time() - 2 * 86_400
+    os.utime(rest, (two_days_ago, two_days_ago))
+    supplied.forget_old_drafts()
+    assert not rest.exists()
+
+
+def test_an_empty_file_is_said_to_be_empty(holder):
+    empty = SimpleUploadedFile("pets.zip", b"")
+    page = send(holder, own_pictures=empty).content.decode()
+    assert complaint(page, "own_pictures") == supplied.EMPTY
+    error = call(holder, {"email": "ada@example.org"}, addresses=empty).json()["error"]
+    assert error["fields"] == {"addresses": supplied.EMPTY}
+    assert not ClassifierRequest.objects.exists()
+
+
 def test_a_foreign_page_can_bring_nothing(holder, site):
     fields = {"classes": ["cat", "dog"], "email": "ada@example.org", "own_pictures": pets()}
     assert holder.post("/", fields).status_code == 403
@@ -227,6 +269,41 @@ def test_a_request_that_cannot_be_stored_keeps_what_was_uploaded(holder, site, m
         send(holder, draft=key)
     assert not list(site.glob("requests/*/supplied")) and not ClassifierRequest.objects.exists()
     assert send(holder, draft=key).status_code == 303
+
+
+@pytest.mark.parametrize(
+    ("module", "moment"),
+    [(submission, "hold_files"), (submission, "SubmissionForm"), (supplied, "facts")],
+)
+def test_a_form_sent_from_two_tabs_makes_one_request(holder, site, monkeypatch, module, moment):
+    """The other tab is done before this one holds a file, checks, or makes the request."""
+    key = held_key(send(holder, email="", own_pictures=pets()).content.decode())
+    of_module = getattr(module, moment)
+
+    def late(*arguments: object, **named: object):
+        if (site / "uploads" / key).exists():
+            (site / "uploads" / key).rename(site / "requests")
+        return of_module(*arguments, **named)
+
+    monkeypatch.setattr(module, moment, late)
+    response = send(holder, draft=key, own_addresses=addresses())
+    page = response.content.decode()
+    assert response.status_code == 400 and complaint(page, "own_pictures") == supplied.GONE
+    assert not ClassifierRequest.objects.exists()
+
+
+def test_names_of_files_are_never_read_in_part(site, monkeypatch):
+    written = []
+    write_text = Path.write_text
+
+    def watched(file: Path, *arguments, **named) -> int:
+        written.append(file.name)
+        return write_text(file, *arguments, **named)
+
+    monkeypatch.setattr(Path, "write_text", watched)
+    draft = supplied.hold({})
+    assert len(written) == 1 and "names.json" not in written
+    assert [file.name for file in draft.folder.iterdir()] == ["names.json"]
 
 
 def test_files_are_read_while_nobody_waits_for_the_database(holder, monkeypatch):
