@@ -39,6 +39,9 @@ SHOWN = 20  # of what cannot be used
 TOO_LARGE = f"This file is larger than {MOST_BYTES // 1_000_000} MB. Give fewer pictures."
 FULL = "Too many uploads wait to be confirmed on this site. Try again later."
 EMPTY = "This file is empty. Choose it again."
+TOO_MANY_CLASSES = (
+    "It names {count} classes; a request has {most} at most. Name those that you want."
+)
 NO_PICTURE = "No picture was found in it. Make a folder for each class, called as it is: {names}."
 NO_ADDRESS = "It has no address for these classes. Its labels must be called as they are: {names}."
 GONE = "The files are no longer held here. Choose them again."
@@ -147,8 +150,11 @@ def has_room() -> bool:
     return waiting < MOST_WAITING
 
 
-def class_names(draft: Draft) -> tuple[list[str], dict[str, str]]:
-    """Return the classes that folders and labels name, and what is wrong with the files by kind."""
+def class_names(draft: Draft, most: int) -> tuple[list[str], dict[str, str]]:
+    """Return the classes that folders and labels name, and what is wrong with the files by kind.
+
+    A file that names more than `most` counts as wrong, and names none.
+    """
     names: list[str] = []
     problems = {}
     for kind in FILES:
@@ -156,6 +162,9 @@ def class_names(draft: Draft) -> tuple[list[str], dict[str, str]]:
             found = named_classes(*_paths(draft, kind))
         except SuppliedError as error:
             problems[kind] = error.sentence
+            continue
+        if len(found) > most:
+            problems[kind] = TOO_MANY_CLASSES.format(count=len(found), most=most)
             continue
         names += [name for name in found if name not in names]
     return names, problems

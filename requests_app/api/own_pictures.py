@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from requests_app import supplied
 from requests_app.api.errors import ApiError, message_of
 from requests_app.api.schemas import Json, RequestWithPictures
+from requests_app.forms import MAX_CLASSES
 from requests_app.views.uploads import DiskUploadHandler, hold_files
 
 FIELDS = tuple(supplied.FILES)
@@ -91,7 +92,7 @@ def _values(text: str) -> dict[str, Any]:
 
 
 def _named_classes(draft: supplied.Draft) -> list[str]:
-    names, problems = supplied.class_names(draft)
+    names, problems = supplied.class_names(draft, MAX_CLASSES)
     if problems:
         supplied.forget(draft)
         raise ApiError(400, message_of(problems), problems)

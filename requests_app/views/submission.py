@@ -60,7 +60,7 @@ def _submit(request: HttpRequest, handler: DiskUploadHandler) -> HttpResponse:
         draft = None
         problems["own_pictures"] = str(error)
     if draft is not None and not any(name.strip() for name in data.getlist("classes")):
-        names, unreadable = supplied.class_names(draft)
+        names, unreadable = supplied.class_names(draft, MAX_CLASSES)
         data.setlist("classes", names)
         for kind, sentence in unreadable.items():
             problems.setdefault(f"own_{kind}", sentence)

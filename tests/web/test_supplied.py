@@ -82,6 +82,22 @@ def test_folders_name_the_classes_where_nobody_does(holder):
     assert supplied.collection_values(classifier)["sources"] == []
 
 
+def test_far_too_many_classes_are_told_and_not_listed(holder):
+    labels = "".join(f"https://a.example/{number}.jpg,class {number}\n" for number in range(600))
+    sent = {"own_addresses": addresses(f"url,label\n{labels}")}
+    sent["own_pictures"] = pets(1, tuple("abcdefghijk"))
+    page = send(holder, classes=["", ""], **sent).content.decode()
+    assert complaint(page, "own_addresses").startswith("It names 600 classes; a request has 10")
+    assert complaint(page, "own_pictures").startswith("It names 11 classes")
+    assert len(re.findall('name="classes"', page)) < 10 and "class 599" not in page
+    wanted = send(holder, draft=held_key(page), classes=["class 1", "class 2", "a"])
+    assert wanted.status_code == 303, "the files are held, and give what is asked for"
+    for file in sent.values():
+        file.seek(0)
+    refused = call(holder, {"email": "ada@example.org"}, addresses=sent["own_addresses"])
+    assert "600 classes" in refused.json()["error"]["fields"]["addresses"]
+
+
 def test_no_other_mistake_loses_what_was_uploaded(holder):
     first = send(holder, email="nobody", own_pictures=pets(), own_as_test="on")
     page = first.content.decode()
