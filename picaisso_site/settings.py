@@ -108,6 +108,8 @@ def _databases() -> dict[str, dict[str, Any]]:
 # --- folders ---
 # Everything that Picaisso writes; a relative path is relative to the project.
 DATA_DIR = BASE_DIR / Path(env.str("PICAISSO_DATA_DIR", "data")).expanduser()
+# What arrives, until it is whole: beside where it then lies, so that it need only be renamed.
+FILE_UPLOAD_TEMP_DIR = DATA_DIR / "arriving"
 # Weight files, for machines without the download server.
 WEIGHTS_DIR = env.str("PICAISSO_WEIGHTS_DIR", "")
 # Another server for the weight files; empty: torchvision's.

@@ -1,4 +1,9 @@
-"""The Django app: in a process of ``manage.py up`` it makes that process die with its parent."""
+"""The Django app: it makes the folder for what arrives, and lets a process of ``manage.py up`` die
+with its parent.
+"""
+
+from contextlib import suppress
+from pathlib import Path
 
 from django.apps import AppConfig
 from django.conf import settings
@@ -11,6 +16,8 @@ class RequestsAppConfig(AppConfig):
     def ready(self) -> None:
         from picaisso_site import checks  # noqa: F401  (registers the system checks)
 
+        with suppress(OSError):  # check E001 says why, and what to do
+            Path(settings.FILE_UPLOAD_TEMP_DIR).mkdir(parents=True, exist_ok=True)
         if settings.DIE_WITH_PARENT:
             from requests_app.workers import processes
 

@@ -397,6 +397,8 @@ class SubmissionForm(forms.Form):
             return self._upload_problems
         wishes = self._wishes_of_files()
         if self.draft is None or not self.draft.names:
+            if self.draft is not None and not self.draft.folder.is_dir():
+                return {"own_pictures": supplied.GONE}
             self.draft = None
             return {"own_pictures": supplied.NOTHING} if any(wishes.values()) else {}
         names = [name for name, _query in self._class_queries()]
@@ -520,16 +522,20 @@ class SubmissionForm(forms.Form):
     def submission(self) -> Submission:
         """Return what the pipeline takes; only after ``is_valid``."""
         values = self.cleaned_data
+        classes = self._class_queries()
+        brought = {}
+        if self.draft is not None:
+            names = [name for name, _query in classes]
+            brought = supplied.facts(self.draft, names, **self._wishes_of_files())
         return Submission(
-            classes=tuple(self._class_queries()),
+            classes=tuple(classes),
             email=values["email"],
             images_per_class=values["images_per_class"] or DEFAULT_IMAGES,
             license=values["license"] or License.ANY,
             backbone=values["backbone"] or settings.BACKBONE,
             kind=values["kind"],
             draft=self.draft,
-            as_test=bool(values["own_as_test"]),
-            alone=bool(values["own_alone"]),
+            brought=brought,
         )
 
     def _class_queries(self) -> list[tuple[str, str]]:

@@ -12,7 +12,7 @@ from django.db.models import Count
 from django.db.models.functions import Coalesce
 from django.utils import timezone
 
-from requests_app import mail, own_check, pipeline, result_mail, shortage, versions
+from requests_app import mail, own_check, pipeline, result_mail, shortage, supplied, versions
 from requests_app.models import (
     ALLOWED_MOVES,
     OWN_SOURCE,
@@ -47,6 +47,8 @@ def cancel(classifier: ClassifierRequest, actor: str = "person") -> bool:
     if not is_cancellable or not classifier.move(new, reason="cancelled", actor=actor):
         return False
     _stop_jobs(classifier)
+    if not classifier.jobs.exists():  # it was never confirmed, and cannot be retried
+        transaction.on_commit(lambda: supplied.forget_of(classifier))
     return True
 
 
@@ -425,7 +427,11 @@ def expire() -> None:
         delete(classifier, reason=f"{settings.RETENTION_DAYS} days old")
     submitted_before = now - 2 * pipeline.CONFIRM_WITHIN
     unconfirmed = ClassifierRequest.objects.filter(status=Status.UNCONFIRMED)
-    unconfirmed.filter(created__lt=submitted_before).delete()
+    for classifier in unconfirmed.filter(created__lt=submitted_before):
+        _remove_folder(classifier)  # first: nothing says where it lies once the row is gone
+        classifier.delete()
+    supplied.forget_ownerless()
+    supplied.forget_old_drafts()
     for classifier in ClassifierRequest.objects.filter(status=Status.EXPIRED):
         if classifier.folder.exists():
             _remove_rows(classifier)

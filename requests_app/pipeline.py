@@ -8,7 +8,7 @@ import json
 import logging
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -146,8 +146,7 @@ class Submission:
     locale: str = field(default_factory=lambda: settings.LOCALE)
     kind: str = ""  # of things that the classes are; empty to find it out
     draft: supplied.Draft | None = None  # what the person brings along
-    as_test: bool = False  # that is the test set
-    alone: bool = False  # and nothing is searched besides
+    brought: Mapping[str, Any] = field(default_factory=dict)  # and what ``supplied.facts`` says
 
 
 @transaction.atomic
@@ -162,19 +161,14 @@ def submit(submission: Submission) -> ClassifierRequest:
         sources=list(submission.sources),
         locale=submission.locale,
         kind=submission.kind,
-        accept_fewer=submission.alone,  # there is nowhere to find more
+        accept_fewer=bool(submission.brought.get("alone")),  # there is nowhere to find more
+        supplied=dict(submission.brought),
     )
-    if submission.draft is not None:
-        names = [name for name, _query in submission.classes]
-        classifier.supplied = supplied.facts(
-            submission.draft, names, as_test=submission.as_test, alone=submission.alone
-        )
-        classifier.save(update_fields=["supplied"])
-        supplied.give(submission.draft, classifier)
-    if not settings.CONFIRM_EMAIL:
-        confirm(classifier)
-        return classifier
-    _mail_confirmation(classifier, f"request:{classifier.pk}:confirm")
+    with supplied.given(submission.draft, classifier):
+        if settings.CONFIRM_EMAIL:
+            _mail_confirmation(classifier, f"request:{classifier.pk}:confirm")
+        else:
+            confirm(classifier)
     return classifier
 
 

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from django.core.exceptions import SuspiciousOperation
-from django.core.files.uploadedfile import UploadedFile
 from django.http import HttpRequest
 from django.http.multipartparser import MultiPartParserError
 from pydantic import ValidationError
@@ -14,6 +13,7 @@ from pydantic import ValidationError
 from requests_app import supplied
 from requests_app.api.errors import ApiError, message_of
 from requests_app.api.schemas import Json, RequestWithPictures
+from requests_app.forms import MAX_CLASSES
 from requests_app.views.uploads import DiskUploadHandler, hold_files
 
 FIELDS = tuple(supplied.FILES)
@@ -51,16 +51,13 @@ def read_form(request: HttpRequest) -> tuple[RequestWithPictures, supplied.Draft
     request.upload_handlers = [handler]
     try:
         text = request.POST.get("request", "")
-        files = {name: file for name, file in request.FILES.items() if name in FIELDS}
+        files = list(request.FILES.items())
     except (MultiPartParserError, SuspiciousOperation) as error:
         raise ApiError(400, NOTHING_GIVEN) from error
     if handler.problems:
-        raise ApiError(413, message_of(handler.problems), handler.problems)
+        raise _not_taken(handler.problems)
     values = _values(text)
-    problems: dict[str, str] = {}
-    draft = hold_files(_uploaded(files), None, problems)
-    if problems:
-        raise ApiError(503, supplied.FULL, retry_after=600)
+    draft = hold_files(files, None)
     if draft is None:
         raise ApiError(400, NOTHING_GIVEN, dict.fromkeys(FIELDS[:1], NOTHING_GIVEN))
     try:
@@ -76,6 +73,14 @@ def read_form(request: HttpRequest) -> tuple[RequestWithPictures, supplied.Draft
     return wishes, draft, _digest(text, draft)
 
 
+def _not_taken(problems: dict[str, str]) -> ApiError:
+    """Return the error that says why files were not taken, by their part."""
+    if supplied.FULL in problems.values():
+        return ApiError(503, supplied.FULL, retry_after=600)
+    status = 413 if supplied.TOO_LARGE in problems.values() else 400
+    return ApiError(status, message_of(problems), problems)
+
+
 def _values(text: str) -> dict[str, Any]:
     try:
         values = json.loads(text)
@@ -86,12 +91,8 @@ def _values(text: str) -> dict[str, Any]:
     return values
 
 
-def _uploaded(files: dict[str, Any]) -> dict[str, UploadedFile]:
-    return {name: file for name, file in files.items() if isinstance(file, UploadedFile)}
-
-
 def _named_classes(draft: supplied.Draft) -> list[str]:
-    names, problems = supplied.class_names(draft)
+    names, problems = supplied.class_names(draft, MAX_CLASSES)
     if problems:
         supplied.forget(draft)
         raise ApiError(400, message_of(problems), problems)

@@ -3,7 +3,6 @@
 from dataclasses import asdict
 
 from django.conf import settings
-from django.core.files.uploadedfile import UploadedFile
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.http.response import HttpResponseBase
 from django.shortcuts import render
@@ -55,9 +54,13 @@ def _submit(request: HttpRequest, handler: DiskUploadHandler) -> HttpResponse:
     if draft is not None:
         for kind in data.getlist("leave_file_out"):
             supplied.leave_out(draft, kind)
-    draft = hold_files(_files(request), draft, problems)
+    try:
+        draft = hold_files(request.FILES.items(), draft)
+    except supplied.GoneError as error:
+        draft = None
+        problems["own_pictures"] = str(error)
     if draft is not None and not any(name.strip() for name in data.getlist("classes")):
-        names, unreadable = supplied.class_names(draft)
+        names, unreadable = supplied.class_names(draft, MAX_CLASSES)
         data.setlist("classes", names)
         for kind, sentence in unreadable.items():
             problems.setdefault(f"own_{kind}", sentence)
@@ -68,17 +71,12 @@ def _submit(request: HttpRequest, handler: DiskUploadHandler) -> HttpResponse:
         return _form_page(request, form.with_row_removed(request.POST["remove"]))
     if not form.is_valid():
         return _form_page(request, form, status=400)
-    classifier = pipeline.submit(form.submission())
+    try:
+        classifier = pipeline.submit(form.submission())
+    except supplied.GoneError as error:
+        form = SubmissionForm(data, problems={"own_pictures": str(error)})
+        return _form_page(request, form, status=400)
     return SeeOther(classifier.get_absolute_url())
-
-
-def _files(request: HttpRequest) -> dict[str, UploadedFile]:
-    files = {}
-    for field in FILE_FIELDS:
-        file = request.FILES.get(field)
-        if isinstance(file, UploadedFile):
-            files[field] = file
-    return files
 
 
 def _form_page(request: HttpRequest, form: SubmissionForm, status: int = 200) -> HttpResponse:

@@ -4,12 +4,12 @@ What a person brings along for a new request goes to the disk at once, as far as
 """
 
 import io
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable
 from typing import Any
 
 from django.core.files.uploadedfile import (
     InMemoryUploadedFile,
-    UploadedFile,
+    TemporaryUploadedFile,
 )
 from django.core.files.uploadhandler import (
     FileUploadHandler,
@@ -25,6 +25,7 @@ TOO_MUCH = (
     f"The files before this one have {MAX_TOGETHER_BYTES // 1_000_000} MB together. Send it in"
     " another go."
 )
+ASK_FOR_ROOM_BYTES = 10_000_000  # after so many bytes of a file each time
 
 
 class HeldFile(InMemoryUploadedFile):
@@ -77,13 +78,18 @@ class MemoryUploadHandler(FileUploadHandler):
 
 
 class DiskUploadHandler(TemporaryFileUploadHandler):
-    """Writes the files of some fields to the disk, and nothing of one that is too large."""
+    """Writes the files of some fields to the disk, and nothing of one that is too large.
+
+    Whether there is room is asked before a file arrives, and again as it grows.
+    """
 
     def __init__(self, request: HttpRequest, fields: Collection[str]) -> None:
         super().__init__(request)
         self._fields = fields
         self._received = 0
         self._together = 0
+        self._room_asked_at = 0
+        self._problem = ""
         self.problems: dict[str, str] = {}
         """Why a file was not taken, by its field."""
 
@@ -91,40 +97,52 @@ class DiskUploadHandler(TemporaryFileUploadHandler):
         field_name = str(arguments[0] if arguments else named["field_name"])
         if field_name not in self._fields:
             raise SkipFile
+        if not supplied.has_room():
+            self.problems[field_name] = supplied.FULL
+            raise SkipFile
         super().new_file(*arguments, **named)
         self._received = 0
+        self._room_asked_at = 0
+        self._problem = ""
 
     def receive_data_chunk(self, raw_data: bytes, start: int) -> None:
         self._received += len(raw_data)
         self._together += len(raw_data)
-        if not self._is_too_large():
+        if not self._problem:
+            self._problem = self._problem_of_size()
+        if not self._problem:
             super().receive_data_chunk(raw_data, start)
 
-    def _is_too_large(self) -> bool:
-        """Return whether this file is, or all together are, more than is taken."""
+    def _problem_of_size(self) -> str:
+        """Return why no more of this file is taken, "" if it is."""
         most_together = len(self._fields) * supplied.MOST_BYTES
-        return self._received > supplied.MOST_BYTES or self._together > most_together
+        if self._received > supplied.MOST_BYTES or self._together > most_together:
+            return supplied.TOO_LARGE
+        if self._received - self._room_asked_at < ASK_FOR_ROOM_BYTES:
+            return ""
+        self._room_asked_at = self._received
+        return "" if supplied.has_room() else supplied.FULL
 
     def file_complete(self, file_size: int) -> Any:
-        if self._is_too_large():
-            self.problems[str(self.field_name)] = supplied.TOO_LARGE
+        if not self._received:
+            self._problem = supplied.EMPTY
+        if self._problem:
+            self.problems[str(self.field_name)] = self._problem
             self.file.close()
             return None
         return super().file_complete(file_size)
 
 
 def hold_files(
-    files: Mapping[str, UploadedFile], draft: supplied.Draft | None, problems: dict[str, str]
+    files: Iterable[tuple[str, Any]], draft: supplied.Draft | None
 ) -> supplied.Draft | None:
-    """Hold the files of a new request, by their field; add why one cannot be held."""
+    """Hold the files of a new request, by their field, as ``DiskUploadHandler`` took them.
+
+    Raises GoneError as ``supplied.hold`` does.
+    """
     given = {}
-    for field, file in files.items():
+    for field, file in files:
         kind = field.removeprefix("own_")
-        if kind in supplied.FILES and file.size:
+        if kind in supplied.FILES and isinstance(file, TemporaryUploadedFile):
             given[kind] = file
-    if not given:
-        return draft
-    if not supplied.has_room():
-        problems.update(dict.fromkeys((f"own_{kind}" for kind in given), supplied.FULL))
-        return draft
-    return supplied.hold(given, draft)
+    return supplied.hold(given, draft) if given else draft

@@ -1,13 +1,15 @@
 """What may happen to a request at any time: cancel, retry, delete, expire."""
 
 import json
+import os
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 from django.utils import timezone
 from django_q.models import OrmQ
 
-from requests_app import curation, lifecycle, pipeline, tasks
+from requests_app import curation, lifecycle, pipeline, supplied, tasks
 from requests_app.models import (
     Artifact,
     ClassifierRequest,
@@ -225,6 +227,63 @@ def test_an_address_never_confirmed_is_forgotten_after_two_days(submitted):
     ClassifierRequest.objects.update(created=timezone.now() - timedelta(days=2, seconds=1))
     lifecycle.expire()
     assert not ClassifierRequest.objects.exists()
+
+
+def bring(classifier: ClassifierRequest) -> Path:
+    """Let pictures lie with a request as if they had come with it."""
+    folder = classifier.folder / "supplied"
+    folder.mkdir(parents=True)
+    (folder / "pictures.zip").write_bytes(b"a stranger's pictures")
+    return folder
+
+
+def lay_back(folder: Path, **past: float) -> None:
+    then = (timezone.now() - timedelta(**past)).timestamp()
+    os.utime(folder, (then, then))
+
+
+def test_pictures_of_an_address_never_confirmed_go_with_it(submitted):
+    bring(submitted)
+    ClassifierRequest.objects.update(created=timezone.now() - timedelta(days=2, seconds=1))
+    lifecycle.expire()
+    assert not ClassifierRequest.objects.exists() and not submitted.folder.exists()
+
+
+def test_pictures_of_a_request_cancelled_before_it_was_confirmed_go_at_once(submitted):
+    folder = bring(submitted)
+    assert lifecycle.cancel(submitted)
+    assert not folder.exists() and not lifecycle.retry(submitted)
+
+
+def test_pictures_of_a_request_cancelled_in_work_stay_for_its_retry(confirmed):
+    folder = bring(confirmed)
+    assert lifecycle.cancel(confirmed)
+    assert folder.exists() and lifecycle.retry(confirmed)
+
+
+def test_uploads_for_a_form_that_nobody_sends_go_after_a_day(data_dir, db):
+    draft = supplied.Draft("0" * 32)
+    draft.folder.mkdir(parents=True)
+    (draft.folder / "pictures.zip").write_bytes(b"pictures")
+    lifecycle.expire()
+    assert draft.folder.exists()
+    lay_back(draft.folder, days=1, seconds=1)
+    lifecycle.expire()
+    assert not draft.folder.exists()
+
+
+def test_pictures_whose_request_was_never_made_go_after_a_day(submitted, confirmed):
+    folder = bring(submitted).parent
+    results = bring(confirmed).parent
+    (results / "collect").mkdir()
+    ClassifierRequest.objects.all().delete()
+    lifecycle.expire()
+    assert folder.exists(), "its request may be about to be stored"
+    lay_back(folder, days=2)
+    lay_back(results, days=2)
+    lifecycle.expire()
+    assert not folder.exists()
+    assert results.exists(), "the database may be another one for a moment"
 
 
 def test_a_retry_may_ask_other_sources(confirmed):

@@ -2,19 +2,23 @@
 
 import io
 import json
+import os
 import re
+import time
 import zipfile
 from pathlib import Path
 
 import pytest
 from django.core.cache import cache
 from django.core.files.uploadedfile import SimpleUploadedFile
+from django.db import connection
 
 import picaisso_client
 from requests_app import pipeline, sharing, supplied
 from requests_app.delivery.contents import DatasetImage
 from requests_app.delivery.dataset_zip import build_dataset
 from requests_app.models import ClassifierRequest, ImageUrl, Status
+from requests_app.views import submission, uploads
 from tests.replicas.pictures import jpeg
 from tests.web.conftest import delivered, metrics, post, words
 from training.phrases import headline_title, verdict
@@ -76,6 +80,22 @@ def test_folders_name_the_classes_where_nobody_does(holder):
     classifier = ClassifierRequest.objects.get()
     assert [row.name for row in classifier.classes.all()] == ["c++", "łoś", "狗"]
     assert supplied.collection_values(classifier)["sources"] == []
+
+
+def test_far_too_many_classes_are_told_and_not_listed(holder):
+    labels = "".join(f"https://a.example/{number}.jpg,class {number}\n" for number in range(600))
+    sent = {"own_addresses": addresses(f"url,label\n{labels}")}
+    sent["own_pictures"] = pets(1, tuple("abcdefghijk"))
+    page = send(holder, classes=["", ""], **sent).content.decode()
+    assert complaint(page, "own_addresses").startswith("It names 600 classes; a request has 10")
+    assert complaint(page, "own_pictures").startswith("It names 11 classes")
+    assert len(re.findall('name="classes"', page)) < 10 and "class 599" not in page
+    wanted = send(holder, draft=held_key(page), classes=["class 1", "class 2", "a"])
+    assert wanted.status_code == 303, "the files are held, and give what is asked for"
+    for file in sent.values():
+        file.seek(0)
+    refused = call(holder, {"email": "ada@example.org"}, addresses=sent["own_addresses"])
+    assert "600 classes" in refused.json()["error"]["fields"]["addresses"]
 
 
 def test_no_other_mistake_loses_what_was_uploaded(holder):
@@ -144,11 +164,63 @@ def test_far_too_large_files_and_far_too_many_are_refused(holder, monkeypatch):
     assert send(holder, own_pictures=pets()).status_code == 303
 
 
+def test_uploads_that_nobody_sends_block_others_for_a_day_only(holder, site, monkeypatch):
+    monkeypatch.setattr(supplied, "MOST_WAITING", 1000)
+    draft = supplied.opened(held_key(send(holder, email="", own_pictures=pets()).content.decode()))
+    assert draft is not None
+    assert send(holder, own_pictures=pets()).status_code == 400
+    two_days_ago = time.time() - 2 * 86_400
+    os.utime(draft.folder, (two_days_ago, two_days_ago))
+    assert send(holder, own_pictures=pets()).status_code == 303
+    assert not draft.folder.exists()
+
+
 def test_many_files_in_one_form_are_no_way_around_the_limit(holder, monkeypatch):
     size = len(pets().read())
     monkeypatch.setattr(supplied, "MOST_BYTES", size + 1)
     page = send(holder, own_pictures=[pets(), pets(), pets()]).content.decode()
     assert "larger than" in complaint(page, "own_pictures")
+
+
+def test_nothing_is_received_where_there_is_no_room(holder, settings, monkeypatch):
+    arriving = Path(settings.FILE_UPLOAD_TEMP_DIR)
+    assert arriving.is_dir() and arriving.name == "arriving"
+    monkeypatch.setattr(supplied, "MOST_WAITING", 0)
+    monkeypatch.setattr(supplied, "hold", None)
+    page = send(holder, own_pictures=pets()).content.decode()
+    assert complaint(page, "own_pictures") == supplied.FULL
+    refused = call(holder, {"email": "ada@example.org"}, pictures=pets())
+    assert refused.status_code == 503 and refused.headers["Retry-After"] == "600"
+    assert not list(arriving.iterdir())
+
+
+def test_a_file_that_outgrows_the_room_is_given_up(holder, settings, monkeypatch):
+    monkeypatch.setattr(uploads, "ASK_FOR_ROOM_BYTES", 1000)
+    monkeypatch.setattr(supplied, "MOST_WAITING", 50_000)
+    large = SimpleUploadedFile("large.zip", bytes(300_000))
+    page = send(holder, own_pictures=large).content.decode()
+    assert complaint(page, "own_pictures") == supplied.FULL
+    assert not list(Path(settings.FILE_UPLOAD_TEMP_DIR).iterdir())
+
+
+def test_what_arrived_in_part_is_forgotten_after_a_day(settings):
+    rest = Path(settings.FILE_UPLOAD_TEMP_DIR) / "rest.upload.zip"
+    rest.write_bytes(b"of a process that was killed")
+    supplied.forget_old_drafts()
+    assert rest.exists()
+    two_days_ago = time.time() - 2 * 86_400
+    os.utime(rest, (two_days_ago, two_days_ago))
+    supplied.forget_old_drafts()
+    assert not rest.exists()
+
+
+def test_an_empty_file_is_said_to_be_empty(holder):
+    empty = SimpleUploadedFile("pets.zip", b"")
+    page = send(holder, own_pictures=empty).content.decode()
+    assert complaint(page, "own_pictures") == supplied.EMPTY
+    error = call(holder, {"email": "ada@example.org"}, addresses=empty).json()["error"]
+    assert error["fields"] == {"addresses": supplied.EMPTY}
+    assert not ClassifierRequest.objects.exists()
 
 
 def test_a_foreign_page_can_bring_nothing(holder, site):
@@ -171,6 +243,97 @@ def test_what_is_deleted_takes_along_what_was_brought(holder):
     assert (folder / "supplied").is_dir()
     post(holder, f"{classifier.get_absolute_url()}delete/")
     assert not (folder / "supplied").exists()
+
+
+def leftover_of_the_next_request(site: Path) -> Path:
+    """Let a stranger's pictures lie where the next request's will: its making broke off."""
+    folder = site / "requests" / "1" / "supplied"
+    folder.mkdir(parents=True)
+    (folder / "pictures.zip").write_bytes(pets().read())
+    return folder
+
+
+@pytest.mark.django_db(reset_sequences=True)
+def test_a_request_never_gets_what_another_one_left_behind(holder, site):
+    folder = leftover_of_the_next_request(site)
+    send(holder)
+    classifier = ClassifierRequest.objects.get(pk=1)
+    assert supplied.collection_values(classifier) == {} and not folder.exists()
+    bare = ClassifierRequest(pk=1, supplied={})
+    leftover_of_the_next_request(site)
+    assert supplied.collection_values(bare) == {}
+
+
+@pytest.mark.django_db(reset_sequences=True)
+def test_what_another_request_left_behind_stops_none(holder, site):
+    folder = leftover_of_the_next_request(site)
+    (folder / "addresses.csv").write_text("a stranger's")
+    assert send(holder, own_pictures=pets(5)).status_code == 303
+    classifier = ClassifierRequest.objects.get(pk=1)
+    assert list(supplied.collection_values(classifier)) == ["own"]
+    assert classifier.supplied["pictures"] == 10
+
+
+def test_a_request_that_cannot_be_stored_keeps_what_was_uploaded(holder, site, monkeypatch):
+    key = held_key(send(holder, email="", own_pictures=pets()).content.decode())
+
+    def fails(*_arguments: object) -> None:
+        raise OSError("no space left")
+
+    with monkeypatch.context() as broken, pytest.raises(OSError, match="no space left"):
+        broken.setattr(pipeline, "_mail_confirmation", fails)
+        send(holder, draft=key)
+    assert not list(site.glob("requests/*/supplied")) and not ClassifierRequest.objects.exists()
+    assert send(holder, draft=key).status_code == 303
+
+
+@pytest.mark.parametrize(
+    ("module", "moment"),
+    [(submission, "hold_files"), (submission, "SubmissionForm"), (supplied, "facts")],
+)
+def test_a_form_sent_from_two_tabs_makes_one_request(holder, site, monkeypatch, module, moment):
+    """The other tab is done before this one holds a file, checks, or makes the request."""
+    key = held_key(send(holder, email="", own_pictures=pets()).content.decode())
+    of_module = getattr(module, moment)
+
+    def late(*arguments: object, **named: object):
+        if (site / "uploads" / key).exists():
+            (site / "uploads" / key).rename(site / "requests")
+        return of_module(*arguments, **named)
+
+    monkeypatch.setattr(module, moment, late)
+    response = send(holder, draft=key, own_addresses=addresses())
+    page = response.content.decode()
+    assert response.status_code == 400 and complaint(page, "own_pictures") == supplied.GONE
+    assert not ClassifierRequest.objects.exists()
+
+
+def test_names_of_files_are_never_read_in_part(site, monkeypatch):
+    written = []
+    write_text = Path.write_text
+
+    def watched(file: Path, *arguments, **named) -> int:
+        written.append(file.name)
+        return write_text(file, *arguments, **named)
+
+    monkeypatch.setattr(Path, "write_text", watched)
+    draft = supplied.hold({})
+    assert len(written) == 1 and "names.json" not in written
+    assert [file.name for file in draft.folder.iterdir()] == ["names.json"]
+
+
+def test_files_are_read_while_nobody_waits_for_the_database(holder, monkeypatch):
+    depth = len(connection.savepoint_ids)
+    depths = []
+    read = supplied.read_supplied
+
+    def watched(*arguments: object) -> supplied.Supplied:
+        depths.append(len(connection.savepoint_ids))
+        return read(*arguments)
+
+    monkeypatch.setattr(supplied, "read_supplied", watched)
+    assert send(holder, own_pictures=pets()).status_code == 303
+    assert set(depths) == {depth}
 
 
 # --- through the API ---
