@@ -15,6 +15,7 @@ from training.duplicates import Fingerprint, group_by_pairs, near_duplicate_pair
 from training.metrics import Labels
 from training.phrases import listed
 from training.run_folder import (
+    MINIMUM_BESIDE_TEST,
     MINIMUM_PER_CLASS,
     MINIMUM_PER_SPLIT,
     SPLITS,
@@ -26,7 +27,6 @@ from training.run_folder import (
 
 HELD_OUT_SHARE = 0.15  # of a class's images, for val and for test each
 FOLDS = 5
-LEAST_BESIDE_OWN_TEST = MINIMUM_PER_CLASS - MINIMUM_PER_SPLIT  # images of a class
 
 _HELD_OUT: tuple[Split, ...] = ("test", "val")  # in the order in which they are filled
 # Whose claim on a group of near-duplicates is the stronger.
@@ -281,7 +281,7 @@ def _too_few_beside_own(name: str, found: str, of_them: str) -> RunError:
     return RunError(
         "split",
         f"The class “{name}” has {found} beside those of your own to test on{of_them};"
-        f" at least {LEAST_BESIDE_OWN_TEST} are needed to learn from.",
+        f" at least {MINIMUM_BESIDE_TEST} are needed to learn from.",
         "Find more pictures of it, or do not mark yours as the test set.",
         retry=False,
     )
@@ -311,7 +311,7 @@ def check_enough(config: RunConfig, rows: Sequence[ImageRow]) -> None:
         of_them = ""
         if distinct < len(usable):
             of_them = f", of which {distinct} are no near-duplicates of each other"
-        if config.own_test and distinct < LEAST_BESIDE_OWN_TEST:
+        if config.own_test and distinct < MINIMUM_BESIDE_TEST:
             raise _too_few_beside_own(label.name, found, of_them)
         reason = f"The class “{label.name}” has {found}{of_them}; too few to train and test on."
         remedy = (
