@@ -35,6 +35,9 @@ UNREADABLE = (
     OSError, EOFError, ValueError, RuntimeError, NotImplementedError, struct.error,
     zipfile.BadZipFile, zlib.error,
 )  # fmt: skip
+# The others unpack a whole block before anybody can stop them.
+METHODS = {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}
+PACKED_OTHERWISE = "It is packed in a way that is not read here. Make the zip anew with Deflate."
 
 
 @dataclass(frozen=True)
@@ -127,7 +130,7 @@ def list_pictures(
 ) -> Listing:
     """Return the entries that lie in a folder called as a class, the nearest such folder counts.
 
-    Raises ZipRefusedError where they hold more than pictures do.
+    Raises ZipRefusedError where they hold more than pictures do, or none can be unpacked.
     """
     limits = limits or Limits()
     listing = Listing()
@@ -142,6 +145,8 @@ def list_pictures(
             listing.refused.append((path[-LONGEST_NAME:], problem))
         else:
             listing.entries.append(Entry(info, path, number))
+    if not listing.entries and PACKED_OTHERWISE in [why for _name, why in listing.refused]:
+        raise ZipRefusedError(PACKED_OTHERWISE)
     unpacked = sum(entry.info.file_size for entry in listing.entries)  # no entry yields more
     if unpacked > limits.unpacked:
         megabytes = limits.unpacked // 1_000_000
@@ -236,6 +241,8 @@ def _problem(entry: zipfile.ZipInfo, text: str) -> str:
         return "It is a link, not a picture."
     if entry.flag_bits & 1:
         return "It is locked with a password."
+    if entry.compress_type not in METHODS:
+        return PACKED_OTHERWISE
     if path.suffix.lower() in ARCHIVES:
         return "It is an archive inside the zip. Put its pictures into the folders themselves."
     if entry.file_size > LARGEST_PICTURE:

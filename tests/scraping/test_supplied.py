@@ -8,6 +8,7 @@ import pytest
 from scraping import ConfigError
 from scraping.__main__ import main
 from scraping.collect import collect
+from scraping.picture_zip import PACKED_OTHERWISE
 from scraping.supplied import named_classes, read_supplied, read_table
 from tests.replicas.openverse import OpenverseReplica
 from tests.replicas.pictures import encoded, jpeg, picture
@@ -85,6 +86,33 @@ def test_a_zip_that_does_not_say_how_its_names_are_written_is_read(tmp_path, enc
     assert not supplied.unused and len(supplied.candidates["upload", name]) == 1
     (candidate,) = supplied.candidates["upload", name]
     assert supplied.content(candidate.image_url) == jpeg(1)
+
+
+def test_a_damaged_entry_costs_one_picture_and_how_others_are_packed_is_said(tmp_path):
+    path = tmp_path / "torn.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for number in range(2):
+            archive.writestr(f"cat/{number}.jpg", jpeg(number))
+        archive.writestr("cat/bzip.jpg", jpeg(2), zipfile.ZIP_BZIP2)
+        archive.writestr("cat/lzma.jpg", jpeg(3), zipfile.ZIP_LZMA)
+        torn = archive.getinfo("cat/1.jpg")
+    data = bytearray(path.read_bytes())
+    middle = torn.header_offset + torn.compress_size // 2
+    data[middle : middle + 40] = bytes(40)
+    path.write_bytes(data)
+    supplied = read_supplied(str(path), "", ["cat"])
+    found = supplied.candidates["upload", "cat"]
+    assert [supplied.content(one.image_url) for one in found] == [jpeg(0), None]
+    assert [one.what for one in supplied.unused] == ["cat/bzip.jpg", "cat/lzma.jpg"]
+    assert {one.why for one in supplied.unused} == {PACKED_OTHERWISE}
+
+
+def test_a_zip_of_nothing_but_entries_packed_otherwise_is_refused_with_why(tmp_path):
+    path = tmp_path / "lzma.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_LZMA) as archive:
+        archive.writestr("cat/1.jpg", jpeg(1))
+    with pytest.raises(ConfigError, match="Make the zip anew"):
+        read_supplied(str(path), "", ["cat"])
 
 
 def test_folders_and_labels_name_the_classes_where_nobody_does(tmp_path):
