@@ -5,6 +5,7 @@ refused has a sentence; what systems put in by themselves is passed over.
 """
 
 import io
+import re
 import stat
 import struct
 import unicodedata
@@ -38,6 +39,20 @@ UNREADABLE = (
 # The others unpack a whole block before anybody can stop them.
 METHODS = {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}
 PACKED_OTHERWISE = "It is packed in a way that is not read here. Make the zip anew with Deflate."
+
+START_BYTES = 16
+# How the formats begin that pictures are read in. What begins as mif1 or msf1 may be AVIF or HEIC:
+# that is found out when it is decoded.
+PICTURE_START = re.compile(
+    rb"\xff\xd8\xff|\x89PNG|GIF8|BM|RIFF....WEBP|....ftyp(avif|avis|mif1|msf1)", re.DOTALL
+)
+HEIC_START = re.compile(rb"....ftyphe", re.DOTALL)
+NO_PICTURE = "It is no picture of a format that is read here: JPEG, PNG, WebP, GIF, BMP or AVIF."
+HEIC = "HEIC pictures cannot be read here. Save it as JPEG."
+# What folders are called that divide a dataset; each holds a folder for each class.
+SPLIT_FOLDERS = {
+    "train", "training", "val", "valid", "validation", "dev", "test", "testing",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -157,20 +172,51 @@ def list_pictures(
 def folder_names(archive: zipfile.ZipFile) -> list[str]:
     """Return the names of the folders that hold pictures, for classes that nobody has named.
 
-    Folders around all of them are passed over.
+    Folders around all of them are passed over, and so are those that divide a dataset.
     """
-    folders = []
+    folders: set[tuple[str, ...]] = set()
     for info, path in _files(archive.infolist(), ()):
         parts = PurePosixPath(path).parent.parts
-        if parts and not _problem(info, path):
-            folders.append(parts)
-    while len(set(folders)) > 1 and _have_one_around(folders):
-        folders = [parts[1:] for parts in folders]
+        if not parts or parts in folders or _problem(info, path):
+            continue
+        if not picture_fault(start_of(archive, info)):
+            folders.add(parts)
+    folders = _within_one_around(folders)
+    if divides({parts[0] for parts in folders}):
+        folders = _within_one_around({parts[1:] for parts in folders if len(parts) > 1})
     return sorted({parts[0] for parts in folders})
 
 
-def _have_one_around(folders: Sequence[tuple[str, ...]]) -> bool:
-    return all(len(parts) > 1 and parts[0] == folders[0][0] for parts in folders)
+def _within_one_around(folders: set[tuple[str, ...]]) -> set[tuple[str, ...]]:
+    """Return the folders without those that lie around all of them."""
+    while len(folders) > 1 and min(map(len, folders)) > 1:
+        if len({parts[0] for parts in folders}) > 1:
+            break
+        folders = {parts[1:] for parts in folders}
+    return folders
+
+
+def divides(names: Collection[str]) -> bool:
+    """Return whether all of these folders divide a dataset, and none is a class."""
+    return {folder_key(name) for name in names} <= SPLIT_FOLDERS
+
+
+def start_of(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> bytes | None:
+    """Return the first bytes of an entry; None if it is damaged."""
+    try:
+        with archive.open(entry) as file:
+            return file.read(START_BYTES)
+    except UNREADABLE:
+        return None
+
+
+def picture_fault(start: bytes | None) -> str:
+    """Return why a file that begins so is no picture, "" where it may be one; None is damaged."""
+    if start is None:
+        return DAMAGED
+    if PICTURE_START.match(start):
+        return ""
+    return HEIC if HEIC_START.match(start) else NO_PICTURE
 
 
 def folder_key(name: str) -> str:

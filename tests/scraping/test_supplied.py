@@ -8,7 +8,7 @@ import pytest
 from scraping import ConfigError
 from scraping.__main__ import main
 from scraping.collect import collect
-from scraping.picture_zip import PACKED_OTHERWISE
+from scraping.picture_zip import HEIC, NO_PICTURE, PACKED_OTHERWISE
 from scraping.supplied import named_classes, read_supplied, read_table
 from tests.replicas.openverse import OpenverseReplica
 from tests.replicas.pictures import encoded, jpeg, picture
@@ -23,6 +23,18 @@ def zipped(path: Path, files: dict[str, bytes]) -> Path:
         for name, content in files.items():
             archive.writestr(name, content)
     return path
+
+
+def placed(folder: Path, files: dict[str, bytes], is_zip: bool) -> Path:
+    """Return a zip of these files, or a folder of them."""
+    if is_zip:
+        folder.mkdir(exist_ok=True)
+        return zipped(folder / "own.zip", files)
+    for name, content in files.items():
+        path = folder / "own" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    return folder / "own"
 
 
 @pytest.mark.parametrize(
@@ -115,6 +127,51 @@ def test_a_zip_of_nothing_but_entries_packed_otherwise_is_refused_with_why(tmp_p
         read_supplied(str(path), "", ["cat"])
 
 
+@pytest.mark.parametrize("is_zip", [True, False])
+def test_files_that_are_no_pictures_are_never_counted_as_such(tmp_path, is_zip):
+    files = {"cat/1.txt": b"notes", "cat/2.jpg": b"", "cat/3.jpg": b"\0\0\0\x18ftypheic" + bytes(9)}
+    kinds = {"JPEG": "4.jpg", "PNG": "5", "WEBP": "6.x", "GIF": "7.gif", "BMP": "8", "AVIF": "9"}
+    pictures = {f"cat/{name}": encoded(picture(1), kind) for kind, name in kinds.items()}
+    own = placed(tmp_path, files | pictures, is_zip)
+    supplied = read_supplied(str(own), "", ["cat"])
+    found = supplied.candidates["upload", "cat"]
+    assert {supplied.content(one.image_url) for one in found} == set(pictures.values())
+    whys = {unused.what: unused.why for unused in supplied.unused}
+    assert whys == {"cat/1.txt": NO_PICTURE, "cat/2.jpg": NO_PICTURE, "cat/3.jpg": HEIC}
+    nothing = placed(tmp_path / "no", files, is_zip)
+    assert not read_supplied(str(nothing), "", ["cat"]).candidates
+
+
+@pytest.mark.parametrize("is_zip", [True, False])
+def test_folders_that_divide_a_dataset_are_no_classes(tmp_path, is_zip):
+    paths = ["Train/cat/1.jpg", "Train/dog/2.jpg", "test/cat/3.jpg", "valid/dog/4.jpg"]
+    files = {path: jpeg(number) for number, path in enumerate(paths)}
+    own = placed(tmp_path, files | {"test/unknown.jpg": jpeg(9)}, is_zip)
+    assert named_classes(str(own), "") == ["cat", "dog"]
+    found = read_supplied(str(own), "", ["cat", "dog"]).candidates
+    assert [len(candidates) for candidates in found.values()] == [2, 2]
+    buses = placed(tmp_path / "b", {"train/1.jpg": jpeg(1), "bus/2.jpg": jpeg(2)}, is_zip)
+    assert named_classes(str(buses), "") == ["bus", "train"]
+    assert len(read_supplied(str(buses), "", ["bus", "train"]).candidates) == 2
+
+
+@pytest.mark.parametrize("is_zip", [True, False])
+def test_a_dataset_of_ours_names_its_classes_itself(tmp_path, is_zip):
+    top = "picaisso-cat-dataset/" if is_zip else ""
+    files = {
+        f"{split}/{name}/1.jpg": jpeg(1) for split in ("train", "val") for name in ("c1", "c2")
+    }
+    files |= {"classes.json": '{"c1": "łoś", "c2": "C++"}'.encode(), "README.md": b"# Pictures"}
+    own = placed(tmp_path, {top + path: content for path, content in files.items()}, is_zip)
+    assert set(named_classes(str(own), "")) == {"łoś", "C++"}
+    found = read_supplied(str(own), "", ["łoś", "c++"]).candidates
+    assert [len(candidates) for candidates in found.values()] == [2, 2]
+    for odd in (b"[", b"[1]", b'{"c1": 1}'):
+        other = {path: odd if path == "classes.json" else files[path] for path in files}
+        own = placed(tmp_path, {top + path: content for path, content in other.items()}, is_zip)
+        assert named_classes(str(own), "") == ["c1", "c2"]
+
+
 def test_folders_and_labels_name_the_classes_where_nobody_does(tmp_path):
     path = zipped(tmp_path / "a.zip", {f"set/{n}/deep/{n}.jpg": jpeg(1) for n in ("b", "a", "c")})
     table = tmp_path / "urls.csv"
@@ -160,13 +217,15 @@ def test_own_pictures_are_screened_as_all_others_and_the_search_fills_the_rest(t
         own_rows = [row for row in found if row["source"] in ("upload", "url_list")]
         fate = {row["image_url"].rpartition("/")[2]: row["reason"] for row in own_rows}
         assert fate == {
-            "1.jpg": None, "2.jpg": "too_small", "3.txt": "not_a_picture", "7001.jpg": None,
-            "a.jpg": "refused_address",
+            "1.jpg": None, "2.jpg": "too_small", "7001.jpg": None, "a.jpg": "refused_address",
         }  # fmt: skip
         assert {row["license_basis"] for row in own_rows} == {"requester"}
         assert own_rows[0]["attribution"] == "Supplied by the requester."
         assert all("split" not in row for row in found)
-        assert result["unused"] == [{"what": "other/1.jpg", "why": "No class is called “other”."}]
+        assert result["unused"] == [
+            {"what": "other/1.jpg", "why": "No class is called “other”."},
+            {"what": "thing/3.txt", "why": NO_PICTURE},
+        ]
         assert collect(tmp_path / "out", config) == result
 
 
