@@ -12,8 +12,10 @@ import unicodedata
 import zipfile
 import zlib
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
+from typing import BinaryIO
 
 MOST_ENTRIES = 5000
 MOST_PICTURES = 500
@@ -22,6 +24,12 @@ MOST_UNPACKED = 300_000_000  # bytes
 MOST_GROWTH = 20  # times that an entry may grow: pictures hardly shrink
 GROWTH_FROM = 100_000  # bytes from which that is asked
 LONGEST_NAME = 120  # characters shown
+# Of the directory at the end of a zip, which has an entry for each file (APPNOTE.TXT, 4.3.12).
+DIRECTORY_BYTES = 1000  # for each entry that is read
+ENTRY_BYTES = 46  # besides what has these lengths: name, extra field, comment
+LENGTHS = struct.Struct("<3H")
+LENGTHS_AT = 28
+ZIP64_END_BYTES = 76  # of the two records before the end of a large zip
 
 ARCHIVES = (".zip", ".rar", ".7z", ".tar", ".gz", ".tgz", ".bz2", ".xz")
 # How names are written where a zip does not say so; the first that gives names of classes counts.
@@ -131,13 +139,43 @@ def open_zip(file: Path | io.BytesIO, limits: Limits | None = None) -> zipfile.Z
     """Open a zip. Raises ZipRefusedError where it cannot be read or has far too many entries."""
     most = (limits or Limits()).entries
     try:
-        archive = zipfile.ZipFile(file)
+        with _opened(file) as opened:
+            count = _count_entries(opened, most)
+        if count <= most:
+            return zipfile.ZipFile(file)
     except UNREADABLE as error:
         raise ZipRefusedError("This file is not a zip that can be read.") from error
-    count = len(archive.infolist())
-    if count > most:
-        raise ZipRefusedError(f"This zip has {count} entries; at most {most} are read.")
-    return archive
+    raise ZipRefusedError(f"This zip has {count} entries; at most {most} are read.")
+
+
+def _opened(file: Path | io.BytesIO) -> AbstractContextManager[BinaryIO]:
+    return file.open("rb") if isinstance(file, Path) else nullcontext(file)
+
+
+def _count_entries(file: BinaryIO, most: int) -> int:
+    """Count the entries that `zipfile` would find, whatever number the zip says; none is made.
+
+    Raises ZipRefusedError for a directory that is far too large, BadZipFile for what is no zip.
+    """
+    # The very function by which `zipfile` finds the directory: the two can never disagree.
+    end = zipfile._EndRecData(file)  # type: ignore[attr-defined]
+    if end is None:
+        raise zipfile.BadZipFile
+    size = end[zipfile._ECD_SIZE]  # type: ignore[attr-defined]
+    if size > most * DIRECTORY_BYTES:
+        raise ZipRefusedError(f"This zip has far too many entries; at most {most} are read.")
+    start = end[zipfile._ECD_LOCATION] - size  # type: ignore[attr-defined]
+    if end[0] == zipfile.stringEndArchive64:  # type: ignore[attr-defined]
+        start -= ZIP64_END_BYTES
+    file.seek(start)
+    directory = file.read(size)
+    count = 0
+    position = 0
+    while position < size:
+        lengths = LENGTHS.unpack_from(directory, position + LENGTHS_AT)
+        position += ENTRY_BYTES + sum(lengths)
+        count += 1
+    return count
 
 
 def list_pictures(

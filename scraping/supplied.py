@@ -6,9 +6,11 @@ cannot be used gets a sentence, and never stops the rest.
 
 from __future__ import annotations
 
+import re
 import zipfile
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit
 
@@ -34,6 +36,7 @@ from scraping.sources.supplied import BASIS, UPLOAD, URL_LIST
 from training.text_files import csv_rows, decoded, delimited
 
 MOST_PICTURES = 5000  # of a zip or folder, and rows of a table
+MOST_LINES = 10_000  # of a table, those that cannot be used included
 LARGEST_TABLE = 10_000_000  # bytes
 LIMITS = Limits(entries=20_000, pictures=MOST_PICTURES, unpacked=2_000_000_000)
 ADDRESS_TITLES = ("image_url", "url", "image", "address", "link", "src", "uri", "urls")
@@ -318,15 +321,16 @@ def read_table(data: bytes) -> AddressTable:
         raise SuppliedError(NO_TEXT) from error
     if data.startswith(b"PK\x03\x04"):
         raise SuppliedError(NO_TEXT)
-    lines, delimiter = delimited(text.lstrip())
-    rows = list(csv_rows(lines, delimiter))
-    titles = [folder_key(cell) for cell in rows[0]] if rows else []
+    beginning, further = _beginning(text.lstrip())
+    lines, delimiter = delimited(beginning)
+    rows = csv_rows(lines, delimiter)
+    titles = [folder_key(cell) for cell in next(rows, [])]
     url_column = _column(titles, ADDRESS_TITLES)
     label_column = _column(titles, LABEL_TITLES)
     if url_column is None or label_column is None:
         raise SuppliedError(NO_TITLES)
     table = AddressTable()
-    for line, cells in enumerate(rows[1:], start=2):
+    for line, cells in enumerate(rows, start=2):
         row = _labelled(line, cells, url_column, label_column)
         if isinstance(row, Unused):
             table.unused.append(row)
@@ -335,7 +339,21 @@ def read_table(data: bytes) -> AddressTable:
             table.unused.append(Unused(f"row {line}", why))
         else:
             table.rows.append(row)
+    if further:
+        what = "1 further line" if further == 1 else f"{further} further lines"
+        table.unused.append(Unused(what, f"Only {MOST_LINES} lines are read."))
     return table
+
+
+def _beginning(text: str) -> tuple[str, int]:
+    """Return the first lines of a table, and how many others there are, without splitting those."""
+    ends = re.finditer(r"\r\n|\r|\n", text)
+    last = next(islice(ends, MOST_LINES - 1, None), None)
+    if last is None:
+        return text, 0
+    further = max(text.count(end, last.end()) for end in "\r\n")
+    further += last.end() < len(text) and text[-1] not in "\r\n"
+    return text[: last.end()], further
 
 
 def _column(titles: Sequence[str], known: Iterable[str]) -> int | None:

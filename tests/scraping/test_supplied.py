@@ -1,5 +1,6 @@
 """What the person supplies who asks: pictures in folders and zips, addresses in tables."""
 
+import io
 import zipfile
 from pathlib import Path
 
@@ -8,8 +9,22 @@ import pytest
 from scraping import ConfigError
 from scraping.__main__ import main
 from scraping.collect import collect
-from scraping.picture_zip import HEIC, NO_PICTURE, PACKED_OTHERWISE
-from scraping.supplied import named_classes, read_supplied, read_table
+from scraping.picture_zip import (
+    HEIC,
+    NO_PICTURE,
+    PACKED_OTHERWISE,
+    Limits,
+    ZipRefusedError,
+    open_zip,
+)
+from scraping.supplied import (
+    MOST_LINES,
+    MOST_PICTURES,
+    Unused,
+    named_classes,
+    read_supplied,
+    read_table,
+)
 from tests.replicas.openverse import OpenverseReplica
 from tests.replicas.pictures import encoded, jpeg, picture
 from tests.replicas.pictures_host import PictureHost
@@ -125,6 +140,39 @@ def test_a_zip_of_nothing_but_entries_packed_otherwise_is_refused_with_why(tmp_p
         archive.writestr("cat/1.jpg", jpeg(1))
     with pytest.raises(ConfigError, match="Make the zip anew"):
         read_supplied(str(path), "", ["cat"])
+
+
+def test_of_a_far_too_long_table_only_the_beginning_is_read():
+    line = b"https://a.example/1.jpg,corgi\n"
+    table = read_table(b"url,label\n" + line * 300_000)
+    assert len(table.rows) == MOST_PICTURES and len(table.unused) == MOST_LINES - MOST_PICTURES
+    assert table.unused[-1] == Unused("290001 further lines", "Only 10000 lines are read.")
+    table = read_table(b"url,label\n" + line * (MOST_LINES - 1) + line.strip())
+    assert table.unused[-1].what == "1 further line"
+    assert table.unused[0] == Unused("row 5002", "Only 5000 rows are taken.")
+    for end in (b"\n", b"\r", b"\r\n"):
+        table = read_table(b"url,label" + end + (b"," + end) * 3_000_000)
+        assert not table.rows and len(table.unused) == MOST_LINES
+        assert table.unused[-1].what == "2990001 further lines"
+
+
+def test_what_is_held_of_a_zip_is_bounded_before_its_entries_are_read(tmp_path, monkeypatch):
+    path = zipped(tmp_path / "full.zip", {f"{number}": b"" for number in range(2000)})
+    end = path.read_bytes()[-22:]
+    lying = bytearray(path.read_bytes())
+    lying[-22 + 8 : -22 + 12] = b"\1\0\1\0"  # says that there is one entry
+    zip64 = zipped(tmp_path / "zip64.zip", {f"{number}": b"" for number in range(66_000)})
+    commented = path.read_bytes()[:-2] + b"\x02\0" + b"ab"
+    monkeypatch.setattr(zipfile.ZipInfo, "__init__", None)  # none is made
+    for data in (path.read_bytes(), bytes(lying), commented, zip64.read_bytes()):
+        count = 66_000 if len(data) > 1_000_000 else 2000
+        with pytest.raises(ZipRefusedError, match=f"This zip has {count} entries; at most"):
+            open_zip(io.BytesIO(data), Limits(entries=count - 1))
+    with pytest.raises(ZipRefusedError, match="far too many entries"):
+        open_zip(path, Limits(entries=50))
+    for torn in (b"", end, end[:12] + b"\xff" * 8 + b"\0\0", b"PK\6\7" + bytes(16) + end):
+        with pytest.raises(ZipRefusedError, match=r"not a zip that can be read|far too many"):
+            open_zip(io.BytesIO(torn), Limits(entries=50))
 
 
 @pytest.mark.parametrize("is_zip", [True, False])
