@@ -276,9 +276,22 @@ def _add(supplied: Supplied, name: str, files: Mapping[str, Path | zipfile.ZipIn
 
 
 def _address_of(path: str) -> str:
-    """Return what stands for the address of a file: its path, as no two have the same."""
-    escaped = path.replace("%", "%25").replace("?", "%3F").replace("#", "%23")
-    return clean_address(f"{SCHEME}{escaped}")
+    """Return what stands for the address of a file: its path, as no two have the same.
+
+    What `clean_address` would change or leave out, and what means something in an address, is
+    escaped.
+    """
+    characters = []
+    for character in path:
+        is_plain = character.isprintable() and character not in "%?#"
+        characters.append(character if is_plain else _escaped(character))
+    if characters[-1] == " ":
+        characters[-1] = _escaped(" ")
+    return clean_address(SCHEME + "".join(characters))
+
+
+def _escaped(character: str) -> str:
+    return "".join(f"%{byte:02X}" for byte in character.encode(errors="surrogatepass"))
 
 
 def _add_addresses(

@@ -9,6 +9,7 @@ import pytest
 from scraping import ConfigError
 from scraping.__main__ import main
 from scraping.collect import collect
+from scraping.outside import clean_address
 from scraping.picture_zip import (
     HEIC,
     NO_PICTURE,
@@ -25,6 +26,7 @@ from scraping.supplied import (
     read_supplied,
     read_table,
 )
+from scraping.urls import normalized_url
 from tests.replicas.openverse import OpenverseReplica
 from tests.replicas.pictures import encoded, jpeg, picture
 from tests.replicas.pictures_host import PictureHost
@@ -140,6 +142,45 @@ def test_a_zip_of_nothing_but_entries_packed_otherwise_is_refused_with_why(tmp_p
         archive.writestr("cat/1.jpg", jpeg(1))
     with pytest.raises(ConfigError, match="Make the zip anew"):
         read_supplied(str(path), "", ["cat"])
+
+
+def test_names_that_differ_in_what_no_address_holds_are_pictures_of_their_own(tmp_path):
+    names = [
+        "a",
+        "a ",
+        "a\t",
+        "a\n",
+        "a\r\n",
+        "\ta",
+        "a\u2028",
+        "a\u202e",
+        "a\ufffd",
+        "a%09",
+        "a%2509",
+    ]
+    names += ["a?utm_x=1", "a#", "a\u3000", "ą", "a" + "b" * 200, "[a", "A"]
+    pictures = {f"cat/{name}": jpeg(number) for number, name in enumerate(names)}
+    for number, is_zip in enumerate((True, False)):
+        own = placed(tmp_path / f"{number}", pictures, is_zip)
+        supplied = read_supplied(str(own), "", ["cat"])
+        found = supplied.candidates["upload", "cat"]
+        addresses = {normalized_url(one.image_url) for one in found}
+        assert len(addresses) == len(names)
+        assert all(clean_address(one.image_url) == one.image_url for one in found)
+        assert {supplied.content(one.image_url) for one in found} == set(pictures.values())
+    assert "upload:cat/ą" in {one.image_url for one in found}, "and names stay readable"
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_of_two_files_of_one_path_in_a_zip_the_second_is_said_to_be_left_out(tmp_path):
+    path = tmp_path / "twice.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("cat/1.jpg", jpeg(1))
+        archive.writestr("cat/1.jpg", jpeg(2))
+    supplied = read_supplied(str(path), "", ["cat"])
+    (one,) = supplied.candidates["upload", "cat"]
+    assert supplied.content(one.image_url) == jpeg(1)
+    assert supplied.unused == [Unused("cat/1.jpg", "Another picture in it has the same path.")]
 
 
 def test_of_a_far_too_long_table_only_the_beginning_is_read():
