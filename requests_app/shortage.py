@@ -3,6 +3,7 @@
 Nothing here changes a row: the pipeline asks for help with it, and the page shows it.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -10,11 +11,18 @@ from django.conf import settings
 from django.utils import timezone
 
 from requests_app import phrases
-from requests_app.models import ClassifierRequest, ImageClass, License, SourceHealth, Status
+from requests_app.models import (
+    ClassifierRequest,
+    ImageClass,
+    ImageState,
+    License,
+    SourceHealth,
+    Status,
+)
 from scraping.reasons import Reason
 from scraping.sources.catalogue import Outcome
 from training.phrases import listed
-from training.run_folder import MINIMUM_PER_CLASS
+from training.run_folder import MINIMUM_BESIDE_TEST, MINIMUM_PER_CLASS, MINIMUM_PER_SPLIT
 
 FEWEST_CLASSES = 2
 # How a search ends that may well succeed a little later, whatever its words are.
@@ -36,6 +44,10 @@ class Shortage:
     needed: int
     """Per class."""
     short: tuple[ImageClass, ...]
+    counts: Mapping[int, int]
+    """How many images of each class there are to learn from, by its number."""
+    has_own_test: bool
+    """Whether these come on top of the person's own, which are the test set."""
     unreachable: tuple[str, ...]
     """Titles of the sources that could not be asked for a class that is short."""
     shared: tuple[tuple[str, int], ...]
@@ -50,20 +62,38 @@ def shortage_of(classifier: ClassifierRequest) -> Shortage:
     """Return what a finished collection lacks."""
     classes = list(classifier.classes.all())
     needed = min(settings.MIN_IMAGES, classifier.images_per_class)
-    short = [each for each in classes if each.kept < needed]
+    has_own_test = bool(classifier.supplied.get("as_test"))
+    tested = _own_test_counts(classes) if has_own_test else {}
+    counts = {each.number: each.kept - tested.get(each.number, 0) for each in classes}
+    short = [each for each in classes if counts[each.number] < needed]
     shared = []
     for image_class in short:
         lost = image_class.rejected.get(Reason.IN_TWO_CLASSES, 0)
-        if lost and image_class.kept + lost >= needed:
+        if lost and counts[image_class.number] + lost >= needed:
             shared.append((image_class.name, lost))
+    least = MINIMUM_BESIDE_TEST if has_own_test else MINIMUM_PER_CLASS
+    can_train = all(count >= least for count in counts.values())
+    if has_own_test:
+        can_train &= all(tested[each.number] >= MINIMUM_PER_SPLIT for each in classes)
     return Shortage(
         needed=needed,
         short=tuple(short),
+        counts=counts,
+        has_own_test=has_own_test,
         unreachable=_unreachable_sources(short),
         shared=tuple(shared),
-        can_train=all(each.kept >= MINIMUM_PER_CLASS for each in classes),
+        can_train=can_train,
         can_leave_out=len(classes) > FEWEST_CLASSES,
     )
+
+
+def _own_test_counts(classes: list[ImageClass]) -> dict[int, int]:
+    """Return how many of the kept images of each class, by its number, are there to test on."""
+    counts = {}
+    for image_class in classes:
+        tested = image_class.images.filter(state=ImageState.KEPT, split="test")
+        counts[image_class.number] = tested.count()
+    return counts
 
 
 def _unreachable_sources(short: list[ImageClass]) -> tuple[str, ...]:
@@ -95,12 +125,15 @@ def next_try(classifier: ClassifierRequest, lack: Shortage) -> datetime | None:
 
 def reason(lack: Shortage) -> str:
     """Return what is missing, as a sentence."""
-    found = ", ".join(f"“{each.name}” {each.kept}" for each in lack.short)
+    found = ", ".join(f"“{each.name}” {lack.counts[each.number]}" for each in lack.short)
+    where = "were found"
+    if lack.has_own_test:
+        where += " beside your own test pictures"
     counts = f"({found}; {lack.needed} per class are needed)"
     if lack.unreachable:
         sources = listed(lack.unreachable)
-        return f"{sources} could not be reached, so too few usable pictures were found {counts}."
-    return f"Too few usable pictures were found {counts}."
+        return f"{sources} could not be reached, so too few usable pictures {where} {counts}."
+    return f"Too few usable pictures {where} {counts}."
 
 
 def remedy(classifier: ClassifierRequest, lack: Shortage, again_at: datetime | None) -> str:

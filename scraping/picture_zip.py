@@ -5,14 +5,17 @@ refused has a sentence; what systems put in by themselves is passed over.
 """
 
 import io
+import re
 import stat
 import struct
 import unicodedata
 import zipfile
 import zlib
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
+from typing import BinaryIO
 
 MOST_ENTRIES = 5000
 MOST_PICTURES = 500
@@ -21,6 +24,12 @@ MOST_UNPACKED = 300_000_000  # bytes
 MOST_GROWTH = 20  # times that an entry may grow: pictures hardly shrink
 GROWTH_FROM = 100_000  # bytes from which that is asked
 LONGEST_NAME = 120  # characters shown
+# Of the directory at the end of a zip, which has an entry for each file (APPNOTE.TXT, 4.3.12).
+DIRECTORY_BYTES = 1000  # for each entry that is read
+ENTRY_BYTES = 46  # besides what has these lengths: name, extra field, comment
+LENGTHS = struct.Struct("<3H")
+LENGTHS_AT = 28
+ZIP64_END_BYTES = 76  # of the two records before the end of a large zip
 
 ARCHIVES = (".zip", ".rar", ".7z", ".tar", ".gz", ".tgz", ".bz2", ".xz")
 # How names are written where a zip does not say so; the first that gives names of classes counts.
@@ -35,6 +44,23 @@ UNREADABLE = (
     OSError, EOFError, ValueError, RuntimeError, NotImplementedError, struct.error,
     zipfile.BadZipFile, zlib.error,
 )  # fmt: skip
+# The others unpack a whole block before anybody can stop them.
+METHODS = {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}
+PACKED_OTHERWISE = "It is packed in a way that is not read here. Make the zip anew with Deflate."
+
+START_BYTES = 16
+# How the formats begin that pictures are read in. What begins as mif1 or msf1 may be AVIF or HEIC:
+# that is found out when it is decoded.
+PICTURE_START = re.compile(
+    rb"\xff\xd8\xff|\x89PNG|GIF8|BM|RIFF....WEBP|....ftyp(avif|avis|mif1|msf1)", re.DOTALL
+)
+HEIC_START = re.compile(rb"....ftyphe", re.DOTALL)
+NO_PICTURE = "It is no picture of a format that is read here: JPEG, PNG, WebP, GIF, BMP or AVIF."
+HEIC = "HEIC pictures cannot be read here. Save it as JPEG."
+# What folders are called that divide a dataset; each holds a folder for each class.
+SPLIT_FOLDERS = {
+    "train", "training", "val", "valid", "validation", "dev", "test", "testing",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -113,13 +139,43 @@ def open_zip(file: Path | io.BytesIO, limits: Limits | None = None) -> zipfile.Z
     """Open a zip. Raises ZipRefusedError where it cannot be read or has far too many entries."""
     most = (limits or Limits()).entries
     try:
-        archive = zipfile.ZipFile(file)
+        with _opened(file) as opened:
+            count = _count_entries(opened, most)
+        if count <= most:
+            return zipfile.ZipFile(file)
     except UNREADABLE as error:
         raise ZipRefusedError("This file is not a zip that can be read.") from error
-    count = len(archive.infolist())
-    if count > most:
-        raise ZipRefusedError(f"This zip has {count} entries; at most {most} are read.")
-    return archive
+    raise ZipRefusedError(f"This zip has {count} entries; at most {most} are read.")
+
+
+def _opened(file: Path | io.BytesIO) -> AbstractContextManager[BinaryIO]:
+    return file.open("rb") if isinstance(file, Path) else nullcontext(file)
+
+
+def _count_entries(file: BinaryIO, most: int) -> int:
+    """Count the entries that `zipfile` would find, whatever number the zip says; none is made.
+
+    Raises ZipRefusedError for a directory that is far too large, BadZipFile for what is no zip.
+    """
+    # The very function by which `zipfile` finds the directory: the two can never disagree.
+    end = zipfile._EndRecData(file)  # type: ignore[attr-defined]
+    if end is None:
+        raise zipfile.BadZipFile
+    size = end[zipfile._ECD_SIZE]  # type: ignore[attr-defined]
+    if size > most * DIRECTORY_BYTES:
+        raise ZipRefusedError(f"This zip has far too many entries; at most {most} are read.")
+    start = end[zipfile._ECD_LOCATION] - size  # type: ignore[attr-defined]
+    if end[0] == zipfile.stringEndArchive64:  # type: ignore[attr-defined]
+        start -= ZIP64_END_BYTES
+    file.seek(start)
+    directory = file.read(size)
+    count = 0
+    position = 0
+    while position < size:
+        lengths = LENGTHS.unpack_from(directory, position + LENGTHS_AT)
+        position += ENTRY_BYTES + sum(lengths)
+        count += 1
+    return count
 
 
 def list_pictures(
@@ -127,7 +183,7 @@ def list_pictures(
 ) -> Listing:
     """Return the entries that lie in a folder called as a class, the nearest such folder counts.
 
-    Raises ZipRefusedError where they hold more than pictures do.
+    Raises ZipRefusedError where they hold more than pictures do, or none can be unpacked.
     """
     limits = limits or Limits()
     listing = Listing()
@@ -142,6 +198,8 @@ def list_pictures(
             listing.refused.append((path[-LONGEST_NAME:], problem))
         else:
             listing.entries.append(Entry(info, path, number))
+    if not listing.entries and PACKED_OTHERWISE in [why for _name, why in listing.refused]:
+        raise ZipRefusedError(PACKED_OTHERWISE)
     unpacked = sum(entry.info.file_size for entry in listing.entries)  # no entry yields more
     if unpacked > limits.unpacked:
         megabytes = limits.unpacked // 1_000_000
@@ -152,20 +210,51 @@ def list_pictures(
 def folder_names(archive: zipfile.ZipFile) -> list[str]:
     """Return the names of the folders that hold pictures, for classes that nobody has named.
 
-    Folders around all of them are passed over.
+    Folders around all of them are passed over, and so are those that divide a dataset.
     """
-    folders = []
+    folders: set[tuple[str, ...]] = set()
     for info, path in _files(archive.infolist(), ()):
         parts = PurePosixPath(path).parent.parts
-        if parts and not _problem(info, path):
-            folders.append(parts)
-    while len(set(folders)) > 1 and _have_one_around(folders):
-        folders = [parts[1:] for parts in folders]
+        if not parts or parts in folders or _problem(info, path):
+            continue
+        if not picture_fault(start_of(archive, info)):
+            folders.add(parts)
+    folders = _within_one_around(folders)
+    if divides({parts[0] for parts in folders}):
+        folders = _within_one_around({parts[1:] for parts in folders if len(parts) > 1})
     return sorted({parts[0] for parts in folders})
 
 
-def _have_one_around(folders: Sequence[tuple[str, ...]]) -> bool:
-    return all(len(parts) > 1 and parts[0] == folders[0][0] for parts in folders)
+def _within_one_around(folders: set[tuple[str, ...]]) -> set[tuple[str, ...]]:
+    """Return the folders without those that lie around all of them."""
+    while len(folders) > 1 and min(map(len, folders)) > 1:
+        if len({parts[0] for parts in folders}) > 1:
+            break
+        folders = {parts[1:] for parts in folders}
+    return folders
+
+
+def divides(names: Collection[str]) -> bool:
+    """Return whether all of these folders divide a dataset, and none is a class."""
+    return {folder_key(name) for name in names} <= SPLIT_FOLDERS
+
+
+def start_of(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> bytes | None:
+    """Return the first bytes of an entry; None if it is damaged."""
+    try:
+        with archive.open(entry) as file:
+            return file.read(START_BYTES)
+    except UNREADABLE:
+        return None
+
+
+def picture_fault(start: bytes | None) -> str:
+    """Return why a file that begins so is no picture, "" where it may be one; None is damaged."""
+    if start is None:
+        return DAMAGED
+    if PICTURE_START.match(start):
+        return ""
+    return HEIC if HEIC_START.match(start) else NO_PICTURE
 
 
 def folder_key(name: str) -> str:
@@ -236,6 +325,8 @@ def _problem(entry: zipfile.ZipInfo, text: str) -> str:
         return "It is a link, not a picture."
     if entry.flag_bits & 1:
         return "It is locked with a password."
+    if entry.compress_type not in METHODS:
+        return PACKED_OTHERWISE
     if path.suffix.lower() in ARCHIVES:
         return "It is an archive inside the zip. Put its pictures into the folders themselves."
     if entry.file_size > LARGEST_PICTURE:

@@ -6,33 +6,43 @@ cannot be used gets a sentence, and never stops the rest.
 
 from __future__ import annotations
 
+import re
 import zipfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from itertools import islice
+from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit
 
 from scraping import ConfigError
-from scraping.outside import address_fault, clean_address, clean_text
+from scraping.outside import address_fault, clean_address, clean_text, parsed_json
 from scraping.picture_zip import (
     LARGEST_PICTURE,
+    LONGEST_NAME,
+    START_BYTES,
     Limits,
     ZipRefusedError,
     content_of,
+    divides,
     folder_key,
     folder_names,
     list_pictures,
     open_zip,
+    picture_fault,
+    start_of,
 )
 from scraping.sources.base import Candidate
 from scraping.sources.supplied import BASIS, UPLOAD, URL_LIST
 from training.text_files import csv_rows, decoded, delimited
 
 MOST_PICTURES = 5000  # of a zip or folder, and rows of a table
+MOST_LINES = 10_000  # of a table, those that cannot be used included
 LARGEST_TABLE = 10_000_000  # bytes
 LIMITS = Limits(entries=20_000, pictures=MOST_PICTURES, unpacked=2_000_000_000)
 ADDRESS_TITLES = ("image_url", "url", "image", "address", "link", "src", "uri", "urls")
 LABEL_TITLES = ("label", "class", "class_name", "classname", "category", "name", "target", "tag")
+TITLES = "classes.json"  # in a dataset of ours: names of classes by their folders
+LARGEST_TITLES = 100_000  # bytes
 SCHEME = "upload:"  # of what has no address: the path of a picture in the folder or zip
 FROM_REQUESTER = "Supplied by the requester."
 NO_TEXT = "This is no table that can be read. Save it as CSV with the columns url and label."
@@ -132,11 +142,14 @@ def named_classes(own: str, own_urls: str) -> list[str]:
     """
     names: list[str] = []
     if own and Path(own).is_dir():
-        names += [path.name for path in _folders(Path(own))]
+        titles = _titles_beside(Path(own))
+        for sub_folder in _class_folders(Path(own), ()):
+            names.append(titles.get(sub_folder.name, sub_folder.name))
     elif own:
         try:
             with open_zip(Path(own), LIMITS) as archive:
-                names += folder_names(archive)
+                titles = _titles_inside(archive)
+                names += [titles.get(name, name) for name in folder_names(archive)]
         except ZipRefusedError as error:
             raise SuppliedError(str(error), Path(own).name) from error
     if own_urls:
@@ -149,14 +162,24 @@ def named_classes(own: str, own_urls: str) -> list[str]:
 
 def _add_folder(supplied: Supplied, folder: Path, names: Sequence[str]) -> None:
     keys = {folder_key(name): name for name in names}
+    for class_id, title in _titles_beside(folder).items():
+        if folder_key(title) in keys:
+            keys.setdefault(folder_key(class_id), keys[folder_key(title)])
     found: dict[str, list[Path]] = {}
-    for sub_folder in _folders(folder):
+    for sub_folder in _class_folders(folder, keys):
         name = keys.get(folder_key(sub_folder.name))
         if name is None:
-            supplied.unused.append(Unused(sub_folder.name, "No class is called so."))
+            what = sub_folder.relative_to(folder).as_posix()
+            supplied.unused.append(Unused(what, "No class is called so."))
             continue
-        files = [path for path in sorted(sub_folder.rglob("*")) if _is_picture(path)]
-        found.setdefault(name, []).extend(files)
+        for path in sorted(sub_folder.rglob("*")):
+            if not _is_visible_file(path):
+                continue
+            if fault := picture_fault(_start_of(path)):
+                what = path.relative_to(folder).as_posix()
+                supplied.unused.append(Unused(what, fault))
+            else:
+                found.setdefault(name, []).append(path)
     for name, files in found.items():
         _add(supplied, name, {path.relative_to(folder).as_posix(): path for path in files})
 
@@ -166,14 +189,61 @@ def _folders(folder: Path) -> list[Path]:
     return sorted(path for path in visible if path.is_dir() and not path.is_symlink())
 
 
-def _is_picture(path: Path) -> bool:
+def _class_folders(folder: Path, class_keys: Collection[str]) -> list[Path]:
+    """Return the folders that may be classes, looking through those that divide a dataset."""
+    found = _folders(folder)
+    is_class = any(folder_key(path.name) in class_keys for path in found)
+    if is_class or not divides([path.name for path in found]):
+        return found
+    return [inner for path in found for inner in _folders(path)]
+
+
+def _is_visible_file(path: Path) -> bool:
     return path.is_file() and not path.is_symlink() and not path.name.startswith(".")
+
+
+def _start_of(path: Path) -> bytes | None:
+    try:
+        with path.open("rb") as file:
+            return file.read(START_BYTES)
+    except OSError:
+        return None
+
+
+def _titles_beside(folder: Path) -> dict[str, str]:
+    """Return the names of classes by their folders, if a file of a dataset of ours says them."""
+    file = folder / TITLES
+    try:
+        is_small = not file.is_symlink() and file.stat().st_size <= LARGEST_TITLES
+        return _titles_of(file.read_bytes()) if is_small else {}
+    except OSError:
+        return {}
+
+
+def _titles_inside(archive: zipfile.ZipFile) -> dict[str, str]:
+    for entry in archive.infolist():
+        if PurePosixPath(entry.filename).name == TITLES and entry.file_size <= LARGEST_TITLES:
+            return _titles_of(content_of(archive, entry) or b"")
+    return {}
+
+
+def _titles_of(data: bytes) -> dict[str, str]:
+    try:
+        titles = parsed_json(data)
+    except ValueError:
+        return {}
+    if not isinstance(titles, dict):
+        return {}
+    return {key: title for key, title in titles.items() if isinstance(title, str)}
 
 
 def _add_zip(supplied: Supplied, path: Path, names: Sequence[str]) -> None:
     numbers = {folder_key(name): number for number, name in enumerate(names)}
     try:
         archive = open_zip(path, LIMITS)
+        for class_id, title in _titles_inside(archive).items():
+            if folder_key(title) in numbers:
+                numbers.setdefault(folder_key(class_id), numbers[folder_key(title)])
         listing = list_pictures(archive, numbers, LIMITS)
     except ZipRefusedError as error:
         raise SuppliedError(str(error), path.name) from error
@@ -182,9 +252,16 @@ def _add_zip(supplied: Supplied, path: Path, names: Sequence[str]) -> None:
     found: dict[str, dict[str, Path | zipfile.ZipInfo]] = {}
     for entry in listing.entries:
         of_class = found.setdefault(names[entry.class_number], {})
-        of_class[entry.path] = entry.info
+        fault = picture_fault(start_of(archive, entry.info))
+        if not fault and entry.path in of_class:
+            fault = "Another picture in it has the same path."
+        if fault:
+            supplied.unused.append(Unused(entry.path[-LONGEST_NAME:], fault))
+        else:
+            of_class[entry.path] = entry.info
     for name, files in found.items():
-        _add(supplied, name, files)
+        if files:
+            _add(supplied, name, files)
 
 
 def _add(supplied: Supplied, name: str, files: Mapping[str, Path | zipfile.ZipInfo]) -> None:
@@ -199,9 +276,22 @@ def _add(supplied: Supplied, name: str, files: Mapping[str, Path | zipfile.ZipIn
 
 
 def _address_of(path: str) -> str:
-    """Return what stands for the address of a file: its path, as no two have the same."""
-    escaped = path.replace("%", "%25").replace("?", "%3F").replace("#", "%23")
-    return clean_address(f"{SCHEME}{escaped}")
+    """Return what stands for the address of a file: its path, as no two have the same.
+
+    What `clean_address` would change or leave out, and what means something in an address, is
+    escaped.
+    """
+    characters = []
+    for character in path:
+        is_plain = character.isprintable() and character not in "%?#"
+        characters.append(character if is_plain else _escaped(character))
+    if characters[-1] == " ":
+        characters[-1] = _escaped(" ")
+    return clean_address(SCHEME + "".join(characters))
+
+
+def _escaped(character: str) -> str:
+    return "".join(f"%{byte:02X}" for byte in character.encode(errors="surrogatepass"))
 
 
 def _add_addresses(
@@ -244,15 +334,16 @@ def read_table(data: bytes) -> AddressTable:
         raise SuppliedError(NO_TEXT) from error
     if data.startswith(b"PK\x03\x04"):
         raise SuppliedError(NO_TEXT)
-    lines, delimiter = delimited(text.lstrip())
-    rows = list(csv_rows(lines, delimiter))
-    titles = [folder_key(cell) for cell in rows[0]] if rows else []
+    beginning, further = _beginning(text.lstrip())
+    lines, delimiter = delimited(beginning)
+    rows = csv_rows(lines, delimiter)
+    titles = [folder_key(cell) for cell in next(rows, [])]
     url_column = _column(titles, ADDRESS_TITLES)
     label_column = _column(titles, LABEL_TITLES)
     if url_column is None or label_column is None:
         raise SuppliedError(NO_TITLES)
     table = AddressTable()
-    for line, cells in enumerate(rows[1:], start=2):
+    for line, cells in enumerate(rows, start=2):
         row = _labelled(line, cells, url_column, label_column)
         if isinstance(row, Unused):
             table.unused.append(row)
@@ -261,7 +352,21 @@ def read_table(data: bytes) -> AddressTable:
             table.unused.append(Unused(f"row {line}", why))
         else:
             table.rows.append(row)
+    if further:
+        what = "1 further line" if further == 1 else f"{further} further lines"
+        table.unused.append(Unused(what, f"Only {MOST_LINES} lines are read."))
     return table
+
+
+def _beginning(text: str) -> tuple[str, int]:
+    """Return the first lines of a table, and how many others there are, without splitting those."""
+    ends = re.finditer(r"\r\n|\r|\n", text)
+    last = next(islice(ends, MOST_LINES - 1, None), None)
+    if last is None:
+        return text, 0
+    further = max(text.count(end, last.end()) for end in "\r\n")
+    further += last.end() < len(text) and text[-1] not in "\r\n"
+    return text[: last.end()], further
 
 
 def _column(titles: Sequence[str], known: Iterable[str]) -> int | None:

@@ -32,6 +32,7 @@ View = Literal["crop", "letterbox"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
 MINIMUM_PER_SPLIT = 3  # images of a class in each split: fewer say nothing about it
 MINIMUM_PER_CLASS = MINIMUM_PER_SPLIT * len(SPLITS)  # different images a class needs at least
+MINIMUM_BESIDE_TEST = MINIMUM_PER_CLASS - MINIMUM_PER_SPLIT  # where others are the test set
 OWN_SOURCE = "own"  # of images that a person has added: they are learned from, never judged
 FINISH_FILE = "finish"  # made while a run goes on it ends fine-tuning with the best so far
 FIRST_MODEL_FILE = "first.json"  # what a head is worth that can be used before training ends

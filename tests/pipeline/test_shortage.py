@@ -21,7 +21,7 @@ from scraping.reasons import Reason
 from scraping.sources.catalogue import Outcome
 from tests.pipeline.folders import write_collection
 from tests.pipeline.stages import ask_nobody, drain
-from training.run_folder import MINIMUM_PER_CLASS
+from training.run_folder import MINIMUM_BESIDE_TEST, MINIMUM_PER_CLASS
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -39,8 +39,12 @@ def collect(
     kept: dict[str, int],
     outcome: str = Outcome.PARTIAL,
     rejected: dict[str, int] | None = None,
+    tested: int = 0,
 ) -> None:
-    """Have the collection end with so many images of each class, and this outcome of its source."""
+    """Have the collection end with so many images of each class, and this outcome of its source.
+
+    The first `tested` of each class are marked for the test by the person.
+    """
     folder = write_collection(classifier, 40)
     names = {c.class_id: c.name for c in classifier.classes.all()}
     result = json.loads((folder / "result.json").read_text())
@@ -57,8 +61,10 @@ def collect(
     for line in (folder / "images.jsonl").read_text().splitlines():
         row = json.loads(line)
         seen[row["class"]] = seen.get(row["class"], 0) + 1
+        if seen[row["class"]] <= tested and row["state"] == "kept":
+            row["split"] = "test"
         if seen[row["class"]] <= kept[names[row["class"]]]:
-            lines.append(line + "\n")
+            lines.append(json.dumps(row) + "\n")
     (folder / "images.jsonl").write_text("".join(lines))
     drain("collect")
     classifier.refresh_from_db()
@@ -78,6 +84,19 @@ def test_going_on_with_fewer_is_recommended_only_where_training_can_work(three):
     remedy = shortage.remedy(three, lack, None)
     assert "fewer" not in remedy
     assert "leave out “dog” and “zzzzqq”" in remedy
+
+
+def test_own_test_pictures_are_none_to_learn_from(three):
+    ClassifierRequest.objects.update(supplied={"as_test": True})
+    collect(three, {"cat": 40, "dog": 32, "zzzzqq": 35}, tested=30)
+    assert three.status == Status.NEEDS_ATTENTION
+    counts = "“cat” 10, “dog” 2, “zzzzqq” 5; 20 per class are needed"
+    assert counts in three.error["reason"] and "beside your own" in three.error["reason"]
+    assert "fewer" not in three.error["remedy"]
+    three.classes.exclude(name="cat").update(kept=30 + MINIMUM_BESIDE_TEST)
+    assert shortage.shortage_of(three).can_train
+    ImageUrl.objects.filter(image_class__name="cat", rank__gt=2).update(split="")
+    assert not shortage.shortage_of(three).can_train, "too few are left to test on"
 
 
 def test_of_two_classes_none_can_be_left_out(confirmed):

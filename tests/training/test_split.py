@@ -192,3 +192,28 @@ def test_too_few_own_test_images_are_said_with_what_to_do() -> None:
     with pytest.raises(RunError, match="has 2 usable pictures of your own to test on") as refused:
         split_rows(config, own_rows(2, 30))
     assert "do not mark them" in refused.value.remedy
+
+
+@pytest.mark.parametrize(("tested", "others", "val"), [(500, 100, 15), (120, 20, 3), (5, 6, 3)])
+def test_own_test_images_take_nothing_from_what_is_learned_from(
+    tested: int, others: int, val: int
+) -> None:
+    config = dataclasses.replace(CONFIG, own_test=True)
+    split = counts(split_rows(config, own_rows(tested, others)))
+    for label in CLASSES:
+        found = [split[label.id, name] for name in SPLITS]
+        assert found == [others - val, val, tested]
+
+
+def test_too_few_images_beside_the_own_test_images_are_said_with_what_to_do() -> None:
+    config = dataclasses.replace(CONFIG, own_test=True)
+    rows = own_rows(30, 6)
+    rows[30] = dataclasses.replace(rows[30], group=rows[31].group)
+    rows[32] = dataclasses.replace(rows[32], group=rows[0].group)
+    with pytest.raises(RunError, match="“corgi” has 5 usable pictures beside") as refused:
+        split_rows(config, rows)
+    assert "of which 4 are no near-duplicates of each other" in refused.value.reason
+    assert "at least 6 are needed" in refused.value.reason
+    assert "do not mark yours as the test set" in refused.value.remedy
+    with pytest.raises(RunError, match="has 1 usable picture beside"):
+        split_rows(config, own_rows(30, 1))

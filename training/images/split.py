@@ -15,6 +15,7 @@ from training.duplicates import Fingerprint, group_by_pairs, near_duplicate_pair
 from training.metrics import Labels
 from training.phrases import listed
 from training.run_folder import (
+    MINIMUM_BESIDE_TEST,
     MINIMUM_PER_CLASS,
     MINIMUM_PER_SPLIT,
     SPLITS,
@@ -110,7 +111,8 @@ def split_rows(config: RunConfig, rows: Sequence[ImageRow]) -> list[ImageRow]:
     Rows that have a split keep it, and then new images go to train and val only. A near-duplicate
     of a test image is left out (None), and so is the less protected side of a group found in two
     splits. Rows without a group (unreadable images) are left out. With `config.own_test` no image
-    joins those that have the split test already. Raises RunError where a class has too few images.
+    joins those that have the split test already, and val takes its share of the others. Raises
+    RunError where a class has too few images.
     """
     groups: dict[int, list[int]] = defaultdict(list)
     for index, row in enumerate(rows):
@@ -201,9 +203,11 @@ class _Assignment:
                     self._put(members, held_out)
 
     def _set_wanted(self) -> None:
+        # Where a person marked the test set, val takes its share of the other images alone.
+        tested = set() if self._fills_test else _tested_groups(self._rows)
         usable: Counter[str] = Counter()
         for row in self._rows:
-            if row.group is not None:
+            if row.group is not None and row.group not in tested:
                 usable[row.class_id] += 1
         for class_id, count in usable.items():
             share = HELD_OUT_SHARE * count
@@ -273,6 +277,21 @@ def _too_few_own(name: str, count: int) -> RunError:
     )
 
 
+def _too_few_beside_own(name: str, found: str, of_them: str) -> RunError:
+    return RunError(
+        "split",
+        f"The class “{name}” has {found} beside those of your own to test on{of_them};"
+        f" at least {MINIMUM_BESIDE_TEST} are needed to learn from.",
+        "Find more pictures of it, or do not mark yours as the test set.",
+        retry=False,
+    )
+
+
+def _tested_groups(rows: Sequence[ImageRow]) -> set[int | None]:
+    """Return the groups that have an image in the test split; nothing learns from any of them."""
+    return {row.group for row in rows if row.split == "test"}
+
+
 def check_enough(config: RunConfig, rows: Sequence[ImageRow]) -> None:
     """Raise RunError where a split has too few images of a class."""
     counts: Counter[tuple[str, Split | None]] = Counter()
@@ -284,23 +303,22 @@ def check_enough(config: RunConfig, rows: Sequence[ImageRow]) -> None:
             continue
         if config.own_test and counts[label.id, "test"] < MINIMUM_PER_SPLIT:
             raise _too_few_own(label.name, counts[label.id, "test"])
-        groups = []
-        for row in rows:
-            usable = row.group is not None
-            if usable and row.class_id == label.id:
-                groups.append(row.group)
-        found = f"{len(groups)} usable pictures"
-        if len(groups) == 1:
-            found = "1 usable picture"
-        distinct = len(set(groups))
-        if distinct < len(groups):
-            found += f", of which {distinct} are no near-duplicates of each other"
-        reason = f"The class “{label.name}” has {found}; too few to train and test on."
+        usable = [row for row in rows if row.group is not None and row.class_id == label.id]
+        if config.own_test:
+            usable = [row for row in usable if row.group not in _tested_groups(rows)]
+        distinct = len({row.group for row in usable})
+        found = "1 usable picture" if len(usable) == 1 else f"{len(usable)} usable pictures"
+        of_them = ""
+        if distinct < len(usable):
+            of_them = f", of which {distinct} are no near-duplicates of each other"
+        if config.own_test and distinct < MINIMUM_BESIDE_TEST:
+            raise _too_few_beside_own(label.name, found, of_them)
+        reason = f"The class “{label.name}” has {found}{of_them}; too few to train and test on."
         remedy = (
             f"Give each class at least {MINIMUM_PER_CLASS} different pictures"
             " (100 are a good start), or leave it out."
         )
-        if distinct >= MINIMUM_PER_CLASS:
+        if config.own_test or distinct >= MINIMUM_PER_CLASS:
             per_split = [f"{counts[label.id, split]} in {split}" for split in SPLITS]
             reason = (
                 f"The class “{label.name}” has {listed(per_split)};"
