@@ -17,7 +17,7 @@ from scraping import ConfigError, SettingError, __version__, cli
 from scraping.refused_digests import RefusedDigests
 from scraping.sources.catalogue import (
     DEFAULT_ORDER,
-    SEARCHED,
+    CATALOGUE,
     credential_settings,
     url_setting,
     usual_sources,
@@ -143,9 +143,9 @@ def environment_values(variables: Mapping[str, str]) -> Values:
     """
     values = _plain_values(variables)
     urls = {}
-    for source in SEARCHED:
+    for source, info in CATALOGUE.items():
         url = variables.get(url_setting(source), "").strip()
-        if url:
+        if url and not info.supplied:
             urls[source] = url
     if urls:
         values["source_urls"] = urls
