@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from scraping import ConfigError, SettingError, __version__, cli
 from scraping.refused_digests import RefusedDigests
 from scraping.sources.catalogue import (
-    DEFAULT_ORDER,
     CATALOGUE,
+    DEFAULT_ORDER,
     credential_settings,
     url_setting,
     usual_sources,
