@@ -1,9 +1,14 @@
 """Images that must go: taken out of every request and dataset, and kept out for good."""
 
+import hashlib
 import json
+import zipfile
 from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from urllib.parse import unquote
 
-from requests_app import versions
+from requests_app import supplied, versions
 from requests_app.delivery import dataset_zip
 from requests_app.delivery.croissant import build_croissant
 from requests_app.models import (
@@ -19,9 +24,19 @@ from requests_app.models import (
     sha256_hex,
 )
 from requests_app.workers.collection_sync import JsonLines
+from scraping.picture_zip import (
+    ZipRefusedError,
+    content_of,
+    folder_key,
+    list_pictures,
+    open_zip,
+)
 from scraping.reasons import Reason
+from scraping.supplied import LIMITS, SCHEME
 from scraping.urls import normalized_url
 from training import run_folder, takedown
+
+WEB = ("http://", "https://")
 
 
 def taken_down_digests() -> dict[str, list[str]]:
@@ -74,6 +89,21 @@ def take_down(*, url: str = "", sha256: str = "", reason: str = "") -> int:
     return len(found)
 
 
+def take_down_row(image: ImageUrl, reason: str = "") -> int:
+    """Take down one picture of a request everywhere; return how many candidates it was.
+
+    What lies on the web is known by its address. What a person gave is known by its bytes: others
+    may have called theirs the same.
+    """
+    digest = image.sha256 or image.source_sha256
+    if image.image_url.startswith(WEB):
+        return take_down(url=image.image_url, reason=reason)
+    if digest:
+        return take_down(sha256=digest, reason=reason)
+    _remove_images(image.image_class.request, [image])  # it could not even be decoded
+    return 1
+
+
 def _keep_out(what: TakenDown.What, digest: str, reason: str) -> None:
     TakenDown.objects.get_or_create(what=what, digest=digest, defaults={"reason": reason})
 
@@ -82,6 +112,7 @@ def _remove_images(classifier: ClassifierRequest, images: list[ImageUrl]) -> Non
     """Take images out of a request: rows, files, frozen manifests, and what was built from them."""
     kept = [image for image in images if image.state == ImageState.KEPT]
     files = {image.file for image in images if image.file}
+    _remove_from_upload(classifier, images)
     for image in images:
         image.state = ImageState.REJECTED
         image.reason = Reason.TAKEN_DOWN
@@ -102,6 +133,41 @@ def _remove_images(classifier: ClassifierRequest, images: list[ImageUrl]) -> Non
         new=classifier.status,
         reason="a picture was taken down",
     )
+
+
+def _remove_from_upload(classifier: ClassifierRequest, images: Sequence[ImageUrl]) -> None:
+    """Write the zip that a person brought along again, without these images.
+
+    What is of no class is not copied either: nothing ever reads it.
+    """
+    path = classifier.folder / supplied.FOLDER / supplied.FILES[supplied.PICTURES]
+    if not path.is_file():
+        return
+    digests = {image.sha256 for image in images} | {image.source_sha256 for image in images}
+    paths = set()
+    for image in images:
+        if image.image_url.startswith(SCHEME):
+            paths.add(unquote(image.image_url.removeprefix(SCHEME)))
+    names = [image_class.name for image_class in classifier.classes.all()]
+    try:
+        _copy_without(path, names, digests, paths)
+    except ZipRefusedError:
+        path.unlink()  # nothing in it can be used, and nothing is known of what it holds
+        path.with_suffix(".part").unlink(missing_ok=True)
+
+
+def _copy_without(path: Path, names: Sequence[str], digests: set[str], paths: set[str]) -> None:
+    """Replace a zip by one without the pictures of these digests or paths."""
+    numbers = {folder_key(name): number for number, name in enumerate(names)}
+    beside = path.with_suffix(".part")
+    with open_zip(path, LIMITS) as archive, zipfile.ZipFile(beside, "w") as copy:
+        for entry in list_pictures(archive, numbers, LIMITS).entries:
+            content = content_of(archive, entry.info)
+            if content is None or entry.path in paths:
+                continue
+            if hashlib.sha256(content).hexdigest() not in digests:
+                copy.writestr(entry.path, content, entry.info.compress_type)
+    beside.replace(path)
 
 
 def _remove_waiting(contents: set[str]) -> None:

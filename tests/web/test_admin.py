@@ -2,7 +2,9 @@
 are out of reach.
 """
 
+import hashlib
 import re
+import zipfile
 from datetime import timedelta
 
 import pytest
@@ -443,6 +445,39 @@ def test_a_picture_that_a_person_added_is_taken_down_by_its_content(boss):
     assert set(ImageUrl.objects.filter(state="rejected")) == set(same)
     assert ImageUrl.objects.of_request(classifier).count() > same.count()
     assert TakenDown.objects.get().digest == own.sha256
+
+
+def test_a_picture_that_was_brought_along_is_taken_down_alone_and_out_of_its_zip(boss, tmp_path):
+    mine, others = delivered(), delivered()
+    for classifier in (mine, others):
+        (classifier.folder / "supplied").mkdir()
+        with zipfile.ZipFile(classifier.folder / "supplied/pictures.zip", "w") as archive:
+            for number in range(3):
+                archive.writestr(f"cat/100 % {number}.jpg", f"{classifier.pk} {number}")
+            archive.writestr("notes.txt", "hello")
+        for number, image in enumerate(ImageUrl.objects.of_request(classifier)[:3]):
+            image.source = "upload"
+            image.image_url = f"upload:cat/100 %25 {number}.jpg"
+            image.sha256 = f"{classifier.pk:x}{number}" * 32
+            received = f"{classifier.pk} {number}".encode()
+            image.source_sha256 = hashlib.sha256(received).hexdigest() if number else ""
+            image.save()
+    first, second, third = ImageUrl.objects.of_request(mine).filter(source="upload")
+    third.sha256 = third.source_sha256 = ""  # as of one that could not be decoded
+    third.save()
+    answer = {"action": "take_down", "_selected_action": [str(first.pk), str(third.pk)]}
+    post(boss, place(ImageUrl, "changelist"), **answer, confirmed="yes", reason="")
+    gone = set(ImageUrl.objects.filter(reason="taken_down"))
+    assert gone == {first, third}, "those of others that are called the same stay"
+    assert [row.digest for row in TakenDown.objects.all()] == [first.sha256]
+    with zipfile.ZipFile(mine.folder / "supplied/pictures.zip") as archive:
+        assert archive.namelist() == ["cat/100 % 1.jpg"]
+    with zipfile.ZipFile(others.folder / "supplied/pictures.zip") as archive:
+        assert len(archive.namelist()) == 4
+    post(boss, place(ImageUrl, "changelist"), **answer | {"_selected_action": [str(second.pk)]},
+         confirmed="yes")  # fmt: skip
+    with zipfile.ZipFile(mine.folder / "supplied/pictures.zip") as archive:
+        assert archive.namelist() == []
 
 
 def test_no_more_pictures_are_taken_down_at_once_than_a_page_can_wait_for(boss):
