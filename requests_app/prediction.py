@@ -102,7 +102,7 @@ class NearImage:
     pk: int | None
     """Of its ``ImageUrl``, while its thumbnail may be shown."""
     is_own: bool = False
-    """Whether a person added it: nobody else is shown it."""
+    """Whether it is a person's own file: nobody else is shown it."""
 
 
 @dataclass(frozen=True)
@@ -371,7 +371,7 @@ def _nearest(usable: UsableModel, opened: OpenedModel, outputs: Outputs) -> tupl
     found = opened.neighbours.nearest(outputs.embedding, NEAREST)
     files = [learned.file for learned, _ in found]
     rows = ImageUrl.objects.filter(image_class__request=usable.request, file__in=files)
-    image_of = {row.file: row for row in rows.exclude(state=ImageState.REJECTED)}
+    image_of = {row.file: row for row in rows}
     nearest = []
     for learned, similarity in found:
         nearest.append(_near_image(learned, similarity, image_of.get(learned.file)))
@@ -380,7 +380,9 @@ def _nearest(usable: UsableModel, opened: OpenedModel, outputs: Outputs) -> tupl
 
 def _near_image(learned: LearnedImage, similarity: float, row: ImageUrl | None) -> NearImage:
     is_own = learned.file.startswith(f"{OWN_FOLDER}/")
-    if row is None:
+    if row is not None and row.source == "upload":
+        is_own = True
+    if row is None or row.state == ImageState.REJECTED:
         return NearImage(
             label=learned.label,
             similarity=similarity,
@@ -390,7 +392,8 @@ def _near_image(learned: LearnedImage, similarity: float, row: ImageUrl | None) 
             pk=None,
             is_own=is_own,
         )
-    terms = f"{row.license or UNKNOWN_LICENSE} {row.license_version}".strip()
+    is_known = row.license not in ("", "unknown")
+    terms = f"{row.license} {row.license_version}".strip() if is_known else UNKNOWN_LICENSE
     is_shown = row.state == ImageState.KEPT
     return NearImage(
         label=learned.label,
