@@ -610,7 +610,22 @@ def _predict(picaisso: Picaisso, terminal: Terminal, options: argparse.Namespace
 # --- publishing ---
 
 OPEN_LICENSES = ("cc0", "pdm", "cc-by", "cc-by-sa")  # as images.csv has them
-SPLIT_FOLDERS = ["train/*", "val/*", "test/*"]
+NEEDED_COLUMNS = ("file_name", "license", "license_basis")
+SPLITS = ("train", "val", "test")
+# All that is published of a folder; whatever else lies in it is nobody's affair.
+PUBLISHED = [
+    "classes.json",
+    "images.csv",
+    "rejected.csv",
+    "ATTRIBUTION.md",
+    "CITATION.cff",
+    "README.md",
+    "derived_dataset.csv",
+    "gbif.csv",
+    "recipe.json",
+    "SHA256SUMS",
+    *(f"{split}/*.jpg" for split in SPLITS),  # those of images.csv alone, as was checked
+]
 
 
 def _push(picaisso: Picaisso, terminal: Terminal, options: argparse.Namespace) -> int:
@@ -666,8 +681,7 @@ def _check_licenses(folder: Path) -> int:
     table = folder / "images.csv"
     if not table.is_file():
         raise PicaissoError(f"{folder.name} is no dataset of Picaisso: it has no images.csv.")
-    with table.open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
+    rows = _rows_of(table)
     others: dict[str, int] = {}
     for row in rows:
         is_open = row["license"] in OPEN_LICENSES and row["license_basis"] == "per-item"
@@ -682,14 +696,31 @@ def _check_licenses(folder: Path) -> int:
             " --license open, or remove them and train again."
         )
     listed = {row["file_name"] for row in rows}
-    there = {file.relative_to(folder).as_posix() for file in folder.glob("*/*/*.jpg")}
+    there = set()
+    for split in SPLITS:
+        there |= {file.relative_to(folder).as_posix() for file in folder.glob(f"{split}/**/*.jpg")}
     if listed != there:
         raise PicaissoError("The pictures are not those of images.csv. Download the zip again.")
     return len(rows)
 
 
+def _rows_of(table: Path) -> list[dict[str, str]]:
+    """Return the rows of images.csv, if it has the columns that tell what may be published."""
+    try:
+        with table.open(encoding="utf-8", newline="") as file:
+            reader = csv.DictReader(file)
+            rows = list(reader)
+    except (ValueError, csv.Error) as error:
+        raise PicaissoError("images.csv cannot be read. Download the zip again.") from error
+    missing = [name for name in NEEDED_COLUMNS if name not in (reader.fieldnames or ())]
+    if missing:
+        sentence = f"images.csv has no column {missing[0]}, so nothing is published."
+        raise PicaissoError(f"{sentence} Download the zip again.")
+    return rows
+
+
 def _upload(folder: Path, name: str, public: bool, terminal: Terminal) -> str:
-    """Upload a folder as it is; what an interrupted upload has stored is not sent again."""
+    """Upload a dataset's files; what an interrupted upload has stored is not sent again."""
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     try:
         import huggingface_hub
@@ -708,7 +739,8 @@ def _upload(folder: Path, name: str, public: bool, terminal: Terminal) -> str:
             repo_type="dataset",
             folder_path=folder,
             commit_message="Add the dataset",
-            delete_patterns=SPLIT_FOLDERS,  # pictures of an earlier version
+            allow_patterns=PUBLISHED,
+            delete_patterns=[f"{split}/*" for split in SPLITS],  # pictures of an earlier version
         )
     except Exception as error:  # of the package and of what it stands on
         raise PicaissoError(_hub_s_refusal(error)) from error
