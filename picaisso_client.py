@@ -57,7 +57,7 @@ DEFAULT_SITE = "http://127.0.0.1:8000"
 WAIT_SECONDS = 30  # of one long poll
 TIMEOUT_SECONDS = 90
 ATTEMPTS = 5  # of a call that got no answer, or was told to come again
-LONGEST_PAUSE = 60
+LONGEST_PAUSE = 60  # seconds
 CHUNK_BYTES = 256 * 1024
 CLOSED = ("delivered", "needs_attention", "failed", "cancelled", "expired")
 ID_LIKE_A_FLAG = re.compile(r"-[\w-]{31}", re.ASCII)  # one of 64 begins with a hyphen
@@ -301,12 +301,15 @@ def _refused(error: urllib.error.HTTPError) -> PicaissoError:
 
 
 def _pause(error: urllib.error.HTTPError, attempt: int) -> float | None:
-    """Return the seconds to wait before the same call again; None where it would not help."""
+    """Return the seconds to wait before the same call again; None where it would not help.
+
+    Whoever is told to come much later hears the reason at once instead.
+    """
     if error.code not in (429, 502, 503):
         return None
     told = error.headers.get("Retry-After", "")
-    seconds = int(told) if told.isdigit() else 2**attempt
-    return min(seconds, LONGEST_PAUSE)
+    seconds = int(told) if told.isascii() and told.isdigit() else 2**attempt
+    return seconds if seconds <= LONGEST_PAUSE else None
 
 
 def _form_of(parts: dict[str, bytes | Path]) -> tuple[str, bytes]:
@@ -468,6 +471,7 @@ def _parser() -> argparse.ArgumentParser:
     submit.add_argument("--own-alone", action="store_true", help="search nothing besides")
     submit.add_argument("--wait", action="store_true", help="wait until the work has ended")
     submit.add_argument("--out", type=Path, metavar="DIR", help="with --wait: download into it")
+    submit.set_defaults(refuse=submit.error)
     wait = _with_id(command("wait", _wait, "Wait until the work of a request has ended."))
     wait.add_argument("--out", type=Path, metavar="DIR", help="download into it")
     _with_id(command("status", _status, "Say how far a request is."))
@@ -510,7 +514,11 @@ def _submit(picaisso: Picaisso, terminal: Terminal, options: argparse.Namespace)
         value = getattr(options, name)
         if value is not None:
             wishes[name] = value
-    if options.own is None and options.urls is None:
+    brings_nothing = options.own is None and options.urls is None
+    for flag in ("own_as_test", "own_alone"):
+        if brings_nothing and getattr(options, flag):
+            options.refuse(f"--{flag.replace('_', '-')} needs --own ZIP or --urls CSV")
+    if brings_nothing:
         shown = picaisso.submit(options.classes, options.email, **wishes)
     else:
         wishes |= {"own_as_test": options.own_as_test, "own_alone": options.own_alone}
