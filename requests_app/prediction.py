@@ -174,11 +174,8 @@ def usable_model(classifier: ClassifierRequest) -> UsableModel | None:
 
 def model_of_version(classifier: ClassifierRequest, number: int) -> UsableModel | None:
     """Return the delivered model of one version; None where there is none, or it is gone."""
-    artifacts = Artifact.objects.filter(version__request=classifier, kind=Kind.MODEL)
-    artifact = artifacts.filter(version__number=number).select_related("version__request").first()
-    if artifact is None or not (artifact.version.folder / MODEL_FILE).is_file():
-        return None
-    return _model_of(artifact.version)
+    version = delivered_version_of(classifier, number)
+    return None if version is None else _model_of(version)
 
 
 def _model_of(version: DatasetVersion) -> UsableModel:
@@ -217,6 +214,15 @@ def delivered_version(classifier: ClassifierRequest) -> DatasetVersion | None:
         if (artifact.version.folder / MODEL_FILE).is_file():
             return artifact.version
     return None
+
+
+def delivered_version_of(classifier: ClassifierRequest, number: int) -> DatasetVersion | None:
+    """Return the version of this number, if its model was delivered and is still on disk."""
+    artifacts = Artifact.objects.filter(version__request=classifier, kind=Kind.MODEL)
+    artifact = artifacts.filter(version__number=number).select_related("version__request").first()
+    if artifact is None or not (artifact.version.folder / MODEL_FILE).is_file():
+        return None
+    return artifact.version
 
 
 def model_file(usable: UsableModel) -> Path:
