@@ -183,7 +183,7 @@ class Picaisso:
         if not image["thumbnail"]:
             raise PicaissoError("This picture was left out, and is not kept.", "not_found")
         with closing(self._open("GET", image["thumbnail"], None, {})) as answer:
-            return answer.read()
+            return self._content(answer)
 
     def predict(self, request_id: str, picture: str | Path, version: int | None = None) -> Json:
         """Classify a picture, by its web address or a file."""
@@ -260,8 +260,15 @@ class Picaisso:
         if method == "POST":
             headers["Idempotency-Key"] = str(uuid.uuid4())  # an attempt whose answer was lost
         with closing(self._open(method, f"{self.site}/api/v1{path}", data, headers)) as answer:
-            content = answer.read()
+            content = self._content(answer)
         return json.loads(content) if content else None
+
+    def _content(self, answer: HTTPResponse) -> bytes:
+        try:
+            return answer.read()
+        except (OSError, HTTPException) as error:
+            sentence = f"The answer of {self.site} broke off. Try again."
+            raise PicaissoError(sentence, "unreachable") from error
 
     def _open(
         self, method: str, url: str, data: bytes | None, headers: dict[str, str]
