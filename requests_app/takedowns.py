@@ -2,10 +2,10 @@
 
 import hashlib
 import json
+import struct
 import zipfile
 from collections import defaultdict
 from collections.abc import Sequence
-from pathlib import Path
 from urllib.parse import unquote
 
 from requests_app import supplied, versions
@@ -25,10 +25,12 @@ from requests_app.models import (
 )
 from requests_app.workers.collection_sync import JsonLines
 from scraping.picture_zip import (
+    ENCODINGS,
+    GROWTH_FROM,
+    MOST_GROWTH,
+    UTF8_FLAG,
     ZipRefusedError,
     content_of,
-    folder_key,
-    list_pictures,
     open_zip,
 )
 from scraping.reasons import Reason
@@ -37,6 +39,10 @@ from scraping.urls import normalized_url
 from training import run_folder, takedown
 
 WEB = ("http://", "https://")
+# Of the header before each file in a zip (APPNOTE.TXT, 4.3.7): the lengths of name and extra field.
+LENGTHS = struct.Struct("<2H")
+LENGTHS_AT = 26
+HEADER_BYTES = 30  # without those two
 
 
 def taken_down_digests() -> dict[str, list[str]]:
@@ -136,38 +142,52 @@ def _remove_images(classifier: ClassifierRequest, images: list[ImageUrl]) -> Non
 
 
 def _remove_from_upload(classifier: ClassifierRequest, images: Sequence[ImageUrl]) -> None:
-    """Write the zip that a person brought along again, without these images.
+    """Overwrite these images in the zip that a person brought along; the others stay as they are.
 
-    What is of no class is not copied either: nothing ever reads it.
+    A collection that is reading it finds them damaged.
     """
     path = classifier.folder / supplied.FOLDER / supplied.FILES[supplied.PICTURES]
     if not path.is_file():
         return
-    digests = {image.sha256 for image in images} | {image.source_sha256 for image in images}
-    paths = set()
-    for image in images:
-        if image.image_url.startswith(SCHEME):
-            paths.add(unquote(image.image_url.removeprefix(SCHEME)))
-    names = [image_class.name for image_class in classifier.classes.all()]
     try:
-        _copy_without(path, names, digests, paths)
+        with open_zip(path, LIMITS) as archive:
+            found = [entry for entry in archive.infolist() if _is_one_of(archive, entry, images)]
     except ZipRefusedError:
         path.unlink()  # nothing in it can be used, and nothing is known of what it holds
-        path.with_suffix(".part").unlink(missing_ok=True)
+        return
+    with path.open("r+b") as file:
+        for entry in found:
+            file.seek(entry.header_offset + LENGTHS_AT)
+            lengths = LENGTHS.unpack(file.read(LENGTHS.size))
+            start = entry.header_offset + HEADER_BYTES + sum(lengths)
+            # What a zip says of itself may be false: its directory, at the end, stays whole.
+            end = min(start + entry.compress_size, archive.start_dir)
+            file.seek(start)
+            file.write(bytes(max(0, end - start)))
 
 
-def _copy_without(path: Path, names: Sequence[str], digests: set[str], paths: set[str]) -> None:
-    """Replace a zip by one without the pictures of these digests or paths."""
-    numbers = {folder_key(name): number for number, name in enumerate(names)}
-    beside = path.with_suffix(".part")
-    with open_zip(path, LIMITS) as archive, zipfile.ZipFile(beside, "w") as copy:
-        for entry in list_pictures(archive, numbers, LIMITS).entries:
-            content = content_of(archive, entry.info)
-            if content is None or entry.path in paths:
-                continue
-            if hashlib.sha256(content).hexdigest() not in digests:
-                copy.writestr(entry.path, content, entry.info.compress_type)
-    beside.replace(path)
+def _is_one_of(
+    archive: zipfile.ZipFile, entry: zipfile.ZipInfo, images: Sequence[ImageUrl]
+) -> bool:
+    """Return whether an entry is the file of one of these images, by its path or its bytes."""
+    paths = {entry.filename}
+    if not entry.flag_bits & UTF8_FLAG and not entry.filename.isascii():
+        name = entry.filename.encode("cp437")
+        paths |= {name.decode(encoding, "replace") for encoding in ENCODINGS}
+    addresses = {image.image_url for image in images}
+    for address in addresses:
+        known = unquote(address.removeprefix(SCHEME))
+        if address.startswith(SCHEME) and known in {path.replace("\\", "/") for path in paths}:
+            return True
+    grows = entry.file_size > MOST_GROWTH * max(1, entry.compress_size)
+    if grows and entry.file_size > GROWTH_FROM:  # it was never unpacked
+        return False
+    sizes = {image.bytes for image in images}
+    if entry.file_size not in sizes and None not in sizes:
+        return False
+    content = content_of(archive, entry)
+    digests = {image.source_sha256 for image in images} | {image.sha256 for image in images}
+    return content is not None and hashlib.sha256(content).hexdigest() in digests
 
 
 def _remove_waiting(contents: set[str]) -> None:
