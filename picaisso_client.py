@@ -57,7 +57,7 @@ DEFAULT_SITE = "http://127.0.0.1:8000"
 WAIT_SECONDS = 30  # of one long poll
 TIMEOUT_SECONDS = 90
 ATTEMPTS = 5  # of a call that got no answer, or was told to come again
-LONGEST_PAUSE = 60
+LONGEST_PAUSE = 90  # seconds; the limits of the API are by the minute
 CHUNK_BYTES = 256 * 1024
 CLOSED = ("delivered", "needs_attention", "failed", "cancelled", "expired")
 ID_LIKE_A_FLAG = re.compile(r"-[\w-]{31}", re.ASCII)  # one of 64 begins with a hyphen
@@ -183,7 +183,7 @@ class Picaisso:
         if not image["thumbnail"]:
             raise PicaissoError("This picture was left out, and is not kept.", "not_found")
         with closing(self._open("GET", image["thumbnail"], None, {})) as answer:
-            return answer.read()
+            return self._content(answer)
 
     def predict(self, request_id: str, picture: str | Path, version: int | None = None) -> Json:
         """Classify a picture, by its web address or a file."""
@@ -260,8 +260,15 @@ class Picaisso:
         if method == "POST":
             headers["Idempotency-Key"] = str(uuid.uuid4())  # an attempt whose answer was lost
         with closing(self._open(method, f"{self.site}/api/v1{path}", data, headers)) as answer:
-            content = answer.read()
+            content = self._content(answer)
         return json.loads(content) if content else None
+
+    def _content(self, answer: HTTPResponse) -> bytes:
+        try:
+            return answer.read()
+        except (OSError, HTTPException) as error:
+            sentence = f"The answer of {self.site} broke off. Try again."
+            raise PicaissoError(sentence, "unreachable") from error
 
     def _open(
         self, method: str, url: str, data: bytes | None, headers: dict[str, str]
@@ -301,12 +308,15 @@ def _refused(error: urllib.error.HTTPError) -> PicaissoError:
 
 
 def _pause(error: urllib.error.HTTPError, attempt: int) -> float | None:
-    """Return the seconds to wait before the same call again; None where it would not help."""
+    """Return the seconds to wait before the same call again; None where it would not help.
+
+    Whoever is told to come much later hears the reason at once instead.
+    """
     if error.code not in (429, 502, 503):
         return None
     told = error.headers.get("Retry-After", "")
-    seconds = int(told) if told.isdigit() else 2**attempt
-    return min(seconds, LONGEST_PAUSE)
+    seconds = int(told) if told.isascii() and told.isdigit() else 2**attempt
+    return seconds if seconds <= LONGEST_PAUSE else None
 
 
 def _form_of(parts: dict[str, bytes | Path]) -> tuple[str, bytes]:
@@ -468,6 +478,7 @@ def _parser() -> argparse.ArgumentParser:
     submit.add_argument("--own-alone", action="store_true", help="search nothing besides")
     submit.add_argument("--wait", action="store_true", help="wait until the work has ended")
     submit.add_argument("--out", type=Path, metavar="DIR", help="with --wait: download into it")
+    submit.set_defaults(refuse=submit.error)
     wait = _with_id(command("wait", _wait, "Wait until the work of a request has ended."))
     wait.add_argument("--out", type=Path, metavar="DIR", help="download into it")
     _with_id(command("status", _status, "Say how far a request is."))
@@ -510,7 +521,11 @@ def _submit(picaisso: Picaisso, terminal: Terminal, options: argparse.Namespace)
         value = getattr(options, name)
         if value is not None:
             wishes[name] = value
-    if options.own is None and options.urls is None:
+    brings_nothing = options.own is None and options.urls is None
+    for flag in ("own_as_test", "own_alone"):
+        if brings_nothing and getattr(options, flag):
+            options.refuse(f"--{flag.replace('_', '-')} needs --own ZIP or --urls CSV")
+    if brings_nothing:
         shown = picaisso.submit(options.classes, options.email, **wishes)
     else:
         wishes |= {"own_as_test": options.own_as_test, "own_alone": options.own_alone}
@@ -610,7 +625,22 @@ def _predict(picaisso: Picaisso, terminal: Terminal, options: argparse.Namespace
 # --- publishing ---
 
 OPEN_LICENSES = ("cc0", "pdm", "cc-by", "cc-by-sa")  # as images.csv has them
-SPLIT_FOLDERS = ["train/*", "val/*", "test/*"]
+NEEDED_COLUMNS = ("file_name", "license", "license_basis")
+SPLITS = ("train", "val", "test")
+# All that is published of a folder; whatever else lies in it is nobody's affair.
+PUBLISHED = [
+    "classes.json",
+    "images.csv",
+    "rejected.csv",
+    "ATTRIBUTION.md",
+    "CITATION.cff",
+    "README.md",
+    "derived_dataset.csv",
+    "gbif.csv",
+    "recipe.json",
+    "SHA256SUMS",
+    *(f"{split}/*.jpg" for split in SPLITS),  # those of images.csv alone, as was checked
+]
 
 
 def _push(picaisso: Picaisso, terminal: Terminal, options: argparse.Namespace) -> int:
@@ -666,8 +696,7 @@ def _check_licenses(folder: Path) -> int:
     table = folder / "images.csv"
     if not table.is_file():
         raise PicaissoError(f"{folder.name} is no dataset of Picaisso: it has no images.csv.")
-    with table.open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
+    rows = _rows_of(table)
     others: dict[str, int] = {}
     for row in rows:
         is_open = row["license"] in OPEN_LICENSES and row["license_basis"] == "per-item"
@@ -682,14 +711,31 @@ def _check_licenses(folder: Path) -> int:
             " --license open, or remove them and train again."
         )
     listed = {row["file_name"] for row in rows}
-    there = {file.relative_to(folder).as_posix() for file in folder.glob("*/*/*.jpg")}
+    there = set()
+    for split in SPLITS:
+        there |= {file.relative_to(folder).as_posix() for file in folder.glob(f"{split}/**/*.jpg")}
     if listed != there:
         raise PicaissoError("The pictures are not those of images.csv. Download the zip again.")
     return len(rows)
 
 
+def _rows_of(table: Path) -> list[dict[str, str]]:
+    """Return the rows of images.csv, if it has the columns that tell what may be published."""
+    try:
+        with table.open(encoding="utf-8", newline="") as file:
+            reader = csv.DictReader(file)
+            rows = list(reader)
+    except (ValueError, csv.Error) as error:
+        raise PicaissoError("images.csv cannot be read. Download the zip again.") from error
+    missing = [name for name in NEEDED_COLUMNS if name not in (reader.fieldnames or ())]
+    if missing:
+        sentence = f"images.csv has no column {missing[0]}, so nothing is published."
+        raise PicaissoError(f"{sentence} Download the zip again.")
+    return rows
+
+
 def _upload(folder: Path, name: str, public: bool, terminal: Terminal) -> str:
-    """Upload a folder as it is; what an interrupted upload has stored is not sent again."""
+    """Upload a dataset's files; what an interrupted upload has stored is not sent again."""
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     try:
         import huggingface_hub
@@ -708,7 +754,8 @@ def _upload(folder: Path, name: str, public: bool, terminal: Terminal) -> str:
             repo_type="dataset",
             folder_path=folder,
             commit_message="Add the dataset",
-            delete_patterns=SPLIT_FOLDERS,  # pictures of an earlier version
+            allow_patterns=PUBLISHED,
+            delete_patterns=[f"{split}/*" for split in SPLITS],  # pictures of an earlier version
         )
     except Exception as error:  # of the package and of what it stands on
         raise PicaissoError(_hub_s_refusal(error)) from error

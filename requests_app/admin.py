@@ -407,10 +407,7 @@ class ImageUrlAdmin(RecordAdmin):
         reason = request.POST.get("reason", "").strip()
         for row in rows:
             self.log_change(request, row, "taken down in the dashboard")
-            if row.image_url:
-                takedowns.take_down(url=row.image_url, reason=reason)
-            elif row.sha256:  # one that a person gave
-                takedowns.take_down(sha256=row.sha256, reason=reason)
+            takedowns.take_down_row(row, reason)
         count = phrases.counted(len(rows), "picture")
         self.message_user(request, f"{count} taken down and kept out.", messages.SUCCESS)
         return None

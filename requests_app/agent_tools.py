@@ -40,6 +40,7 @@ NEXT_STEPS = {
     "cancelled": "It was cancelled. go_on starts it again.",
     "expired": "It is gone. Order anew.",
 }
+OTHER_STEP = "This site is newer than these tools and says more: open `url` to see what to do."
 
 Id = Annotated[str, Field(description="the id of the request, or its link")]
 
@@ -81,7 +82,9 @@ def _with_sentences(tool: Callable[..., Any]) -> Callable[..., Any]:
         except PicaissoError as error:
             raise ToolError(str(error)) from error
         except OSError as error:
-            raise ToolError(f"{error.filename}: {error.strerror}.") from error
+            said = error.strerror or str(error) or "it did not go through"
+            what = "That failed" if error.filename is None else error.filename
+            raise ToolError(f"{what}: {said}.") from error
 
     return told
 
@@ -238,4 +241,4 @@ class AgentTools:
 
 def _summary(shown: Json) -> Json:
     """Return a request with the next step in words."""
-    return {**shown, "next": NEXT_STEPS[shown["status"]]}
+    return {**shown, "next": NEXT_STEPS.get(shown["status"], OTHER_STEP)}

@@ -102,7 +102,7 @@ class NearImage:
     pk: int | None
     """Of its ``ImageUrl``, while its thumbnail may be shown."""
     is_own: bool = False
-    """Whether a person added it: nobody else is shown it."""
+    """Whether it is a person's own file: nobody else is shown it."""
 
 
 @dataclass(frozen=True)
@@ -174,11 +174,8 @@ def usable_model(classifier: ClassifierRequest) -> UsableModel | None:
 
 def model_of_version(classifier: ClassifierRequest, number: int) -> UsableModel | None:
     """Return the delivered model of one version; None where there is none, or it is gone."""
-    artifacts = Artifact.objects.filter(version__request=classifier, kind=Kind.MODEL)
-    artifact = artifacts.filter(version__number=number).select_related("version__request").first()
-    if artifact is None or not (artifact.version.folder / MODEL_FILE).is_file():
-        return None
-    return _model_of(artifact.version)
+    version = delivered_version_of(classifier, number)
+    return None if version is None else _model_of(version)
 
 
 def _model_of(version: DatasetVersion) -> UsableModel:
@@ -217,6 +214,15 @@ def delivered_version(classifier: ClassifierRequest) -> DatasetVersion | None:
         if (artifact.version.folder / MODEL_FILE).is_file():
             return artifact.version
     return None
+
+
+def delivered_version_of(classifier: ClassifierRequest, number: int) -> DatasetVersion | None:
+    """Return the version of this number, if its model was delivered and is still on disk."""
+    artifacts = Artifact.objects.filter(version__request=classifier, kind=Kind.MODEL)
+    artifact = artifacts.filter(version__number=number).select_related("version__request").first()
+    if artifact is None or not (artifact.version.folder / MODEL_FILE).is_file():
+        return None
+    return artifact.version
 
 
 def model_file(usable: UsableModel) -> Path:
@@ -371,7 +377,7 @@ def _nearest(usable: UsableModel, opened: OpenedModel, outputs: Outputs) -> tupl
     found = opened.neighbours.nearest(outputs.embedding, NEAREST)
     files = [learned.file for learned, _ in found]
     rows = ImageUrl.objects.filter(image_class__request=usable.request, file__in=files)
-    image_of = {row.file: row for row in rows.exclude(state=ImageState.REJECTED)}
+    image_of = {row.file: row for row in rows}
     nearest = []
     for learned, similarity in found:
         nearest.append(_near_image(learned, similarity, image_of.get(learned.file)))
@@ -380,7 +386,9 @@ def _nearest(usable: UsableModel, opened: OpenedModel, outputs: Outputs) -> tupl
 
 def _near_image(learned: LearnedImage, similarity: float, row: ImageUrl | None) -> NearImage:
     is_own = learned.file.startswith(f"{OWN_FOLDER}/")
-    if row is None:
+    if row is not None and row.source == "upload":
+        is_own = True
+    if row is None or row.state == ImageState.REJECTED:
         return NearImage(
             label=learned.label,
             similarity=similarity,
@@ -390,7 +398,8 @@ def _near_image(learned: LearnedImage, similarity: float, row: ImageUrl | None) 
             pk=None,
             is_own=is_own,
         )
-    terms = f"{row.license or UNKNOWN_LICENSE} {row.license_version}".strip()
+    is_known = row.license not in ("", "unknown")
+    terms = f"{row.license} {row.license_version}".strip() if is_known else UNKNOWN_LICENSE
     is_shown = row.state == ImageState.KEPT
     return NearImage(
         label=learned.label,

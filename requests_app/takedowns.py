@@ -1,9 +1,14 @@
 """Images that must go: taken out of every request and dataset, and kept out for good."""
 
+import hashlib
 import json
+import struct
+import zipfile
 from collections import defaultdict
+from collections.abc import Sequence
+from urllib.parse import unquote
 
-from requests_app import versions
+from requests_app import supplied, versions
 from requests_app.delivery import dataset_zip
 from requests_app.delivery.croissant import build_croissant
 from requests_app.models import (
@@ -19,9 +24,25 @@ from requests_app.models import (
     sha256_hex,
 )
 from requests_app.workers.collection_sync import JsonLines
+from scraping.picture_zip import (
+    ENCODINGS,
+    GROWTH_FROM,
+    MOST_GROWTH,
+    UTF8_FLAG,
+    ZipRefusedError,
+    content_of,
+    open_zip,
+)
 from scraping.reasons import Reason
+from scraping.supplied import LIMITS, SCHEME
 from scraping.urls import normalized_url
 from training import run_folder, takedown
+
+WEB = ("http://", "https://")
+# Of the header before each file in a zip (APPNOTE.TXT, 4.3.7): the lengths of name and extra field.
+LENGTHS = struct.Struct("<2H")
+LENGTHS_AT = 26
+HEADER_BYTES = 30  # without those two
 
 
 def taken_down_digests() -> dict[str, list[str]]:
@@ -74,6 +95,21 @@ def take_down(*, url: str = "", sha256: str = "", reason: str = "") -> int:
     return len(found)
 
 
+def take_down_row(image: ImageUrl, reason: str = "") -> int:
+    """Take down one picture of a request everywhere; return how many candidates it was.
+
+    What lies on the web is known by its address. What a person gave is known by its bytes: others
+    may have called theirs the same.
+    """
+    digest = image.sha256 or image.source_sha256
+    if image.image_url.startswith(WEB):
+        return take_down(url=image.image_url, reason=reason)
+    if digest:
+        return take_down(sha256=digest, reason=reason)
+    _remove_images(image.image_class.request, [image])  # it could not even be decoded
+    return 1
+
+
 def _keep_out(what: TakenDown.What, digest: str, reason: str) -> None:
     TakenDown.objects.get_or_create(what=what, digest=digest, defaults={"reason": reason})
 
@@ -82,6 +118,7 @@ def _remove_images(classifier: ClassifierRequest, images: list[ImageUrl]) -> Non
     """Take images out of a request: rows, files, frozen manifests, and what was built from them."""
     kept = [image for image in images if image.state == ImageState.KEPT]
     files = {image.file for image in images if image.file}
+    _remove_from_upload(classifier, images)
     for image in images:
         image.state = ImageState.REJECTED
         image.reason = Reason.TAKEN_DOWN
@@ -102,6 +139,55 @@ def _remove_images(classifier: ClassifierRequest, images: list[ImageUrl]) -> Non
         new=classifier.status,
         reason="a picture was taken down",
     )
+
+
+def _remove_from_upload(classifier: ClassifierRequest, images: Sequence[ImageUrl]) -> None:
+    """Overwrite these images in the zip that a person brought along; the others stay as they are.
+
+    A collection that is reading it finds them damaged.
+    """
+    path = classifier.folder / supplied.FOLDER / supplied.FILES[supplied.PICTURES]
+    if not path.is_file():
+        return
+    try:
+        with open_zip(path, LIMITS) as archive:
+            found = [entry for entry in archive.infolist() if _is_one_of(archive, entry, images)]
+    except ZipRefusedError:
+        path.unlink()  # nothing in it can be used, and nothing is known of what it holds
+        return
+    with path.open("r+b") as file:
+        for entry in found:
+            file.seek(entry.header_offset + LENGTHS_AT)
+            lengths = LENGTHS.unpack(file.read(LENGTHS.size))
+            start = entry.header_offset + HEADER_BYTES + sum(lengths)
+            # What a zip says of itself may be false: its directory, at the end, stays whole.
+            end = min(start + entry.compress_size, archive.start_dir)
+            file.seek(start)
+            file.write(bytes(max(0, end - start)))
+
+
+def _is_one_of(
+    archive: zipfile.ZipFile, entry: zipfile.ZipInfo, images: Sequence[ImageUrl]
+) -> bool:
+    """Return whether an entry is the file of one of these images, by its path or its bytes."""
+    paths = {entry.filename}
+    if not entry.flag_bits & UTF8_FLAG and not entry.filename.isascii():
+        name = entry.filename.encode("cp437")
+        paths |= {name.decode(encoding, "replace") for encoding in ENCODINGS}
+    addresses = {image.image_url for image in images}
+    for address in addresses:
+        known = unquote(address.removeprefix(SCHEME))
+        if address.startswith(SCHEME) and known in {path.replace("\\", "/") for path in paths}:
+            return True
+    grows = entry.file_size > MOST_GROWTH * max(1, entry.compress_size)
+    if grows and entry.file_size > GROWTH_FROM:  # it was never unpacked
+        return False
+    sizes = {image.bytes for image in images}
+    if entry.file_size not in sizes and None not in sizes:
+        return False
+    content = content_of(archive, entry)
+    digests = {image.source_sha256 for image in images} | {image.sha256 for image in images}
+    return content is not None and hashlib.sha256(content).hexdigest() in digests
 
 
 def _remove_waiting(contents: set[str]) -> None:

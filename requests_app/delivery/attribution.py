@@ -9,10 +9,16 @@ from django.template.loader import render_to_string
 from requests_app import phrases
 from requests_app.delivery.contents import DatasetImage
 from requests_app.models import OWN_SOURCE, ImageUrl
+from scraping.sources.catalogue import CATALOGUE
 from scraping.sources.licenses import license_in_words
 
-# How a licence is known, where the source has not stated it for this very image.
-BASES = {"filter": "as the search was filtered", "file": "as its file says"}
+# How a licence is known, where the source has not stated it for this very image. Requesters state
+# none, so that one of theirs is known from the file.
+BASES = {
+    "filter": "as the search was filtered",
+    "file": "as its file says",
+    "requester": "as its file says",
+}
 
 
 def attribution(images: Sequence[DatasetImage]) -> bytes:
@@ -33,10 +39,8 @@ def credit(image: ImageUrl) -> str:
         if not image.image_url:
             return "Their own picture, added by whoever made this dataset"
         return f"Added by whoever made this dataset, from <{image.image_url}>. Licence: unknown"
-    if image.license_basis == "requester":
-        if image.source == "upload":
-            return "Supplied by the requester"
-        return f"Supplied by the requester, from <{image.image_url}>. Licence: unknown"
+    if image.source in CATALOGUE and CATALOGUE[image.source].supplied:
+        return _supplied_credit(image)
     page = image.page_url or image.image_url
     source = phrases.source_title(image.source)
     line = " ".join(image.attribution.split()) or _work(image)
@@ -53,6 +57,21 @@ def credit(image: ImageUrl) -> str:
         found += f"; {image.detail}"
     parts.append(found)
     return " ".join(". ".join(parts).split())
+
+
+def _supplied_credit(image: ImageUrl) -> str:
+    """Return the sentence for what the requester brought along, without any name of a file."""
+    line = "Supplied by the requester"
+    if image.creator:
+        line += f", made by {image.creator}"
+    is_of_web = image.source != "upload"
+    if is_of_web:
+        line += f", from <{image.image_url}>"
+    if is_of_web or image.license or image.license_url:
+        line += f". {_terms_left('', image)}"
+    if image.detail:  # kept although its file says that AI made it
+        line += f"; {image.detail}"
+    return " ".join(line.split())
 
 
 def _work(image: ImageUrl) -> str:

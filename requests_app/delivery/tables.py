@@ -1,7 +1,7 @@
 """The tables of a dataset: ``images.csv`` and ``rejected.csv``.
 
-They are UTF-8 without a byte order mark, a line per row, and no spreadsheet program computes any of
-their cells.
+What is no web address is left empty in them: it may be what a person calls a file at home. They are
+UTF-8 without a byte order mark, a line per row, and no spreadsheet program computes their cells.
 """
 
 import csv
@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from requests_app.delivery.contents import DatasetImage
 from requests_app.models import ImageClass, ImageState, ImageUrl
+from scraping.supplied import SCHEME
 from training.text_files import safe_cell
 
 # fmt: off
@@ -19,6 +20,7 @@ IMAGE_COLUMNS = (
     "height", "sha256", "source_sha256", "group",
 )
 # fmt: on
+WEB = ("http://", "https://")
 REJECTED_COLUMNS = ("class", "source", "image_url", "page_url", "reason", "detail")
 
 
@@ -54,6 +56,8 @@ def _image_row(entry: DatasetImage) -> dict[str, object]:
     for column in IMAGE_COLUMNS:
         if column not in row:
             row[column] = getattr(entry.image, column)
+    row["image_url"] = _web_address(entry.image.image_url)
+    row["page_url"] = _web_address(entry.image.page_url)
     return row
 
 
@@ -63,8 +67,21 @@ def _rejected_rows(classes: Sequence[ImageClass]) -> Iterator[dict[str, object]]
         yield {
             "class": image.image_class.name,
             "source": image.source,
-            "image_url": image.image_url,
-            "page_url": image.page_url,
+            "image_url": _web_address(image.image_url),
+            "page_url": _web_address(image.page_url),
             "reason": image.reason or image.state,
-            "detail": image.detail,
+            "detail": _detail(image.detail),
         }
+
+
+def _web_address(text: str) -> str:
+    return text if text.startswith(WEB) else ""
+
+
+def _detail(text: str) -> str:
+    """Return why an image was rejected, without the name of a person's file."""
+    if text.startswith(f"like {SCHEME}"):
+        return "like one of the requester's pictures"
+    if text.startswith(SCHEME):
+        return "one of the requester's pictures is kept instead"
+    return text

@@ -85,14 +85,16 @@ def _picture_response(path: Path, content_type: str) -> HttpResponseBase:
 def download(request: HttpRequest, classifier: ClassifierRequest, kind: str) -> HttpResponseBase:
     """Send a file of the latest version, or of the one that ``?version=`` names."""
     artifacts = Artifact.objects.filter(version__request=classifier, kind=kind)
+    number = None
     if "version" in request.GET:
-        number = request.GET["version"]
-        if not NUMBER.fullmatch(number):
+        asked = request.GET["version"]
+        if not NUMBER.fullmatch(asked):
             return page_not_found(request)
-        artifacts = artifacts.filter(version__number=int(number))
+        number = int(asked)
+        artifacts = artifacts.filter(version__number=number)
     artifact = artifacts.order_by("-version__number").first()
     if artifact is None and kind in OF_MODEL_FOLDER:
-        return _file_of_model(request, classifier, kind)
+        return _file_of_model(request, classifier, kind, number)
     if artifact is None:
         return page_not_found(request)
     try:
@@ -103,13 +105,18 @@ def download(request: HttpRequest, classifier: ClassifierRequest, kind: str) -> 
 
 
 def _file_of_model(
-    request: HttpRequest, classifier: ClassifierRequest, kind: str
+    request: HttpRequest, classifier: ClassifierRequest, kind: str, number: int | None
 ) -> HttpResponseBase:
     """Send a file of the model folder as it is now: a takedown writes the report again.
 
     Versions before 0.2 have `model.pth` there.
+
+    :param number: of the version; None for the newest that was delivered
     """
-    version = prediction.delivered_version(classifier)
+    if number is None:
+        version = prediction.delivered_version(classifier)
+    else:
+        version = prediction.delivered_version_of(classifier, number)
     if version is None:
         return page_not_found(request)
     path = version.folder / "model" / OF_MODEL_FOLDER[kind]

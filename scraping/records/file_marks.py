@@ -2,13 +2,15 @@
 
 What the source states stays: only empty columns are filled. A licence that only the file states has
 the basis `file`, which does not satisfy a person who wants open licences: such candidates are left
-out before their file is asked for, and a file's words may have been copied from another.
+out before their file is asked for, and a file's words may have been copied from another. For what
+was supplied by whoever asks, the basis stays `requester`.
 """
 
 from scraping.records.image_log import ImageRecord
 from scraping.records.provenance import Credit, credit_line
 from scraping.screening.marks import NO_MARKS, Marks
 from scraping.sources.licenses import License, read_license
+from scraping.sources.supplied import is_supplied
 
 BASIS = "file"
 
@@ -43,7 +45,8 @@ def _fill_license(record: ImageRecord, marks: Marks) -> None:
     record["license"] = known.name
     record["license_version"] = known.version
     record["license_url"] = url
-    record["license_basis"] = BASIS
+    if not is_supplied(record["source"]):
+        record["license_basis"] = BASIS
 
 
 def _credit(record: ImageRecord) -> Credit:

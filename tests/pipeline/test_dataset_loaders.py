@@ -241,6 +241,36 @@ def test_an_open_dataset_is_pushed_private_and_whole_to_the_hub(downloaded):
         assert tuple(names.values()) == NAMES
 
 
+def test_what_else_lies_in_the_folder_is_not_published(downloaded, tmp_path):
+    folder = shutil.copytree(downloaded.folder, tmp_path / "dataset")
+    for name in (".env", "notes.txt", "train/.env", "images/me.jpg", "docs/README.md"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text("SECRET=1")
+    with HubReplica() as hub:
+        code, _, errors = pushed(downloaded, hub, "ada/pets", "--dataset", str(folder))
+        assert code == 0, errors
+        expected = downloaded.folder.rglob("*")
+        names = {
+            path.relative_to(downloaded.folder).as_posix() for path in expected if path.is_file()
+        }
+        assert set(hub.files) == names
+        nested = folder / "train/c001/family/me.jpg"
+        nested.parent.mkdir()
+        nested.write_text("no picture")
+        hub.requests.clear()
+        code, _, errors = pushed(downloaded, hub, "ada/pets", "--dataset", str(folder))
+        assert code == 1 and "not those of images.csv" in errors and not hub.requests
+    table = folder / "images.csv"
+    text = table.read_text(encoding="utf-8")
+    for content, sentence in (
+        (text.replace("license_basis", "basis", 1).encode(), "has no column license_basis"),
+        (text.encode("utf-16"), "images.csv cannot be read"),
+    ):
+        table.write_bytes(content)
+        code, _, errors = pushed(downloaded, hub, "ada/pets", "--dataset", str(folder))
+        assert code == 1 and sentence in errors and len(errors.splitlines()) == 1, errors
+
+
 def test_a_push_that_broke_goes_on_with_what_is_missing(downloaded):
     with HubReplica(breaks_after=7) as hub:
         code, _, errors = pushed(downloaded, hub, "ada/pets", "--dataset", str(downloaded.folder))

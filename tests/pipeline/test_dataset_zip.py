@@ -10,7 +10,9 @@ import yaml
 from huggingface_hub import DatasetCard
 
 from requests_app.delivery.attribution import credit
+from requests_app.delivery.contents import DatasetImage
 from requests_app.delivery.model_zip import open_artifact
+from requests_app.delivery.tables import images_table, rejected_table
 from requests_app.models import (
     Artifact,
     ImageUrl,
@@ -151,6 +153,57 @@ def test_the_credit_of_a_picture_says_each_thing_once(collected, facts, sentence
     for name, value in facts.items():
         setattr(image, name, value)
     assert credit(image) == f"{sentence}. Found by Bing at <{image.page_url}>"
+
+
+BROUGHT = [
+    ({"source": "upload"}, "Supplied by the requester"),
+    (
+        {"source": "upload", "creator": "Ada", "license": "cc-by", "license_version": "4.0"},
+        "Supplied by the requester, made by Ada. Licence: CC BY 4.0 (as its file says)",
+    ),
+    (
+        {"source": "url_list", "image_url": "https://a.example/1.jpg"},
+        "Supplied by the requester, from <https://a.example/1.jpg>. Licence: unknown",
+    ),
+]
+
+
+@pytest.mark.parametrize("basis", ["requester", "file"])
+@pytest.mark.parametrize(("facts", "sentence"), BROUGHT)
+def test_the_credit_of_what_was_brought_along_never_names_a_file(facts, sentence, basis):
+    row = {"image_url": "upload:cat/John Smith.jpg", "license_basis": basis}
+    image = ImageUrl(**(row | facts), attribution="Supplied by the requester.")
+    assert credit(image) == sentence
+
+
+def test_no_name_of_a_file_that_was_brought_along_is_in_the_tables(packaged):
+    labels = list(packaged.classes.all())
+    images = list(ImageUrl.objects.of_request(packaged).filter(state="kept")[:3])
+    for number, image in enumerate(images):
+        image.source = "upload"
+        image.image_url = f"upload:cat/John Smith {number}.jpg"
+        image.save()
+    details = [
+        "like upload:cat/John Smith.jpg", "upload:cat/John Smith.jpg is kept instead",
+        "like https://a.example/upload:1.jpg",
+    ]  # fmt: skip
+    for image, detail in zip(images, details, strict=True):
+        entry = DatasetImage(image, labels[0], "train", None)
+        (row,) = csv.DictReader(io.StringIO(images_table([entry]).decode()))
+        assert row["image_url"] == "" and row["source"] == "upload"
+        image.state = "rejected"
+        image.detail = detail
+        image.save()
+    text = rejected_table(labels).decode()
+    assert "John Smith" not in text
+    found = [
+        row["detail"] for row in csv.DictReader(io.StringIO(text)) if row["source"] == "upload"
+    ]
+    assert found == [
+        "like one of the requester's pictures",
+        "one of the requester's pictures is kept instead",
+        "like https://a.example/upload:1.jpg",
+    ]
 
 
 def test_the_card_is_read_by_the_hub_s_own_package_and_speaks_in_words(packaged):

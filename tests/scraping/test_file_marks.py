@@ -54,6 +54,14 @@ def test_a_file_fills_what_the_source_left_empty():
     assert "ai_made" not in row and row["detail"] == ""
 
 
+@pytest.mark.parametrize("source", ["upload", "url_list"])
+def test_what_was_supplied_by_whoever_asks_stays_so(source):
+    supplied = record() | {"source": source, "license_basis": "requester"}
+    row = with_marks(supplied, CREDITED)
+    assert (row["creator"], row["license"]) == ("Ada Example", "cc-by")
+    assert row["license_basis"] == "requester"
+
+
 def test_what_the_source_states_stays():
     stated = {
         "creator": "Bob",

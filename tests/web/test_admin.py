@@ -2,7 +2,9 @@
 are out of reach.
 """
 
+import hashlib
 import re
+import zipfile
 from datetime import timedelta
 
 import pytest
@@ -15,7 +17,7 @@ from django.test.utils import CaptureQueriesContext
 from django.urls import NoReverseMatch, reverse
 from django.utils import timezone
 
-from requests_app import lifecycle
+from requests_app import lifecycle, takedowns
 from requests_app.models import (
     BrowserTurn,
     ClassifierRequest,
@@ -32,6 +34,7 @@ from requests_app.models import (
     TakenDown,
     WorkerBeat,
 )
+from scraping.picture_zip import content_of
 from tests.web.conftest import (
     delivered,
     keep_picture,
@@ -443,6 +446,48 @@ def test_a_picture_that_a_person_added_is_taken_down_by_its_content(boss):
     assert set(ImageUrl.objects.filter(state="rejected")) == set(same)
     assert ImageUrl.objects.of_request(classifier).count() > same.count()
     assert TakenDown.objects.get().digest == own.sha256
+
+
+def contents(classifier: ClassifierRequest) -> list[bytes]:
+    """What is in the zip that was brought along, nothing for what is damaged."""
+    with zipfile.ZipFile(classifier.folder / "supplied/pictures.zip") as archive:
+        found = [content_of(archive, entry) for entry in archive.infolist()]
+    return [content or b"" for content in found]
+
+
+def test_a_picture_that_was_brought_along_is_taken_down_alone_and_out_of_its_zip(boss):
+    mine, others = delivered(), delivered()
+    for classifier, method in ((mine, zipfile.ZIP_DEFLATED), (others, zipfile.ZIP_STORED)):
+        (classifier.folder / "supplied").mkdir()
+        path = classifier.folder / "supplied/pictures.zip"
+        with zipfile.ZipFile(path, "w", method) as archive:
+            for number in range(3):
+                archive.writestr(f"cat/100 % {number}.jpg", f"{classifier.pk} {number}")
+            archive.writestr("c001/notes.txt", "hello")
+        for number, image in enumerate(ImageUrl.objects.of_request(classifier)[:3]):
+            image.source = "upload"
+            image.image_url = f"upload:cat/100 %25 {number}.jpg"
+            image.sha256 = f"{classifier.pk:x}{number}" * 32
+            received = f"{classifier.pk} {number}".encode()
+            image.source_sha256 = hashlib.sha256(received).hexdigest() if number else ""
+            image.bytes = len(received)
+            image.save()
+    first, second, third = ImageUrl.objects.of_request(mine).filter(source="upload")
+    third.sha256 = third.source_sha256 = ""  # as of one that could not be decoded
+    third.save()
+    answer = {"action": "take_down", "_selected_action": [str(first.pk), str(third.pk)]}
+    post(boss, place(ImageUrl, "changelist"), **answer, confirmed="yes", reason="")
+    gone = set(ImageUrl.objects.filter(reason="taken_down"))
+    assert gone == {first, third}, "those of others that are called the same stay"
+    assert [row.digest for row in TakenDown.objects.all()] == [first.sha256]
+    assert contents(mine) == [b"", b"%d 1" % mine.pk, b"", b"hello"]
+    assert contents(others) == [b"%d %d" % (others.pk, number) for number in range(3)] + [b"hello"]
+    answer = {"action": "take_down", "_selected_action": [str(second.pk)]}
+    post(boss, place(ImageUrl, "changelist"), **answer, confirmed="yes")
+    assert contents(mine) == [b"", b"", b"", b"hello"]
+    image = ImageUrl.objects.of_request(others).filter(source="upload").last()
+    assert takedowns.take_down(sha256=image.source_sha256) == 1
+    assert contents(others)[1:] == [b"%d 1" % others.pk, b"", b"hello"]
 
 
 def test_no_more_pictures_are_taken_down_at_once_than_a_page_can_wait_for(boss):

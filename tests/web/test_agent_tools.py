@@ -4,10 +4,13 @@ server.
 
 import asyncio
 import io
+import json
 import os
 import subprocess
 import sys
+import threading
 from base64 import b64decode
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +19,8 @@ from django.core.cache import cache
 from mcp import Client, StdioServerParameters, stdio_client
 from PIL import Image
 
+from picaisso_client import Picaisso, PicaissoError
+from requests_app.agent_tools import AgentTools, server_for
 from requests_app.models import ClassifierRequest, ImageState, ImageUrl, Status
 from tests.web.conftest import delivered, stopped, submitted
 from tests.web.delivered_model import deliver_model, export_model, write_pictures
@@ -131,6 +136,54 @@ def test_a_wait_that_comes_to_nothing_ends_and_what_stopped_says_why(site_url, t
     assert "nothing to download" in text(empty)
     assert again.structured_content["status"] == "queued"
     assert cancelled.structured_content["status"] == "cancelled"
+
+
+class NewerSite(BaseHTTPRequestHandler):
+    """A site that knows a state more, and whose answers break off where an id is `broken`."""
+
+    def do_GET(self) -> None:
+        body = json.dumps({"id": "x", "status": "paused", "url": "https://a.example/r/x/"}).encode()
+        self.send_response(200)
+        missing = 100 if self.path.endswith("/broken") else 0
+        self.send_header("Content-Length", str(len(body) + missing))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Say nothing."""
+
+
+def test_a_newer_site_and_an_answer_that_breaks_off_are_told_in_sentences():
+    with ThreadingHTTPServer(("127.0.0.1", 0), NewerSite) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        tools = AgentTools(Picaisso(f"http://127.0.0.1:{server.server_port}"))
+        shown = tools.request_status("x")
+        assert shown["status"] == "paused" and "open `url`" in shown["next"]
+        with pytest.raises(PicaissoError, match="broke off"):
+            tools.request_status("broken")
+        server.shutdown()
+
+
+@pytest.mark.parametrize(
+    ("error", "sentence"),
+    [
+        (FileNotFoundError(2, "No such file or directory", "a.jpg"), "a.jpg: No such file"),
+        (OSError(28, "No space left on device"), "That failed: No space left on device."),
+        (TimeoutError("timed out"), "That failed: timed out."),
+        (OSError(), "That failed: it did not go through."),
+    ],
+)
+def test_what_fails_on_this_machine_is_told_in_a_sentence(error, sentence):
+    class Failing(Picaisso):
+        def show(self, request_id: str, wait: int = 0) -> dict[str, Any]:
+            raise error
+
+    async def talk() -> Any:
+        async with Client(server_for(Failing())) as agent:
+            return await agent.call_tool("request_status", {"id": "x"})
+
+    answer = asyncio.run(talk())
+    assert answer.is_error and sentence in text(answer)
 
 
 def test_without_its_package_the_command_says_how_to_install_it(tmp_path):

@@ -13,6 +13,7 @@ from django.core.cache import cache
 
 import picaisso_client
 from picaisso_client import Picaisso, PicaissoError, main
+from requests_app import supplied
 from requests_app.delivery import names
 from requests_app.models import ClassifierRequest, Status
 from tests.web.conftest import MODEL_ZIP, delivered, stopped, submitted
@@ -122,6 +123,21 @@ def test_what_fails_ends_with_one_sentence_and_its_exit_code(picaisso, capsys):
     with pytest.raises(SystemExit) as ended:
         main(["submit", "corgi", "shiba inu", *site])
     assert ended.value.code == 2 and "--email" in capsys.readouterr().err
+    for flag in ("--own-as-test", "--own-alone"):
+        with pytest.raises(SystemExit) as ended:
+            main(["submit", "corgi", "shiba inu", "--email", "a@example.org", flag, *site])
+        error = capsys.readouterr().err
+        assert ended.value.code == 2 and f"{flag} needs --own ZIP or --urls CSV" in error
+
+
+def test_a_site_without_room_is_not_sent_the_same_pictures_again(picaisso, monkeypatch, tmp_path):
+    monkeypatch.setattr(supplied, "MOST_WAITING", 0)
+    monkeypatch.setattr(picaisso_client.time, "sleep", lambda _: pytest.fail("it waits"))
+    table = tmp_path / "urls.csv"
+    table.write_text("url,label\nhttps://a.example/1.jpg,cat\n")
+    with pytest.raises(PicaissoError, match="Too many uploads") as refused:
+        picaisso.submit_own("a@example.org", addresses=table, classes=["cat", "dog"])
+    assert refused.value.status == 503
 
 
 def test_a_site_that_is_not_there_is_named(monkeypatch, capsys):

@@ -435,8 +435,10 @@ def test_everything_that_is_shown_says_who_supplied_the_pictures(client):
     card = " ".join(texts["README.md"].split())
     assert "The requester supplied 2 of these pictures" in card
     assert "They are the test split, exactly" in card
-    assert texts["ATTRIBUTION.md"].count(": Supplied by the requester\n") == 2
+    known = ": Supplied by the requester. Licence: CC0 (as its file says)\n"
+    assert texts["ATTRIBUTION.md"].count(known) == 2
     assert texts["images.csv"].count(",requester,") == 2
+    assert "secret-name" not in texts["images.csv"]
     image = kept.filter(source="upload").first()
     assert image is not None
     page = client.get(f"{classifier.get_absolute_url()}images/{image.pk}/").content.decode()

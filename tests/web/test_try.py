@@ -18,7 +18,7 @@ from django.core.management import call_command
 from PIL import Image
 
 from requests_app import lifecycle, prediction, sharing
-from requests_app.models import DatasetVersion
+from requests_app.models import DatasetVersion, ImageUrl
 from requests_app.views import uploads
 from tests.web.conftest import STRANGER, add_artifact, delivered, post, running, words
 from tests.web.delivered_model import (
@@ -502,3 +502,23 @@ def test_web_assembly_is_allowed_on_the_try_page_alone(client, with_model):
     assert "unsafe-inline" not in policy
     for place in ("", "report/"):
         assert "wasm" not in client.get(address + place).headers["Content-Security-Policy"]
+
+
+def test_others_see_nothing_of_what_the_requester_has_uploaded(holder, with_model):
+    sharing.switch_on(with_model, "person")
+    ImageUrl.objects.of_request(with_model).update(license="unknown", license_version="")
+    (own,) = answers(holder, with_model, pictures=upload("a.png", picture()))
+    found = re.search(r"(\d+)\.jpg", own["nearest"][0]["thumbnail"])
+    assert found is not None
+    nearest = ImageUrl.objects.filter(pk=found[1])
+    nearest.update(source="upload", creator="Jane of the family", license="cc0")
+    (own,) = answers(holder, with_model, pictures=upload("a.png", picture()))
+    assert "Jane of the family" in own["nearest"][0]["credit"]
+    address = f"/s/{with_model.share_token}/try/"
+    token = holder.cookies["csrftoken"].value
+    data = {"pictures": upload("a.png", picture()), "csrfmiddlewaretoken": token}
+    shown = holder.post(address, data, headers={"Accept": "application/json"})
+    assert shown.status_code == 200 and "Jane of the family" not in shown.content.decode()
+    (seen,) = shown.json()["answers"]
+    assert len(seen["nearest"]) == 2
+    assert [near["thumbnail"] for near in seen["nearest"]] == ["", ""], "they would answer 404"

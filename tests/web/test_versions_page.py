@@ -89,6 +89,24 @@ def test_each_version_has_its_own_downloads(client, twice):
         assert response.status_code == 404
 
 
+@pytest.mark.parametrize(("kind", "name"), [("pth", "model.pth"), ("report", "report.html")])
+def test_files_that_lie_in_the_model_folder_are_those_of_the_version_asked_for(
+    client, twice, kind, name
+):
+    for version in twice.versions.all():  # as of 0.1.0, which had no downloads of these kinds
+        version.artifacts.filter(kind=kind).delete()
+        (version.folder / "model").mkdir(parents=True, exist_ok=True)
+        (version.folder / "model/model.onnx").write_bytes(b"network")
+        (version.folder / "model" / name).write_bytes(b"of %d" % version.number)
+    address = f"{twice.get_absolute_url()}download/{kind}/"
+    for query, content in (("", b"of 2"), ("?version=1", b"of 1"), ("?version=2", b"of 2")):
+        response = client.get(address + query)
+        assert b"".join(response.streaming_content) == content, query
+    (twice.versions.get(number=1).folder / "model" / name).unlink()
+    for query in ("?version=1", "?version=3"):
+        assert client.get(address + query).status_code == 404
+
+
 @pytest.mark.parametrize(
     ("values", "sentence"),
     [
