@@ -84,6 +84,10 @@ class Picaisso:
     """A site. Every method raises PicaissoError with a sentence for people."""
 
     def __init__(self, site: str = DEFAULT_SITE) -> None:
+        if not site.startswith(("http://", "https://")):
+            raise PicaissoError(
+                f"{site} is no address of a site: one begins with http:// or https://."
+            )
         self.site = site.rstrip("/")
 
     def submit(self, classes: Sequence[str | Json], email: str, **wishes: Any) -> Json:
@@ -223,9 +227,15 @@ class Picaisso:
         part.replace(target)
         return target
 
+    def _address_of(self, artifact: Json) -> str:
+        """Return where a file is: on the site that was asked, whatever it calls itself."""
+        return urllib.parse.urljoin(self.site, urllib.parse.urlsplit(artifact["url"]).path) + (
+            f"?version={artifact['version']}"
+        )
+
     def _file_name(self, artifact: Json) -> str:
         """Return what the site calls the file, without any folder."""
-        with closing(self._open("HEAD", artifact["url"], None, {})) as answer:
+        with closing(self._open("HEAD", self._address_of(artifact), None, {})) as answer:
             name = answer.headers.get_filename() or ""
         return Path(name.replace("\\", "/")).name or f"{artifact['kind']}-{artifact['version']}"
 
@@ -234,7 +244,7 @@ class Picaisso:
         if done >= artifact["bytes"]:
             return
         headers = {"Range": f"bytes={done}-", "If-Range": f'"{artifact["sha256"]}"'}
-        with closing(self._open("GET", artifact["url"], None, headers)) as answer:
+        with closing(self._open("GET", self._address_of(artifact), None, headers)) as answer:
             mode = "ab" if answer.status == 206 else "wb"
             with part.open(mode) as file:
                 try:
@@ -421,12 +431,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = [f"/{word}" if ID_LIKE_A_FLAG.fullmatch(word) else word for word in given]
     options = _parser().parse_args(words)
     terminal = Terminal(as_json=options.json, quiet=options.quiet, errors=sys.stderr)
-    picaisso = Picaisso(options.site)
     try:
-        return options.command(picaisso, terminal, options)
+        return options.command(Picaisso(options.site), terminal, options)
     except PicaissoError as error:
         terminal.close()
-        print(f"picaisso: {error}", file=sys.stderr)
+        for sentence in dict.fromkeys(error.fields.values() or [str(error)]):
+            print(f"picaisso: {sentence}", file=sys.stderr)
         return 1
     except OSError as error:
         terminal.close()
@@ -539,10 +549,17 @@ def _submit(picaisso: Picaisso, terminal: Terminal, options: argparse.Namespace)
     return _wait(picaisso, terminal, options)
 
 
+def _state(shown: Json) -> str:
+    """Return the state of a request in words."""
+    words = {"unconfirmed": "waiting for the link in the mail to be opened", "queued": "waiting"}
+    words |= {"running": "being worked on", "needs_attention": "waiting for your decision"}
+    return words.get(shown["status"], shown["status"])
+
+
 def _next_step(shown: Json) -> str:
     if shown["status"] == "unconfirmed":
         return "Open the link in the mail to start."
-    return f"Status: {shown['status']}."
+    return f"It is {_state(shown)}."
 
 
 def _wait(picaisso: Picaisso, terminal: Terminal, options: argparse.Namespace) -> int:
@@ -561,7 +578,7 @@ def _status(picaisso: Picaisso, terminal: Terminal, options: argparse.Namespace)
 
 def _in_words(shown: Json) -> str:
     names = ", ".join(label["name"] for label in shown["classes"])
-    lines = [f"{names}: {shown['status']}"]
+    lines = [f"{names}: {_state(shown)}"]
     for version in shown["versions"][:1]:
         low, high = (100 * bound for bound in version["interval"])
         figure = f"{100 * version['accuracy']:.1f} % right ({low:.1f} to {high:.1f} %)"
@@ -575,7 +592,7 @@ def _in_words(shown: Json) -> str:
 def _download(picaisso: Picaisso, terminal: Terminal, options: argparse.Namespace) -> int:
     shown = picaisso.show(options.id)
     if not shown["artifacts"]:
-        raise PicaissoError(f"There is nothing to download yet; the request is {shown['status']}.")
+        raise PicaissoError(f"There is nothing to download yet: {_state(shown)}.")
     kinds = options.kinds or BOTH_ZIPS
     files = _download_all(picaisso, terminal, shown, options.out, kinds)
     terminal.result([str(file) for file in files], "\n".join(map(str, files)))
@@ -591,9 +608,14 @@ def _download_all(
 ) -> list[Path]:
     """Download the files of these kinds of the newest version."""
     newest = max(artifact["version"] for artifact in shown["artifacts"])
+    there = [artifact for artifact in shown["artifacts"] if artifact["version"] == newest]
+    known = [artifact["kind"] for artifact in there]
+    missing = [kind for kind in kinds if kind not in known]
+    if missing:
+        raise PicaissoError(f"There is no “{missing[0]}” to download, only {', '.join(known)}.")
     files = []
-    for artifact in shown["artifacts"]:
-        if artifact["version"] != newest or artifact["kind"] not in kinds:
+    for artifact in there:
+        if artifact["kind"] not in kinds:
             continue
         whole = artifact["bytes"]
 

@@ -112,7 +112,11 @@ def test_what_fails_ends_with_one_sentence_and_its_exit_code(picaisso, capsys):
     site = ["--site", picaisso.site]
     assert main(["submit", "corgi", "--email", "a@example.org", *site]) == 1
     error = capsys.readouterr().err
-    assert error.startswith("picaisso: classes.1.name: Name a second class") and "\n" in error
+    assert error.startswith("picaisso: Name a second class") and "\n" in error
+    assert main(["submit", "corgi", "--email", "bad", *site]) == 1
+    assert len(capsys.readouterr().err.splitlines()) == 2, "a line for each mistake"
+    assert main(["submit", "a", "b", "--email", "a@example.org", "--site", "example.org"]) == 1
+    assert "begins with http:// or https://" in capsys.readouterr().err
     assert main(["download", submitted().token, *site]) == 1
     assert "nothing to download yet" in capsys.readouterr().err
     assert main(["wait", stopped(Status.FAILED).token, "--quiet", *site]) == 1
@@ -144,3 +148,14 @@ def test_a_site_that_is_not_there_is_named(monkeypatch, capsys):
     monkeypatch.setattr(picaisso_client.time, "sleep", lambda seconds: None)
     assert main(["status", "x", "--site", "http://127.0.0.1:9"]) == 1
     assert "http://127.0.0.1:9 could not be reached" in capsys.readouterr().err
+
+
+def test_files_are_fetched_from_the_site_that_was_asked(picaisso, settings, tmp_path, capsys):
+    settings.BASE_URL = "http://127.0.0.1:9"  # what it calls itself, where nobody answers
+    token = delivered("cat", "dog").token
+    asked = ["download", token, "--out", str(tmp_path), "--site", picaisso.site]
+    assert main([*asked, "--kind", "model"]) == 0
+    assert [file.read_bytes() for file in tmp_path.glob("*-model.zip")] == [MODEL_ZIP]
+    capsys.readouterr()
+    assert main([*asked, "--kind", "foo"]) == 1
+    assert "There is no “foo” to download, only" in capsys.readouterr().err
