@@ -553,7 +553,7 @@ def _state(shown: Json) -> str:
     """Return the state of a request in words."""
     words = {"unconfirmed": "waiting for the link in the mail to be opened", "queued": "waiting"}
     words |= {"running": "being worked on", "needs_attention": "waiting for your decision"}
-    return words.get(shown["status"], shown["status"])
+    return words.get(shown["status"], str(shown["status"]))
 
 
 def _next_step(shown: Json) -> str:
