@@ -34,8 +34,8 @@ the first that works with every numpy, Pillow 11.3 the first that reads AVIF."""
 
 _ONNX_LINES = (
     "import numpy, onnxruntime, PIL.Image",
-    'picture = numpy.asarray(PIL.Image.open("picture.jpg").convert("RGB"))',
-    'print(onnxruntime.InferenceSession("model.onnx").run(None, {"image": picture})[0])',
+    'image = numpy.asarray(PIL.Image.open("picture.jpg").convert("RGB"))',
+    'print(onnxruntime.InferenceSession("model.onnx").run(["probabilities"], {"image": image})[0])',
 )
 _BROWSER_LINES = (
     'const session = await ort.InferenceSession.create("model.onnx");',
