@@ -690,16 +690,10 @@ def _dataset(picaisso: Picaisso, terminal: Terminal, what: str | None) -> Path:
     if what.endswith(".zip"):
         raise PicaissoError(f"{what} is not there. Check the path.")
     shown = picaisso.show(what)
-    datasets = [artifact for artifact in shown["artifacts"] if artifact["kind"] == "dataset"]
-    if not datasets:
-        raise PicaissoError(f"There is no dataset yet; the request is {shown['status']}.")
-    newest = max(datasets, key=lambda artifact: artifact["version"])
-    whole = newest["bytes"]
-
-    def tell(done: int) -> None:
-        terminal.progress(f"dataset  {_bar(done / whole)} {done:,} of {whole:,} bytes")
-
-    return picaisso.download(newest, Path(), tell)
+    if not shown["artifacts"]:
+        raise PicaissoError(f"There is no dataset yet: {_state(shown)}.")
+    (file,) = _download_all(picaisso, terminal, shown, Path(), ("dataset",))
+    return file
 
 
 def _unpacked(file: Path, scratch: Path) -> Path:
@@ -802,7 +796,7 @@ def _hub_s_refusal(error: BaseException) -> str:
 
 def _act(picaisso: Picaisso, terminal: Terminal, options: argparse.Namespace) -> int:
     shown = getattr(picaisso, options.act)(options.id)
-    terminal.result(shown, "Deleted." if shown is None else f"Status: {shown['status']}.")
+    terminal.result(shown, "Deleted." if shown is None else f"It is {_state(shown)}.")
     return 0
 
 

@@ -17,6 +17,7 @@ from mcp.server.mcpserver.exceptions import ToolError
 from pydantic import Field
 
 from picaisso_client import BOTH_ZIPS, CLOSED, Json, Picaisso, PicaissoError
+from scraping.urls import is_web_address
 
 LONGEST_WAIT = 50  # seconds; many agents give up on a tool after a minute
 INSTRUCTIONS = (
@@ -198,9 +199,8 @@ class AgentTools:
         `known` is false where it looks like none of the classes. The picture is sent to the site
         and not kept.
         """
-        is_address = picture.startswith(("http://", "https://"))
         kind = mimetypes.guess_type(picture)[0] or ""
-        if not is_address and not kind.startswith("image/"):
+        if not is_web_address(picture) and not kind.startswith("image/"):
             raise PicaissoError(f"{picture} is not named as a picture, and was not sent.")
         return self.picaisso.predict(id, picture, version)
 

@@ -34,6 +34,7 @@ from requests_app.models import (
 )
 from scraping.net.http import Fetched, FetchFailure, FetchSettings, MalformedAddress, fetch_once
 from scraping.reasons import Reason
+from scraping.sources.catalogue import UPLOAD
 from training.earlier_metrics import completed
 from training.explanations import (
     NEIGHBOURS_FILE,
@@ -386,7 +387,7 @@ def _nearest(usable: UsableModel, opened: OpenedModel, outputs: Outputs) -> tupl
 
 def _near_image(learned: LearnedImage, similarity: float, row: ImageUrl | None) -> NearImage:
     is_own = learned.file.startswith(f"{OWN_FOLDER}/")
-    if row is not None and row.source == "upload":
+    if row is not None and row.source == UPLOAD:
         is_own = True
     if row is None or row.state == ImageState.REJECTED:
         return NearImage(

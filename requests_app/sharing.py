@@ -19,6 +19,7 @@ from requests_app.models import (
     sha256_hex,
 )
 from requests_app.versions import finished_versions, kept_images
+from scraping.sources.catalogue import UPLOAD
 from training.metrics import Metrics
 
 CARD_SIZE = (1200, 630)  # pixels, as link previews show it
@@ -63,7 +64,7 @@ def _note(classifier: ClassifierRequest, reason: str, actor: str) -> None:
 
 def credited_images(classifier: ClassifierRequest) -> ImageQuerySet:
     """Return the kept images of the web: what a person added themselves others never see."""
-    return kept_images(classifier).exclude(source__in=(OWN_SOURCE, "upload"))
+    return kept_images(classifier).exclude(source__in=(OWN_SOURCE, UPLOAD))
 
 
 def open_images(classifier: ClassifierRequest) -> ImageQuerySet:

@@ -27,7 +27,6 @@ from training.run_folder import MINIMUM_PER_CLASS, MINIMUM_PER_SPLIT
 PICTURES = "pictures"
 ADDRESSES = "addresses"
 FILES = {PICTURES: "pictures.zip", ADDRESSES: "addresses.csv"}
-SOURCES = ("upload", "url_list")
 FOLDER = "supplied"  # in that of the request
 DRAFTS = "uploads"  # in the data folder
 KEY = re.compile(r"[0-9a-f]{32}")

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import struct
 import zipfile
 from collections import defaultdict
 from collections.abc import Sequence
@@ -35,14 +34,9 @@ from scraping.picture_zip import (
 )
 from scraping.reasons import Reason
 from scraping.supplied import LIMITS, SCHEME
-from scraping.urls import normalized_url
+from scraping.urls import is_web_address, normalized_url
 from training import run_folder, takedown
-
-WEB = ("http://", "https://")
-# Of the header before each file in a zip (APPNOTE.TXT, 4.3.7): the lengths of name and extra field.
-LENGTHS = struct.Struct("<2H")
-LENGTHS_AT = 26
-HEADER_BYTES = 30  # without those two
+from training.spliced import zip_content_start
 
 
 def taken_down_digests() -> dict[str, list[str]]:
@@ -102,7 +96,7 @@ def take_down_row(image: ImageUrl, reason: str = "") -> int:
     may have called theirs the same.
     """
     digest = image.sha256 or image.source_sha256
-    if image.image_url.startswith(WEB):
+    if is_web_address(image.image_url):
         return take_down(url=image.image_url, reason=reason)
     if digest:
         return take_down(sha256=digest, reason=reason)
@@ -157,9 +151,7 @@ def _remove_from_upload(classifier: ClassifierRequest, images: Sequence[ImageUrl
         return
     with path.open("r+b") as file:
         for entry in found:
-            file.seek(entry.header_offset + LENGTHS_AT)
-            lengths = LENGTHS.unpack(file.read(LENGTHS.size))
-            start = entry.header_offset + HEADER_BYTES + sum(lengths)
+            start = zip_content_start(file, entry)
             # What a zip says of itself may be false: its directory, at the end, stays whole.
             end = min(start + entry.compress_size, archive.start_dir)
             file.seek(start)

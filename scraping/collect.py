@@ -53,9 +53,8 @@ from scraping.search.query_variants import MAX_VARIANTS, query_variants, without
 from scraping.search.search_log import Search, SearchLog
 from scraping.search.searcher import Searcher
 from scraping.sources.base import Candidate, SearchResult, skipped
-from scraping.sources.catalogue import CATALOGUE, Outcome
+from scraping.sources.catalogue import CATALOGUE, URL_LIST, Outcome, is_supplied
 from scraping.sources.registry import REGISTRY, is_thumbnail
-from scraping.sources.supplied import URL_LIST, is_supplied
 from scraping.sources.wikidata import LABEL as WIKIDATA
 from scraping.supplied import Supplied, read_supplied
 from scraping.urls import address_digest, normalized_url

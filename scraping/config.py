@@ -11,9 +11,15 @@ from scraping import ConfigError
 from scraping.files import write_json
 from scraping.kinds import MAX_KIND_LENGTH
 from scraping.screening.screen import AI_MADE_CHOICES
-from scraping.sources.catalogue import CATALOGUE, DEFAULT_ORDER, credential_settings, in_order
+from scraping.sources.catalogue import (
+    CATALOGUE,
+    DEFAULT_ORDER,
+    UPLOAD,
+    URL_LIST,
+    credential_settings,
+    in_order,
+)
 from scraping.sources.registry import REGISTRY
-from scraping.sources.supplied import UPLOAD, URL_LIST
 from training.class_names import find_problem, normalize
 
 FILE_NAME = "config.json"

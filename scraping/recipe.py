@@ -13,6 +13,7 @@ from typing import Any, TypedDict
 
 from scraping import ConfigError
 from scraping.outside import address_fault, clean_address, clean_text, parsed_json
+from scraping.urls import is_web_address
 from training.class_names import find_problem, normalize
 
 FILE_NAME = "recipe.json"
@@ -131,16 +132,13 @@ def recipe_document(
 
 def collected_image(record: Mapping[str, Any]) -> RecipeImage:
     """Return the row of a picture that a collection kept, from its record in images.jsonl."""
-    address = record["image_url"]
-    if not address.startswith(("http://", "https://")):  # the name of a file that was supplied
-        address = ""
     return {
         "class_id": record["class"],
         "split": record.get("split"),
         "group": None,
         "source": record["source"],
         "query": record["query"],
-        "image_url": address,
+        "image_url": record["image_url"] if is_web_address(record["image_url"]) else "",
         "page_url": record["page_url"],
         "sha256": record["sha256"],
         "source_sha256": record["source_sha256"],

@@ -32,6 +32,11 @@ def normalized_url(url: str) -> str:
     return urlunsplit((scheme, host, parts.path or "/", query, ""))
 
 
+def is_web_address(text: str) -> bool:
+    """Return whether a text is an address of the web; of a person's own file it is none."""
+    return text.lower().startswith(("http://", "https://"))
+
+
 def _without_tracking(query: str) -> str:
     """Drop the parameters that only follow the reader; a query without any stays as it is."""
     pairs = parse_qsl(query, keep_blank_values=True)

@@ -9,8 +9,10 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import struct
+import zipfile
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import accumulate
@@ -21,6 +23,9 @@ from training.run_folder import atomic_write
 
 SPLICE_SUFFIX = ".splice"
 PTH_SPLICE = "model.pth.splice"  # in a run folder, of files of its model folder
+# Of the header before each file in a zip: the lengths of its name and its extra field, which lie
+# between the header and the content. PKWARE's APPNOTE.TXT, 4.3.7.
+_ZIP_HEADER = struct.Struct("<26xHH")
 _LONGEST_LIST = 1 << 24  # bytes of the line of JSON
 _BUFFER_BYTES = 1 << 20
 
@@ -47,6 +52,39 @@ class Spliced:
 
 class SpliceError(OSError):
     """A splice is damaged, or a file that it takes pieces from is not what it was."""
+
+
+def zip_content_start(file: BinaryIO, entry: zipfile.ZipInfo) -> int:
+    """Return where in an opened zip the packed bytes of an entry begin."""
+    file.seek(entry.header_offset)
+    lengths = _ZIP_HEADER.unpack(file.read(_ZIP_HEADER.size))
+    return entry.header_offset + _ZIP_HEADER.size + sum(lengths)
+
+
+def parts_of_zip(
+    path: Path, piece_of: Callable[[zipfile.ZipInfo, bytes], Piece | None]
+) -> list[Part]:
+    """Return a zip as pieces of other files, and its bytes before, between and after them.
+
+    `piece_of` is given each entry with its packed bytes, and returns where else those lie, if they
+    do.
+    """
+    parts: list[Part] = []
+    done = 0
+    with path.open("rb") as file, zipfile.ZipFile(file) as archive:
+        for entry in sorted(archive.infolist(), key=lambda entry: entry.header_offset):
+            start = zip_content_start(file, entry)
+            file.seek(start)
+            piece = piece_of(entry, file.read(entry.compress_size))
+            if piece is None:
+                continue
+            file.seek(done)
+            parts.append(file.read(start - done))
+            parts.append(piece)
+            done = start + piece.length
+        file.seek(done)
+        parts.append(file.read())
+    return parts
 
 
 def write_splice(path: Path, parts: Sequence[Part], folder: Path) -> Spliced:

@@ -9,7 +9,7 @@ from django.template.loader import render_to_string
 from requests_app import phrases
 from requests_app.delivery.contents import DatasetImage
 from requests_app.models import OWN_SOURCE, ImageUrl
-from scraping.sources.catalogue import CATALOGUE
+from scraping.sources.catalogue import UPLOAD, is_supplied
 from scraping.sources.licenses import license_in_words
 
 # How a licence is known, where the source has not stated it for this very image. Requesters state
@@ -39,7 +39,7 @@ def credit(image: ImageUrl) -> str:
         if not image.image_url:
             return "Their own picture, added by whoever made this dataset"
         return f"Added by whoever made this dataset, from <{image.image_url}>. Licence: unknown"
-    if image.source in CATALOGUE and CATALOGUE[image.source].supplied:
+    if is_supplied(image.source):
         return _supplied_credit(image)
     page = image.page_url or image.image_url
     source = phrases.source_title(image.source)
@@ -64,7 +64,7 @@ def _supplied_credit(image: ImageUrl) -> str:
     line = "Supplied by the requester"
     if image.creator:
         line += f", made by {image.creator}"
-    is_of_web = image.source != "upload"
+    is_of_web = image.source != UPLOAD
     if is_of_web:
         line += f", from <{image.image_url}>"
     if is_of_web or image.license or image.license_url:

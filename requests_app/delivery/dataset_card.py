@@ -12,12 +12,12 @@ from requests_app import phrases
 from requests_app.delivery.attribution import host_of
 from requests_app.delivery.contents import GBIF, DatasetImage
 from requests_app.models import DatasetVersion, ImageClass, ImageState, ImageUrl
+from scraping.sources.catalogue import is_supplied
 from scraping.sources.licenses import license_in_words
 from scraping.sources.terms import TERMS, Terms
 
 TOP_DOMAINS = 10
 SPLITS = ("train", "val", "test")
-SUPPLIED = ("upload", "url_list")  # the sources of what the requester brought along
 # The licences that the hub lists, by its names, which are our name and version joined.
 # https://huggingface.co/docs/hub/repositories-licenses
 # fmt: off
@@ -55,7 +55,7 @@ def dataset_card(
         "rows": rows,
         "kind_note": cell(str(version.request.kind_found.get("sentence", ""))),
         "brought": version.request.supplied,
-        "supplied": sum(entry.image.source in SUPPLIED for entry in images),
+        "supplied": sum(is_supplied(entry.image.source) for entry in images),
         "licenses": licenses.most_common(),
         "sources": sources.most_common(),
         "domains": _top_domains(images),

@@ -5,7 +5,6 @@ zip's own words lie on disk a second time, in a splice (see ``training.spliced``
 one size and one sha256, and can be resumed. Versions before 0.2 left a whole ``model.zip``.
 """
 
-import struct
 import zipfile
 from pathlib import Path
 from typing import BinaryIO
@@ -16,9 +15,9 @@ from requests_app.models import Artifact, DatasetVersion, Kind
 from training.spliced import (
     PTH_SPLICE,
     SPLICE_SUFFIX,
-    Part,
     Piece,
     open_splice,
+    parts_of_zip,
     spliced,
     write_splice,
 )
@@ -27,10 +26,6 @@ from training.spliced import (
 # again, so that the zip has copies of those.
 LARGE_FILES = ("model.onnx", "model.safetensors", "model.pth", "novelty.safetensors", "try.html")
 MODEL_SPLICE = f"model.zip{SPLICE_SUFFIX}"
-# A file's content lies in a zip behind a header of 30 bytes, its name and an extra field, whose
-# lengths are the last of the header. PKWARE's APPNOTE.TXT, 4.3.7.
-HEADER_BYTES = 30
-LENGTHS = struct.Struct("<2H")
 
 
 def build_model(version: DatasetVersion, target: Path, beat: Beat = no_beat) -> PublishedFile:
@@ -43,7 +38,7 @@ def build_model(version: DatasetVersion, target: Path, beat: Beat = no_beat) -> 
     whole = target.with_suffix(".whole")
     try:
         made = publish(entries, whole, top_folder(version.request, Kind.MODEL), beat, LARGE_FILES)
-        cut = write_splice(target, _parts_of(whole), folder)
+        cut = write_splice(target, parts_of_zip(whole, _large_file), folder)
     finally:
         whole.unlink(missing_ok=True)
     if cut.sha256 != made.sha256:
@@ -51,25 +46,10 @@ def build_model(version: DatasetVersion, target: Path, beat: Beat = no_beat) -> 
     return PublishedFile(target, made.bytes, made.sha256)
 
 
-def _parts_of(path: Path) -> list[Part]:
-    """Return a zip as pieces of the model folder, and the bytes before, between and after them."""
-    parts: list[Part] = []
-    done = 0
-    with path.open("rb") as file, zipfile.ZipFile(file) as archive:
-        for info in archive.infolist():
-            name = Path(info.filename).name
-            if name not in LARGE_FILES:
-                continue
-            file.seek(info.header_offset + HEADER_BYTES - LENGTHS.size)
-            name_length, extra_length = LENGTHS.unpack(file.read(LENGTHS.size))
-            start = info.header_offset + HEADER_BYTES + name_length + extra_length
-            file.seek(done)
-            parts.append(file.read(start - done))
-            parts.append(Piece(name, 0, info.file_size))
-            done = start + info.file_size
-        file.seek(done)
-        parts.append(file.read())
-    return parts
+def _large_file(entry: zipfile.ZipInfo, content: bytes) -> Piece | None:
+    """Return the file of the model folder that an entry is a copy of, if it is a large one."""
+    name = Path(entry.filename).name
+    return Piece(name, 0, len(content)) if name in LARGE_FILES else None
 
 
 def published_pth(version: DatasetVersion) -> PublishedFile | None:

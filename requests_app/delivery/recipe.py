@@ -13,6 +13,7 @@ from PIL import Image
 from requests_app.delivery.contents import DatasetImage
 from requests_app.models import DatasetVersion
 from scraping.recipe import CREDIT_COLUMNS, RecipeClass, RecipeImage, recipe_document
+from scraping.urls import is_web_address
 from training.duplicates import difference_hash
 
 HASHED_SIDE = 128  # pixels that a JPEG is decoded to at least: enough for 9 by 8
@@ -42,16 +43,13 @@ def recipe(
 
 def _row(entry: DatasetImage, file: Path) -> RecipeImage:
     image = entry.image
-    address = image.image_url
-    if not address.startswith(("http://", "https://")):  # a file that a person has supplied
-        address = ""
     return {
         "class_id": entry.class_id,
         "split": entry.split,
         "group": entry.group,
         "source": image.source,
         "query": image.query,
-        "image_url": address,
+        "image_url": image.image_url if is_web_address(image.image_url) else "",
         "page_url": image.page_url,
         "sha256": image.sha256,
         "source_sha256": image.source_sha256,

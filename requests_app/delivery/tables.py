@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from requests_app.delivery.contents import DatasetImage
 from requests_app.models import ImageClass, ImageState, ImageUrl
 from scraping.supplied import SCHEME
+from scraping.urls import is_web_address
 from training.text_files import safe_cell
 
 # fmt: off
@@ -20,7 +21,6 @@ IMAGE_COLUMNS = (
     "height", "sha256", "source_sha256", "group",
 )
 # fmt: on
-WEB = ("http://", "https://")
 REJECTED_COLUMNS = ("class", "source", "image_url", "page_url", "reason", "detail")
 
 
@@ -75,7 +75,7 @@ def _rejected_rows(classes: Sequence[ImageClass]) -> Iterator[dict[str, object]]
 
 
 def _web_address(text: str) -> str:
-    return text if text.startswith(WEB) else ""
+    return text if is_web_address(text) else ""
 
 
 def _detail(text: str) -> str:

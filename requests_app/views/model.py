@@ -29,6 +29,7 @@ from requests_app.views.access import require_share_token, require_token
 from requests_app.views.errors import page_not_found
 from requests_app.views.files import send_file
 from requests_app.views.uploads import HeldFile, MemoryUploadHandler
+from scraping.urls import is_web_address
 from training.explanations import colour_scale
 from training.networks.catalogue import CROP
 from training.predict import ModelError
@@ -290,12 +291,11 @@ def _shown_near(place: Place, near: NearImage) -> ShownNear:
     credit = near.credit or "Author not known"
     if near.license:
         credit = f"{credit}. Licence: {near.license}"
-    is_link = near.page_url.startswith(("http://", "https://"))
     return ShownNear(
         label=near.label,
         similarity=f"similarity {near.similarity:.2f}",
         credit=credit,
-        page=near.page_url if is_link else "",
+        page=near.page_url if is_web_address(near.page_url) else "",
         thumbnail=thumbnail,
     )
 

@@ -9,8 +9,8 @@ was supplied by whoever asks, the basis stays `requester`.
 from scraping.records.image_log import ImageRecord
 from scraping.records.provenance import Credit, credit_line
 from scraping.screening.marks import NO_MARKS, Marks
+from scraping.sources.catalogue import is_supplied
 from scraping.sources.licenses import License, read_license
-from scraping.sources.supplied import is_supplied
 
 BASIS = "file"
 

@@ -28,7 +28,7 @@ from scraping.records.known_images import (
 )
 from scraping.records.takedowns import TakenDown
 from scraping.screening.screen import CleanImage
-from scraping.sources.supplied import is_supplied
+from scraping.sources.catalogue import is_supplied
 from scraping.urls import normalized_url
 from training.duplicates import Fingerprint
 

@@ -18,7 +18,7 @@ from scraping.files import read_json_lines
 from scraping.records.image_log import ImageRecord
 from scraping.records.provenance import license_rank
 from scraping.screening.screen import CleanImage
-from scraping.sources.supplied import is_supplied
+from scraping.sources.catalogue import is_supplied
 from training.duplicates import DuplicateIndex, Fingerprint, fingerprint
 
 MIN_GAIN = 1.25  # times the pixels; a frame adds some, and is no reason to change

@@ -8,8 +8,7 @@ from dataclasses import dataclass, field
 from scraping.config import ClassConfig
 from scraping.search.search_log import Search
 from scraping.sources.base import Candidate
-from scraping.sources.catalogue import CATALOGUE
-from scraping.sources.supplied import is_supplied
+from scraping.sources.catalogue import CATALOGUE, is_supplied
 from scraping.urls import normalized_url
 
 MIN_OVERSHOOT = 1.3  # about a quarter of what sources name is dead, too small or a duplicate

@@ -88,8 +88,15 @@ CATALOGUE: dict[str, SourceInfo] = {
     "pixabay": SourceInfo("Pixabay", required_credentials=("pixabay_key",)),
     "google": SourceInfo("Google Images", uses_browser=True, always_last=True),
 }
+UPLOAD = "upload"
+URL_LIST = "url_list"
 SEARCHED = tuple(name for name, info in CATALOGUE.items() if not info.supplied)
 DEFAULT_ORDER = tuple(name for name, info in CATALOGUE.items() if info.default)
+
+
+def is_supplied(source: str) -> bool:
+    """Return whether images of a source were supplied by the person who asks."""
+    return source in CATALOGUE and CATALOGUE[source].supplied
 
 
 def url_setting(source: str) -> str:

@@ -5,16 +5,9 @@ was given is read by `scraping.supplied`.
 """
 
 from scraping.sources.base import PageResults, Query, SearchResult, Source, SourceTools
-from scraping.sources.catalogue import CATALOGUE, Outcome
+from scraping.sources.catalogue import UPLOAD, URL_LIST, Outcome
 
-UPLOAD = "upload"
-URL_LIST = "url_list"
 BASIS = "requester"  # how a licence is known: whoever asks answers for it
-
-
-def is_supplied(source: str) -> bool:
-    """Return whether images of a source were supplied by the person who asks."""
-    return source in CATALOGUE and CATALOGUE[source].supplied
 
 
 class _SuppliedSource(Source):
