@@ -42,6 +42,10 @@ TOO_MANY_CLASSES = (
     "It names {count} classes; a request has {most} at most. Name those that you want."
 )
 NO_PICTURE = "No picture was found in it. Make a folder for each class, called as it is: {names}."
+NAMES_NO_CLASS = {
+    PICTURES: "No folder in it holds pictures. Make a folder for each class, called as it is.",
+    ADDRESSES: "It names no class with an address. Fill in the columns url and label.",
+}
 NO_ADDRESS = "It has no address for these classes. Its labels must be called as they are: {names}."
 GONE = "The files are no longer held here. Choose them again."
 NOTHING = "Choose a zip of pictures or a table of addresses first."
@@ -166,6 +170,8 @@ def class_names(draft: Draft, most: int) -> tuple[list[str], dict[str, str]]:
             problems[kind] = TOO_MANY_CLASSES.format(count=len(found), most=most)
             continue
         names += [name for name in found if name not in names]
+    if not names and not problems:
+        problems = {kind: NAMES_NO_CLASS[kind] for kind in draft.names}
     return names, problems
 
 

@@ -25,12 +25,18 @@ from training.phrases import headline_title, verdict
 
 
 def pets(each: int = 4, names: tuple[str, ...] = ("cat", "dog")) -> SimpleUploadedFile:
+    files = {}
+    for place, name in enumerate(names):
+        for number in range(each):
+            files[f"pets/{name}/{number}.jpg"] = jpeg(100 * place + number)
+    return zip_of(files)
+
+
+def zip_of(files: dict[str, bytes]) -> SimpleUploadedFile:
     content = io.BytesIO()
     with zipfile.ZipFile(content, "w") as archive:
-        for place, name in enumerate(names):
-            for number in range(each):
-                file = zipfile.ZipInfo(f"pets/{name}/{number}.jpg")  # without the time of now
-                archive.writestr(file, jpeg(100 * place + number))
+        for name, data in files.items():
+            archive.writestr(zipfile.ZipInfo(name), data)  # without the time of now
     return SimpleUploadedFile("pets.zip", content.getvalue(), "application/zip")
 
 
@@ -80,6 +86,14 @@ def test_folders_name_the_classes_where_nobody_does(holder):
     classifier = ClassifierRequest.objects.get()
     assert [row.name for row in classifier.classes.all()] == ["c++", "łoś", "狗"]
     assert supplied.collection_values(classifier)["sources"] == []
+
+
+def test_files_that_name_no_class_are_told_beside_their_fields(holder):
+    nothing = zip_of({"cat/notes.txt": b"no picture"})
+    page = send(holder, classes=["", ""], own_pictures=nothing).content.decode()
+    assert complaint(page, "own_pictures").startswith("No folder in it holds pictures.")
+    page = send(holder, classes=["", ""], own_addresses=addresses("url,label\n")).content.decode()
+    assert complaint(page, "own_addresses").startswith("It names no class with an address.")
 
 
 def test_far_too_many_classes_are_told_and_not_listed(holder):
