@@ -21,8 +21,8 @@ class Terms:
     def when(self) -> str:
         """Return when they were read, and in what, as a part of a sentence."""
         if self.first_hand:
-            return f"read on {self.read} in a stored copy of this page"
-        return f"as others described them on {self.read}; look at this page before you rely on it"
+            return f"read on {self.read} in a stored copy of that page"
+        return f"as others described them on {self.read}; look at that page before you rely on it"
 
 
 # By name of the source.
