@@ -59,7 +59,7 @@ def add_refusals(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--nudity-model",
         metavar="FILE",
-        help="ONNX model that refuses pictures, see the README (none; PICAISSO_NUDITY_MODEL)",
+        help="ONNX model that refuses pictures, see docs/sources.md (none; PICAISSO_NUDITY_MODEL)",
     )
     parser.add_argument(
         "--ai-made",

@@ -305,7 +305,8 @@ def check_enough(config: RunConfig, rows: Sequence[ImageRow]) -> None:
             raise _too_few_own(label.name, counts[label.id, "test"])
         usable = [row for row in rows if row.group is not None and row.class_id == label.id]
         if config.own_test:
-            usable = [row for row in usable if row.group not in _tested_groups(rows)]
+            tested = _tested_groups(rows)
+            usable = [row for row in usable if row.group not in tested]
         distinct = len({row.group for row in usable})
         found = "1 usable picture" if len(usable) == 1 else f"{len(usable)} usable pictures"
         of_them = ""
