@@ -213,6 +213,7 @@ WHITENOISE_USE_FINDERS = True
 # --- security ---
 _HTTPS = _BASE.scheme == "https"
 SECURE_SSL_REDIRECT = _HTTPS
+SECURE_REDIRECT_EXEMPT = [r"^healthz$"]  # asked from beside, without the proxy
 SECURE_PROXY_SSL_HEADER = None
 BEHIND_PROXY = env.bool("PICAISSO_BEHIND_PROXY", False)
 if BEHIND_PROXY:

@@ -16,7 +16,7 @@ from django.db.models import Count, Min, Q
 from django.utils import timezone
 from django_q.models import Schedule
 
-from requests_app import phrases, pipeline
+from requests_app import health, phrases, pipeline
 from requests_app.models import (
     ClassifierRequest,
     Event,
@@ -81,6 +81,7 @@ def first_page() -> dict[str, Any]:
         "sources": source_lines(),
         "mail": mail_line(),
         "disk": disk_line(),
+        "wrong": health.sentence(),
         "failures": failures_by_day(),
         "schedules": Schedule.objects.order_by("pk"),  # asked for only where they are shown
     }
