@@ -309,7 +309,7 @@ CACHES = {
 Q_CLUSTER = {
     "name": "picaisso",
     "orm": "default",
-    "workers": 1,
+    "workers": 2,  # of which a silent mail server can hold one; the other goes on
     "queue_limit": 1,
     "bulk": 1,
     "poll": 0.25,

@@ -3,10 +3,17 @@
 A crash between the server's acceptance and our mark sends a mail twice at most, with the same
 Message-ID, so that mail programs show it once. What cannot be sent is tried again with growing
 pauses and given up after a day.
+
+Mail is sent in rounds: one at a time, over one connection, that end at the first failure of the
+connection. A mail server that is silent thus holds up one worker, and nothing but mail.
 """
 
+import contextlib
+import fcntl
 import logging
-from collections.abc import Iterable, Sequence
+import smtplib
+import time
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import timedelta
 from email.message import Message
 from email.mime.image import MIMEImage
@@ -18,6 +25,7 @@ from typing import Any, cast
 from django.conf import settings
 from django.core.mail import EmailMessage, EmailMultiAlternatives, get_connection
 from django.core.mail.backends.base import BaseEmailBackend
+from django.db.models import QuerySet
 from django.template.loader import render_to_string
 from django.utils import timezone
 
@@ -28,6 +36,9 @@ from requests_app.workers import jobs
 logger = logging.getLogger(__name__)
 
 GIVE_UP_AFTER = timedelta(hours=24)
+LONGEST_PAUSE_SECONDS = 3600.0  # between two attempts
+ROUND_SECONDS = 60.0  # after these no further mail is begun; another round goes on
+SERVICE_ENDS = 421  # an SMTP server closes the connection with this code, whatever it was asked
 SUBJECT_CHARACTERS = 200  # of the column; mail programs show about 70
 PICTURE_ID = "pictures"
 PICTURE_MARKS = ("<!--pictures-->", "<!--/pictures-->")
@@ -139,22 +150,78 @@ def sending_limit() -> timedelta:
     return timedelta(seconds=2.5 * settings.LEASE_SECONDS)
 
 
+class ServerFailed(Exception):
+    """The connection to the mail server failed: the next mail would meet the same."""
+
+
 def send_waiting() -> int:
-    """Send every mail whose time has come; return how many were sent."""
-    now = timezone.now()
-    sending = OutgoingMail.objects.filter(state=MailState.SENDING)
-    for row in sending.filter(not_before__lt=now - sending_limit()):
-        _try_later(row, "the sender ended while it was sending")
-    sent = 0
-    waiting = OutgoingMail.objects.filter(state=MailState.WAITING)
-    for row in waiting.filter(not_before__lte=timezone.now())[:50]:
-        with jobs.busy(sending_limit().total_seconds()):
-            sent += _send(row)
+    """Send the mails whose time has come, in one round; return how many were sent.
+
+    Where a round is under way already, nothing is done: it takes what has come meanwhile.
+    """
+    with _right_to_send() as is_held:
+        if not is_held:
+            return 0
+        now = timezone.now()
+        sending = OutgoingMail.objects.filter(state=MailState.SENDING)
+        for row in sending.filter(not_before__lt=now - sending_limit()):
+            _try_later(row, "the sender ended while it was sending")
+        sent, has_failed = _send_round()
+    if not has_failed and _due().exists():  # it came too late for this round, or time was up
+        jobs.notify(jobs.MAIN_QUEUE, "send_mail")
     return sent
 
 
-def _send(row: OutgoingMail) -> bool:
-    """Claim and send one mail; return False if it was claimed by another sender or not accepted."""
+@contextlib.contextmanager
+def _right_to_send() -> Iterator[bool]:
+    """Yield whether nobody else sends from this data folder, and keep others from it.
+
+    The lock is the kernel's, so that a killed sender leaves none behind.
+    """
+    path = Path(settings.DATA_DIR) / "mail.lock"
+    with path.open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+            return
+        yield True
+
+
+def _due() -> QuerySet[OutgoingMail]:
+    """Return the mails whose time has come, the one that has waited longest first."""
+    waiting = OutgoingMail.objects.filter(state=MailState.WAITING, not_before__lte=timezone.now())
+    return waiting.order_by("not_before", "pk")
+
+
+def _send_round() -> tuple[int, bool]:
+    """Send what is due over one connection, until that fails or the time is up.
+
+    :returns: how many were sent, and whether the connection failed
+    """
+    server = get_connection()
+    ends = time.monotonic() + ROUND_SECONDS
+    sent = 0
+    try:
+        while time.monotonic() < ends:
+            row = _due().first()
+            if row is None:
+                break
+            sent += _send(row, server)
+    except ServerFailed as failure:
+        logger.warning("the mail server fails, other mail waits: %s", failure)
+        return sent, True
+    finally:
+        with contextlib.suppress(OSError):
+            server.close()
+    return sent, False
+
+
+def _send(row: OutgoingMail, server: BaseEmailBackend) -> bool:
+    """Claim and send one mail; return False if it was claimed by another sender or not accepted.
+
+    :raises ServerFailed: the connection failed; the mail is sent later
+    """
     row.attempts += 1
     waiting = OutgoingMail.objects.filter(pk=row.pk, state=MailState.WAITING)
     claimed = waiting.update(
@@ -163,8 +230,18 @@ def _send(row: OutgoingMail) -> bool:
     if not claimed:
         return False
     try:
-        get_connection().send_messages([_message(row)])
+        message = _message(row)
     except Exception as error:  # whatever is wrong with one mail, the others still go
+        _try_later(row, str(error))
+        return False
+    try:
+        server.open()  # unless it is open from the mail before
+        server.send_messages([message])
+    except Exception as error:
+        if is_of_the_connection(error):
+            # The server may be back soon, and this mail is as good as any.
+            _try_later(row, str(error), longest=5 * settings.REAP_SECONDS)
+            raise ServerFailed(str(error)) from error
         _try_later(row, str(error))
         return False
     sending = OutgoingMail.objects.filter(pk=row.pk, state=MailState.SENDING)
@@ -172,12 +249,23 @@ def _send(row: OutgoingMail) -> bool:
     return True
 
 
-def _try_later(row: OutgoingMail, error: str) -> None:
-    """Return a mail to the outbox for a later attempt, or give it up after a day."""
+def is_of_the_connection(error: Exception) -> bool:
+    """Return whether an error concerns the server or the way to it, not the one mail."""
+    if isinstance(error, smtplib.SMTPResponseException) and error.smtp_code == SERVICE_ENDS:
+        return True
+    refusals = (smtplib.SMTPRecipientsRefused, smtplib.SMTPSenderRefused, smtplib.SMTPDataError)
+    return isinstance(error, OSError) and not isinstance(error, refusals)
+
+
+def _try_later(row: OutgoingMail, error: str, longest: float = LONGEST_PAUSE_SECONDS) -> None:
+    """Return a mail to the outbox for a later attempt, or give it up after a day.
+
+    :param longest: seconds until then at most
+    """
     now = timezone.now()
     is_too_old = now - row.created > GIVE_UP_AFTER
     first_pause = settings.REAP_SECONDS / 4
-    pause = min(3600, first_pause * 2 ** min(row.attempts, 10))
+    pause = min(longest, first_pause * 2 ** min(row.attempts, 10))
     sending = OutgoingMail.objects.filter(pk=row.pk, state=MailState.SENDING)
     sending.update(
         state=MailState.GIVEN_UP if is_too_old else MailState.WAITING,
@@ -191,7 +279,8 @@ def _message(row: OutgoingMail) -> MailWithPicture:
     """Return a mail of the outbox as Django sends it."""
     _, sender = parseaddr(settings.DEFAULT_FROM_EMAIL)
     domain = sender.rpartition("@")[2] or "localhost"
-    identity = row.key.replace(":", ".")
+    # Keys count requests, and a new database counts from one again; the time does not come again.
+    identity = f"{row.key.replace(':', '.')}.{row.created:%Y%m%d.%H%M%S.%f}"
     message = MailWithPicture(
         subject=row.subject,
         body=row.text,

@@ -86,8 +86,8 @@ class CollectionSync:
         """Store what the collection takes the classes for, when it has decided that."""
         kind = read_kind(self.folder)
         if kind and kind != self.classifier.kind_found:
-            self.classifier.kind_found = kind
-            self.classifier.save(update_fields=["kind_found"])
+            ClassifierRequest.objects.filter(pk=self.classifier.pk).update(kind_found=kind)
+            self.classifier.kind_found = kind  # only now, for the database may have been away
 
     def store_result(self, result: Mapping[str, Any]) -> None:
         """Store the finished collection: all rows, counts per class, an outcome per source.

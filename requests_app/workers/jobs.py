@@ -4,6 +4,8 @@ A ``Job`` row is the record of work. A django-q2 task is only the notice that th
 means "claim the oldest queued job of this queue, run that one, notify again". Lost, doubled and
 late notices are therefore harmless. A job is held by a lease that its holder renews every second or
 so; a holder whose fence is not the row's any more has lost the job, and its result is thrown away.
+While the database is away the child works on, for as long as the lease lasts, and such an attempt
+does not count.
 """
 
 import logging
@@ -14,12 +16,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import psutil
 from django.conf import settings
-from django.db import close_old_connections, connection, transaction
+from django.db import DatabaseError, connection, transaction
 from django.db.models import F, Q, QuerySet
 from django.db.models.functions import Coalesce
 from django.utils import timezone
@@ -27,7 +30,8 @@ from django_q.models import OrmQ
 from django_q.tasks import async_task
 
 from requests_app.models import ClassifierRequest, Job, JobState, WorkerBeat
-from requests_app.workers import processes
+from requests_app.workers import outages, processes
+from requests_app.workers.outages import refresh_connection
 from scraping.sources.catalogue import credential_settings
 from training.environment import ENV_FILE
 
@@ -115,12 +119,13 @@ class Lease:
         :raises StageFailed: the job's own time limit is over
         """
         refresh_connection()
-        self.renewed = time.monotonic()
+        now = time.monotonic()
         values: dict[str, Any] = {"lease_until": lease_end()}
         if progress is not None:
             values["progress"] = progress
         if not self._own_row().update(**values):
             raise LeaseLost
+        self.renewed = now
         if self._own_row().filter(cancel_requested=True).exists():
             raise CancelRequested
         if not record_beat():
@@ -136,6 +141,21 @@ class Lease:
         """Call ``beat`` at most once a second, however often this is called."""
         if time.monotonic() - self.renewed >= POLL_SECONDS:
             self.beat()
+
+    @contextmanager
+    def enduring_outages(self) -> Iterator[None]:
+        """Let the body fail for want of the database while the lease lasts.
+
+        :raises DatabaseError: for longer, when another may hold the job; or it is no outage
+        """
+        try:
+            yield
+        except DatabaseError as error:
+            is_held = time.monotonic() - self.renewed < settings.LEASE_SECONDS
+            if not is_held or not outages.is_outage(error):
+                raise
+            logger.warning("%s goes on without the database: %s", self.job, error)
+            connection.close()
 
     @contextmanager
     def finishing(self, state: str = JobState.DONE, error: str = "") -> Iterator[None]:
@@ -188,22 +208,27 @@ class Lease:
                 try:
                     return supervisor.wait(POLL_SECONDS)
                 except subprocess.TimeoutExpired:
-                    # The beat comes first: nothing is stored for a request that has been ended.
-                    self.beat(progress)
-                    progress = poll()
+                    with self.enduring_outages():
+                        # The beat comes first: nothing is stored for a request that has ended.
+                        self.beat(progress)
+                        progress = poll()
         finally:
             processes.stop_supervised(supervisor, self.marker)
-
-
-def refresh_connection() -> None:
-    """Drop a stale connection, for a stage may outlast one; never inside a transaction."""
-    if not connection.in_atomic_block:
-        close_old_connections()
 
 
 def lease_end() -> datetime:
     """Return when a lease that is taken or renewed now runs out."""
     return timezone.now() + timedelta(seconds=settings.LEASE_SECONDS)
+
+
+def forgive_silence(queues: Sequence[str]) -> None:
+    """Give the holders of all jobs, and the clusters of these queues, time to report again.
+
+    After an outage of the database their silence means nothing.
+    """
+    WorkerBeat.objects.filter(queue__in=queues).update(at=timezone.now())
+    running = Job.objects.filter(state=JobState.RUNNING, lease_until__lt=lease_end())
+    running.update(lease_until=lease_end())
 
 
 def record_beat() -> bool:
@@ -308,6 +333,11 @@ def drain(queue: str, handlers: Handlers) -> None:
         else:
             _fail(lease, handlers, failure)
     except BaseException as error:  # a stage boundary; django-q2's time-out raises SystemExit
+        if outages.is_outage(error):
+            logger.warning("%s is put back when the database is there again: %s", job, error)
+            outages.outlast(partial(lease.put_back, counted=False))
+            notify_after(job)
+            return
         logger.exception("%s stopped unexpectedly", job)
         if job.attempt >= MAX_ATTEMPTS:
             _fail(lease, handlers, UNEXPECTED)

@@ -28,7 +28,7 @@ from django.db import DatabaseError, connection
 from django.utils import timezone
 
 from requests_app.models import ClassifierRequest, Job, JobState, WorkerBeat
-from requests_app.workers import jobs, processes
+from requests_app.workers import jobs, outages, processes
 
 logger = logging.getLogger(__name__)
 
@@ -193,6 +193,7 @@ class Supervisor:
         self.services = services
         self.clusters = [service for service in services if service.name != WEB]
         self.stopping = False
+        self.has_outage = False  # of the database
         self.timers = [
             Timer(settings.BEAT_SECONDS, self._ask_for_beats),
             Timer(settings.BEAT_SECONDS, self._restart_frozen),
@@ -207,6 +208,7 @@ class Supervisor:
         """Work until SIGTERM, SIGINT or SIGHUP, then stop everything."""
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, self._on_signal)
+        self._take_over()
         jobs.kill_orphans()
         renewed = ClassifierRequest.objects.renew_tokens()
         if renewed:
@@ -220,6 +222,14 @@ class Supervisor:
             time.sleep(POLL_SECONDS)
         self._stop()
 
+    def _take_over(self) -> None:
+        """End the claims of an earlier `up` that was killed: its clusters have died with it."""
+        beats = WorkerBeat.objects.filter(queue__in=[cluster.name for cluster in self.clusters])
+        dead = list(beats.values_list("cluster", flat=True))
+        held = Job.objects.filter(owner__in=dead, state=JobState.RUNNING)
+        held.update(lease_until=timezone.now())
+        beats.filter(cluster__in=dead).delete()
+
     def _on_signal(self, signum: int, frame: FrameType | None) -> None:
         self.stopping = True
 
@@ -227,17 +237,31 @@ class Supervisor:
         for service in self.services:
             if not service.is_alive:
                 self._tolerate_outage(partial(self._start_again, service))
-        for timer in self.timers:
-            self._tolerate_outage(timer.tick)
-        self._tolerate_outage(jobs.refresh_connection)
+        if self.has_outage:
+            self._tolerate_outage(self._end_outage)
+        if not self.has_outage:
+            for timer in self.timers:
+                self._tolerate_outage(timer.tick)
+        self._tolerate_outage(outages.refresh_connection)
 
     def _tolerate_outage(self, action: Callable[[], None]) -> None:
         """Do something that needs the database; while it is away, everything that runs goes on."""
         try:
             action()
         except DatabaseError as error:
-            logger.warning("the database does not answer: %s", error)
+            if not self.has_outage:
+                logger.warning("the database does not answer: %s", error)
+            self.has_outage = outages.is_outage(error)
             connection.close()
+
+    def _end_outage(self) -> None:
+        """Go on watching if the database answers: from now on, for nobody could report before.
+
+        :raises DatabaseError: it is still away
+        """
+        jobs.forgive_silence([cluster.name for cluster in self.clusters])
+        self.has_outage = False
+        logger.warning("the database answers again")
 
     def _start_again(self, service: Service) -> None:
         if service.process is not None:

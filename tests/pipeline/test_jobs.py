@@ -6,7 +6,15 @@ import time
 from datetime import timedelta
 
 import pytest
-from django.db import connections, transaction
+from django.db import (
+    DataError,
+    IntegrityError,
+    InterfaceError,
+    OperationalError,
+    connection,
+    connections,
+    transaction,
+)
 from django.utils import timezone
 from django_q.models import OrmQ
 
@@ -234,3 +242,104 @@ def test_a_childs_exit_code_and_progress_come_through(confirmed, data_dir):
 
     jobs.drain("collect", handlers(run))
     assert seen == [(7, {"done": 3, "total": 9})]
+
+
+GONE = OperationalError(2006, "Server has gone away")
+
+
+class Outage:
+    """Raises a database error for so many calls, then lets pass."""
+
+    def __init__(self, calls: int, error: Exception = GONE) -> None:
+        self.calls = calls
+        self.error = error
+
+    def __call__(self, execute, sql, params, many, context):
+        if self.calls:
+            self.calls -= 1
+            raise self.error
+        return execute(sql, params, many, context)
+
+
+def test_a_child_works_on_while_the_database_is_away(confirmed, data_dir):
+    code = []
+
+    def run(lease):
+        with connection.execute_wrapper(Outage(2)):
+            command = [sys.executable, "-c", "import time; time.sleep(3.5)"]
+            code.append(lease.run_child(command, data_dir / "log.txt", dict))
+        with lease.finishing():
+            pass
+
+    jobs.drain("collect", handlers(run))
+    job = confirmed.jobs.get()
+    assert code == [0]
+    assert (job.state, job.attempt) == (JobState.DONE, 1)
+
+
+def test_a_child_is_ended_when_the_lease_has_run_out_during_an_outage(
+    confirmed, data_dir, settings
+):
+    settings.LEASE_SECONDS = 1
+
+    def run(lease):
+        with connection.execute_wrapper(Outage(100)):
+            lease.run_child(
+                [sys.executable, "-c", "import time; time.sleep(60)"], data_dir / "log.txt", dict
+            )
+
+    started = time.monotonic()
+    jobs.drain("collect", handlers(run))
+    assert time.monotonic() - started < 20
+    job = confirmed.jobs.get()
+    assert (job.state, job.attempt) == (JobState.QUEUED, 0)
+    assert processes.marked_processes(str(data_dir)) == {}
+
+
+@pytest.mark.parametrize(
+    "error",
+    [GONE, OperationalError("database is locked"), InterfaceError(0, "")],
+    ids=["gone", "locked", "closed"],
+)
+def test_a_database_outage_does_not_count_as_an_attempt(confirmed, error):
+    failures = []
+
+    def run(lease):
+        raise error
+
+    OrmQ.objects.all().delete()
+    for _ in range(5):
+        jobs.drain("collect", handlers(run, failures))
+    job = confirmed.jobs.get()
+    assert (job.state, job.attempt, failures) == (JobState.QUEUED, 0, [])
+    assert OrmQ.objects.filter(key="collect").exists()
+
+
+@pytest.mark.parametrize(
+    "error",
+    [OperationalError(1054, "Unknown column"), DataError("too long"), IntegrityError("twice")],
+    ids=["column", "data", "integrity"],
+)
+def test_a_mistake_in_a_query_counts_as_an_attempt(confirmed, error):
+    failures = []
+
+    def run(lease):
+        raise error
+
+    for _ in range(3):
+        jobs.drain("collect", handlers(run, failures))
+    assert (confirmed.jobs.get().state, len(failures)) == (JobState.FAILED, 1)
+
+
+def test_after_an_outage_nobody_is_taken_for_lost_before_a_lease_is_over(confirmed):
+    lease = jobs.claim("collect")
+    let_the_lease_run_out(lease.job)
+    long_ago = timezone.now() - timedelta(hours=1)
+    WorkerBeat.objects.create(cluster="collect-1", queue="collect", at=long_ago)
+    jobs.forgive_silence(["collect"])
+    jobs.reap(handlers(lambda lease: None))
+    assert WorkerBeat.objects.get().is_fresh
+    lease.beat()
+    with lease.finishing():
+        pass
+    assert confirmed.jobs.get().state == JobState.DONE

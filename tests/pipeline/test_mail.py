@@ -1,5 +1,6 @@
 """The outbox against a real SMTP server: no mail is lost or seen twice by its receiver."""
 
+import fcntl
 import io
 import re
 from datetime import timedelta
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from django.utils import timezone
+from django_q.models import OrmQ
 from PIL import Image
 
 from requests_app import mail, pipeline
@@ -18,8 +20,8 @@ from requests_app.models import (
     ImageUrl,
     MailState,
     OutgoingMail,
-    WorkerBeat,
 )
+from tests.mail_servers import Recorder, silent_server, smtp_server
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -46,7 +48,8 @@ def test_a_mail_is_sent_once_with_text_and_html_and_its_body_is_then_emptied(sub
     assert mail.send_waiting() == 1
     assert mail.send_waiting() == 0
     (message,) = smtp.messages
-    assert message["Message-ID"] == f"<request.{submitted.pk}.confirm@localhost>"
+    assert message["Message-ID"].startswith(f"<request.{submitted.pk}.confirm.")
+    assert message["Message-ID"].endswith("@localhost>")
     assert message["Auto-Submitted"] == "auto-generated"
     assert message["To"] == "ada@example.org"
     bodies = [
@@ -83,6 +86,20 @@ def test_a_sender_that_died_is_replaced_and_the_message_keeps_its_id(submitted, 
     assert first["Message-ID"] == second["Message-ID"]
 
 
+def test_no_message_id_comes_again_in_a_new_database(submitted, smtp):
+    mail.send_waiting()
+    OutgoingMail.objects.all().delete()
+    link = pipeline.confirmation_link(submitted)
+    first_again = mail.put(
+        submitted, "confirm", f"request:{submitted.pk}:confirm", {"confirm_link": link}
+    )
+    assert first_again.state == MailState.WAITING
+    mail.send_waiting()
+    first, second = smtp.messages
+    assert first["X-Picaisso-Key"] == second["X-Picaisso-Key"]
+    assert first["Message-ID"] != second["Message-ID"]
+
+
 def test_a_mail_whose_senders_keep_dying_is_given_up_after_a_day(submitted, smtp):
     long_ago = timezone.now() - mail.GIVE_UP_AFTER - timedelta(seconds=1)
     OutgoingMail.objects.update(state=MailState.SENDING, created=long_ago, not_before=long_ago)
@@ -101,23 +118,75 @@ def test_a_mail_that_cannot_be_written_does_not_hold_up_the_others(submitted, sm
     assert OutgoingMail.objects.get(request=submitted).state == MailState.WAITING
 
 
-def test_a_sender_is_busy_while_it_sends_so_that_nobody_takes_its_silence_for_death(
+def use_server(settings, port: int) -> None:
+    settings.EMAIL_BACKEND = "django.core.mail.backends.smtp.EmailBackend"
+    settings.EMAIL_HOST = "127.0.0.1"
+    settings.EMAIL_PORT = port
+    settings.EMAIL_TIMEOUT = 1
+
+
+def submit_more(count: int) -> None:
+    for number in range(count):
+        classes = (("a", ""), ("b", ""))
+        pipeline.submit(pipeline.Submission(classes=classes, email=f"b{number}@example.org"))
+
+
+def test_a_round_ends_at_the_first_failure_of_the_connection(submitted, settings):
+    submit_more(4)
+    with silent_server() as server:
+        use_server(settings, server.port)
+        assert mail.send_waiting() == 0
+        assert len(server.accepted) == 1
+    rows = OutgoingMail.objects.order_by("pk")
+    assert [row.attempts for row in rows] == [1, 0, 0, 0, 0]
+    assert all(row.state == MailState.WAITING for row in rows)
+
+
+def test_the_next_round_begins_with_another_mail_and_all_go_over_one_connection_at_last(
     submitted, settings
 ):
-    settings.CLUSTER_ID = "picaisso-1"
-    WorkerBeat.objects.create(cluster="picaisso-1", queue="picaisso")
-    seen = []
+    submit_more(2)
+    with silent_server() as server:
+        use_server(settings, server.port)
+        mail.send_waiting()
+        mail.send_waiting()
+    assert sorted(row.attempts for row in OutgoingMail.objects.all()) == [0, 1, 1]
+    latest = OutgoingMail.objects.latest("not_before").not_before
+    assert latest < timezone.now() + timedelta(seconds=5 * settings.REAP_SECONDS)
+    OutgoingMail.objects.update(not_before=timezone.now())
+    recorder = Recorder()
+    with smtp_server(recorder) as port:
+        use_server(settings, port)
+        assert mail.send_waiting() == 3
+    assert len(recorder.messages) == 3
+    assert len(recorder.connections) == 1
 
-    class Looking(mail.FolderBackend):
-        def send_messages(self, messages):
-            seen.append(WorkerBeat.objects.get().busy_until)
-            return super().send_messages(messages)
 
-    settings.EMAIL_BACKEND = f"{__name__}.Looking"
-    globals()["Looking"] = Looking
-    mail.send_waiting()
-    assert seen[0] > timezone.now() + timedelta(seconds=60)
-    assert WorkerBeat.objects.get().busy_until is None
+def test_after_its_time_a_round_hands_over_to_the_next(submitted, smtp, monkeypatch):
+    submit_more(2)
+    monkeypatch.setattr(mail, "ROUND_SECONDS", 0.0)
+    OrmQ.objects.all().delete()
+    assert mail.send_waiting() == 0
+    assert OrmQ.objects.filter(key="picaisso").count() == 1
+
+
+def test_a_second_sender_leaves_the_mail_to_the_first(submitted, smtp, data_dir):
+    with (data_dir / "mail.lock").open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        assert mail.send_waiting() == 0
+    assert smtp.messages == []
+    assert mail.send_waiting() == 1
+
+
+def test_a_mail_that_the_server_refuses_does_not_hold_up_the_others(submitted, settings):
+    submit_more(1)
+    recorder = Recorder(refused="ada@example.org")
+    with smtp_server(recorder) as port:
+        use_server(settings, port)
+        assert mail.send_waiting() == 1
+    refused = OutgoingMail.objects.get(request=submitted)
+    assert (refused.state, refused.attempts) == (MailState.WAITING, 1)
+    assert "nobody of that name" in refused.error
 
 
 def parts_of(message) -> list[str]:
