@@ -311,7 +311,7 @@ def test_a_taken_down_image_is_refused_wherever_it_turns_up(tmp_path):
         assert len(list((tmp_path / "images").iterdir())) == 1
 
 
-def test_hostile_hosts_at_the_same_time_keep_memory_flat_and_the_others_go_on(tmp_path):
+def test_f21_hostile_hosts_at_the_same_time_keep_memory_flat_and_the_others_go_on(tmp_path):
     """F21 as a whole: in its own process, so that its peak is its own."""
     with PictureHost() as host:
         bad = [

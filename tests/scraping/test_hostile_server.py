@@ -356,7 +356,7 @@ def test_pages_without_end_that_bring_nothing_new_come_to_an_end():
         assert time.monotonic() - started < 40
 
 
-def test_no_answer_keeps_the_other_pictures_of_a_list_from_coming(tmp_path):
+def test_f21_no_answer_keeps_the_other_pictures_of_a_list_from_coming(tmp_path):
     with HostileServer() as server, PictureHost() as host, little_memory():
         urls = []
         for number, answer in enumerate(ANSWERS.values()):

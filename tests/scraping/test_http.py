@@ -122,7 +122,7 @@ FORBIDDEN = [
 
 
 @pytest.mark.parametrize("url", FORBIDDEN)
-def test_a_forbidden_address_is_refused_without_a_single_connect(url, connects):
+def test_f18_a_forbidden_address_is_refused_without_a_single_connect(url, connects):
     answer = fetch_once(url, FetchSettings(deadline_seconds=5))
     assert isinstance(answer, FetchFailure)
     assert answer.message == NEUTRAL_MESSAGE
@@ -140,7 +140,7 @@ def test_a_forbidden_address_is_refused_without_a_single_connect(url, connects):
         (),
     ],
 )
-def test_a_name_with_one_forbidden_answer_is_refused_whole(addresses, connects):
+def test_f19_a_name_with_one_forbidden_answer_is_refused_whole(addresses, connects):
     answer = fetch_once(
         "http://evil.example/", FetchSettings(lookup=answers(*addresses), deadline_seconds=5)
     )
@@ -149,7 +149,7 @@ def test_a_name_with_one_forbidden_answer_is_refused_whole(addresses, connects):
     assert connects == []
 
 
-def test_a_name_that_changes_after_it_was_vetted_is_refused_at_the_socket():
+def test_f19_a_name_that_changes_after_it_was_vetted_is_refused_at_the_socket():
     rule = AddressRule(frozenset())
     rule.check_answers("evil.example", 80, ["93.184.215.14"])
     with pytest.raises(AddressRefused):
@@ -158,7 +158,7 @@ def test_a_name_that_changes_after_it_was_vetted_is_refused_at_the_socket():
         rule.open_socket((socket.AF_INET, socket.SOCK_STREAM, 6, "", ("93.184.215.14", 22)))
 
 
-def test_a_name_that_is_rebound_between_two_requests_is_refused_the_second_time(connects):
+def test_f19_a_name_that_is_rebound_between_two_requests_is_refused_the_second_time(connects):
     lookups: list[str] = []
 
     def rebinding(host, port, family=0, type=0):
@@ -186,7 +186,7 @@ def test_a_name_that_is_rebound_between_two_requests_is_refused_the_second_time(
     )
 
 
-def test_within_one_fetcher_a_name_stays_at_the_address_that_was_vetted(connects):
+def test_f19_within_one_fetcher_a_name_stays_at_the_address_that_was_vetted(connects):
     lookups = iter([answers("93.184.215.14"), *[answers("127.0.0.1")] * 9])
     values = FetchSettings(
         lookup=lambda *args, **named: next(lookups)(*args, **named), deadline_seconds=5
@@ -202,7 +202,7 @@ def test_within_one_fetcher_a_name_stays_at_the_address_that_was_vetted(connects
 
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1/", "http://nobody.example/"])
-def test_a_refused_address_and_a_dead_name_read_the_same_to_everybody(url, tmp_path):
+def test_f18_a_refused_address_and_a_dead_name_read_the_same_to_everybody(url, tmp_path):
     def nobody(*_, **__):
         raise socket.gaierror(socket.EAI_NONAME, "unknown")
 
@@ -239,7 +239,7 @@ def test_an_allowed_name_allows_its_address_and_only_on_its_port():
         assert isinstance(fetch_once("http://gallery:9/", values), FetchFailure)
 
 
-def test_a_hanging_name_server_costs_no_more_than_the_deadline():
+def test_f19_a_hanging_name_server_costs_no_more_than_the_deadline():
     def hang(*_, **__):
         time.sleep(60)
 
@@ -270,7 +270,7 @@ def test_a_proxy_variable_does_not_lead_around_the_guard(monkeypatch, connects):
         "http://user@93.184.215.14/",
     ],
 )
-def test_a_redirect_to_a_forbidden_address_is_refused_at_that_hop(target, connects):
+def test_f20_a_redirect_to_a_forbidden_address_is_refused_at_that_hop(target, connects):
     with PictureHost() as host:
         answer = fetch_once(f"{host.url}/redirect?to={target}", settings(host))
         assert isinstance(answer, FetchFailure)
@@ -285,7 +285,7 @@ def test_a_redirect_to_another_port_of_an_allowed_machine_is_refused():
         assert neighbour.requests == []
 
 
-def test_a_redirect_to_a_name_with_a_private_address_is_refused(connects):
+def test_f20_a_redirect_to_a_name_with_a_private_address_is_refused(connects):
     with PictureHost() as host:
         values = settings(host, lookup=answers("10.0.0.7"), deadline_seconds=5)
         answer = fetch_once(f"{host.url}/redirect?to=http://intranet.example/", values)
@@ -295,7 +295,7 @@ def test_a_redirect_to_a_name_with_a_private_address_is_refused(connects):
 
 
 @pytest.mark.parametrize("hops", [1, 2, 3])
-def test_every_hop_is_checked_anew(hops, connects):
+def test_f20_every_hop_is_checked_anew(hops, connects):
     with PictureHost() as host:
         target = f"{host.url}/redirect?to=http://169.254.169.254/"
         for _ in range(hops):
@@ -306,7 +306,7 @@ def test_every_hop_is_checked_anew(hops, connects):
         assert {address for address, _ in connects} == {"127.0.0.1"}
 
 
-def test_four_redirects_are_followed_and_a_fifth_is_not():
+def test_f20_four_redirects_are_followed_and_a_fifth_is_not():
     with PictureHost() as host:
         assert isinstance(fetch_once(f"{host.url}/hops/3", settings(host)), Fetched)
         assert isinstance(fetch_once(f"{host.url}/hops/4", settings(host)), FetchFailure)
@@ -343,7 +343,7 @@ def test_a_cookie_is_sent_back_within_one_download_and_to_its_host_alone():
         ("/nothing", "http_error"),
     ],
 )
-def test_a_hostile_body_ends_at_the_cap_or_the_deadline(path, reason):
+def test_f21_a_hostile_body_ends_at_the_cap_or_the_deadline(path, reason):
     with PictureHost() as host:
         before = forget_peak()
         started = time.monotonic()
@@ -356,14 +356,14 @@ def test_a_hostile_body_ends_at_the_cap_or_the_deadline(path, reason):
         assert peak() - before < 100_000, "kilobytes"
 
 
-def test_a_busy_host_s_wish_to_wait_comes_through():
+def test_f21_a_busy_host_s_wish_to_wait_comes_through():
     with PictureHost() as host:
         answer = fetch_once(f"{host.url}/busy", settings(host))
         assert isinstance(answer, FetchFailure)
         assert (answer.reason, answer.status, answer.retry_after) == ("http_error", 429, 17.0)
 
 
-def test_compressed_bodies_are_not_asked_for_and_not_unpacked():
+def test_f21_compressed_bodies_are_not_asked_for_and_not_unpacked():
     with PictureHost() as host:
         answer = fetch_once(f"{host.url}/gzip", settings(host))
         assert isinstance(answer, Fetched)
@@ -371,7 +371,7 @@ def test_compressed_bodies_are_not_asked_for_and_not_unpacked():
         assert host.requests[0].headers["Accept-Encoding"] == "identity"
 
 
-def test_tls_towards_a_server_without_it_is_a_plain_failure():
+def test_f21_tls_towards_a_server_without_it_is_a_plain_failure():
     with PictureHost() as host:
         answer = fetch_once(f"https://{host.host}/pic/1.jpg", settings(host, deadline_seconds=5))
         assert isinstance(answer, FetchFailure)
@@ -402,7 +402,7 @@ def authority(tmp_path_factory):
     return file, context
 
 
-def test_an_unknown_certificate_is_a_plain_failure_that_is_not_tried_again(authority):
+def test_f21_an_unknown_certificate_is_a_plain_failure_that_is_not_tried_again(authority):
     with PictureHost(tls=authority[1]) as host:
         answer = fetch_once(
             host.picture_url(1).replace("http:", "https:"), settings(host, deadline_seconds=5)
@@ -422,7 +422,7 @@ print(getattr(answer, "reason", "fetched"), getattr(answer, "detail", ""))
 """
 
 
-def test_a_redirect_from_https_to_http_is_refused(authority):
+def test_f20_a_redirect_from_https_to_http_is_refused(authority):
     """It runs in its own process, which trusts the test's certificate from its start."""
     with PictureHost(tls=authority[1]) as secure, PictureHost() as plain:
 

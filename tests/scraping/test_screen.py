@@ -107,7 +107,7 @@ def png_header(width: int, height: int) -> bytes:
         (encoded(flat("RGB", "red", (600, 100)), "PNG"), "bad_shape"),
     ],
 )
-def test_what_is_no_usable_image_has_its_reason(data, reason):
+def test_f23_what_is_no_usable_image_has_its_reason(data, reason):
     answer = screen(data, SMALL)
     assert isinstance(answer, Rejection), answer
     assert answer.reason == reason
@@ -139,7 +139,7 @@ def test_scaling_in_the_decoder_shows_the_same_image():
     assert difference.mean() < 3
 
 
-def test_transparency_is_laid_on_white():
+def test_f24_transparency_is_laid_on_white():
     assert near(screened(encoded(flat("RGBA", (255, 0, 0, 0)), "PNG")), (255, 255, 255))
     assert near(screened(encoded(flat("LA", (0, 0)), "PNG")), (255, 255, 255))
     half = screened(encoded(flat("RGBA", (255, 0, 0, 128)), "PNG"))
@@ -150,14 +150,14 @@ def test_transparency_is_laid_on_white():
     assert near(screened(encoded(palette, "PNG")), (255, 0, 0))
 
 
-def test_sixteen_bits_are_scaled_not_clipped():
+def test_f24_sixteen_bits_are_scaled_not_clipped():
     dark = Image.fromarray(np.full((48, 64), 300, np.uint16))
     light = Image.fromarray(np.full((48, 64), 65535, np.uint16))
     assert near(screened(encoded(dark, "PNG")), (1, 1, 1))
     assert near(screened(encoded(light, "PNG")), (255, 255, 255))
 
 
-def test_gray_bilevel_and_cmyk_become_rgb():
+def test_f24_gray_bilevel_and_cmyk_become_rgb():
     assert near(screened(encoded(flat("L", 77), "PNG")), (77, 77, 77))
     assert near(screened(encoded(flat("1", 1), "PNG")), (255, 255, 255))
     assert near(
@@ -225,7 +225,7 @@ SRGB = np.array(
 )
 
 
-def test_adobe_rgb_becomes_the_same_color_in_srgb():
+def test_f24_adobe_rgb_becomes_the_same_color_in_srgb():
     colour = np.array([150, 120, 90])
     light = np.linalg.solve(SRGB, ADOBE @ (colour / 255) ** (563 / 256))
     expected = np.where(light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055) * 255
@@ -234,7 +234,7 @@ def test_adobe_rgb_becomes_the_same_color_in_srgb():
     assert near(answer, tuple(expected.round().astype(int)), 4)
 
 
-def test_a_turned_image_is_stored_upright():
+def test_f24_a_turned_image_is_stored_upright():
     image = Image.new("RGB", (200, 100), "white")
     image.paste("red", (0, 0, 100, 100))
     exif = Image.Exif()
@@ -246,7 +246,7 @@ def test_a_turned_image_is_stored_upright():
     assert (shown[110:] > 235).all()
 
 
-def test_no_metadata_of_the_source_is_in_the_stored_file():
+def test_f24_no_metadata_of_the_source_is_in_the_stored_file():
     exif = Image.Exif()
     exif[0x010E] = "SECRETDESCRIPTION"
     exif.get_ifd(0x8825)[2] = (52.0, 31.0, 0.0)
@@ -268,12 +268,12 @@ def test_no_metadata_of_the_source_is_in_the_stored_file():
         assert image.info.get("jfif_density", (1, 1)) == (1, 1)
 
 
-def test_a_payload_behind_the_image_is_gone():
+def test_f23_a_payload_behind_the_image_is_gone():
     stored = screened(jpeg(1) + b"<script>alert(1)</script>").jpeg
     assert b"<script" not in stored
 
 
-def test_of_an_animation_the_first_frame_is_taken_without_decoding_the_rest():
+def test_f22_of_an_animation_the_first_frame_is_taken_without_decoding_the_rest():
     frames = [flat("RGB", (255, 0, 0))] + [
         flat("RGB", (0, number % 256, 255)) for number in range(300)
     ]
@@ -300,7 +300,7 @@ def test_the_reduced_decoding_of_many_megapixels_shows_the_same_image():
     assert np.abs(shown - np.asarray(small).astype(int)).mean() < 3
 
 
-def test_what_is_too_large_says_its_size():
+def test_f22_what_is_too_large_says_its_size():
     jpeg_of_too_many = bytearray(jpeg(1))
     frame = jpeg_of_too_many.index(b"\xff\xc0")
     jpeg_of_too_many[frame + 5 : frame + 9] = struct.pack(">HH", 30_000, 30_000)
@@ -624,7 +624,7 @@ def test_decoding_does_not_hold_up_the_loop():
     assert max(gaps) < took / 2
 
 
-def test_hostile_images_leave_a_worker_s_memory_below_its_limit():
+def test_f22_hostile_images_leave_a_worker_s_memory_below_its_limit():
     frames = [Image.new("P", (500, 500), number % 7) for number in range(2000)]
     animation = io.BytesIO()
     frames[0].save(animation, "GIF", save_all=True, append_images=frames[1:])
