@@ -687,7 +687,7 @@ class BrowserTurnAdmin(RecordAdmin):
 
 @admin.register(TakenDown)
 class TakenDownAdmin(RecordAdmin):
-    list_display = ("what", "digest_short", "reason", "at")
+    list_display = ("what", "digest_short", "reason", "at", "finished")
     list_filter = ("what",)
     search_fields = ("digest", "reason")
     date_hierarchy = "at"

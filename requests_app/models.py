@@ -31,6 +31,7 @@ from django.utils import timezone
 
 from requests_app import phrases
 from scraping.kinds import search_words
+from scraping.urls import url_digest
 from training.networks.catalogue import CHOICES as BACKBONES
 from training.networks.catalogue import DEFAULT as DEFAULT_BACKBONE
 
@@ -336,6 +337,19 @@ class ImageClass(models.Model):
     def __str__(self) -> str:
         return self.name
 
+    def count_images(self) -> None:
+        """Count what became of the images that were found, once their collection has ended.
+
+        A person's own pictures never counted as found.
+        """
+        if not self.found:
+            return
+        images = self.images.exclude(source=OWN_SOURCE).order_by()
+        self.kept = images.filter(state=ImageState.KEPT).count()
+        rejected = images.filter(state=ImageState.REJECTED).values_list("reason")
+        self.rejected = dict(rejected.annotate(models.Count("pk")))
+        self.save(update_fields=["kept", "rejected"])
+
     @property
     def search_words(self) -> str:
         """Return the words that full-text sources are asked for first."""
@@ -461,6 +475,17 @@ class ImageUrl(models.Model):
 
     def __str__(self) -> str:
         return f"{self.source}: {self.image_url[:80]}"
+
+    @property
+    def digests(self) -> set[str]:
+        """Return the digests by which it may have been taken down.
+
+        They are those of its address, of the address of its page, and of its bytes as received and
+        as stored.
+        """
+        addresses = [address for address in (self.image_url, self.page_url) if address]
+        contents = [digest for digest in (self.sha256, self.source_sha256) if digest]
+        return {url_digest(address) for address in addresses} | set(contents)
 
     @property
     def current_class(self) -> ImageClass:
@@ -905,6 +930,9 @@ class TakenDown(models.Model):
     digest = models.CharField(max_length=64)
     reason = models.TextField(blank=True)
     at = models.DateTimeField(default=timezone.now)
+    finished = models.DateTimeField(
+        null=True, help_text="When it was gone everywhere; null: that is still to be done."
+    )
 
     class Meta:
         ordering = ["-at"]
@@ -913,6 +941,16 @@ class TakenDown(models.Model):
 
     def __str__(self) -> str:
         return f"{self.get_what_display()} {self.digest[:16]}"
+
+    @classmethod
+    def keep_out(cls, what: str, digest: str, reason: str = "") -> None:
+        """Refuse an address or a content from now on; what is here of it is yet to be removed."""
+        cls.objects.get_or_create(what=what, digest=digest, defaults={"reason": reason})
+
+    @classmethod
+    def digests(cls) -> frozenset[str]:
+        """Return what must be kept out: digests of normalized addresses, and of contents."""
+        return frozenset(cls.objects.values_list("digest", flat=True))
 
 
 class WorkerBeat(models.Model):

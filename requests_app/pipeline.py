@@ -293,6 +293,7 @@ def collect(lease: Lease) -> None:
         browser_grant.release()
     result = _read_child_result(folder, code)
     sync.store_result(result)
+    takedowns.enforce(classifier)
     lease.beat()
     lack = shortage.shortage_of(classifier)
     has_enough = not lack.short or (classifier.accept_fewer and lack.can_train)
@@ -479,6 +480,11 @@ def train(lease: Lease) -> None:
 def package(lease: Lease) -> None:
     """Build the files that are delivered."""
     classifier = _begin(lease)
+    with takedowns.held_off(classifier, lease.beat_if_due):
+        _package(lease, classifier)
+
+
+def _package(lease: Lease, classifier: ClassifierRequest) -> None:
     version = versions.latest_version(classifier)
     images = versions.dataset_images(version, run_folder.read_manifest(version.folder))
     folder = classifier.folder / "artifacts" / str(version.number)
@@ -521,12 +527,13 @@ def recount(lease: Lease) -> None:
     """Count a person's judgements of test images into the figures of the newest model."""
     classifier = ClassifierRequest.objects.get(pk=lease.job.request_id)
     version = versions.finished_versions(classifier)[0]
-    try:
-        metrics = versions.count_judgements(version)
-    except RunError as error:
-        raise StageFailed(str(error), error.remedy, error.retry) from error
-    for artifact in version.artifacts.filter(kind=Kind.MODEL):
-        versions.build_model_again(artifact)
+    with takedowns.held_off(classifier, lease.beat_if_due):
+        try:
+            metrics = versions.count_judgements(version)
+        except RunError as error:
+            raise StageFailed(str(error), error.remedy, error.retry) from error
+        for artifact in version.artifacts.filter(kind=Kind.MODEL):
+            versions.build_model_again(artifact)
     comparison = versions.comparison(version)
     with lease.finishing():
         runs = TrainingRun.objects.filter(version=version)
@@ -551,6 +558,7 @@ def _begin(lease: Lease) -> ClassifierRequest:
     if shutil.disk_usage(classifier.folder).free < 200e6:
         remedy = "Retry later; the operator has to make room."
         raise StageFailed("The server's disk is full.", remedy)
+    takedowns.enforce(classifier)
     return classifier
 
 

@@ -3,7 +3,7 @@
 from django.conf import settings
 from django.utils import timezone
 
-from requests_app import lifecycle, mail, pipeline
+from requests_app import lifecycle, mail, pipeline, takedowns
 from requests_app.models import WorkerBeat
 from requests_app.workers import jobs
 
@@ -27,8 +27,9 @@ def send_mail(queue: str) -> None:
 
 
 def prune(queue: str) -> None:
-    """Delete what is past its time, and write to those whose results are soon."""
+    """Delete what is past its time or taken down, and write to those whose results are soon."""
     with jobs.busy(PRUNE_LIMIT_SECONDS):
+        takedowns.finish()
         lifecycle.expire()
         lifecycle.warn_of_expiry()
 

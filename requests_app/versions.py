@@ -5,7 +5,6 @@ and the split that the training made is frozen into the version when the trainin
 """
 
 import dataclasses
-from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, cast
@@ -22,7 +21,6 @@ from requests_app.models import (
     Artifact,
     ClassifierRequest,
     DatasetVersion,
-    ImageClass,
     ImageQuerySet,
     ImageState,
     ImageUrl,
@@ -245,15 +243,14 @@ def freeze_split(version: DatasetVersion, rows: list[ImageRow]) -> None:
 
 def _reject(images: list[ImageUrl]) -> None:
     """Mark images that the split left out, unless a person has removed them meanwhile."""
-    rejected = []
     for image in images:
         # Unreadable to the trainer, or a near-duplicate of an image in another split.
         image.reason = Reason.NOT_A_PICTURE if image.group is None else Reason.NEAR_DUPLICATE
         kept = ImageUrl.objects.filter(pk=image.pk, state=ImageState.KEPT)
         detail = "left out when the pictures were split"
-        if kept.update(state=ImageState.REJECTED, reason=image.reason, detail=detail):
-            rejected.append(image)
-    count_as_rejected(rejected)
+        kept.update(state=ImageState.REJECTED, reason=image.reason, detail=detail)
+    for image_class in {image.image_class for image in images}:
+        image_class.count_images()
 
 
 def store_answers(version: DatasetVersion) -> None:
@@ -289,19 +286,6 @@ def comparison(version: DatasetVersion) -> dict[str, Any] | None:
         return None
     found = compare(earlier.folder, version.folder)
     return {"against": earlier.number, **dataclasses.asdict(found)}
-
-
-def count_as_rejected(images: list[ImageUrl]) -> None:
-    """Correct the counts of the classes for images rejected after their collection had ended."""
-    reasons: dict[ImageClass, Counter[str]] = defaultdict(Counter)
-    for image in images:
-        if image.source != OWN_SOURCE:  # those never counted as found
-            reasons[image.image_class][image.reason] += 1
-    for image_class, counts in reasons.items():
-        image_class.refresh_from_db()
-        image_class.kept -= counts.total()
-        image_class.rejected = dict(Counter(image_class.rejected) + counts)
-        image_class.save(update_fields=["kept", "rejected"])
 
 
 def dataset_images(version: DatasetVersion, rows: list[ImageRow]) -> list[DatasetImage]:

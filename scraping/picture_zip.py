@@ -15,7 +15,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 MOST_ENTRIES = 5000
 MOST_PICTURES = 500
@@ -29,7 +29,7 @@ DIRECTORY_BYTES = 1000  # for each entry that is read
 ENTRY_BYTES = 46  # besides what has these lengths: name, extra field, comment
 LENGTHS = struct.Struct("<3H")
 LENGTHS_AT = 28
-ZIP64_END_BYTES = 76  # of the two records before the end of a large zip
+DIRECTORY_START = b"PK\x01\x02"
 
 ARCHIVES = (".zip", ".rar", ".7z", ".tar", ".gz", ".tgz", ".bz2", ".xz")
 # How names are written where a zip does not say so; the first that gives names of classes counts.
@@ -140,42 +140,59 @@ def open_zip(file: Path | io.BytesIO, limits: Limits | None = None) -> zipfile.Z
     most = (limits or Limits()).entries
     try:
         with _opened(file) as opened:
-            count = _count_entries(opened, most)
-        if count <= most:
-            return zipfile.ZipFile(file)
+            zipfile.ZipFile(cast(BinaryIO, _CountedZip(opened, most)))
+        return zipfile.ZipFile(file)
     except UNREADABLE as error:
         raise ZipRefusedError("This file is not a zip that can be read.") from error
-    raise ZipRefusedError(f"This zip has {count} entries; at most {most} are read.")
 
 
 def _opened(file: Path | io.BytesIO) -> AbstractContextManager[BinaryIO]:
     return file.open("rb") if isinstance(file, Path) else nullcontext(file)
 
 
-def _count_entries(file: BinaryIO, most: int) -> int:
-    """Count the entries that `zipfile` would find, whatever number the zip says; none is made.
+@dataclass
+class _CountedZip:
+    """A file as `zipfile` opens it, which reads no directory of far too many entries.
 
-    Raises ZipRefusedError for a directory that is far too large, BadZipFile for what is no zip.
+    The directory is looked at as it is read, so that nobody can disagree about where it lies and
+    what is in it, whatever number of entries the zip says.
     """
-    # The very function by which `zipfile` finds the directory: the two can never disagree.
-    end = zipfile._EndRecData(file)  # type: ignore[attr-defined]
-    if end is None:
-        raise zipfile.BadZipFile
-    size = end[zipfile._ECD_SIZE]  # type: ignore[attr-defined]
-    if size > most * DIRECTORY_BYTES:
-        raise ZipRefusedError(f"This zip has far too many entries; at most {most} are read.")
-    start = end[zipfile._ECD_LOCATION] - size  # type: ignore[attr-defined]
-    if end[0] == zipfile.stringEndArchive64:  # type: ignore[attr-defined]
-        start -= ZIP64_END_BYTES
-    file.seek(start)
-    directory = file.read(size)
-    count = 0
+
+    file: BinaryIO
+    most: int
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        return self.file.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self.file.tell()
+
+    def read(self, size: int = -1) -> bytes:
+        """Read; raises ZipRefusedError for a directory that is far too large."""
+        if size > self.most * DIRECTORY_BYTES:
+            raise ZipRefusedError(
+                f"This zip has far too many entries; at most {self.most} are read."
+            )
+        data = self.file.read(size)
+        if data.startswith(DIRECTORY_START):
+            count = sum(1 for _start, _lengths in directory_entries(data))
+            if count > self.most:
+                raise ZipRefusedError(
+                    f"This zip has {count} entries; at most {self.most} are read."
+                )
+        return data
+
+
+def directory_entries(directory: bytes) -> Iterator[tuple[int, tuple[int, int, int]]]:
+    """Yield where each entry of a zip's directory begins, and how long its three texts are.
+
+    These are its name, extra field and comment; they follow its `ENTRY_BYTES` bytes.
+    """
     position = 0
-    while position < size:
+    while directory.startswith(DIRECTORY_START, position):
         lengths = LENGTHS.unpack_from(directory, position + LENGTHS_AT)
+        yield position, lengths
         position += ENTRY_BYTES + sum(lengths)
-        count += 1
-    return count
 
 
 def list_pictures(

@@ -26,6 +26,7 @@ PTH_SPLICE = "model.pth.splice"  # in a run folder, of files of its model folder
 # Of the header before each file in a zip: the lengths of its name and its extra field, which lie
 # between the header and the content. PKWARE's APPNOTE.TXT, 4.3.7.
 _ZIP_HEADER = struct.Struct("<26xHH")
+ZIP_HEADER_BYTES = _ZIP_HEADER.size
 _LONGEST_LIST = 1 << 24  # bytes of the line of JSON
 _BUFFER_BYTES = 1 << 20
 

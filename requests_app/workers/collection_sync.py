@@ -24,6 +24,7 @@ from requests_app.models import (
     ImageState,
     ImageUrl,
     SourceHealth,
+    TakenDown,
     sha256_hex,
 )
 from requests_app.steady import COLLECTION_SHARES, SteadyProgress
@@ -111,6 +112,7 @@ class CollectionSync:
             image_class.rejected = summary["rejected"]
             image_class.outcomes = outcomes
             image_class.save(update_fields=["found", "kept", "rejected", "outcomes"])
+            image_class.count_images()  # an image may have been taken down meanwhile
         self._store_kind()
         record_health(result["sources"], self.folder)
 
@@ -120,6 +122,7 @@ class CollectionSync:
             if row["class"] in self.classes:
                 latest[row["class"], _url_sha256(row)] = row
         self._leave_removed(latest)
+        self._refuse_taken_down(latest)
         # MySQL finds the row by whichever unique key collides and accepts no names of columns.
         has_target = connection.features.supports_update_conflicts_with_target
         ImageUrl.objects.bulk_create(
@@ -140,6 +143,21 @@ class CollectionSync:
             key = (image.image_class.class_id, image.url_sha256)
             if key in rows and rows[key]["state"] == ImageState.KEPT:
                 del rows[key]
+
+    def _refuse_taken_down(self, rows: dict[tuple[str, str], Mapping[str, Any]]) -> None:
+        """Reject the rows of images that were taken down since the collection began.
+
+        The content of one that was taken down by its address must not come back under another.
+        """
+        refused = TakenDown.digests()
+        for key, row in rows.items():
+            image = self._image(row)
+            if image.state != ImageState.KEPT or refused.isdisjoint(image.digests):
+                continue
+            (self.folder / image.file).unlink(missing_ok=True)
+            fate = {"state": ImageState.REJECTED, "reason": "taken_down", "file": ""}
+            rows[key] = {**row, **fate}
+            TakenDown.keep_out(TakenDown.What.SHA256, image.sha256)
 
     def _remove_thumbnails(self, rows: Iterable[Mapping[str, Any]]) -> None:
         """Delete the small copies of images of which no address is recorded any more."""

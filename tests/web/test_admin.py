@@ -481,6 +481,8 @@ def test_a_picture_that_was_brought_along_is_taken_down_alone_and_out_of_its_zip
     assert gone == {first, third}, "those of others that are called the same stay"
     assert [row.digest for row in TakenDown.objects.all()] == [first.sha256]
     assert contents(mine) == [b"", b"%d 1" % mine.pk, b"", b"hello"]
+    zipped = (mine.folder / "supplied/pictures.zip").read_bytes()
+    assert [zipped.count(b"100 %% %d" % number) for number in range(3)] == [0, 2, 0], "no name"
     assert contents(others) == [b"%d %d" % (others.pk, number) for number in range(3)] + [b"hello"]
     answer = {"action": "take_down", "_selected_action": [str(second.pk)]}
     post(boss, place(ImageUrl, "changelist"), **answer, confirmed="yes")

@@ -21,7 +21,11 @@ class Command(OperatorCommand):
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         parser.add_argument(
-            "picture", help="the picture's http(s) address, or the sha256 of its bytes (64 digits)"
+            "picture",
+            help=(
+                "the http(s) address of the picture or of its page, or the sha256 of its bytes "
+                "(64 digits)"
+            ),
         )
         parser.add_argument("--reason", default="", help="why, for the record")
 
