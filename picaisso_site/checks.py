@@ -78,7 +78,12 @@ def refusals_can_be_read(
         # In a process of its own: this one serves pages and needs no model.
         command = [sys.executable, "-m", "scraping.screening.nudity", settings.NUDITY_MODEL]
         done = subprocess.run(
-            command, cwd=settings.BASE_DIR, capture_output=True, text=True, check=False
+            command,
+            cwd=settings.BASE_DIR,
+            env=settings.MACHINE_VARIABLES,
+            capture_output=True,
+            text=True,
+            check=False,
         )
         if done.returncode:
             problems.append((done.stderr.strip(), "PICAISSO_NUDITY_MODEL"))
@@ -99,7 +104,12 @@ def text_image_model_can_be_used(
     # In a process of its own: this one serves pages and needs no model.
     command = [sys.executable, "-m", "training.text_image", settings.TEXT_IMAGE_MODEL]
     done = subprocess.run(
-        command, cwd=settings.BASE_DIR, capture_output=True, text=True, check=False
+        command,
+        cwd=settings.BASE_DIR,
+        env=settings.MACHINE_VARIABLES,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     if not done.returncode:
         return []
@@ -152,7 +162,12 @@ def _major_version(program: str) -> str:
         return ""
     try:
         done = subprocess.run(
-            [program, "--version"], capture_output=True, text=True, timeout=20, check=False
+            [program, "--version"],
+            env=settings.MACHINE_VARIABLES,
+            capture_output=True,
+            text=True,
+            timeout=20,
+            check=False,
         )
     except (OSError, subprocess.TimeoutExpired):
         return ""

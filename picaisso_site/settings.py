@@ -20,7 +20,12 @@ from scraping.sources.catalogue import (
     url_setting,
     usual_sources,
 )
-from training.environment import EnvironmentFileError, read_environment
+from training.environment import (
+    EnvironmentFileError,
+    machine_variables,
+    proxy_variables,
+    read_environment,
+)
 from training.networks.catalogue import DEFAULT as DEFAULT_BACKBONE
 
 BASE_DIR = Path(__file__).resolve().parent.parent
@@ -290,6 +295,10 @@ LEASE_SECONDS = env.float("PICAISSO_LEASE_SECONDS", 120)
 BEAT_SECONDS = env.float("PICAISSO_BEAT_SECONDS", 15)
 REAP_SECONDS = env.float("PICAISSO_REAP_SECONDS", 60)
 STOP_SECONDS = env.float("PICAISSO_STOP_SECONDS", 30)
+
+# --- what children inherit ---
+MACHINE_VARIABLES = machine_variables(os.environ)
+PROXY_VARIABLES = proxy_variables(os.environ)  # for those alone that download weights
 
 # Set by `manage.py up` for what it starts; nobody configures them.
 CLUSTER_ID = env.str("PICAISSO_CLUSTER", "")

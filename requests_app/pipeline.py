@@ -452,7 +452,8 @@ def train(lease: Lease) -> None:
 
     _pass_finish_on(lease, folder)
     command = [sys.executable, "-m", "training", "fit", str(folder), "--json"]
-    code = lease.run_child(command, folder / "log.txt", poll)
+    environment = jobs.training_environment()
+    code = lease.run_child(command, folder / "log.txt", poll, environment)
     result = _read_child_result(folder, code)
     takedowns.remove_from_run(version)
     metrics = json.loads((folder / "metrics.json").read_text())

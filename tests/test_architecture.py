@@ -204,10 +204,10 @@ ENVIRONMENT_READERS = {
     "training/__main__.py",
     # These hand the environment on to processes they start, and read nothing that people configure.
     "requests_app/workers/processes.py",
-    "requests_app/workers/jobs.py",
     "requests_app/workers/supervisor.py",
     "requests_app/demo/scenario.py",
     "scraping/net/browser.py",
+    "scraping/screening/pool.py",
     # These only switch telemetry off.
     "training/__init__.py",
     "training/export/assets/predict.py",

@@ -13,6 +13,30 @@ from pathlib import Path
 logger = logging.getLogger(__name__)
 
 ENV_FILE = "PICAISSO_ENV_FILE"
+# What a program needs to know of the machine: where things are, in which language, which devices
+# and how many threads. Nothing of what somebody configures for a program, which may be secret.
+# fmt: off
+MACHINE = frozenset({
+    "PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LANGUAGE", "TZ", "TMPDIR", "VIRTUAL_ENV",
+    "SSL_CERT_FILE", "SSL_CERT_DIR",
+    "PYTHONPATH", "PYTHONHOME", "PYTHONUTF8", "PYTHONIOENCODING", "PYTHONUNBUFFERED",
+    "PYTHONHASHSEED", "PYTHONDONTWRITEBYTECODE", "PYTHONPYCACHEPREFIX", "PYTHONFAULTHANDLER",
+    # of Windows, where the libraries run too
+    "TEMP", "TMP", "PATHEXT", "COMSPEC", "SYSTEMROOT", "SYSTEMDRIVE", "WINDIR", "USERPROFILE",
+    "APPDATA", "LOCALAPPDATA", "PROGRAMDATA", "PROGRAMFILES", "PROGRAMFILES(X86)",
+    "NUMBER_OF_PROCESSORS", "PROCESSOR_ARCHITECTURE",
+})
+# fmt: on
+MACHINE_PREFIXES = (
+    *("LC_", "LD_", "XDG_", "FONTCONFIG_", "CHROMIUM_FLAGS", "CHROME_DEVEL_SANDBOX"),
+    *("CUDA_", "NVIDIA_", "NCCL_", "CUBLAS_", "CUDNN_", "HIP_", "ROCR_", "HSA_", "PYTORCH_"),
+    *("TORCH_HOME", "TORCH_NUM_THREADS", "OMP_", "GOMP_", "KMP_", "MKL_", "OPENBLAS_", "NUMEXPR_"),
+    *("VECLIB_", "GLIBC_", "MALLOC_", "ORT_DISABLE_TELEMETRY"),
+)
+JOB_MARKS = frozenset({"PICAISSO_HOME", "PICAISSO_BOOT", "PICAISSO_JOB", "PICAISSO_PART"})
+# Through which the weights are downloaded where a machine has no other way out; they may hold a
+# password.
+PROXIES = frozenset({"http_proxy", "https_proxy", "all_proxy", "no_proxy"})
 _ASSIGNMENT = re.compile(r"(?:export )?([A-Za-z_0-9]+)=(.*)")
 _SINGLE_QUOTED = re.compile(r"'(.*)'")
 _DOUBLE_QUOTED = re.compile(r'"(.*)"')
@@ -82,6 +106,25 @@ def read_environment(variables: Mapping[str, str], default_file: Path) -> Enviro
     else:
         text = ""
     return Environment(parse_dotenv(text) | variables)
+
+
+def machine_variables(variables: Mapping[str, str]) -> dict[str, str]:
+    """Return those variables that a child may inherit whatever it works on: `MACHINE` alone."""
+    return {
+        name: value
+        for name, value in variables.items()
+        if name.upper() in MACHINE or name.startswith(MACHINE_PREFIXES)
+    }
+
+
+def job_variables(variables: Mapping[str, str]) -> dict[str, str]:
+    """Return those variables that tell whose job a process works on; no secrets."""
+    return {name: value for name, value in variables.items() if name in JOB_MARKS}
+
+
+def proxy_variables(variables: Mapping[str, str]) -> dict[str, str]:
+    """Return those variables that name a proxy."""
+    return {name: value for name, value in variables.items() if name.lower() in PROXIES}
 
 
 def parse_dotenv(text: str) -> dict[str, str]:

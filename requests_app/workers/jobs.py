@@ -9,7 +9,6 @@ does not count.
 """
 
 import logging
-import os
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -32,7 +31,6 @@ from django_q.tasks import async_task
 from requests_app.models import ClassifierRequest, Job, JobState, WorkerBeat
 from requests_app.workers import outages, processes
 from requests_app.workers.outages import refresh_connection
-from scraping.sources.catalogue import credential_settings
 from training.environment import ENV_FILE
 
 logger = logging.getLogger(__name__)
@@ -42,13 +40,6 @@ MAIN_QUEUE = "picaisso"  # of tasks that take seconds
 QUEUES = (MAIN_QUEUE, "collect", "train")
 POLL_SECONDS = 1.0  # how often a running job reads its progress, stop flag and cancel flag
 CHECK_JOB = 0  # stands for a job where `check_sources` asks; its fence is the pid of the command
-SECRETS = ("PICAISSO_SECRET_KEY", "DATABASE_URL", "EMAIL_URL")
-CLUSTER_VARIABLES = (
-    "PICAISSO_DIE_WITH_PARENT",
-    "PICAISSO_CLUSTER",
-    "PICAISSO_PARENT",
-    "Q_CLUSTER_NAME",
-)
 
 TaskName = Literal["drain", "reap", "send_mail", "prune", "beat"]  # functions of requests_app.tasks
 
@@ -240,19 +231,22 @@ def record_beat() -> bool:
 
 
 def child_environment() -> dict[str, str]:
-    """Return the worker's environment without its cluster's variables and the site's secrets.
+    """Return all that a child's environment holds: what it must know of the machine.
 
-    A child reads pages and pictures of strangers; all it needs is in its folder's configuration.
-    It reads no settings file either. Only a child that asks sources gets their credentials, by
-    ``collection_sync.credentials``.
+    A child reads pages and pictures of strangers; what it works on is in its folder's
+    configuration. It reads no settings file either. Only a child that asks sources gets their
+    credentials, by ``collection_sync.credentials``.
     """
-    hidden = (*SECRETS, *credential_settings().values())
-    own = {
-        name: value
-        for name, value in os.environ.items()
-        if name not in CLUSTER_VARIABLES and not name.startswith(hidden)
+    return {
+        **settings.MACHINE_VARIABLES,
+        "PICAISSO_DATA_DIR": str(settings.DATA_DIR),
+        ENV_FILE: "",
     }
-    return own | {ENV_FILE: ""}
+
+
+def training_environment() -> dict[str, str]:
+    """Return the environment of a child that may have to download weights."""
+    return settings.PROXY_VARIABLES | child_environment()
 
 
 @contextmanager

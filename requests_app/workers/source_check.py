@@ -15,7 +15,7 @@ from django.conf import settings
 
 from requests_app.models import BrowserTurn
 from requests_app.workers import collection_sync, jobs, processes
-from scraping.sources.catalogue import CATALOGUE, SEARCHED
+from scraping.sources.catalogue import CATALOGUE, SEARCHED, url_setting
 
 logger = logging.getLogger(__name__)
 
@@ -107,7 +107,7 @@ def _run_child(
     command = [sys.executable, "-m", "scraping", "check", "--json"]
     for name in names:
         command += ["--source", name]
-    environment = jobs.child_environment() | collection_sync.credentials()
+    environment = jobs.child_environment() | _asked_with() | collection_sync.credentials()
     with tempfile.TemporaryDirectory() as folder:
         log = Path(folder) / "log.txt"
         child = processes.start_supervised(command, marker, environment, log)
@@ -121,3 +121,19 @@ def _run_child(
         finally:
             processes.stop_supervised(child, marker)
         return log.read_text(errors="replace").splitlines()
+
+
+def _asked_with() -> dict[str, str]:
+    """Return the settings that decide how sources are asked, which a collection's folder holds."""
+    values = {
+        "PICAISSO_CONTACT": settings.CONTACT,
+        "PICAISSO_ROBOTS": settings.ROBOTS,
+        "PICAISSO_LOCALE": settings.LOCALE,
+        "PICAISSO_CHROME": settings.CHROME,
+        "PICAISSO_CHROMEDRIVER": settings.CHROMEDRIVER,
+        "PICAISSO_SELENIUM_REMOTE_URL": settings.SELENIUM_REMOTE_URL,
+        "PICAISSO_ALLOWED_PRIVATE_HOSTS": ",".join(settings.ALLOWED_PRIVATE_HOSTS),
+    }
+    for source, url in settings.SOURCE_URLS.items():
+        values[url_setting(source)] = url
+    return values

@@ -32,6 +32,7 @@ from urllib3.exceptions import HTTPError
 
 from scraping.net.forward_proxy import ForwardProxy
 from scraping.net.http import FetchSettings
+from training.environment import job_variables, machine_variables
 
 CHROME_NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 DRIVER_NAMES = ("chromedriver", "chromium.chromedriver")
@@ -272,7 +273,7 @@ def _start_service(chromedriver: str, output: IO[bytes]) -> Service:
     if os.name == "posix":
         arguments = {"start_new_session": True, "preexec_fn": die_with_parent}
     # Both programs leave their temporary files beside the profile, so that one removal takes all.
-    environment = {**os.environ, "TMPDIR": str(Path(output.name).parent)}
+    environment = _environment() | {"TMPDIR": str(Path(output.name).parent)}
     service = Service(
         executable_path=chromedriver, log_output=output, popen_kw=arguments, env=environment
     )
@@ -282,6 +283,14 @@ def _start_service(chromedriver: str, output: IO[bytes]) -> Service:
     except (WebDriverException, OSError) as error:
         raise _NotStarted(f"The browser's driver cannot start: {_first_line(error)}") from error
     return service
+
+
+def _environment() -> dict[str, str]:
+    """Return what a program that shows pages of strangers is told: the machine and its job.
+
+    By the job it is found and ended where its parents were killed.
+    """
+    return machine_variables(os.environ) | job_variables(os.environ)
 
 
 def _options(settings: BrowserSettings, proxy_port: int, images: bool) -> ChromeOptions:
@@ -339,7 +348,11 @@ def _check_starts(chrome: str) -> None:
     """Run `chrome --version`; for a browser that ends at once the driver would wait a minute."""
     try:
         done = subprocess.run(
-            [chrome, "--version"], capture_output=True, timeout=START_SECONDS, check=False
+            [chrome, "--version"],
+            capture_output=True,
+            timeout=START_SECONDS,
+            check=False,
+            env=_environment(),
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise _NotStarted(f"The browser cannot start: {_first_line(error)}") from error

@@ -26,6 +26,7 @@ from scraping.screening.protocol import (
 )
 from scraping.screening.screen import CleanImage, Rejection, ScreenSettings
 from scraping.screening.spool import Extent
+from training.environment import job_variables, machine_variables
 
 IMAGE_SECONDS = 10.0  # no honest image within the limits takes so long to decode
 START_SECONDS = 60.0
@@ -157,6 +158,7 @@ class ScreenPool:
                 stderr=asyncio.subprocess.DEVNULL,
                 cwd=PACKAGE_ROOT,  # so that it finds the package from wherever this was started
                 limit=PIPE_BYTES,
+                env=machine_variables(os.environ) | job_variables(os.environ),
             )
         except OSError:
             return None

@@ -145,7 +145,8 @@ def processes_of(folder):
             continue
         try:
             variables = (entry / "environ").read_bytes()
-            if f"PICAISSO_DATA_DIR={folder}\0".encode() in variables:
+            names = ("PICAISSO_DATA_DIR", "PICAISSO_HOME")
+            if any(f"{name}={folder}\0".encode() in variables for name in names):
                 command_line = (entry / "cmdline").read_bytes()
                 found[entry.name] = command_line.replace(b"\0", b" ").decode()
         except OSError:

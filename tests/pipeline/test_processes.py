@@ -1,6 +1,5 @@
 """Children of jobs: what they know, and that none outlives its job."""
 
-import os
 import subprocess
 import sys
 
@@ -11,7 +10,7 @@ from tests.pipeline.stages import (
     handlers,
     let_the_lease_run_out,
 )
-from training.environment import read_environment
+from training.environment import machine_variables, proxy_variables, read_environment
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -34,32 +33,46 @@ def test_a_child_that_outlived_its_holder_is_killed_by_the_next_claim(confirmed,
         processes.stop_supervised(other, stranger)
 
 
-def test_a_child_does_not_get_the_sites_secrets(monkeypatch):
-    secrets = (
-        "PICAISSO_SECRET_KEY",
-        "PICAISSO_SECRET_KEY_FILE",
-        "DATABASE_URL",
-        "EMAIL_URL",
-        "PICAISSO_CLUSTER",
-        "PICAISSO_PIXABAY_KEY",
-        "PICAISSO_PIXABAY_KEY_FILE",
-        "PICAISSO_OPENVERSE_CLIENT_SECRET",
-    )
-    for name in secrets:
-        monkeypatch.setenv(name, "x")
-    monkeypatch.setenv("PICAISSO_DEVICE", "cpu")
-    environment = jobs.child_environment()
-    assert environment["PICAISSO_DEVICE"] == "cpu"
-    assert not set(secrets) & set(environment)
+def test_a_child_inherits_what_it_must_know_of_the_machine_and_nothing_else():
+    machine = {
+        "PATH": "/usr/bin:/bin",
+        "LC_ALL": "C.UTF-8",
+        "CUDA_VISIBLE_DEVICES": "1",
+        "LD_LIBRARY_PATH": "/opt/cuda/lib64",
+        "OMP_NUM_THREADS": "2",
+    }
+    others = {
+        "PICAISSO_SECRET_KEY": "x",
+        "PICAISSO_SECRET_KEY_FILE": "x",
+        "PICAISSO_PIXABAY_KEY_FILE": "x",
+        "PICAISSO_CLUSTER": "x",
+        "DATABASE_URL": "x",
+        "EMAIL_URL": "x",
+        "AWS_SECRET_ACCESS_KEY": "x",
+        "HF_TOKEN": "x",
+        "MYSQL_PWD": "x",
+        "HTTPS_PROXY": "http://ada:secret@proxy:3128",
+    }
+    assert machine_variables(machine | others) == machine
+    assert set(proxy_variables(machine | others)) == {"HTTPS_PROXY"}
 
 
-def test_a_child_does_not_read_the_sites_secrets_from_its_settings_file(monkeypatch, tmp_path):
+def test_a_child_has_no_setting_of_the_site_but_where_its_data_lies(settings):
+    added = set(jobs.child_environment()) - set(settings.MACHINE_VARIABLES)
+    assert added == {"PICAISSO_DATA_DIR", "PICAISSO_ENV_FILE"}
+
+
+def test_only_what_may_download_weights_is_told_of_a_proxy(settings):
+    settings.PROXY_VARIABLES = {"https_proxy": "http://ada:secret@proxy:3128"}
+    assert "https_proxy" in jobs.training_environment()
+    assert "https_proxy" not in jobs.child_environment()
+
+
+def test_a_child_does_not_read_the_sites_secrets_from_its_settings_file(tmp_path):
     file = tmp_path / "settings"
     file.write_text("DATABASE_URL=mysql://ada:secret@db/picaisso\n")
-    monkeypatch.setenv("PICAISSO_ENV_FILE", str(file))
-    for default_file in (file, tmp_path / "none"):
-        assert "DATABASE_URL" in read_environment(os.environ, default_file)
-        assert "DATABASE_URL" not in read_environment(jobs.child_environment(), default_file)
+    assert "DATABASE_URL" in read_environment({}, file)
+    assert "DATABASE_URL" not in read_environment(jobs.child_environment(), file)
 
 
 def test_an_unknown_mode_is_refused_with_the_usage():

@@ -14,10 +14,8 @@ from tests.replicas.pixabay import KEY, PixabayReplica
 pytestmark = pytest.mark.django_db(transaction=True)
 
 
-def test_a_check_of_a_browser_source_waits_until_no_collection_has_the_browser(
-    data_dir, monkeypatch
-):
-    monkeypatch.setenv("PICAISSO_CHROME", "/nonexistent/chrome")  # its answer is not the point
+def test_a_check_of_a_browser_source_waits_until_no_collection_has_the_browser(data_dir, settings):
+    settings.CHROME = "/nonexistent/chrome"  # its answer is not the point
     started = time.monotonic()
     BrowserTurn.acquire(7, 1, timezone.now() + timedelta(seconds=3))
     (row,) = source_check.check_sources(["bing"])
@@ -27,13 +25,13 @@ def test_a_check_of_a_browser_source_waits_until_no_collection_has_the_browser(
 
 
 def test_a_check_of_other_sources_needs_no_browser_and_has_the_sites_credentials(
-    data_dir, settings, monkeypatch
+    data_dir, settings
 ):
     BrowserTurn.acquire(7, 1, timezone.now() + timedelta(seconds=600))
     # As read from the file that PICAISSO_PIXABAY_KEY_FILE names.
     settings.SOURCE_CREDENTIALS = {**settings.SOURCE_CREDENTIALS, "pixabay_key": KEY}
     with PixabayReplica() as replica:
-        monkeypatch.setenv("PICAISSO_PIXABAY_URL", replica.url)
-        monkeypatch.setenv("PICAISSO_ALLOWED_PRIVATE_HOSTS", urlsplit(replica.url).netloc)
+        settings.SOURCE_URLS = {"pixabay": replica.url}
+        settings.ALLOWED_PRIVATE_HOSTS = [urlsplit(replica.url).netloc]
         (row,) = source_check.check_sources(["pixabay"])
     assert row["outcome"] == "ok"

@@ -148,7 +148,8 @@ class Site:
                 parent = process.ppid()
             except psutil.Error:
                 continue
-            if environment.get("PICAISSO_DATA_DIR") == home or home in command:
+            homes = (environment.get("PICAISSO_DATA_DIR"), environment.get("PICAISSO_HOME"))
+            if home in homes or home in command:
                 found.append(Proc(process.pid, parent, command, environment))
         return found
 
@@ -224,10 +225,12 @@ def result_of(folder: Path) -> dict:
 
 
 @contextmanager
-def running_site(folder: Path, smtp_port: int, database_url: str = "") -> Iterator[Site]:
+def running_site(
+    folder: Path, smtp_port: int, database_url: str = "", **settings: str
+) -> Iterator[Site]:
     """Run a site; afterwards nothing of it runs any more."""
     folder.mkdir(parents=True, exist_ok=True)
-    site = Site(folder, smtp_port, database_url)
+    site = Site(folder, smtp_port, database_url, settings=settings)
     try:
         site.start_gallery()
         site.start()
