@@ -49,8 +49,8 @@ def smtp_server(recorder: Recorder, port: int = 0) -> Iterator[int]:
 class SilentServer:
     """Accepts connections and never says a word, as a closed mail port of a cloud provider does."""
 
-    def __init__(self) -> None:
-        self.socket = socket.create_server(("127.0.0.1", 0))
+    def __init__(self, port: int = 0) -> None:
+        self.socket = socket.create_server(("127.0.0.1", port))
         self.port: int = self.socket.getsockname()[1]
         self.accepted: list[socket.socket] = []
         threading.Thread(target=self._accept, daemon=True).start()
@@ -70,8 +70,8 @@ class SilentServer:
 
 
 @contextmanager
-def silent_server() -> Iterator[SilentServer]:
-    server = SilentServer()
+def silent_server(port: int = 0) -> Iterator[SilentServer]:
+    server = SilentServer(port)
     try:
         yield server
     finally:

@@ -25,6 +25,7 @@ from django.db import DatabaseError, connection, transaction
 from django.db.models import F, Q, QuerySet
 from django.db.models.functions import Coalesce
 from django.utils import timezone
+from django_q.exceptions import TimeoutException
 from django_q.models import OrmQ
 from django_q.tasks import async_task
 
@@ -326,7 +327,7 @@ def drain(queue: str, handlers: Handlers) -> None:
             lease.put_back(counted=True)
         else:
             _fail(lease, handlers, failure)
-    except BaseException as error:  # a stage boundary; django-q2's time-out raises SystemExit
+    except BaseException as error:  # a stage boundary
         if outages.is_outage(error):
             logger.warning("%s is put back when the database is there again: %s", job, error)
             outages.outlast(partial(lease.put_back, counted=False))
@@ -337,7 +338,9 @@ def drain(queue: str, handlers: Handlers) -> None:
             _fail(lease, handlers, UNEXPECTED)
         else:
             lease.put_back(counted=True)
-        if not isinstance(error, Exception):
+        # A stage that exits has failed as any other; django-q2's own time-out it must see itself.
+        is_of_the_stage = isinstance(error, Exception | SystemExit)
+        if isinstance(error, TimeoutException) or not is_of_the_stage:
             raise
     notify_after(job)
 

@@ -16,6 +16,7 @@ from django.db import (
     transaction,
 )
 from django.utils import timezone
+from django_q.exceptions import TimeoutException
 from django_q.models import OrmQ
 
 from requests_app.models import (
@@ -45,7 +46,7 @@ def test_a_job_and_its_notice_exist_only_if_the_transaction_commits(confirmed):
     assert OrmQ.objects.filter(key="train").count() == 1
 
 
-def test_five_notices_run_a_job_once(confirmed):
+def test_f06_five_notices_run_a_job_once(confirmed):
     ran = []
 
     def run(lease):
@@ -133,8 +134,12 @@ def test_a_job_that_kills_every_worker_fails_after_three_attempts(confirmed):
     assert jobs.claim("collect") is None
 
 
-@pytest.mark.parametrize("error", [ValueError("boom"), SystemExit(3)], ids=["exception", "exit"])
-def test_an_unexpected_end_is_tried_again_and_the_third_is_final(confirmed, error):
+@pytest.mark.parametrize(
+    "error",
+    [ValueError("boom"), SystemExit(3), TimeoutException("Task exceeded maximum timeout value")],
+    ids=["exception", "exit", "timeout"],
+)
+def test_f12_an_unexpected_end_is_tried_again_and_the_third_is_final(confirmed, error):
     failures = []
 
     def run(lease):
@@ -143,11 +148,12 @@ def test_an_unexpected_end_is_tried_again_and_the_third_is_final(confirmed, erro
     for _ in range(4):
         try:
             jobs.drain("collect", handlers(run, failures))
-        except SystemExit:
-            assert isinstance(error, SystemExit)
+        except TimeoutException:  # django-q2 records it, and replaces its worker
+            assert isinstance(error, TimeoutException)
     job = confirmed.jobs.get()
     assert (job.state, job.attempt) == (JobState.FAILED, 3)
     assert failures == [(job.pk, jobs.UNEXPECTED.reason)]
+    assert confirmed.jobs.count() == 1, "the next stage never starts"
 
 
 def test_a_stage_that_refuses_fails_at_once_and_says_why(confirmed):

@@ -2,6 +2,7 @@
 
 import ast
 import pydoc
+import sys
 from datetime import timedelta
 from multiprocessing import Queue, Value
 from pathlib import Path
@@ -12,10 +13,12 @@ from django.utils import timezone
 from django.utils.module_loading import import_string
 from django_q.models import OrmQ
 from django_q.signing import SignedPackage
+from django_q.tasks import async_task
 from django_q.worker import worker
 
 from requests_app.models import ClassifierRequest, Status
 from requests_app.workers import jobs
+from tests.pipeline.stages import handlers
 
 PACKAGE = Path(settings.BASE_DIR) / "requests_app"
 
@@ -68,7 +71,10 @@ def test_every_dotted_name_in_the_site_resolves():
 
 
 def run_next_task(queue: str) -> None:
-    """Let django-q2's own worker run what is enqueued for a queue, as its cluster would."""
+    """Let django-q2's own worker run what is enqueued for a queue, as its cluster would.
+
+    What comes out of its queue has been acknowledged.
+    """
     tasks = Queue()
     results = Queue()
     tasks.put(SignedPackage.loads(OrmQ.objects.get(key=queue).payload))
@@ -87,3 +93,19 @@ def test_retention_runs_when_its_task_is_enqueued(confirmed, settings):
     run_next_task("picaisso")
     confirmed.refresh_from_db()
     assert (confirmed.status, confirmed.email) == (Status.EXPIRED, "")
+
+
+def return_what_cannot_be_pickled(queue: str) -> None:
+    jobs.drain(queue, handlers(lambda lease: lambda: None))
+
+
+def exit_from_the_stage(queue: str) -> None:
+    jobs.drain(queue, handlers(lambda lease: sys.exit(3)))
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("stage", [return_what_cannot_be_pickled, exit_from_the_stage])
+def test_f12_whatever_a_stage_returns_or_raises_its_notice_is_acknowledged(confirmed, stage):
+    OrmQ.objects.all().delete()
+    async_task(f"{__name__}.{stage.__name__}", "collect", cluster="collect", save=False)
+    run_next_task("collect")

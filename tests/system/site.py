@@ -1,17 +1,21 @@
 """The whole product as a person and an operator see it: processes, pages, mails."""
 
+import hashlib
 import json
 import os
 import re
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
 import urllib.error
+import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import psutil
@@ -41,7 +45,11 @@ class Proc:
     environment: dict[str, str]
 
     def kill(self) -> None:
-        os.kill(self.pid, signal.SIGKILL)
+        self.send(signal.SIGKILL)
+
+    def send(self, number: int) -> None:
+        with suppress(ProcessLookupError):
+            os.kill(self.pid, number)
 
 
 @dataclass
@@ -97,11 +105,11 @@ class Site:
         assert self.gallery.stdout is not None
         self.gallery_url = self.gallery.stdout.readline().split()[1]
 
-    def start(self) -> None:
-        """Start `up` and wait for the front page."""
+    def start(self, *options: str) -> None:
+        """Start `up`, with further options if need be, and wait for the front page."""
         with self.log.open("ab") as log:
             self.up = subprocess.Popen(
-                [sys.executable, "manage.py", "up", "--port", str(self.port)],
+                [sys.executable, "manage.py", "up", "--port", str(self.port), *options],
                 cwd=PROJECT,
                 env=self.environment(),
                 stdin=subprocess.DEVNULL,
@@ -116,6 +124,18 @@ class Site:
         assert self.up is not None
         self.up.send_signal(sig)
         return self.up.wait(40)
+
+    def manage(self, *words: str) -> str:
+        """Run a management command on this site's data; return what it prints."""
+        command = [sys.executable, "manage.py", *words]
+        done = subprocess.run(
+            command, cwd=PROJECT, env=self.environment(), check=True, capture_output=True, text=True
+        )
+        return done.stdout
+
+    def shell(self, code: str) -> str:
+        """Run lines of Python with the site's models; return what they print."""
+        return self.manage("shell", "-v0", "-c", code)
 
     def end(self) -> None:
         """Leave nothing running, whatever a test has done."""
@@ -177,6 +197,46 @@ class Site:
             f"{what} did not come within {seconds} seconds; the log ends:\n{self.tail()}"
         )
 
+    def rows(self, query: str) -> list[tuple[Any, ...]]:
+        """Return what a query finds in the site's database."""
+        if self.database_url:
+            import MySQLdb
+
+            url = urlsplit(self.database_url)
+            server = {"host": url.hostname, "port": url.port}
+            login = {"user": url.username, "password": url.password}
+            with closing(MySQLdb.connect(**server, **login, database=url.path[1:])) as database:
+                cursor = database.cursor()
+                cursor.execute(query)
+                return list(cursor.fetchall())
+        file = self.folder / "data" / "db.sqlite3"
+        with closing(sqlite3.connect(file, timeout=20)) as database:
+            return database.execute(query).fetchall()
+
+    def jobs(self, path: str) -> list[tuple[str, str, int]]:
+        """Return stage, state and attempts of a request's jobs, the first one first."""
+        key = self.key_of(path)
+        return self.rows(
+            f"SELECT stage, state, attempt FROM requests_app_job WHERE request_id={key} ORDER BY id"
+        )
+
+    def status(self, path: str) -> str:
+        """Return the status of a request in one word."""
+        key = self.key_of(path)
+        ((status,),) = self.rows(
+            f"SELECT status FROM requests_app_classifierrequest WHERE id={key}"
+        )
+        return status
+
+    def key_of(self, path: str) -> int:
+        """Return the primary key of the request that has its page at this path."""
+        token = path.split("/")[2]
+        digest = hashlib.sha256(token.encode()).hexdigest()
+        ((key,),) = self.rows(
+            f"SELECT id FROM requests_app_classifierrequest WHERE token_sha256='{digest}'"
+        )
+        return key
+
     def tail(self) -> str:
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-40:])
 
@@ -189,11 +249,21 @@ class Site:
         except (urllib.error.URLError, ConnectionError, TimeoutError):
             return None
 
-    def submit(self, images: int) -> str:
+    def post(self, path: str, action: str) -> int:
+        """Ask the API for something to be done with a request; return the answer's status."""
+        url = f"{self.url}/api/v1/requests/{path.split('/')[2]}/{action}"
+        question = urllib.request.Request(url, b"", {"Content-Type": "application/json"})
+        try:
+            with urllib.request.urlopen(question, timeout=30) as answer:
+                return answer.status
+        except urllib.error.HTTPError as error:
+            return error.code
+
+    def submit(self, images: int, email: str = "ada@example.org") -> str:
         """Send the form and return the path of the request's page."""
         fields = [("classes", name) for name in CLASSES]
         fields += [
-            ("email", "ada@example.org"),
+            ("email", email),
             ("images_per_class", str(images)),
             ("license", "any"),
         ]
