@@ -56,7 +56,7 @@ FLOORS = {
         phrases text_rules steady visitors
         models
         workers delivery
-        mail first_model estimate better_words supplied health
+        mail first_model estimate better_words supplied health backup
         versions result_mail prediction
         takedowns curation shortage sharing
         own_pictures
