@@ -1,10 +1,6 @@
 """Entry points for django-q2: a queue in, one function, done. Their names: ``jobs.TaskName``."""
 
-from django.conf import settings
-from django.utils import timezone
-
 from requests_app import lifecycle, mail, pipeline, takedowns
-from requests_app.models import WorkerBeat
 from requests_app.workers import jobs
 
 PRUNE_LIMIT_SECONDS = 900.0
@@ -17,12 +13,14 @@ def drain(queue: str) -> None:
 
 def reap(queue: str) -> None:
     """Put back lost work, and ask sources again that could not be reached."""
+    jobs.record_beat()
     jobs.reap(pipeline.HANDLERS)
     lifecycle.retry_after_outages()
 
 
 def send_mail(queue: str) -> None:
     """Send what waits in the outbox."""
+    jobs.record_beat()
     mail.send_waiting()
 
 
@@ -36,5 +34,4 @@ def prune(queue: str) -> None:
 
 def beat(queue: str) -> None:
     """Show that this cluster still runs what it is given."""
-    own = WorkerBeat.objects.filter(cluster=settings.CLUSTER_ID)
-    own.update(at=timezone.now())
+    jobs.record_beat()

@@ -78,7 +78,6 @@ class Service:
     start_at: float = 0.0
     quick_deaths: int = 0
     cluster: str = ""
-    asked_at: float = 0.0  # when it was last asked for a beat
 
     def start(self) -> None:
         """Start it so that it dies with this process, whatever kills us.
@@ -102,7 +101,6 @@ class Service:
             start_new_session=True,
         )
         self.started = time.monotonic()
-        self.asked_at = self.started
         logger.info("%s started (pid %d)", self.name, self.process.pid)
 
     @property
@@ -281,17 +279,13 @@ class Supervisor:
             jobs.notify(jobs.MAIN_QUEUE, "send_mail")
 
     def _ask_for_beats(self) -> None:
-        """Ask each cluster for a sign of life, unless the last question still waits."""
-        answers = dict(WorkerBeat.objects.values_list("cluster", "at"))
+        """Ask each cluster for a sign of life, unless a notice waits: to take that is one, too.
+
+        During a job of hours the questions would pile up before the next job.
+        """
         for service in self.clusters:
-            if not service.is_alive:
-                continue
-            answer = answers.get(service.cluster)
-            waited = timedelta(seconds=time.monotonic() - service.asked_at)
-            has_answered = answer is not None and timezone.now() - answer < waited
-            if has_answered or not jobs.is_notified(service.name):
+            if service.is_alive and not jobs.is_notified(service.name):
                 jobs.notify(service.name, "beat")
-                service.asked_at = time.monotonic()
 
     def _restart_frozen(self) -> None:
         """Replace a cluster that has been silent for four beats although it holds no living job."""
