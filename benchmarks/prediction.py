@@ -101,7 +101,7 @@ def train(scratch: Path) -> Path:
     out = scratch / "run"
     command = [sys.executable, "-m", "training", "fit", "--images", str(images), "--out", str(out)]
     command += ["--backbone", "resnet50", "--weights", "random", "--finetune", "never"]
-    command += ["--device", "cpu", "--data-dir", str(scratch / "cache"), "--json"]
+    command += ["--device", "cpu", "--data-dir", str(scratch / "cache"), "--quiet"]
     subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
     return out
 

@@ -13,7 +13,11 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-REQUIREMENTS = ("requirements.txt", "requirements-dev.txt", "requirements-mysql.txt")
+REQUIREMENTS = (
+    "requirements.lock",
+    "requirements-dev.txt",
+    "requirements-mysql.txt",
+)
 BASIC_PROGRAMS = (
     "bash",
     "env",
@@ -87,7 +91,7 @@ def test_a_second_run_finds_everything_done_and_is_fast(copy, machine_without_ap
 def test_a_changed_requirement_file_is_installed_again(copy, machine_without_apt):
     environment = machine_without_apt(*BROWSER_PROGRAMS)
     run_setup(copy, environment)
-    (copy / "requirements.txt").write_text("# still nothing\n")
+    (copy / "requirements.lock").write_text("# still nothing\n")
     assert "installing the Python packages" in run_setup(copy, environment).stdout
 
 
@@ -117,7 +121,7 @@ def test_a_machine_without_a_recent_python_gets_one_sentence(copy, machine_witho
 
 
 def test_a_package_that_cannot_be_installed_ends_with_its_log(copy, machine_without_apt):
-    (copy / "requirements.txt").write_text("./no-such-folder\n")
+    (copy / "requirements.lock").write_text("./no-such-folder\n")
     result = run_setup(copy, machine_without_apt(*BROWSER_PROGRAMS))
     assert result.returncode == 1
     assert "could not be installed" in result.stderr
