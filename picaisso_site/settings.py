@@ -166,6 +166,7 @@ MIDDLEWARE = [
     "django_htmx.middleware.HtmxMiddleware",
     "requests_app.api.middleware.api_answers",
     "requests_app.views.errors.not_allowed_page",
+    "requests_app.views.body_limits.refuse_large_bodies",
 ]
 ROOT_URLCONF = "picaisso_site.urls"
 WSGI_APPLICATION = "picaisso_site.wsgi.application"
@@ -244,6 +245,12 @@ CONTENT_SECURITY_POLICY = {
     }
 }
 
+# --- downloads ---
+# How many one web process sends at once; the next is told to come again.
+DOWNLOADS_AT_ONCE = env.int("PICAISSO_DOWNLOADS_AT_ONCE", 100)
+# The internal location of an nginx in front that serves the data folder: it then sends the files.
+ACCEL_REDIRECT = env.str("PICAISSO_ACCEL_REDIRECT", "")
+
 # --- mail ---
 EMAIL_IN_FOLDER = not env.str("EMAIL_URL", "")
 MAIL_DIR = DATA_DIR / "mail"
@@ -300,6 +307,10 @@ STOP_SECONDS = env.float("PICAISSO_STOP_SECONDS", 30)
 MACHINE_VARIABLES = machine_variables(os.environ)
 PROXY_VARIABLES = proxy_variables(os.environ)  # for those alone that download weights
 
+# From the first byte of a web request to the last of its headers; a body has twice that, and more
+# the larger it is.
+HEADER_SECONDS = env.float("PICAISSO_HEADER_SECONDS", 15)
+
 # Set by `manage.py up` for what it starts; nobody configures them.
 CLUSTER_ID = env.str("PICAISSO_CLUSTER", "")
 DIE_WITH_PARENT = env.bool("PICAISSO_DIE_WITH_PARENT", False)
@@ -355,6 +366,7 @@ LOGGING = {
     "root": {"handlers": ["stderr"], "level": "WARNING"},
     "loggers": {
         "requests_app": {"handlers": ["stderr"], "level": "INFO", "propagate": False},
+        "waitress.queue": {"level": "ERROR"},  # requests that wait for a thread are no news
         "django-q": {"handlers": ["stderr"], "level": "WARNING", "propagate": False},
     },
 }

@@ -1,4 +1,4 @@
-"""WSGI entry point: ``gunicorn picaisso_site.wsgi``."""
+"""WSGI entry point, which `requests_app/web_server.py` serves."""
 
 import os
 

@@ -66,7 +66,7 @@ FLOORS = {
         forms demo dashboard agent_tools
         views
         api admin tasks management
-        urls templatetags apps
+        urls templatetags apps web_server
     """,
     "picaisso_site": """
         settings checks static_files apps

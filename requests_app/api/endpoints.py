@@ -11,7 +11,6 @@ from django.core.paginator import Paginator
 from django.http import FileResponse, HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 from django.urls import reverse
-from django.utils.http import parse_etags
 from ninja import NinjaAPI, Query, Status, Swagger
 from ninja.throttling import AnonRateThrottle
 
@@ -38,6 +37,7 @@ from requests_app.api.schemas import (
 from requests_app.models import ClassifierRequest, DatasetVersion, ImageState, ImageUrl
 from requests_app.models import Status as RequestStatus
 from requests_app.versions import finished_versions
+from requests_app.views.etags import has_already
 from requests_app.views.model import REPORT_POLICY
 from requests_app.visitors import address_of
 
@@ -168,8 +168,8 @@ def show(
     """
     classifier = opened(token)
     document = documents.request_document(classifier)
-    known = parse_etags(request.headers.get("If-None-Match", ""))
-    if wait and (not known or _etag(document) in known):
+    tells = "If-None-Match" in request.headers
+    if wait and (not tells or has_already(request, _etag(document))):
         document = _changed(classifier, document, wait)
     response.headers["ETag"] = _etag(document)
     return document

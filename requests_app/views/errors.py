@@ -7,6 +7,7 @@ from django.http import HttpRequest, HttpResponse, HttpResponseNotAllowed
 from django.http.response import HttpResponseBase
 from django.template.loader import render_to_string
 
+RETRY_SECONDS = 30
 GetResponse = Callable[[HttpRequest], HttpResponseBase]
 
 
@@ -24,6 +25,15 @@ def page_not_found(request: HttpRequest, exception: Exception | None = None) -> 
 
 def gone(request: HttpRequest) -> HttpResponse:
     return HttpResponse(_error_page(request, 410), status=410)
+
+
+def too_large(request: HttpRequest) -> HttpResponse:
+    return HttpResponse(_error_page(request, 413), status=413)
+
+
+def too_many_downloads(request: HttpRequest) -> HttpResponse:
+    headers = {"Retry-After": str(RETRY_SECONDS)}
+    return HttpResponse(_error_page(request, 429), status=429, headers=headers)
 
 
 def server_error(request: HttpRequest) -> HttpResponse:

@@ -11,13 +11,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
+from urllib.parse import quote
 
 from django.conf import settings
 from django.http import FileResponse, HttpRequest, HttpResponse, StreamingHttpResponse
 from django.http.response import HttpResponseBase
 from django.shortcuts import redirect, render
 from django.templatetags.static import static
-from django.utils.http import content_disposition_header, parse_etags
+from django.utils.http import content_disposition_header
 from django.views.decorators.http import require_safe
 
 from requests_app import prediction
@@ -25,11 +26,15 @@ from requests_app.delivery import names, thumbnails
 from requests_app.delivery.model_zip import open_artifact
 from requests_app.models import Artifact, ClassifierRequest, ImageState, ImageUrl, Kind
 from requests_app.views.access import require_token
-from requests_app.views.errors import page_not_found
+from requests_app.views.errors import page_not_found, too_many_downloads
+from requests_app.views.etags import has_already
+from requests_app.views.turns import downloads
+from requests_app.visitors import address_of
+from training.spliced import SPLICE_SUFFIX
 
 CHUNK_BYTES = 256 * 1024
 MAX_POSITION_DIGITS = 18  # an exabyte
-SINGLE_RANGE = re.compile(r"bytes=(\d*)-(\d*)", re.ASCII)
+SINGLE_RANGE = re.compile(r"bytes=(\d*)-(\d*)", re.ASCII | re.IGNORECASE)
 NUMBER = re.compile(r"[0-9]{1,6}", re.ASCII)
 PICTURE_TYPES = {".jpg": "image/jpeg", ".png": "image/png"}
 OF_MODEL_FOLDER: dict[str, str] = {Kind.REPORT: "report.html", Kind.PTH: "model.pth"}
@@ -101,7 +106,9 @@ def download(request: HttpRequest, classifier: ClassifierRequest, kind: str) -> 
         file = open_artifact(artifact)
     except OSError:
         return page_not_found(request)
-    return send_file(request, file, name=names.file_name(artifact), sha256=artifact.sha256)
+    path = None if artifact.file.suffix == SPLICE_SUFFIX else artifact.file
+    name = names.file_name(artifact)
+    return send_file(request, file, name=name, sha256=artifact.sha256, path=path)
 
 
 def _file_of_model(
@@ -125,7 +132,7 @@ def _file_of_model(
     file = path.open("rb")
     digest = hashlib.file_digest(file, "sha256").hexdigest()
     name = names.download_name(classifier, kind, version.number, path.suffix)
-    return send_file(request, file, name=name, sha256=digest)
+    return send_file(request, file, name=name, sha256=digest, path=path)
 
 
 @require_safe
@@ -162,21 +169,44 @@ class Span:
         return max(0, self.last - self.first + 1)
 
 
-def send_file(request: HttpRequest, file: BinaryIO, *, name: str, sha256: str) -> HttpResponseBase:
+def send_file(
+    request: HttpRequest, file: BinaryIO, *, name: str, sha256: str, path: Path | None = None
+) -> HttpResponseBase:
     """Send the file as an attachment (200), the requested part of it (206), 304 or 416.
 
-    The file is closed when it has been sent.
+    Where as many are being sent as are at once, the answer is 429. The file is closed when it has
+    been sent.
 
     :param name: the file name that the browser suggests
     :param sha256: of the whole file; becomes the strong ETag, which proves that a resumed part
         belongs to the same file
+    :param path: where it lies, for a proxy that sends it itself; None where it does not lie there
+        in one piece
     """
     etag = f'"{sha256}"'
+    if settings.ACCEL_REDIRECT and path is not None and path.is_relative_to(settings.DATA_DIR):
+        file.close()
+        return _redirect_in_proxy(path, name)
     response = _conditional_response(request, file, name, etag)
-    if not response.streaming:
+    if response.streaming:
+        give_back = downloads.take(address_of(request))
+        if give_back is None:
+            file.close()
+            return too_many_downloads(request)
+        response._resource_closers.append(give_back)  # type: ignore[attr-defined]
+    else:
         file.close()
     response.headers["ETag"] = etag
     response.headers["Accept-Ranges"] = "bytes"
+    return response
+
+
+def _redirect_in_proxy(path: Path, name: str) -> HttpResponse:
+    """Return the answer by which nginx sends a file: ranges and ETags are its own then."""
+    inside = path.relative_to(settings.DATA_DIR).as_posix()
+    response = HttpResponse()
+    _name_content(response, name)
+    response.headers["X-Accel-Redirect"] = settings.ACCEL_REDIRECT + quote(inside)
     return response
 
 
@@ -184,8 +214,7 @@ def _conditional_response(
     request: HttpRequest, file: BinaryIO, name: str, etag: str
 ) -> HttpResponseBase:
     headers = request.headers
-    known_etags = parse_etags(headers.get("If-None-Match", ""))
-    if etag in known_etags or "*" in known_etags:
+    if has_already(request, etag):
         return HttpResponse(status=304)
     size = file.seek(0, os.SEEK_END)
     span = None
@@ -200,11 +229,15 @@ def _conditional_response(
     else:
         response = _body_response(request, file, span, status=206)
         response.headers["Content-Range"] = f"bytes {span.first}-{span.last}/{size}"
+    _name_content(response, name)
+    return response
+
+
+def _name_content(response: HttpResponseBase, name: str) -> None:
     content_type = CONTENT_TYPES.get(Path(name).suffix, "application/octet-stream")
     response.headers["Content-Type"] = content_type
     disposition = content_disposition_header(as_attachment=True, filename=name)
     response.headers["Content-Disposition"] = str(disposition)
-    return response
 
 
 def _body_response(
@@ -214,9 +247,20 @@ def _body_response(
     if request.method == "HEAD":
         response = HttpResponse(status=status)
     else:
-        response = StreamingHttpResponse(_Chunks(file, span), status=status)
+        response = _FileAnswer(_Chunks(file, span), status=status)
+        response.file_to_stream = file
     response.headers["Content-Length"] = str(span.length)
     return response
+
+
+class _FileAnswer(StreamingHttpResponse):
+    """An answer that the server may take from the file itself, from where the file stands.
+
+    Django hands these two on as `wsgi.file_wrapper`; waitress then needs no thread for it.
+    """
+
+    file_to_stream: BinaryIO
+    block_size = CHUNK_BYTES
 
 
 class _Chunks:
@@ -226,6 +270,7 @@ class _Chunks:
         file.seek(span.first)
         self._file = file
         self._left = span.length
+        self.close = file.close  # Django replaces the file's own by that of the answer
 
     def __iter__(self) -> Iterator[bytes]:
         return self
@@ -237,16 +282,13 @@ class _Chunks:
         self._left -= len(chunk)
         return chunk
 
-    def close(self) -> None:
-        self._file.close()
-
 
 def parse_range(header: str, size: int) -> Span | None:
     """Return the one range of a Range header; None (send the whole file) for none, several or an
     invalid one.
     """
     match = SINGLE_RANGE.fullmatch(header.replace(" ", ""))
-    if match is None or match[0] == "bytes=-":
+    if match is None or not match[1] + match[2]:
         return None
     first = _parse_position(match[1])
     last = _parse_position(match[2])

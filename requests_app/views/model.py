@@ -325,7 +325,8 @@ def _model_response(request: HttpRequest, classifier: ClassifierRequest) -> Http
         return page_not_found(request)
     digest = prediction.model_digest(usable)
     path = prediction.model_file(usable)
-    response = send_file(request, path.open("rb"), name="model.onnx", sha256=digest)
+    file = path.open("rb")
+    response = send_file(request, file, name="model.onnx", sha256=digest, path=path)
     # Tens of megabytes: a browser may keep them, and asks each time whether they are the latest.
     response.headers["Cache-Control"] = "private, no-cache"
     return response

@@ -6,13 +6,13 @@ from dataclasses import replace
 from django.contrib import messages
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
-from django.utils.http import parse_etags
 from django.views.decorators.http import require_http_methods, require_safe
 
 from requests_app import lifecycle, phrases, pipeline
 from requests_app.forms import RetryForm
 from requests_app.models import ClassifierRequest, Status
 from requests_app.views.access import SeeOther, require_token
+from requests_app.views.etags import has_already
 from requests_app.views.overview import Overview, may_retry, overview
 
 STOP_POLLING = 286  # htmx's own status: replace the live part and stop asking
@@ -56,8 +56,7 @@ def progress(request: HttpRequest, classifier: ClassifierRequest) -> HttpRespons
     timeless = replace(shown, confirmation_link="")
     digest = hashlib.sha256(repr(timeless).encode()).hexdigest()
     etag = f'"{digest[:32]}"'
-    known_etags = parse_etags(request.headers.get("If-None-Match", ""))
-    if shown.polls and etag in known_etags:
+    if shown.polls and has_already(request, etag):
         return HttpResponse(status=304, headers={"ETag": etag})
     context = _page_context(classifier, shown, RetryForm(classifier))
     status = 200 if shown.polls else STOP_POLLING

@@ -149,17 +149,7 @@ def make_service(name: str, host: str, port: int) -> Service:
     if name != WEB:
         variables["Q_CLUSTER_NAME"] = name
         return Service(name, [sys.executable, "manage.py", "qcluster"], variables)
-    options = {
-        "--bind": f"{host}:{port}",
-        "--worker-class": "gthread",
-        "--workers": "2",
-        "--threads": "32",
-        "--graceful-timeout": "10",
-        "--log-level": "warning",
-    }
-    command = [sys.executable, "-m", "gunicorn", "picaisso_site.wsgi", "--no-control-socket"]
-    for option, value in options.items():
-        command += [option, value]
+    command = [sys.executable, "-m", "requests_app.web_server", host, str(port)]
     return Service(WEB, command, variables)
 
 

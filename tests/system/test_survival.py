@@ -82,7 +82,8 @@ def is_main_of(queue: str, site: Site):
 
 def kill_web(site: Site) -> None:
     site.wait_for("the collector", is_collector)
-    site.find(lambda p: "gunicorn" in p.command and p.parent == site.up.pid)[0].kill()
+    up = site.up.pid
+    site.find(lambda p: "requests_app.web_server" in p.command and p.parent == up)[0].kill()
 
 
 def kill_cluster_main(site: Site) -> None:

@@ -4,7 +4,10 @@ import hashlib
 
 import pytest
 
+from requests_app import lifecycle
 from requests_app.models import DatasetVersion
+from requests_app.views import files
+from requests_app.views.turns import Turns
 from tests.web.conftest import MODEL_ZIP, add_artifact, delivered, running
 
 SIZE = len(MODEL_ZIP)
@@ -157,3 +160,76 @@ def test_an_empty_file_is_sent_as_it_is(client):
 
 def test_sending_to_a_download_link_is_refused(client, link):
     assert client.post(link).status_code == 405
+
+
+def test_a_weak_etag_says_as_well_that_the_file_is_there_already(client, link):
+    """Such as nginx makes of ours where it compresses."""
+    etag = client.head(link).headers["ETag"]
+    assert client.get(link, headers={"If-None-Match": f"W/{etag}"}).status_code == 304
+    resumed = {"Range": "bytes=100-", "If-Range": f"W/{etag}"}
+    assert client.get(link, headers=resumed).status_code == 200  # RFC 9110, 13.1.5
+
+
+def test_the_unit_of_a_range_may_be_written_in_capitals(client, link):
+    response = client.get(link, headers={"Range": "BYTES=5-9"})
+    assert (response.status_code, body(response)) == (206, MODEL_ZIP[5:10])
+
+
+def test_of_too_many_downloads_the_last_is_told_when_to_come_again(
+    client, link, settings, monkeypatch
+):
+    monkeypatch.setattr(files, "downloads", Turns())  # earlier tests have not read what they got
+    settings.DOWNLOADS_AT_ONCE = 2
+    first = client.get(link)
+    busy = client.get(link)  # one address has not all of them
+    assert (busy.status_code, busy.headers["Retry-After"]) == (429, "30")
+    assert client.head(link).status_code == 200
+    elsewhere = client.get(link, REMOTE_ADDR="203.0.113.7")
+    assert elsewhere.status_code == 200
+    assert client.get(link, REMOTE_ADDR="203.0.113.8").status_code == 429
+    assert body(first) == body(elsewhere) == MODEL_ZIP
+    for sent in (first, elsewhere, first):
+        sent.close()
+    again = [client.get(link, REMOTE_ADDR=address) for address in ("203.0.113.7", "203.0.113.8")]
+    assert [response.status_code for response in again] == [200, 200]
+    for response in again:
+        response.close()
+
+
+def test_nginx_sends_the_files_where_a_setting_says_so(client, link, settings):
+    settings.ACCEL_REDIRECT = "/files/"
+    response = client.get(link, headers={"Range": "bytes=5-9"})
+    place = response.headers["X-Accel-Redirect"]
+    assert place.startswith("/files/requests/") and place.endswith("/artifacts/1/model.zip")
+    assert (settings.DATA_DIR / place.removeprefix("/files/")).read_bytes() == MODEL_ZIP
+    assert response.headers["Content-Disposition"].startswith("attachment; filename=")
+    assert response.headers["Cache-Control"] == "private, no-store"
+    assert response.content == b""
+
+
+def test_f29_a_link_that_opens_nothing_says_the_same_whatever_it_was(client, link):
+    """Wrong, one letter off, revoked, of another request, deleted: no answer tells them apart,
+    but that who has the right link of a deleted request learns that it is gone.
+    """
+    token = link.split("/")[2]
+    other = delivered()
+    one_off = token[:-1] + ("A" if token[-1] != "A" else "B")
+    revoked = delivered()
+    old = revoked.token
+    revoked.link_version += 1
+    revoked.save()
+    type(revoked).objects.renew_tokens()
+    pages = []
+    for wrong in ("A" * 32, one_off, old, token.upper(), f"{token}A"):
+        for kind in ("model", "dataset", "report"):
+            response = client.get(f"/r/{wrong}/download/{kind}/")
+            assert response.status_code == 404
+            assert response.headers["Cache-Control"] == "private, no-store"
+            assert response.headers["X-Robots-Tag"] == "noindex, nofollow"
+            pages.append(response.content)
+    assert len(set(pages)) == 1
+    gone = other.get_absolute_url()
+    other.versions.get().artifacts.all().delete()
+    assert client.get(f"{gone}download/model/").content == pages[0]
+    assert lifecycle.delete(other)
+    assert client.get(f"{gone}download/model/").status_code == 410
