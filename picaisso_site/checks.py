@@ -15,6 +15,7 @@ from django.core.checks import CheckMessage, Error, Info, Tags, Warning, registe
 
 from scraping.refused_digests import RefusedDigests, SettingError
 from scraping.sources.catalogue import CATALOGUE as SOURCES
+from training.log_lines import FORMATS
 from training.networks.catalogue import CATALOGUE as BACKBONES
 
 
@@ -52,6 +53,7 @@ def values_are_known(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> 
         ("PICAISSO_BACKBONE", settings.BACKBONE, tuple(BACKBONES)),
         ("PICAISSO_DEVICE", settings.DEVICE, ("auto", "cpu", "cuda")),
         ("PICAISSO_ROBOTS", settings.ROBOTS, ("respect", "operator")),
+        ("PICAISSO_LOG", settings.LOG, FORMATS),
         ("PICAISSO_AI_MADE", settings.AI_MADE, ("leave_out", "keep")),
     ):
         if value not in known:

@@ -26,6 +26,7 @@ from training.environment import (
     proxy_variables,
     read_environment,
 )
+from training.log_lines import LineFormatter
 from training.networks.catalogue import DEFAULT as DEFAULT_BACKBONE
 
 BASE_DIR = Path(__file__).resolve().parent.parent
@@ -358,11 +359,13 @@ Q_CLUSTER = {
     },
 }
 
+# --- logs ---
+LOG = env.str("PICAISSO_LOG", "text")  # or json
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
-    "formatters": {"plain": {"format": "%(asctime)s %(levelname)s %(name)s: %(message)s"}},
-    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "plain"}},
+    "formatters": {"lines": {"()": LineFormatter, "as_json": LOG == "json"}},
+    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "lines"}},
     "root": {"handlers": ["stderr"], "level": "WARNING"},
     "loggers": {
         "requests_app": {"handlers": ["stderr"], "level": "INFO", "propagate": False},

@@ -162,7 +162,7 @@ class Rounds:
         self.child = processes.start_supervised(
             ["nice", "-n", str(NICENESS), *command, "--wait"],
             self.marker,
-            jobs.training_environment(),
+            jobs.training_environment() | self.lease.names(),
             folder / "log.txt",
         )
 

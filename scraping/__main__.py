@@ -31,6 +31,7 @@ from scraping.terminal import (
     progress_bars,
     reasons_in_words,
 )
+from training import log_lines
 from training.environment import EnvironmentFileError, read_environment
 from training.terminal import (
     DONE,
@@ -108,12 +109,12 @@ DOWNLOAD_FLAGS = (
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return the exit code."""
     replace_unknown_characters()
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     # It reports each try to reach a browser that has been ended; we say what came of it.
     logging.getLogger("urllib3").setLevel(logging.ERROR)
     given = build_parser().parse_args(arguments)
     try:
         variables = read_environment(os.environ, Path(".env"))
+        log_lines.set_up(variables)
         _forget_credentials()
         return int(given.run(given, variables))
     except (EnvironmentFileError, SettingError) as error:

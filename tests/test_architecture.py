@@ -21,7 +21,7 @@ PACKAGES = ("picaisso_site", "requests_app", "scraping", "training")
 
 FLOORS = {
     "training": """
-        run_folder duplicates environment class_names text_files terminal earlier_metrics
+        run_folder duplicates environment class_names text_files terminal earlier_metrics log_lines
         phrases
         explanations judgements meanings
         metrics progress
@@ -79,12 +79,14 @@ AGREED = {
     "scraping": {
         "training.duplicates",
         "training.environment",
+        "training.log_lines",
         "training.class_names",
         "training.text_files",
         "training.terminal",
     },
     "picaisso_site": {
         "training.environment",
+        "training.log_lines",
         "training.networks.catalogue",
         "scraping.sources.catalogue",
         "scraping.refused_digests",
@@ -92,6 +94,7 @@ AGREED = {
     },
     "requests_app": {
         "training.run_folder",
+        "training.log_lines",
         "training.terminal",
         "training.earlier_metrics",
         "training.phrases",
@@ -166,6 +169,7 @@ MAY_LOAD = {
     "training.environment": set(),
     "training.text_files": set(),
     "training.terminal": set(),
+    "training.log_lines": set(),
     "training.class_names": set(),
     "training.networks.catalogue": set(),
     "training.judgements": set(),

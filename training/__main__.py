@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
-import logging
 import os
 import signal
 import sys
@@ -24,6 +23,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Column, Table
 from rich.text import Text
 
+from training import log_lines
 from training.class_names import shown_name
 from training.environment import EnvironmentFileError, read_environment
 from training.export.model_card import labels_in_words, suspects_in_words
@@ -140,9 +140,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     warnings.filterwarnings("ignore", module="PIL")
     parser = _parser()
     options = parser.parse_args(arguments)
-    logging.basicConfig(level=logging.WARNING, format="%(name)s: %(message)s")
     try:
         environment = read_environment(os.environ, Path(".env"))
+        log_lines.set_up(environment)
         return int(options.command(options, environment))
     except EnvironmentFileError as error:
         print(error, file=sys.stderr)

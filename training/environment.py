@@ -33,7 +33,7 @@ MACHINE_PREFIXES = (
     *("TORCH_HOME", "TORCH_NUM_THREADS", "OMP_", "GOMP_", "KMP_", "MKL_", "OPENBLAS_", "NUMEXPR_"),
     *("VECLIB_", "GLIBC_", "MALLOC_", "ORT_DISABLE_TELEMETRY"),
 )
-JOB_MARKS = frozenset({"PICAISSO_HOME", "PICAISSO_BOOT", "PICAISSO_JOB", "PICAISSO_PART"})
+JOB_MARKS = frozenset(f"PICAISSO_{name}" for name in ("HOME", "BOOT", "JOB", "PART", "REQUEST"))
 # Through which the weights are downloaded where a machine has no other way out; they may hold a
 # password.
 PROXIES = frozenset({"http_proxy", "https_proxy", "all_proxy", "no_proxy"})

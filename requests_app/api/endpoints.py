@@ -40,6 +40,7 @@ from requests_app.versions import finished_versions
 from requests_app.views.etags import has_already
 from requests_app.views.model import REPORT_POLICY
 from requests_app.visitors import address_of
+from training import log_lines
 
 ACTOR = "person"  # whoever has the link
 PER_PAGE = 100
@@ -84,6 +85,7 @@ def opened(token: str) -> ClassifierRequest:
     classifier = ClassifierRequest.objects.by_token(token)
     if classifier is None:
         raise ApiError(404)
+    log_lines.add_about(request=classifier.pk)
     if classifier.status == RequestStatus.EXPIRED:
         raise ApiError(410)
     return classifier

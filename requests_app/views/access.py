@@ -9,6 +9,7 @@ from django.http.response import HttpResponseBase
 
 from requests_app.models import ClassifierRequest, Status
 from requests_app.views.errors import gone, page_not_found
+from training import log_lines
 
 View = Callable[..., HttpResponseBase]
 
@@ -48,6 +49,8 @@ def _gated(view: View, opened_by: Callable[[str], ClassifierRequest | None]) -> 
     @wraps(view)
     def gated(request: HttpRequest, token: str, **parameters: Any) -> HttpResponseBase:
         classifier = opened_by(token)
+        if classifier is not None:
+            log_lines.add_about(request=classifier.pk)
         if classifier is None:
             response: HttpResponseBase = page_not_found(request)
         elif classifier.status == Status.EXPIRED:

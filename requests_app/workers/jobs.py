@@ -32,6 +32,7 @@ from django_q.tasks import async_task
 from requests_app.models import ClassifierRequest, Job, JobState, WorkerBeat
 from requests_app.workers import outages, processes
 from requests_app.workers.outages import refresh_connection
+from training import log_lines
 from training.environment import ENV_FILE
 
 logger = logging.getLogger(__name__)
@@ -97,6 +98,10 @@ class Lease:
     @property
     def marker(self) -> processes.Marker:
         return processes.Marker(str(settings.DATA_DIR), self.job.pk, self.job.fence)
+
+    def names(self) -> dict[str, str]:
+        """Return what a child's environment adds to its marker for the lines of its log."""
+        return {log_lines.REQUEST: str(self.job.request_id)}
 
     def _own_row(self) -> QuerySet[Job]:
         """Return the job's row; an empty set if the job is someone else's now."""
@@ -192,7 +197,7 @@ class Lease:
         :param environment: variables that this child gets on top of ``child_environment``
         :returns: its exit code, after its whole tree is gone
         """
-        variables = {**child_environment(), **(environment or {})}
+        variables = {**child_environment(), **(environment or {}), **self.names()}
         supervisor = processes.start_supervised(command, self.marker, variables, log)
         progress = None
         try:
@@ -242,6 +247,7 @@ def child_environment() -> dict[str, str]:
         **settings.MACHINE_VARIABLES,
         "PICAISSO_DATA_DIR": str(settings.DATA_DIR),
         ENV_FILE: "",
+        log_lines.LOG: settings.LOG,
     }
 
 
@@ -311,6 +317,11 @@ def drain(queue: str, handlers: Handlers) -> None:
     lease = claim(queue)
     if lease is None:
         return
+    with log_lines.about(request=lease.job.request_id, job=lease.job.pk):
+        _run_claimed(lease, handlers)
+
+
+def _run_claimed(lease: Lease, handlers: Handlers) -> None:
     job = lease.job
     logger.info("%s, attempt %d, starts", job, job.attempt)
     try:
@@ -374,7 +385,8 @@ def _fail(lease: Lease, handlers: Handlers, failure: StageFailed) -> None:
 def reap(handlers: Handlers) -> None:
     """Put back the jobs whose holder is gone, notify of forgotten ones, kill orphans."""
     for job in Job.objects.filter(state=JobState.RUNNING, lease_until__lt=timezone.now()):
-        _reap_job(job, handlers)
+        with log_lines.about(request=job.request_id, job=job.pk):
+            _reap_job(job, handlers)
     forgotten = timezone.now() - timedelta(seconds=settings.LEASE_SECONDS)
     for queue in QUEUES:
         waiting = Job.objects.filter(queue=queue, state=JobState.QUEUED, created__lt=forgotten)

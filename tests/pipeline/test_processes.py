@@ -57,9 +57,9 @@ def test_a_child_inherits_what_it_must_know_of_the_machine_and_nothing_else():
     assert set(proxy_variables(machine | others)) == {"HTTPS_PROXY"}
 
 
-def test_a_child_has_no_setting_of_the_site_but_where_its_data_lies(settings):
+def test_a_child_knows_of_the_site_where_its_data_lies_and_how_to_log(settings):
     added = set(jobs.child_environment()) - set(settings.MACHINE_VARIABLES)
-    assert added == {"PICAISSO_DATA_DIR", "PICAISSO_ENV_FILE"}
+    assert added == {"PICAISSO_DATA_DIR", "PICAISSO_ENV_FILE", "PICAISSO_LOG"}
 
 
 def test_only_what_may_download_weights_is_told_of_a_proxy(settings):

@@ -16,7 +16,7 @@ SECRETS = {
 }
 CREDENTIAL = "decoy-of-pixabay"
 # Besides the machine's and the job's marks. `LD_` and the like are the machine's.
-OF_CHILDREN = {"PICAISSO_DATA_DIR", "PICAISSO_ENV_FILE", "PICAISSO_PARENT"}
+OF_CHILDREN = {"PICAISSO_DATA_DIR", "PICAISSO_ENV_FILE", "PICAISSO_PARENT", "PICAISSO_LOG"}
 SET_BY_LIBRARIES = {"ORT_DISABLE_TELEMETRY"}
 needed = (shutil.which("chromium"), shutil.which("chromedriver"), PHOTOGRAPHS.is_dir())
 pytestmark = [
