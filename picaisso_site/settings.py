@@ -91,11 +91,13 @@ def _databases() -> dict[str, dict[str, Any]]:
         default = env.db("DATABASE_URL")
     if default["ENGINE"].endswith("sqlite3"):
         # Immediate transactions queue behind each other; Django's default ones fail when two of
-        # them upgrade.
+        # them upgrade. What is deleted is overwritten in the file, not only left out of its pages.
         default["OPTIONS"] = {
             "timeout": 20,
             "transaction_mode": "IMMEDIATE",
-            "init_command": "PRAGMA journal_mode=WAL;PRAGMA synchronous=NORMAL;",
+            "init_command": (
+                "PRAGMA journal_mode=WAL;PRAGMA synchronous=NORMAL;PRAGMA secure_delete=ON;"
+            ),
         }
     elif default["ENGINE"].endswith("mysql"):
         default["OPTIONS"] = {

@@ -82,6 +82,7 @@ def first_page() -> dict[str, Any]:
         "mail": mail_line(),
         "disk": disk_line(),
         "wrong": health.sentence(),
+        "late": health.waiting_too_long(),
         "failures": failures_by_day(),
         "schedules": Schedule.objects.order_by("pk"),  # asked for only where they are shown
     }

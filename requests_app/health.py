@@ -18,7 +18,15 @@ from django.conf import settings
 from django.db import Error, connection
 from django.utils import timezone
 
-from requests_app.models import Job, JobState, MailState, OutgoingMail, WorkerBeat
+from requests_app.models import (
+    ClassifierRequest,
+    Job,
+    JobState,
+    MailState,
+    OutgoingMail,
+    Status,
+    WorkerBeat,
+)
 from requests_app.phrases import counted
 from requests_app.workers import jobs
 
@@ -26,6 +34,7 @@ from requests_app.workers import jobs
 SILENT_BEATS = 10
 FORGOTTEN_BEATS = 20
 LATE_ROUNDS = 10
+LONGEST_WAIT = timedelta(days=1)  # of a request for a worker, or for the end of a stage
 LEAST_FREE_BYTES = 500e6  # below 200 MB no stage starts
 
 
@@ -175,3 +184,26 @@ def _mail() -> str:
         return ""
     minutes = round((now - oldest.created).total_seconds() / 60)
     return f"No mail leaves; the oldest has waited for {counted(minutes, 'minute')}."
+
+
+# --- requests ---
+
+
+def waiting_too_long() -> str:
+    """Return a sentence about requests that have waited or been at work for a day, "" for none.
+
+    No stage may take so long: their workers are gone, or far too few.
+    """
+    a_day_ago = timezone.now() - LONGEST_WAIT
+    unfinished = ClassifierRequest.objects.filter(status__in=(Status.QUEUED, Status.RUNNING))
+    late = unfinished.filter(moved__lt=a_day_ago).order_by("moved")
+    oldest = late.first()
+    if oldest is None:
+        return ""
+    number = late.count()
+    verb = "has" if number == 1 else "have"
+    since = f"{oldest.moved:%Y-%m-%d %H:%M} UTC"
+    return (
+        f"{counted(number, 'request')} {verb} waited for more than a day; request {oldest.pk} has"
+        f" since {since}. See whether each queue has a worker, and the jobs in the dashboard."
+    )

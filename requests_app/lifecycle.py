@@ -1,6 +1,6 @@
 """What may happen to a request at any time: cancel, finish early, retry, delete, expire."""
 
-import shutil
+import logging
 from collections import Counter
 from collections.abc import Collection, Mapping
 from datetime import datetime, timedelta
@@ -12,27 +12,38 @@ from django.db.models import Count
 from django.db.models.functions import Coalesce
 from django.utils import timezone
 
-from requests_app import mail, own_check, pipeline, result_mail, shortage, supplied, versions
+from requests_app import (
+    health,
+    own_check,
+    pipeline,
+    privacy,
+    result_mail,
+    shortage,
+    supplied,
+    versions,
+)
 from requests_app.models import (
     ALLOWED_MOVES,
     OWN_SOURCE,
     ClassifierRequest,
     Event,
+    IdempotencyKey,
     ImageClass,
-    ImageUrl,
     Job,
     JobState,
-    OutgoingMail,
     Status,
     WorkerBeat,
 )
 from training.phrases import listed
 from training.run_folder import MINIMUM_PER_CLASS, MINIMUM_PER_SPLIT, SPLITS
 
+logger = logging.getLogger(__name__)
+
 RETRYABLE = (Status.FAILED, Status.CANCELLED, Status.NEEDS_ATTENTION)
 ENDED = (Status.DELIVERED, *RETRYABLE)
 FINISHABLE = (pipeline.COLLECT.name, pipeline.TRAIN.name)  # stages that may end early
 SPLIT_TITLES = {"train": "training", "val": "validation", "test": "test"}
+CALLS_KEPT = timedelta(days=1)  # digests of calls of the API
 WARN_DAYS = 5  # before a result is deleted; where results are kept for less than 20, a quarter
 
 
@@ -365,44 +376,27 @@ def _drop_found(image_class: ImageClass) -> None:
 
 
 def delete(classifier: ClassifierRequest, reason: str = "deleted by its owner") -> bool:
-    """Delete images, files, mails and the address; return False if it was deleted before.
+    """Delete all that is stored of a request; return False if it was deleted before.
 
-    The row stays, so that its link can say that it is gone.
+    The row stays, so that its link can say that it is gone. Where a child is still being stopped,
+    `erased` is None, and the rest goes as soon as that has ended.
     """
-    while not _mark_expired(classifier, reason):
+    while not _mark_deleted(classifier, reason):
         classifier.refresh_from_db()  # a worker moved it meanwhile
         if classifier.status == Status.EXPIRED:
             return False
-    mail.forget(classifier)
-    _remove_folder(classifier)
+    privacy.erase(classifier)
+    classifier.refresh_from_db()
     return True
 
 
 @transaction.atomic
-def _mark_expired(classifier: ClassifierRequest, reason: str) -> bool:
+def _mark_deleted(classifier: ClassifierRequest, reason: str) -> bool:
     cancel(classifier)
     if not classifier.move(Status.EXPIRED, reason=reason):
         return False
     _stop_jobs(classifier)  # what is counted or measured of a delivered one as well
-    ClassifierRequest.objects.filter(pk=classifier.pk).update(email="")
-    OutgoingMail.objects.filter(request=classifier).update(to="")
-    _remove_rows(classifier)
     return True
-
-
-def _remove_rows(classifier: ClassifierRequest) -> None:
-    classifier.own_checks.all().delete()
-    classifier.versions.all().delete()
-    ImageUrl.objects.filter(image_class__request=classifier).delete()
-
-
-def _remove_folder(classifier: ClassifierRequest) -> None:
-    """Remove the files, unless a child that is being stopped may still write.
-
-    Then the next ``expire`` removes them.
-    """
-    if not classifier.jobs.filter(state=JobState.RUNNING).exists():
-        shutil.rmtree(classifier.folder, ignore_errors=True)
 
 
 def warn_of_expiry() -> int:
@@ -419,21 +413,42 @@ def warn_of_expiry() -> int:
 
 
 def expire() -> None:
-    """Delete what is past its time, and the files that a deletion had to leave."""
+    """Delete what is past its time, and the rest of what was deleted before."""
     own_check.expire()
     now = timezone.now()
     ended_before = now - timedelta(days=settings.RETENTION_DAYS)
     for classifier in ClassifierRequest.objects.filter(status__in=ENDED, moved__lt=ended_before):
-        delete(classifier, reason=f"{settings.RETENTION_DAYS} days old")
+        _expire(classifier, ended_before)
     submitted_before = now - 2 * pipeline.CONFIRM_WITHIN
     unconfirmed = ClassifierRequest.objects.filter(status=Status.UNCONFIRMED)
     for classifier in unconfirmed.filter(created__lt=submitted_before):
-        _remove_folder(classifier)  # first: nothing says where it lies once the row is gone
-        classifier.delete()
+        _forget_unconfirmed(classifier)
     supplied.forget_ownerless()
     supplied.forget_old_drafts()
     for classifier in ClassifierRequest.objects.filter(status=Status.EXPIRED):
-        if classifier.folder.exists():
-            _remove_rows(classifier)
-            _remove_folder(classifier)
+        if classifier.erased is None or classifier.folder.exists():
+            privacy.erase(classifier)
+    IdempotencyKey.objects.filter(created__lt=now - CALLS_KEPT).delete()
     WorkerBeat.objects.filter(at__lt=now - timedelta(days=1)).delete()
+    complaint = health.waiting_too_long()
+    if complaint:
+        logger.warning(complaint)
+
+
+def _expire(classifier: ClassifierRequest, ended_before: datetime) -> None:
+    """Delete a request that ended so long ago, unless a person has taken it up meanwhile."""
+    with transaction.atomic():
+        reason = f"{settings.RETENTION_DAYS} days old"
+        if not classifier.move(Status.EXPIRED, reason=reason, moved_before=ended_before):
+            return
+        _stop_jobs(classifier)
+    privacy.erase(classifier)
+
+
+def _forget_unconfirmed(classifier: ClassifierRequest) -> None:
+    """Delete a request whose address nobody has confirmed, row and all."""
+    if not classifier.move(Status.EXPIRED, reason="never confirmed"):
+        return
+    if privacy.erase(classifier):  # else the row says to the next round what is left
+        privacy.forget_in_log(classifier)
+        classifier.delete()

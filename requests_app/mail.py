@@ -30,7 +30,7 @@ from django.template.loader import render_to_string
 from django.utils import timezone
 
 from requests_app.delivery import contact_strip, model_zip, names
-from requests_app.models import Artifact, ClassifierRequest, MailState, OutgoingMail
+from requests_app.models import Artifact, ClassifierRequest, MailState, OutgoingMail, Status
 from requests_app.workers import jobs
 
 logger = logging.getLogger(__name__)
@@ -191,6 +191,7 @@ def _right_to_send() -> Iterator[bool]:
 def _due() -> QuerySet[OutgoingMail]:
     """Return the mails whose time has come, the one that has waited longest first."""
     waiting = OutgoingMail.objects.filter(state=MailState.WAITING, not_before__lte=timezone.now())
+    waiting = waiting.exclude(request__status=Status.EXPIRED)  # it is being deleted
     return waiting.order_by("not_before", "pk")
 
 
@@ -317,9 +318,6 @@ def _without_picture(html: str) -> str:
     return before + after
 
 
-def forget(classifier: ClassifierRequest) -> None:
-    """Delete a request's unsent mails, and the copies of sent ones that lie in the folder."""
-    mails = OutgoingMail.objects.filter(request=classifier)
-    mails.exclude(state=MailState.SENT).delete()
-    for file in Path(settings.MAIL_DIR).glob(f"request-{classifier.pk}-*.eml"):
-        file.unlink(missing_ok=True)
+def copies_of(classifier: ClassifierRequest) -> list[Path]:
+    """Return the copies of a request's mails that lie in the folder, unfinished ones too."""
+    return sorted(Path(settings.MAIL_DIR).glob(f"request-{classifier.pk}-*"))

@@ -175,16 +175,21 @@ class ClassifierRequest(models.Model):
     error = models.JSONField(
         null=True, blank=True, help_text="stage, reason, remedy; null when all is well."
     )
+    erased = models.DateTimeField(
+        null=True,
+        help_text="When nothing of it was left; null: it is there, or still being deleted.",
+    )
 
     objects = RequestQuerySet.as_manager()
 
     class Meta:
         ordering = ["-created"]
         verbose_name = "request"
+        indexes = [models.Index(fields=["status", "erased"], name="not_erased_yet")]
 
     def __str__(self) -> str:
-        names = [c.name for c in self.classes.all()]
-        return f"Request {self.pk}: {', '.join(names)}"
+        """Return its number alone: this stands in logs, which outlive what a person typed."""
+        return f"Request {self.pk}"
 
     def get_absolute_url(self) -> str:
         return reverse("request", args=[self.token])
@@ -267,10 +272,17 @@ class ClassifierRequest(models.Model):
         return self.status in (Status.UNCONFIRMED, Status.QUEUED, Status.RUNNING)
 
     def move(
-        self, new: str, *, reason: str = "", actor: str = "", error: Row | None = None
+        self,
+        new: str,
+        *,
+        reason: str = "",
+        actor: str = "",
+        error: Row | None = None,
+        moved_before: datetime | None = None,
     ) -> bool:
         """Move to ``new`` if the row is still in the state that this object has seen.
 
+        :param moved_before: if given, only if it has been in that state for so long
         :returns: False if someone else was faster, or if such a move is not allowed
         """
         old = self.status
@@ -279,6 +291,8 @@ class ClassifierRequest(models.Model):
         now = timezone.now()
         with transaction.atomic():
             unmoved = ClassifierRequest.objects.filter(pk=self.pk, status=old)
+            if moved_before is not None:
+                unmoved = unmoved.filter(moved__lt=moved_before)
             if not unmoved.update(status=new, moved=now, error=error):
                 return False
             Event.objects.create(request=self, old=old, new=new, reason=reason, actor=actor)

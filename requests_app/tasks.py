@@ -1,20 +1,23 @@
 """Entry points for django-q2: a queue in, one function, done. Their names: ``jobs.TaskName``."""
 
-from requests_app import lifecycle, mail, pipeline, takedowns
+from requests_app import lifecycle, mail, pipeline, privacy, takedowns
 from requests_app.workers import jobs
 
 PRUNE_LIMIT_SECONDS = 900.0
 
 
 def drain(queue: str) -> None:
-    """Run the oldest waiting job of the queue."""
+    """Run the oldest waiting job of the queue, and what a deletion had to leave until its end."""
     jobs.drain(queue, pipeline.HANDLERS)
+    privacy.erase_the_rest()
 
 
 def reap(queue: str) -> None:
-    """Put back lost work, and ask sources again that could not be reached."""
+    """Put back lost work, finish deletions, ask sources again that could not be reached."""
     jobs.record_beat()
     jobs.reap(pipeline.HANDLERS)
+    privacy.erase_the_rest()
+    privacy.empty_journal()
     lifecycle.retry_after_outages()
 
 

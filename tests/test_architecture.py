@@ -57,7 +57,7 @@ FLOORS = {
         models
         workers delivery
         mail first_model estimate better_words supplied health backup
-        versions result_mail prediction
+        versions result_mail prediction privacy
         takedowns curation shortage sharing
         own_pictures
         own_check

@@ -15,6 +15,14 @@ from requests_app.views.access import SeeOther, require_token
 from requests_app.views.etags import has_already
 from requests_app.views.overview import Overview, may_retry, overview
 
+DELETED = (
+    "Everything of this request has been deleted: names, pictures, model, files, mails and your"
+    " address."
+)
+BEING_DELETED = (
+    "This request is deleted. Work and mail that were under way are being ended; what they have"
+    " written goes as soon as that is done, in seconds."
+)
 STOP_POLLING = 286  # htmx's own status: replace the live part and stop asking
 
 
@@ -144,8 +152,5 @@ def delete(request: HttpRequest, classifier: ClassifierRequest) -> HttpResponse:
             request, "This could not be deleted just now; it may have been deleted before."
         )
         return SeeOther(classifier.get_absolute_url())
-    messages.success(
-        request,
-        "Everything of this request has been deleted: pictures, model, files and your address.",
-    )
+    messages.success(request, DELETED if classifier.erased else BEING_DELETED)
     return SeeOther("/")

@@ -374,7 +374,7 @@ def _cancel(lease: Lease) -> None:
 
 
 def _fail(lease: Lease, handlers: Handlers, failure: StageFailed) -> None:
-    logger.warning("%s failed: %s", lease.job, failure.reason)
+    logger.warning("%s failed; the dashboard says why", lease.job)  # in words of the person's
     try:
         with lease.finishing(JobState.FAILED, failure.reason):
             handlers.failed(lease.job, failure)

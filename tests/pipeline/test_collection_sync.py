@@ -92,6 +92,12 @@ def test_one_run_counts_as_one_failure_however_many_classes_asked():
     assert SourceHealth.objects.get().failures == 1
 
 
+def test_what_all_are_told_of_a_source_quotes_nobody(db):
+    row = {"name": "bing", "outcome": "no_results", "message": "Bing found nothing for “my “cat””."}
+    collection_sync.record_health([row])
+    assert SourceHealth.objects.get().message == "Bing found nothing for these words."
+
+
 def test_a_child_is_granted_the_browser_when_it_asks_and_gives_it_back(confirmed, data_dir):
     lock = collection_sync.BrowserGrant(jobs.claim("collect"), data_dir)
     assert not lock.poll() and not lock.granted.exists()

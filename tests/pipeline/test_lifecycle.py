@@ -1,21 +1,33 @@
 """What may happen to a request at any time: cancel, retry, delete, expire."""
 
 import json
+import logging
 import os
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from django.conf import settings
 from django.utils import timezone
 from django_q.models import OrmQ
 
-from requests_app import curation, lifecycle, pipeline, supplied, tasks
+from requests_app import (
+    curation,
+    dashboard,
+    health,
+    lifecycle,
+    mail,
+    pipeline,
+    supplied,
+    tasks,
+)
 from requests_app.models import (
     Artifact,
     ClassifierRequest,
     ImageUrl,
     Job,
     JobState,
+    MailState,
     OutgoingMail,
     Status,
 )
@@ -335,3 +347,57 @@ def test_nobody_is_reminded_of_what_was_not_delivered_or_is_kept_for_days_only(d
     settings.RETENTION_DAYS = 3
     age(delivered, days=2.9)
     assert lifecycle.warn_of_expiry() == 0
+
+
+def test_retention_leaves_a_request_that_was_taken_up_meanwhile(collected, settings):
+    long_ago = timezone.now() - timedelta(days=settings.RETENTION_DAYS, seconds=1)
+    lifecycle.cancel(collected)
+    ClassifierRequest.objects.update(moved=long_ago)
+    stale = ClassifierRequest.objects.get()
+    assert lifecycle.retry(ClassifierRequest.objects.get())
+    lifecycle._expire(stale, long_ago + timedelta(seconds=1))
+    assert ClassifierRequest.objects.get().status == Status.QUEUED
+    assert Job.objects.filter(state=JobState.QUEUED).count() == 1
+    lifecycle.cancel(ClassifierRequest.objects.get())  # and ended again, as the round saw it
+    lifecycle._expire(stale, long_ago + timedelta(seconds=1))
+    assert ClassifierRequest.objects.get().status == Status.CANCELLED
+    lifecycle.expire()
+    assert ClassifierRequest.objects.get().status == Status.CANCELLED
+
+
+def test_a_mail_that_is_being_sent_while_its_request_is_deleted_goes_with_the_next_round(delivered):
+    OutgoingMail.objects.update(state=MailState.SENDING)
+    assert lifecycle.delete(delivered)
+    assert delivered.erased is None
+    (Path(settings.MAIL_DIR)).mkdir(exist_ok=True)
+    copy = Path(settings.MAIL_DIR) / f"request-{delivered.pk}-delivered-1.eml"
+    copy.write_text("as its sender leaves it a moment later")
+    OutgoingMail.objects.update(state=MailState.WAITING)  # as after a sender that died
+    assert mail.send_waiting() == 0
+    tasks.reap("picaisso")
+    assert ClassifierRequest.objects.get().erased
+    assert not OutgoingMail.objects.exists() and not copy.exists()
+
+
+def test_an_address_never_confirmed_leaves_neither_mail_nor_copy(submitted, settings):
+    settings.EMAIL_BACKEND = "requests_app.mail.FolderBackend"
+    assert mail.send_waiting() == 1
+    assert list(Path(settings.MAIL_DIR).glob("*.eml"))
+    ClassifierRequest.objects.update(created=timezone.now() - timedelta(days=2, seconds=1))
+    lifecycle.expire()
+    assert not list(Path(settings.MAIL_DIR).iterdir())
+    assert not OutgoingMail.objects.exists()
+
+
+@pytest.mark.parametrize("status", [Status.QUEUED, Status.RUNNING])
+def test_a_request_that_waits_for_a_day_is_noticed(confirmed, status, caplog, monkeypatch):
+    monkeypatch.setattr(logging.getLogger("requests_app"), "propagate", True)
+    ClassifierRequest.objects.update(status=status)
+    lifecycle.expire()
+    assert health.waiting_too_long() == "" and caplog.text == ""
+    ClassifierRequest.objects.update(moved=timezone.now() - timedelta(days=1, seconds=1))
+    sentence = health.waiting_too_long()
+    assert sentence.startswith("1 request has waited for more than a day; request ")
+    assert dashboard.first_page()["late"] == sentence
+    lifecycle.expire()
+    assert sentence in caplog.text
