@@ -8,10 +8,12 @@ site: it has lost work put back, waiting mail sent, and what is past its time de
 
 import contextlib
 import fcntl
+import hashlib
 import logging
 import os
 import secrets
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -66,6 +68,15 @@ def lock_service(name: str) -> IO[str]:
     return file
 
 
+def cluster_prefix(queue: str) -> str:
+    """Return how the names begin of the clusters that this machine starts in this data folder.
+
+    Of these one `up` runs at a time; those of other machines share the database.
+    """
+    home = f"{socket.gethostname()}:{settings.DATA_DIR}"
+    return f"{queue}-{hashlib.sha256(home.encode()).hexdigest()[:8]}-"
+
+
 @dataclass
 class Service:
     """One child of `up`: the web server or a queue cluster."""
@@ -84,7 +95,7 @@ class Service:
 
         :raises DatabaseError: it cannot be started now
         """
-        self.cluster = f"{self.name}-{secrets.token_hex(6)}"
+        self.cluster = cluster_prefix(self.name) + secrets.token_hex(6)
         if self.name != WEB:
             WorkerBeat.objects.create(cluster=self.cluster, queue=self.name)
         own = {
@@ -211,12 +222,12 @@ class Supervisor:
         self._stop()
 
     def _take_over(self) -> None:
-        """End the claims of an earlier `up` that was killed: its clusters have died with it."""
-        beats = WorkerBeat.objects.filter(queue__in=[cluster.name for cluster in self.clusters])
-        dead = list(beats.values_list("cluster", flat=True))
-        held = Job.objects.filter(owner__in=dead, state=JobState.RUNNING)
-        held.update(lease_until=timezone.now())
-        beats.filter(cluster__in=dead).delete()
+        """End the claims of an earlier `up` here that was killed, and its clusters with it."""
+        for cluster in self.clusters:
+            prefix = cluster_prefix(cluster.name)
+            held = Job.objects.filter(owner__startswith=prefix, state=JobState.RUNNING)
+            held.update(lease_until=timezone.now())
+            WorkerBeat.objects.filter(cluster__startswith=prefix).delete()
 
     def _on_signal(self, signum: int, frame: FrameType | None) -> None:
         self.stopping = True

@@ -9,7 +9,7 @@ from django_q.models import OrmQ
 
 from requests_app.models import Job, JobState, WorkerBeat
 from requests_app.workers import jobs
-from requests_app.workers.supervisor import Service, Supervisor
+from requests_app.workers.supervisor import Service, Supervisor, cluster_prefix
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -43,15 +43,27 @@ def own_signals():
 
 
 def test_what_a_killed_up_was_working_on_is_taken_over_at_once(confirmed, settings, own_signals):
-    settings.CLUSTER_ID = "collect-dead"
-    WorkerBeat.objects.create(cluster="collect-dead", queue="collect")
-    WorkerBeat.objects.create(cluster="train-alive", queue="train")
+    settings.CLUSTER_ID = cluster_prefix("collect") + "dead"
+    WorkerBeat.objects.create(cluster=settings.CLUSTER_ID, queue="collect")
+    WorkerBeat.objects.create(cluster="collect-of-another-machine", queue="collect")
     jobs.claim("collect")
-    supervisor = Supervisor([Service("collect", ["true"], {})])
-    supervisor.stopping = True  # it starts what it has and stops at once
-    supervisor.run()
-    assert [beat.cluster for beat in WorkerBeat.objects.all()] == ["train-alive"]
+    stop_after_start()
+    assert [beat.cluster for beat in WorkerBeat.objects.all()] == ["collect-of-another-machine"]
     job = confirmed.jobs.get()
     assert job.state == JobState.RUNNING
     assert job.lease_until <= timezone.now() + timedelta(seconds=1)
     assert Job.objects.count() == 1
+
+
+def test_what_another_machine_works_on_is_left_to_it(confirmed, settings, own_signals):
+    settings.CLUSTER_ID = "collect-of-another-machine"
+    jobs.claim("collect")
+    stop_after_start()
+    assert confirmed.jobs.get().lease_until > timezone.now() + timedelta(seconds=1)
+
+
+def stop_after_start():
+    """Run a supervisor that starts what it has and stops at once."""
+    supervisor = Supervisor([Service("collect", ["true"], {})])
+    supervisor.stopping = True
+    supervisor.run()
