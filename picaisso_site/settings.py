@@ -300,6 +300,17 @@ TRAIN_MINUTES = env.float("PICAISSO_TRAIN_MINUTES", 120)
 # --- keeping ---
 RETENTION_DAYS = env.int("PICAISSO_RETENTION_DAYS", 30)
 
+# --- how much one person may ask for; 0: no limit ---
+SUBMISSIONS_PER_HOUR = env.int("PICAISSO_SUBMISSIONS_PER_HOUR", 5)  # from one network
+SUBMISSIONS_PER_DAY = env.int("PICAISSO_SUBMISSIONS_PER_DAY", 3)  # from one address
+RUNNING_PER_ADDRESS = env.int("PICAISSO_RUNNING_PER_ADDRESS", 1)
+WAITING_PER_ADDRESS = env.int("PICAISSO_WAITING_PER_ADDRESS", 2)
+MAIL_MINUTES = env.float("PICAISSO_MAIL_MINUTES", 60)  # between mails that anyone can cause
+MAILS_PER_DAY = env.int("PICAISSO_MAILS_PER_DAY", 3)  # of those, to one address
+QUEUE_LIMIT = env.int("PICAISSO_QUEUE_LIMIT", 100)  # requests that wait for a worker
+REQUEST_GB = env.float("PICAISSO_REQUEST_GB", 5)  # of files of one request
+DISK_GB = env.float("PICAISSO_DISK_GB", 100)  # of files of all requests
+
 # --- how fast lost work is noticed (seconds) ---
 LEASE_SECONDS = env.float("PICAISSO_LEASE_SECONDS", 120)
 BEAT_SECONDS = env.float("PICAISSO_BEAT_SECONDS", 15)

@@ -22,6 +22,7 @@ from django_q.models import Failure, OrmQ, Schedule, Success
 
 from requests_app import dashboard, lifecycle, phrases, takedowns
 from requests_app.models import (
+    Allowance,
     Artifact,
     BrowserTurn,
     ClassifierRequest,
@@ -33,6 +34,7 @@ from requests_app.models import (
     ImageState,
     ImageUrl,
     Job,
+    LinksWish,
     MailState,
     OutgoingMail,
     OwnCheck,
@@ -702,6 +704,23 @@ class IdempotencyKeyAdmin(RequestLinkMixin, RecordAdmin):
     list_display = ("pk", "request_link", "created")
     list_select_related = ("request",)
     search_fields = ("request__pk",)
+
+
+@admin.register(Allowance)
+class AllowanceAdmin(RecordAdmin):
+    list_display = ("rule", "digest", "times", "until")
+    list_filter = ("rule",)
+    search_fields = ("digest",)
+
+    @admin.display(description="Times")
+    def times(self, row: Allowance) -> int:
+        return len(row.taken)
+
+
+@admin.register(LinksWish)
+class LinksWishAdmin(RecordAdmin):
+    list_display = ("created", "email")
+    search_fields = ("email",)
 
 
 @admin.register(WorkerBeat)

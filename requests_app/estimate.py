@@ -90,6 +90,18 @@ def time_of(classifier: ClassifierRequest) -> str:
     return _time(images, ahead)
 
 
+def seconds_to_empty() -> float | None:
+    """Return the seconds until all that waits now is done; None before a request was finished."""
+    ahead = _open_jobs()
+    recent = {stage: _recent_jobs(stage) for stage in QUEUES}
+    jobs = list(ahead)
+    for done in recent.values():
+        jobs += done
+    sizes = _images_by_request(jobs)
+    pace = _pace(recent, sizes)
+    return None if pace is None else _seconds(0, ahead, sizes, pace)
+
+
 def _has_workers() -> bool:
     queues = (COLLECT, TRAIN)
     workers = WorkerBeat.objects.filter(queue__in=queues)

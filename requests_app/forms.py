@@ -1,6 +1,7 @@
 """The forms: a submission and a retry. Every error names the field it belongs to."""
 
 import re
+import secrets
 import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -13,7 +14,7 @@ from django.utils.datastructures import MultiValueDict
 from django.utils.encoding import punycode
 from email_validator import SPECIAL_USE_DOMAIN_NAMES, EmailNotValidError, validate_email
 
-from requests_app import phrases, supplied
+from requests_app import limits, phrases, supplied
 from requests_app.models import BACKBONES, ClassifierRequest, License
 from requests_app.pipeline import Submission
 from requests_app.text_rules import casefold_key, find_problem, normalize
@@ -40,6 +41,7 @@ TOP_LEVEL = re.compile(r"xn--[a-z0-9-]+|[a-z][a-z0-9-]*[a-z0-9]")
 # The validator refuses ".local" and the like; inside a company mail does reach such domains.
 SPECIAL_USE_DOMAIN_NAMES.clear()
 
+FORM_TOKEN = re.compile(r"[0-9a-f]{32}")  # makes two presses of one button one request
 FILE_FIELDS = ("own_pictures", "own_addresses")  # of what a person brings along
 
 FormData = MultiValueDict[str, str]
@@ -356,6 +358,8 @@ class SubmissionForm(forms.Form):
         """
         super().__init__(data, initial={"backbone": settings.BACKBONE})
         self.draft = draft
+        sent_token = "" if data is None else data.get("form_token", "")
+        self.token = sent_token if FORM_TOKEN.fullmatch(sent_token) else secrets.token_hex(16)
         self._upload_problems = dict(problems or {})
         backbone = cast(forms.ChoiceField, self.fields["backbone"])
         backbone.choices = phrases.backbone_choices(settings.BACKBONE)
@@ -382,11 +386,19 @@ class SubmissionForm(forms.Form):
             if bound.id_for_label == field_id:
                 bound.field.widget.attrs["autofocus"] = True
 
+    def refuse(self, field: str, sentence: str) -> None:
+        """Put a sentence beside a field of a form that is right but cannot be taken now."""
+        self.add_error(field, sentence)
+        self._set_focus(self.problems[0].field_id)
+
     def clean(self) -> dict[str, Any]:
         self.rows = checked_rows(self.rows)
         for row in self.rows:
             for problem in row.problems:
                 self.add_error(None, problem.sentence)
+        images = self.cleaned_data.get("images_per_class") or DEFAULT_IMAGES
+        if problem_of_size := limits.problem_of_size(self.named_classes, images):
+            self.add_error("images_per_class", problem_of_size)
         for field, sentence in self._problems_of_files().items():
             self.add_error(field, sentence)
         return self.cleaned_data
@@ -629,6 +641,9 @@ class RetryForm(forms.Form):
             self.rows = [replace(row, query=typed.get(row.number, row.query)) for row in self.rows]
 
     def clean(self) -> dict[str, Any]:
+        images = self.cleaned_data.get("images_per_class")
+        if images and (problem := limits.problem_of_size(len(self.classes), images)):
+            self.add_error("images_per_class", problem)
         if self.cleaned_data.get("sources_offered") and self.cleaned_data.get("sources") == []:
             self.add_error("sources", "Choose at least one source.")
         self.rows = [

@@ -14,9 +14,11 @@ from django.utils import timezone
 
 from requests_app import (
     health,
+    limits,
     own_check,
     pipeline,
     privacy,
+    repeats,
     result_mail,
     shortage,
     supplied,
@@ -27,7 +29,6 @@ from requests_app.models import (
     OWN_SOURCE,
     ClassifierRequest,
     Event,
-    IdempotencyKey,
     ImageClass,
     Job,
     JobState,
@@ -43,7 +44,7 @@ RETRYABLE = (Status.FAILED, Status.CANCELLED, Status.NEEDS_ATTENTION)
 ENDED = (Status.DELIVERED, *RETRYABLE)
 FINISHABLE = (pipeline.COLLECT.name, pipeline.TRAIN.name)  # stages that may end early
 SPLIT_TITLES = {"train": "training", "val": "validation", "test": "test"}
-CALLS_KEPT = timedelta(days=1)  # digests of calls of the API
+PERSON = "person"  # whoever has the link, as an Event row names them
 WARN_DAYS = 5  # before a result is deleted; where results are kept for less than 20, a quarter
 
 
@@ -117,6 +118,17 @@ def finish(classifier: ClassifierRequest, actor: str = "person") -> bool:
     return True
 
 
+def _check_limits(classifier: ClassifierRequest, actor: str) -> None:
+    """Let a person start a request again beside their others; staff and timers always may.
+
+    :raises LimitReached: others of this address, or of all, come first
+    """
+    if actor == PERSON:
+        limits.check_open(classifier)
+        limits.check_queue()
+        limits.check_disk()
+
+
 @transaction.atomic
 def retry(
     classifier: ClassifierRequest,
@@ -141,6 +153,7 @@ def retry(
     """
     if classifier.status not in RETRYABLE or not classifier.jobs.exists():
         return False
+    _check_limits(classifier, actor)
     others = [stage.name for stage in pipeline.NO_ARROWS]
     arrows = classifier.jobs.exclude(stage__in=others)
     stage = pipeline.stage_of(arrows.latest("pk"))
@@ -216,6 +229,7 @@ def retrain(classifier: ClassifierRequest, actor: str = "person") -> bool:
     """
     if obstacle_to_training(classifier):
         return False
+    _check_limits(classifier, actor)
     if not classifier.move(Status.QUEUED, reason="train again", actor=actor):
         return False
     versions.create_version(classifier)
@@ -244,6 +258,7 @@ def collect_again(classifier: ClassifierRequest, actor: str = "person") -> bool:
     """
     if classifier.status not in ENDED or not classifier.jobs.exists():
         return False
+    _check_limits(classifier, actor)
     if not classifier.move(Status.QUEUED, reason="download again", actor=actor):
         return False
     _ask_sources_again(classifier)
@@ -283,6 +298,7 @@ def leave_out(
         return False
     if versions.finished_versions(classifier):  # their figures and files name this class
         return False
+    _check_limits(classifier, actor)
     # Two people who press at the same time must not leave one class.
     ClassifierRequest.objects.select_for_update().get(pk=classifier.pk)
     leaving = list(classifier.classes.filter(number__in=numbers))
@@ -423,12 +439,13 @@ def expire() -> None:
     unconfirmed = ClassifierRequest.objects.filter(status=Status.UNCONFIRMED)
     for classifier in unconfirmed.filter(created__lt=submitted_before):
         _forget_unconfirmed(classifier)
+    limits.forget_old()
+    repeats.forget_old()
     supplied.forget_ownerless()
     supplied.forget_old_drafts()
     for classifier in ClassifierRequest.objects.filter(status=Status.EXPIRED):
         if classifier.erased is None or classifier.folder.exists():
             privacy.erase(classifier)
-    IdempotencyKey.objects.filter(created__lt=now - CALLS_KEPT).delete()
     WorkerBeat.objects.filter(at__lt=now - timedelta(days=1)).delete()
     complaint = health.waiting_too_long()
     if complaint:

@@ -14,7 +14,7 @@ import logging
 import smtplib
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from email.message import Message
 from email.mime.image import MIMEImage
 from email.mime.multipart import MIMEMultipart
@@ -96,12 +96,14 @@ def put(
     key: str,
     context: dict[str, Any],
     attachments: Sequence[Artifact] = (),
+    goes_at: datetime | None = None,
 ) -> OutgoingMail:
     """Write one mail into the outbox and have it sent.
 
     A second mail with the same key changes nothing.
 
     :param template: name below ``templates/mail``: subject, text and HTML lie side by side
+    :param goes_at: when it is sent at the earliest, None for at once
     """
     classes = list(classifier.classes.all())
     variables = {
@@ -119,6 +121,7 @@ def put(
         "subject": " ".join(subject.split())[:SUBJECT_CHARACTERS],
         "text": render_to_string(f"mail/{template}.txt", variables),
         "html": render_to_string(f"mail/{template}.html", variables),
+        "not_before": goes_at or timezone.now(),
     }
     row, is_new = OutgoingMail.objects.get_or_create(key=key, defaults=content)
     if is_new and attachments:

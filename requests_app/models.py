@@ -30,6 +30,7 @@ from django.urls import reverse
 from django.utils import timezone
 
 from requests_app import phrases
+from requests_app.digests import mailbox_digest
 from scraping.kinds import search_words
 from scraping.urls import url_digest
 from training.networks.catalogue import CHOICES as BACKBONES
@@ -97,9 +98,14 @@ class RequestQuerySet(models.QuerySet["ClassifierRequest"]):
     def renew_tokens(self) -> int:
         """Derive the tokens anew where the secret key has changed; return how many did change.
 
-        Old links end, and later mails carry working ones.
+        Old links end, and later mails carry working ones. By the digests of its mailbox the
+        requests of one person are known.
         """
         changed = 0
+        for pk, email, mailbox in self.values_list("pk", "email", "mailbox"):
+            current = mailbox_digest(email)
+            if current != mailbox:
+                self.filter(pk=pk).update(mailbox=current)
         for pk, version, digest in self.values_list("pk", "link_version", "token_sha256"):
             current_digest = sha256_hex(token_for(pk, version))
             if current_digest != digest:
@@ -108,6 +114,20 @@ class RequestQuerySet(models.QuerySet["ClassifierRequest"]):
             digest = sha256_hex(classifier.share_token)
             self.filter(pk=classifier.pk).update(share_sha256=digest)
         return changed
+
+    def busy_mailboxes(self) -> list[str]:
+        """Return the digests of the mailboxes of which as many requests run as may at a time."""
+        most = settings.RUNNING_PER_ADDRESS
+        if most <= 0:
+            return []
+        begun = models.Q(status=Status.RUNNING) | models.Q(jobs__state=JobState.RUNNING)
+        running = self.filter(begun).exclude(mailbox="").order_by()
+        counted = running.values("mailbox").annotate(count=models.Count("pk", distinct=True))
+        return [row["mailbox"] for row in counted if row["count"] >= most]
+
+    def used_bytes(self) -> int:
+        """Return how many bytes the files of all requests took when they were counted last."""
+        return self.aggregate(total=models.Sum("disk_bytes"))["total"] or 0
 
     def by_token(self, token: str) -> "ClassifierRequest | None":
         """Return the request that this token opens, or None.
@@ -127,6 +147,14 @@ class ClassifierRequest(models.Model):
     """One submission: classes, an e-mail address and options."""
 
     email = models.EmailField(max_length=254)
+    mailbox = models.CharField(
+        max_length=64,
+        blank=True,
+        default="",
+        db_index=True,
+        editable=False,
+        help_text="Salted digest of the mailbox, by which limits know it.",
+    )
     status = models.CharField(
         max_length=20, choices=Status.choices, default=Status.UNCONFIRMED, db_index=True
     )
@@ -172,6 +200,9 @@ class ClassifierRequest(models.Model):
     accept_fewer = models.BooleanField(
         default=False, help_text="Train even with fewer pictures than the minimum."
     )
+    disk_bytes = models.PositiveBigIntegerField(
+        default=0, help_text="Of its files on disk, when they were counted last."
+    )
     error = models.JSONField(
         null=True, blank=True, help_text="stage, reason, remedy; null when all is well."
     )
@@ -202,6 +233,7 @@ class ClassifierRequest(models.Model):
         :param class_queries: (name, query) in the order of submission; an empty query means the
             name
         """
+        fields["mailbox"] = mailbox_digest(str(fields.get("email", "")))
         # The token needs the primary key. Until it is known, a random digest keeps the column
         # unique.
         classifier = cls.objects.create(**fields, token_sha256=secrets.token_hex(32))
@@ -316,6 +348,45 @@ class IdempotencyKey(models.Model):
 
     def __str__(self) -> str:
         return f"Key {self.pk} for request {self.request_id}"
+
+
+class Allowance(models.Model):
+    """When somebody did lately what is limited; see ``requests_app/limits.py``.
+
+    It says who by a salted digest alone, and is deleted when it limits nothing any more.
+    """
+
+    rule = models.CharField(max_length=16)
+    digest = models.CharField(max_length=64, help_text="Of a mailbox or a network, salted.")
+    taken = models.JSONField(default=list, help_text="Times, in seconds of the Unix epoch.")
+    until = models.DateTimeField(db_index=True, help_text="When it can be deleted.")
+
+    class Meta:
+        ordering = ["pk"]
+        constraints = [
+            models.UniqueConstraint(fields=["rule", "digest"], name="allowance_once_per_rule")
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.rule}: {len(self.taken)} times"
+
+
+class LinksWish(models.Model):
+    """Somebody asks for the links of an address; the next round of mails answers and deletes it.
+
+    It is written whether the address is known or not, so that nothing can be told from the answer.
+    """
+
+    email = models.EmailField(max_length=254)
+    created = models.DateTimeField(default=timezone.now)
+
+    class Meta:
+        ordering = ["pk"]
+        verbose_name = "wish for links"
+        verbose_name_plural = "wishes for links"
+
+    def __str__(self) -> str:
+        return f"Wish {self.pk}"
 
 
 class ImageClass(models.Model):

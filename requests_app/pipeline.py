@@ -24,6 +24,7 @@ from django.utils import timezone
 from requests_app import (
     curation,
     first_model,
+    limits,
     mail,
     own_check,
     result_mail,
@@ -147,11 +148,16 @@ class Submission:
     kind: str = ""  # of things that the classes are; empty to find it out
     draft: supplied.Draft | None = None  # what the person brings along
     brought: Mapping[str, Any] = field(default_factory=dict)  # and what ``supplied.facts`` says
+    visitor: str | None = None  # address of the machine it comes from; None: the operator's own
 
 
 @transaction.atomic
 def submit(submission: Submission) -> ClassifierRequest:
-    """Make the request; heavy work starts only when the address is confirmed (or need not be)."""
+    """Make the request; heavy work starts only when the address is confirmed (or need not be).
+
+    :raises LimitReached: this person, network or site has as many as there may be
+    """
+    limits.admit(submission.email, submission.visitor)
     classifier = ClassifierRequest.create(
         class_queries=list(submission.classes),
         email=submission.email,
@@ -166,15 +172,18 @@ def submit(submission: Submission) -> ClassifierRequest:
     )
     with supplied.given(submission.draft, classifier):
         if settings.CONFIRM_EMAIL:
-            _mail_confirmation(classifier, f"request:{classifier.pk}:confirm")
+            goes_at = limits.mail_time(classifier.email)
+            _mail_confirmation(classifier, f"request:{classifier.pk}:confirm", goes_at)
         else:
             confirm(classifier)
     return classifier
 
 
-def _mail_confirmation(classifier: ClassifierRequest, key: str) -> None:
+def _mail_confirmation(
+    classifier: ClassifierRequest, key: str, goes_at: datetime | None = None
+) -> None:
     link = confirmation_link(classifier)
-    mail.put(classifier, "confirm", key, {"confirm_link": link})
+    mail.put(classifier, "confirm", key, {"confirm_link": link}, goes_at=goes_at)
     if confirms_on_the_page():
         logger.info("request %d is confirmed at %s", classifier.pk, link)
 
@@ -210,10 +219,13 @@ def send_confirmation_again(classifier: ClassifierRequest) -> bool:
     """Send another mail with a fresh link; return False where none is wanted or left.
 
     Two presses at the same time are one mail, because both make the same key.
+
+    :raises LimitReached: one went to this address a short while ago
     """
     left = confirmation_mails_left(classifier)
     if classifier.status != Status.UNCONFIRMED or not left:
         return False
+    limits.take_mail(classifier.email)
     number = MOST_CONFIRMATION_MAILS - left + 1
     _mail_confirmation(classifier, f"request:{classifier.pk}:confirm:{number}")
     return True
@@ -247,9 +259,13 @@ def confirm(classifier: ClassifierRequest) -> bool:
     """Start the work; return False if it was started (or ended) before.
 
     A confirmation counts once.
+
+    :raises LimitReached: others of this address, or of all, come first; it stays unconfirmed
     """
     if classifier.status != Status.UNCONFIRMED:
         return False
+    limits.check_open(classifier)
+    limits.check_queue()
     if not classifier.move(Status.QUEUED, reason="address confirmed", actor="person"):
         return False
     COLLECT.enqueue(classifier)

@@ -111,10 +111,23 @@ STORED = (
         ("mail", "mail.lock"),
     ),
     Stored(
-        "Digests of your network's address with a call of the API that may be repeated",
-        "So that a call that is sent twice is done once.",
+        "Digests of your network's address with a call of the API that may be repeated, and of a"
+        " filled form",
+        "So that what is sent twice is done once.",
         "A day.",
         ("IdempotencyKey",),
+    ),
+    Stored(
+        "Salted digests of your address and of your network, with the times at which they asked",
+        "So that nobody asks for more than others can.",
+        "A day.",
+        ("Allowance",),
+    ),
+    Stored(
+        "An address for which somebody asks for its links",
+        "To look whether it has any.",
+        "Some seconds.",
+        ("LinksWish",),
     ),
     Stored(
         "What the staff did in the dashboard, and their accounts and sessions",
@@ -156,7 +169,7 @@ RELATED: dict[type[Model], str] = {
     OutgoingMail: "request",
     IdempotencyKey: "request",
 }
-KEYS = {"token_sha256", "share_sha256", "key_sha256", "wish_sha256"}  # in no export
+KEYS = {"token_sha256", "mailbox", "share_sha256", "key_sha256", "wish_sha256"}  # in no export
 
 
 def lines() -> list[Stored]:
@@ -259,7 +272,7 @@ def _erase_rows(classifier: ClassifierRequest) -> None:
     Classes keep their numbers for as long as a child may find pictures of them.
     """
     own = ClassifierRequest.objects.filter(pk=classifier.pk)
-    own.update(email="", kind="", kind_found={}, supplied={}, error=None)
+    own.update(email="", mailbox="", disk_bytes=0, kind="", kind_found={}, supplied={}, error=None)
     forget_in_log(classifier)
     classifier.classes.update(name="", query="", outcomes=[], rejected={})
     ImageUrl.objects.filter(image_class__request=classifier).delete()

@@ -23,5 +23,8 @@ STORAGES["staticfiles"] = {  # noqa: F405  (nothing is collected in tests)
     "BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"
 }
 FIRST_MODEL = False  # a child for each collection; on where a test is about it
+# Tests ask for more than one person may; limits are on where a test is about them.
+SUBMISSIONS_PER_HOUR = SUBMISSIONS_PER_DAY = RUNNING_PER_ADDRESS = WAITING_PER_ADDRESS = 0
+MAIL_MINUTES = MAILS_PER_DAY = 0
 PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
 del os.environ["PICAISSO_DATA_DIR"]  # programs that tests start choose their own

@@ -53,11 +53,11 @@ FLOORS = {
         __main__
     """,
     "requests_app": """
-        phrases text_rules steady visitors
+        phrases text_rules steady visitors digests
         models
         workers delivery
-        mail first_model estimate better_words supplied health backup
-        versions result_mail prediction privacy
+        mail first_model estimate better_words supplied health backup repeats
+        versions result_mail prediction privacy limits
         takedowns curation shortage sharing
         own_pictures
         own_check

@@ -34,6 +34,7 @@ from requests_app.api.schemas import (
     VersionList,
     VersionState,
 )
+from requests_app.digests import network_of
 from requests_app.models import ClassifierRequest, DatasetVersion, ImageState, ImageUrl
 from requests_app.models import Status as RequestStatus
 from requests_app.versions import finished_versions
@@ -58,10 +59,10 @@ DESCRIPTION = (
 
 
 class Throttle(AnonRateThrottle):
-    """Counts the calls of one address."""
+    """Counts the calls of one network, as ``limits`` knows it; there requests are counted too."""
 
     def get_ident(self, request: HttpRequest) -> str:
-        return address_of(request)
+        return network_of(address_of(request))
 
 
 READS = Throttle("600/m")
@@ -114,7 +115,7 @@ def create(request: HttpRequest, response: HttpResponse, payload: NewRequest) ->
 
     With an `Idempotency-Key` (16 characters or more, kept for a day) the same call makes one.
     """
-    submission = wishes.submission_of(payload)
+    submission = wishes.submission_of(payload, visitor=address_of(request))
     classifier = once(request, lambda: pipeline.submit(submission))
     location = reverse("api-v1:show", args=[classifier.token])
     response.headers["Location"] = documents.absolute(location)
@@ -140,7 +141,7 @@ def create_with_pictures(request: HttpRequest, response: HttpResponse) -> Status
     """
     wishes_sent, draft, digest = own_pictures.read_form(request)
     try:
-        submission = wishes.submission_of(wishes_sent, draft)
+        submission = wishes.submission_of(wishes_sent, draft, visitor=address_of(request))
         classifier = once(request, lambda: pipeline.submit(submission), digest)
     finally:
         supplied.forget(draft)  # unless it belongs to the request now

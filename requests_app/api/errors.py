@@ -8,6 +8,9 @@ from django.http import HttpRequest, HttpResponse, JsonResponse
 from ninja import NinjaAPI
 from ninja.errors import HttpError, Throttled, ValidationError
 
+from requests_app.limits import LimitReached
+
+NEW_REQUESTS = ("/requests", "/with-pictures")
 BODY = ("body", "query", "path", "payload", "wishes")  # of a place in a request, no field's name
 CODES = {
     400: "invalid",
@@ -75,6 +78,12 @@ def handle_errors(api: NinjaAPI) -> None:
     @api.exception_handler(ApiError)
     def known(request: HttpRequest, error: ApiError) -> HttpResponse:
         return error_response(error)
+
+    @api.exception_handler(LimitReached)
+    def limited(request: HttpRequest, error: LimitReached) -> HttpResponse:
+        fields = {"email": error.sentence} if request.path.endswith(NEW_REQUESTS) else {}
+        answer = ApiError(error.status, error.sentence, fields, retry_after=error.retry_after)
+        return error_response(answer)
 
     @api.exception_handler(ValidationError)
     def invalid(request: HttpRequest, error: ValidationError) -> HttpResponse:

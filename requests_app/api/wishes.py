@@ -24,10 +24,13 @@ NO_LOCALE = "That is no locale; one looks like en-US."
 NO_CLASS = "“{name}” is no class of this request."
 
 
-def submission_of(wishes: NewRequest, draft: supplied.Draft | None = None) -> Submission:
+def submission_of(
+    wishes: NewRequest, draft: supplied.Draft | None = None, visitor: str | None = None
+) -> Submission:
     """Return what the pipeline takes. Raises ApiError 400 with a sentence for each wrong field.
 
     :param draft: what is brought along
+    :param visitor: the address of the machine that calls
     """
     form = SubmissionForm(_form_data(wishes.classes, _fields(wishes)), draft)
     fields = _problems(form, form.rows) if not form.is_valid() else {}
@@ -39,7 +42,7 @@ def submission_of(wishes: NewRequest, draft: supplied.Draft | None = None) -> Su
         fields["locale"] = NO_LOCALE
     if fields:
         raise ApiError(400, message_of(fields), fields)
-    return replace(form.submission(), sources=sources, locale=locale)
+    return replace(form.submission(), sources=sources, locale=locale, visitor=visitor)
 
 
 def retry_of(classifier: ClassifierRequest, wishes: RetryWishes) -> dict[str, Any]:

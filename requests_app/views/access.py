@@ -7,8 +7,9 @@ from typing import Any
 from django.http import HttpRequest, HttpResponseRedirect
 from django.http.response import HttpResponseBase
 
+from requests_app.limits import LimitReached
 from requests_app.models import ClassifierRequest, Status
-from requests_app.views.errors import gone, page_not_found
+from requests_app.views.errors import gone, page_not_found, too_much
 from training import log_lines
 
 View = Callable[..., HttpResponseBase]
@@ -56,7 +57,10 @@ def _gated(view: View, opened_by: Callable[[str], ClassifierRequest | None]) -> 
         elif classifier.status == Status.EXPIRED:
             response = gone(request)
         else:
-            response = view(request, classifier, **parameters)
+            try:
+                response = view(request, classifier, **parameters)
+            except LimitReached as error:
+                response = too_much(request, error)
         return make_private(response)
 
     return gated

@@ -7,6 +7,8 @@ from django.http import HttpRequest, HttpResponse, HttpResponseNotAllowed
 from django.http.response import HttpResponseBase
 from django.template.loader import render_to_string
 
+from requests_app.limits import LimitReached
+
 RETRY_SECONDS = 30
 GetResponse = Callable[[HttpRequest], HttpResponseBase]
 
@@ -36,6 +38,13 @@ def too_many_downloads(request: HttpRequest) -> HttpResponse:
     return HttpResponse(_error_page(request, 429), status=429, headers=headers)
 
 
+def too_much(request: HttpRequest, error: LimitReached) -> HttpResponse:
+    """Say why something is not done now, and when it can be; nothing has been changed."""
+    page = _error_page(request, error.status, sentence=error.sentence)
+    headers = {"Retry-After": str(error.retry_after)}
+    return HttpResponse(page, status=error.status, headers=headers)
+
+
 def server_error(request: HttpRequest) -> HttpResponse:
     """Return the page for a defect of ours: it needs no database, session or static file."""
     return HttpResponse(render_to_string("500.html"), status=500)
@@ -56,8 +65,8 @@ def not_allowed_page(get_response: GetResponse) -> GetResponse:
     return middleware
 
 
-def _error_page(request: HttpRequest, status: int) -> str:
+def _error_page(request: HttpRequest, status: int, **more: str) -> str:
     """Render the error page, or only its main part when htmx asks for the live part of a page."""
     template = "_error.html" if request.headers.get("HX-Request") else "error.html"
-    context = {"status": status, "retention_days": settings.RETENTION_DAYS}
+    context = {"status": status, "retention_days": settings.RETENTION_DAYS, **more}
     return render_to_string(template, context, request)

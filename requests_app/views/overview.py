@@ -13,6 +13,7 @@ from urllib.parse import urlencode
 from django.conf import settings
 from django.db.models import Count
 from django.urls import reverse
+from django.utils import timezone
 from django.utils.html import format_html
 
 from requests_app import estimate, phrases, pipeline, shortage, versions
@@ -23,6 +24,7 @@ from requests_app.models import (
     ImageUrl,
     Job,
     JobState,
+    MailState,
     Status,
     WorkerBeat,
 )
@@ -62,6 +64,7 @@ STAGE_HEADLINES = {
     "deliver": "Sending the result",
 }
 AT_WORK = (Status.QUEUED, Status.RUNNING)
+HELD_BACK = "One went there a short while ago, and they go one after the other."
 LEAVE_NOTE = "You may close this page: a mail comes when it is ready, or when we need you."
 # A source with any other outcome gave less than it could have.
 GOOD_OUTCOMES = (Outcome.OK, Outcome.NO_RESULTS, Outcome.NOT_APPLICABLE)
@@ -328,6 +331,8 @@ def _explanation(classifier: ClassifierRequest, job: Job | None) -> str:
     status = Status(classifier.status)
     if status == Status.UNCONFIRMED:
         address = phrases.masked_address(classifier.email)
+        if held_back := _held_back(classifier):
+            return f"A mail with a link goes to {address} in {held_back}. {HELD_BACK}"
         link = f"We sent a link to {address}. Click it and we start."
         time = estimate.time_of(classifier)
         return f"{link} It then takes {time}." if time else link
@@ -339,6 +344,17 @@ def _explanation(classifier: ClassifierRequest, job: Job | None) -> str:
     if status == Status.CANCELLED:
         return _stopped_note(classifier)
     return EXPLANATIONS.get(status, "")
+
+
+def _held_back(classifier: ClassifierRequest) -> str:
+    """Return the time until the confirmation mail goes that waits for its turn, "" for none."""
+    now = timezone.now()
+    waiting = classifier.mails.filter(state=MailState.WAITING, attempts=0, not_before__gt=now)
+    row = waiting.order_by("not_before").first()
+    if row is None:
+        return ""
+    seconds = (row.not_before - now).total_seconds()
+    return phrases.time_left(seconds)
 
 
 def _stopped_note(classifier: ClassifierRequest) -> str:
@@ -368,6 +384,9 @@ def _queue_note(job: Job) -> str:
     workers = WorkerBeat.objects.filter(queue=job.queue)
     if not any(worker.is_fresh for worker in workers):
         return "No worker is running at the moment. It starts by itself as soon as one is."
+    busy = ClassifierRequest.objects.busy_mailboxes()
+    if job.request.status == Status.QUEUED and job.request.mailbox in busy:
+        return "It begins when your other request is finished."
     ahead = job.ahead
     if ahead == 0:
         return "Yours is next."

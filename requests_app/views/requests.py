@@ -10,6 +10,7 @@ from django.views.decorators.http import require_http_methods, require_safe
 
 from requests_app import lifecycle, phrases, pipeline
 from requests_app.forms import RetryForm
+from requests_app.limits import LimitReached
 from requests_app.models import ClassifierRequest, Status
 from requests_app.views.access import SeeOther, require_token
 from requests_app.views.etags import has_already
@@ -78,7 +79,12 @@ def progress(request: HttpRequest, classifier: ClassifierRequest) -> HttpRespons
 def send_again(request: HttpRequest, classifier: ClassifierRequest) -> HttpResponse:
     """Send the confirmation mail once more. A GET only leads to the request's page."""
     if request.method == "POST":
-        if pipeline.send_confirmation_again(classifier):
+        try:
+            is_sent = pipeline.send_confirmation_again(classifier)
+        except LimitReached as error:
+            messages.warning(request, error.sentence)
+            return SeeOther(classifier.get_absolute_url())
+        if is_sent:
             address = phrases.masked_address(classifier.email)
             messages.success(request, f"Another mail is on its way to {address}.")
         elif classifier.status == Status.UNCONFIRMED:

@@ -1,18 +1,22 @@
 """The form of the first page, what it asks for while a person types, and the confirmation."""
 
-from dataclasses import asdict
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, replace
+from typing import cast
 
 from django.conf import settings
-from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.core.files.uploadedfile import UploadedFile
+from django.http import HttpRequest, HttpResponse, JsonResponse, QueryDict
 from django.http.response import HttpResponseBase
 from django.shortcuts import render
 from django.views.decorators.csrf import csrf_exempt, csrf_protect
 from django.views.decorators.http import require_http_methods, require_safe
 
-from requests_app import better_words, estimate, pipeline, supplied
+from requests_app import better_words, estimate, pipeline, repeats, supplied
 from requests_app.forms import (
     DEFAULT_IMAGES,
     FILE_FIELDS,
+    FORM_TOKEN,
     MAX_CLASSES,
     MAX_IMAGES,
     MAX_NAME_LENGTH,
@@ -21,12 +25,16 @@ from requests_app.forms import (
     SubmissionForm,
     within,
 )
-from requests_app.models import Status
+from requests_app.limits import LimitReached
+from requests_app.models import ClassifierRequest, Status, sha256_hex
 from requests_app.text_rules import find_problem
 from requests_app.views.access import SeeOther, make_private
-from requests_app.views.errors import gone
+from requests_app.views.errors import gone, too_much
 from requests_app.views.uploads import DiskUploadHandler, hold_files
 from requests_app.visitors import address_of
+
+STILL_AT_IT = "This form is being taken just now. Press the button again in some seconds."
+HIDDEN_FIELDS = ("csrfmiddlewaretoken", "form_token")
 
 
 @csrf_exempt  # or the form would be read before its handler is set; what follows is protected
@@ -48,6 +56,9 @@ def home(request: HttpRequest) -> HttpResponse:
 def _submit(request: HttpRequest, handler: DiskUploadHandler) -> HttpResponse:
     data = request.POST.copy()
     problems = handler.problems
+    wish = _digest_of_form(request)
+    if done := _done_before(data, wish):
+        return SeeOther(done.get_absolute_url())
     draft = supplied.opened(data.get("draft", ""))
     if data.get("draft") and draft is None:
         problems.setdefault("own_pictures", supplied.GONE)
@@ -70,13 +81,50 @@ def _submit(request: HttpRequest, handler: DiskUploadHandler) -> HttpResponse:
     if "remove" in request.POST:
         return _form_page(request, form.with_row_removed(request.POST["remove"]))
     if not form.is_valid():
+        if done := _done_before(data, wish):  # meanwhile, with the files of this form
+            return SeeOther(done.get_absolute_url())
         return _form_page(request, form, status=400)
+    return _take(request, form, wish)
+
+
+def _take(request: HttpRequest, form: SubmissionForm, wish: str) -> HttpResponse:
+    """Make the request of a form that is right, unless there are as many as there may be."""
+    submission = replace(form.submission(), visitor=address_of(request))
     try:
-        classifier = pipeline.submit(form.submission())
+        classifier = _once(form.token, wish, lambda: pipeline.submit(submission))
     except supplied.GoneError as error:
-        form = SubmissionForm(data, problems={"own_pictures": str(error)})
+        form = SubmissionForm(request.POST, problems={"own_pictures": str(error)})
         return _form_page(request, form, status=400)
+    except repeats.StillAtIt:
+        form.refuse("email", STILL_AT_IT)
+        return _form_page(request, form, status=503)
+    except LimitReached as error:
+        form.refuse("email", error.sentence)
+        page = _form_page(request, form, status=error.status)
+        page.headers["Retry-After"] = str(error.retry_after)
+        return page
     return SeeOther(classifier.get_absolute_url())
+
+
+def _once(token: str, wish: str, submit: Callable[[], ClassifierRequest]) -> ClassifierRequest:
+    """Submit, unless the same filled form was sent before: a double click makes one request."""
+    return repeats.once(sha256_hex(f"form\n{token}\n{wish}"), wish, submit)
+
+
+def _done_before(data: QueryDict, wish: str) -> ClassifierRequest | None:
+    token = data.get("form_token", "")
+    if not FORM_TOKEN.fullmatch(token):
+        return None
+    return repeats.done_before(sha256_hex(f"form\n{token}\n{wish}"), wish)
+
+
+def _digest_of_form(request: HttpRequest) -> str:
+    """Return a digest of all that was filled in; a form that was changed is another wish."""
+    data = request.POST
+    filled = [(name, data.getlist(name)) for name in sorted(data) if name not in HIDDEN_FIELDS]
+    files = cast(Iterable[UploadedFile], request.FILES.values())
+    sent = sorted((str(file.name), file.size) for file in files)
+    return sha256_hex(repr((filled, sent)))
 
 
 def _form_page(request: HttpRequest, form: SubmissionForm, status: int = 200) -> HttpResponse:
@@ -140,7 +188,11 @@ def _confirm(request: HttpRequest, signed: str) -> HttpResponseBase:
         return render(request, "confirm_invalid.html", status=404)
     if classifier.status == Status.EXPIRED:
         return gone(request)
-    if request.method == "POST" and pipeline.confirm(classifier):
+    try:
+        confirmed = request.method == "POST" and pipeline.confirm(classifier)
+    except LimitReached as error:
+        return too_much(request, error)
+    if confirmed:
         return SeeOther(classifier.get_absolute_url())
     # Read the status again: where the button did nothing, someone else has moved the row.
     classifier.refresh_from_db(fields=["status"])

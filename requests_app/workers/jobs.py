@@ -29,7 +29,7 @@ from django_q.exceptions import TimeoutException
 from django_q.models import OrmQ
 from django_q.tasks import async_task
 
-from requests_app.models import ClassifierRequest, Job, JobState, WorkerBeat
+from requests_app.models import ClassifierRequest, Job, JobState, Status, WorkerBeat
 from requests_app.workers import outages, processes
 from requests_app.workers.outages import refresh_connection
 from training import log_lines
@@ -288,10 +288,12 @@ def enqueue(classifier: ClassifierRequest, stage: str, queue: str) -> Job:
 def claim(queue: str) -> Lease | None:
     """Claim the oldest waiting job of a queue; return None if there is none.
 
-    Two jobs of one request never run side by side.
+    Two jobs of one request never run side by side, and no more requests of one address than may.
     """
     waiting = Job.objects.filter(queue=queue, state=JobState.QUEUED)
     waiting = waiting.exclude(request__jobs__state=JobState.RUNNING)
+    busy = ClassifierRequest.objects.busy_mailboxes()
+    waiting = waiting.exclude(request__status=Status.QUEUED, request__mailbox__in=busy)
     for job in waiting.order_by("pk")[:20]:
         unclaimed = Job.objects.filter(pk=job.pk, state=JobState.QUEUED, fence=job.fence)
         won = unclaimed.update(
@@ -357,9 +359,13 @@ def _run_claimed(lease: Lease, handlers: Handlers) -> None:
 
 
 def notify_after(job: Job) -> None:
-    """Notify of what waited for a job to end: its queue's next job, and its request's next job."""
-    same_queue_or_request = Q(queue=job.queue) | Q(request=job.request_id)
-    waiting = Job.objects.filter(same_queue_or_request, state=JobState.QUEUED)
+    """Notify of what waited for a job to end: the next of its queue, request and address."""
+    waited = Q(queue=job.queue) | Q(request=job.request_id)
+    requests = ClassifierRequest.objects.filter(pk=job.request_id)
+    mailbox = requests.values_list("mailbox", flat=True).first()
+    if mailbox:
+        waited |= Q(request__mailbox=mailbox)
+    waiting = Job.objects.filter(waited, state=JobState.QUEUED)
     for queue in set(waiting.values_list("queue", flat=True)):
         if not is_notified(queue):
             notify(queue)

@@ -91,6 +91,11 @@ class Site:
             "PICAISSO_ALLOWED_PRIVATE_HOSTS": urlsplit(self.gallery_url).netloc,
             "PICAISSO_MIN_SIDE": "64",
             "PICAISSO_FIRST_MODEL": "0",
+            # These tests ask for more than one person may, from one address.
+            "PICAISSO_SUBMISSIONS_PER_HOUR": "0",
+            "PICAISSO_SUBMISSIONS_PER_DAY": "0",
+            "PICAISSO_RUNNING_PER_ADDRESS": "0",
+            "PICAISSO_MAILS_PER_DAY": "0",
             "PICAISSO_BACKBONE": "efficientnet_lite0",
             "EMAIL_URL": f"smtp://127.0.0.1:{self.smtp_port}",
         }

@@ -19,6 +19,7 @@ from django.utils import timezone
 
 from requests_app import lifecycle, takedowns
 from requests_app.models import (
+    Allowance,
     BrowserTurn,
     ClassifierRequest,
     DatasetVersion,
@@ -27,6 +28,7 @@ from requests_app.models import (
     IdempotencyKey,
     ImageUrl,
     Job,
+    LinksWish,
     OutgoingMail,
     OwnCheck,
     SourceHealth,
@@ -61,6 +63,8 @@ def everything(db) -> None:
     decided(request)
     IdempotencyKey.objects.create(key_sha256="a" * 64, request=request)
     OwnCheck.objects.create(request=delivered(), received=3)
+    Allowance.objects.create(rule="mailbox", digest="d" * 64, until=timezone.now())
+    LinksWish.objects.create(email="ada@example.org")
     OutgoingMail.objects.first().attachments.set(delivered().versions.get().artifacts.all())
 
 
