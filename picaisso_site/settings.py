@@ -34,6 +34,7 @@ try:
     ENVIRONMENT = read_environment(os.environ, BASE_DIR / ".env")
 except EnvironmentFileError as error:
     raise ImproperlyConfigured(str(error)) from error
+SETTINGS_FILE = Path(ENVIRONMENT.variables.get("PICAISSO_ENV_FILE") or BASE_DIR / ".env")
 os.environ.update(ENVIRONMENT.variables)  # for the processes that the site starts
 
 

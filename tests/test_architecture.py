@@ -57,7 +57,7 @@ FLOORS = {
         models
         workers delivery
         mail first_model estimate better_words supplied health backup repeats
-        versions result_mail prediction privacy limits
+        versions result_mail prediction privacy limits doctor
         takedowns curation shortage sharing
         own_pictures
         own_check
