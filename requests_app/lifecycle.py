@@ -45,6 +45,12 @@ ENDED = (Status.DELIVERED, *RETRYABLE)
 FINISHABLE = (pipeline.COLLECT.name, pipeline.TRAIN.name)  # stages that may end early
 SPLIT_TITLES = {"train": "training", "val": "validation", "test": "test"}
 PERSON = "person"  # whoever has the link, as an Event row names them
+REBUILD_PAUSE = timedelta(hours=1)
+BUILT_AGAIN = "It is built again. Try again in some minutes."
+NOT_BUILT_AGAIN = (
+    "It cannot be built again, because what it is made of is damaged too. Remove or relabel a"
+    " picture and train again."
+)
 WARN_DAYS = 5  # before a result is deleted; where results are kept for less than 20, a quarter
 
 
@@ -246,6 +252,21 @@ def count_judgements(classifier: ClassifierRequest) -> bool:
     if not waiting.exists():
         pipeline.RECOUNT.enqueue(classifier)
     return True
+
+
+@transaction.atomic
+def build_again(classifier: ClassifierRequest) -> str:
+    """Have delivered files that are damaged on the disk built again; return what comes of it.
+
+    However many ask, they are built once an hour at most.
+    """
+    jobs = classifier.jobs.filter(stage=pipeline.REBUILD.name)
+    last = jobs.filter(created__gt=timezone.now() - REBUILD_PAUSE).last()
+    if last is not None and last.state == JobState.FAILED:
+        return NOT_BUILT_AGAIN
+    if last is None:
+        pipeline.REBUILD.enqueue(classifier)
+    return BUILT_AGAIN
 
 
 @transaction.atomic

@@ -302,8 +302,12 @@ def _message(row: OutgoingMail) -> MailWithPicture:
             html = _without_picture(html)
     message.attach_alternative(html, "text/html")
     for artifact in row.attachments.all():
-        with model_zip.open_artifact(artifact) as file:
-            content = file.read()
+        try:
+            with model_zip.open_artifact(artifact) as file:
+                content = file.read()
+        except model_zip.DamagedError:  # its link says so too, and has it built again
+            logger.exception("a file is not attached")
+            continue
         message.attach(names.file_name(artifact), content, "application/zip")
     return message
 

@@ -38,6 +38,7 @@ from requests_app.delivery.croissant import build_croissant
 from requests_app.models import (
     Artifact,
     ClassifierRequest,
+    DatasetVersion,
     Job,
     Kind,
     SourceHealth,
@@ -115,7 +116,14 @@ MEASURE = Stage(
     limit_seconds=lambda: own_check.LIMIT_SECONDS,
     run=lambda lease: own_check.measure(lease),
 )
-NO_ARROWS = (RECOUNT, MEASURE)
+# Nor this: files that the disk has damaged are built again.
+REBUILD = Stage(
+    "rebuild",
+    queue="train",
+    limit_seconds=lambda: 1800,
+    run=lambda lease: rebuild(lease),
+)
+NO_ARROWS = (RECOUNT, MEASURE, REBUILD)
 STAGES_OF_A_VERSION = (COLLECT.name, TRAIN.name)  # before there is a model of it
 
 
@@ -495,7 +503,7 @@ def train(lease: Lease) -> None:
 
 
 def package(lease: Lease) -> None:
-    """Build the files that are delivered."""
+    """Build the files that are delivered; a model that is damaged already is trained again."""
     classifier = _begin(lease)
     with takedowns.held_off(classifier, lease.beat_if_due):
         _package(lease, classifier)
@@ -503,9 +511,33 @@ def package(lease: Lease) -> None:
 
 def _package(lease: Lease, classifier: ClassifierRequest) -> None:
     version = versions.latest_version(classifier)
-    images = versions.dataset_images(version, run_folder.read_manifest(version.folder))
-    folder = classifier.folder / "artifacts" / str(version.number)
-    beat = lease.beat_if_due
+    if damaged := model_zip.damaged_model_files(version):
+        logger.warning("%s is trained again: %s damaged", version, ", ".join(damaged))
+        with lease.finishing():
+            (version.folder / "result.json").unlink(missing_ok=True)
+            TRAIN.enqueue(classifier)
+        return
+    files = _build_files(version, lease.beat_if_due)
+    with lease.finishing():
+        _store_files(version, files)
+        DELIVER.enqueue(classifier)
+
+
+def _build_files(
+    version: DatasetVersion, beat: dataset_zip.Beat
+) -> dict[Kind, dataset_zip.PublishedFile]:
+    """Build what is delivered of a version, of files that are what they were when it was made.
+
+    :raises StageFailed: an image is damaged
+    """
+    rows = run_folder.read_manifest(version.folder)
+    images = versions.dataset_images(version, rows)
+    if damaged := versions.damaged_image(version, images):
+        raise StageFailed(
+            f"A picture of this dataset is damaged on the server's disk: {damaged}.",
+            "Remove it in the gallery and train again.",
+        )
+    folder = version.request.folder / "artifacts" / str(version.number)
     dataset = dataset_zip.build_dataset(version, images, folder / "dataset.zip", beat)
     files = {
         Kind.DATASET: dataset,
@@ -516,18 +548,35 @@ def _package(lease: Lease, classifier: ClassifierRequest) -> None:
     pth = model_zip.published_pth(version)
     if pth is not None:
         files[Kind.PTH] = pth
+    return files
+
+
+def _store_files(version: DatasetVersion, files: Mapping[Kind, dataset_zip.PublishedFile]) -> None:
+    for kind, file in files.items():
+        Artifact.objects.update_or_create(
+            version=version,
+            kind=kind,
+            defaults={
+                "path": str(file.path.relative_to(settings.DATA_DIR)),
+                "bytes": file.bytes,
+                "sha256": file.sha256,
+            },
+        )
+
+
+def rebuild(lease: Lease) -> None:
+    """Build delivered files again that are damaged on the disk, of what they were made of."""
+    classifier = ClassifierRequest.objects.get(pk=lease.job.request_id)
+    for version in versions.finished_versions(classifier):
+        if not any(map(model_zip.is_damaged, version.artifacts.all())):
+            continue
+        if damaged := model_zip.damaged_model_files(version):
+            raise StageFailed(f"The model of version {version.number} is damaged: {damaged[0]}.")
+        files = _build_files(version, lease.beat_if_due)
+        with transaction.atomic():
+            _store_files(version, files)
     with lease.finishing():
-        for kind, file in files.items():
-            Artifact.objects.update_or_create(
-                version=version,
-                kind=kind,
-                defaults={
-                    "path": str(file.path.relative_to(settings.DATA_DIR)),
-                    "bytes": file.bytes,
-                    "sha256": file.sha256,
-                },
-            )
-        DELIVER.enqueue(classifier)
+        pass
 
 
 def deliver(lease: Lease) -> None:

@@ -8,6 +8,7 @@ person, so that one bad picture of several loses nothing else.
 import base64
 import hashlib
 import io
+import logging
 import threading
 import time
 from collections.abc import Iterator
@@ -55,6 +56,8 @@ from training.predict import (
 )
 from training.run_folder import HEAD_FOLDER
 
+logger = logging.getLogger(__name__)
+
 MAX_PICTURES = 20  # in one form
 MAX_BYTES = 20_000_000  # of one picture
 MAX_TOGETHER_BYTES = 60_000_000  # of the files of one form, which are held in memory
@@ -85,6 +88,10 @@ TOO_MANY = (
     f"More than {PICTURES_A_MINUTE} pictures came within a minute. Wait a minute and try again."
 )
 TOO_LARGE = f"This file is larger than {MAX_BYTES // 1_000_000} MB."
+DAMAGED = (
+    "The model is damaged on this site and was not used. Remove or relabel a picture and train"
+    " again: that builds a new one."
+)
 UNKNOWN_LICENSE = "not known"
 NO_ADDRESS = "This is not a web address; one looks like https://example.org/picture.jpg."
 
@@ -331,8 +338,9 @@ def classify(usable: UsableModel, data: bytes, *, explained: bool = True) -> Ans
             prediction = opened.model.predict(image)
         except BrokenImageError as error:
             return Refusal(f"This file cannot be used: {error}.")
-        except ModelError as error:
-            return Refusal(str(error))
+        except ModelError:  # its sentence names folders of this machine
+            logger.exception("a model cannot be used")
+            return Refusal(DAMAGED)
         image.thumbnail((SHOWN_SIDE, SHOWN_SIDE))
     reject = opened.model.reject if usable.reject is None else usable.reject
     answer = Answer(

@@ -5,8 +5,10 @@ and the split that the training made is frozen into the version when the trainin
 """
 
 import dataclasses
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, cast
 
 from django.conf import settings
@@ -39,7 +41,14 @@ from training.judgements import (
 )
 from training.metrics import Metrics
 from training.predictions import PREDICTIONS_FILE, SUSPECTS_FILE, read_predictions, read_suspects
-from training.run_folder import ClassLabel, ImageRow, RunConfig, Split, file_format
+from training.run_folder import (
+    ClassLabel,
+    ImageRow,
+    RunConfig,
+    RunError,
+    Split,
+    file_format,
+)
 from training.verification import count_again
 
 SEED = 0
@@ -105,8 +114,9 @@ def write_run_folder(version: DatasetVersion) -> None:
     """Make the run folder, once: afterwards its manifest is the version.
 
     Images of any version before keep their split, and test images what a person said of them.
+    One that was damaged before the version was frozen is made anew.
     """
-    if (version.folder / "manifest.jsonl").exists():
+    if version.manifest_sha256 or _is_readable(version):
         return
     classifier = version.request
     _leave_copies_out(classifier)
@@ -134,6 +144,35 @@ def write_run_folder(version: DatasetVersion) -> None:
         if judgements:
             write_judgements(version.folder, judgements)
     run_folder.write_run(version.folder, config, rows, images_from=classifier.folder / "collect")
+    version.images = len(rows)
+    version.save(update_fields=["images"])
+
+
+def _is_readable(version: DatasetVersion) -> bool:
+    """Return whether there is a run folder with all images, that a training can use."""
+    try:
+        config = run_folder.read_config(version.folder)
+        rows = run_folder.read_manifest(version.folder)
+        run_folder.check_manifest(config, rows)
+    except (RunError, FileNotFoundError):
+        return False
+    return len(rows) == version.images  # a torn end is no error of a manifest
+
+
+def damaged_image(version: DatasetVersion, images: Sequence[DatasetImage]) -> str:
+    """Return the first file that is gone or is not as it was stored, "" where there is none."""
+    folder = version.request.folder / "collect"
+    for entry in images:
+        path = folder / entry.image.file
+        if not path.is_file() or sha256_of(path) != entry.image.sha256:
+            return entry.image.file
+    return ""
+
+
+def sha256_of(path: Path) -> str:
+    """Return the digest of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _leave_copies_out(classifier: ClassifierRequest) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import json
 import lzma
@@ -58,6 +59,8 @@ _UNREADABLE = (
     lzma.LZMAError,
 )
 _LEAST_CROPPED = 0.1  # of the sides of a picture; below, the network would see next to nothing
+_SUMS = "SHA256SUMS"
+_LARGEST_SUMS = 1_000_000  # bytes
 _LARGEST_FILE = 1_000_000_000  # bytes; the largest that a model can have are 100 MB
 
 
@@ -237,9 +240,25 @@ def _read_file(path: Path, name: str) -> bytes:
             raise ModelError(f"{path} is an incomplete zip: download or copy it again.")
         if not (folder / "model.onnx").is_file():
             raise ModelError(f"{path} is neither a finished run folder nor a model folder or zip.")
-        return (folder / name).read_bytes()
+        data = (folder / name).read_bytes()
+        sums = folder / _SUMS
+        if sums.is_file():
+            _check_digest(path, name, data, sums.read_bytes())
+        return data
     except _UNREADABLE as error:
         raise ModelError(f"{name} of {path} cannot be read: {error}.") from error
+
+
+def _check_digest(path: Path, name: str, data: bytes, sums: bytes) -> None:
+    """Raise ModelError where the SHA256SUMS beside a file name another digest for it.
+
+    What was damaged or put in its place is refused before anything reads it.
+    """
+    lines = sums.decode("utf-8", errors="replace").splitlines()
+    named = [line.partition("  ")[0] for line in lines if line.partition("  ")[2] == name]
+    if named and hashlib.sha256(data).hexdigest() not in named:
+        problem = f"{path} holds a {name} that is damaged or not Picaisso's: {_SUMS} beside it"
+        raise ModelError(f"{problem} names another. Copy or download the model again.")
 
 
 def _is_torn_zip(path: Path) -> bool:
@@ -263,7 +282,11 @@ def _read_zipped(path: Path, name: str) -> bytes:
         highest = min(found, key=lambda entry: len(entry.filename))
         if highest.file_size > _LARGEST_FILE:
             raise ModelError(f"{path} is not a model zip: its {name} is larger than any model.")
-        return archive.read(highest)
+        data = archive.read(highest)
+        beside = highest.filename.removesuffix(name) + _SUMS
+        if beside in archive.namelist() and archive.getinfo(beside).file_size < _LARGEST_SUMS:
+            _check_digest(path, name, data, archive.read(beside))
+        return data
 
 
 def _open_onnx(path: Path, threads: int) -> Model:

@@ -5,7 +5,10 @@ zip's own words lie on disk a second time, in a splice (see ``training.spliced``
 one size and one sha256, and can be resumed. Versions before 0.2 left a whole ``model.zip``.
 """
 
+import hashlib
 import zipfile
+from datetime import date
+from functools import lru_cache
 from pathlib import Path
 from typing import BinaryIO
 
@@ -16,6 +19,7 @@ from training.spliced import (
     PTH_SPLICE,
     SPLICE_SUFFIX,
     Piece,
+    SpliceError,
     open_splice,
     parts_of_zip,
     spliced,
@@ -61,11 +65,75 @@ def published_pth(version: DatasetVersion) -> PublishedFile | None:
     return PublishedFile(path, made.bytes, made.sha256)
 
 
+class DamagedError(OSError):
+    """A delivered file has other bytes than when it was made."""
+
+
 def open_artifact(artifact: Artifact) -> BinaryIO:
     """Open a delivered file, to read and to seek in.
 
     :raises OSError: it, or what it is put together of, is not there
+    :raises DamagedError: it is not what it was made as
     """
-    if artifact.file.suffix == SPLICE_SUFFIX:
-        return open_splice(artifact.file, artifact.version.folder / "model")
-    return artifact.file.open("rb")
+    folder = artifact.version.folder / "model"
+    try:
+        digest = _digest_now(artifact.file, folder)
+    except SpliceError as error:
+        raise DamagedError(f"{artifact.path} is damaged") from error
+    if digest != artifact.sha256:
+        raise DamagedError(f"{artifact.path} is damaged")
+    return _open(artifact.file, folder)
+
+
+def is_damaged(artifact: Artifact) -> bool:
+    """Return whether a delivered file is gone or not what it was made as."""
+    try:
+        open_artifact(artifact).close()
+    except OSError:
+        return True
+    return False
+
+
+def damaged_model_files(version: DatasetVersion) -> list[str]:
+    """Return the large files of a version's model folder that its SHA256SUMS do not describe."""
+    folder = version.folder / "model"
+    sums = folder / "SHA256SUMS"
+    if not sums.is_file():
+        return []
+    damaged = []
+    for line in sums.read_text(encoding="utf-8", errors="replace").splitlines():
+        digest, _, name = line.partition("  ")
+        path = folder / name
+        if name not in LARGE_FILES:
+            continue
+        if not path.is_file() or _digest_now(path, folder) != digest:
+            damaged.append(name)
+    return damaged
+
+
+def _open(path: Path, folder: Path) -> BinaryIO:
+    if path.suffix == SPLICE_SUFFIX:
+        return open_splice(path, folder)
+    return path.open("rb")
+
+
+def _digest_now(path: Path, folder: Path) -> str:
+    """Return the sha256 of a file; it is read again when a file has changed, and every day."""
+    marks = [_mark(path)]
+    if path.suffix == SPLICE_SUFFIX:
+        pieces = [folder / name for name in LARGE_FILES]
+        marks += [_mark(piece) for piece in pieces if piece.exists()]
+    return _digest(path, folder, tuple(marks), date.today())
+
+
+def _mark(path: Path) -> tuple[str, int, int, int]:
+    facts = path.stat()
+    return path.name, facts.st_ino, facts.st_size, facts.st_mtime_ns
+
+
+@lru_cache(maxsize=512)
+def _digest(
+    path: Path, folder: Path, marks: tuple[tuple[str, int, int, int], ...], day: date
+) -> str:
+    with _open(path, folder) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -21,9 +21,9 @@ from django.templatetags.static import static
 from django.utils.http import content_disposition_header
 from django.views.decorators.http import require_safe
 
-from requests_app import prediction
+from requests_app import lifecycle, prediction
 from requests_app.delivery import names, thumbnails
-from requests_app.delivery.model_zip import open_artifact
+from requests_app.delivery.model_zip import DamagedError, open_artifact
 from requests_app.models import Artifact, ClassifierRequest, ImageState, ImageUrl, Kind
 from requests_app.views.access import require_token
 from requests_app.views.errors import page_not_found, too_many_downloads
@@ -33,6 +33,7 @@ from requests_app.visitors import address_of
 from training.spliced import SPLICE_SUFFIX
 
 CHUNK_BYTES = 256 * 1024
+REBUILD_SECONDS = 120
 MAX_POSITION_DIGITS = 18  # an exabyte
 SINGLE_RANGE = re.compile(r"bytes=(\d*)-(\d*)", re.ASCII | re.IGNORECASE)
 NUMBER = re.compile(r"[0-9]{1,6}", re.ASCII)
@@ -104,11 +105,21 @@ def download(request: HttpRequest, classifier: ClassifierRequest, kind: str) -> 
         return page_not_found(request)
     try:
         file = open_artifact(artifact)
+    except DamagedError:
+        return _damaged(request, classifier)
     except OSError:
         return page_not_found(request)
     path = None if artifact.file.suffix == SPLICE_SUFFIX else artifact.file
     name = names.file_name(artifact)
     return send_file(request, file, name=name, sha256=artifact.sha256, path=path)
+
+
+def _damaged(request: HttpRequest, classifier: ClassifierRequest) -> HttpResponse:
+    """Say that a file is damaged, and have it built again."""
+    context = {"classifier": classifier, "outcome": lifecycle.build_again(classifier)}
+    response = render(request, "download_damaged.html", context, status=503)
+    response.headers["Retry-After"] = str(REBUILD_SECONDS)
+    return response
 
 
 def _file_of_model(

@@ -1,6 +1,7 @@
 """Try the delivered model on pictures of one's own, and read its report."""
 
 import json
+import logging
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import cast
@@ -34,6 +35,9 @@ from training.explanations import colour_scale
 from training.networks.catalogue import CROP
 from training.predict import ModelError
 
+logger = logging.getLogger(__name__)
+
+DAMAGED_MODEL = "damaged"  # in place of what there is not yet
 NAMED_CLASSES = 4  # more of them make no heading
 TOO_MANY_FILES = f"Only {prediction.MAX_PICTURES} pictures fit into one go. Send the others next."
 NOTHING_GIVEN = "Choose a picture, or give the web address of one."
@@ -149,10 +153,12 @@ def _try_page(request: HttpRequest, place: Place) -> HttpResponseBase:
     try:
         opened = None if usable is None else prediction.opened_model(usable)
     except ModelError:
+        logger.exception("a model cannot be used")
         opened = None
     if usable is None or opened is None:
         status = 409 if request.method == "POST" else 200
-        return _no_model_page(request, place, "model", status)
+        what = "model" if usable is None else DAMAGED_MODEL
+        return _no_model_page(request, place, what, status)
 
     given = Given()
     if request.method == "POST":
@@ -348,7 +354,7 @@ def report(request: HttpRequest, classifier: ClassifierRequest) -> HttpResponseB
 def _no_model_page(
     request: HttpRequest, place: Place, what: str, status: int = 200
 ) -> HttpResponse:
-    """Say that there is no model, or nothing else that comes with it, yet."""
+    """Say that there is no model or nothing else that comes with it yet, or that it is damaged."""
     context = {
         "classifier": place.classifier,
         "home": place.home,

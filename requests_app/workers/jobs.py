@@ -8,6 +8,7 @@ While the database is away the child works on, for as long as the lease lasts, a
 does not count.
 """
 
+import errno
 import logging
 import subprocess
 import time
@@ -75,6 +76,9 @@ class StageFailed(Exception):
 
 UNEXPECTED = StageFailed(
     "Something went wrong on our side.", "Press retry; what was done so far is kept.", retry=True
+)
+DISK_FULL = StageFailed(
+    "The server's disk is full.", "Retry later; the operator has to make room.", retry=True
 )
 
 
@@ -348,7 +352,7 @@ def _run_claimed(lease: Lease, handlers: Handlers) -> None:
             return
         logger.exception("%s stopped unexpectedly", job)
         if job.attempt >= MAX_ATTEMPTS:
-            _fail(lease, handlers, UNEXPECTED)
+            _fail(lease, handlers, DISK_FULL if _is_of_full_disk(error) else UNEXPECTED)
         else:
             lease.put_back(counted=True)
         # A stage that exits has failed as any other; django-q2's own time-out it must see itself.
@@ -356,6 +360,10 @@ def _run_claimed(lease: Lease, handlers: Handlers) -> None:
         if isinstance(error, TimeoutException) or not is_of_the_stage:
             raise
     notify_after(job)
+
+
+def _is_of_full_disk(error: BaseException) -> bool:
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 def notify_after(job: Job) -> None:

@@ -89,7 +89,8 @@ def test_a_whole_zip_of_an_earlier_version_is_delivered_and_gives_way_when_built
     with zipfile.ZipFile(earlier, "w") as archive:
         archive.writestr("model.onnx", b"whole")
     path = artifact.path.removesuffix(".splice")
-    Artifact.objects.filter(pk=artifact.pk).update(path=path)
+    digest = hashlib.sha256(earlier.read_bytes()).hexdigest()
+    Artifact.objects.filter(pk=artifact.pk).update(path=path, sha256=digest)
     artifact.refresh_from_db()
     with open_artifact(artifact) as file:
         assert file.read() == earlier.read_bytes()

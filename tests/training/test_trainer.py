@@ -339,7 +339,7 @@ def test_a_checkpoint_of_another_training_is_ignored(
 
 
 @pytest.mark.parametrize("damage", ["cut off", "a bit flipped", "empty", "another file"])
-def test_a_damaged_checkpoint_is_ignored(tmp_path: Path, data: TrainData, damage: str) -> None:
+def test_f15_a_damaged_checkpoint_is_ignored(tmp_path: Path, data: TrainData, damage: str) -> None:
     stop_in_the_middle(tmp_path, data)
     path = tmp_path / "finetune.pt"
     content = path.read_bytes()

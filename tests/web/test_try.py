@@ -2,6 +2,7 @@
 
 import io
 import json
+import pickle
 import re
 import threading
 from collections.abc import Iterator
@@ -142,10 +143,19 @@ def test_a_picture_for_no_model_is_told_so(holder):
     assert "There is no model yet" in response.content.decode()
 
 
-def test_a_damaged_model_is_no_model(client, with_model):
-    prediction.model_file(prediction.usable_model(with_model)).write_bytes(b"torn")
+@pytest.mark.parametrize("content", [b"torn", pickle.dumps(print)])
+def test_f27_a_replaced_model_is_not_loaded_and_the_page_says_what_helps(
+    client, with_model, content
+):
+    prediction.model_file(prediction.usable_model(with_model)).write_bytes(content)
     page = client.get(f"{with_model.get_absolute_url()}try/").content.decode()
-    assert "There is no model yet" in page
+    assert "The model is damaged" in page and "train again" in page
+    address = f"/api/v1/requests/{with_model.token}/predict"
+    sent = client.post(address, {"image": upload("a.png", picture())})
+    assert sent.status_code == 400
+    message = sent.json()["error"]["message"]
+    assert "damaged" in message and "train again" in message
+    assert str(with_model.folder) not in message + page
 
 
 def test_while_a_later_version_is_trained_the_delivered_one_answers(client, with_model):

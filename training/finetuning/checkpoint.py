@@ -26,11 +26,16 @@ _FOREIGN = (RuntimeError, ValueError, KeyError, EOFError, pickle.UnpicklingError
 def write_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
     """Write tensors, numbers, texts, lists and dicts: beside the name, flushed, renamed.
 
-    The sha256 of the content ends the file.
+    The sha256 of the content ends the file. Raises OSError where the disk does not take it.
     """
     with atomic_write(path) as file:
         hashing = _HashingWriter(file)
-        torch.save(dict(state), cast(IO[bytes], hashing))
+        try:
+            torch.save(dict(state), cast(IO[bytes], hashing))
+        except RuntimeError as error:  # what torch makes of a disk that is full
+            if hashing.refusal is not None:
+                raise hashing.refusal from error
+            raise
         file.write(hashing.digest.digest())
 
 
@@ -116,11 +121,16 @@ class _HashingWriter:
     def __init__(self, file: Any) -> None:
         self._file = file
         self.digest = hashlib.sha256()
+        self.refusal: OSError | None = None
 
     def write(self, data: Any) -> int:
         """Pass bytes on to the file."""
         self.digest.update(data)
-        return int(self._file.write(data))
+        try:
+            return int(self._file.write(data))
+        except OSError as error:
+            self.refusal = error
+            raise
 
     def flush(self) -> None:
         """Flush the file."""
