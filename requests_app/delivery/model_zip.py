@@ -9,6 +9,7 @@ import hashlib
 import zipfile
 from datetime import date
 from functools import lru_cache
+from io import BufferedReader
 from pathlib import Path
 from typing import BinaryIO
 
@@ -111,7 +112,7 @@ def damaged_model_files(version: DatasetVersion) -> list[str]:
     return damaged
 
 
-def _open(path: Path, folder: Path) -> BinaryIO:
+def _open(path: Path, folder: Path) -> BufferedReader:
     if path.suffix == SPLICE_SUFFIX:
         return open_splice(path, folder)
     return path.open("rb")
