@@ -27,6 +27,7 @@ from django.core.mail import EmailMessage, EmailMultiAlternatives, get_connectio
 from django.core.mail.backends.base import BaseEmailBackend
 from django.db.models import QuerySet
 from django.template.loader import render_to_string
+from django.urls import reverse
 from django.utils import timezone
 
 from requests_app.delivery import contact_strip, model_zip, names
@@ -110,16 +111,20 @@ def put(
         "classes": classes,
         "names": names.short_names(image_class.name for image_class in classes),
         "link": classifier.url,
+        "delete_link": settings.BASE_URL + reverse("delete", args=[classifier.token]),
+        "privacy_link": settings.BASE_URL + reverse("privacy"),
         "kept_until": classifier.moved + timedelta(days=settings.RETENTION_DAYS),
         "kind_note": str(classifier.kind_found.get("sentence", "")),
         **context,
     }
     subject = render_to_string(f"mail/{template}.subject.txt", variables)
+    text = render_to_string(f"mail/{template}.txt", variables)
+    foot = render_to_string("mail/_foot.txt", variables)
     content = {
         "request": classifier,
         "to": classifier.email,
         "subject": " ".join(subject.split())[:SUBJECT_CHARACTERS],
-        "text": render_to_string(f"mail/{template}.txt", variables),
+        "text": text + foot,
         "html": render_to_string(f"mail/{template}.html", variables),
         "not_before": goes_at or timezone.now(),
     }

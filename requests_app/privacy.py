@@ -52,7 +52,6 @@ class Stored:
 
 STAFF_LINKS = ("User_groups", "User_user_permissions", "Group_permissions")
 WITH_THE_REQUEST = "Until the request is deleted."
-# Where {days} stands, the page says for how many days the operator keeps a result.
 STORED = (
     Stored(
         "Your e-mail address, and what you typed: names, search words, kind of things, options",
@@ -73,7 +72,7 @@ STORED = (
         "To collect from it. A picture loses what its file says of place and camera.",
         "Until the request is deleted; a day where the form was never sent.",
         (),
-        ("requests/*/supplied", "uploads", "tmp"),
+        ("requests/*/supplied", "uploads", "arriving"),
     ),
     Stored(
         "Pictures of your own that you gave to measure a model",
@@ -170,11 +169,6 @@ RELATED: dict[type[Model], str] = {
     IdempotencyKey: "request",
 }
 KEYS = {"token_sha256", "mailbox", "share_sha256", "key_sha256", "wish_sha256"}  # in no export
-
-
-def lines() -> list[Stored]:
-    """Return the lines of the page."""
-    return list(STORED)
 
 
 # --- what a person may have ----------------------------------------------------------------------

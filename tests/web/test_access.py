@@ -23,6 +23,7 @@ PLACES = [
     "images/groups/",
     "review/",
     "versions/",
+    "stored/",
 ]
 ACTIONS = [
     "leave-out/",
@@ -146,13 +147,14 @@ def test_a_foreign_page_can_do_nothing(holder, action):
 # --- every path of the site, and who may use it ---
 
 OPEN = {"home", "estimate", "words", "robots", "favicon", "llms", "healthz"}  # for everybody
+OPEN |= {"privacy"}
 OPEN |= {"confirm"}  # whose link is signed
 READ = {  # below a request's own link: what a GET shows, and below the link for others (s/)
     "request": "", "progress": "progress/", "delete": "delete/", "gallery": "images/",
     "image": "images/{pk}/", "thumbnail": "images/{pk}.jpg", "picture": "images/{pk}/picture/",
     "try": "try/", "try_model": "try/model.onnx", "report": "report/", "review": "review/",
     "versions": "versions/", "download": "download/model/", "share": "share/",
-    "groups": "images/groups/", "own": "own/",
+    "groups": "images/groups/", "own": "own/", "stored": "stored/",
 }  # fmt: skip
 SHARED = {
     "shared": "", "shared_try": "try/", "shared_try_model": "try/model.onnx",
