@@ -505,6 +505,7 @@ def train(lease: Lease) -> None:
 def package(lease: Lease) -> None:
     """Build the files that are delivered; a model that is damaged already is trained again."""
     classifier = _begin(lease)
+    first_model.discard(classifier)  # a worker that was killed after the training did not
     with takedowns.held_off(classifier, lease.beat_if_due):
         _package(lease, classifier)
 

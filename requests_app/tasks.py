@@ -1,7 +1,7 @@
 """Entry points for django-q2: a queue in, one function, done. Their names: ``jobs.TaskName``."""
 
 from requests_app import lifecycle, mail, pipeline, privacy, takedowns
-from requests_app.workers import jobs
+from requests_app.workers import jobs, unfinished
 
 PRUNE_LIMIT_SECONDS = 900.0
 
@@ -33,6 +33,7 @@ def prune(queue: str) -> None:
         takedowns.finish()
         lifecycle.expire()
         lifecycle.warn_of_expiry()
+        unfinished.remove_unfinished()
 
 
 def beat(queue: str) -> None:

@@ -62,34 +62,38 @@ def rows_out_of_step() -> Iterator[str]:
 
 def mails_out_of_step() -> Iterator[str]:
     """Yield mails that are missing, doubled, or of a request that is gone."""
-    from requests_app.models import ClassifierRequest, JobState, MailState, Status
+    from requests_app.models import ClassifierRequest, MailState, Status
 
     for classifier in ClassifierRequest.objects.all():
         keys = Counter(":".join(mail.key.split(":")[2:]) for mail in classifier.mails.all())
-        doubled = [key for key, count in keys.items() if count > 1]
-        if doubled:
-            yield f"request {classifier.pk} has two mails called {doubled[0]}"
-        is_gone = classifier.status == Status.EXPIRED
-        if is_gone:
+        for key, count in keys.items():
+            if count > 1:
+                yield f"request {classifier.pk} has two mails called {key}"
+        if classifier.status == Status.EXPIRED:
             if classifier.mails.exclude(state=MailState.SENT).exists():
                 yield f"request {classifier.pk} is deleted, and a mail still waits"
             if classifier.email or classifier.mails.exclude(to="").exists():
                 yield f"request {classifier.pk} is deleted, and its address is still there"
             continue
-        for version in classifier.versions.all():
-            ended = classifier.jobs.filter(stage="deliver", state=JobState.DONE).count()
-            if version.run.finished and ended >= version.number:
-                if f"delivered:{version.number}" not in keys:
-                    yield f"nobody was written to about {version}"
-        for job in classifier.jobs.filter(state=JobState.FAILED):
-            is_arrow = job.stage not in ("recount", "measure")
-            if is_arrow and f"failed:{job.pk}" not in keys:
-                was_moved = classifier.events.filter(actor=f"job:{job.pk}", new=Status.FAILED)
-                if was_moved.exists():
-                    yield f"nobody was written to about the failure of {job}"
+        yield from _unwritten_mails(classifier, set(keys))
         for mail in classifier.mails.filter(state=MailState.SENT):
             if mail.text or mail.html or mail.sent is None:
                 yield f"mail {mail.key} was sent and still has its text"
+
+
+def _unwritten_mails(classifier, keys: set[str]) -> Iterator[str]:
+    """Yield what happened to a request without a mail about it."""
+    from requests_app.models import JobState, Status
+
+    ended = classifier.jobs.filter(stage="deliver", state=JobState.DONE).count()
+    for version in classifier.versions.select_related("run"):
+        is_delivered = version.run.finished and ended >= version.number
+        if is_delivered and f"delivered:{version.number}" not in keys:
+            yield f"nobody was written to about {version}"
+    for job in classifier.jobs.filter(state=JobState.FAILED):
+        was_moved = classifier.events.filter(actor=f"job:{job.pk}", new=Status.FAILED).exists()
+        if was_moved and f"failed:{job.pk}" not in keys:
+            yield f"nobody was written to about the failure of {job}"
 
 
 def files_out_of_step() -> Iterator[str]:
@@ -213,7 +217,14 @@ def _not_whole(requests: Path) -> Iterator[str]:
 
 def unfinished_rows() -> Iterator[str]:
     """Yield what still waits or goes on."""
-    from requests_app.models import ClassifierRequest, Job, JobState, MailState, OutgoingMail, Status
+    from requests_app.models import (
+        ClassifierRequest,
+        Job,
+        JobState,
+        MailState,
+        OutgoingMail,
+        Status,
+    )
 
     going_on = (Status.QUEUED, Status.RUNNING)
     for classifier in ClassifierRequest.objects.filter(status__in=going_on):

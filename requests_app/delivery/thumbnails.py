@@ -49,7 +49,10 @@ def _shrink(source: Path, target: Path) -> None:
         image.thumbnail((LONGER_SIDE, LONGER_SIDE))
         target.parent.mkdir(parents=True, exist_ok=True)
         handle, unfinished = tempfile.mkstemp(dir=target.parent, suffix=".part")
-        with os.fdopen(handle, "wb") as file:
-            rgb = image.convert("RGB")
-            rgb.save(file, "JPEG", quality=QUALITY, optimize=True)
-    Path(unfinished).replace(target)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                rgb = image.convert("RGB")
+                rgb.save(file, "JPEG", quality=QUALITY, optimize=True)
+            Path(unfinished).replace(target)
+        finally:
+            Path(unfinished).unlink(missing_ok=True)

@@ -82,10 +82,12 @@ class Bench:
         from training import run_folder
 
         if self.database != "sqlite":
-            self._make_databases()
+            self._make_database("empty")
         data = self.open_slot("empty")
         call_command("migrate", interactive=False, verbosity=0)
-        if self.database == "sqlite":
+        if self.database != "sqlite":
+            self._copy_tables()
+        else:
             connection.close()
             (self.folder / "with-children").mkdir()
             shutil.copytree(data, self.folder / "with-children" / "data")
@@ -108,15 +110,27 @@ class Bench:
         program.chmod(program.stat().st_mode | stat.S_IXUSR)
         shutil.rmtree(self.folder / "empty" / "data" / "requests", ignore_errors=True)
 
-    def _make_databases(self) -> None:
-        for name in ("empty", *self.slots()):
-            with connections["default"].cursor() as cursor:
-                cursor.execute(f"CREATE DATABASE picaisso_{name.replace('-', '_')}")
-        connections["default"].close()
-        for name in self.slots():
-            self.open_slot(name)
-            call_command("migrate", interactive=False, verbosity=0)
+    def _make_database(self, slot: str) -> None:
+        with connection.cursor() as cursor:
+            cursor.execute(f"CREATE DATABASE picaisso_{slot.replace('-', '_')} CHARSET utf8mb4")
+        connection.close()
+
+    def _copy_tables(self) -> None:
+        """Make the same tables for every slot, quicker than by migrations."""
+        statements = []
+        with connection.cursor() as cursor:
+            for table in connection.introspection.table_names(cursor):
+                cursor.execute(f"SHOW CREATE TABLE {table}")
+                statements.append(cursor.fetchone()[1])
+        for slot in ("warm", *self.slots()):
+            self._make_database(slot)
+            self.open_slot(slot)
+            with connection.cursor() as cursor:
+                cursor.execute("SET FOREIGN_KEY_CHECKS = 0")
+                for statement in statements:
+                    cursor.execute(statement)
             connection.close()
+        self.open_slot("empty")
 
     def slots(self) -> list[str]:
         return [f"slot-{number}" for number in range(PROCESSES)]
@@ -144,7 +158,7 @@ class Bench:
         self.fill_slot(template, "empty")
 
         def act() -> None:
-            scenarios, scenario = self._enter(template, name)
+            _, scenario = self._enter(template, name)
             scenario.prepare()
 
         assert forked(act) == 0
@@ -177,7 +191,9 @@ class Bench:
             operations.is_on = True
             scenario.act()
             operations.is_on = False
-            answer.write_text(json.dumps(list(zip(operations.names, operations.lasting, strict=True))))
+            answer.write_text(
+                json.dumps(list(zip(operations.names, operations.lasting, strict=True)))
+            )
 
         assert forked(act) == 0
         return [(operation, lasting) for operation, lasting in json.loads(answer.read_text())]
@@ -213,14 +229,12 @@ class Bench:
         return list(json.loads(answer.read_text()))
 
 
-def points_of(
-    operations: list[tuple[str, bool]], every: bool
-) -> list[tuple[int, bool]]:
+def points_of(operations: list[tuple[str, bool]], every: bool) -> list[tuple[int, bool]]:
     """Return (number, after) of each point that leaves something of its own.
 
-    What only reads, and what a rollback takes back, leaves what the operation before has left. After
-    an operation the site is as before the next one, but for an empty file that was just opened, and
-    for what a child or a mail server does meanwhile.
+    What only reads, and what a rollback takes back, leaves what the operation before has left.
+    After an operation the site is as before the next one, but for an empty file that was just
+    opened, and for what a child or a mail server does meanwhile.
     """
     points = []
     for number, (name, lasting) in enumerate(operations, start=1):

@@ -127,7 +127,7 @@ def end_hard() -> None:
 
 
 class CountedMails(BaseEmailBackend):
-    """A mail server that accepts all: a line per mail in ``accepted.txt`` beside the data folder."""
+    """A mail server that accepts all; a line each in ``accepted.txt`` beside the data."""
 
     folder: Path
 

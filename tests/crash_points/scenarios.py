@@ -202,6 +202,13 @@ def retry() -> None:
     work()
 
 
+def leave_a_mail_unsent() -> None:
+    whole_request()
+    result = the_request().mails.filter(key__contains=":delivered:")
+    result.update(state=MailState.WAITING, text="Dear Ada", sent=None)
+    (Path(settings.DATA_DIR).parent / "accepted.txt").write_text("")
+
+
 def delete() -> None:
     lifecycle.delete(the_request())
     work()
@@ -248,9 +255,9 @@ def gone_for_good() -> list[str]:
         found.append("what was taken down is kept")
     assert TakenDown.objects.exists()
     kept = set(ImageUrl.objects.exclude(file="").values_list("file", flat=True))
-    for path in Path(settings.DATA_DIR).glob("requests/*/*/**/*.jpg"):
+    for path in Path(settings.DATA_DIR).glob("requests/*/**/images/*.jpg"):
         if f"images/{path.name}" not in kept:
-            found.append(f"{path} of what was taken down is still there")
+            found.append(f"{path.parent.parent.name}/{path.name} was taken down and is there")
     for image_class in the_request().classes.all():
         counted = image_class.images.filter(state="kept").count()
         if image_class.kept != counted:
@@ -281,7 +288,7 @@ SCENARIOS = {
     "cancel": Scenario(begin_collecting, cancel, upkeep, ended),
     "retry": Scenario(leave_cancelled, retry, upkeep, ended),
     "retrain": Scenario(whole_request, retrain, upkeep, deleted_or_whole),
-    "delete": Scenario(whole_request, delete, upkeep, deleted_or_whole),
+    "delete": Scenario(leave_a_mail_unsent, delete, upkeep, deleted_or_whole),
     "expire": Scenario(whole_request, let_it_expire, expire, expired),
     "takedown": Scenario(whole_request, take_down, take_down_again, gone_for_good),
 }

@@ -18,60 +18,78 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-@contextmanager
-def mariadb(folder: Path) -> Iterator[str]:
-    """Run a server with an empty database ``picaisso``; yields its DATABASE_URL."""
-    folder.mkdir(parents=True)
-    data = folder / "data"
-    socket_path = folder / "s.sock"
-    port = free_port()
-    subprocess.run(
-        [
-            INSTALLER,
-            "--no-defaults",
-            f"--datadir={data}",
-            "--auth-root-authentication-method=normal",
-            "--user=root",
-        ],
-        check=True,
-        capture_output=True,
-    )
-    log = (folder / "log.txt").open("wb")
-    server = subprocess.Popen(
-        [
-            SERVER,
-            "--no-defaults",
-            f"--datadir={data}",
-            f"--socket={socket_path}",
-            f"--port={port}",
-            "--bind-address=127.0.0.1",
-            "--user=root",
-            f"--pid-file={folder / 'pid'}",
-            "--innodb-buffer-pool-size=32M",
-            "--innodb-flush-log-at-trx-commit=2",
-        ],
-        stdout=log,
-        stderr=log,
-    )
-    try:
-        _wait(server, socket_path)
+class MariaDb:
+    """A server with an empty database ``picaisso``, which can be killed and started again."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True)
+        self.folder = folder
+        self.port = free_port()
+        self.socket_path = folder / "s.sock"
+        self.url = f"mysql://picaisso:secret@127.0.0.1:{self.port}/picaisso"
+        self.process: subprocess.Popen[bytes] | None = None
+        subprocess.run(
+            [
+                INSTALLER,
+                "--no-defaults",
+                f"--datadir={folder / 'data'}",
+                "--auth-root-authentication-method=normal",
+                "--user=root",
+            ],
+            check=True,
+            capture_output=True,
+        )
+        self.start()
         sql = (
             "CREATE DATABASE picaisso CHARACTER SET utf8mb4;"
             "CREATE USER picaisso@'127.0.0.1' IDENTIFIED BY 'secret';"
             "GRANT ALL ON *.* TO picaisso@'127.0.0.1';"
         )
-        subprocess.run(
-            ["mariadb", "--no-defaults", f"--socket={socket_path}", "-uroot", "-e", sql], check=True
-        )
-        yield f"mysql://picaisso:secret@127.0.0.1:{port}/picaisso"
-    finally:
-        server.terminate()
+        connect = ["mariadb", "--no-defaults", f"--socket={self.socket_path}", "-uroot"]
+        subprocess.run([*connect, "-e", sql], check=True)
+
+    def start(self) -> None:
+        """Start the server and wait until it answers."""
+        with (self.folder / "log.txt").open("ab") as log:
+            self.process = subprocess.Popen(
+                [
+                    SERVER,
+                    "--no-defaults",
+                    f"--datadir={self.folder / 'data'}",
+                    f"--socket={self.socket_path}",
+                    f"--port={self.port}",
+                    "--bind-address=127.0.0.1",
+                    "--user=root",
+                    f"--pid-file={self.folder / 'pid'}",
+                    "--innodb-buffer-pool-size=32M",
+                    "--innodb-flush-log-at-trx-commit=2",
+                ],
+                stdout=log,
+                stderr=log,
+            )
+        _wait(self.process, self.socket_path)
+
+    def kill(self) -> None:
+        """End it as a crash does."""
+        self.process.kill()
+        self.process.wait()
+
+    def stop(self) -> None:
+        self.process.terminate()
         try:
-            server.wait(20)
+            self.process.wait(20)
         except subprocess.TimeoutExpired:
-            server.kill()
-            server.wait()
-        log.close()
+            self.kill()
+
+
+@contextmanager
+def mariadb(folder: Path) -> Iterator[str]:
+    """Run a server with an empty database ``picaisso``; yields its DATABASE_URL."""
+    server = MariaDb(folder)
+    try:
+        yield server.url
+    finally:
+        server.stop()
 
 
 def _wait(server: subprocess.Popen[bytes], socket_path: Path) -> None:
