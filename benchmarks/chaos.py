@@ -37,7 +37,7 @@ from aiosmtpd.controller import Controller
 from rich.console import Console
 from rich.table import Table
 
-from requests_app.demo.visitor import Visitor
+from requests_app.demo.visitor import DemoFailed, Visitor
 from tests import books
 from tests.replicas.openverse import OpenverseReplica
 from tests.replicas.pictures_host import PictureHost
@@ -122,7 +122,7 @@ class People(threading.Thread):
     def run(self) -> None:
         while not self.has_left.is_set():
             for act in (self._send_in, self._confirm, self._look, self._act):
-                with contextlib.suppress(OSError, ValueError, KeyError, RuntimeError):
+                with contextlib.suppress(OSError, ValueError, KeyError, DemoFailed):
                     act()
             time.sleep(0.3)
 
@@ -161,9 +161,20 @@ class People(threading.Thread):
     def _confirm(self) -> None:
         for link in links(list(self.mailbox.messages)):
             if link not in self.confirmed:
-                with contextlib.suppress(urllib.error.HTTPError):  # cancelled meanwhile
-                    Visitor(self.site.url).send_form(link)
+                self._open(link)
                 self.confirmed.add(link)
+
+    def _open(self, link: str) -> None:
+        """Press the button of a confirmation; raise OSError where that must be tried again."""
+        try:
+            Visitor(self.site.url).send_form(link)
+        except DemoFailed as error:
+            answer = error.__cause__
+            if isinstance(answer, urllib.error.HTTPError) and answer.code >= 500:
+                raise answer from error
+        except urllib.error.HTTPError as error:
+            if error.code >= 500:  # any other: it was cancelled or deleted meanwhile
+                raise
 
     def _look(self) -> None:
         for token in self.dice.sample(self.open, min(4, len(self.open))):
