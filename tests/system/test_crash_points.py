@@ -32,7 +32,7 @@ def folder() -> Iterator[Path]:
     shutil.rmtree(made)
 
 
-def tear(folder: Path, scenarios: tuple[str, ...], database_url: str = "") -> str:
+def tear(folder: Path, scenarios: tuple[str, ...], database_url: str = "", stride: int = 1) -> str:
     """End sites at all crash points of these scenarios; return what was printed."""
     own = {name: value for name, value in os.environ.items() if not name.startswith("PICAISSO_")}
     own |= {
@@ -46,6 +46,7 @@ def tear(folder: Path, scenarios: tuple[str, ...], database_url: str = "") -> st
         "PICAISSO_FIRST_MODEL": "0",
     }
     command = [sys.executable, "-m", "tests.crash_points", "--folder", str(folder / "bench")]
+    command += ["--stride", str(stride)]
     for scenario in scenarios:
         command += ["--scenario", scenario]
     answer = subprocess.run(
