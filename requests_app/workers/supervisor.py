@@ -30,7 +30,7 @@ from django.db import DatabaseError, connection
 from django.utils import timezone
 
 from requests_app.models import ClassifierRequest, Job, JobState, WorkerBeat
-from requests_app.workers import jobs, outages, processes
+from requests_app.workers import jobs, outages, processes, upgrade
 
 logger = logging.getLogger(__name__)
 
@@ -196,6 +196,7 @@ class Supervisor:
         self.timers = [
             Timer(settings.BEAT_SECONDS, self._ask_for_beats),
             Timer(settings.BEAT_SECONDS, self._restart_frozen),
+            Timer(settings.BEAT_SECONDS, self._leave_to_newer_code),
         ]
         if any(service.name == jobs.MAIN_QUEUE for service in services):
             self.timers += [
@@ -307,6 +308,14 @@ class Supervisor:
                 service.drop_claims()
                 service.start()
                 jobs.notify(service.name)
+
+    def _leave_to_newer_code(self) -> None:
+        """End where newer code, here or on another machine, changes the tables or has done so."""
+        names = [service.cluster for service in self.clusters]
+        is_asked = WorkerBeat.objects.filter(cluster__in=names, stop=True).exists()
+        if is_asked or upgrade.is_superseded():
+            logger.warning("a newer version changes the tables, so this one ends")
+            self.stopping = True
 
     # --- stopping --------------------------------------------------------------------------------
 

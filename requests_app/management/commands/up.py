@@ -2,6 +2,7 @@
 
 import argparse
 import socket
+from collections.abc import Sequence
 from typing import Any
 
 from django.conf import settings
@@ -10,7 +11,7 @@ from django.core.management.base import CommandError
 
 from requests_app import pipeline
 from requests_app.management.operator_command import OperatorCommand
-from requests_app.workers import supervisor
+from requests_app.workers import supervisor, upgrade
 from requests_app.workers.supervisor import SERVICES, WEB
 from training.terminal import address_sentence, whole_number
 
@@ -54,8 +55,7 @@ class Command(OperatorCommand):
             locks = [supervisor.lock_service(name) for name in names]
         except supervisor.AlreadyRunning as error:
             raise CommandError(str(error)) from error
-        if not options["no_migrate"]:
-            call_command("migrate", interactive=False, verbosity=0)
+        self.bring_tables_up_to_date(names, no_migrate=options["no_migrate"])
         if WEB in names and not settings.DEBUG:
             call_command("collectstatic", interactive=False, verbosity=0)
         if WEB in names:
@@ -67,6 +67,28 @@ class Command(OperatorCommand):
         supervisor.Supervisor(services).run()
         for file in locks:
             file.close()
+
+    def bring_tables_up_to_date(self, names: Sequence[str], *, no_migrate: bool) -> None:
+        """Change the tables as this code needs them, once no worker of older code is left.
+
+        :raises CommandError: they are of newer code, or such a worker does not end
+        """
+        if upgrade.has_tables() and upgrade.is_superseded():
+            raise CommandError(
+                "The tables are of a newer version of Picaisso. Update the program on this "
+                "machine, then start again."
+            )
+        if no_migrate:
+            return
+        if upgrade.has_tables() and upgrade.has_waiting_migrations():
+            own = [supervisor.cluster_prefix(name) for name in names]
+            left = upgrade.drain_workers(own)
+            if left:
+                raise CommandError(
+                    "The tables are to be changed, and workers of the version before still run: "
+                    f"{', '.join(left)}. Stop them, then start again."
+                )
+        call_command("migrate", interactive=False, verbosity=0)
 
     def check_address(self, host: str, port: int) -> None:
         """Raise CommandError where the web server could not listen."""
