@@ -12,7 +12,9 @@ from typing import Any
 from django.apps import AppConfig
 from django.conf import settings
 from django.core.checks import CheckMessage, Error, Info, Tags, Warning, register
+from django.db import connection
 
+from requests_app import class_policy
 from scraping.refused_digests import RefusedDigests, SettingError
 from scraping.sources.catalogue import CATALOGUE as SOURCES
 from training.log_lines import FORMATS
@@ -94,6 +96,44 @@ def refusals_can_be_read(
         hint = f"Correct the file, or the setting {name}."
         found.append(Error(problem, hint=hint, id="picaisso.E004"))
     return found
+
+
+@register("picaisso")
+def class_policy_can_be_read(
+    app_configs: Sequence[AppConfig] | None, **kwargs: Any
+) -> list[CheckMessage]:
+    """E008: what no class may be called must be known before the first form is sent."""
+    try:
+        class_policy.current()
+    except (OSError, UnicodeDecodeError, class_policy.PolicyError) as error:
+        hint = "Correct the file, or the setting PICAISSO_CLASS_POLICY."
+        return [Error(str(error), hint=hint, id="picaisso.E008")]
+    return []
+
+
+@register(Tags.database)
+def database_holds_all_characters(
+    databases: Sequence[str] | None = None, **kwargs: Any
+) -> list[CheckMessage]:
+    """E009: a MySQL database that is not utf8mb4 loses emoji and rare letters of class names."""
+    if not databases or connection.vendor != "mysql":
+        return []
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT @@character_set_database, DATABASE()")
+        charset, name = cursor.fetchone()
+        cursor.execute(
+            "SELECT table_name FROM information_schema.tables WHERE table_schema = DATABASE()"
+            " AND table_collation NOT LIKE 'utf8mb4%%' ORDER BY table_name LIMIT 5"
+        )
+        tables = [row[0] for row in cursor.fetchall()]
+    if charset == "utf8mb4" and not tables:
+        return []
+    what = f"its tables {', '.join(tables)} are" if tables else "its character set is"
+    hint = f"ALTER DATABASE `{name}` CHARACTER SET utf8mb4;"
+    if tables:
+        hint += " and for each table: ALTER TABLE ... CONVERT TO CHARACTER SET utf8mb4;"
+    message = f"The database {name} cannot hold every character: {what} not utf8mb4."
+    return [Error(message, hint=hint, id="picaisso.E009")]
 
 
 @register("picaisso")

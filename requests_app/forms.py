@@ -14,10 +14,11 @@ from django.utils.datastructures import MultiValueDict
 from django.utils.encoding import punycode
 from email_validator import SPECIAL_USE_DOMAIN_NAMES, EmailNotValidError, validate_email
 
-from requests_app import limits, phrases, supplied
+from requests_app import class_policy, limits, phrases, supplied
 from requests_app.models import BACKBONES, ClassifierRequest, License
 from requests_app.pipeline import Submission
 from requests_app.text_rules import casefold_key, find_problem, normalize
+from scraping.kinds import search_words
 from scraping.sources.catalogue import CATALOGUE
 from scraping.sources.terms import TERMS, Terms
 
@@ -137,11 +138,27 @@ def checked_rows(rows: Sequence[ClassRow]) -> list[ClassRow]:
     return checked
 
 
+def words_problem(text: str, max_length: int) -> str:
+    """Return why a name or search words are refused, "" where they are not."""
+    return find_problem(text, max_length) or class_policy.problem_of(text)
+
+
+def _refused_together(rows: Sequence[ClassRow], kind: str) -> str:
+    """Return why names, search words and kind are refused that are right each for itself."""
+    for row in rows:
+        name = normalize(row.name)
+        if name and not row.problems:
+            together = search_words(name, normalize(row.query) or name, kind)
+            if problem := class_policy.problem_of(together):
+                return problem
+    return ""
+
+
 def _checked_row(row: ClassRow) -> ClassRow:
-    name_error = find_problem(row.name, MAX_NAME_LENGTH)
+    name_error = words_problem(row.name, MAX_NAME_LENGTH)
     if not row.is_empty and not row.name.strip():
         name_error = "Name this class, or clear its search words."
-    query_error = find_problem(row.query, MAX_QUERY_LENGTH)
+    query_error = words_problem(row.query, MAX_QUERY_LENGTH)
     return replace(row, name_error=name_error, query_error=query_error)
 
 
@@ -230,7 +247,7 @@ class KindField(forms.CharField):
 
     def to_python(self, value: Any) -> str:
         text = "" if value is None else str(value)
-        if problem := find_problem(text, MAX_NAME_LENGTH):
+        if problem := words_problem(text, MAX_NAME_LENGTH):
             raise ValidationError(problem)
         return normalize(text)
 
@@ -396,6 +413,8 @@ class SubmissionForm(forms.Form):
         for row in self.rows:
             for problem in row.problems:
                 self.add_error(None, problem.sentence)
+        if refusal := _refused_together(self.rows, self.cleaned_data.get("kind", "")):
+            self.add_error("kind", refusal)
         images = self.cleaned_data.get("images_per_class") or DEFAULT_IMAGES
         if problem_of_size := limits.problem_of_size(self.named_classes, images):
             self.add_error("images_per_class", problem_of_size)
@@ -646,12 +665,12 @@ class RetryForm(forms.Form):
             self.add_error("images_per_class", problem)
         if self.cleaned_data.get("sources_offered") and self.cleaned_data.get("sources") == []:
             self.add_error("sources", "Choose at least one source.")
-        self.rows = [
-            replace(row, query_error=find_problem(row.query, MAX_QUERY_LENGTH)) for row in self.rows
-        ]
+        self.rows = [_checked_row(row) for row in self.rows]
+        if refusal := _refused_together(self.rows, self.cleaned_data.get("kind", "")):
+            self.add_error("kind", refusal)
         for row in self.rows:
-            if row.query_error:
-                self.add_error(None, row.query_error)
+            for one in row.problems:
+                self.add_error(None, one.sentence)
         return self.cleaned_data
 
     @property

@@ -394,8 +394,9 @@ def _change_kind(classifier: ClassifierRequest, kind: str | None) -> bool:
 
 def _reword(classifier: ClassifierRequest, number: int, query: str) -> bool:
     """Give a class another query and drop what the old one found; return False if it is not new."""
-    image_class = classifier.classes.filter(number=number).exclude(query=query).first()
-    if image_class is None:
+    image_class = classifier.classes.filter(number=number).first()
+    # Compared here: some databases take other accents, capitals and emoji for the same.
+    if image_class is None or image_class.query == query:
         return False
     image_class.query = query
     image_class.save(update_fields=["query"])

@@ -20,6 +20,7 @@ from django.db.models import Model, QuerySet
 from django.utils import timezone
 
 from requests_app import mail
+from requests_app.digests import same_address
 from requests_app.models import (
     Artifact,
     ClassifierRequest,
@@ -179,9 +180,9 @@ def requests_of(address: str) -> list[ClassifierRequest]:
 
     They are compared here: a database may take other addresses for the same.
     """
-    wanted = address.strip().casefold()
+    wanted = address.strip()
     requests = ClassifierRequest.objects.exclude(email="")
-    return [each for each in requests if each.email.casefold() == wanted]
+    return [each for each in requests if same_address(each.email, wanted)]
 
 
 def stored_about(classifier: ClassifierRequest) -> dict[str, Any]:

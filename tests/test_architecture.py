@@ -53,7 +53,7 @@ FLOORS = {
         __main__
     """,
     "requests_app": """
-        phrases text_rules steady visitors digests
+        phrases text_rules steady visitors digests class_policy
         models
         workers delivery
         mail first_model estimate better_words supplied health backup repeats
@@ -91,6 +91,7 @@ AGREED = {
         "scraping.sources.catalogue",
         "scraping.refused_digests",
         "requests_app.models",
+        "requests_app.class_policy",
     },
     "requests_app": {
         "training.run_folder",

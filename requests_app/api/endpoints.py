@@ -35,7 +35,7 @@ from requests_app.api.schemas import (
     VersionState,
 )
 from requests_app.digests import network_of
-from requests_app.models import ClassifierRequest, DatasetVersion, ImageState, ImageUrl
+from requests_app.models import ClassifierRequest, DatasetVersion, ImageClass, ImageState, ImageUrl
 from requests_app.models import Status as RequestStatus
 from requests_app.versions import finished_versions
 from requests_app.views.etags import has_already
@@ -300,6 +300,14 @@ def retry(request: HttpRequest, token: str, payload: RetryWishes | None = None) 
 # --- pictures ---
 
 
+def _class_named(classifier: ClassifierRequest, name: str) -> ImageClass | None:
+    """Return the class of this name; compared here, as some databases take "é" for "e"."""
+    for image_class in classifier.classes.all():
+        if image_class.name == name:
+            return image_class
+    return None
+
+
 @api.get(
     "/requests/{token}/images",
     operation_id="images",
@@ -319,7 +327,7 @@ def images(
     classifier = opened(token)
     found = ImageUrl.objects.of_request(classifier)
     if class_name is not None:
-        image_class = classifier.classes.filter(name=class_name).first()
+        image_class = _class_named(classifier, class_name)
         if image_class is None:
             sentence = wishes.NO_CLASS.format(name=class_name)
             raise ApiError(400, sentence, {"class": sentence})
@@ -352,7 +360,7 @@ def change_image(request: HttpRequest, token: str, image_id: int, payload: Image
     if image.state == ImageState.REJECTED:
         raise ApiError(409, "This picture was left out, and is not kept here.")
     if payload.class_name is not None:
-        image_class = classifier.classes.filter(name=payload.class_name).first()
+        image_class = _class_named(classifier, payload.class_name)
         if image_class is None:
             sentence = wishes.NO_CLASS.format(name=payload.class_name)
             raise ApiError(400, sentence, {"class": sentence})

@@ -7,9 +7,9 @@ from django.urls import reverse
 from django.views.decorators.http import require_http_methods, require_safe
 
 from requests_app import curation, lifecycle, meanings
-from requests_app.forms import MAX_QUERY_LENGTH
+from requests_app.forms import MAX_QUERY_LENGTH, words_problem
 from requests_app.models import ClassifierRequest
-from requests_app.text_rules import find_problem, normalize, read_number
+from requests_app.text_rules import normalize, read_number
 from requests_app.views.access import SeeOther, require_token
 from requests_app.views.gallery import actor_of, sentence_of
 from requests_app.views.meanings import questions
@@ -74,7 +74,7 @@ def fill_up(request: HttpRequest, classifier: ClassifierRequest) -> HttpResponse
 
 def _search(request: HttpRequest, classifier: ClassifierRequest, number: int) -> HttpResponse:
     words = normalize(request.POST.get("words", ""))
-    problem = find_problem(words, MAX_QUERY_LENGTH)
+    problem = words_problem(words, MAX_QUERY_LENGTH)
     if problem or not words:
         messages.warning(request, problem or "Say which words to search for.")
         return _back(request, classifier)

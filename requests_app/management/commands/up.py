@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from django.conf import settings
+from django.core.checks import Tags
 from django.core.management import call_command
 from django.core.management.base import CommandError
 
@@ -55,6 +56,7 @@ class Command(OperatorCommand):
             locks = [supervisor.lock_service(name) for name in names]
         except supervisor.AlreadyRunning as error:
             raise CommandError(str(error)) from error
+        self.check(tags=[Tags.database], databases=["default"])
         self.bring_tables_up_to_date(names, no_migrate=options["no_migrate"])
         if WEB in names and not settings.DEBUG:
             call_command("collectstatic", interactive=False, verbosity=0)
