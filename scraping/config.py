@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, cast, get_type_hints
 
 from scraping import ConfigError
 from scraping.files import write_json
@@ -27,6 +27,7 @@ FILE_NAME = "config.json"
 LOCAL_KEYS = ("credentials", "refused_digests", "nudity_model")
 TAKEN_DOWN_KEYS = frozenset({"urls", "hashes"})
 SHA256 = re.compile(r"[0-9a-f]{64}")
+MOST_NUMBER = 2**31
 CLASS_ID = re.compile(r"[A-Za-z0-9_-]{1,32}")
 
 
@@ -113,6 +114,7 @@ class CollectConfig:
 
     def _problems(self) -> Iterator[str]:
         """Yield what makes no sense, each as the end of a sentence."""
+        yield from self._type_problems()
         yield from self._class_problems()
         unknown = [name for name in self.sources if name not in CATALOGUE]
         if unknown:
@@ -135,6 +137,16 @@ class CollectConfig:
         if self.kind is not None and (problem := find_problem(self.kind, MAX_KIND_LENGTH)):
             yield f"the kind of things cannot be used: {problem.rstrip('.')}"
         yield from self._number_problems()
+
+    def _type_problems(self) -> Iterator[str]:
+        """Yield what has another type than its field, which is read without a question later."""
+        hints = get_type_hints(type(self))
+        for each in fields(self):
+            if not _is_of(getattr(self, each.name), hints[each.name]):
+                yield f"{each.name} holds what it cannot hold"
+        for entry in self.classes:
+            if not all(map(_is_text, (entry.id, entry.name, entry.query))):
+                yield "id, name and query of a class must be texts"
 
     def _number_problems(self) -> Iterator[str]:
         if self.minimum < 0:
@@ -171,6 +183,36 @@ class CollectConfig:
         for name in LOCAL_KEYS:
             del values[name]
         write_json(folder / FILE_NAME, values)
+
+
+def _is_of(value: object, hint: object) -> bool:
+    """Return whether a value is of the type that a field of the configuration has."""
+    if hint is bool:
+        return isinstance(value, bool)
+    if hint in (int, float):
+        is_number = isinstance(value, int) or (hint is float and isinstance(value, float))
+        is_bounded = is_number and abs(cast(float, value)) < MOST_NUMBER
+        return is_bounded and not isinstance(value, bool)
+    if hint == str | None:
+        return value is None or _is_text(value)
+    if hint is str:
+        return _is_text(value)
+    if hint == tuple[str, ...]:
+        return isinstance(value, tuple) and all(map(_is_text, value))
+    if hint == Mapping[str, str]:
+        return isinstance(value, Mapping) and all(map(_is_text, value.values()))
+    if hint == Mapping[str, Sequence[str]]:
+        return isinstance(value, Mapping) and all(map(_is_list_of_texts, value.values()))
+    return isinstance(value, tuple)
+
+
+def _is_text(value: object) -> bool:
+    """Return whether a value is a text that can be a path, too."""
+    return isinstance(value, str) and "\0" not in value
+
+
+def _is_list_of_texts(value: object) -> bool:
+    return isinstance(value, list | tuple) and all(map(_is_text, value))
 
 
 def _sources(values: Mapping[str, Any], usual: Sequence[str]) -> tuple[str, ...]:

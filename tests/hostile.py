@@ -170,3 +170,39 @@ def json_documents(names: list[str]) -> st.SearchStrategy[bytes]:
 
     whole = st.lists(member, max_size=8).map(written)
     return whole | st.sampled_from(ODD_JSON).map(str.encode) | st.binary(max_size=20)
+
+
+HOSTILE_VALUES: list[Any] = [
+    None, True, -1, 0, 10**20, 10**400, 2**63, 1.5, "", "x" * 20_000, "\ud83d", "a\x00b",
+    "9" * 5000, "http://[", "http://a.example/\ud83d", "//", [], {}, [[]], [None], {"a": None},
+]  # fmt: skip
+
+
+def changed_json(draw: st.DrawFn, value: Any) -> Any:
+    """Return a JSON value with one to three of its parts replaced, or without them."""
+    for _ in range(draw(st.integers(1, 3))):
+        value = _changed_once(draw, value)
+    return value
+
+
+def _changed_once(draw: st.DrawFn, value: Any) -> Any:
+    is_parent = isinstance(value, dict | list) and len(value)
+    if not is_parent or draw(st.integers(0, 7)) == 0:
+        other = draw(st.sampled_from(HOSTILE_VALUES))
+        return nested(60) if other == {"a": None} else other
+    keys = list(value) if isinstance(value, dict) else list(range(len(value)))
+    key = draw(st.sampled_from(keys))
+    changed = value.copy()
+    if draw(st.integers(0, 9)) == 0:
+        del changed[key]
+    else:
+        changed[key] = _changed_once(draw, value[key])
+    return changed
+
+
+def nested(depth: int) -> list[Any]:
+    """Return lists within lists."""
+    found: list[Any] = []
+    for _ in range(depth):
+        found = [found]
+    return found
