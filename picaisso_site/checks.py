@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,10 @@ from scraping.sources.catalogue import CATALOGUE as SOURCES
 from training.log_lines import FORMATS
 from training.networks.catalogue import CATALOGUE as BACKBONES
 
+KEY_CHARACTERS = 50
+KEY_DISTINCT = 12
+KEY_PACKED_BYTES = 45
+
 
 @register("picaisso")
 def data_folder_is_writable(
@@ -31,15 +36,65 @@ def data_folder_is_writable(
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder) as file:
             file.write(b"x")
+        key = folder / "secret_key"
+        if key.exists():
+            key.read_bytes()
     except OSError as error:
         return [
             Error(
-                f"The data folder {folder} cannot be written: {error.strerror}.",
+                f"The data folder {folder} cannot be used: {error.strerror}.",
                 hint="Set PICAISSO_DATA_DIR to a folder that this user may write.",
                 id="picaisso.E001",
             )
         ]
     return []
+
+
+@register("picaisso")
+def secret_key_is_strong(
+    app_configs: Sequence[AppConfig] | None, **kwargs: Any
+) -> list[CheckMessage]:
+    """E006: every link tells whoever has it what the key makes of a known text, so that a weak key
+    can be guessed without asking the site.
+    """
+    key = settings.SECRET_KEY
+    is_long = len(key) >= KEY_CHARACTERS and len(set(key)) >= KEY_DISTINCT
+    # What repeats itself is packed into little: 50 random characters take more than 50 bytes.
+    is_random = len(zlib.compress(key.encode(errors="replace"), 9)) >= KEY_PACKED_BYTES
+    if is_long and is_random and not key.startswith("django-insecure-"):
+        return []
+    return [
+        Error(
+            "The secret key can be guessed: it is short, repeats itself or is a known one.",
+            hint=(
+                "Leave PICAISSO_SECRET_KEY out, and one is made; or set it to what this prints:"
+                ' python -c "import secrets; print(secrets.token_urlsafe(64))"'
+            ),
+            id="picaisso.E006",
+        )
+    ]
+
+
+@register("picaisso")
+def data_folder_is_private(
+    app_configs: Sequence[AppConfig] | None, **kwargs: Any
+) -> list[CheckMessage]:
+    """W004: the folder holds addresses, and links that are keys."""
+    folder = Path(settings.DATA_DIR)
+    try:
+        open_to = folder.stat().st_mode & settings.UMASK
+    except OSError:
+        return []  # E001 says why
+    if not open_to:
+        return []
+    who = "o=" if settings.ACCEL_REDIRECT else "go="
+    return [
+        Warning(
+            f"Other users of this machine can look into the data folder {folder}.",
+            hint=f"chmod -R {who} {folder}",
+            id="picaisso.W004",
+        )
+    ]
 
 
 @register("picaisso")

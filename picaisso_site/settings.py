@@ -26,7 +26,6 @@ from training.environment import (
     proxy_variables,
     read_environment,
 )
-from training.log_lines import LineFormatter
 from training.networks.catalogue import DEFAULT as DEFAULT_BACKBONE
 
 BASE_DIR = Path(__file__).resolve().parent.parent
@@ -67,9 +66,15 @@ def _secret_key() -> str:
     if configured:
         return configured
     path = DATA_DIR / "secret_key"
-    kept = path.read_text().strip() if path.exists() else ""
-    if kept:
-        return kept
+    try:
+        kept = path.read_text().strip() if path.exists() else ""
+        return kept or _made_key(path)
+    except OSError:  # check E001 says so, and nothing starts
+        return secrets.token_urlsafe(64)
+
+
+def _made_key(path: Path) -> str:
+    """Return the key in this file, made where there is none. Raises OSError."""
     # Nobody else may look in: the folder holds addresses, and links that are keys.
     DATA_DIR.mkdir(parents=True, exist_ok=True, mode=0o700)
     path.unlink(missing_ok=True)
@@ -81,6 +86,15 @@ def _secret_key() -> str:
         with contextlib.suppress(FileExistsError):
             os.link(file.name, path)
     return path.read_text().strip()
+
+
+def _can_be_written(folder: Path) -> bool:
+    """Return whether the data folder, made for this user alone where there is none, is of use."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError:
+        return False
+    return os.access(folder, os.W_OK | os.X_OK)
 
 
 def _databases() -> dict[str, dict[str, Any]]:
@@ -117,6 +131,8 @@ def _databases() -> dict[str, dict[str, Any]]:
 # --- folders ---
 # Everything that Picaisso writes; a relative path is relative to the project.
 DATA_DIR = BASE_DIR / Path(env.str("PICAISSO_DATA_DIR", "data")).expanduser()
+# What is written is for this user alone; nginx needs to read it where it sends the files.
+UMASK = 0o027 if env.str("PICAISSO_ACCEL_REDIRECT", "") else 0o077
 # What arrives, until it is whole: beside where it then lies, so that it need only be renamed.
 FILE_UPLOAD_TEMP_DIR = DATA_DIR / "arriving"
 # Weight files, for machines without the download server.
@@ -156,6 +172,7 @@ INSTALLED_APPS = [
     "django_q",
     "csp",
     "ninja",
+    "axes",
 ]
 MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
@@ -171,6 +188,7 @@ MIDDLEWARE = [
     "requests_app.api.middleware.api_answers",
     "requests_app.views.errors.not_allowed_page",
     "requests_app.views.body_limits.refuse_large_bodies",
+    "axes.middleware.AxesMiddleware",
 ]
 ROOT_URLCONF = "picaisso_site.urls"
 WSGI_APPLICATION = "picaisso_site.wsgi.application"
@@ -196,11 +214,28 @@ AUTH_PASSWORD_VALIDATORS = [
         "CommonPasswordValidator",
     )
 ]
+# Who types ten wrong passwords for a name from one address waits an hour.
+AUTHENTICATION_BACKENDS = [
+    "axes.backends.AxesStandaloneBackend",
+    "django.contrib.auth.backends.ModelBackend",
+]
+AXES_FAILURE_LIMIT = 10
+AXES_COOLOFF_TIME = 1  # hours
+AXES_LOCKOUT_PARAMETERS = [["username", "ip_address"]]
+AXES_CLIENT_IP_CALLABLE = "requests_app.visitors.address_of"
+AXES_LOCKOUT_CALLABLE = "requests_app.views.errors.locked_out"
+AXES_RESET_ON_SUCCESS = True
+AXES_DISABLE_ACCESS_LOG = True
+AXES_VERBOSE = False
 LANGUAGE_CODE = "en"
 TIME_ZONE = "UTC"
 USE_TZ = True
 
-SILENCED_SYSTEM_CHECKS = ["models.W037"]  # a conditional index of the queue that MariaDB leaves out
+SILENCED_SYSTEM_CHECKS = [
+    "models.W037",  # a conditional index of the queue that MariaDB leaves out
+    "security.W005",  # whether other sites of the domain must use https is the operator's word
+    "security.W021",
+]
 
 # --- static files ---
 STATIC_URL = "static/"
@@ -231,8 +266,9 @@ if BEHIND_PROXY:
 # How many proxies of the operator's append to X-Forwarded-For; visitors.py believes so many.
 PROXY_COUNT = env.int("PICAISSO_PROXY_COUNT", 1 if BEHIND_PROXY else 0)
 SECURE_HSTS_SECONDS = 31_536_000 if _HTTPS else 0
-SECURE_HSTS_INCLUDE_SUBDOMAINS = _HTTPS
-SECURE_HSTS_PRELOAD = _HTTPS
+# Both would bind other sites of the same domain, so the operator says them.
+SECURE_HSTS_INCLUDE_SUBDOMAINS = env.bool("PICAISSO_HSTS_SUBDOMAINS", False)
+SECURE_HSTS_PRELOAD = env.bool("PICAISSO_HSTS_PRELOAD", False)
 SESSION_COOKIE_SECURE = _HTTPS
 CSRF_COOKIE_SECURE = _HTTPS
 # Request pages send no-referrer themselves: their address is the permission.
@@ -337,7 +373,9 @@ CACHES = {
     "qstat": {
         "BACKEND": "django.core.cache.backends.filebased.FileBasedCache",
         "LOCATION": DATA_DIR / "qstat",
-    },
+    }
+    if _can_be_written(DATA_DIR)
+    else {"BACKEND": "django.core.cache.backends.dummy.DummyCache"},  # check E001 says why
 }
 # django-q2 only notifies: Job rows are the record of work, so the broker delivers nothing twice.
 # Each time limit is the job's own plus five minutes: the worker itself ends a job at its limit, and
@@ -374,12 +412,26 @@ Q_CLUSTER = {
     },
 }
 
+
+def _secrets() -> tuple[str, ...]:
+    """Return what no log may say, whatever asks for it to be logged."""
+    of_database = str(DATABASES["default"].get("PASSWORD", ""))
+    of_mail = str(globals().get("EMAIL_HOST_PASSWORD", ""))
+    return (SECRET_KEY, of_database, of_mail, *SOURCE_CREDENTIALS.values())
+
+
 # --- logs ---
 LOG = env.str("PICAISSO_LOG", "text")  # or json
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
-    "formatters": {"lines": {"()": LineFormatter, "as_json": LOG == "json"}},
+    "formatters": {
+        "lines": {
+            "()": "picaisso_site.redaction.RedactingFormatter",
+            "as_json": LOG == "json",
+            "secrets": _secrets(),
+        }
+    },
     "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "lines"}},
     "root": {"handlers": ["stderr"], "level": "WARNING"},
     "loggers": {

@@ -10,10 +10,12 @@ import django_q.admin  # noqa: F401  (registers its models, so that they can be 
 from django.contrib import admin, messages
 from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
 from django.contrib.auth.models import AbstractBaseUser
+from django.core.exceptions import PermissionDenied
 from django.db.models import Model, QuerySet
-from django.http import HttpRequest, HttpResponse
+from django.http import FileResponse, Http404, HttpRequest, HttpResponse
+from django.http.response import HttpResponseBase
 from django.shortcuts import render
-from django.urls import reverse
+from django.urls import URLPattern, path, reverse
 from django.utils import timezone
 from django.utils.dateformat import format as date_format
 from django.utils.html import format_html, format_html_join
@@ -21,6 +23,7 @@ from django.utils.text import Truncator
 from django_q.models import Failure, OrmQ, Schedule, Success
 
 from requests_app import dashboard, lifecycle, phrases, takedowns
+from requests_app.delivery import thumbnails
 from requests_app.models import (
     Allowance,
     Artifact,
@@ -71,12 +74,13 @@ def link_to(row: Model | None, text: str = "") -> str:
     return format_html('<a href="{}">{}</a>', url, text or str(row))
 
 
-def picture_of(row: ImageUrl, token: str, side: int) -> str:
+def picture_of(row: ImageUrl, side: int) -> str:
     """Return a small picture that links to its row, a dash for one that is not kept."""
     if row.state != ImageState.KEPT:
         return "–"
     page = reverse("admin:requests_app_imageurl_change", args=[row.pk])
-    thumbnail = reverse("thumbnail", args=[token, row.pk])
+    # Not the page's own address of it: that is the permission to change and delete the request.
+    thumbnail = reverse("admin:requests_app_imageurl_thumbnail", args=[row.pk])
     html = (
         '<a href="{}"><img src="{}" alt="Picture {}" width="{}" height="{}" class="picture"'
         ' loading="lazy"></a>'
@@ -112,6 +116,7 @@ class ReadOnly:
 
 
 class RecordAdmin(ReadOnly, admin.ModelAdmin):
+    view_on_site = False
     list_per_page = 50
     show_full_result_count = False
 
@@ -245,6 +250,18 @@ class ClassifierRequestAdmin(RecordAdmin):
     def since(self, row: ClassifierRequest) -> str:
         return date_format(row.moved, MOMENT)
 
+    def get_list_display(self, request: HttpRequest) -> list[Any]:
+        return self._without_page(request, super().get_list_display(request))
+
+    def get_fields(self, request: HttpRequest, obj: Any = None) -> list[Any]:
+        return self._without_page(request, super().get_fields(request, obj))
+
+    def _without_page(self, request: HttpRequest, names: Sequence[Any]) -> list[Any]:
+        """Leave out the link to the page for those who may only look: with it all can be done."""
+        if self.has_operate_permission(request):
+            return list(names)
+        return [name for name in names if name != "page"]
+
     @admin.display(description="Page")
     def page(self, row: ClassifierRequest) -> str:
         return format_html('<a href="{}">open {}</a>', row.get_absolute_url(), row.pk)
@@ -269,8 +286,7 @@ class ClassifierRequestAdmin(RecordAdmin):
     def pictures(self, row: ClassifierRequest) -> str:
         kept = ImageUrl.objects.filter(image_class__request=row, state=ImageState.KEPT)
         shown = kept.order_by("-pk")[:PICTURES_SHOWN]
-        token = row.token
-        small = [(picture_of(image, token, 72),) for image in shown]
+        small = [(picture_of(image, 72),) for image in shown]
         if not small:
             return "–"
         rows = reverse("admin:requests_app_imageurl_changelist")
@@ -379,7 +395,7 @@ class ImageUrlAdmin(RecordAdmin):
 
     @admin.display(description="Picture")
     def picture(self, row: ImageUrl) -> str:
-        return picture_of(row, row.image_class.request.token, 56)
+        return picture_of(row, 56)
 
     @admin.display(description="Address", ordering="image_url")
     def address(self, row: ImageUrl) -> str:
@@ -388,6 +404,24 @@ class ImageUrlAdmin(RecordAdmin):
     @admin.display(description="Class", ordering="image_class")
     def class_link(self, row: ImageUrl) -> str:
         return link_to(row.image_class)
+
+    def get_urls(self) -> list[URLPattern]:
+        view = self.admin_site.admin_view(self.thumbnail)
+        own = path("<int:pk>/thumbnail.jpg", view, name="requests_app_imageurl_thumbnail")
+        return [own, *super().get_urls()]
+
+    def thumbnail(self, request: HttpRequest, pk: int) -> HttpResponseBase:
+        """Send a small copy of an image to staff who may look at this list."""
+        allowed = ("requests_app.view_imageurl", "requests_app.view_classifierrequest")
+        if not any(request.user.has_perm(name) for name in allowed):
+            raise PermissionDenied
+        found = ImageUrl.objects.filter(pk=pk).exclude(state=ImageState.REJECTED)
+        image = found.select_related("image_class__request").first()
+        small = thumbnails.thumbnail(image) if image else None
+        if small is None:
+            raise Http404
+        headers = {"Cache-Control": "private, max-age=3600"}
+        return FileResponse(small.open("rb"), content_type="image/jpeg", headers=headers)
 
     def lookup_allowed(self, lookup: str, value: str, request: HttpRequest | None = None) -> bool:
         """Allow the link from a request to its pictures."""
@@ -419,8 +453,7 @@ class ImageUrlAdmin(RecordAdmin):
     ) -> HttpResponse:
         shown = []
         for row in rows:
-            token = row.image_class.request.token
-            shown.append((picture_of(row, token, 96), row))
+            shown.append((picture_of(row, 96), row))
         context = {
             **self.admin_site.each_context(request),
             "title": "Take pictures down",

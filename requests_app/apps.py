@@ -1,7 +1,8 @@
-"""The Django app: it makes the folder for what arrives, and lets a process of ``manage.py up`` die
-with its parent.
+"""The Django app: what it writes is for this user alone, it makes the folder for what arrives, and
+lets a process of ``manage.py up`` die with its parent.
 """
 
+import os
 from contextlib import suppress
 from pathlib import Path
 
@@ -16,6 +17,7 @@ class RequestsAppConfig(AppConfig):
     def ready(self) -> None:
         from picaisso_site import checks  # noqa: F401  (registers the system checks)
 
+        os.umask(settings.UMASK)
         with suppress(OSError):  # check E001 says why, and what to do
             Path(settings.FILE_UPLOAD_TEMP_DIR).mkdir(parents=True, exist_ok=True)
         if settings.DIE_WITH_PARENT:

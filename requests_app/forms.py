@@ -16,7 +16,7 @@ from email_validator import SPECIAL_USE_DOMAIN_NAMES, EmailNotValidError, valida
 
 from requests_app import class_policy, limits, phrases, supplied
 from requests_app.models import BACKBONES, ClassifierRequest, License
-from requests_app.pipeline import Submission
+from requests_app.pipeline import Submission, sources_of
 from requests_app.text_rules import casefold_key, find_problem, normalize
 from scraping.kinds import search_words
 from scraping.sources.catalogue import CATALOGUE
@@ -28,6 +28,8 @@ MAX_NAME_LENGTH = 64
 MAX_QUERY_LENGTH = 200
 MAX_EMAIL_LENGTH = 254  # octets as sent (RFC 5321, 4.5.3.1)
 MAX_LOCAL_PART_LENGTH = 64  # octets before the @ (RFC 5321, 4.5.3.1.1)
+MOST_ROWS = 100  # that are shown again; nobody types more
+MOST_TYPED = 1000  # characters of a field that are shown again
 MIN_IMAGES = 20
 DEFAULT_IMAGES = 100
 MAX_IMAGES = 500
@@ -103,6 +105,17 @@ class ClassRow:
             label = f"Search words of class {self.number}"
             found.append(Problem(self.query_id, label, self.query_error))
         return found
+
+
+def cut_texts(data: FormData) -> FormData:
+    """Return what was sent with its texts cut: all of it is shown again where something is wrong.
+
+    What is cut is longer than any field takes, and stays too long.
+    """
+    cut: FormData = MultiValueDict()
+    for name in data:
+        cut.setlist(name, [text[:MOST_TYPED] for text in data.getlist(name)])
+    return cut
 
 
 def typed_rows(data: FormData, at_least: int = MIN_CLASSES) -> list[ClassRow]:
@@ -409,7 +422,7 @@ class SubmissionForm(forms.Form):
         self._set_focus(self.problems[0].field_id)
 
     def clean(self) -> dict[str, Any]:
-        self.rows = checked_rows(self.rows)
+        self.rows = checked_rows(self.rows)[:MOST_ROWS]
         for row in self.rows:
             for problem in row.problems:
                 self.add_error(None, problem.sentence)
@@ -637,7 +650,7 @@ class RetryForm(forms.Form):
     accept_fewer = forms.BooleanField(required=False)
 
     def __init__(self, classifier: ClassifierRequest, data: FormData | None = None) -> None:
-        chosen = classifier.sources or settings.SOURCES
+        chosen = sources_of(classifier)
         initial = {
             "images_per_class": classifier.images_per_class,
             "license": classifier.license,
@@ -645,7 +658,7 @@ class RetryForm(forms.Form):
             "kind": classifier.search_kind,
         }
         super().__init__(data, initial=initial)
-        in_order = [*chosen, *settings.SOURCES, *settings.KNOWN_SOURCES]
+        in_order = [*chosen, *settings.SOURCES]
         self.offered = list(dict.fromkeys(in_order))
         sources = cast(forms.MultipleChoiceField, self.fields["sources"])
         sources.choices = [(name, phrases.source_title(name)) for name in self.offered]

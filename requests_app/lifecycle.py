@@ -366,7 +366,7 @@ def _change_search(classifier: ClassifierRequest, wishes: dict[str, Any]) -> boo
     current = {
         "images_per_class": classifier.images_per_class,
         "license": classifier.license,
-        "sources": classifier.sources or list(settings.SOURCES),
+        "sources": pipeline.sources_of(classifier),
     }
     is_changed = False
     for name, wish in wishes.items():

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from django.conf import settings
@@ -47,6 +47,7 @@ from requests_app.models import (
 )
 from requests_app.shortage import Shortage
 from requests_app.steady import TRAINING_SHARES, SteadyProgress
+from requests_app.text_rules import holds_address
 from requests_app.workers import collection_sync, jobs
 from requests_app.workers.collection_sync import BrowserGrant, CollectionSync, JsonLines
 from requests_app.workers.jobs import CancelRequested, Lease, StageFailed
@@ -142,6 +143,13 @@ def run_stage(lease: Lease) -> None:
 # --- submission ----------------------------------------------------------------------------------
 
 
+class HarmlessClass(NamedTuple):
+    """A class as the confirmation mail says it."""
+
+    name: str
+    search_words: str
+
+
 @dataclass(frozen=True)
 class Submission:
     """What a person asks for; the form and the API have checked it."""
@@ -191,9 +199,37 @@ def _mail_confirmation(
     classifier: ClassifierRequest, key: str, goes_at: datetime | None = None
 ) -> None:
     link = confirmation_link(classifier)
-    mail.put(classifier, "confirm", key, {"confirm_link": link}, goes_at=goes_at)
+    context = {"confirm_link": link, "classes": _harmless(classifier)}
+    mail.put(classifier, "confirm", key, context, goes_at=goes_at)
     if confirms_on_the_page():
-        logger.info("request %d is confirmed at %s", classifier.pk, link)
+        shown = {"shows_links": True}
+        logger.info("request %d is confirmed at %s", classifier.pk, link, extra=shown)
+
+
+def _harmless(classifier: ClassifierRequest) -> list[HarmlessClass]:
+    """Return the classes as a mail may say them to somebody who may not have asked for it.
+
+    Whoever fills in the form chooses both words and address: a name that holds an address of its
+    own is not said, or the site would send everybody's links to anybody.
+    """
+    harmless = []
+    for image_class in classifier.classes.all():
+        name = image_class.name
+        if holds_address(name):
+            name = f"class {image_class.number} (its name looks like an address)"
+        words = image_class.search_words
+        if holds_address(words) or words == image_class.name:
+            words = name
+        harmless.append(HarmlessClass(name, words))
+    return harmless
+
+
+def sources_of(classifier: ClassifierRequest) -> list[str]:
+    """Return the sources that a request asks: of those it chose what the operator names, else all
+    of these.
+    """
+    chosen = [name for name in classifier.sources if name in settings.SOURCES]
+    return chosen or list(settings.SOURCES)
 
 
 def confirms_on_the_page() -> bool:
@@ -351,7 +387,7 @@ def _prepare_collection(classifier: ClassifierRequest, folder: Path, job: Job) -
         "kind": kind,
         "limit": classifier.images_per_class,
         "minimum": settings.MIN_IMAGES,
-        "sources": classifier.sources or list(settings.SOURCES),
+        "sources": sources_of(classifier),
         "license": classifier.license,
         "locale": classifier.locale,
         "min_side": settings.MIN_SIDE,

@@ -1,12 +1,32 @@
 """The rules for what people type as names, search words and numbers; folders obey those too."""
 
+import re
+import unicodedata
 from collections.abc import Iterable
 
 from training.class_names import casefold_key, find_problem, normalize
 
-__all__ = ["KEY_DIGITS", "casefold_key", "find_problem", "normalize", "read_keys", "read_number"]
+__all__ = [
+    "KEY_DIGITS",
+    "casefold_key",
+    "find_problem",
+    "holds_address",
+    "normalize",
+    "read_keys",
+    "read_number",
+]
 
 KEY_DIGITS = 18  # of a primary key: 64 bits
+
+# What mail programs make a link of: a scheme, a mailbox, or a domain.
+ADDRESS = re.compile(r":\s*//|\bwww\b|@|[\w-]\.(?=[^\W\d_]{2})[\w-]+", re.IGNORECASE)
+DOTS = str.maketrans("\u3002\uff0e\uff61\u2024", "....")  # that stand for the one in a domain
+
+
+def holds_address(text: str) -> bool:
+    """Return whether a text holds, or could be read as, a web or e-mail address."""
+    plain = unicodedata.normalize("NFKC", text.translate(DOTS))
+    return ADDRESS.search(plain) is not None
 
 
 def read_number(text: str, most_digits: int = 4) -> int:

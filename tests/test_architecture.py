@@ -69,7 +69,7 @@ FLOORS = {
         urls templatetags apps web_server
     """,
     "picaisso_site": """
-        settings checks static_files apps
+        settings checks static_files apps redaction
         urls wsgi
     """,
 }

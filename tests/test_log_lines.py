@@ -119,8 +119,8 @@ for path in ("/nothing/", classifier.get_absolute_url() + "images/99/", "/nothin
 
 def test_lines_of_the_web_name_the_visit_and_the_request_that_was_opened(tmp_path):
     told = {"PICAISSO_DATA_DIR": str(tmp_path), "PICAISSO_ENV_FILE": os.devnull}
-    told |= {"PICAISSO_LOG": "json", "DATABASE_URL": "", "DJANGO_SETTINGS_MODULE": ""}
-    del told["DJANGO_SETTINGS_MODULE"]
+    told |= {"PICAISSO_LOG": "json", "DATABASE_URL": ""}
+    told["DJANGO_SETTINGS_MODULE"] = "picaisso_site.settings"
     text = said_by(VISIT, **told)
     lines = [json.loads(line) for line in text.splitlines()]
     found = [line for line in lines if line["logger"] == "django.request"]

@@ -58,18 +58,22 @@ class LineFormatter(logging.Formatter):
         named = {**_everywhere, **_about.get(NOTHING)}
         record.about = "".join(f" {name}={value}" for name, value in named.items())
         if not self.as_json:
-            text = without_addresses(super().format(record))
+            text = self.hidden(super().format(record))
             return text.encode(errors="backslashreplace").decode()
         line = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname,
             "logger": record.name,
             **named,
-            "message": without_addresses(record.getMessage()),
+            "message": self.hidden(record.getMessage()),
         }
         if record.exc_info:
-            line["exception"] = without_addresses(self.formatException(record.exc_info))
+            line["exception"] = self.hidden(self.formatException(record.exc_info))
         return json.dumps(line)
+
+    def hidden(self, text: str) -> str:
+        """Return a text without what no log may say."""
+        return without_addresses(text)
 
 
 def without_addresses(text: str) -> str:

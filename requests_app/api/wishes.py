@@ -15,7 +15,7 @@ from requests_app.api.errors import ApiError, message_of
 from requests_app.api.schemas import ClassWish, NewRequest, RetryWishes
 from requests_app.forms import FILE_FIELDS, ClassRow, RetryForm, SubmissionForm
 from requests_app.models import ClassifierRequest
-from requests_app.pipeline import Submission
+from requests_app.pipeline import Submission, sources_of
 
 LOCALE = re.compile(r"[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8})?", re.ASCII)
 FLAGS = ("own_as_test", "own_alone")  # there or not, in a form
@@ -59,7 +59,7 @@ def retry_of(classifier: ClassifierRequest, wishes: RetryWishes) -> dict[str, An
             data.appendlist("queries", wish.query)
     if not wishes.classes:
         data.setlist("numbers", ["0"])  # else no words would be those of the first classes
-    data.setlist("sources", wishes.sources or classifier.sources or list(settings.SOURCES))
+    data.setlist("sources", wishes.sources or sources_of(classifier))
     if wishes.kind is None:
         data["kind"] = classifier.search_kind
     form = RetryForm(classifier, data)

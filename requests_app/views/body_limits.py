@@ -1,4 +1,4 @@
-"""How much may be sent to each page, known before any of it is read."""
+"""How much may be sent to each page, and in what, known before any of it is read."""
 
 import re
 from collections.abc import Callable
@@ -8,7 +8,7 @@ from django.http.response import HttpResponseBase
 
 from requests_app.prediction import MAX_BYTES, MAX_TOGETHER_BYTES
 from requests_app.supplied import FILES, MOST_BYTES
-from requests_app.views.errors import too_large
+from requests_app.views.errors import bad_request, too_large
 
 PLAIN_BYTES = 2_500_000  # of a form or JSON without files; Django reads no more of one either
 AROUND_BYTES = 1_000_000  # of the other fields beside files, and of what separates them
@@ -25,6 +25,7 @@ LIMITS = (
     (re.compile(r"/r/[^/]+/try/correct/"), PICTURE_BYTES),
     (re.compile(r"/api/v1/requests/[^/]+/predict"), PICTURE_BYTES),
 )
+CHARSETS = ("utf-8", "utf8", "us-ascii", "ascii", "iso-8859-1", "latin-1", "windows-1252")
 GetResponse = Callable[[HttpRequest], HttpResponseBase]
 
 
@@ -37,12 +38,25 @@ def most_bytes(path: str) -> int:
 
 
 def refuse_large_bodies(get_response: GetResponse) -> GetResponse:
-    """Middleware: answer 413 to what says of itself that it is too large, and read none of it."""
+    """Middleware: answer 413 to what says of itself that it is too large, and 400 to what cannot be
+    read, without reading any of it.
+    """
 
     def middleware(request: HttpRequest) -> HttpResponseBase:
         length = request.headers.get("Content-Length", "")
         if length.isdecimal() and int(length[:18]) > most_bytes(request.path):
             return too_large(request)
+        if not is_readable(request):
+            return bad_request(request)
         return get_response(request)
 
     return middleware
+
+
+def is_readable(request: HttpRequest) -> bool:
+    """Return whether what is sent says that it is text as people write it.
+
+    Python knows more encodings than those of text ("hex"), and fails where Django reads by them.
+    """
+    parameters = request.content_params or {}
+    return parameters.get("charset", "utf-8").strip().lower() in CHARSETS

@@ -1,6 +1,7 @@
 """The pages that say what went wrong."""
 
 from collections.abc import Callable
+from typing import Any
 
 from django.conf import settings
 from django.http import HttpRequest, HttpResponse, HttpResponseNotAllowed
@@ -31,6 +32,12 @@ def gone(request: HttpRequest) -> HttpResponse:
 
 def too_large(request: HttpRequest) -> HttpResponse:
     return HttpResponse(_error_page(request, 413), status=413)
+
+
+def locked_out(request: HttpRequest, *arguments: Any, **named: Any) -> HttpResponse:
+    """Answer a log-in of somebody who has tried too many passwords."""
+    context = {"status": 423}
+    return HttpResponse(render_to_string("error.html", context, request), status=429)
 
 
 def too_many_downloads(request: HttpRequest) -> HttpResponse:

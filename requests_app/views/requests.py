@@ -9,7 +9,7 @@ from django.shortcuts import render
 from django.views.decorators.http import require_http_methods, require_safe
 
 from requests_app import lifecycle, phrases, pipeline
-from requests_app.forms import RetryForm
+from requests_app.forms import RetryForm, cut_texts
 from requests_app.limits import LimitReached
 from requests_app.models import ClassifierRequest, Status
 from requests_app.views.access import SeeOther, require_token
@@ -114,7 +114,7 @@ def retry(request: HttpRequest, classifier: ClassifierRequest) -> HttpResponse:
     """
     if request.method != "POST":
         return SeeOther(classifier.get_absolute_url())
-    form = RetryForm(classifier, request.POST)
+    form = RetryForm(classifier, cut_texts(request.POST))
     startable = may_retry(classifier)
     if startable and not form.is_valid():
         return _request_page(request, classifier, form, status=400)

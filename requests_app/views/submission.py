@@ -6,7 +6,7 @@ from typing import cast
 
 from django.conf import settings
 from django.core.files.uploadedfile import UploadedFile
-from django.http import HttpRequest, HttpResponse, JsonResponse, QueryDict
+from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.http.response import HttpResponseBase
 from django.shortcuts import render
 from django.views.decorators.csrf import csrf_exempt, csrf_protect
@@ -22,7 +22,9 @@ from requests_app.forms import (
     MAX_NAME_LENGTH,
     MIN_CLASSES,
     MIN_IMAGES,
+    FormData,
     SubmissionForm,
+    cut_texts,
     within,
 )
 from requests_app.limits import LimitReached
@@ -54,7 +56,7 @@ def home(request: HttpRequest) -> HttpResponse:
 
 @csrf_protect
 def _submit(request: HttpRequest, handler: DiskUploadHandler) -> HttpResponse:
-    data = request.POST.copy()
+    data = cut_texts(request.POST)
     problems = handler.problems
     wish = _digest_of_form(request)
     if done := _done_before(data, wish):
@@ -93,7 +95,7 @@ def _take(request: HttpRequest, form: SubmissionForm, wish: str) -> HttpResponse
     try:
         classifier = _once(form.token, wish, lambda: pipeline.submit(submission))
     except supplied.GoneError as error:
-        form = SubmissionForm(request.POST, problems={"own_pictures": str(error)})
+        form = SubmissionForm(cut_texts(request.POST), problems={"own_pictures": str(error)})
         return _form_page(request, form, status=400)
     except repeats.StillAtIt:
         form.refuse("email", STILL_AT_IT)
@@ -111,7 +113,7 @@ def _once(token: str, wish: str, submit: Callable[[], ClassifierRequest]) -> Cla
     return repeats.once(sha256_hex(f"form\n{token}\n{wish}"), wish, submit)
 
 
-def _done_before(data: QueryDict, wish: str) -> ClassifierRequest | None:
+def _done_before(data: FormData, wish: str) -> ClassifierRequest | None:
     token = data.get("form_token", "")
     if not FORM_TOKEN.fullmatch(token):
         return None

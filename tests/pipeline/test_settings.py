@@ -130,3 +130,92 @@ def test_a_text_image_model_that_cannot_be_used_is_reported_at_the_start(setting
     (found,) = checks.text_image_model_can_be_used(None)
     assert found.msg == "The folder of the text-image model has no LICENSE."
     assert "PICAISSO_TEXT_IMAGE_MODEL" in found.hint
+
+
+STRONG = "q3m_VY1wPz0Zs8Kx-hB6TfUe2NcJrLd9GoWiAaXyQtEv5nM7kHbSgCjR4uDpFlIO"
+WEAK = {
+    "well known": "changeme",
+    "short": STRONG[:30],
+    "one letter": "k" * 64,
+    "few letters": "abcabcaabbcc" * 6,
+    "a word again and again": "correct-horse-battery" * 4,
+    "digits in a row": "0123456789" * 6,
+    "Django's example": f"django-insecure-{STRONG}",
+}
+
+
+def run_manage(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    own = {name: value for name, value in os.environ.items() if not name.startswith("PICAISSO_")}
+    own |= {"PICAISSO_ENV_FILE": os.devnull, "DJANGO_SETTINGS_MODULE": "picaisso_site.settings"}
+    own |= {"PICAISSO_SOURCES": "openverse", **variables}
+    command = [sys.executable, "manage.py", *arguments]
+    return subprocess.run(command, cwd=processes.PROJECT, env=own, capture_output=True, text=True)
+
+
+@pytest.mark.parametrize("key", WEAK.values(), ids=WEAK)
+def test_f30_a_key_that_can_be_guessed_is_reported(key, settings):
+    settings.SECRET_KEY = key
+    (found,) = checks.secret_key_is_strong(None)
+    assert found.id == "picaisso.E006" and "token_urlsafe" in found.hint
+
+
+@pytest.mark.parametrize("key", [STRONG, "0f" + "6c1e9d7b52a48f30" * 2 + "d94b7e2a61c80f35" * 2])
+def test_a_key_that_cannot_be_guessed_is_taken(key, settings):
+    settings.SECRET_KEY = key
+    assert checks.secret_key_is_strong(None) == []
+
+
+def test_f30_up_refuses_a_weak_key_and_makes_a_strong_one_where_there_is_none(tmp_path):
+    folder = {"PICAISSO_DATA_DIR": str(tmp_path / "data")}
+    refused = run_manage("up", "--only", "web", PICAISSO_SECRET_KEY="changeme", **folder)
+    assert refused.returncode == 1
+    assert "picaisso.E006" in refused.stderr and "Traceback" not in refused.stderr
+    assert run_manage("check", **folder).returncode == 0
+    key = tmp_path / "data" / "secret_key"
+    assert key.stat().st_mode & 0o777 == 0o600 and len(key.read_text()) > 60
+
+
+def test_a_data_folder_that_cannot_be_written_is_reported_and_no_traceback(tmp_path):
+    in_the_way = tmp_path / "file"
+    in_the_way.touch()
+    for key in ("", STRONG):
+        done = run_manage("up", PICAISSO_DATA_DIR=str(in_the_way / "data"), PICAISSO_SECRET_KEY=key)
+        assert done.returncode == 1
+        assert "picaisso.E001" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_what_is_written_is_for_this_user_alone_also_with_a_key_of_ones_own(tmp_path):
+    folder = tmp_path / "data"
+    variables = {"PICAISSO_DATA_DIR": str(folder), "PICAISSO_SECRET_KEY": STRONG}
+    assert run_manage("migrate", **variables).returncode == 0
+    written = [folder, *folder.rglob("*")]
+    assert (folder / "db.sqlite3").exists()
+    assert [path for path in written if path.stat().st_mode & 0o077] == []
+
+
+def test_a_data_folder_that_others_can_look_into_is_a_warning(settings, tmp_path):
+    settings.DATA_DIR = tmp_path
+    tmp_path.chmod(0o755)
+    (found,) = checks.data_folder_is_private(None)
+    assert found.id == "picaisso.W004" and found.hint == f"chmod -R go= {tmp_path}"
+    tmp_path.chmod(0o700)
+    assert checks.data_folder_is_private(None) == []
+
+
+def test_f30_a_public_site_has_no_warning_and_binds_no_other_site_of_its_domain(tmp_path):
+    variables = {
+        "PICAISSO_DATA_DIR": str(tmp_path / "data"),
+        "PICAISSO_BASE_URL": "https://picaisso.example",
+        "EMAIL_URL": "smtp://localhost:25",
+    }
+    done = run_manage("check", "--deploy", "--fail-level", "WARNING", **variables)
+    assert done.returncode == 0, done.stderr
+    names = "SECURE_HSTS_SECONDS SECURE_HSTS_INCLUDE_SUBDOMAINS SECURE_HSTS_PRELOAD"
+    code = (
+        f"from django.conf import settings as s; print(*(getattr(s, n) for n in '{names}'.split()))"
+    )
+    plain = run_manage("shell", "-v", "0", "-c", code, **variables)
+    assert plain.stdout.split() == ["31536000", "False", "False"]
+    variables |= {"PICAISSO_HSTS_SUBDOMAINS": "1", "PICAISSO_HSTS_PRELOAD": "1"}
+    said = run_manage("shell", "-v", "0", "-c", code, **variables)
+    assert said.stdout.split() == ["31536000", "True", "True"]

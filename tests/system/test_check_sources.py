@@ -4,6 +4,7 @@ loopback.
 
 import json
 import os
+import secrets
 import subprocess
 import sys
 import time
@@ -120,7 +121,9 @@ def test_json_gives_a_row_per_source_and_an_unknown_name_is_refused(site):
 
 def test_the_child_that_asks_knows_no_secrets_and_dies_with_the_command(tmp_path):
     with SlowReplica() as slow:
-        own = environment(tmp_path, openverse=slow) | {"PICAISSO_SECRET_KEY": "k" * 60}
+        own = environment(tmp_path, openverse=slow) | {
+            "PICAISSO_SECRET_KEY": secrets.token_urlsafe(64)
+        }
         assert manage(own, "migrate", "-v0").returncode == 0
         command = subprocess.Popen(
             [sys.executable, "manage.py", "check_sources", "openverse"], cwd=PROJECT, env=own

@@ -12,6 +12,7 @@ from django.apps import apps
 from django.contrib import admin
 from django.contrib.admin.models import LogEntry
 from django.contrib.auth.models import Permission, User
+from django.contrib.contenttypes.models import ContentType
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from django.urls import NoReverseMatch, reverse
@@ -354,7 +355,7 @@ def test_a_request_shows_its_pictures_figures_and_the_end_of_its_log(boss):
     log.write_text("\n".join(lines))
     page = boss.get(place(ClassifierRequest, "change", classifier.pk)).content.decode()
     for picture in ImageUrl.objects.all():
-        assert reverse("thumbnail", args=[classifier.token, picture.pk]) in page
+        assert reverse("admin:requests_app_imageurl_thumbnail", args=[picture.pk]) in page
     text = words(page)
     assert "This model tells the classes apart: right on 18 of 20 test pictures" in text
     assert "Bing answered in part: 10 found. Bing asked for a human check." in text
@@ -425,7 +426,7 @@ def test_a_picture_is_taken_down_from_the_list_after_a_question(boss):
     file = classifier.folder / "collect" / picture.file
     page = act(boss, ImageUrl, "take_down", picture).content.decode()
     assert "This cannot be undone." in page
-    assert reverse("thumbnail", args=[classifier.token, picture.pk]) in page
+    assert reverse("admin:requests_app_imageurl_thumbnail", args=[picture.pk]) in page
     assert file.exists()
     path = place(ImageUrl, "changelist")
     answer = {"action": "take_down", "_selected_action": [str(picture.pk)]}
@@ -619,3 +620,76 @@ def test_an_endless_number_in_a_search_is_answered(boss, everything, model):
 def test_strangers_are_sent_to_the_login(client, everything):
     for model in MODELS:
         assert client.get(place(model, "changelist")).status_code == 302
+
+
+def test_staff_who_may_only_look_get_no_address_by_which_a_request_can_be_changed(
+    client, everything
+):
+    classifier = delivered()
+    picture = ImageUrl.objects.of_request(classifier).first()
+    staff(client, *(f"view_{model._meta.model_name}" for model in MODELS))
+    tokens = [row.token for row in ClassifierRequest.objects.all()]
+    for model in MODELS:
+        pages = [client.get(place(model, "changelist"))]
+        pages += [client.get(place(model, "change", row.pk)) for row in model.objects.all()]
+        for page in pages:
+            assert page.status_code == 200
+            assert "/r/" not in page.content.decode()
+            assert [token for token in tokens if token in page.content.decode()] == []
+    assert picture_in_admin(client, picture).status_code == 200
+    assert "/r/" not in client.get("/admin/").content.decode()
+    kind = ContentType.objects.get_for_model(ClassifierRequest).pk
+    assert client.get(f"/admin/r/{kind}/{classifier.pk}/").status_code == 404
+
+
+def picture_in_admin(client, picture: ImageUrl):
+    return client.get(reverse("admin:requests_app_imageurl_thumbnail", args=[picture.pk]))
+
+
+def test_a_picture_of_the_admin_is_for_staff_who_may_look_at_it(client):
+    picture = ImageUrl.objects.of_request(delivered()).first()
+    assert picture_in_admin(client, picture).status_code == 302
+    staff(client, "view_job")
+    assert picture_in_admin(client, picture).status_code == 403
+    assert client.get("/admin/requests_app/imageurl/0/thumbnail.jpg").status_code == 403
+
+
+def test_staff_who_may_change_requests_find_their_pages(boss):
+    classifier = delivered()
+    for page in (place(ClassifierRequest, "changelist"), place(ClassifierRequest, "change", 1)):
+        if "change/" in page:
+            page = place(ClassifierRequest, "change", classifier.pk)
+        assert classifier.get_absolute_url() in boss.get(page).content.decode()
+
+
+def log_in(client, password: str, forwarded: str = "", name: str = "boss"):
+    headers = {"X-Forwarded-For": forwarded} if forwarded else {}
+    fields = {"username": name, "password": password}
+    return client.post("/admin/login/?next=/admin/", fields, headers=headers)
+
+
+def test_f30_ten_wrong_passwords_lock_an_account_out_whatever_x_forwarded_for_says(client):
+    User.objects.create_superuser("boss", "boss@example.org", "a long secret")
+    for number in range(10):
+        log_in(client, "wrong", forwarded=f"203.0.113.{number}")
+    locked = log_in(client, "a long secret", forwarded="203.0.113.99")
+    assert locked.status_code == 429
+    assert "Too many wrong passwords" in locked.content.decode()
+    assert client.get("/admin/").status_code == 302
+
+
+def test_f30_behind_a_proxy_the_lock_out_is_for_the_address_that_it_saw(client, settings):
+    User.objects.create_superuser("boss", "boss@example.org", "a long secret")
+    settings.PROXY_COUNT = 1
+    for number in range(10):
+        log_in(client, "wrong", forwarded=f"198.51.100.{number}, 203.0.113.7")
+    assert log_in(client, "a long secret", forwarded="1.2.3.4, 203.0.113.7").status_code == 429
+    assert log_in(client, "a long secret", forwarded="203.0.113.8").status_code == 302
+
+
+def test_f30_nobody_but_a_superuser_can_make_a_schedule_and_nobody_in_the_dashboard(client):
+    staff(client, *Permission.objects.values_list("codename", flat=True))
+    for name in ("schedule", "ormq", "success", "failure"):
+        for method in (client.get, client.post):
+            fields = {"name": "x", "func": "os.system", "args": "'id'"}
+            assert method(f"/admin/django_q/{name}/add/", fields).status_code in (403, 404)
