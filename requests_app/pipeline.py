@@ -22,6 +22,7 @@ from django.urls import reverse
 from django.utils import timezone
 
 from requests_app import (
+    class_policy,
     curation,
     first_model,
     limits,
@@ -52,6 +53,7 @@ from requests_app.workers import collection_sync, jobs
 from requests_app.workers.collection_sync import BrowserGrant, CollectionSync, JsonLines
 from requests_app.workers.jobs import CancelRequested, Lease, StageFailed
 from scraping.kinds import search_words
+from scraping.sources.catalogue import CATALOGUE, SEARCHED
 from training import run_folder
 from training.run_folder import RunError
 
@@ -395,7 +397,7 @@ def _prepare_collection(classifier: ClassifierRequest, folder: Path, job: Job) -
         "refused_digests": settings.REFUSED_DIGESTS,
         "nudity_model": settings.NUDITY_MODEL,
         "ai_made": settings.AI_MADE,
-        "closed_sources": SourceHealth.closed_for(job.pk),
+        "closed_sources": SourceHealth.closed_for(job.pk) | _unsafe_sources(classifier),
         "taken_down": takedowns.taken_down_digests(),
         "set_aside": curation.removed_digests(classifier),
         "source_urls": settings.SOURCE_URLS,
@@ -411,6 +413,19 @@ def _prepare_collection(classifier: ClassifierRequest, folder: Path, job: Job) -
     config |= supplied.collection_values(classifier)
     run_folder.write_json(folder / "config.json", config)
     _discard_failed_result(folder)
+
+
+def _unsafe_sources(classifier: ClassifierRequest) -> dict[str, str]:
+    """Return the sources that are not asked because people are searched for: name -> why."""
+    words = [f"{each.name} {each.search_words}" for each in classifier.classes.all()]
+    if not any(class_policy.is_careful(text) for text in words):
+        return {}
+    closed = {}
+    for name in SEARCHED:
+        if not CATALOGUE[name].safe_search:
+            label = CATALOGUE[name].label
+            closed[name] = f"{label} was skipped: it has no safe search, and people are asked for."
+    return closed
 
 
 def _discard_reworded(

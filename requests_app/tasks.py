@@ -1,6 +1,6 @@
 """Entry points for django-q2: a queue in, one function, done. Their names: ``jobs.TaskName``."""
 
-from requests_app import lifecycle, mail, pipeline, privacy, takedowns
+from requests_app import lifecycle, links, mail, pipeline, privacy, takedowns
 from requests_app.workers import jobs, unfinished
 
 PRUNE_LIMIT_SECONDS = 900.0
@@ -24,6 +24,7 @@ def reap(queue: str) -> None:
 def send_mail(queue: str) -> None:
     """Send what waits in the outbox."""
     jobs.record_beat()
+    links.answer_wishes()
     mail.send_waiting()
 
 

@@ -58,7 +58,7 @@ FLOORS = {
         workers delivery
         mail first_model estimate better_words supplied health backup repeats
         versions result_mail prediction privacy limits doctor
-        takedowns curation shortage sharing
+        takedowns curation shortage sharing links
         own_pictures
         own_check
         pipeline meanings

@@ -340,6 +340,16 @@ class PageResults:
             Outcome.LAYOUT_CHANGED, message, detail, snapshot=snapshot, may_be_words=True
         )
 
+    def unsafe(self, detail: str) -> SearchResult:
+        """Return the result of a search whose answer shows that safe search is not in force.
+
+        Nothing of it is kept, and nothing is asked again without it.
+        """
+        self._by_url.clear()
+        self.stats.ended_by = "not safe"
+        message = f"{self.source.label} did not search safely, so its answer was not used."
+        return self.end(Outcome.UNAVAILABLE, message, detail)
+
     def refused_question(self, detail: str) -> SearchResult:
         """Return the result of a search that the source refused because of what it was asked.
 

@@ -49,6 +49,7 @@ BLOCKED_TEXT = re.compile(r"one last step|please solve the challenge below", re.
 NO_RESULTS_TEXT = re.compile(
     r"there are no results for|no results found for|did not match any", re.IGNORECASE
 )
+UNSAFE_TEXT = re.compile(r"safesearch:?\s*(?:off|moderate)\b", re.IGNORECASE)
 MATCH_MARKS = re.compile(r"[\ue000\ue001]")  # around matched words of a title
 SHELL_CHARACTERS = 2000  # a page shorter than this without results is an empty shell
 OWN_HOSTS = ("https://*.bing.com:443", "https://*.bing.net:443")
@@ -189,6 +190,8 @@ class BingReader(PageReader[BingPage]):
     """One reading of the result page."""
 
     tile = SELECTORS["tile"]
+    safe_parameter = ("adlt", "strict")
+    unsafe_text = UNSAFE_TEXT
 
     def state(self, driver: Remote, start: int = 0) -> BingPage:
         """Return what the page shows right now, with the tiles from `start` on."""

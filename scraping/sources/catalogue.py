@@ -52,7 +52,8 @@ class SourceInfo:
     that `needs_contact` is not asked without the operator's contact. `always_last` overrules the
     order that the operator gave. A source of `living_things` knows nothing else, and is asked for
     exact names; one that `describes_names` can say in words what things are called so. Images of a
-    `supplied` one are brought by the person who asks.
+    `supplied` one are brought by the person who asks. One without a strict `safe_search` of its
+    own is not asked for pictures of people.
     """
 
     label: str
@@ -65,6 +66,7 @@ class SourceInfo:
     living_things: bool = False
     describes_names: bool = False
     supplied: bool = False
+    safe_search: bool = False
 
 
 # By name, in the order in which they are asked unless the operator names another.
@@ -74,6 +76,7 @@ CATALOGUE: dict[str, SourceInfo] = {
     "openverse": SourceInfo(
         "Openverse",
         default=True,
+        safe_search=True,
         optional_credentials=("openverse_client_id", "openverse_client_secret"),
     ),
     "wikimedia": SourceInfo(
@@ -81,12 +84,12 @@ CATALOGUE: dict[str, SourceInfo] = {
     ),
     "inaturalist": SourceInfo("iNaturalist", default=True, living_things=True),
     "gbif": SourceInfo("GBIF", default=True, living_things=True),
-    "bing": SourceInfo("Bing", default=True, uses_browser=True),
+    "bing": SourceInfo("Bing", default=True, uses_browser=True, safe_search=True),
     "nasa": SourceInfo("NASA"),
     "met": SourceInfo("The Met"),
     "artic": SourceInfo("Art Institute of Chicago"),
-    "pixabay": SourceInfo("Pixabay", required_credentials=("pixabay_key",)),
-    "google": SourceInfo("Google Images", uses_browser=True, always_last=True),
+    "pixabay": SourceInfo("Pixabay", required_credentials=("pixabay_key",), safe_search=True),
+    "google": SourceInfo("Google Images", uses_browser=True, always_last=True, safe_search=True),
 }
 UPLOAD = "upload"
 URL_LIST = "url_list"

@@ -56,6 +56,7 @@ BLOCKED_HOSTS = frozenset({"sorry.google.com", "ipv4.google.com"})
 BLOCKED_PATHS = re.compile(r"^/sorry|^/httpservice/retry/enablejs")
 BLOCKED_TEXT = re.compile(r"unusual traffic", re.IGNORECASE)
 NO_RESULTS_TEXT = re.compile(r"did not match any|no results found|didn't match any", re.IGNORECASE)
+UNSAFE_TEXT = re.compile(r"safesearch:?\s*(?:is\s+)?off\b", re.IGNORECASE)
 CONSENT_PATHS = re.compile(r"^/(?:ml|m)$")
 THUMBNAIL = re.compile(
     r"^https?://(?:encrypted-tbn\d*\.|[^/]*\.)?(?:gstatic|google|googleusercontent)\.com/",
@@ -224,6 +225,8 @@ class GoogleReader(PageReader[GooglePage]):
     """One reading of the result page."""
 
     tile = SELECTORS["tile"]
+    safe_parameter = ("safe", "active")
+    unsafe_text = UNSAFE_TEXT
 
     def __init__(self, source: Source, query: Query, tools: SourceTools, address: str) -> None:
         super().__init__(source, query, tools, address)

@@ -59,6 +59,11 @@ def parse_item(item: Any) -> list[Candidate] | None:
     return [candidate]
 
 
+def is_mature(item: Any) -> bool:
+    """Return whether an entry is marked as mature, which the search has asked to leave out."""
+    return isinstance(item, dict) and item.get("mature") is True
+
+
 def seconds_to_wait(reply: JsonReply) -> float | None:
     """Return how long to wait when the headers say that no request is left, else None."""
     for name, value in reply.headers.items():
@@ -182,6 +187,7 @@ class OpenverseSource(Source):
             is_last=is_last,
             is_past_end=lambda failure: failure.status == 404,
             used_up=seconds_to_wait,
+            is_unsafe=is_mature,
         )
         return read_pages(self, query, paging)
 

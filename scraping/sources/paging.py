@@ -25,7 +25,8 @@ class Paging:
     when it holds nothing of use and None when it cannot be read. `is_last` is told the answer, the
     page's number and how many entries it had. `is_past_end` is told the failure of a later page;
     True where that is how the interface ends its list. `used_up` gives the seconds to wait when an
-    answer says that no request is left.
+    answer says that no request is left. `is_unsafe` tells an entry that strict safe search would
+    have left out.
     """
 
     request: Callable[[int, JsonReply | None], JsonReply | FetchFailure]
@@ -34,6 +35,7 @@ class Paging:
     is_last: Callable[[JsonReply, int, int], bool]
     is_past_end: Callable[[FetchFailure], bool] = field(default=lambda failure: False)
     used_up: Callable[[JsonReply], float | None] = field(default=lambda reply: None)
+    is_unsafe: Callable[[Any], bool] = field(default=lambda item: False)
 
 
 def read_pages(source: Source, query: Query, paging: Paging) -> SearchResult:
@@ -57,9 +59,8 @@ def read_pages(source: Source, query: Query, paging: Paging) -> SearchResult:
         _add_items(results, items[:MAX_ENTRIES], paging)
         if len(results) > known:
             last_useful = number
-        if results.is_mostly_unreadable:
-            detail = f"{stats.dropped} of {stats.seen} entries cannot be read"
-            return _not_understood(results, reply, detail)
+        if problem := _problem_of(results, reply, items, paging):
+            return problem
         if results.is_enough:
             return results.finished("limit")
         if paging.is_last(reply, number, len(items)):
@@ -73,6 +74,19 @@ def read_pages(source: Source, query: Query, paging: Paging) -> SearchResult:
         if not query.seconds_left():
             return results.out_of_time()
     raise AssertionError("not reached")
+
+
+def _problem_of(
+    results: PageResults, reply: JsonReply, items: list[Any], paging: Paging
+) -> SearchResult | None:
+    """Return the result for an answer that must not be used, None for one that may."""
+    if any(paging.is_unsafe(item) for item in items[:MAX_ENTRIES]):
+        return results.unsafe("an entry is marked as unsafe")
+    stats = results.stats
+    if results.is_mostly_unreadable:
+        detail = f"{stats.dropped} of {stats.seen} entries cannot be read"
+        return _not_understood(results, reply, detail)
+    return None
 
 
 def _add_items(results: PageResults, items: list[Any], paging: Paging) -> None:

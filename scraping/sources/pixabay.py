@@ -53,6 +53,11 @@ def parse_hit(hit: Any, max_side: int) -> list[Candidate] | None:
     return [candidate]
 
 
+def is_not_for_all(hit: Any) -> bool:
+    """Return whether a hit is marked as not for all ages, though the search left these out."""
+    return isinstance(hit, dict) and hit.get("isGRated") is False
+
+
 def seconds_to_wait(reply: JsonReply) -> float | None:
     """Return how long to wait when the headers say that no request is left, else None."""
     if reply.headers.get(LEFT_HEADER, "").strip() != "0":
@@ -116,5 +121,6 @@ class PixabaySource(Source):
             is_last=is_last,
             is_past_end=lambda failure: failure.status == 400,
             used_up=seconds_to_wait,
+            is_unsafe=is_not_for_all,
         )
         return read_pages(self, query, paging)

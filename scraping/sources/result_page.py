@@ -12,6 +12,7 @@ from selenium.webdriver import Remote
 from urllib3.exceptions import HTTPError
 
 from scraping.net.browser import PAGE_LOAD_SECONDS, Browser, BrowserUnavailable
+from scraping.outside import query_parameters
 from scraping.sources.base import PageResults, Query, SearchResult, Source, SourceTools
 from scraping.sources.catalogue import Outcome
 from scraping.sources.snapshots import save_page
@@ -46,6 +47,8 @@ class PageReader(ABC, Generic[State]):
     """
 
     tile: str  # the CSS selector of one result
+    safe_parameter: tuple[str, str]  # of the page's address, by which safe search is strict
+    unsafe_text: re.Pattern[str]  # by which the page says that it is not
 
     def __init__(self, source: Source, query: Query, tools: SourceTools, address: str) -> None:
         self.source = source
@@ -90,12 +93,23 @@ class PageReader(ABC, Generic[State]):
         self.tools.pace(self.source.min_interval_s)
         loaded = open_page(driver, self.address, self.query)
         state = self.first_state(driver)
+        if state.count and not self.is_safe(state):
+            return self.results.unsafe(f"no strict safe search at {state.url}")
         if state.count:
             self.results.stats.pages = 1
             return self.read_tiles(driver, state)
         if not loaded:
             return self.results.out_of_time()
         return self.without_tiles(driver, state)
+
+    def is_safe(self, state: State) -> bool:
+        """Return whether the page that is shown was searched strictly.
+
+        A site that leads elsewhere, or says that its safe search is off, has not.
+        """
+        name, value = self.safe_parameter
+        is_asked_for = query_parameters(state.url).get(name) == value
+        return is_asked_for and not self.unsafe_text.search(state.text)
 
     def first_state(self, driver: Remote) -> State:
         """Return the page as soon as it shows tiles.

@@ -24,6 +24,8 @@ class OpenverseReplica(Replica):
     larger pages; it is refused afterwards. The scenario `banned` refuses every token.
     """
 
+    mature_number = -1  # of an entry that safe search should have left out
+
     def __init__(
         self,
         pictures: str = "https://pictures.example/{}.jpg",
@@ -126,7 +128,7 @@ class OpenverseReplica(Replica):
             "height": None if sparse else 240,
             "filesize": None,
             "filetype": None if sparse else "jpg",
-            "mature": False,
+            "mature": number == self.mature_number,
         }
 
 

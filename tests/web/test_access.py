@@ -148,6 +148,7 @@ def test_a_foreign_page_can_do_nothing(holder, action):
 
 OPEN = {"home", "estimate", "words", "robots", "favicon", "llms", "healthz"}  # for everybody
 OPEN |= {"privacy"}
+OPEN |= {"links"}
 OPEN |= {"confirm"}  # whose link is signed
 READ = {  # below a request's own link: what a GET shows, and below the link for others (s/)
     "request": "", "progress": "progress/", "delete": "delete/", "gallery": "images/",
