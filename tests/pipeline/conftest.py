@@ -1,13 +1,37 @@
 """A data folder per test, and requests to work with."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from django.conf import settings
 
 from requests_app import pipeline
 from requests_app.models import ClassifierRequest
+from tests import books
+from tests.conftest import report_leak
 from tests.pipeline.folders import write_collection, write_run
 from tests.pipeline.stages import drain, rows_of
+
+
+@pytest.fixture(autouse=True)
+def _files_and_rows_agree(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Report a test that leaves rows without files, files without rows, or half a file.
+
+    With ``--leaks=fail`` it fails. Tests that take one of them away themselves say so:
+    ``@pytest.mark.unbalanced("why")``.
+    """
+    needed = ("data_dir", "transactional_db")
+    if not all(name in request.fixturenames for name in needed):
+        yield
+        return
+    for name in needed:
+        request.getfixturevalue(name)
+    yield
+    if request.node.get_closest_marker("unbalanced") is None:
+        found = [*books.files_out_of_step(), *books.unfinished_files(settings.DATA_DIR)]
+        if found:
+            report_leak(request, "; ".join(found))
 
 
 @pytest.fixture
