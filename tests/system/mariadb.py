@@ -5,7 +5,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 SERVER = shutil.which("mariadbd") or shutil.which("mariadbd", path="/usr/sbin:/usr/local/sbin")
@@ -81,15 +81,37 @@ class MariaDb:
         except subprocess.TimeoutExpired:
             self.kill()
 
+    def run(self, sql: str) -> str:
+        """Run a statement as root; return what it prints."""
+        connect = ["mariadb", "--no-defaults", f"--socket={self.socket_path}", "-uroot", "-N"]
+        done = subprocess.run([*connect, "-e", sql], capture_output=True, text=True, check=True)
+        return done.stdout
+
+    def kill_connections(self) -> int:
+        """Break off every connection of the site; return how many there were."""
+        query = "SELECT id FROM information_schema.processlist WHERE user = 'picaisso'"
+        connections = self.run(query).split()
+        for connection in connections:
+            with suppress(subprocess.CalledProcessError):  # it has just ended by itself
+                self.run(f"KILL CONNECTION {connection}")
+        return len(connections)
+
+
+@contextmanager
+def mariadb_server(folder: Path) -> Iterator[MariaDb]:
+    """Run a server with an empty database ``picaisso``."""
+    server = MariaDb(folder)
+    try:
+        yield server
+    finally:
+        server.stop()
+
 
 @contextmanager
 def mariadb(folder: Path) -> Iterator[str]:
-    """Run a server with an empty database ``picaisso``; yields its DATABASE_URL."""
-    server = MariaDb(folder)
-    try:
+    """Run such a server; yields its DATABASE_URL."""
+    with mariadb_server(folder) as server:
         yield server.url
-    finally:
-        server.stop()
 
 
 def _wait(server: subprocess.Popen[bytes], socket_path: Path) -> None:

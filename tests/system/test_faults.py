@@ -34,7 +34,7 @@ SLACK = 60.0  # for a machine on which much else runs
 pytestmark = [
     pytest.mark.system,
     pytest.mark.browser,
-    pytest.mark.timeout(420),
+    pytest.mark.timeout(900),
     pytest.mark.skipif(bool(missing), reason=f"needs {', '.join(missing)}"),
 ]
 people = count()
