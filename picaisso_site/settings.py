@@ -156,6 +156,7 @@ CSRF_TRUSTED_ORIGINS = [f"{_BASE.scheme}://{_BASE.netloc}"]
 MYSQL_DRIVER_MISSING = (
     env.str("DATABASE_URL", "").startswith("mysql") and importlib.util.find_spec("MySQLdb") is None
 )
+DATABASE_URL = env.str("DATABASE_URL", "")
 DATABASES = _databases()
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 

@@ -25,6 +25,7 @@ ROOT = Path(__file__).resolve().parents[1]
 WITHOUT_RESULTS = {
     "manage.py up": "it serves until it is stopped, and prints where",
     "manage.py mcp": "standard output belongs to the protocol",
+    "manage.py move_database": "it says in a line what it has moved",
 }
 HEAVY = {"torch", "torchvision", "selenium", "aiohttp", "sklearn", "onnxruntime", "django"}
 
