@@ -5,8 +5,11 @@ that all processes count together. The row is locked while it is counted: of cal
 none is overlooked. Who it was is known by salted digests alone (``digests.py``).
 """
 
+import os
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from pathlib import Path
 
 from django.conf import settings
 from django.db import transaction
@@ -50,6 +53,9 @@ DISK_FULL = (
     "The room that this site gives to pictures and models is full. It frees itself as old requests"
     " are deleted. Send it again in {wait}."
 )
+REQUEST_FULL = "The room that one request may take here ({most}) is used up."
+ALL_FULL = "The room that this site gives to all requests is used up."
+ASK_FOR_LESS = "Ask for fewer pictures per class or fewer classes, then retry."
 TOO_LARGE = (
     "That would take about {size}; one request may take {most} here."
     " Ask for at most {images} pictures per class."
@@ -281,6 +287,22 @@ def check_disk() -> None:
         seconds = 3600.0
         sentence = DISK_FULL.format(wait=phrases.time_left(seconds))
         raise LimitReached(sentence, seconds, 503)
+
+
+def count_disk(classifier: ClassifierRequest) -> str:
+    """Count the files of a request and store the sum; return why it must stop, "" where not."""
+    used = 0
+    for folder, _, names in os.walk(classifier.folder):
+        for name in names:
+            with suppress(FileNotFoundError):  # children write and rename meanwhile
+                used += (Path(folder) / name).lstat().st_size
+    ClassifierRequest.objects.filter(pk=classifier.pk).update(disk_bytes=used)
+    most = settings.REQUEST_GB * GIGABYTE
+    if most > 0 and used >= max(most - MODEL_BYTES, most / 2):
+        return REQUEST_FULL.format(most=phrases.size(most))
+    if disk_is_full():
+        return ALL_FULL
+    return ""
 
 
 def disk_is_full() -> bool:

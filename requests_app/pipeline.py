@@ -8,6 +8,7 @@ import json
 import logging
 import shutil
 import sys
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -62,6 +63,7 @@ logger = logging.getLogger(__name__)
 CONFIRM_WITHIN = timedelta(hours=24)
 MOST_CONFIRMATION_MAILS = 4  # to one address for one request: nobody can be flooded with them
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
+COUNT_DISK_SECONDS = 10.0
 SEARCH_AGAIN = "ask-again"  # a file in a finished collection that must ask its sources once more
 
 
@@ -333,7 +335,10 @@ def collect(lease: Lease) -> None:
     browser_grant = BrowserGrant(lease, folder)
     rounds = first_model.Rounds(lease, classifier, versions.run_config(classifier))
 
+    room = Room(lease, classifier)
+
     def poll() -> dict[str, Any]:
+        room.watch()
         _pass_finish_on(lease, folder)
         is_waiting = browser_grant.poll()
         progress = sync.poll()
@@ -355,10 +360,13 @@ def collect(lease: Lease) -> None:
         browser_grant.release()
     result = _read_child_result(folder, code)
     sync.store_result(result)
+    room.count()
     takedowns.enforce(classifier)
     lease.beat()
     lack = shortage.shortage_of(classifier)
     has_enough = not lack.short or (classifier.accept_fewer and lack.can_train)
+    if room.problem and not has_enough:
+        raise StageFailed(room.problem, limits.ASK_FOR_LESS)
     with lease.finishing():
         if not has_enough:
             _ask_for_help(classifier, lack)
@@ -366,6 +374,30 @@ def collect(lease: Lease) -> None:
             version = versions.create_version(classifier)
             logger.info("%s has %d images", version, version.images)
             TRAIN.enqueue(classifier)
+
+
+@dataclass
+class Room:
+    """Ends a collection with what there is before it takes more of the disk than it may."""
+
+    lease: Lease
+    classifier: ClassifierRequest
+    problem: str = ""
+    counted: float = 0.0  # on the monotonic clock
+
+    def count(self) -> None:
+        self.problem = self.problem or limits.count_disk(self.classifier)
+
+    def watch(self) -> None:
+        """Count the files now and then; too many are told to the child as "finish"."""
+        now = time.monotonic()
+        if self.problem or now - self.counted < COUNT_DISK_SECONDS:
+            return
+        self.counted = now
+        self.count()
+        if self.problem:
+            logger.warning("%s ends early: %s", self.lease.job, self.problem)
+            Job.objects.filter(pk=self.lease.job.pk).update(finish_requested=True)
 
 
 def _prepare_collection(classifier: ClassifierRequest, folder: Path, job: Job) -> None:
