@@ -34,7 +34,11 @@ from requests_app.models import (
 from requests_app.workers import jobs
 from tests import books
 
-pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.timeout(400)]
+pytestmark = [
+    pytest.mark.django_db(transaction=True),
+    pytest.mark.timeout(400),
+    pytest.mark.unbalanced("stages are done as far as rows are concerned, without their files"),
+]
 
 QUEUES = st.sampled_from(jobs.QUEUES)
 WORKERS = st.sampled_from(("ann", "bob"))
