@@ -437,6 +437,9 @@ LOGGING = {
     "root": {"handlers": ["stderr"], "level": "WARNING"},
     "loggers": {
         "requests_app": {"handlers": ["stderr"], "level": "INFO", "propagate": False},
+        # Instead of Django's own handlers, which hide nothing.
+        "django": {"handlers": [], "level": "WARNING"},
+        "django.server": {"handlers": ["stderr"], "level": "INFO", "propagate": False},
         "waitress.queue": {"level": "ERROR"},  # requests that wait for a thread are no news
         "django-q": {"handlers": ["stderr"], "level": "WARNING", "propagate": False},
     },

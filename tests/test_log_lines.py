@@ -121,6 +121,7 @@ def test_lines_of_the_web_name_the_visit_and_the_request_that_was_opened(tmp_pat
     told = {"PICAISSO_DATA_DIR": str(tmp_path), "PICAISSO_ENV_FILE": os.devnull}
     told |= {"PICAISSO_LOG": "json", "DATABASE_URL": ""}
     told["DJANGO_SETTINGS_MODULE"] = "picaisso_site.settings"
+    (tmp_path / "static").mkdir()
     text = said_by(VISIT, **told)
     lines = [json.loads(line) for line in text.splitlines()]
     found = [line for line in lines if line["logger"] == "django.request"]

@@ -281,6 +281,21 @@ class Site:
         Visitor(self.url).send_form(links(smtpd.messages)[0])
 
 
+LOGS = ("*.log", "*.txt", "*.err", "stderr", "stdout")
+
+
+def told_by_logs(folder: Path, *words: str) -> list[str]:
+    """What logs below a folder say of these words, and of the site's secret key."""
+    key = folder / "data" / "secret_key"
+    secret = [key.read_text().strip()] if key.exists() else []
+    found = []
+    for pattern in LOGS:
+        for file in folder.rglob(pattern):
+            text = file.read_text(errors="replace") if file.is_file() else ""
+            found += [f"{file}: {word}" for word in (*words, *secret) if word in text]
+    return found
+
+
 def links(mails: list) -> list[str]:
     return [
         link

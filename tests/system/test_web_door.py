@@ -23,6 +23,7 @@ import pytest
 
 from requests_app.workers.processes import PROJECT
 from tests.system.mariadb import free_port
+from tests.system.site import told_by_logs
 
 pytestmark = pytest.mark.system
 SIZE = 12_000_000
@@ -237,6 +238,41 @@ def test_f29_fifty_parallel_downloads_are_whole_and_an_interrupted_one_goes_on(d
         found = visitors.map(digest_of, range(50))
         assert door.front_page() == 200
         assert set(found) == {whole}
+
+
+def test_no_refusal_tells_the_log_what_is_a_permission(door):
+    """Whatever is refused below a link, its token stands in no log, nor does an address."""
+    token = door.token
+    paths = [
+        f"/r/{token}/images/99.jpg",
+        f"/r/{token}/nothing/",
+        f"/r/{token}/download/model/",
+        f"/api/v1/requests/{token}/nothing",
+        f"/api/v1/requests/{token}/images?class=nothing",
+        f"/s/{token}/",
+        f"/confirm/{token}:ada@example.org/",
+    ]
+    statuses = Counter()
+    for path in paths:
+        for method in ("GET", "POST", "PUT", "DELETE"):
+            connection = http.client.HTTPConnection("127.0.0.1", door.port, timeout=20)
+            page = f"https://elsewhere.example/r/{token}/"
+            headers = {"Referer": page, "Origin": "https://elsewhere.example"}
+            connection.request(method, path, headers=headers)
+            statuses[connection.getresponse().status] += 1
+            connection.close()
+    connection = http.client.HTTPConnection("127.0.0.1", door.port, timeout=20)
+    connection.request("GET", door.download, headers={"Range": "bytes=999999999-"})
+    assert connection.getresponse().status == 416
+    connection.close()
+    with door.connect() as visitor:
+        visitor.sendall(f"GET /r/{token}/ HTTP/1.1\r\nHost: evil.example\r\n\r\n".encode())
+        assert b" 400 " in visitor.recv(100)
+    assert {403, 404, 405} <= set(statuses) and 500 not in statuses
+    log = (door.folder / "up.log").read_text()
+    assert "Not Found: /r/(hidden)/" in log and "/confirm/(hidden)/" in log
+    assert told_by_logs(door.folder, token, "ada@example.org") == []
+    assert "Traceback" not in log
 
 
 def test_head_and_keep_alive_answer_one_after_the_other(door):

@@ -16,7 +16,7 @@ from selenium.webdriver.common.keys import Keys
 from benchmarks.first_model import SlowSite
 from benchmarks.photographs import photographs
 from requests_app.demo.visitor import Visitor
-from tests.system.site import Site, links, text_of
+from tests.system.site import Site, links, text_of, told_by_logs
 from tests.system.test_survival import missing
 from tests.web.test_browser import heading, open_browser, press, wait
 from tests.web.test_gallery_in_browser import tell
@@ -178,6 +178,10 @@ def test_a_person_walks_through_all_pages(site, browser, smtpd, tmp_path):
     try_it(site, browser, address, picture)
     share_and_revoke(browser, address)
     download(address, tmp_path)
+    token = address.split("/")[4]
+    for wrong in (f"{address}images/999999.jpg", f"{address}nothing/"):
+        browser.get(wrong)
+        assert heading(browser) == "Page not found"
     browser.get(f"{address}delete/")
     press(browser, "Delete everything")
     wait(browser, lambda d: d.current_url == f"{site.url}/")
@@ -187,3 +191,7 @@ def test_a_person_walks_through_all_pages(site, browser, smtpd, tmp_path):
     assert len(subjects) == 3, subjects  # the confirmation, and one for each version
     assert all("ada@example.org" in mail["To"] for mail in smtpd.messages)
     assert text_of(smtpd.messages[1])
+    assert token not in "".join(subjects)
+    assert told_by_logs(site.folder, token, "ada@example.org") == []
+    key = (site.folder / "data" / "secret_key").read_text().strip()
+    assert [mail for mail in smtpd.messages if key in mail.as_string()] == []
