@@ -1,5 +1,6 @@
 """WSGI entry point, which `requests_app/web_server.py` serves."""
 
+import logging
 import os
 import secrets
 from collections.abc import Iterable
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "picaisso_site.settings")
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
+logging.captureWarnings(True)  # they are lines of the log like others
 _site = get_wsgi_application()
 
 
