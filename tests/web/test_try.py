@@ -1,5 +1,6 @@
 """The try page and the report without a browser: who may see them, and what becomes of pictures."""
 
+import base64
 import io
 import json
 import pickle
@@ -278,6 +279,47 @@ def test_a_file_that_is_no_picture_has_its_reason(holder, with_model, name):
     assert answer["problem"].startswith("This file ")
     assert answer["problem"].endswith(".")
     assert answer["title"] == ""
+
+
+SVG = b'<svg xmlns="http://www.w3.org/2000/svg"><script>alert(1)</script></svg>'
+EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 100 100\n%%EndComments\nshowpage\n"
+HOSTILE_FILES = {
+    "f22": {"wide.png": (20_000, 20_000), "bomb.png": (8000, 8000), "strip.png": (1, 50_000)},
+    "f23": {"a.svg": SVG, "a.eps": EPS, "empty.jpg": b"", "cut.jpg": picture(kind="JPEG")[:-2000]},
+}
+
+
+def of_size(width: int, height: int) -> bytes:
+    """A PNG of one bit a pixel; 8000 x 8000 are a few kilobytes."""
+    file = io.BytesIO()
+    Image.new("1", (width, height)).save(file, "PNG")
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("case", HOSTILE_FILES)
+def test_f22_and_f23_hostile_files_have_their_reason_on_the_page_and_in_the_api(
+    client, holder, with_model, case
+):
+    client.handler.enforce_csrf_checks = False
+    address = f"/api/v1/requests/{with_model.token}/predict"
+    for name, file in HOSTILE_FILES[case].items():
+        content = file if isinstance(file, bytes) else of_size(*file)
+        (answer,) = answers(holder, with_model, pictures=upload(name, content))
+        sent = client.post(address, {"image": upload(name, content)})
+        if name == "strip.png" and answer["title"]:  # odd, and harmless
+            assert sent.status_code == 200
+            continue
+        assert answer["problem"].startswith("This file "), name
+        assert sent.status_code == 400, name
+        assert sent.json()["error"]["message"] == answer["problem"]
+
+
+def test_f23_a_script_behind_a_picture_is_not_shown_again(holder, with_model):
+    polyglot = picture(kind="JPEG") + b"<script>alert(1)</script>"
+    (answer,) = answers(holder, with_model, pictures=upload("a.jpg", polyglot))
+    assert answer["title"]
+    shown = base64.b64decode(answer["picture"].partition(",")[2])
+    assert shown.startswith(b"\xff\xd8\xff") and b"<script" not in shown
 
 
 def test_more_files_than_fit_are_refused_by_name_and_the_first_twenty_answered(holder, with_model):
