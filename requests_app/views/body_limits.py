@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 from django.http import HttpRequest
 from django.http.response import HttpResponseBase
+from django.utils.http import parse_header_parameters
 
 from requests_app.prediction import MAX_BYTES, MAX_TOGETHER_BYTES
 from requests_app.supplied import FILES, MOST_BYTES
@@ -58,5 +59,10 @@ def is_readable(request: HttpRequest) -> bool:
 
     Python knows more encodings than those of text ("hex"), and fails where Django reads by them.
     """
-    parameters = request.content_params or {}
+    return is_text(request.headers.get("Content-Type", ""))
+
+
+def is_text(content_type: str) -> bool:
+    """Return whether a Content-Type names an encoding of text, or none."""
+    _, parameters = parse_header_parameters(content_type)
     return parameters.get("charset", "utf-8").strip().lower() in CHARSETS

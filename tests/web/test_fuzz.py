@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import requests_app
+from picaisso_site.wsgi import application
 from requests_app import sharing
 from requests_app.api import endpoints
 from requests_app.forms import RetryForm, SubmissionForm
@@ -243,3 +244,22 @@ def test_no_question_is_an_error_of_the_api(client, tokens, path, which, query):
 def test_the_names_are_those_that_the_views_read():
     assert {"classes", "queries", "email", "number", "sources", "own_pictures"} <= set(NAMES)
     assert len(PATHS) > 40 and MULTIPART
+
+
+@pytest.mark.parametrize("query", ["", "version=", "a=%ff"])
+@pytest.mark.parametrize(
+    "charset", ["undefined", "hex", "idna", "zip", "base64", "rot13", "punycode", "klingon"]
+)
+def test_no_encoding_of_a_body_is_an_error_of_ours(rf, charset, query):
+    """Through the door that the web server uses: Django reads the query before any middleware."""
+    kind = f"application/x-www-form-urlencoded; charset={charset}"
+    environ = rf._base_environ(
+        PATH_INFO="/",
+        REQUEST_METHOD="POST",
+        QUERY_STRING=query,
+        CONTENT_TYPE=kind,
+        HTTP_HOST="127.0.0.1",
+    )
+    answers = []
+    list(application(environ, lambda status, headers: answers.append(status)))
+    assert answers[0].startswith("400")
