@@ -92,6 +92,8 @@ AGREED = {
         "scraping.refused_digests",
         "requests_app.models",
         "requests_app.class_policy",
+        # Which encodings of a body are text: asked before Django reads any of it.
+        "requests_app.views.body_limits",
     },
     "requests_app": {
         "training.run_folder",
