@@ -5,7 +5,7 @@ from django.test import Client
 
 from requests_app import pipeline
 from requests_app.forms import RetryForm
-from requests_app.models import OutgoingMail
+from requests_app.models import ClassifierRequest, OutgoingMail
 from requests_app.text_rules import holds_address
 from tests.web.conftest import post, stopped, submitted
 
@@ -92,3 +92,37 @@ def test_an_encoding_that_is_none_of_text_is_a_400(path, charset):
     browser = Client(raise_request_exception=False)
     answer = browser.generic("POST", path, body, content_type=kind)
     assert answer.status_code in (400, 415)
+
+
+WRONG = [
+    "a@b.example\r\nBcc: c@d.example",
+    "a@b.example, c@d.example",
+    "a@localhost",
+    "a@[127.0.0.1]",
+]
+
+
+@pytest.mark.parametrize("address", [*WRONG, f"{'a' * 300}@b.example", "a@b.example;c@d.example"])
+def test_f28_an_address_that_is_none_or_more_than_one_is_refused(holder, address):
+    answer = post(holder, "/", classes=["cat", "dog"], email=address)
+    assert answer.status_code == 400
+    assert not ClassifierRequest.objects.exists() and not OutgoingMail.objects.exists()
+
+
+def test_f28_opening_the_link_of_the_mail_starts_nothing_until_its_button_is_pressed(holder):
+    classifier = submitted()
+    link = pipeline.confirmation_link(classifier)
+    path = link[link.index("/confirm/") :]
+    for _ in range(3):
+        assert holder.get(path).status_code == 200
+        assert holder.head(path).status_code == 200
+    assert not classifier.jobs.exists()
+    assert post(holder, path).status_code == 303
+    assert classifier.jobs.count() == 1
+
+
+def test_f30_a_script_that_was_smuggled_into_a_page_is_not_run(client):
+    for page in ("/", submitted().get_absolute_url(), "/admin/login/"):
+        policy = client.get(page).headers["Content-Security-Policy"]
+        assert "default-src 'self'" in policy
+        assert "unsafe" not in policy and "script-src" not in policy
