@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
+from axes.models import AccessAttempt
 from django.conf import settings
 from django.db import transaction
 from django.db.models import Count
@@ -469,6 +470,9 @@ def expire() -> None:
         if classifier.erased is None or classifier.folder.exists():
             privacy.erase(classifier)
     WorkerBeat.objects.filter(at__lt=now - timedelta(days=1)).delete()
+    AccessAttempt.objects.filter(
+        attempt_time__lt=now - timedelta(days=1)
+    ).delete()  # log-ins that failed
     complaint = health.waiting_too_long()
     if complaint:
         logger.warning(complaint)

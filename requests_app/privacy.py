@@ -124,6 +124,12 @@ STORED = (
         ("Allowance",),
     ),
     Stored(
+        "Failed log-ins of the staff: name, network address and browser",
+        "To lock out whoever guesses passwords.",
+        "A day.",
+        ("AccessAttempt", "AccessAttemptExpiration", "AccessFailureLog", "AccessLog"),
+    ),
+    Stored(
         "An address for which somebody asks for its links",
         "To look whether it has any.",
         "Some seconds.",
