@@ -190,6 +190,7 @@ MIDDLEWARE = [
     "requests_app.views.errors.not_allowed_page",
     "requests_app.views.body_limits.refuse_large_bodies",
     "axes.middleware.AxesMiddleware",
+    "requests_app.views.errors.outage_page",
 ]
 ROOT_URLCONF = "picaisso_site.urls"
 WSGI_APPLICATION = "picaisso_site.wsgi.application"

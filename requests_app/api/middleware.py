@@ -56,8 +56,9 @@ def _in_envelope(response: HttpResponseBase) -> HttpResponseBase:
         return response
     status = response.status_code if response.status_code in CODES else 400
     answer = error_response(ApiError(status))
-    if response.has_header("Allow"):
-        answer.headers["Allow"] = response.headers["Allow"]
+    for name in ("Allow", "Retry-After"):
+        if response.has_header(name):
+            answer.headers[name] = response.headers[name]
     return answer
 
 

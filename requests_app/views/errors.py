@@ -1,14 +1,19 @@
 """The pages that say what went wrong."""
 
+import logging
 from collections.abc import Callable
 from typing import Any
 
 from django.conf import settings
+from django.db import connection
 from django.http import HttpRequest, HttpResponse, HttpResponseNotAllowed
 from django.http.response import HttpResponseBase
 from django.template.loader import render_to_string
 
 from requests_app.limits import LimitReached
+from requests_app.workers import outages
+
+logger = logging.getLogger(__name__)
 
 RETRY_SECONDS = 30
 GetResponse = Callable[[HttpRequest], HttpResponseBase]
@@ -55,6 +60,29 @@ def too_much(request: HttpRequest, error: LimitReached) -> HttpResponse:
 def server_error(request: HttpRequest) -> HttpResponse:
     """Return the page for a defect of ours: it needs no database, session or static file."""
     return HttpResponse(render_to_string("500.html"), status=500)
+
+
+def database_away(request: HttpRequest) -> HttpResponse:
+    """Return the page for an outage of the database; it needs none."""
+    headers = {"Retry-After": str(RETRY_SECONDS)}
+    return HttpResponse(render_to_string("503.html"), status=503, headers=headers)
+
+
+def outage_page(get_response: GetResponse) -> GetResponse:
+    """Middleware: answer 503 while the database is away: that is no defect, and it will be back."""
+
+    def middleware(request: HttpRequest) -> HttpResponseBase:
+        return get_response(request)
+
+    def process_exception(request: HttpRequest, error: Exception) -> HttpResponse | None:
+        if not outages.is_outage(error):
+            return None
+        logger.warning("the database does not answer: %s", error)
+        connection.close()
+        return database_away(request)
+
+    middleware.process_exception = process_exception  # type: ignore[attr-defined]
+    return middleware
 
 
 def not_allowed_page(get_response: GetResponse) -> GetResponse:
