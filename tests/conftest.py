@@ -63,7 +63,7 @@ def _nothing_left_behind(request: pytest.FixtureRequest) -> Iterator[None]:
     yield
     if leaks is None:
         return
-    left = leaks.new()
+    left = leaks.new(has_server="live_server" in request.fixturenames)
     leaks.accept()
     if left:
         report_leak(request, describe(left))

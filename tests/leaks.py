@@ -20,7 +20,7 @@ from pathlib import Path
 
 import psutil
 
-PATIENCE_SECONDS = 5.0  # that ending takes: a thread that is told to, a process that was killed
+PATIENCE_SECONDS = 2.0  # that ending takes: a thread that is told to, a process that was killed
 MARK = "TESTED_BY"  # in the environment of all that tests start, and of all that those start
 STARTS = ("subprocess.Popen", "os.fork", "os.posix_spawn", "os.forkpty")
 # What libraries make once and keep until the process ends, by what it is called.
@@ -34,6 +34,9 @@ KEPT_FOR_GOOD = re.compile(
     """,
     re.VERBOSE,
 )
+
+# The connections of a web server of the whole run, which a browser keeps open for the next test.
+KEPT_BY_A_SERVER = re.compile(r"thread .*\(process_request_thread\).*|file socket:.*")
 
 
 def use_own_temporary_folder() -> Path:
@@ -74,23 +77,29 @@ class Leaks:
             found |= set(_started_processes())
         return found
 
-    def new(self) -> set[str]:
-        """Return what was added and is no exception, after a moment for what is just ending."""
-        left = self._new()
+    def new(self, has_server: bool = False) -> set[str]:
+        """Return what was added and is no exception, after a moment for what is just ending.
+
+        :param has_server: a web server of the whole run was used
+        """
+        left = self._new(has_server)
         if not left:
             return left
         gc.collect()
         end = time.monotonic() + PATIENCE_SECONDS
-        while (left := self._new()) and time.monotonic() < end:
+        while (left := self._new(has_server)) and time.monotonic() < end:
             time.sleep(0.02)
         return left
 
-    def _new(self) -> set[str]:
+    def _new(self, has_server: bool) -> set[str]:
         now = self.there()
         if not any(one.startswith("process") for one in now):
             self.has_started = False
         self.known &= now
-        return {one for one in now - self.known if not KEPT_FOR_GOOD.match(one)}
+        added = {one for one in now - self.known if not KEPT_FOR_GOOD.match(one)}
+        if has_server:
+            added = {one for one in added if not KEPT_BY_A_SERVER.match(one)}
+        return added
 
     def accept(self) -> None:
         """Take all that there is now for known."""
