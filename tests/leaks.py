@@ -40,8 +40,11 @@ KEPT_BY_A_SERVER = re.compile(r"thread .*\(process_request_thread\).*|file socke
 
 
 def use_own_temporary_folder() -> Path:
-    """Give this run a folder for temporary files, so that those of others do not count."""
-    folder = Path(tempfile.mkdtemp(prefix="picaisso-tests-tmp-"))
+    """Give this run a folder for temporary files, so that those of others do not count.
+
+    Its name is short: the path of a socket of Chromium's below it has 107 bytes at most.
+    """
+    folder = Path(tempfile.mkdtemp(prefix="t-"))
     os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", tempfile.gettempdir())  # for tmp_path
     os.environ["TMPDIR"] = str(folder)
     tempfile.tempdir = None

@@ -43,6 +43,8 @@ START_SECONDS = 20
 STARTS = 2  # a browser that ends while it starts (killed, out of memory) is started once more
 KILL_SECONDS = 5
 PROFILE_PREFIX = "picaisso-chrome-"
+SHORT_TEMPORARY = Path("/tmp")  # noqa: S108 - a folder of one's own is made in it
+LONGEST_TEMPORARY = 29  # characters; a socket's path of at most 107 has 78 more
 PROFILE_SECONDS = 60  # a younger profile may belong to a process that is still starting
 RECYCLED_AFTER_VISITS = 25  # a browser grows with what it has shown
 RECYCLED_AFTER_SECONDS = 1800
@@ -213,7 +215,8 @@ def _start(settings: BrowserSettings, images: bool) -> _Running:
     )
     _check_starts(chrome)
     _remove_orphaned_profiles()
-    profile = Path(tempfile.mkdtemp(prefix=f"{PROFILE_PREFIX}{os.getpid()}-"))
+    prefix = f"{PROFILE_PREFIX}{os.getpid()}-"
+    profile = Path(tempfile.mkdtemp(prefix=prefix, dir=_temporary_folder()))
     proxy = None
     if images:
         private_hosts = frozenset(settings.allowed_private_hosts)
@@ -396,9 +399,19 @@ def _session_members(session: int) -> list[psutil.Process]:
     return members
 
 
+def _temporary_folder() -> Path:
+    """Return where profiles lie.
+
+    Chromium makes a socket in its profile, and hangs where the path of that is too long for one.
+    """
+    folder = Path(tempfile.gettempdir())
+    is_short = len(str(folder)) <= LONGEST_TEMPORARY
+    return folder if is_short or not os.access(SHORT_TEMPORARY, os.W_OK) else SHORT_TEMPORARY
+
+
 def _remove_orphaned_profiles() -> None:
     """Remove what killed processes left behind: a profile's name holds the pid of its owner."""
-    for folder in Path(tempfile.gettempdir()).glob(f"{PROFILE_PREFIX}*"):
+    for folder in _temporary_folder().glob(f"{PROFILE_PREFIX}*"):
         owner = folder.name.removeprefix(PROFILE_PREFIX).partition("-")[0]
         with contextlib.suppress(OSError):
             old = time.time() - folder.stat().st_mtime > PROFILE_SECONDS

@@ -6,6 +6,7 @@ import selectors
 import signal
 import socket
 import subprocess
+import tempfile
 import threading
 import time
 from collections.abc import Callable
@@ -223,6 +224,14 @@ def _name(pid: int) -> str:
         return psutil.Process(pid).name()
     except psutil.NoSuchProcess:
         return ""
+
+
+def test_a_browser_starts_where_the_path_of_temporary_files_is_long(tmp_path, monkeypatch):
+    folder = tmp_path / ("long" * 20)
+    folder.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    with Browser(BrowserSettings()) as browser:
+        assert browser.run(lambda driver: driver.title) == ""
 
 
 def test_a_browser_is_replaced_after_a_number_of_visits_and_for_one_that_shows_images():
