@@ -153,7 +153,7 @@ def remedy(classifier: ClassifierRequest, lack: Shortage, again_at: datetime | N
         )
     if classifier.license == License.OPEN:
         ways.append("allow any licence")
-    if len(classifier.sources or settings.SOURCES) < len(settings.KNOWN_SOURCES):
+    if classifier.sources and not set(settings.SOURCES) <= set(classifier.sources):
         ways.append("ask more sources")
     if lack.can_leave_out:
         ways.append(f"leave out {listed([f'“{each.name}”' for each in lack.short])}")

@@ -65,6 +65,14 @@ def collect(
             row["split"] = "test"
         if seen[row["class"]] <= kept[names[row["class"]]]:
             lines.append(json.dumps(row) + "\n")
+    for class_id in names:
+        for reason, count in (rejected or {}).items():
+            for number in range(count):
+                address = f"https://a.example/{class_id}-{reason}-{number}.jpg"
+                fate = {"state": "rejected", "reason": reason, "file": ""}
+                lines.append(
+                    json.dumps({**row, "class": class_id, "image_url": address, **fate}) + "\n"
+                )
     (folder / "images.jsonl").write_text("".join(lines))
     drain("collect")
     classifier.refresh_from_db()
@@ -220,10 +228,18 @@ def test_the_same_pictures_in_two_classes_are_named_as_the_cause(confirmed):
     assert "38 of “cat” and 38 of “dog”" in remedy
 
 
-def test_nothing_that_is_bound_to_fail_is_recommended(confirmed, settings):
-    settings.KNOWN_SOURCES = settings.SOURCES
+def test_nothing_that_is_bound_to_fail_is_recommended(confirmed):
     collect(confirmed, {"cat": 2, "dog": 40})
     assert confirmed.error["remedy"] == "Try another wording."
+
+
+def test_sources_that_the_operator_names_and_the_request_left_out_are_recommended(
+    confirmed, settings
+):
+    ClassifierRequest.objects.update(sources=[settings.SOURCES[0]])
+    confirmed.refresh_from_db()
+    collect(confirmed, {"cat": 2, "dog": 40})
+    assert "ask more sources" in confirmed.error["remedy"]
 
 
 def test_who_asks_for_few_pictures_is_not_told_that_more_are_needed(confirmed, settings):
