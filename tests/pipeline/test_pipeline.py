@@ -171,7 +171,7 @@ def test_every_stage_enqueues_the_next_in_its_own_transaction(delivered):
 def test_a_sources_credential_reaches_the_child_but_no_file(confirmed, settings):
     # As read from the file that PICAISSO_PIXABAY_KEY_FILE names.
     settings.SOURCE_CREDENTIALS = {**settings.SOURCE_CREDENTIALS, "pixabay_key": KEY}
-    ClassifierRequest.objects.update(sources=["pixabay"])
+    settings.SOURCES = ["pixabay"]
     folder = confirmed.folder / "collect"
     with PixabayReplica() as replica:
         host = urlsplit(replica.url).netloc
