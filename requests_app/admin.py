@@ -56,6 +56,7 @@ admin.site.index_template = "admin/dashboard.html"
 MOMENT = "j M Y, H:i"  # in UTC
 DIGITS_SHOWN = 17  # of a digest in a list; its own page has all of it
 PICTURES_SHOWN = 12  # on the page of a request
+SHOW_IMAGES = ("imageurl", "classifierrequest")  # whoever may look at one of these sees images
 TAKE_DOWN_AT_ONCE = 20  # each rebuilds the files of the requests that have the picture
 
 # Whoever may edit a schedule may name any function with any arguments, a shell among them. Nobody
@@ -412,8 +413,8 @@ class ImageUrlAdmin(RecordAdmin):
 
     def thumbnail(self, request: HttpRequest, pk: int) -> HttpResponseBase:
         """Send a small copy of an image to staff who may look at this list."""
-        allowed = ("requests_app.view_imageurl", "requests_app.view_classifierrequest")
-        if not any(request.user.has_perm(name) for name in allowed):
+        user = request.user
+        if not any(user.has_perm(f"{self.opts.app_label}.view_{name}") for name in SHOW_IMAGES):
             raise PermissionDenied
         found = ImageUrl.objects.filter(pk=pk).exclude(state=ImageState.REJECTED)
         image = found.select_related("image_class__request").first()

@@ -43,8 +43,13 @@ def about(**names: object) -> Iterator[None]:
 
 
 def add_about(**names: object) -> None:
-    """Say more of what the lines of the enclosing `about` are about, to its end."""
-    _about.set({**_about.get(NOTHING), **{name: str(value) for name, value in names.items()}})
+    """Say more of what the lines of the enclosing `about` are about, to its end.
+
+    Outside of any it would never end: then nothing is said.
+    """
+    enclosing = _about.get(None)
+    if enclosing is not None:
+        _about.set({**enclosing, **{name: str(value) for name, value in names.items()}})
 
 
 class LineFormatter(logging.Formatter):
