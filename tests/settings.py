@@ -22,6 +22,7 @@ STATIC_ROOT.mkdir()  # noqa: F405
 STORAGES["staticfiles"] = {  # noqa: F405  (nothing is collected in tests)
     "BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"
 }
+UMASK = 0o022  # the libraries' tests run in this process too, and are a person's at a terminal
 FIRST_MODEL = False  # a child for each collection; on where a test is about it
 # Tests ask for more than one person may; limits are on where a test is about them.
 SUBMISSIONS_PER_HOUR = SUBMISSIONS_PER_DAY = RUNNING_PER_ADDRESS = WAITING_PER_ADDRESS = 0

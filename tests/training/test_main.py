@@ -347,12 +347,16 @@ def test_a_torch_model_that_is_damaged_is_refused_in_words(
     damaged = {"model.safetensors": b"junk" * 99, "novelty.safetensors": b"", "config.json": b"{}"}
     for name, data in (*damaged.items(), ("config.json", b"{")):
         (folder / name).write_bytes(data)
+        with pytest.raises(ModelError, match=rf"{name} that is damaged"):
+            _delivered_network(folder)
+        (folder / "SHA256SUMS").unlink()
         with pytest.raises(
             ModelError,
             match=r"config.json, model.safetensors or novelty.safetensors that is damaged",
         ):
             _delivered_network(folder)
-        shutil.copyfile(trained_run / "model" / name, folder / name)
+        for restored in (name, "SHA256SUMS"):
+            shutil.copyfile(trained_run / "model" / restored, folder / restored)
 
 
 def test_the_torch_path_answers_as_the_onnx_file_does(trained_run: Path) -> None:
@@ -503,6 +507,7 @@ def test_square_brackets_in_names_are_no_markup(
         model, {"classes": '["[b]a", "[/x]"]', "reject": "9", "backbone": "", "temperature": "1"}
     )
     onnx.save(model, folder / "model.onnx")
+    (folder / "SHA256SUMS").unlink()  # they are those of the model as it was delivered
     picture = tmp_path / "[red].jpg"
     shutil.copyfile(trained_run / read_manifest(trained_run)[0].file, picture)
     assert main(["predict", str(folder), str(picture)]) == 0
