@@ -195,6 +195,7 @@ def test_what_is_written_is_for_this_user_alone_also_with_a_key_of_ones_own(tmp_
 
 def test_a_data_folder_that_others_can_look_into_is_a_warning(settings, tmp_path):
     settings.DATA_DIR = tmp_path
+    settings.UMASK = 0o077
     tmp_path.chmod(0o755)
     (found,) = checks.data_folder_is_private(None)
     assert found.id == "picaisso.W004" and found.hint == f"chmod -R go= {tmp_path}"
