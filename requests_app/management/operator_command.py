@@ -1,10 +1,18 @@
 """What our commands have in common: an example in their help, `--json` and `--quiet`."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandParser, DjangoHelpFormatter
+from django.core.management.base import (
+    BaseCommand,
+    CommandError,
+    CommandParser,
+    DjangoHelpFormatter,
+)
+from django.db import Error
 
-from training.terminal import HelpFormatter, add_example, add_output_flags
+from training.terminal import HelpFormatter, add_example, add_output_flags, system_sentence
 
 
 class _Formatter(HelpFormatter, DjangoHelpFormatter):
@@ -25,3 +33,17 @@ class OperatorCommand(BaseCommand):
         add_example(parser, self.example)
         parser.formatter_class = _Formatter
         return parser
+
+
+@contextmanager
+def failures_in_words() -> Iterator[None]:
+    """Say in a sentence what the database or the system refuses.
+
+    :raises CommandError: it refused something in the body
+    """
+    try:
+        yield
+    except Error as error:
+        raise CommandError(f"The database does not answer: {error}") from error
+    except OSError as error:
+        raise CommandError(system_sentence(error)) from error

@@ -17,7 +17,7 @@ from scraping.net.http import FetchFailure, JsonReply, NotJson
 from scraping.outside import parsed_json
 from scraping.reasons import Reason
 from scraping.records.image_log import new_record, rejected
-from scraping.sources.base import COOL_DOWN_SECONDS, Query, SearchOptions, SourceTools
+from scraping.sources.base import COOL_DOWN_SECONDS, Query, SearchOptions
 from scraping.sources.catalogue import CATALOGUE
 from scraping.sources.registry import REGISTRY
 from tests.hostile import changed_json, damaged, fuzz
@@ -30,7 +30,7 @@ from tests.replicas.met import MetReplica
 from tests.replicas.nasa import NasaReplica
 from tests.replicas.openverse import OpenverseReplica
 from tests.replicas.pixabay import PixabayReplica
-from tests.scraping.source_client import SourceClient
+from tests.scraping.source_client import SourceClient, tools_answering
 
 REPLICAS = {
     "artic": ArticReplica,
@@ -111,15 +111,7 @@ def test_no_answer_of_a_source_stops_its_search_or_its_rows(confirmed, data, sou
     def answer(*_: object):
         return left.pop(0) if left else FetchFailure(Reason.UNREACHABLE, "over")
 
-    tools = SourceTools(
-        base_url="https://api.example",
-        get_json=answer,
-        request=answer,
-        fetch_text=lambda url: "",
-        browser=lambda hosts: None,
-        pace=lambda seconds: None,
-        wait=lambda seconds: None,
-    )
+    tools = tools_answering(answer)
     query = Query(WORDS.get(source, "cat"), 30, OPTIONS, time.monotonic() + 60)
     result = REGISTRY[source].search(query, tools)
     assert result.cool_down_seconds is None or result.cool_down_seconds <= max(

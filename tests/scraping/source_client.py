@@ -1,8 +1,10 @@
 """One adapter asked directly, with the production's client, guard and browser, at a replica."""
 
 import time
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from typing import Any
 
 from scraping.net.browser import Browser, BrowserSettings
 from scraping.net.http import (
@@ -78,3 +80,16 @@ class SourceClient:
                 Browser(BrowserSettings(allowed_hosts=hosts))
             )
         return self.browser
+
+
+def tools_answering(answer: Callable[..., Any]) -> SourceTools:
+    """Return the tools of a source whose every call is answered so, without a network."""
+    return SourceTools(
+        base_url="https://api.example",
+        get_json=answer,
+        request=answer,
+        fetch_text=lambda url: "",
+        browser=lambda hosts: None,
+        pace=lambda seconds: None,
+        wait=lambda seconds: None,
+    )

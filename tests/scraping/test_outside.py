@@ -38,10 +38,11 @@ from scraping.sources import (
     pixabay,
     wikimedia,
 )
-from scraping.sources.base import Candidate, Query, SearchOptions, SearchResult, SourceTools
+from scraping.sources.base import Candidate, Query, SearchOptions, SearchResult
 from scraping.sources.catalogue import Outcome
 from scraping.sources.registry import REGISTRY, is_thumbnail
 from scraping.urls import normalized_url, origin_of, url_digest
+from tests.scraping.source_client import tools_answering
 
 # Any text, halves of emoji and control characters included.
 TEXTS = st.text(st.characters(), max_size=80)
@@ -281,15 +282,7 @@ def test_no_answer_of_a_source_is_an_exception_and_its_end_can_be_recorded(
         return JsonReply(data, CIMultiDictProxy(CIMultiDict(headers)))
 
     left = [8]
-    tools = SourceTools(
-        base_url="https://api.example",
-        get_json=answer,
-        request=answer,
-        fetch_text=lambda url: "",
-        browser=lambda hosts: None,
-        pace=lambda seconds: None,
-        wait=lambda seconds: None,
-    )
+    tools = tools_answering(answer)
     folder = str(tmp_path_factory.getbasetemp() / "snapshots")
     options = SearchOptions(
         contact="a@example.org", credentials={"pixabay_key": "x"}, snapshot_dir=folder

@@ -535,6 +535,7 @@ PAGES = (
     Page("form-options", lambda states: "/", opened),
     Page("form-errors", lambda states: "/", sent_empty),
     Page("privacy", lambda states: "/privacy/"),
+    Page("links", lambda states: "/links/"),
     Page("unconfirmed", of("unconfirmed")),
     Page("confirm", lambda states: pipeline.confirmation_path(states.unconfirmed)),
     Page("confirm-invalid", lambda states: "/confirm/nothing/"),

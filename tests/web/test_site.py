@@ -8,6 +8,7 @@ import pytest
 from django.contrib.staticfiles import finders
 from django.core.exceptions import PermissionDenied, SuspiciousOperation
 from django.http import Http404
+from django.template.loader import render_to_string
 from django.test import Client, override_settings
 from django.urls import include, path
 
@@ -47,9 +48,11 @@ def test_the_page_for_our_own_mistakes_needs_no_database(django_assert_num_queri
     assert b"Something broke on our side" in response.content
 
 
-def test_the_page_for_our_own_mistakes_links_files_that_exist():
-    page = (PROJECT / "templates" / "500.html").read_text()
-    for file in re.findall(r'"/static/(.*?)"', page):
+@pytest.mark.parametrize("name", ["500.html", "503.html"])
+def test_the_pages_that_stand_alone_link_files_that_exist(name):
+    files = re.findall(r'"/static/(.*?)"', render_to_string(name))
+    assert files
+    for file in files:
         assert (PROJECT / "static" / file).is_file()
 
 

@@ -7,12 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from django.core.management.base import CommandError
-from django.db import Error
 
 from requests_app import backup
-from requests_app.management.operator_command import OperatorCommand
+from requests_app.management.operator_command import OperatorCommand, failures_in_words
 from requests_app.phrases import counted
-from training.terminal import system_sentence
 
 
 class Command(OperatorCommand):
@@ -27,13 +25,10 @@ class Command(OperatorCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         try:
-            contents = backup.write(options["file"])
+            with failures_in_words():
+                contents = backup.write(options["file"])
         except backup.BackupFailed as error:
             raise CommandError(str(error)) from error
-        except Error as error:
-            raise CommandError(f"The database does not answer: {error}") from error
-        except OSError as error:
-            raise CommandError(system_sentence(error)) from error
         if options["json"]:
             self.stdout.write(json.dumps({"file": str(options["file"]), **asdict(contents)}))
             return

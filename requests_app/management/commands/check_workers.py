@@ -5,11 +5,10 @@ from dataclasses import asdict
 from typing import Any
 
 from django.core.management.base import CommandError
-from django.db import Error
 
 from requests_app import health
 from requests_app.health import QueueHealth
-from requests_app.management.operator_command import OperatorCommand
+from requests_app.management.operator_command import OperatorCommand, failures_in_words
 from requests_app.phrases import counted
 
 
@@ -22,10 +21,8 @@ class Command(OperatorCommand):
     as_json = "print a line of JSON for each queue"
 
     def handle(self, *args: Any, **options: Any) -> None:
-        try:
+        with failures_in_words():
             queues = health.queues()
-        except Error as error:
-            raise CommandError(f"The database does not answer: {error}") from error
         for queue in queues:
             if options["json"]:
                 self.stdout.write(json.dumps(asdict(queue)))

@@ -7,12 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from django.core.management.base import CommandError
-from django.db import Error
 
 from requests_app import backup
-from requests_app.management.operator_command import OperatorCommand
+from requests_app.management.operator_command import OperatorCommand, failures_in_words
 from requests_app.phrases import counted
-from training.terminal import system_sentence
 
 
 class Command(OperatorCommand):
@@ -32,13 +30,10 @@ class Command(OperatorCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         bring_back = backup.read if options["check"] else backup.restore
         try:
-            contents = bring_back(options["file"])
+            with failures_in_words():
+                contents = bring_back(options["file"])
         except backup.BackupFailed as error:
             raise CommandError(str(error)) from error
-        except Error as error:
-            raise CommandError(f"The database does not answer: {error}") from error
-        except OSError as error:
-            raise CommandError(system_sentence(error)) from error
         if options["json"]:
             self.stdout.write(json.dumps(asdict(contents)))
             return
