@@ -470,9 +470,8 @@ def expire() -> None:
         if classifier.erased is None or classifier.folder.exists():
             privacy.erase(classifier)
     WorkerBeat.objects.filter(at__lt=now - timedelta(days=1)).delete()
-    AccessAttempt.objects.filter(
-        attempt_time__lt=now - timedelta(days=1)
-    ).delete()  # log-ins that failed
+    failed_log_ins = AccessAttempt.objects.filter(attempt_time__lt=now - timedelta(days=1))
+    failed_log_ins.delete()
     complaint = health.waiting_too_long()
     if complaint:
         logger.warning(complaint)

@@ -596,6 +596,10 @@ def package(lease: Lease) -> None:
 def _package(lease: Lease, classifier: ClassifierRequest) -> None:
     version = versions.latest_version(classifier)
     if damaged := model_zip.damaged_model_files(version):
+        trainings = classifier.jobs.filter(stage=TRAIN.name, created__gte=version.created)
+        if trainings.count() >= jobs.MAX_ATTEMPTS:
+            reason = f"The server's disk has damaged the model again: {damaged[0]}."
+            raise StageFailed(reason, "Retry later; the operator has to look at the disk.")
         logger.warning("%s is trained again: %s damaged", version, ", ".join(damaged))
         with lease.finishing():
             (version.folder / "result.json").unlink(missing_ok=True)
